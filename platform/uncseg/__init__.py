@@ -1,0 +1,3 @@
+"""uncseg: cross-validation experiments for uncertainty-aware brain-tumour segmentation."""
+
+__version__ = "0.1.0"

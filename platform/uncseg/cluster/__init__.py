@@ -1,0 +1,1 @@
+"""Ray: fold groups, cross-validation, distributed inference."""

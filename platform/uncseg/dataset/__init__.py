@@ -1,0 +1,1 @@
+"""From a BraTS folder to checked, split and preprocessed cases."""

@@ -1,0 +1,1 @@
+"""Scores of segmentations and of uncertainty maps, and the tables made of them."""

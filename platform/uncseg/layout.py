@@ -1,0 +1,101 @@
+"""Where things lie: the folder of a run, and the folder of a prepared dataset."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Everything of one run. Losing MLflow loses nothing that lies here."""
+
+    root: Path
+
+    @property
+    def experiment(self) -> Path:
+        """The experiment as resolved, YAML."""
+        return self.root / "experiment.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """MLflow ids, digests and versions, JSON."""
+        return self.root / "manifest.json"
+
+    @property
+    def spool(self) -> Path:
+        """Metric records of every epoch, one JSONL file per fold and attempt."""
+        return self.root / "spool"
+
+    @property
+    def model(self) -> Path:
+        """A valid nnU-Net model folder: plans.json, dataset.json, fold_0, fold_1, …"""
+        return self.root / "folds"
+
+    def fold(self, fold: int) -> Path:
+        """Checkpoints, error memory and log of one fold."""
+        return self.model / f"fold_{fold}"
+
+    @property
+    def out_of_fold(self) -> Path:
+        """Predictions and maps of every case by the fold that did not see it, NIfTI in native space."""
+        return self.root / "out_of_fold"
+
+    @property
+    def tables(self) -> Path:
+        """Parquet (the truth) and csv (for reading)."""
+        return self.root / "tables"
+
+    @property
+    def figures(self) -> Path:
+        """PNG overlays."""
+        return self.root / "figures"
+
+
+@dataclass(frozen=True)
+class PreparedFolder:
+    """A dataset made ready for training; nnU-Net's own folders plus the split and the oracle maps.
+
+    ``done`` exists only when everything else is whole.
+    """
+
+    root: Path
+    dataset_name: str  # nnU-Net's, for example Dataset501_BraTS2023
+
+    @property
+    def done(self) -> Path:
+        """JSON: the digests of dataset, split and preparation, the number of cases."""
+        return self.root / "prepared.json"
+
+    @property
+    def raw(self) -> Path:
+        """Value of the environment variable ``nnUNet_raw``."""
+        return self.root / "nnUNet_raw"
+
+    @property
+    def preprocessed(self) -> Path:
+        """Value of the environment variable ``nnUNet_preprocessed``."""
+        return self.root / "nnUNet_preprocessed"
+
+    @property
+    def raw_dataset(self) -> Path:
+        """imagesTr, labelsTr and dataset.json (links where nothing changes)."""
+        return self.raw / self.dataset_name
+
+    @property
+    def dataset(self) -> Path:
+        """Plans, fingerprint, splits_final.json, dataset.json."""
+        return self.preprocessed / self.dataset_name
+
+    @property
+    def plans(self) -> Path:
+        """nnU-Net plans, named nnUNetPlans."""
+        return self.dataset / "nnUNetPlans.json"
+
+    @property
+    def splits(self) -> Path:
+        """nnU-Net's split file: a list of {train: [case], val: [case]}, one entry per fold."""
+        return self.dataset / "splits_final.json"
+
+    @property
+    def oracle(self) -> Path:
+        """CASE.npy, float16, (D, H, W) of the preprocessed grid: q, for phantoms only."""
+        return self.dataset / "oracle"

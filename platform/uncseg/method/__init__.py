@@ -1,0 +1,1 @@
+"""The method: network, loss, error memory and trainer. Imports neither Ray nor MLflow."""
