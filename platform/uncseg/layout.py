@@ -26,9 +26,17 @@ class RunFolder:
         return self.root / "spool"
 
     @property
-    def model(self) -> Path:
-        """A valid nnU-Net model folder: plans.json, dataset.json, fold_0, fold_1, …"""
+    def results(self) -> Path:
+        """Value of the environment variable ``nnUNet_results``, so that nnU-Net's own commands find the model."""
         return self.root / "folds"
+
+    @property
+    def model(self) -> Path:
+        """A valid nnU-Net model folder: plans.json, dataset.json, fold_0, fold_1, …
+
+        nnU-Net names it results/DATASET/TRAINER__PLANS__CONFIGURATION; a run holds one.
+        """
+        return next(iter(sorted(self.results.glob("*/*__*__*"))), self.results)
 
     def fold(self, fold: int) -> Path:
         """Checkpoints, error memory and log of one fold."""

@@ -1,0 +1,105 @@
+"""The network: an nnU-Net backbone with four output channels, z1, z2, z3 and u.
+
+Axes: B batch, C channel, D H W voxels in nnU-Net's order (2D: H W). With ``head: labels``, z1..z3 are the logits of
+NCR, ED, ET, and background is the constant 0; with ``head: regions`` they are the sigmoid logits of WT, TC, ET.
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+Head = Literal["labels", "regions"]
+
+SEGMENTATION_LOGITS = 3
+BACKBONE_CHANNELS = SEGMENTATION_LOGITS + 1
+
+
+def with_background(z: torch.Tensor) -> torch.Tensor:
+    """Prepend the background logit, identically 0: (B, 3, …) → (B, 4, …).
+
+    Softmax does not see a shift common to all classes, so a free background logit would add nothing.
+    """
+    return torch.cat((torch.zeros_like(z[:, :1]), z), dim=1)
+
+
+def wt_probability(logits: torch.Tensor, head: Head) -> torch.Tensor:
+    """Probability of the whole tumour, (B, 1, …) float32 in [0, 1].
+
+    Args:
+        logits: (B, 4, …) with ``labels``, (B, 3, …) with ``regions``.
+    """
+    if head == "regions":
+        return logits[:, :1].float().sigmoid()
+    # 1 − p(background) loses all digits where p is near 1; the sum of the tumour classes does not
+    return logits.float().softmax(1)[:, 1:].sum(1, keepdim=True)
+
+
+def max_probability(logits: torch.Tensor, head: Head) -> torch.Tensor:
+    """Probability of the decision taken, (B, 1, …) float32: of the winning class, or of WT against not WT."""
+    if head == "regions":
+        p = wt_probability(logits, head)
+        return torch.maximum(p, 1 - p)
+    return logits.float().softmax(1).amax(1, keepdim=True)
+
+
+def predicted_regions(logits: torch.Tensor, head: Head) -> torch.Tensor:
+    """nnU-Net's own decision as WT, TC, ET, (B, 3, …) bool: argmax over labels, or probability > 0.5."""
+    if head == "regions":
+        return logits > 0
+    label = logits.argmax(1, keepdim=True)
+    return torch.cat((label > 0, (label == 1) | (label == 3), label == 3), dim=1)
+
+
+def reference_regions(target: torch.Tensor, head: Head) -> torch.Tensor:
+    """WT, TC, ET of a training target, (B, 3, …) bool, from labels (B, 1, …) or regions (B, 3, …)."""
+    if head == "regions":
+        return target[:, :3] > 0
+    return torch.cat((target > 0, (target == 1) | (target == 3), target == 3), dim=1)
+
+
+class MaskedUncertaintyNetwork(nn.Module):
+    """A backbone with 4 output channels, read as a segmentation and an uncertainty.
+
+    ``forward(x)`` gives exactly what nnU-Net expects of its networks: (B, 4, …) logits with ``labels``, (B, 3, …)
+    with ``regions``, as a list from full to lowest resolution while deep supervision is on. So a trained folder
+    stays a valid nnU-Net model folder. ``forward(x, uncertainty=True)`` gives ``(logits, u)``; training goes
+    through ``forward`` too, because wrappers (DistributedDataParallel, torch.compile) only see that.
+
+    Args:
+        backbone: nnU-Net network, built for 4 output channels.
+        head: what z1..z3 mean.
+    """
+
+    def __init__(self, backbone: nn.Module, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Where nnU-Net switches deep supervision on and off."""
+        decoder = self.backbone.decoder
+        assert isinstance(decoder, nn.Module)
+        return decoder
+
+    def _logits(self, output: torch.Tensor) -> torch.Tensor:
+        z = output[:, :SEGMENTATION_LOGITS]
+        return with_background(z) if self.head == "labels" else z
+
+    def forward(self, x: torch.Tensor, uncertainty: bool = False):  # type: ignore[no-untyped-def]
+        """Segmentation logits, or ``(logits, u)`` with u the full-resolution uncertainty logit, (B, 1, …)."""
+        output = self.backbone(x)
+        if isinstance(output, list | tuple):
+            logits = [self._logits(o) for o in output]
+            u = output[0][:, SEGMENTATION_LOGITS:]
+        else:
+            logits = self._logits(output)
+            u = output[:, SEGMENTATION_LOGITS:]
+        return (logits, u) if uncertainty else logits
+
+
+def masked_uncertainty(u: torch.Tensor, cancer_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """sigmoid(u) · cancer_mask, float32 in [0, 1]; without a mask the unmasked map."""
+    uncertainty = u.float().sigmoid()
+    return uncertainty if cancer_mask is None else uncertainty * cancer_mask

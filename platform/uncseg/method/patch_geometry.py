@@ -1,0 +1,193 @@
+"""Where a patch lies in its case: the geometry that travels with a patch through nnU-Net's transforms.
+
+A patch voxel p lies at case voxel A·p + b (voxel indices, case's preprocessed grid, axes D H W). nnU-Net crops,
+then rotates and scales around the crop's centre, crops again and mirrors: all of it affine.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+
+EXACT_TOLERANCE = 1e-6
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class PatchGeometry:
+    """Affine map from patch voxels to case voxels.
+
+    Args:
+        matrix: A, (3, 3) float64.
+        offset: b, (3,) float64.
+        shape: voxels of the patch, (D, H, W); D = 1 for a 2D patch.
+        seen: the part of the case that the first crop cut out, clipped to the case. What a rotated or enlarged patch
+            shows beyond it is padding, not anatomy.
+        case_shape: voxels of the case, (D, H, W).
+    """
+
+    matrix: np.ndarray
+    offset: np.ndarray
+    shape: tuple[int, int, int]
+    seen: Box
+    case_shape: tuple[int, int, int]
+
+    @classmethod
+    def of_crop(cls, lower: Any, shape: Any, case_shape: Any) -> "PatchGeometry":
+        """A crop of ``shape`` voxels whose first voxel is case voxel ``lower`` (may lie outside the case)."""
+        shape, case_shape = _three(shape), _three(case_shape)
+        first = [0] * (3 - len(lower)) + [int(n) for n in lower]
+        seen = _clipped(np.array(first), np.array(first) + shape, np.zeros(3, int), np.array(case_shape))
+        return cls(np.eye(3), np.array(first, dtype=np.float64), shape, seen, case_shape)
+
+    @property
+    def exact(self) -> bool:
+        """Whether voxels fall on voxels (crops and mirrors), so that nothing is interpolated."""
+        on_grid = np.abs(self.offset - np.round(self.offset)).max() < EXACT_TOLERANCE
+        return bool(on_grid and np.abs(np.abs(self.matrix) - np.eye(3)).max() < EXACT_TOLERANCE)
+
+    def then(self, matrix: np.ndarray, offset: np.ndarray, shape: Any) -> "PatchGeometry":
+        """The geometry after a transform whose new patch voxel p shows the old patch voxel matrix·p + offset."""
+        return replace(
+            self, matrix=self.matrix @ matrix, offset=self.matrix @ offset + self.offset, shape=_three(shape)
+        )
+
+    def mirrored(self, axes: list[int]) -> "PatchGeometry":
+        """The geometry after flipping axes, counted from the last three (D H W = 0 1 2)."""
+        sign = np.ones(3)
+        sign[axes] = -1
+        shift = np.where(sign < 0, np.array(self.shape) - 1, 0).astype(np.float64)
+        return self.then(np.diag(sign), shift, self.shape)
+
+    def coordinates(self) -> np.ndarray:
+        """Case coordinates of every patch voxel, (3, D, H, W) float64."""
+        index = np.indices(self.shape, dtype=np.float64)
+        return np.tensordot(self.matrix, index, axes=1) + self.offset[:, None, None, None]
+
+    def bounding_box(self) -> Box:
+        """The part of the case that the patch shows, within :attr:`seen`; empty slices where it shows none."""
+        corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape], indexing="ij")).reshape(3, -1)
+        at = self.matrix @ corners + self.offset[:, None]
+        lower = np.floor(at.min(1) + EXACT_TOLERANCE).astype(int)
+        upper = np.ceil(at.max(1) - EXACT_TOLERANCE).astype(int) + 1
+        return _clipped(lower, upper, np.array([s.start for s in self.seen]), np.array([s.stop for s in self.seen]))
+
+
+def _clipped(lower: np.ndarray, upper: np.ndarray, first: np.ndarray, last: np.ndarray) -> Box:
+    lower, upper = np.clip(lower, first, last), np.clip(upper, first, last)
+    d, h, w = (slice(int(a), int(max(a, b))) for a, b in zip(lower, upper, strict=True))
+    return d, h, w
+
+
+def _three(shape: Any) -> tuple[int, int, int]:
+    sizes = [int(n) for n in shape]
+    d, h, w = [1] * (3 - len(sizes)) + sizes
+    return d, h, w
+
+
+class SpatialTransformWithGeometry(SpatialTransform):
+    """nnU-Net's SpatialTransform; an entry ``geometry`` of the sample is carried along."""
+
+    def apply(self, data_dict: dict, **params: Any) -> dict:
+        """nnU-Net transforms image and segmentation here; the geometry is composed beside them."""
+        geometry = data_dict.get("geometry")
+        if geometry is not None:
+            data_dict["geometry"] = self._compose(geometry, data_dict["image"].shape[1:], params)
+        return super().apply(data_dict, **params)
+
+    def _compose(self, geometry: PatchGeometry, old_shape: Any, params: dict) -> PatchGeometry:
+        new_shape = [int(n) for n in self.patch_size]
+        if params["elastic_offsets"] is not None:
+            raise ValueError("elastic deformation is not affine: a PatchGeometry cannot follow it")
+        center = params["center_location_in_pixels"]
+        dims = len(new_shape)
+        matrix, offset = np.eye(3), np.zeros(3)
+        if params["grid"] is None:
+            # crop_tensor: the new patch's first voxel lies at floor(centre) − size // 2 of the old one
+            start = [math.floor(c) - n // 2 for c, n in zip(center, new_shape, strict=True)]
+            offset[3 - dims :] = start
+        else:
+            # old index = affine·(p − (new−1)/2) + (old−1)/2 + (centre − old/2): both grids are centred on voxel centres
+            affine = np.eye(dims) if params["affine"] is None else np.asarray(params["affine"])
+            old, new = np.array(old_shape, dtype=np.float64), np.array(new_shape, dtype=np.float64)
+            shift = np.array(center) - old / 2
+            matrix[3 - dims :, 3 - dims :] = affine
+            offset[3 - dims :] = (old - 1) / 2 + shift - affine @ ((new - 1) / 2)
+        # a transform of fewer dimensions (nnU-Net's dummy 2D augmentation) leaves the first axis alone
+        kept = list(geometry.shape[: 3 - dims])
+        return geometry.then(matrix, offset, [*kept, *new_shape])
+
+
+class MirrorTransformWithGeometry(MirrorTransform):
+    """nnU-Net's MirrorTransform; an entry ``geometry`` of the sample is carried along."""
+
+    def apply(self, data_dict: dict, **params: Any) -> dict:
+        """nnU-Net flips image and segmentation here; the geometry is mirrored beside them."""
+        geometry = data_dict.get("geometry")
+        if geometry is not None and params["axes"]:
+            first = 3 - (data_dict["image"].ndim - 1)
+            data_dict["geometry"] = geometry.mirrored([first + axis for axis in params["axes"]])
+        return super().apply(data_dict, **params)
+
+
+_WITH_GEOMETRY: dict[type, type] = {
+    SpatialTransform: SpatialTransformWithGeometry,
+    MirrorTransform: MirrorTransformWithGeometry,
+}
+
+
+def carry_geometry(transform: BasicTransform) -> BasicTransform:
+    """Make nnU-Net's transforms carry geometry, in place, keeping every setting; returns the transform.
+
+    The class is exchanged rather than a new object built, so that whatever nnU-Net (or a trainer variant) has set on
+    its transforms stays as it is.
+    """
+    if isinstance(transform, ComposeTransforms):
+        for part in transform.transforms:
+            carry_geometry(part)
+    elif isinstance(transform, RandomTransform):
+        carry_geometry(transform.transform)
+    elif type(transform) in _WITH_GEOMETRY:
+        transform.__class__ = _WITH_GEOMETRY[type(transform)]
+    return transform
+
+
+def sampling_grid(geometry: PatchGeometry, box: Box) -> torch.Tensor:
+    """Patch voxels as positions in a box of the case, for ``grid_sample`` with ``align_corners=True``.
+
+    Returns:
+        (D, H, W, 3) float32, last axis in x y z order; −1 and 1 are the centres of the box's outermost voxels.
+    """
+    lower = np.array([s.start for s in box], dtype=np.float64)
+    size = np.array([s.stop - s.start for s in box], dtype=np.float64)
+    return _normalised(geometry.matrix, geometry.offset - lower, geometry.shape, size)
+
+
+def inverse_sampling_grid(geometry: PatchGeometry, box: Box) -> torch.Tensor:
+    """Voxels of a box of the case as positions in the patch: the way back of :func:`sampling_grid`.
+
+    Returns:
+        (d, h, w, 3) float32 for the box's d h w voxels; outside [−1, 1] where the patch does not reach.
+    """
+    lower = np.array([s.start for s in box], dtype=np.float64)
+    shape = tuple(s.stop - s.start for s in box)
+    inverse = np.linalg.inv(geometry.matrix)
+    return _normalised(inverse, inverse @ (lower - geometry.offset), shape, np.array(geometry.shape, dtype=np.float64))
+
+
+def _normalised(matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, ...], size: np.ndarray) -> torch.Tensor:
+    # an axis of one voxel has no extent: scale 1 puts the voxel itself at −1 and its neighbour at 1
+    scale = 2 / np.maximum(size - 1, 1)
+    matrix, offset = scale[:, None] * matrix, scale * offset - 1
+    axes = [torch.arange(n, dtype=torch.float64) for n in shape]
+    d, h, w = torch.meshgrid(*axes, indexing="ij")
+    rows = [matrix[i, 0] * d + matrix[i, 1] * h + matrix[i, 2] * w + offset[i] for i in (2, 1, 0)]
+    return torch.stack(rows, dim=-1).float()
