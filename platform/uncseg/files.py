@@ -20,7 +20,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -24,7 +24,7 @@ TRAINING, VALIDATION, INITIALISATION = 0, 1, 2
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
     """Seed torch, numpy and random from a key of whole numbers; afterwards all three go on as they were."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - nnU-Net draws from it
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     state = np.random.SeedSequence(key).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))
@@ -56,7 +56,7 @@ class LoaderWithGeometry(nnUNetDataLoader):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.transforms = _TransformsWithGeometry(self.transforms)
+        self.transforms: _TransformsWithGeometry = _TransformsWithGeometry(self.transforms)  # type: ignore[has-type]
 
     def get_bbox(self, data_shape: np.ndarray, *args: Any, **kwargs: Any) -> tuple[list[int], list[int]]:
         """nnU-Net chooses the crop here; its place is kept for the geometry."""
@@ -94,7 +94,7 @@ class _CountFrom(Sampler):
             index += 1
 
 
-def _as_it_is(batch: dict) -> dict:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

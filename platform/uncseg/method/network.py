@@ -90,13 +90,11 @@ class MaskedUncertaintyNetwork(nn.Module):
     def forward(self, x: torch.Tensor, uncertainty: bool = False):  # type: ignore[no-untyped-def]
         """Segmentation logits, or ``(logits, u)`` with u the full-resolution uncertainty logit, (B, 1, …)."""
         output = self.backbone(x)
-        if isinstance(output, list | tuple):
-            logits = [self._logits(o) for o in output]
-            u = output[0][:, SEGMENTATION_LOGITS:]
-        else:
-            logits = self._logits(output)
-            u = output[:, SEGMENTATION_LOGITS:]
-        return (logits, u) if uncertainty else logits
+        deep = isinstance(output, list | tuple)
+        logits = [self._logits(o) for o in output] if deep else self._logits(output)
+        if not uncertainty:
+            return logits
+        return logits, (output[0] if deep else output)[:, SEGMENTATION_LOGITS:]
 
 
 def masked_uncertainty(u: torch.Tensor, cancer_mask: torch.Tensor | None = None) -> torch.Tensor:

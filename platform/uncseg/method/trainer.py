@@ -369,8 +369,8 @@ class UncertaintyTrainer(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """nnU-Net restores weights, optimiser and epoch; the error memory of that epoch is restored too."""
         super().load_checkpoint(filename_or_checkpoint)
-        if isinstance(filename_or_checkpoint, dict):
-            return
+        if isinstance(filename_or_checkpoint, dict) or Path(filename_or_checkpoint).name == "checkpoint_best.pth":
+            return  # good for prediction only: the memory goes with the latest and the final checkpoint
         content = load_memory_file(self._memory_file(Path(filename_or_checkpoint), self.current_epoch))
         for name, memory in self.memories.items():
             memory.load_state(content[name])

@@ -1,0 +1,214 @@
+"""The memory against a coordinate field sent through nnU-Net's real training transforms."""
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from uncseg.method.batches import seeded
+from uncseg.method.error_memory import CaseMemory, ErrorMemory, load_memory_file, save_memories
+from uncseg.method.patch_geometry import PatchGeometry, carry_geometry
+
+CASE_SHAPE = (40, 44, 36)
+PATCH = (24, 24, 24)
+CROP = (38, 38, 38)
+ROTATION = (-np.pi / 6, np.pi / 6)  # nnU-Net's default for isotropic 3D patches
+
+
+def smooth_field(d, h, w):
+    """An error field in [0, 1] that is known at every point, between voxels too."""
+    return 0.5 + 0.25 * np.sin(d / 7.0) * np.cos(h / 9.0) + 0.2 * np.sin(w / 8.0)
+
+
+def nnunet_transforms(p_spatial=None, dummy_2d=False):
+    """nnU-Net's default training transforms (rotation and scaling each at probability 0.2 unless set)."""
+    transforms = nnUNetTrainer.get_training_transforms(PATCH, ROTATION, None, (0, 1, 2), dummy_2d)
+    for t in transforms.transforms:
+        if p_spatial is not None and hasattr(t, "p_rotation"):
+            t.p_rotation = t.p_scaling = p_spatial
+    return carry_geometry(transforms)
+
+
+def augmented_patch(transforms, lower, seed):
+    """(geometry, oracle coordinates (3, *PATCH), inside) of one patch; the oracle is sent as regression target."""
+    lower = np.array(lower)
+    coordinates = np.stack(np.meshgrid(*[np.arange(s, s + n) for s, n in zip(lower, CROP, strict=True)], indexing="ij"))
+    ones = np.ones((1, *CROP))
+    target = torch.from_numpy(np.concatenate((coordinates, ones))).float()
+    with seeded(seed):
+        out = transforms(
+            image=torch.zeros((1, *CROP)),
+            segmentation=torch.zeros((1, *CROP), dtype=torch.int16),
+            regression_target=target,
+            geometry=PatchGeometry.of_crop(lower, CROP, CASE_SHAPE),
+        )
+    field = out["regression_target"].numpy()
+    at = field[:3]
+    last = np.array(CASE_SHAPE)[:, None, None, None] - 1
+    inside = (field[3] > 0.999) & (at >= 0).all(0) & (at <= last).all(0)
+    return out["geometry"], at, inside
+
+
+def remembered_everywhere(field):
+    memory = CaseMemory(CASE_SHAPE, ("error",), 1.0)
+    everywhere = tuple(slice(0, n) for n in CASE_SHAPE)
+    yes = torch.ones(CASE_SHAPE, dtype=torch.bool)
+    memory.write(everywhere, {"error": torch.from_numpy(field).float()}, yes, yes)
+    errors = ErrorMemory(("error",), 1.0)
+    errors.cases["case"] = memory
+    return errors
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("dummy_2d", [False, True])
+def test_geometry_agrees_with_coordinates_sent_through_the_transforms(seed, dummy_2d):
+    transforms = nnunet_transforms(p_spatial=1.0, dummy_2d=dummy_2d)
+    geometry, at, inside = augmented_patch(transforms, (1, 3, -1), seed)
+    assert inside.mean() > 0.5
+    assert not geometry.exact
+    np.testing.assert_allclose(geometry.coordinates()[:, inside], at[:, inside], atol=2e-4)
+
+
+def test_crops_and_mirrors_read_and_write_exactly():
+    transforms = nnunet_transforms(p_spatial=0.0)
+    random = np.random.default_rng(0)
+    case = random.random(CASE_SHAPE).astype(np.float16).astype(np.float32)
+    mirrored = set()
+    for seed in range(16):
+        lower = random.integers(-4, 8, 3)
+        geometry, at, inside = augmented_patch(transforms, lower, seed)
+        assert geometry.exact
+        mirrored.add(tuple(np.sign(np.diag(geometry.matrix))))
+        index = np.round(at[:, inside]).astype(int)
+        read = remembered_everywhere(case).read(["case"], [geometry])
+        expected = np.zeros(PATCH, dtype=np.float32)
+        expected[inside] = case[tuple(index)]
+        np.testing.assert_array_equal(read.values["error"][0, 0].numpy(), expected)
+        np.testing.assert_array_equal(read.visited[0, 0].numpy() > 0, inside)
+
+        memory = ErrorMemory(("error",), 1.0)
+        patch = torch.from_numpy(expected)[None, None]
+        memory.write(["case"], [geometry], {"error": patch}, torch.ones_like(patch, dtype=torch.bool))
+        everywhere = tuple(slice(0, n) for n in CASE_SHAPE)
+        values, visits = memory.cases["case"].read(everywhere)
+        seen = np.zeros(CASE_SHAPE, dtype=bool)
+        seen[tuple(index)] = True
+        np.testing.assert_array_equal(visits.numpy() > 0, seen)
+        np.testing.assert_array_equal(values["error"].numpy()[seen], case[seen])
+    assert len(mirrored) >= 4
+
+
+def test_rotated_and_scaled_patches_read_within_interpolation_error():
+    field = smooth_field(*np.indices(CASE_SHAPE, dtype=float))
+    memory = remembered_everywhere(field)
+    transforms = nnunet_transforms(p_spatial=1.0)
+    for seed in range(8):
+        geometry, at, inside = augmented_patch(transforms, (1, 3, -1), seed)
+        read = memory.read(["case"], [geometry])
+        visited = read.visited[0, 0].numpy() > 0
+        assert visited[inside].mean() > 0.98
+        both = visited & inside
+        error = np.abs(read.values["error"][0, 0].numpy() - smooth_field(*at))[both]
+        # linear interpolation of a field whose second derivatives are at most 0.25/49, plus half precision
+        assert error.max() < 0.006
+
+
+def test_default_augmentation_writes_every_patch_back():
+    """nnU-Net's default rotation and scaling: what is written must be the field at the case's own voxels.
+
+    Skipping the write-back of transformed patches leaves voxels without a visit and fails the counts.
+    """
+    transforms = nnunet_transforms()
+    memory = ErrorMemory(("error",), 1 / 30)
+    random = np.random.default_rng(1)
+    transformed = 0
+    shown = np.zeros(CASE_SHAPE)
+    for seed in range(60):
+        geometry, at, inside = augmented_patch(transforms, random.integers(-4, 8, 3), seed)
+        transformed += not geometry.exact
+        patch = torch.from_numpy(np.where(inside, smooth_field(*at), 0)).float()[None, None]
+        memory.write(["case"], [geometry], {"error": patch}, torch.ones_like(patch, dtype=torch.bool))
+        # independent count: case voxels well inside the cloud of the patch's coordinates
+        inverse = np.linalg.inv(geometry.matrix)
+        position = np.tensordot(inverse, np.indices(CASE_SHAPE) - geometry.offset[:, None, None, None], axes=1)
+        margin = 1e-3
+        upper = np.array(PATCH)[:, None, None, None] - 1
+        shown += ((position > -margin) & (position < upper + margin)).all(0)
+    assert transformed > 10
+    values, visits = memory.cases["case"].read(tuple(slice(0, n) for n in CASE_SHAPE))
+    middle = tuple(slice(12, n - 12) for n in CASE_SHAPE)
+    counted, expected = visits.numpy()[middle], np.minimum(shown, 30)[middle]
+    # within the crop every shown voxel counts, transformed patches included
+    assert (counted == expected).mean() > 0.9
+    assert np.abs(values["error"].numpy() - smooth_field(*np.indices(CASE_SHAPE)))[middle].max() < 0.02
+
+
+def test_running_mean_then_exponential_average():
+    alpha = 0.25
+    memory = CaseMemory((8, 8, 8), ("error",), alpha)
+    box = (slice(0, 8),) * 3
+    yes = torch.ones((8, 8, 8), dtype=torch.bool)
+    expected, failures = 0.0, [1, 0, 1, 1, 0, 0, 1, 0, 1, 1]
+    for n, failure in enumerate(failures, start=1):
+        expected += max(1 / n, alpha) * (failure - expected)
+        memory.write(box, {"error": torch.full((8, 8, 8), float(failure))}, yes, yes)
+    values, visits = memory.read(box)
+    assert values["error"].numpy() == pytest.approx(expected, abs=2e-3)
+    assert visits.max() == 4  # counting stops where the step no longer changes
+
+
+def test_a_block_made_late_counts_the_visits_that_saw_no_failure():
+    memory = CaseMemory((8, 8, 8), ("error",), 1 / 30)
+    box = (slice(0, 8),) * 3
+    yes, no = torch.ones((8, 8, 8), dtype=torch.bool), torch.zeros((8, 8, 8), dtype=torch.bool)
+    for _ in range(9):
+        memory.write(box, {"error": torch.zeros((8, 8, 8))}, yes, no)
+    assert memory.visits.numel() == 0
+    memory.write(box, {"error": torch.ones((8, 8, 8))}, yes, yes)
+    values, visits = memory.read(box)
+    assert values["error"].numpy() == pytest.approx(0.1, abs=1e-3)
+    assert visits.min() == visits.max() == 10
+
+
+def test_unvisited_voxels_read_as_unvisited():
+    memory = ErrorMemory(("error", "variance"), 1 / 30)
+    geometry = PatchGeometry.of_crop((2, 2, 2), (8, 8, 8), CASE_SHAPE)
+    read = memory.read(["never seen"], [geometry])
+    assert read.visited.shape == (1, 1, 8, 8, 8)
+    assert not read.visited.any()
+    assert set(read.values) == {"error", "variance"}
+
+
+def test_memory_survives_its_file(tmp_path):
+    memory = ErrorMemory(("error", "variance"), 1 / 30)
+    geometry = PatchGeometry.of_crop((-2, 5, 20), (16, 16, 16), CASE_SHAPE)
+    patch = torch.rand((1, 1, 16, 16, 16))
+    memory.write(["case"], [geometry], {"error": patch, "variance": patch / 2}, patch > 0.5)
+    save_memories(tmp_path / "memory.pt", {"validation": memory}, epoch=7)
+    content = load_memory_file(tmp_path / "memory.pt")
+    again = ErrorMemory(("error", "variance"), 1 / 30)
+    again.load_state(content["validation"])
+    assert content["epoch"] == 7
+    before, after = memory.read(["case"], [geometry]), again.read(["case"], [geometry])
+    torch.testing.assert_close(before.values, after.values, rtol=0, atol=0)
+    torch.testing.assert_close(before.visited, after.visited, rtol=0, atol=0)
+    assert [f.name for f in tmp_path.iterdir()] == ["memory.pt"]
+
+
+def test_size_at_brats_scale():
+    """A tumour of 100 mL in a cropped BraTS case stays within 2 MB for the reference, 6 MB with the rest."""
+    shape = (140, 170, 138)
+    d, h, w = np.indices(shape)
+    radius = ((d - 70) ** 2 + (h - 85) ** 2 + (w - 69) ** 2) ** 0.5
+    reference = torch.from_numpy(radius < 28.8)
+    everywhere = tuple(slice(0, n) for n in shape)
+    yes = torch.ones(shape, dtype=torch.bool)
+    training = CaseMemory(shape, ("error",), 1 / 30)
+    training.write(everywhere, {"error": torch.zeros(shape)}, yes, reference)
+    assert training.nbytes < 2e6
+    union = CaseMemory(shape, ("error", "variance"), 1 / 30)
+    union.write(everywhere, {"error": torch.zeros(shape), "variance": torch.zeros(shape)}, yes, reference)
+    union.write(
+        everywhere, {"error": torch.zeros(shape), "variance": torch.zeros(shape)}, yes, torch.from_numpy(radius < 36)
+    )
+    assert union.nbytes < 6e6
