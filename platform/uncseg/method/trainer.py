@@ -44,7 +44,8 @@ class _LoggerWithoutPlots(MetaLogger):
 class UncertaintyTrainer(nnUNetTrainer):
     """nnU-Net's trainer for one fold, with uncertainty head (or without: the baseline) and error memory.
 
-    ``on_epoch`` is called with (epoch, metrics) when an epoch's metrics are complete, before its checkpoint.
+    ``on_epoch`` is called with (epoch, metrics) when an epoch's metrics are complete, before its checkpoint;
+    ``on_checkpoint`` with the last epoch that a resumable checkpoint holds, after it is whole.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class UncertaintyTrainer(nnUNetTrainer):
         self.save_every = training.checkpoint_every
         self.enable_deep_supervision = model.deep_supervision
         self.on_epoch: EpochListener = lambda _epoch, _metrics: None
+        self.on_checkpoint: Callable[[int], None] = lambda _epoch: None
         alpha = self.settings.memory.alpha
         # the loss reads errors only; the variance baseline is judged on validation cases
         self.memories = {
@@ -365,6 +367,7 @@ class UncertaintyTrainer(nnUNetTrainer):
             super().save_checkpoint(str(temporary))
         if resumable:
             self._remove_old_memories(self._memory_file(path, self.current_epoch + 1))
+            self.on_checkpoint(self.current_epoch)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """nnU-Net restores weights, optimiser and epoch; the error memory of that epoch is restored too."""

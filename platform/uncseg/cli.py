@@ -1,0 +1,123 @@
+"""The ``uncseg`` command: one function call per subcommand.
+
+Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uncseg.errors import Problem, ProblemsFound
+
+app = typer.Typer(
+    help="Cross-validation experiments for uncertainty-aware brain-tumour segmentation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ExperimentFile = Annotated[Path, typer.Argument(help="Experiment, YAML.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, as loss.unc_weight=0.2.")
+]
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 20,
+    size: Annotated[int, typer.Option(min=24, help="Voxels along each axis.")] = 48,
+    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+) -> None:
+    """Write synthetic BraTS 2023 cases, with each voxel's true error probability beside them."""
+    from uncseg.dataset.phantom import write_phantoms
+
+    written = write_phantoms(out, cases, size, seed)
+    typer.echo(f"{len(written)} cases in {out}")
+
+
+@app.command()
+def check(dataset: Annotated[Path, typer.Argument(help="BraTS folder.", show_default=False)]) -> None:
+    """List every problem of a BraTS folder in one table; exit 1 if there is any."""
+    from uncseg.dataset.check import check_dataset
+
+    cases = check_dataset(dataset)
+    patients = len({case.patient for case in cases})
+    typer.echo(f"{len(cases)} cases of {patients} patients, no problem found")
+
+
+@app.command()
+def prepare(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+    """Check, plan, preprocess and split the cases of an experiment."""
+    from uncseg.config import load_experiment
+
+    loaded = load_experiment(experiment, overrides)
+    from uncseg.commands import prepare_dataset
+
+    typer.echo(f"prepared cases: {prepare_dataset(loaded).root}")
+
+
+@app.command()
+def cross_validate(
+    experiment: ExperimentFile,
+    overrides: Overrides = None,
+    folds: Annotated[str | None, typer.Option(help="Folds to train, as 0,1. Default: all.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
+) -> None:
+    """Train the folds side by side, predict every case out of fold, write the tables, fill MLflow."""
+    from uncseg.config import load_experiment
+
+    loaded, chosen = load_experiment(experiment, overrides), _fold_numbers(folds)
+    from uncseg.commands import cross_validate
+
+    raise typer.Exit(cross_validate(loaded, chosen, dry_run))
+
+
+@app.command()
+def evaluate(run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]) -> None:
+    """Predict and score a run's finished folds again where missing, and write its tables."""
+    from uncseg.commands import evaluate_run
+
+    raise typer.Exit(evaluate_run(run))
+
+
+@app.command()
+def sync(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+    tracking_uri: Annotated[str | None, typer.Option(help="Another MLflow than the experiment's.")] = None,
+) -> None:
+    """Push to MLflow what has not reached it yet."""
+    from uncseg.tracking.sync import sync_run
+
+    left = sync_run(run, tracking_uri)
+    typer.echo(f"{left} records are left" if left else "MLflow holds everything")
+    raise typer.Exit(1 if left else 0)
+
+
+def _fold_numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        problem = Problem("--folds", text, "whole numbers with commas between, as 0,1", "correct the list")
+        raise ProblemsFound("The folds cannot be read.", [problem]) from error
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except ProblemsFound as error:
+        from uncseg.console import show_problems
+
+        show_problems(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; the same command goes on from here", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

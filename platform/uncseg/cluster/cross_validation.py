@@ -1,0 +1,110 @@
+"""Cross-validation: one-fold groups side by side, each failing and resuming alone."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import yaml
+
+from uncseg.cluster.fold_group import run_fold_group
+from uncseg.cluster.fold_worker import FoldTask, is_done
+from uncseg.cluster.resources import Slots
+from uncseg.config import Experiment, save_experiment
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.tracking.spool import read_history, write_state
+
+POLL_S = 0.5
+# sections that change how a run is carried out, not what it computes
+FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation")
+
+
+def open_run(experiment: Experiment) -> RunFolder:
+    """The run's folder, with the experiment as resolved in it.
+
+    Raises:
+        ProblemsFound: where the folder holds a run with other settings; every field that differs is named.
+    """
+    run = RunFolder(experiment.run_folder)
+    run.root.mkdir(parents=True, exist_ok=True)
+    if run.experiment.exists():
+        before = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
+        now = experiment.model_dump(mode="json")
+        now["dataset"]["path"] = str(experiment.dataset.path.resolve())
+        problems = _differences(before, now, ())
+        if problems:
+            raise ProblemsFound(f"The run {run.root} exists with other settings.", problems)
+    save_experiment(experiment, run.experiment)
+    return run
+
+
+def _differences(before: object, now: object, field: tuple[str, ...]) -> list[Problem]:
+    if len(field) == 1 and field[0] in FREE_TO_CHANGE:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [p for key in keys for p in _differences(before.get(key), now.get(key), (*field, str(key)))]
+    if before == now:
+        return []
+    advice = "write another name for the new run, or delete the folder to start over"
+    return [Problem(".".join(field), str(now), f"{before}, as the run was started", advice)]
+
+
+def train_folds(
+    experiment: Experiment,
+    prepared: PreparedFolder,
+    run: RunFolder,
+    folds: Sequence[int],
+    slots: Slots,
+    show: Callable[[], None] = lambda: None,
+) -> dict[int, str]:
+    """Train folds side by side, as many as there are slots; the others wait. A failed fold stops no other.
+
+    Args:
+        show: called a few times a second, in the calling thread.
+
+    Returns:
+        For each fold that failed, what happened. Finished folds are not trained again.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    todo = [fold for fold in folds if not is_done(run, fold)]
+    failed: dict[int, str] = {}
+    free = threading.Semaphore(slots.count)
+
+    def train(fold: int) -> None:
+        with free:
+            message = _train_one(FoldTask(experiment, prepared, run, fold, slots.threads), slots)
+        if message is not None:
+            failed[fold] = message
+
+    # threads of a pool are joined at exit; after Ctrl-C nothing may wait for a fold, so these are daemons
+    threads = [threading.Thread(target=train, args=(fold,), name=f"fold-{fold}", daemon=True) for fold in todo]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        show()
+        time.sleep(POLL_S)
+    show()
+    return failed
+
+
+def _train_one(task: FoldTask, slots: Slots) -> str | None:
+    """Train one fold in a group of its own; None, or what went wrong."""
+    snapshots = task.run.root / "ray" / f"folds_{task.fold}"
+    # checkpoints are the run's own; a snapshot left by a killed driver only says that Ray gave up, or is truncated
+    shutil.rmtree(snapshots, ignore_errors=True)
+    try:
+        run_fold_group([task], slots.each)
+    except Exception as error:
+        # Ray reports dead workers, lost nodes and broken snapshots with many types
+        if not is_done(task.run, task.fold):
+            message = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
+            write_state(task.run.spool, task.fold, "failed", message)
+            return message
+    if is_done(task.run, task.fold):
+        return None
+    return read_history(task.run.spool, task.fold).message or "the worker ended before its last epoch"
+
+

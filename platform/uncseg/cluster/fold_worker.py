@@ -1,0 +1,106 @@
+"""What a worker does: train one fold from wherever it stands, and write down every epoch. Knows nothing of Ray."""
+
+import contextlib
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from uncseg.config import Experiment
+from uncseg.dataset.prepare import nnunet_environment
+from uncseg.files import read_json, write_json
+from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.method.settings import TrainerSettings
+from uncseg.tracking.spool import SpoolWriter
+
+DONE = "done.json"
+REPORTED = ("train/loss", "val_patch/dice_mean", "uncertainty/uncertainty/reference/corr_ema")
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """One fold of one experiment."""
+
+    experiment: Experiment
+    prepared: PreparedFolder
+    run: RunFolder
+    fold: int
+    threads: int
+    """CPU threads of the training process."""
+
+
+def is_done(run: RunFolder, fold: int) -> bool:
+    """Whether a fold's training has ended, its final checkpoint written."""
+    return (run.fold(fold) / DONE).is_file()
+
+
+def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None]) -> None:
+    """Train a fold to its end, going on from its last checkpoint if there is one.
+
+    A Python error is deterministic: trying again would end the same way. It is written down as the fold's end and
+    not raised, so that only a process that died (killed, out of memory, node lost) is tried again.
+
+    Args:
+        task: what to train.
+        report: called once an epoch with a few figures.
+    """
+    import torch
+    import torch.distributed
+
+    assert not torch.distributed.is_initialized(), "a process group across folds would average gradients over them"
+    torch.set_num_threads(task.threads)
+    os.environ.update(nnunet_environment(task.prepared, task.run.results))
+    os.environ["nnUNet_n_proc_DA"] = "0"  # our loader has its own processes
+
+    trainer = _make_trainer(task)
+    latest = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    first_epoch = 0
+    if latest.is_file():
+        trainer.load_checkpoint(str(latest))
+        first_epoch = trainer.current_epoch
+    spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch)
+    spool.state("running")
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        spool.epoch(epoch, metrics)
+        report({"epoch": epoch, **{name: metrics[name] for name in REPORTED if name in metrics}})
+
+    trainer.on_epoch = on_epoch
+    trainer.on_checkpoint = spool.checkpoint
+    try:
+        with _console_to(Path(trainer.output_folder) / "console.log"):
+            trainer.run_training()
+    except Exception as error:
+        log = Path(trainer.output_folder) / "failure.txt"
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        spool.state("failed", f"{type(error).__name__}: {error} (see {log})")
+        return
+    write_json(Path(trainer.output_folder) / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
+    spool.state("finished")
+
+
+@contextlib.contextmanager
+def _console_to(path: Path):  # type: ignore[no-untyped-def]
+    """nnU-Net prints its log lines too; in a worker they would reach nobody, or everybody."""
+    with path.open("a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
+        yield
+
+
+def _make_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
+    import torch
+
+    from uncseg.method.trainer import UncertaintyTrainer
+
+    plans = TrainerSettings.of(task.experiment).into_plans(read_json(task.prepared.plans))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with contextlib.redirect_stdout(None):
+        trainer = UncertaintyTrainer(
+            plans,
+            task.experiment.plan.configuration,
+            task.fold,
+            read_json(task.prepared.dataset / "dataset.json"),
+            device,
+        )
+        trainer.initialize()
+    return trainer

@@ -1,0 +1,238 @@
+"""One case, predicted by the fold that did not see it: NIfTI files in its native space, and a row of scores."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from uncseg.cluster.fold_worker import FoldTask
+from uncseg.dataset.brats import REGIONS, BratsCase, oracle_path, read_reference
+from uncseg.estimators import PROTOCOLS, best_constant, estimate_all
+from uncseg.evaluation.overlap import dice, region_mask, volume_ml
+from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
+from uncseg.files import read_json, whole_file, write_json
+from uncseg.method.error_memory import ErrorMemory, load_memory_file
+from uncseg.method.predictor import UncertaintyPredictor
+from uncseg.method.trainer import MEMORY_PREFIX
+
+MAPS = ("uncertainty", "wt_probability", "error", "variance_stable")
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Where a case's outputs lie: CASE.nii.gz (labels), CASE_MAP.nii.gz, CASE.json (the row of scores)."""
+
+    folder: Path
+    case_id: str
+
+    @property
+    def segmentation(self) -> Path:
+        """Labels 1 NCR, 2 ED, 3 ET, uint8."""
+        return self.folder / f"{self.case_id}.nii.gz"
+
+    def map(self, name: str) -> Path:
+        """One of :data:`MAPS`, float32 in [0, 1]."""
+        return self.folder / f"{self.case_id}_{name}.nii.gz"
+
+    @property
+    def scores(self) -> Path:
+        """The case's row; written last, so that it says the case is done."""
+        return self.folder / f"{self.case_id}.json"
+
+
+@lru_cache(maxsize=1)
+def _predictor(model: Path, fold: int, configuration: str, tile_step: float, mirroring: bool) -> UncertaintyPredictor:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    predictor = UncertaintyPredictor(
+        tile_step_size=tile_step,
+        use_mirroring=mirroring,
+        perform_everything_on_device=device.type == "cuda",
+        device=device,
+        allow_tqdm=False,
+    )
+    predictor.load_fold(model, fold, configuration)
+    return predictor
+
+
+@lru_cache(maxsize=1)
+def _validation_memory(fold_folder: Path) -> ErrorMemory:
+    # alpha only matters for writing
+    memory = ErrorMemory(("error", "variance"), alpha=1.0)
+    (file,) = sorted(fold_folder.glob(f"{MEMORY_PREFIX}*.pt"))
+    memory.load_state(load_memory_file(file)["validation"])
+    return memory
+
+
+def to_native(volume: np.ndarray, properties: dict, predictor: UncertaintyPredictor) -> np.ndarray:
+    """Bring maps from the preprocessed grid to the case's native one.
+
+    Args:
+        volume: (C, D, H, W) float32 on the preprocessed grid.
+        properties: nnU-Net's, of the case.
+
+    Returns:
+        (C, D, H, W) float32 in native axis order; 0 outside the part that nnU-Net cropped to.
+    """
+    plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    spacing = [properties["spacing"][i] for i in plans.transpose_forward]
+    current = configuration.spacing
+    if len(current) < len(spacing):  # a 2D configuration leaves the spacing between slices alone
+        current = [spacing[0], *current]
+    shape = properties["shape_after_cropping_and_before_resampling"]
+    resampled = np.asarray(configuration.resampling_fn_probabilities(volume, shape, current, spacing))
+    native = np.zeros((len(volume), *properties["shape_before_cropping"]), dtype=np.float32)
+    box = tuple(slice(lower, upper) for lower, upper in properties["bbox_used_for_cropping"])
+    native[(slice(None), *box)] = resampled
+    return native.transpose([0, *[i + 1 for i in plans.transpose_backward]])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Everything predicted for a case, native space, (D, H, W)."""
+
+    labels: np.ndarray
+    p_wt: np.ndarray
+    max_probability: np.ndarray
+    maps: dict[str, np.ndarray]
+    """error, variance_stable, visited, and uncertainty where the network has the head."""
+
+
+def predict_case(task: FoldTask, case_id: str) -> Prediction:
+    """Predict a case from its preprocessed volume with one fold's final checkpoint."""
+    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    settings = task.experiment.evaluation
+    configuration = task.experiment.plan.configuration
+    predictor = _predictor(task.run.model, task.fold, configuration, settings.tile_step, settings.mirroring)
+    folder = task.prepared.dataset / predictor.configuration_manager.data_identifier
+    data, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
+    logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data[:]))).cpu()
+    labels, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
+        logits.float(),
+        predictor.plans_manager,
+        predictor.configuration_manager,
+        predictor.label_manager,
+        properties,
+        return_probabilities=True,
+        num_threads_torch=task.threads,
+    )
+    names, volumes = _grid_maps(predictor, task, case_id, tuple(int(n) for n in data.shape[1:]))
+    native = to_native(np.stack(volumes), properties, predictor).clip(0, 1)
+    maps = dict(zip(names, native, strict=True))
+    if predictor.head == "regions":
+        p_wt = probabilities[0]
+        most = np.maximum(p_wt, 1 - p_wt)
+    else:
+        p_wt, most = probabilities[1:].sum(0), probabilities.max(0)
+    outside = probabilities.sum(0) == 0  # beyond nnU-Net's crop: certainly background
+    most = np.where(outside, 1, most)
+    return Prediction(labels, p_wt.astype(np.float32), most.astype(np.float32), maps)
+
+
+def _grid_maps(
+    predictor: UncertaintyPredictor, task: FoldTask, case_id: str, shape: tuple[int, ...]
+) -> tuple[list[str], list[np.ndarray]]:
+    maps = {}
+    if predictor.uncertainty is not None:
+        maps["uncertainty"] = predictor.uncertainty.cpu().numpy()
+    memory = _validation_memory(task.run.fold(task.fold)).cases.get(case_id)
+    zeros = np.zeros(shape, dtype=np.float32)
+    maps |= {"error": zeros, "variance_stable": zeros, "visited": zeros}
+    if memory is not None:
+        d, h, w = shape
+        values, visits = memory.read((slice(0, d), slice(0, h), slice(0, w)))
+        maps["error"], maps["variance_stable"] = values["error"].numpy(), values["variance"].numpy()
+        maps["visited"] = (visits > 0).numpy().astype(np.float32)
+    return list(maps), list(maps.values())
+
+
+def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
+    """Predict one case, write its files, return its row; a case that is done already is only read.
+
+    The row's columns are those of ``evaluation.tables``.
+    """
+    torch.set_num_threads(task.threads)
+    files = CaseFiles(task.run.out_of_fold, case.case_id)
+    if files.scores.is_file():
+        row = read_json(files.scores)
+        assert isinstance(row, dict)
+        return row
+    reference, image = read_reference(case)
+    prediction = predict_case(task, case.case_id)
+    _write_image(files.segmentation, prediction.labels.astype(np.uint8), image)
+    written = {"wt_probability": prediction.p_wt} | prediction.maps
+    for name in MAPS:
+        if name in written:
+            _write_image(files.map(name), written[name].astype(np.float32), image)
+    row = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
+    row |= _overlap_row(reference, prediction.labels, image.GetSpacing())
+    row |= _uncertainty_row(case, reference, prediction)
+    write_json(files.scores, row)
+    return row
+
+
+def _write_image(path: Path, array: np.ndarray, like: sitk.Image) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(like)
+    with whole_file(path) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+
+
+def _overlap_row(reference: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...]) -> dict[str, Any]:
+    wrong = failure_map(region_mask(reference, "WT"), region_mask(labels, "WT"))
+    row: dict[str, Any] = {}
+    for region in REGIONS:
+        expected, found = region_mask(reference, region), region_mask(labels, region)
+        name = region.lower()
+        row[f"dice_{name}"] = dice(expected, found)
+        row[f"reference_{name}_ml"] = volume_ml(expected, spacing)
+        row[f"predicted_{name}_ml"] = volume_ml(found, spacing)
+        row[f"failure_rate_{name}"] = float(wrong[expected].mean()) if expected.any() else float("nan")
+    row["dice_mean"] = float(np.mean([row[f"dice_{region.lower()}"] for region in REGIONS]))
+    return row
+
+
+def _uncertainty_row(case: BratsCase, reference: np.ndarray, prediction: Prediction) -> dict[str, Any]:
+    reference_wt, predicted_wt = region_mask(reference, "WT"), region_mask(prediction.labels, "WT")
+    failure = failure_map(reference_wt, predicted_wt)
+    visited = prediction.maps["visited"] > 0.5
+    maps = _native_estimates(case, prediction, predicted_wt)
+    row: dict[str, Any] = {}
+    for protocol in PROTOCOLS:
+        mask = protocol_mask(reference_wt, predicted_wt, protocol)
+        row[f"visited_share_{protocol}"] = float(visited[mask].mean()) if mask.any() else float("nan")
+        constant = best_constant(_batch(failure.astype(np.float32)), _batch(mask.astype(np.float32)))[0, 0].numpy()
+        for name, estimate in (maps | {"constant": constant}).items():
+            # the memory knows only what was visited; everything else is judged on the whole mask
+            seen = mask & visited if name == "variance_stable" else mask
+            scores = score_map(estimate, failure, seen)
+            row[f"{name}/{protocol}/rmsd_failure"] = scores["rmsd"]
+            undefined = name == "constant" and np.isfinite(scores["rmsd"])
+            row[f"{name}/{protocol}/corr_failure"] = 0.0 if undefined else scores["corr"]
+        row[f"mask_voxels_{protocol}"] = int(mask.sum())
+    return row
+
+
+def _batch(volume: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(volume))[None, None]
+
+
+def _native_estimates(case: BratsCase, prediction: Prediction, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
+    q_file = oracle_path(case)
+    q = None if q_file is None else sitk.GetArrayFromImage(sitk.ReadImage(str(q_file))).astype(np.float32)
+    maps = estimate_all(
+        p_wt=_batch(prediction.p_wt),
+        max_probability=_batch(prediction.max_probability),
+        predicted_wt=_batch(predicted_wt),
+        variance_stable=_batch(prediction.maps["variance_stable"]),
+        q=None if q is None else _batch(q),
+    )
+    arrays = {name: estimate[0, 0].numpy() for name, estimate in maps.items()}
+    if "uncertainty" in prediction.maps:
+        return {"uncertainty": prediction.maps["uncertainty"], **arrays}
+    return arrays

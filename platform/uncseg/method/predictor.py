@@ -1,0 +1,124 @@
+"""The predictor: nnU-Net's sliding window, with the uncertainty map of the same forward pass beside it.
+
+The segmentation takes nnU-Net's own way untouched. The map is averaged after the sigmoid, in float32, with the same
+weights.
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from uncseg.files import read_json
+from uncseg.method.network import MaskedUncertaintyNetwork
+from uncseg.method.settings import TrainerSettings
+from uncseg.method.trainer import UncertaintyTrainer
+
+
+class UncertaintyPredictor(nnUNetPredictor):
+    """nnU-Net's predictor; after a prediction ``uncertainty`` holds sigmoid(u), (D, H, W) float32 in [0, 1].
+
+    It is None for a network without the head.
+    """
+
+    uncertainty: torch.Tensor | None = None
+    _sum: torch.Tensor | None = None
+    _weight: torch.Tensor | None = None
+    _tiles: Iterator[Any] = iter(())
+
+    def load_fold(self, model: Path, fold: int, configuration: str) -> None:
+        """Load one fold's final checkpoint from a model folder that we trained."""
+        plans, dataset_json = read_json(model / "plans.json"), read_json(model / "dataset.json")
+        plans_manager = PlansManager(plans)
+        configuration_manager = plans_manager.get_configuration(configuration)
+        checkpoint = torch.load(
+            model / f"fold_{fold}" / "checkpoint_final.pth", map_location="cpu", weights_only=False
+        )
+        network = UncertaintyTrainer.build_network_architecture(
+            plans_manager,
+            configuration_manager,
+            determine_num_input_channels(plans_manager, configuration_manager, dataset_json),
+            plans_manager.get_label_manager(dataset_json).num_segmentation_heads,
+            enable_deep_supervision=False,
+        )
+        network.load_state_dict(checkpoint["network_weights"])
+        self.manual_initialization(
+            network,
+            plans_manager,
+            configuration_manager,
+            None,
+            dataset_json,
+            checkpoint["trainer_name"],
+            checkpoint["inference_allowed_mirroring_axes"],
+        )
+
+    @property
+    def head(self) -> str:
+        """What the network's channels mean: labels or regions."""
+        return TrainerSettings.from_plans(self.plans_manager.plans).model.head
+
+    @torch.inference_mode()
+    def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
+        """nnU-Net pads, predicts and cuts the padding off the logits here; the map's is cut off beside them."""
+        logits = super().predict_sliding_window_return_logits(input_image)
+        self.uncertainty = None
+        if self._sum is not None:
+            patch = self.configuration_manager.patch_size
+            _, inside = pad_nd_image(input_image, patch, "constant", {"value": 0}, True, None)
+            self.uncertainty = (self._sum / self._weight)[tuple(inside[1:])]
+        return logits
+
+    @torch.inference_mode()
+    def _internal_predict_sliding_window_return_logits(
+        self, data: torch.Tensor, slicers: Any, do_on_device: bool = True
+    ) -> torch.Tensor:
+        """nnU-Net predicts tile by tile here, in the order of ``slicers``; the map is summed up along the way."""
+        self._sum = self._weight = None
+        if isinstance(self.network, MaskedUncertaintyNetwork):
+            where = self.device if do_on_device else torch.device("cpu")
+            self._sum = torch.zeros(data.shape[1:], dtype=torch.float32, device=where)
+            self._weight = torch.zeros_like(self._sum)
+        self._tiles = iter(slicers)
+        logits = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
+        assert isinstance(logits, torch.Tensor)
+        return logits
+
+    @torch.inference_mode()
+    def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
+        """nnU-Net predicts one tile here, averaged over mirrored copies if asked; its map is averaged too."""
+        network = self.network
+        if not isinstance(network, MaskedUncertaintyNetwork):
+            return super()._internal_maybe_mirror_and_predict(x)
+        axes = [axis + 2 for axis in self.allowed_mirroring_axes or ()] if self.use_mirroring else []
+        flips = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
+        logits = uncertainty = None
+        for flip in flips:
+            z, u = (torch.flip(t, flip) for t in network(torch.flip(x, flip), uncertainty=True))
+            logits = z if logits is None else logits + z
+            uncertainty = u.float().sigmoid() if uncertainty is None else uncertainty + u.float().sigmoid()
+        assert logits is not None
+        assert uncertainty is not None
+        self._add_tile(uncertainty[0, 0] / len(flips))
+        return logits / len(flips)
+
+    def _add_tile(self, uncertainty: torch.Tensor) -> None:
+        assert self._sum is not None
+        assert self._weight is not None
+        weight: torch.Tensor | float = 1.0
+        if self.use_gaussian:
+            weight = compute_gaussian(
+                tuple(self.configuration_manager.patch_size),
+                sigma_scale=1.0 / 8,
+                value_scaling_factor=10,
+                device=self._sum.device,
+            ).float()
+        tile = next(self._tiles)[1:]
+        self._sum[tile] += (uncertainty.to(self._sum.device) * weight).reshape(self._sum[tile].shape)
+        self._weight[tile] += weight
