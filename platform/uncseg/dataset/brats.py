@@ -1,0 +1,203 @@
+"""BraTS cases on disk: finding them, reading references, linking them into nnU-Net's raw folder.
+
+The naming of 2023 (CASE-t1n.nii.gz, …, CASE-seg.nii.gz, labels 1 2 3) is native; that of 2018 to 2021 (CASE_t1.nii.gz,
+CASE_t1ce, …, label 4 for ET) is recognised and mapped.
+"""
+
+import os
+import re
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import whole_file
+
+MODALITIES = ("t1n", "t1c", "t2w", "t2f")
+REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+LABELS = {"NCR": 1, "ED": 2, "ET": 3}
+CONVENTION_LABELS = {"2023": (0, 1, 2, 3), "2018": (0, 1, 2, 4)}
+ENDINGS = (".nii.gz", ".nii")
+
+Convention = Literal["2023", "2018"]
+_SUFFIXES: dict[str, tuple[str, Convention]] = {
+    **{f"-{modality}": (modality, "2023") for modality in (*MODALITIES, "seg")},
+    "_t1": ("t1n", "2018"),
+    "_t1ce": ("t1c", "2018"),
+    "_t2": ("t2w", "2018"),
+    "_flair": ("t2f", "2018"),
+    "_seg": ("seg", "2018"),
+}
+
+
+@dataclass(frozen=True)
+class BratsCase:
+    """One scan.
+
+    Args:
+        case_id: name of its folder.
+        patient: scans of one patient share it.
+        images: four files in the order of :data:`MODALITIES`.
+        reference: segmentation, or None.
+        convention: naming and labels of 2023, or of 2018 to 2021.
+    """
+
+    case_id: str
+    patient: str
+    images: tuple[Path, Path, Path, Path]
+    reference: Path | None
+    convention: Convention
+
+
+def patient_of(case_id: str) -> str:
+    """BraTS-GLI-00012-000 and BraTS-GLI-00012-001 are scans of BraTS-GLI-00012; other names stand for themselves."""
+    match = re.fullmatch(r"(BraTS-[A-Za-z]+-\d+)-\d+", case_id)
+    return match[1] if match else case_id
+
+
+def scan_folder(folder: Path, require_reference: bool = True) -> tuple[list[BratsCase], list[Problem]]:
+    """Cases that are complete, sorted by id, and the problems of those that are not.
+
+    Cases are folders with image files, directly in ``folder`` or deeper (HGG/CASE, LGG/CASE).
+
+    Raises:
+        ProblemsFound: where there is no such folder (exit code 2) or nothing in it (1).
+    """
+    title = f"The dataset {folder} cannot be used."
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        advice = "correct the path, or make phantoms: uncseg phantom"
+        raise ProblemsFound(title, [Problem(str(folder), found, "a folder with one folder a case", advice)])
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        if any(_role(Path(parent).name, name) for name in files):
+            by_name[Path(parent).name].append(Path(parent))
+    if not by_name:
+        expected = "one folder a case, as BraTS-GLI-00000-000/BraTS-GLI-00000-000-t1n.nii.gz"
+        problem = Problem(str(folder), "no case", expected, "give the folder that holds the cases' folders")
+        raise ProblemsFound(title, [problem], exit_code=1)
+    cases, problems = [], []
+    for name, places in sorted(by_name.items()):
+        if len(places) > 1:
+            found = f"{len(places)} cases of this name: " + ", ".join(str(p.relative_to(folder)) for p in places)
+            problems.append(Problem(name, found, "one", "rename or remove the others"))
+            continue
+        case, wrong = _complete(places[0], require_reference)
+        problems += wrong
+        if case is not None:
+            cases.append(case)
+    return cases, problems
+
+
+def find_cases(folder: Path, require_reference: bool = True) -> list[BratsCase]:
+    """Every case of a folder, sorted by id; looks at names only.
+
+    Raises:
+        ProblemsFound: every problem of the layout: no folder, no case, missing or doubled files, doubled names.
+    """
+    cases, problems = scan_folder(folder, require_reference)
+    if problems:
+        raise ProblemsFound(f"The dataset {folder} cannot be used.", problems, exit_code=1)
+    return cases
+
+
+def _role(case_id: str, file_name: str) -> tuple[str, Convention] | None:
+    for ending in ENDINGS:
+        stem = file_name.removesuffix(ending)
+        if stem != file_name and stem.startswith(case_id):
+            return _SUFFIXES.get(stem.removeprefix(case_id))
+    return None
+
+
+def _complete(folder: Path, require_reference: bool) -> tuple[BratsCase | None, list[Problem]]:
+    roles: dict[str, list[Path]] = defaultdict(list)
+    conventions = set()
+    for file in sorted(folder.iterdir()):
+        role = _role(folder.name, file.name)
+        if role is not None:
+            roles[role[0]].append(file)
+            conventions.add(role[1])
+    needed = (*MODALITIES, "seg") if require_reference else MODALITIES
+    convention: Convention = "2018" if conventions == {"2018"} else "2023"
+    names = {role: f"{folder.name}{s}.nii.gz" for s, (role, of) in _SUFFIXES.items() if of == convention}
+    problems = [
+        Problem(f"{folder.name}/{names[role]}", "no such file", "all of " + ", ".join(needed), "add it or exclude it")
+        for role in needed
+        if not roles[role]
+    ]
+    for role, files in roles.items():
+        if len(files) > 1:
+            found = " and ".join(file.name for file in files)
+            problems.append(Problem(f"{folder.name} ({role})", found, "one file", "remove the others"))
+    if problems:
+        return None, problems
+    t1n, t1c, t2w, t2f = (roles[modality][0] for modality in MODALITIES)
+    reference = roles["seg"][0] if roles["seg"] else None
+    return BratsCase(folder.name, patient_of(folder.name), (t1n, t1c, t2w, t2f), reference, convention), []
+
+
+def oracle_path(case: BratsCase) -> Path | None:
+    """A phantom's q, each voxel's probability that a rater calls it tumour; None for real cases."""
+    file = case.images[0].parent / f"{case.case_id}-q.nii.gz"
+    return file if file.is_file() else None
+
+
+def read_reference(case: BratsCase) -> tuple[np.ndarray, sitk.Image]:
+    """Reference labels 1 NCR, 2 ED, 3 ET as (D, H, W) uint8, and the image they came from (for its geometry)."""
+    if case.reference is None:
+        raise ValueError(f"{case.case_id} has no reference")
+    image = sitk.ReadImage(str(case.reference))
+    return map_labels(sitk.GetArrayFromImage(image), case.convention), image
+
+
+def map_labels(labels: np.ndarray, convention: Convention) -> np.ndarray:
+    """Labels of either convention as those of 2023: 4 becomes 3."""
+    mapped = labels.astype(np.uint8)
+    if convention == "2018":
+        mapped[mapped == 4] = 3
+    return mapped
+
+
+def link_or_map(case: BratsCase, images_dir: Path, labels_dir: Path) -> None:
+    """Put a case into nnU-Net's raw folder: CASE_0000.nii.gz … CASE_0003.nii.gz, and the reference CASE.nii.gz.
+
+    Links where nothing changes; only references with label 4 and uncompressed files are written anew.
+    """
+    for channel, file in enumerate(case.images):
+        _link_image(file, images_dir / f"{case.case_id}_{channel:04d}.nii.gz")
+    if case.reference is None:
+        return
+    target = labels_dir / f"{case.case_id}.nii.gz"
+    if case.convention == "2023":
+        _link_image(case.reference, target)
+    elif not target.exists():
+        labels, image = read_reference(case)
+        mapped = sitk.GetImageFromArray(labels)
+        mapped.CopyInformation(image)
+        with whole_file(target) as temporary:
+            sitk.WriteImage(mapped, str(temporary), useCompression=True)
+
+
+def _link_image(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not source.name.endswith(".nii.gz"):
+        with whole_file(target) as temporary:
+            sitk.WriteImage(sitk.ReadImage(str(source)), str(temporary), useCompression=True)
+        return
+    target.unlink(missing_ok=True)  # a link whose file has moved
+    try:
+        target.symlink_to(source.resolve())
+    except OSError:
+        try:
+            target.hardlink_to(source)
+        except OSError:
+            with whole_file(target) as temporary:
+                shutil.copyfile(source, temporary)

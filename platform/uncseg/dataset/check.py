@@ -1,0 +1,113 @@
+"""Every problem of a BraTS folder, found before any work starts."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from uncseg.dataset.brats import CONVENTION_LABELS, BratsCase, scan_folder
+from uncseg.errors import Problem, ProblemsFound
+
+GEOMETRY_TOLERANCE = 1e-3
+
+
+def check_dataset(folder: Path, threads: int | None = None) -> list[BratsCase]:
+    """Open every file of every case.
+
+    Args:
+        folder: BraTS folder.
+        threads: cases read at once; None: one a core.
+
+    Returns:
+        The cases, sorted by id.
+
+    Raises:
+        ProblemsFound: every problem of every case at once, of the layout and of the contents.
+    """
+    cases, problems = scan_folder(folder)
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for wrong in pool.map(check_case, cases):
+            problems += wrong
+    if problems:
+        raise ProblemsFound(f"The dataset {folder} cannot be used.", problems, exit_code=1)
+    return cases
+
+
+def check_case(case: BratsCase) -> list[Problem]:
+    """Open all files of a case; its problems, none if it can be used.
+
+    Looks for files that cannot be read, sizes or affines that differ among the files, NaN or infinite voxels, images
+    that are zero everywhere, and unknown labels.
+    """
+    problems: list[Problem] = []
+    geometries: dict[Path, tuple] = {}
+    for file in (*case.images, *([case.reference] if case.reference else [])):
+        image = _read(file, problems)
+        if image is None:
+            continue
+        geometries[file] = _geometry(image)
+        array = sitk.GetArrayViewFromImage(image)
+        if file == case.reference:
+            problems += _check_labels(case, file, array)
+        else:
+            problems += _check_intensities(file, array)
+    return problems + _check_geometry(geometries)
+
+
+def _read(file: Path, problems: list[Problem]) -> sitk.Image | None:
+    try:
+        image = sitk.ReadImage(str(file))
+    except RuntimeError:
+        found = f"{file.stat().st_size} bytes that are not a whole NIfTI image" if file.exists() else "no file"
+        problems.append(Problem(str(file), found, "a NIfTI image", "fetch it again, or exclude the case"))
+        return None
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        found = f"{image.GetDimension()} dimensions, {image.GetNumberOfComponentsPerPixel()} components a voxel"
+        problems.append(Problem(str(file), found, "a 3D image of single values", "convert it, or exclude the case"))
+        return None
+    return image
+
+
+def _geometry(image: sitk.Image) -> tuple:
+    return image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+
+
+def _check_geometry(geometries: dict[Path, tuple]) -> list[Problem]:
+    if not geometries:
+        return []
+    first, *others = geometries
+    problems = []
+    for file in others:
+        names = ("size", "spacing (mm)", "origin (mm)", "direction")
+        for name, mine, its in zip(names, geometries[file], geometries[first], strict=True):
+            if not np.allclose(mine, its, atol=GEOMETRY_TOLERANCE):
+                found, expected = f"{name} {_short(mine)}", f"{_short(its)}, as {first.name}"
+                problems.append(Problem(str(file), found, expected, "resample it onto the same grid"))
+    return problems
+
+
+def _short(values: tuple) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def _check_intensities(file: Path, array: np.ndarray) -> list[Problem]:
+    if np.issubdtype(array.dtype, np.floating):
+        wrong = int(array.size - np.isfinite(array).sum())
+        if wrong:
+            found = f"{wrong} voxels that are NaN or infinite"
+            return [Problem(str(file), found, "finite values", "repair the image, or exclude the case")]
+    if not array.any():
+        return [Problem(str(file), "zero everywhere", "an image", "fetch it again, or exclude the case")]
+    return []
+
+
+def _check_labels(case: BratsCase, file: Path, array: np.ndarray) -> list[Problem]:
+    known = CONVENTION_LABELS[case.convention]
+    values, counts = np.unique(array, return_counts=True)
+    strange = [f"label {v:g} ({n} voxels)" for v, n in zip(values, counts, strict=True) if v not in known]
+    if not strange:
+        return []
+    expected = "only " + ", ".join(map(str, known)) + f" (naming of {case.convention})"
+    return [Problem(str(file), ", ".join(strange), expected, "map or remove these labels")]

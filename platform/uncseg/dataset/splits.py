@@ -1,0 +1,74 @@
+"""The cross-validation split: grouped by patient, balanced by tumour volume, seeded, written once."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import digest, read_json, write_json
+
+Splits = list[dict[str, list[str]]]
+
+
+def make_splits(volumes_ml: Mapping[str, float], patients: Mapping[str, str], folds: int, seed: int) -> Splits:
+    """Deal patients out to folds.
+
+    Patients go from the largest tumour volume to the smallest, in rounds of one a fold; within a round the larger
+    patients go to the folds with the fewest cases, then the least volume so far. The seed settles ties between folds.
+
+    Args:
+        volumes_ml: whole-tumour volume of each case, mL.
+        patients: patient of each case.
+        folds: number of folds.
+        seed: of the order of folds.
+
+    Returns:
+        One entry a fold, ``{"train": [...], "val": [...]}``, sorted; every case is in one ``val``.
+
+    Raises:
+        ProblemsFound: where patients are fewer than folds.
+    """
+    groups = defaultdict(list)
+    for case in sorted(volumes_ml):
+        groups[patients[case]].append(case)
+    if len(groups) < folds:
+        found, expected = f"{folds} folds for {len(groups)} patients", "at most as many folds as patients"
+        advice = f"write split.folds: {len(groups)} or less, or add patients"
+        raise ProblemsFound("The cases cannot be split.", [Problem("split.folds", found, expected, advice)])
+    random = np.random.default_rng(seed)
+    tie = random.permutation(folds)
+    volume = {patient: sum(volumes_ml[case] for case in cases) for patient, cases in groups.items()}
+    order = sorted(groups, key=lambda patient: (-volume[patient], patient))
+    members: list[list[str]] = [[] for _ in range(folds)]
+    totals = [0.0] * folds
+    for start in range(0, len(order), folds):
+        open_folds = set(range(folds))
+        for patient in order[start : start + folds]:
+            fold = min(open_folds, key=lambda f: (len(members[f]), totals[f], tie[f]))
+            open_folds.remove(fold)
+            members[fold] += groups[patient]
+            totals[fold] += volume[patient]
+    everything = set(volumes_ml)
+    return [{"train": sorted(everything - set(val)), "val": sorted(val)} for val in members]
+
+
+def split_digest(splits: Splits) -> str:
+    """SHA-256 (hex) of a split."""
+    return digest(splits)
+
+
+def write_splits_once(path: Path, splits: Splits) -> str:
+    """Write nnU-Net's splits_final.json if it is absent; its digest.
+
+    Raises:
+        ProblemsFound: where the file holds another split.
+    """
+    if not path.exists():
+        write_json(path, splits)
+    elif read_json(path) != splits:
+        advice = "delete the prepared folder to split anew, or restore the file"
+        problem = Problem(str(path), "another split", "the split of this seed and these cases", advice)
+        raise ProblemsFound("The split was changed after it was written.", [problem])
+    return split_digest(splits)
