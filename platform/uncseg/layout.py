@@ -107,3 +107,28 @@ class PreparedFolder:
     def oracle(self) -> Path:
         """CASE.npy, float16, (D, H, W) of the preprocessed grid: q, for phantoms only."""
         return self.dataset / "oracle"
+
+
+CASE_MAPS = ("uncertainty", "wt_probability", "error", "variance_stable")
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """A case's out-of-fold outputs: CASE.nii.gz (labels), CASE_MAP.nii.gz, CASE.json (the row of scores)."""
+
+    folder: Path
+    case_id: str
+
+    @property
+    def segmentation(self) -> Path:
+        """Labels 1 NCR, 2 ED, 3 ET, uint8."""
+        return self.folder / f"{self.case_id}.nii.gz"
+
+    def map(self, name: str) -> Path:
+        """One of :data:`CASE_MAPS`, float32 in [0, 1]."""
+        return self.folder / f"{self.case_id}_{name}.nii.gz"
+
+    @property
+    def scores(self) -> Path:
+        """The case's row; written last, so that it says the case is done."""
+        return self.folder / f"{self.case_id}.json"

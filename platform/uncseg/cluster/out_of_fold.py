@@ -15,34 +15,10 @@ from uncseg.estimators import PROTOCOLS, best_constant, estimate_all
 from uncseg.evaluation.overlap import dice, region_mask, volume_ml
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
 from uncseg.files import read_json, whole_file, write_json
+from uncseg.layout import CASE_MAPS, CaseFiles
 from uncseg.method.error_memory import ErrorMemory, load_memory_file
 from uncseg.method.predictor import UncertaintyPredictor
 from uncseg.method.trainer import MEMORY_PREFIX
-
-MAPS = ("uncertainty", "wt_probability", "error", "variance_stable")
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """Where a case's outputs lie: CASE.nii.gz (labels), CASE_MAP.nii.gz, CASE.json (the row of scores)."""
-
-    folder: Path
-    case_id: str
-
-    @property
-    def segmentation(self) -> Path:
-        """Labels 1 NCR, 2 ED, 3 ET, uint8."""
-        return self.folder / f"{self.case_id}.nii.gz"
-
-    def map(self, name: str) -> Path:
-        """One of :data:`MAPS`, float32 in [0, 1]."""
-        return self.folder / f"{self.case_id}_{name}.nii.gz"
-
-    @property
-    def scores(self) -> Path:
-        """The case's row; written last, so that it says the case is done."""
-        return self.folder / f"{self.case_id}.json"
-
 
 @lru_cache(maxsize=1)
 def _predictor(model: Path, fold: int, configuration: str, tile_step: float, mirroring: bool) -> UncertaintyPredictor:
@@ -166,7 +142,7 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     prediction = predict_case(task, case.case_id)
     _write_image(files.segmentation, prediction.labels.astype(np.uint8), image)
     written = {"wt_probability": prediction.p_wt} | prediction.maps
-    for name in MAPS:
+    for name in CASE_MAPS:
         if name in written:
             _write_image(files.map(name), written[name].astype(np.float32), image)
     row = {"case": case.case_id, "patient": case.patient, "fold": task.fold}

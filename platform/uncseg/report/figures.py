@@ -1,0 +1,102 @@
+"""Figures as PNG files, drawn without a display."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from uncseg.estimators import BASELINES, FLOORS, HEAD, ORACLE, PROTOCOLS
+from uncseg.files import whole_file
+
+LABEL_COLOURS = {"NCR": "#e41a1c", "ED": "#4daf4a", "ET": "#ffd92f"}
+NAMES = {HEAD: "uncertainty head", "one_minus_p": "1 − p", "one_minus_max": "1 − max p"}
+
+
+def _save(figure: Figure, path: Path, dots_per_inch: int = 110) -> None:
+    FigureCanvasAgg(figure)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=dots_per_inch, bbox_inches="tight", format="png")
+
+
+def overlay(
+    path: Path,
+    image: np.ndarray,
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    error: np.ndarray,
+    uncertainty: np.ndarray,
+    title: str,
+) -> None:
+    """Five panels of one axial slice: image, reference, prediction, error, uncertainty.
+
+    The slice is the one with most tumour in the reference (in the prediction, where the reference has none).
+
+    Args:
+        path: PNG to write.
+        image: FLAIR, (D, H, W), any units.
+        reference, prediction: labels 1 NCR, 2 ED, 3 ET.
+        error, uncertainty: (D, H, W) in [0, 1].
+        title: a line above.
+    """
+    tumour = (reference if reference.any() else prediction) > 0
+    z = int(tumour.sum((1, 2)).argmax())
+    figure = Figure(figsize=(15, 3.6), layout="constrained")
+    panels = figure.subplots(1, 5)
+    figure.suptitle(title, fontsize=13)
+    top = float(np.percentile(image[z], 99.5)) or 1.0
+    colours = ListedColormap(list(LABEL_COLOURS.values()))
+    norm = BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3)
+    for axes, name in zip(panels, ("image (FLAIR)", "reference", "prediction", "error", "uncertainty"), strict=True):
+        axes.imshow(image[z], cmap="gray", vmin=0, vmax=top, origin="lower")
+        axes.set_title(name, fontsize=12)
+        axes.set_axis_off()
+    for axes, labels in ((panels[1], reference), (panels[2], prediction)):
+        axes.imshow(np.ma.masked_equal(labels[z], 0), cmap=colours, norm=norm, alpha=0.75, origin="lower")
+    for axes, values in ((panels[3], error), (panels[4], uncertainty)):
+        shown = np.ma.masked_less(values[z], 0.02)
+        drawn = axes.imshow(shown, cmap="inferno", vmin=0, vmax=1, alpha=0.9, origin="lower")
+    figure.colorbar(drawn, ax=panels[4], shrink=0.85)
+    handles = [Patch(color=colour, label=label) for label, colour in LABEL_COLOURS.items()]
+    panels[1].legend(handles=handles, loc="lower left", fontsize=9, framealpha=0.6)
+    _save(figure, path)
+
+
+def corr_curves(path: Path, epochs: pd.DataFrame) -> None:
+    """Correlation with the error memory over epochs, mean over folds with a band of one sd; a panel a protocol."""
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    for axes, protocol in zip(figure.subplots(1, 2, sharey=True), PROTOCOLS, strict=True):
+        for name in (HEAD, *BASELINES, *FLOORS[:-1], ORACLE):
+            style = ":" if name in FLOORS else "--" if name == ORACLE else "-"
+            column = f"uncertainty/{name}/{protocol}/corr_ema"
+            _curve(axes, epochs, column, {"label": NAMES.get(name, name), "linestyle": style})
+        axes.set(title=f"{protocol} mask", xlabel="epoch", ylabel="correlation with the error memory")
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    _save(figure, path)
+
+
+def dice_curves(path: Path, epochs: pd.DataFrame) -> None:
+    """Patch Dice of WT, TC, ET over epochs, mean over folds with a band of one sd."""
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for region in ("wt", "tc", "et"):
+        _curve(axes, epochs, f"val_patch/dice_{region}", {"label": region.upper()})
+    axes.set(xlabel="epoch", ylabel="Dice of validation patches", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def _curve(axes: Axes, epochs: pd.DataFrame, column: str, style: Mapping[str, str]) -> None:
+    if column not in epochs.columns:
+        return
+    by_epoch = epochs.groupby("epoch")[column]
+    mean, spread = by_epoch.mean(), by_epoch.std(ddof=0).fillna(0)
+    (line,) = axes.plot(mean.index, mean, **style)  # type: ignore[arg-type]
+    axes.fill_between(mean.index, mean - spread, mean + spread, color=line.get_color(), alpha=0.12)

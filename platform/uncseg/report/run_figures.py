@@ -1,0 +1,39 @@
+"""The figures of a run: an overlay of its most telling case, and its curves."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+
+from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference
+from uncseg.layout import CaseFiles, RunFolder
+from uncseg.report.figures import corr_curves, dice_curves, overlay
+
+
+def draw_run(run: RunFolder, cases: Sequence[BratsCase], per_case: pd.DataFrame, epochs: pd.DataFrame) -> None:
+    """Write overlay.png, correlation.png and dice.png into the run's figures.
+
+    The overlay shows the case of median Dice: neither the best nor the worst.
+    """
+    ranked = per_case.sort_values("dice_mean", ignore_index=True)
+    chosen = ranked.iloc[len(ranked) // 2]
+    case = next(case for case in cases if case.case_id == chosen["case"])
+    files = CaseFiles(run.out_of_fold, case.case_id)
+    labels, _ = read_reference(case)
+    shown = "uncertainty" if files.map("uncertainty").is_file() else "variance_stable"
+    overlay(
+        run.figures / "overlay.png",
+        _read(case.images[MODALITIES.index("t2f")]),
+        labels,
+        _read(files.segmentation),
+        _read(files.map("error")),
+        _read(files.map(shown)),
+        f"{case.case_id}, fold {chosen['fold']} (median Dice {chosen['dice_mean']:.2f})",
+    )
+    corr_curves(run.figures / "correlation.png", epochs)
+    dice_curves(run.figures / "dice.png", epochs)
+
+
+def _read(path: object) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
