@@ -1,0 +1,271 @@
+"""Store: the few things we ask of MLflow, each with an explicit run id.
+
+    store = open_store("sqlite:////data/runs/mlflow.db", "uncseg")
+    run_id = store.create_run("demo", {"mlflow.parentRunId": parent})
+
+MLflow's fluent functions keep an "active run" per thread, and the syncer has a thread of its own: nothing here uses
+them. Every function may raise ``MlflowException`` where MLflow cannot be reached; ``is_gone`` tells that apart from a
+run that no longer exists.
+"""
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from uncseg.config import LABEL_NAMES
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.tracking.manifest import file_lock
+
+PARENT_TAG = "mlflow.parentRunId"
+CHECKPOINT_TAG = "uncseg.sha256"
+METRICS_PER_CALL = 1000  # MLflow's own limit on log_batch
+_upload_lock = threading.Lock()
+TERMINAL = ("FINISHED", "FAILED", "KILLED")
+
+
+def is_gone(error: MlflowException) -> bool:
+    """Whether MLflow answered that the thing asked for does not exist."""
+    return error.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def flat_params(experiment: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """An experiment's fields as MLflow params: dotted names, values as YAML would write them.
+
+    Class weights get a param each (``loss.weight_ce_background``, ``_ncr``, ``_ed``, ``_et``), because parallel
+    coordinates need numbers; other lists are joined by ", ".
+    """
+    params: dict[str, str] = {}
+    for key, value in experiment.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            params |= flat_params(value, f"{name}.")
+        elif key == "weight_ce" and isinstance(value, (list, tuple)):
+            params |= {f"{name}_{label}": _text(weight) for label, weight in zip(LABEL_NAMES, value, strict=True)}
+        elif isinstance(value, (list, tuple)):
+            params[name] = ", ".join(_text(item) for item in value)
+        else:
+            params[name] = _text(value)
+    return params
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow experiment, opened by ``open_store``."""
+
+    client: MlflowClient
+    experiment_id: str
+    tracking_uri: str
+
+    def create_run(self, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> str:
+        """Create a run (status RUNNING) and return its id. ``start_ms``: Unix time, milliseconds; None: now."""
+        run = self.client.create_run(self.experiment_id, start_time=start_ms, tags=dict(tags), run_name=name)
+        return run.info.run_id
+
+    def find_run(self, tag: str, value: str) -> str | None:
+        """Id of the run, not deleted, whose ``tag`` has this value; None if there is none."""
+        query = f"tags.`{tag}` = '{value}'"
+        runs = self.client.search_runs([self.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1)
+        return runs[0].info.run_id if runs else None
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether the run exists and was not deleted."""
+        try:
+            return self.client.get_run(run_id).info.lifecycle_stage == "active"
+        except MlflowException as error:
+            if is_gone(error):
+                return False
+            raise
+
+    def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        """Log params; the same ones again change nothing."""
+        self.client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()], synchronous=True)
+
+    def log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        """Log metrics, at most 1000 a call. A row that is there already (name, value, time, step) stays one row.
+
+        Metrics with a ``model_id`` are logged to that logged model as well.
+        """
+        for start in range(0, len(metrics), METRICS_PER_CALL):
+            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL], synchronous=True)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags, over those of the same name."""
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()], synchronous=True)
+
+    def set_status(self, run_id: str, status: str, end_ms: int | None = None) -> None:
+        """Set RUNNING, SCHEDULED, FINISHED, FAILED or KILLED; the last three end the run (at ``end_ms``, else now)."""
+        if status in TERMINAL:
+            self.client.set_terminated(run_id, status, end_ms)
+        else:
+            self.client.update_run(run_id, status)
+
+    def delete_run(self, run_id: str) -> None:
+        """Put a run into MLflow's bin, from where it can be restored, and delete its logged models.
+
+        A run that does not exist, or was deleted before, is fine.
+        """
+        for model in self._models(run_id):
+            self.client.delete_logged_model(model.model_id)
+        if self.has_run(run_id):
+            self.client.delete_run(run_id)
+
+    def log_file(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Log a file as an artifact, into an artifact folder or the root; an artifact of that name is replaced."""
+        with patient_uploads():
+            self.client.log_artifact(run_id, str(path), folder)
+
+    def log_checkpoint(
+        self,
+        run_id: str,
+        name: str,
+        files: Mapping[str, Path],
+        metrics: Mapping[str, float],
+        step: int,
+        params: Mapping[str, str],
+        time_ms: int,
+    ) -> str:
+        """Log files as a logged model of a run and return its id; the same content is logged once, whoever asks.
+
+        Args:
+            run_id: the run that made the model.
+            name: name of the logged model.
+            files: path inside the model (``fold_0/checkpoint_final.pth``) → file.
+            metrics: finite values, tied to model and run.
+            step: epoch of the metrics. time_ms: their Unix time in milliseconds; with the time under which the run
+                already has these metrics, the run gets no second row.
+            params: shown beside the model, searchable.
+        """
+        tags = {CHECKPOINT_TAG: _content_digest(files)}
+        model = self._find_model(run_id, tags[CHECKPOINT_TAG])
+        if model is not None and model.status == LoggedModelStatus.READY:
+            return model.model_id
+        if model is None:
+            model = self.client.create_logged_model(
+                self.experiment_id, name, source_run_id=run_id, tags=tags, params=dict(params), model_type="nnU-Net"
+            )
+        with _as_folder(files) as folder, patient_uploads():
+            self.client.log_model_artifacts(model.model_id, str(folder))
+        rows = [Metric(key, value, time_ms, step, model_id=model.model_id) for key, value in metrics.items()]
+        self.log_metrics(run_id, rows)
+        outputs = self.client.get_run(run_id).outputs
+        if outputs is None or model.model_id not in [output.model_id for output in outputs.model_outputs]:
+            self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+        return self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY).model_id
+
+    def _find_model(self, run_id: str, digest: str) -> LoggedModel | None:
+        return next((model for model in self._models(run_id) if model.tags.get(CHECKPOINT_TAG) == digest), None)
+
+    def _models(self, run_id: str) -> list[LoggedModel]:
+        return list(self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'"))
+
+
+def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path | None = None) -> Store:
+    """Open MLflow, making the database (for ``sqlite:///PATH``) and the experiment where they are absent.
+
+    A server that is down is noticed in seconds.
+
+    Args:
+        tracking_uri: ``sqlite:///PATH``, ``http://HOST:PORT``, ….
+        experiment_name: name of the MLflow experiment that collects the runs.
+        artifact_location: absolute folder for the artifacts of a new experiment. None: ``mlartifacts`` beside an
+            SQLite database, else what the server has been told.
+
+    Raises:
+        ProblemsFound: MLflow cannot be reached, or the experiment was deleted.
+    """
+    _settle_environment()
+    database = _sqlite_path(tracking_uri)
+    if database is not None:
+        artifact_location = artifact_location or database.parent / "mlartifacts"
+    try:
+        # processes that open a new database at the same time trip over each other's migrations
+        with file_lock(database.with_name(f".{database.name}.lock")) if database else nullcontext():
+            client = MlflowClient(tracking_uri)
+            experiment_id = _experiment_id(client, tracking_uri, experiment_name, artifact_location)
+    except ProblemsFound:
+        raise
+    except Exception as error:  # MLflow's own, the database driver's, a missing driver's, the disk's
+        first_line = (str(error) or repr(error)).splitlines()[0]
+        problem = Problem(
+            "tracking.uri", f"{tracking_uri}: {first_line}", "an MLflow that answers", "start it or correct the address"
+        )
+        raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error
+    return Store(client, experiment_id, tracking_uri)
+
+
+def _experiment_id(client: MlflowClient, tracking_uri: str, name: str, artifact_location: Path | None) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = artifact_location.resolve().as_uri() if artifact_location else None
+        try:
+            return client.create_experiment(name, location)
+        except MlflowException as error:
+            found = client.get_experiment_by_name(name)  # another driver was quicker
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        advice = f"restore it (mlflow experiments restore -x {found.experiment_id}) or write another name"
+        problem = Problem("tracking.experiment", f"{name}, deleted", f"a living experiment at {tracking_uri}", advice)
+        raise ProblemsFound("The MLflow experiment cannot be used.", [problem])
+    return found.experiment_id
+
+
+def _settle_environment() -> None:
+    """Make a down server fail in seconds (MLflow's defaults: minutes); what the user has set stays."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a live table is on the screen
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # hospital networks
+
+
+@contextmanager
+def patient_uploads(timeout_s: int = 600) -> Iterator[None]:
+    """Inside, MLflow's requests may take this long: a server answers an upload only once it has stored the file."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"  # MLflow reads it at every request
+    with _upload_lock:  # one at a time in a process, or the last to leave would put the wrong value back
+        before = os.environ[name]
+        os.environ[name] = str(max(timeout_s, int(before)))
+        try:
+            yield
+        finally:
+            os.environ[name] = before
+
+
+def _sqlite_path(tracking_uri: str) -> Path | None:
+    prefix = "sqlite:///"
+    return Path(tracking_uri.removeprefix(prefix)).resolve() if tracking_uri.startswith(prefix) else None
+
+
+def _content_digest(files: Mapping[str, Path]) -> str:
+    digests = []
+    for name, path in sorted(files.items()):
+        with Path(path).open("rb") as stream:
+            digests.append(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}")
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+@contextmanager
+def _as_folder(files: Mapping[str, Path]) -> Iterator[Path]:
+    """A temporary folder with links to the files under their names in the model."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, path in files.items():
+            link = Path(temporary, name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(Path(path).resolve())
+        yield Path(temporary)

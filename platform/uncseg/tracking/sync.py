@@ -1,0 +1,230 @@
+"""Syncer: a thread of the driver that carries the spool to MLflow and never disturbs the training.
+
+    syncer = Syncer(run, experiment.tracking_uri, experiment.tracking.experiment, content, folds, tags)
+    syncer.start()
+    ...                                   # folds train and write their spool
+    syncer.finish()                       # tables, figures, report, checkpoints
+    left = syncer.stop()                  # > 0: say "run uncseg sync RUN"
+
+Where MLflow is down, it warns once, tries again at growing intervals, and loses nothing: the spool is the truth.
+Drivers of the same run side by side (one per fold, say) share one parent run; they take turns by a lock.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.layout import RunFolder
+from uncseg.tracking import push, uploads
+from uncseg.tracking.manifest import file_lock, read_manifest, update_manifest
+from uncseg.tracking.spool import FoldHistory, spooled_folds
+from uncseg.tracking.store import Store, flat_params, open_store
+
+logger = logging.getLogger(__name__)
+LONGEST_PAUSE_S = 60.0
+
+
+class Syncer:
+    """Keeps MLflow at what a run's spool says.
+
+    Args:
+        run: the run's folder.
+        tracking_uri, experiment_name, artifact_location: as for ``open_store``, which is called when first needed.
+        experiment: the resolved experiment as nested dict, logged as params; ``name`` is the parent run's name.
+        folds: folds of this run; those an earlier command trained belong to it as well.
+        tags: set on parent and children (commit, digests, versions; ``mlflow.parentRunId`` puts the parent below
+            another run, a sweep's for example). None: those of the manifest.
+        interval_s: pause between two rounds in seconds; doubled after each failure, up to 60.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        tracking_uri: str,
+        experiment_name: str,
+        experiment: Mapping[str, Any],
+        folds: Sequence[int],
+        tags: Mapping[str, str] | None = None,
+        artifact_location: Path | None = None,
+        interval_s: float = 5.0,
+    ) -> None:
+        self.run = run
+        self.interval_s = interval_s
+        self._opening = (tracking_uri, experiment_name, artifact_location)
+        self._name = str(experiment.get("name", run.root.name))
+        self._params = flat_params(experiment)
+        self._tags = None if tags is None else dict(tags)
+        self._histories = {fold: FoldHistory(fold) for fold in folds}
+        self._store: Store | None = None
+        self._verify = True
+        self._warned = False
+        self._extra: list[str] = []
+        self._scores: dict[str, float] = {}
+        self._uploads_left = 0
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin pushing in the background. Never raises, whatever MLflow does."""
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._work, name="uncseg-syncer", daemon=True)
+        self._thread.start()
+
+    def push_once(self) -> bool:
+        """Push what there is; False (and one warning) where MLflow did not take it."""
+        return self._guarded(outcome=None, upload=False)
+
+    def finish(self, extra: Iterable[Path] = (), scores: Mapping[str, float] | None = None) -> bool:
+        """Log the run's results: tables, figures, report.html, experiment.yaml and ``extra`` files on the parent; the
+        epochs table and the final checkpoint (as a logged model) of each finished fold on its child.
+
+        Whatever lies there already and is unchanged is not logged again. False where MLflow did not take them all.
+
+        Args:
+            scores: final figures of the run (Table 1 and 2), by which runs are compared: metrics of the parent, under
+                names that no epoch metric has, step = last epoch.
+        """
+        self._extra += [str(Path(path).resolve()) for path in extra]
+        self._scores |= {name: float(value) for name, value in (scores or {}).items() if math.isfinite(value)}
+        return self._guarded(outcome=None, upload=True)
+
+    def stop(self, outcome: push.Outcome | None = None) -> int:
+        """End the thread, push the rest, close the MLflow runs; the number of epochs and uploads that are left.
+
+        Args:
+            outcome: "finished", "failed" or "interrupted" (parent and open folds: KILLED; a later start sets them
+                RUNNING again). None: as the folds' states say.
+        """
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._refresh()
+        closed = self._guarded(outcome=outcome or self._outcome(), upload=False)
+        record = read_manifest(self.run).get("mlflow", {"folds": {}})
+        left = push.unpushed(record, self._histories) + self._uploads_left
+        return left if closed else max(left, 1)  # the final status is left at least
+
+    def _outcome(self) -> push.Outcome:
+        states = {history.state for history in self._histories.values()}
+        if "failed" in states:
+            return "failed"
+        return "finished" if states == {"finished"} else "interrupted"
+
+    def _work(self) -> None:
+        pause_s = self.interval_s
+        while not self._stopping.is_set():
+            pushed = self.push_once()
+            pause_s = self.interval_s if pushed else min(2 * pause_s, max(LONGEST_PAUSE_S, self.interval_s))
+            self._stopping.wait(pause_s)
+
+    def _guarded(self, outcome: push.Outcome | None, upload: bool) -> bool:
+        """One round; whatever goes wrong is logged and left for the next, because a driver has better things to do
+        than to die of a metric."""
+        uri = self._opening[0]
+        try:
+            with file_lock(self._lock):
+                self._round(outcome, upload)
+        except Exception as error:
+            self._verify = True
+            self._uploads_left = self._uploads_left or int(upload)
+            level = logging.DEBUG if self._warned else logging.WARNING
+            reason = (str(error) or repr(error)).splitlines()[0]
+            logger.log(level, "MLflow at %s did not take the metrics; they wait in %s. %s", uri, self.run.spool, reason)
+            logger.debug("The failed round:", exc_info=True)
+            self._warned = True
+            return False
+        if self._warned:
+            logger.info("MLflow at %s has everything again.", uri)
+        self._warned = self._verify = False
+        self._uploads_left = 0 if upload else self._uploads_left
+        return True
+
+    def _round(self, outcome: push.Outcome | None, upload: bool) -> None:
+        closing = outcome is not None
+        record = self._record()
+        self._refresh()
+        update_manifest(self.run, mlflow=record)  # keys before runs
+        try:
+            store = self._open(record)
+            push.drop_void_runs(store, record, self._histories)
+            update_manifest(self.run, mlflow=record)
+            verify = self._verify or closing or upload
+            tags = record["tags"]
+            push.ensure_runs(store, record, self._histories, self._name, self._params, tags, verify)
+            push.push_folds(store, record, self._histories, closing)
+            push.push_parent(store, record, self._histories, closing)
+            if upload:
+                uploads.upload_scores(store, record, self._histories)
+                uploads.upload_files(store, record, self.run)
+                uploads.upload_folds(store, record, self.run, self._histories, self._name)
+            if closing or not upload:  # files may be added after the end
+                push.push_statuses(store, record, self._histories, outcome)
+        finally:
+            record["parent_run_id"] = record["parent"]["run_id"]
+            update_manifest(self.run, mlflow=record)
+
+    @property
+    def _lock(self) -> Path:
+        return self.run.root / ".sync.lock"
+
+    def _record(self) -> dict[str, Any]:
+        """The manifest's entry, with a place for every fold of this run."""
+        record = read_manifest(self.run).get("mlflow", {"parent": push.new_entry(), "folds": {}})
+        for fold in map(int, record["folds"]):
+            self._histories.setdefault(fold, FoldHistory(fold))
+        self._histories = dict(sorted(self._histories.items()))
+        for fold in self._histories:
+            record["folds"].setdefault(str(fold), push.new_entry())
+        record["extra"] = list(dict.fromkeys([*record.get("extra", []), *self._extra]))
+        if self._scores and record.get("scores", {}).get("values") != self._scores:
+            record["scores"] = {"values": self._scores, "time_ms": time.time_ns() // 1_000_000}
+        record["tags"] = record.get("tags", {}) if self._tags is None else self._tags
+        return record
+
+    def _refresh(self) -> None:
+        for history in self._histories.values():
+            history.refresh(self.run.spool)
+
+    def _open(self, record: dict[str, Any]) -> Store:
+        if self._store is None:
+            self._store = open_store(*self._opening)
+        record["tracking_uri"], record["experiment"] = self._opening[:2]
+        record["experiment_id"] = self._store.experiment_id
+        return self._store
+
+
+def sync_run(run_root: Path, tracking_uri: str | None = None) -> int:
+    """Bring MLflow to what a run's folder says, from files alone; the number of epochs and uploads that are left.
+
+    Runs that MLflow does not have (a new database, another server) are made anew. Needs no training to be going on;
+    if one is, its own syncer sets the runs back to RUNNING.
+
+    Args:
+        run_root: the run's folder.
+        tracking_uri: where to; None: where the run went before, else what its experiment says.
+
+    Raises:
+        ProblemsFound: ``run_root`` is no run, or MLflow cannot be reached.
+    """
+    run = RunFolder(Path(run_root).resolve())
+    if not run.experiment.exists():
+        problem = Problem(str(run.root), "no experiment.yaml", "the folder of a run", "correct the path")
+        raise ProblemsFound(f"{run.root} cannot be synced.", [problem])
+    content = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
+    record = read_manifest(run).get("mlflow", {})
+    tracking = content.get("tracking", {})
+    default = f"sqlite:///{run.root.parent / 'mlflow.db'}"
+    uri = tracking_uri or record.get("tracking_uri") or tracking.get("uri") or default
+    name = record.get("experiment") or tracking.get("experiment") or "uncseg"
+    open_store(uri, name)  # raises for people, where the syncer would only log
+    syncer = Syncer(run, uri, name, content, spooled_folds(run.spool))
+    syncer.finish()
+    return syncer.stop()

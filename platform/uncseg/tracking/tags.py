@@ -1,0 +1,32 @@
+"""Where a run came from: the commit of the code and the versions of what it ran on."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+DISTRIBUTIONS = ("uncseg", "torch", "nnunetv2", "ray", "mlflow")
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of uncseg, torch, nnunetv2, ray, mlflow (those installed) and python."""
+    versions = {"python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit(folder: Path) -> str | None:
+    """Full hash of the commit checked out in ``folder``, with ``-dirty`` where tracked files were changed since.
+
+    None where ``folder`` lies in no repository, or git is not installed.
+    """
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,99 @@
+"""Uploads: the results of a run that MLflow shows: scores, tables, figures, report, epoch tables, final checkpoints.
+
+Each is logged once; again only when the file has changed. The manifest's entry of a run remembers size and time.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric
+
+from uncseg.layout import RunFolder
+from uncseg.tracking.push import Histories, epoch_rows
+from uncseg.tracking.spool import FoldHistory, epoch_table
+from uncseg.tracking.store import Store
+
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+
+
+def files_to_show(run: RunFolder, extra: Iterable[Path] = ()) -> list[tuple[Path, str | None]]:
+    """Files of the whole run and the artifact folder of each (None: the root); those that exist."""
+    shown: list[tuple[Path, str | None]] = [(run.experiment, None), (run.root / "report.html", None)]
+    for folder in (run.tables, run.figures):
+        files = sorted(path for path in folder.rglob("*") if not path.name.startswith("."))
+        shown += [(path, path.parent.relative_to(run.root).as_posix()) for path in files]
+    shown += [(Path(path), None) for path in extra]
+    return [(path, folder) for path, folder in shown if path.is_file()]
+
+
+def upload_files(store: Store, record: dict[str, Any], run: RunFolder) -> None:
+    """Log the run's own files on the parent."""
+    for path, folder in files_to_show(run, map(Path, record.get("extra", []))):
+        _log_changed(store, record["parent"], path, folder)
+
+
+def upload_scores(store: Store, record: dict[str, Any], histories: Histories) -> None:
+    """Log the final figures on the parent; the same ones again change nothing."""
+    scores = record.get("scores", {"values": {}})
+    last = max((history.last_epoch for history in histories.values()), default=0)
+    rows = [Metric(name, value, scores["time_ms"], max(last, 0)) for name, value in scores["values"].items()]
+    store.log_metrics(record["parent"]["run_id"], rows)
+
+
+def upload_folds(store: Store, record: dict[str, Any], run: RunFolder, histories: Histories, name: str) -> None:
+    """Log each ended fold's table of epochs, and a finished fold's final checkpoint as a logged model."""
+    for fold, history in histories.items():
+        entry = record["folds"][str(fold)]
+        if history.state in ("finished", "failed") and entry["files"].get("epochs") != history.offset:
+            _log_epochs(store, entry, run, fold)
+            entry["files"]["epochs"] = history.offset
+        if history.state == "finished" and history.epochs:
+            _log_final_checkpoint(store, entry, run, history, name)
+
+
+def _log_changed(store: Store, entry: dict[str, Any], path: Path, folder: str | None) -> None:
+    name = f"{folder}/{path.name}" if folder else path.name
+    if entry["files"].get(name) != _signature(path):
+        signature = _signature(path)
+        store.log_file(entry["run_id"], path, folder)
+        entry["files"][name] = signature
+
+
+def _signature(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _log_epochs(store: Store, entry: Mapping[str, Any], run: RunFolder, fold: int) -> None:
+    table = epoch_table(run.spool)
+    table = table[table["fold"] == fold].dropna(axis="columns", how="all")
+    with tempfile.TemporaryDirectory() as temporary:
+        parquet, csv = Path(temporary, "epochs.parquet"), Path(temporary, "epochs.csv")
+        table.to_parquet(parquet, index=False)
+        table.to_csv(csv, index=False)
+        for path in (parquet, csv):
+            store.log_file(entry["run_id"], path)
+
+
+def _log_final_checkpoint(store: Store, entry: dict[str, Any], run: RunFolder, history: FoldHistory, name: str) -> None:
+    checkpoint = run.fold(history.fold) / FINAL_CHECKPOINT
+    if not checkpoint.exists() or entry["files"].get(FINAL_CHECKPOINT) == _signature(checkpoint):
+        return
+    signature = _signature(checkpoint)
+    # with plans and dataset beside it, what one downloads is an nnU-Net model folder
+    files = {path: run.model / path for path in ("plans.json", "dataset.json") if (run.model / path).exists()}
+    files[f"fold_{history.fold}/{FINAL_CHECKPOINT}"] = checkpoint
+    last = history.epochs[history.last_epoch]
+    entry["model_id"] = store.log_checkpoint(
+        entry["run_id"],
+        name=re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}-fold_{history.fold}"),
+        files=files,
+        metrics={row.key: row.value for row in epoch_rows(last)},
+        step=last.epoch,
+        params={"run": name, "fold": str(history.fold)},
+        time_ms=last.time_ms,
+    )
+    entry["files"][FINAL_CHECKPOINT] = signature

@@ -1,0 +1,28 @@
+"""One SQLite store for the whole folder: making a database takes seconds, a run in it milliseconds."""
+
+import pytest
+import yaml
+from tracking.runs import EXPERIMENT, TAGS
+from uncseg.layout import RunFolder
+from uncseg.tracking.store import open_store
+from uncseg.tracking.sync import Syncer
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    return open_store(f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}", "uncseg")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder(tmp_path / "runs" / "demo")
+
+
+@pytest.fixture
+def make_syncer(run, store):
+    def make(folds=(0, 1), uri=store.tracking_uri, **options):
+        return Syncer(run, uri, "uncseg", EXPERIMENT, list(folds), TAGS, **options)
+
+    run.root.mkdir(parents=True)
+    run.experiment.write_text(yaml.safe_dump(EXPERIMENT))
+    return make

@@ -1,0 +1,33 @@
+"""Runs whose metrics are known, and what MLflow holds of them."""
+
+import math
+
+from uncseg.tracking.manifest import read_manifest
+from uncseg.tracking.spool import SpoolWriter
+
+EXPERIMENT = {"name": "demo", "loss": {"unc_weight": 0.4}, "tracking": {"experiment": "uncseg", "uri": None}}
+TAGS = {"uncseg.commit": "abc", "uncseg.split_digest": "def"}
+
+
+def train(run, fold, epochs, first_epoch=0, finish=True, shift=0.0):
+    """Write the records of a fold whose metrics are known: loss = fold + epoch / 10 + shift, corr only in fold 0."""
+    writer = SpoolWriter(run.spool, fold, first_epoch=first_epoch)
+    for epoch in range(first_epoch, epochs):
+        metrics = {"loss": fold + epoch / 10 + shift, "nothing": math.nan}
+        writer.epoch(epoch, metrics | ({"corr": epoch / 100} if fold == 0 else {}))
+    if finish:
+        writer.state("finished")
+    return writer
+
+
+def entries(run):
+    content = read_manifest(run)["mlflow"]
+    return content["parent"], {int(fold): entry for fold, entry in content["folds"].items()}
+
+
+def rows(store, run_id, metric):
+    return sorted((row.step, row.value) for row in store.client.get_metric_history(run_id, metric))
+
+
+def status(store, entry):
+    return store.client.get_run(entry["run_id"]).info.status

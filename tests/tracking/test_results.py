@@ -1,0 +1,155 @@
+"""Results in MLflow, and runs whose MLflow was lost, moved or down."""
+
+import json
+import logging
+import math
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tracking.runs import TAGS, entries, rows, status, train
+from uncseg.errors import ProblemsFound
+from uncseg.tracking.manifest import read_manifest
+from uncseg.tracking.store import open_store
+from uncseg.tracking.sync import sync_run
+
+
+def add_results(run):
+    run.tables.mkdir(parents=True)
+    pd.DataFrame({"dice": [0.9]}).to_parquet(run.tables / "cases.parquet")
+    (run.tables / "cases.csv").write_text("dice\n0.9\n")
+    run.figures.mkdir()
+    (run.figures / "overlay.png").write_bytes(b"\x89PNG")
+    (run.model).mkdir(exist_ok=True)
+    (run.model / "plans.json").write_text("{}")
+    for fold in (0, 1):
+        run.fold(fold).mkdir(parents=True)
+        (run.fold(fold) / "checkpoint_final.pth").write_bytes(bytes([fold]) * 1000)
+
+
+def artifacts(store, run_id, folder=None):
+    return sorted(item.path for item in store.client.list_artifacts(run_id, folder))
+
+
+def check_results(store, run):
+    parent, folds = entries(run)
+    assert artifacts(store, parent["run_id"]) == ["experiment.yaml", "figures", "tables"]
+    assert artifacts(store, parent["run_id"], "tables") == ["tables/cases.csv", "tables/cases.parquet"]
+    assert artifacts(store, parent["run_id"], "figures") == ["figures/overlay.png"]
+    assert rows(store, parent["run_id"], "table1/dice_wt") == [(2, 0.91)]
+    for fold, entry in folds.items():
+        assert artifacts(store, entry["run_id"]) == ["epochs.csv", "epochs.parquet"]
+        table = pd.read_parquet(store.client.download_artifacts(entry["run_id"], "epochs.parquet"))
+        assert table["loss"].tolist() == [fold + epoch / 10 for epoch in range(3)]
+        assert table["fold"].tolist() == [fold] * 3
+        query = f"source_run_id = '{entry['run_id']}'"
+        (model,) = store.client.search_logged_models([store.experiment_id], query)
+        assert model.model_id == entry["model_id"]
+        loss = next(metric for metric in model.metrics if metric.key == "loss")
+        assert (loss.value, loss.step) == (fold + 0.2, 2)
+        assert len(rows(store, entry["run_id"], "loss")) == 3  # the model's metric is the epoch's, not a row more
+
+
+def test_results_are_logged_once_and_again_when_they_change(run, store, make_syncer):
+    for fold in (0, 1):
+        train(run, fold, 3)
+    add_results(run)
+    scores = {"table1/dice_wt": 0.91, "table2/corr": math.nan}
+    for _ in range(2):
+        syncer = make_syncer()
+        assert syncer.finish(scores=scores)
+        assert syncer.stop() == 0
+        check_results(store, run)
+    (run.tables / "cases.csv").write_text("dice\n0.95\n")
+    assert make_syncer().finish()
+    parent, _ = entries(run)
+    path = store.client.download_artifacts(parent["run_id"], "tables/cases.csv")
+    assert Path(path).read_text() == "dice\n0.95\n"
+    assert status(store, parent) == "FINISHED"
+
+
+def test_an_empty_database_is_filled_again_from_the_files(run, store, make_syncer, tmp_path):
+    for fold in (0, 1):
+        train(run, fold, 3)
+    add_results(run)
+    syncer = make_syncer()
+    assert syncer.finish(scores={"table1/dice_wt": 0.91})
+    assert syncer.stop() == 0
+    old_parent, _ = entries(run)
+    uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
+    assert sync_run(run.root, uri) == 0
+    parent, folds = entries(run)
+    fresh = open_store(uri, "uncseg")
+    assert parent["run_id"] != old_parent["run_id"]
+    check_results(fresh, run)
+    assert rows(fresh, parent["run_id"], "loss") == rows(store, old_parent["run_id"], "loss")
+    old, new = (s.client.get_run(i["run_id"]) for s, i in ((store, old_parent), (fresh, parent)))
+    assert new.data.params == old.data.params
+    assert TAGS.items() <= new.data.tags.items()
+    assert (new.info.status, new.info.end_time) == (old.info.status, old.info.end_time)
+    assert fresh.client.get_run(folds[1]["run_id"]).info.status == "FINISHED"
+    # and from now on the run lives there
+    assert read_manifest(run)["mlflow"]["tracking_uri"] == uri
+    assert sync_run(run.root) == 0
+    assert entries(run)[0]["run_id"] == parent["run_id"]
+
+
+def test_a_run_without_its_manifest_can_be_synced(run, store, make_syncer):
+    make_syncer()
+    train(run, 0, 3)
+    assert sync_run(run.root, store.tracking_uri) == 0
+    parent, folds = entries(run)
+    assert [step for step, _ in rows(store, folds[0]["run_id"], "loss")] == [0, 1, 2]
+    assert status(store, parent) == "FINISHED"
+
+
+def test_runs_deleted_by_hand_are_made_anew(run, store, make_syncer):
+    train(run, 0, 2)
+    assert make_syncer(folds=[0]).push_once()
+    parent, folds = entries(run)
+    store.client.delete_run(folds[0]["run_id"])
+    assert sync_run(run.root, store.tracking_uri) == 0
+    again, new = entries(run)
+    assert again["run_id"] == parent["run_id"]
+    assert new[0]["run_id"] != folds[0]["run_id"]
+    assert [step for step, _ in rows(store, new[0]["run_id"], "loss")] == [0, 1]
+
+
+def test_what_cannot_be_pushed_is_counted_and_warned_of_once(run, make_syncer, caplog, tmp_path):
+    caplog.set_level(logging.INFO, "uncseg")
+    uri = f"sqlite:///{tmp_path / 'blocked' / 'mlflow.db'}"
+    (tmp_path / "blocked").write_text("a file where a folder should be")
+    assert make_syncer(uri=uri).stop() == 1  # nothing but the end itself
+    caplog.clear()
+    train(run, 0, 3)
+    train(run, 1, 5, finish=False).checkpoint(1)
+    syncer = make_syncer(uri=uri)
+    assert not syncer.push_once()
+    assert not syncer.push_once()
+    assert syncer.stop() == 3 + 2  # the epochs after the checkpoint are nobody's yet
+    assert not syncer.finish()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(run.spool) in caplog.text
+    with pytest.raises(ProblemsFound, match=r"tracking\.uri"):
+        sync_run(run.root, uri)
+    (tmp_path / "blocked").unlink()
+    assert syncer.push_once()
+    assert caplog.records[-1].levelname == "INFO"
+    assert sync_run(run.root, uri) == 0
+
+
+def test_a_folder_that_is_no_run_is_a_problem(tmp_path):
+    with pytest.raises(ProblemsFound, match="the folder of a run"):
+        sync_run(tmp_path)
+
+
+def test_a_run_folder_may_move(run, store, make_syncer, tmp_path):
+    train(run, 0, 2)
+    assert make_syncer(folds=[0]).stop() == 0
+    before = json.loads(run.manifest.read_text())["mlflow"]["parent"]["run_id"]
+    moved = shutil.move(run.root, tmp_path / "archive")
+    assert sync_run(moved) == 0
+    content = json.loads((tmp_path / "archive" / "manifest.json").read_text())
+    assert content["mlflow"]["parent"]["run_id"] == before
+    assert store.has_run(before)

@@ -1,0 +1,109 @@
+"""The syncer against a real MLflow server that is killed while it takes metrics."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from uncseg.tracking.manifest import read_manifest
+from uncseg.tracking.spool import SpoolWriter
+from uncseg.tracking.store import open_store
+from uncseg.tracking.sync import Syncer
+
+METRICS = 60
+
+
+@pytest.fixture
+def database(tmp_path):
+    path = tmp_path / "server" / "mlflow.db"
+    open_store(f"sqlite:///{path}", "made here, which is quicker")
+    return path
+
+
+@pytest.fixture
+def start_server(tmp_path, database):
+    """A function that starts the server, always on the same port and database, and waits until it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(tmp_path / "artifacts")]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    processes = []
+
+    def start():
+        with (tmp_path / "server.log").open("ab") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        processes.append(process)
+        while process.poll() is None:
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=10)
+            except (urllib.error.URLError, ConnectionError):
+                continue
+            return uri, process
+        raise RuntimeError((tmp_path / "server.log").read_text())
+
+    yield start
+    for process in processes:
+        kill(process)
+
+
+def kill(process):
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def train(run, fold, epochs):
+    writer = SpoolWriter(run.spool, fold, first_epoch=0)
+    for epoch in range(epochs):
+        writer.epoch(epoch, {f"loss_{i}": fold + epoch / 10 for i in range(METRICS)})
+    writer.state("finished")
+    run.fold(fold).mkdir(parents=True)
+    (run.fold(fold) / "checkpoint_final.pth").write_bytes(b"weights" * 1000)
+
+
+def count_rows(database):
+    with sqlite3.connect(database) as connection:
+        return connection.execute("select count(*) from metrics").fetchone()[0]
+
+
+def test_a_server_killed_in_the_middle_loses_nothing(start_server, database, run, tmp_path):
+    uri, process = start_server()
+    syncer = Syncer(run, uri, "uncseg", {"name": "demo"}, [0, 1], {})
+    epochs = 150
+    for fold in (0, 1):
+        train(run, fold, epochs)
+    with ThreadPoolExecutor(1) as pool:
+        pushing = pool.submit(syncer.push_once)
+        while count_rows(database) < 2000:
+            pass
+        kill(process)
+        assert not pushing.result()
+    assert not syncer.finish()
+    assert syncer.stop() > 0
+    assert 2000 <= count_rows(database) < 2 * epochs * METRICS
+
+    start_server()
+    assert syncer.finish()
+    assert syncer.stop() == 0
+    store = open_store(uri, "uncseg")
+    content = read_manifest(run)["mlflow"]
+    for fold in (0, 1):
+        entry = content["folds"][str(fold)]
+        history = store.client.get_metric_history(entry["run_id"], "loss_7")
+        assert sorted((row.step, row.value) for row in history) == [(e, fold + e / 10) for e in range(epochs)]
+        assert store.client.get_run(entry["run_id"]).info.status == "FINISHED"
+        (model,) = store.client.search_logged_models([store.experiment_id], f"source_run_id = '{entry['run_id']}'")
+        assert model.model_id == entry["model_id"]
+    assert len(store.client.search_runs([store.experiment_id])) == 3
+    # two folds, and the parent's mean and spread
+    assert count_rows(database) == 4 * epochs * METRICS
+    assert len(list((tmp_path / "artifacts").rglob("checkpoint_final.pth"))) == 2
