@@ -5,6 +5,7 @@ Running a command again continues it: a finished part is not done twice.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -56,7 +57,7 @@ def cross_validate(experiment: Experiment, folds: Sequence[int] | None = None, d
         update_manifest(run, digests=read_json(prepared.done)["digests"], versions=describe_versions())
         syncer = _syncer(experiment, prepared, run, folds)
         syncer.start()
-        outcome = "interrupted"
+        outcome: Literal["finished", "failed", "interrupted"] = "interrupted"
         try:
             failed = _train(experiment, prepared, run, folds, slots)
             finished = [fold for fold in folds if fold not in failed]

@@ -1,6 +1,6 @@
 """Experiment: every knob, its unit, its default, checked all at once.
 
-    experiment, path = load_experiment(Path("experiments/demo.yaml"), overrides=["loss.unc_weight=0.2"])
+experiment, path = load_experiment(Path("experiments/demo.yaml"), overrides=["loss.unc_weight=0.2"])
 """
 
 from pathlib import Path

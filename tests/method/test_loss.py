@@ -67,9 +67,7 @@ def test_terms_and_gradients_are_finite_where_nothing_can_be_said(case):
 
 def test_dilation_agrees_with_the_26_neighbour_element_applied_twice():
     mask = np.random.default_rng(0).random((2, 1, 12, 13, 14)) < 0.01
-    expected = np.stack(
-        [ndimage.binary_dilation(mask[b, 0], np.ones((3, 3, 3)), iterations=2) for b in range(2)]
-    )
+    expected = np.stack([ndimage.binary_dilation(mask[b, 0], np.ones((3, 3, 3)), iterations=2) for b in range(2)])
     np.testing.assert_array_equal(dilate(torch.from_numpy(mask))[:, 0].numpy(), expected)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from tracking.runs import EXPERIMENT, TAGS
 from uncseg.layout import RunFolder
 from uncseg.tracking.store import open_store

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from tracking.runs import TAGS, entries, rows, status, train
 from uncseg.errors import ProblemsFound
 from uncseg.tracking.manifest import read_manifest

@@ -11,6 +11,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.spool import SpoolWriter
 from uncseg.tracking.store import open_store

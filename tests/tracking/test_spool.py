@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from uncseg.tracking.spool import SpoolWriter, epoch_table, fold_file, read_history, read_records, write_state
 
 

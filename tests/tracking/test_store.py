@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow.entities import LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
+
 from uncseg.config import Dataset, Experiment, Loss, Plan
 from uncseg.errors import ProblemsFound
 from uncseg.tracking.store import flat_params, open_store

@@ -1,6 +1,7 @@
 import time
 
 import numpy as np
+
 from tracking.runs import TAGS, entries, rows, status, train
 from uncseg.tracking.manifest import read_manifest, update_manifest
 from uncseg.tracking.spool import epoch_table

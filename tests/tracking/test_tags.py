@@ -2,6 +2,7 @@ import platform
 import subprocess
 
 import torch
+
 from uncseg.tracking.tags import describe_versions, git_commit
 
 

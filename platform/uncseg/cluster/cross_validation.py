@@ -106,5 +106,3 @@ def _train_one(task: FoldTask, slots: Slots) -> str | None:
     if is_done(task.run, task.fold):
         return None
     return read_history(task.run.spool, task.fold).message or "the worker ended before its last epoch"
-
-

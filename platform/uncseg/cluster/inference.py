@@ -53,7 +53,8 @@ def _spread(
     todo: list[tuple[FoldTask, BratsCase]], slots: Slots, progress: Callable[[int, int], None]
 ) -> tuple[list[dict[str, Any]], list[Problem]]:
     remote = ray.remote(evaluate_case).options(num_cpus=slots.each.cpus, num_gpus=slots.each.gpus, max_retries=2)
-    waiting, running = list(reversed(todo)), {}
+    waiting = list(reversed(todo))
+    running: dict[Any, BratsCase] = {}
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
     while waiting or running:

@@ -20,6 +20,7 @@ from uncseg.method.error_memory import ErrorMemory, load_memory_file
 from uncseg.method.predictor import UncertaintyPredictor
 from uncseg.method.trainer import MEMORY_PREFIX
 
+
 @lru_cache(maxsize=1)
 def _predictor(model: Path, fold: int, configuration: str, tile_step: float, mirroring: bool) -> UncertaintyPredictor:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -125,16 +125,16 @@ def _complete(folder: Path, require_reference: bool) -> tuple[BratsCase | None, 
             conventions.add(role[1])
     needed = (*MODALITIES, "seg") if require_reference else MODALITIES
     convention: Convention = "2018" if conventions == {"2018"} else "2023"
-    names = {role: f"{folder.name}{s}.nii.gz" for s, (role, of) in _SUFFIXES.items() if of == convention}
+    names = {needs: f"{folder.name}{s}.nii.gz" for s, (needs, of) in _SUFFIXES.items() if of == convention}
     problems = [
-        Problem(f"{folder.name}/{names[role]}", "no such file", "all of " + ", ".join(needed), "add it or exclude it")
-        for role in needed
-        if not roles[role]
+        Problem(f"{folder.name}/{names[what]}", "no such file", "all of " + ", ".join(needed), "add it or exclude it")
+        for what in needed
+        if not roles[what]
     ]
-    for role, files in roles.items():
+    for what, files in roles.items():
         if len(files) > 1:
             found = " and ".join(file.name for file in files)
-            problems.append(Problem(f"{folder.name} ({role})", found, "one file", "remove the others"))
+            problems.append(Problem(f"{folder.name} ({what})", found, "one file", "remove the others"))
     if problems:
         return None, problems
     t1n, t1c, t2w, t2f = (roles[modality][0] for modality in MODALITIES)

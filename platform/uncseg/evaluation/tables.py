@@ -85,7 +85,9 @@ def _estimator_row(
     for kind in ("rmsd", "corr"):
         ema = f"uncertainty/{estimator}/{protocol}/{kind}_ema"
         folds = epochs.sort_values("epoch").groupby("fold")[ema] if ema in epochs.columns else None
-        last = folds.apply(lambda values: values.tail(last_epochs).mean()) if folds is not None else pd.Series(dtype=float)
+        last = (
+            folds.apply(lambda values: values.tail(last_epochs).mean()) if folds is not None else pd.Series(dtype=float)
+        )
         final = folds.apply(lambda values: values.iloc[-1]) if folds is not None else pd.Series(dtype=float)
         failure = per_case.groupby("fold")[f"{estimator}/{protocol}/{kind}_failure"].mean()
         for name, values in ((f"{kind}_ema_last", last), (f"{kind}_ema_final", final), (f"{kind}_failure", failure)):
@@ -99,7 +101,8 @@ def _estimator_row(
 def beats_floor(table: pd.DataFrame) -> list[str]:
     """One sentence a protocol and error: whether the head's correlation exceeds the best floor's."""
     lines = []
-    for protocol, rows in table.groupby("protocol", sort=False):
+    for protocol in dict.fromkeys(table["protocol"]):
+        rows = table[table["protocol"] == protocol]
         by_name = rows.set_index("estimator")
         if HEAD not in by_name.index:
             continue
@@ -108,7 +111,7 @@ def beats_floor(table: pd.DataFrame) -> list[str]:
             values = floors[figure].dropna()
             if values.empty:
                 continue
-            head, best, floor = by_name.loc[HEAD, figure], str(values.idxmax()), values.max()
+            head, best, floor = float(by_name[figure][HEAD]), str(values.idxmax()), float(values.max())
             verdict = "exceeds" if head > floor else "does not exceed"
             lines.append(
                 f"{protocol} protocol, against {error}: the head's correlation {head:.3f} {verdict} "
@@ -136,7 +139,7 @@ def show_table1(table: pd.DataFrame) -> Table:
             row = by_fold.loc[fold]
             shown.add_row(str(model), fold, str(row["cases"]), *(f"{row[c]:.4f}" for c in DICE_COLUMNS))
         mean, sd = by_fold.loc["mean"], by_fold.loc["sd"]
-        figures = (_spread(mean[c], sd[c], 4) for c in DICE_COLUMNS)
+        figures = (_spread(float(mean[c]), float(sd[c]), 4) for c in DICE_COLUMNS)
         shown.add_row(str(model), "mean ± sd", str(mean["cases"]), *figures, style="bold")
         paper = by_fold.loc["paper"]
         figures = (f"{paper[c]:.4f}" for c in DICE_COLUMNS)

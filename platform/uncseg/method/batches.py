@@ -56,7 +56,7 @@ class LoaderWithGeometry(nnUNetDataLoader):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.transforms: _TransformsWithGeometry = _TransformsWithGeometry(self.transforms)  # type: ignore[has-type]
+        self.transforms: _TransformsWithGeometry = _TransformsWithGeometry(self.transforms)
 
     def get_bbox(self, data_shape: np.ndarray, *args: Any, **kwargs: Any) -> tuple[list[int], list[int]]:
         """nnU-Net chooses the crop here; its place is kept for the geometry."""

@@ -113,8 +113,8 @@ class CaseMemory:
             stored[index] = (old + step * (blocked(values[name].float())[known] - old)).half()
         # beyond the case's border there are no voxels to see
         whole = (seen | ~self._inside(blocks)).flatten(3).all(3) & ~known
-        self.whole_visits[blocks] = (self.whole_visits[blocks].to(torch.int32) + whole).clamp(max=self._most).to(
-            self._count_type
+        self.whole_visits[blocks] = (
+            (self.whole_visits[blocks].to(torch.int32) + whole).clamp(max=self._most).to(self._count_type)
         )
 
     def _inside(self, blocks: Box) -> torch.Tensor:
@@ -263,9 +263,7 @@ def _blocks_around(box: Box) -> tuple[Box, Box]:
     """The blocks that a box touches, and where the box lies within them."""
     d, h, w = (slice(s.start // BLOCK, -(-s.stop // BLOCK)) for s in box)
     blocks = (d, h, w)
-    i, j, k = (
-        slice(s.start - b.start * BLOCK, s.stop - b.start * BLOCK) for s, b in zip(box, blocks, strict=True)
-    )
+    i, j, k = (slice(s.start - b.start * BLOCK, s.stop - b.start * BLOCK) for s, b in zip(box, blocks, strict=True))
     return blocks, (i, j, k)
 
 

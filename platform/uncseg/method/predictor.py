@@ -38,9 +38,7 @@ class UncertaintyPredictor(nnUNetPredictor):
         plans, dataset_json = read_json(model / "plans.json"), read_json(model / "dataset.json")
         plans_manager = PlansManager(plans)
         configuration_manager = plans_manager.get_configuration(configuration)
-        checkpoint = torch.load(
-            model / f"fold_{fold}" / "checkpoint_final.pth", map_location="cpu", weights_only=False
-        )
+        checkpoint = torch.load(model / f"fold_{fold}" / "checkpoint_final.pth", map_location="cpu", weights_only=False)
         network = UncertaintyTrainer.build_network_architecture(
             plans_manager,
             configuration_manager,
@@ -69,7 +67,7 @@ class UncertaintyPredictor(nnUNetPredictor):
         """nnU-Net pads, predicts and cuts the padding off the logits here; the map's is cut off beside them."""
         logits = super().predict_sliding_window_return_logits(input_image)
         self.uncertainty = None
-        if self._sum is not None:
+        if self._sum is not None and self._weight is not None:
             patch = self.configuration_manager.patch_size
             _, inside = pad_nd_image(input_image, patch, "constant", {"value": 0}, True, None)
             self.uncertainty = (self._sum / self._weight)[tuple(inside[1:])]

@@ -21,9 +21,7 @@ class TrainerSettings(Section):
     @classmethod
     def of(cls, experiment: Experiment) -> "TrainerSettings":
         """The settings of an experiment."""
-        return cls(
-            model=experiment.model, loss=experiment.loss, memory=experiment.memory, training=experiment.training
-        )
+        return cls(model=experiment.model, loss=experiment.loss, memory=experiment.memory, training=experiment.training)
 
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "TrainerSettings":
