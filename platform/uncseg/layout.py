@@ -109,7 +109,8 @@ class PreparedFolder:
         return self.dataset / "oracle"
 
 
-CASE_MAPS = ("uncertainty", "wt_probability", "error", "variance_stable")
+CASE_MAPS = ("uncertainty", "uncertainty_unmasked", "wt_probability", "error", "variance_stable")
+"""The head's map inside the dilated prediction and everywhere, p(WT), and the error memory's two averages."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None]) -> No
     assert not torch.distributed.is_initialized(), "a process group across folds would average gradients over them"
     torch.set_num_threads(task.threads)
     os.environ.update(nnunet_environment(task.prepared, task.run.results))
-    os.environ["nnUNet_n_proc_DA"] = "0"  # our loader has its own processes
+    os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 - nnU-Net's name; our loader has its own processes
 
     trainer = _make_trainer(task)
     latest = Path(trainer.output_folder) / "checkpoint_latest.pth"

@@ -143,6 +143,11 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     prediction = predict_case(task, case.case_id)
     _write_image(files.segmentation, prediction.labels.astype(np.uint8), image)
     written = {"wt_probability": prediction.p_wt} | prediction.maps
+    if "uncertainty" in written:
+        # without a reference the mask is the dilated prediction; the scores below use each protocol's own mask
+        predicted = region_mask(prediction.labels, "WT")
+        around = protocol_mask(predicted, predicted, "union")
+        written |= {"uncertainty": written["uncertainty"] * around, "uncertainty_unmasked": written["uncertainty"]}
     for name in CASE_MAPS:
         if name in written:
             _write_image(files.map(name), written[name].astype(np.float32), image)

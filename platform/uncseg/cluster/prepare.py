@@ -1,10 +1,10 @@
 """``prepare`` spread over Ray: one task a case on warm workers, a bounded number in flight, resumable."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
+import ray.exceptions
 
 from uncseg.config import Experiment
 from uncseg.dataset import prepare as steps
@@ -41,14 +41,23 @@ def prepare(experiment: Experiment, progress: Progress = lambda _what, _done, _a
     splits = make_splits(volumes, patients, experiment.split.folds, experiment.split.seed)
     steps.write_dataset_json(prepared, experiment.model.head, len(cases))
     steps.write_fingerprint(prepared, names)
-    os.environ.update(steps.nnunet_environment(prepared))
-    plan_dataset(prepared.dataset_name, experiment.plan)
+    _plan(prepared, experiment)
     split = write_splits_once(prepared.splits, splits)
     configuration = experiment.plan.configuration
     _spread(cases, "preprocessed cases", progress, steps.preprocess_case, prepared, configuration=configuration)
     steps.link_references(prepared, names)
     steps.record_done(prepared, preparation, split, surveys)
     return prepared
+
+
+def _plan(prepared: PreparedFolder, experiment: Experiment) -> None:
+    # in a worker: nnU-Net's planner starts processes and reads its folders from the environment
+    environment = steps.nnunet_environment(prepared)
+    remote = ray.remote(plan_dataset).options(num_cpus=1)
+    try:
+        ray.get(remote.remote(prepared.dataset_name, experiment.plan, environment))
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, ProblemsFound) else error) from None
 
 
 def _survey(prepared: PreparedFolder, cases: Sequence[BratsCase], progress: Progress) -> dict[str, Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,17 @@ def _check_patch(patch_size: tuple[int, ...], stride: np.ndarray) -> None:
     raise ProblemsFound("The experiment cannot be planned.", [problem])
 
 
-def plan_dataset(dataset_name: str, options: Plan) -> None:
+def plan_dataset(dataset_name: str, options: Plan, environment: Mapping[str, str]) -> None:
     """Write nnUNetPlans.json (and nnU-Net's copy of dataset.json) from the fingerprint, quietly.
+
+    Args:
+        dataset_name: nnU-Net's.
+        options: what to replace of nnU-Net's choices.
+        environment: where nnU-Net's folders are, set in this process.
 
     Raises:
         ProblemsFound: where ``plan.patch_size`` does not fit the network.
     """
+    os.environ.update(environment)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
         OptionsPlanner(dataset_name, options).plan_experiment()

@@ -1,4 +1,4 @@
-"""Preparing a dataset, as plain functions a case: fingerprint, preprocessing, the oracle; nnU-Net's classes do the work.
+"""Preparing a dataset, as plain functions a case: fingerprint, preprocessing, the oracle; nnU-Net's classes work.
 
 The cluster spreads these over tasks (``cluster/prepare.py``).
 """

@@ -85,10 +85,10 @@ def _estimator_row(
     for kind in ("rmsd", "corr"):
         ema = f"uncertainty/{estimator}/{protocol}/{kind}_ema"
         folds = epochs.sort_values("epoch").groupby("fold")[ema] if ema in epochs.columns else None
-        last = (
-            folds.apply(lambda values: values.tail(last_epochs).mean()) if folds is not None else pd.Series(dtype=float)
-        )
-        final = folds.apply(lambda values: values.iloc[-1]) if folds is not None else pd.Series(dtype=float)
+        last = final = pd.Series(dtype=float)
+        if folds is not None:
+            last = folds.apply(lambda values: values.tail(last_epochs).mean())
+            final = folds.apply(lambda values: values.iloc[-1])
         failure = per_case.groupby("fold")[f"{estimator}/{protocol}/{kind}_failure"].mean()
         for name, values in ((f"{kind}_ema_last", last), (f"{kind}_ema_final", final), (f"{kind}_failure", failure)):
             row[name], row[f"{name}_std"] = float(values.mean()), float(values.std(ddof=1))
@@ -111,7 +111,7 @@ def beats_floor(table: pd.DataFrame) -> list[str]:
             values = floors[figure].dropna()
             if values.empty:
                 continue
-            head, best, floor = float(by_name[figure][HEAD]), str(values.idxmax()), float(values.max())
+            head, best, floor = float(by_name[figure].to_dict()[HEAD]), str(values.idxmax()), float(values.max())
             verdict = "exceeds" if head > floor else "does not exceed"
             lines.append(
                 f"{protocol} protocol, against {error}: the head's correlation {head:.3f} {verdict} "
@@ -134,16 +134,14 @@ def show_table1(table: pd.DataFrame) -> Table:
     for column in ("", "fold", "cases", *DICE_COLUMNS.values()):
         shown.add_column(column, justify="left" if column in ("", "fold") else "right")
     for model, rows in table.groupby("model", sort=False):
-        by_fold = rows.set_index("fold")
-        for fold in [f for f in by_fold.index if f not in ("mean", "sd", "paper")]:
-            row = by_fold.loc[fold]
-            shown.add_row(str(model), fold, str(row["cases"]), *(f"{row[c]:.4f}" for c in DICE_COLUMNS))
-        mean, sd = by_fold.loc["mean"], by_fold.loc["sd"]
-        figures = (_spread(float(mean[c]), float(sd[c]), 4) for c in DICE_COLUMNS)
-        shown.add_row(str(model), "mean ± sd", str(mean["cases"]), *figures, style="bold")
-        paper = by_fold.loc["paper"]
-        figures = (f"{paper[c]:.4f}" for c in DICE_COLUMNS)
-        shown.add_row(str(model), "paper (BraTS 2023)", str(paper["cases"]), *figures, style="dim", end_section=True)
+        by_fold = {row["fold"]: row for row in rows.to_dict("records")}
+        mean, sd, paper = (by_fold.pop(name) for name in ("mean", "sd", "paper"))
+        for fold, row in by_fold.items():
+            shown.add_row(str(model), str(fold), str(row["cases"]), *(f"{row[c]:.4f}" for c in DICE_COLUMNS))
+        spreads = (_spread(mean[c], sd[c], 4) for c in DICE_COLUMNS)
+        shown.add_row(str(model), "mean ± sd", str(mean["cases"]), *spreads, style="bold")
+        anchors = (f"{paper[c]:.4f}" for c in DICE_COLUMNS)
+        shown.add_row(str(model), "paper (BraTS 2023)", str(paper["cases"]), *anchors, style="dim", end_section=True)
     return shown
 
 
