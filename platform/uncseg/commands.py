@@ -65,6 +65,9 @@ def cross_validate(experiment: Experiment, folds: Sequence[int] | None = None, d
                 _evaluate(experiment, prepared, run, finished, slots)
             syncer.finish()
             outcome = "failed" if failed else "finished"
+        except KeyboardInterrupt:
+            console.print("stopped; the same command goes on from the last checkpoints")
+            raise
         finally:
             left = syncer.stop(outcome)
     _print_end(experiment, run, failed, left)

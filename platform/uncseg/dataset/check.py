@@ -1,6 +1,8 @@
 """Every problem of a BraTS folder, found before any work starts."""
 
+import gzip
 import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,10 +58,26 @@ def check_case(case: BratsCase) -> list[Problem]:
     return problems + _check_geometry(geometries)
 
 
+def _whole_bytes(file: Path) -> int:
+    """Bytes of a file after decompression; raises where the compressed stream is cut off or damaged."""
+    if file.suffix != ".gz":
+        return file.stat().st_size
+    total = 0
+    with gzip.open(file) as stream:
+        while part := stream.read(1 << 22):
+            total += len(part)
+    return total
+
+
 def _read(file: Path, problems: list[Problem]) -> sitk.Image | None:
     try:
+        size = _whole_bytes(file)
         image = sitk.ReadImage(str(file))
-    except RuntimeError:
+        # ITK fills what a truncated file lacks with zeros and says nothing
+        voxels = int(np.prod(image.GetSize())) * image.GetNumberOfComponentsPerPixel()
+        if size < voxels * image.GetSizeOfPixelComponent():
+            raise EOFError
+    except (RuntimeError, EOFError, OSError, zlib.error):
         found = f"{file.stat().st_size} bytes that are not a whole NIfTI image" if file.exists() else "no file"
         problems.append(Problem(str(file), found, "a NIfTI image", "fetch it again, or exclude the case"))
         return None

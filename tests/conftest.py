@@ -1,0 +1,56 @@
+"""Shared by all tests: quiet libraries, small cases, one local Ray."""
+
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ.pop("RAY_ADDRESS", None)
+
+import pytest
+import yaml
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """A local Ray of 2 CPUs, for all tests of the session."""
+    import ray
+
+    from uncseg.cluster.ray_session import ray_session
+
+    with ray_session(None, num_cpus=2):
+        yield ray
+
+
+@pytest.fixture
+def experiment_file(tmp_path):
+    """Write a small experiment; sections are merged into it."""
+
+    def write(dataset, **sections):
+        content = {
+            "name": "small",
+            "dataset": {"path": str(dataset), "name": "Small"},
+            "split": {"folds": 2},
+            "plan": {
+                "patch_size": [16, 16, 16],
+                "batch_size": 2,
+                "base_features": 4,
+                "max_features": 8,
+                "max_stages": 2,
+            },
+            "loss": {"weight_ce": [0.2, 1, 0.2, 1], "warmup_epochs": 2},
+            "training": {
+                "epochs": 4,
+                "iterations_per_epoch": 4,
+                "val_iterations_per_epoch": 2,
+                "checkpoint_every": 1,
+            },
+            "storage": {"path": str(tmp_path / "runs")},
+        }
+        for section, values in sections.items():
+            content[section] = {**content[section], **values} if isinstance(values, dict) else values
+        file = tmp_path / "experiment.yaml"
+        file.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return file
+
+    return write

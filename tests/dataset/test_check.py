@@ -1,0 +1,188 @@
+"""Every problem of a BraTS folder, at once."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from uncseg.dataset.brats import MODALITIES, find_cases, link_or_map, patient_of, read_reference
+from uncseg.dataset.check import check_case, check_dataset
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.errors import ProblemsFound
+
+BRATS18 = Path(__file__).resolve().parents[3] / "shared" / "brats18" / "cases"
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_phantoms(tmp_path / "cases", cases=3, size=24, seed=1)
+    return tmp_path / "cases"
+
+
+def file_of(dataset, case, role):
+    return dataset / case / f"{case}-{role}.nii.gz"
+
+
+def change(file, edit):
+    image = sitk.ReadImage(str(file))
+    array = sitk.GetArrayFromImage(image)
+    changed = sitk.GetImageFromArray(edit(array))
+    changed.CopyInformation(image)
+    sitk.WriteImage(changed, str(file))
+
+
+def put(array, value, count=1):
+    array.reshape(-1)[:count] = value
+    return array
+
+
+def problems_of(dataset):
+    with pytest.raises(ProblemsFound) as caught:
+        check_dataset(dataset)
+    assert caught.value.exit_code == 1
+    return caught.value.problems
+
+
+FIRST, SECOND, THIRD = (f"BraTS-GLI-0000{n}-000" for n in range(3))
+
+
+def test_clean_cases_have_no_problem(dataset):
+    cases = check_dataset(dataset)
+    assert [case.case_id for case in cases] == [FIRST, SECOND, THIRD]
+    assert [file.name for file in cases[0].images] == [f"{FIRST}-{m}.nii.gz" for m in MODALITIES]
+
+
+def test_missing_modality(dataset):
+    file_of(dataset, SECOND, "t1c").unlink()
+    (problem,) = problems_of(dataset)
+    assert problem.where == f"{SECOND}/{SECOND}-t1c.nii.gz"
+
+
+def test_truncated_file(dataset):
+    file = file_of(dataset, SECOND, "t2f")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    (problem,) = problems_of(dataset)
+    assert problem.where == str(file)
+    assert "not a whole NIfTI image" in problem.found
+
+
+def test_label_seven(dataset):
+    change(file_of(dataset, FIRST, "seg"), lambda a: put(a, 7, count=5))
+    (problem,) = problems_of(dataset)
+    assert problem.found == "label 7 (5 voxels)"
+    assert "0, 1, 2, 3" in problem.expected
+
+
+def test_label_four_belongs_to_the_naming_of_2018(dataset):
+    change(file_of(dataset, FIRST, "seg"), lambda a: put(a, 4))
+    (problem,) = problems_of(dataset)
+    assert "label 4" in problem.found
+
+
+def test_mask_of_another_size(dataset):
+    file = file_of(dataset, FIRST, "seg")
+    image = sitk.ReadImage(str(file))
+    sitk.WriteImage(image[:-2, :, :], str(file))
+    (problem,) = problems_of(dataset)
+    assert problem.found == "size (22, 24, 24)"
+    assert problem.expected.startswith("(24, 24, 24)")
+
+
+@pytest.mark.parametrize(
+    ("name", "edit"),
+    [
+        ("spacing", lambda image: image.SetSpacing((1, 1, 2))),
+        ("origin", lambda image: image.SetOrigin((5, -239, 0))),
+        ("direction", lambda image: image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))),
+    ],
+)
+def test_mask_of_another_affine(dataset, name, edit):
+    file = file_of(dataset, FIRST, "seg")
+    image = sitk.ReadImage(str(file))
+    edit(image)
+    sitk.WriteImage(image, str(file))
+    (problem,) = problems_of(dataset)
+    assert problem.found.startswith(name)
+
+
+def test_nan_and_zero_images(dataset):
+    change(file_of(dataset, FIRST, "t1c"), lambda a: put(a, np.nan, count=4))
+    change(file_of(dataset, SECOND, "t2w"), lambda a: a * 0)
+    nan, zero = problems_of(dataset)
+    assert nan.found.startswith("4 voxels that are NaN")
+    assert zero.found == "zero everywhere"
+
+
+def test_two_cases_of_one_name(dataset):
+    shutil.copytree(dataset / FIRST, dataset / "more" / FIRST)
+    (problem,) = problems_of(dataset)
+    assert problem.where == FIRST
+    assert problem.found.startswith("2 cases")
+
+
+def test_all_problems_come_at_once(dataset):
+    file_of(dataset, FIRST, "t1n").unlink()
+    change(file_of(dataset, SECOND, "seg"), lambda a: put(a, 7))
+    change(file_of(dataset, THIRD, "t2w"), lambda a: a * 0)
+    assert len(problems_of(dataset)) == 3
+
+
+@pytest.mark.parametrize(("exists", "code"), [(True, 1), (False, 2)])
+def test_empty_and_absent_folders(tmp_path, exists, code):
+    folder = tmp_path / "cases"
+    if exists:
+        folder.mkdir()
+    with pytest.raises(ProblemsFound) as caught:
+        check_dataset(folder)
+    assert caught.value.exit_code == code
+    assert str(folder) in caught.value.problems[0].where
+
+
+def as_2018(dataset, case):
+    """Rename a phantom to the naming of 2018, label 3 to 4."""
+    names = dict(zip(("t1n", "t1c", "t2w", "t2f", "seg"), ("t1", "t1ce", "t2", "flair", "seg"), strict=True))
+    folder = dataset / "HGG" / "Brats18_2013_1_1"
+    folder.mkdir(parents=True)
+    for role, old in names.items():
+        file_of(dataset, case, role).rename(folder / f"{folder.name}_{old}.nii.gz")
+    shutil.rmtree(dataset / case)
+    change(folder / f"{folder.name}_seg.nii.gz", lambda a: np.where(a == 3, 4, a).astype(a.dtype))
+    return folder.name
+
+
+def test_naming_of_2018_is_recognised_and_mapped(dataset, tmp_path):
+    labels, _ = read_reference(find_cases(dataset)[0])
+    name = as_2018(dataset, FIRST)
+    case = next(case for case in check_dataset(dataset) if case.case_id == name)
+    mapped, _ = read_reference(case)
+    np.testing.assert_array_equal(mapped, labels)
+    link_or_map(case, tmp_path / "imagesTr", tmp_path / "labelsTr")
+    written = sitk.ReadImage(str(tmp_path / "labelsTr" / f"{name}.nii.gz"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), labels)
+    assert written.GetOrigin() == sitk.ReadImage(str(case.reference)).GetOrigin()
+
+
+def test_nothing_is_copied_where_nothing_changes(dataset, tmp_path):
+    case = find_cases(dataset)[0]
+    for _ in range(2):
+        link_or_map(case, tmp_path / "imagesTr", tmp_path / "labelsTr")
+    links = [*(tmp_path / "imagesTr" / f"{FIRST}_{i:04d}.nii.gz" for i in range(4))]
+    links.append(tmp_path / "labelsTr" / f"{FIRST}.nii.gz")
+    for link, source in zip(links, (*case.images, case.reference), strict=True):
+        assert link.samefile(source)
+
+
+def test_patients():
+    assert patient_of("BraTS-GLI-00012-000") == patient_of("BraTS-GLI-00012-001") == "BraTS-GLI-00012"
+    assert patient_of("Brats18_2013_1_1") == "Brats18_2013_1_1"
+
+
+@pytest.mark.skipif(not BRATS18.is_dir(), reason="the real cases are not here")
+def test_real_cases_of_2018_are_clean():
+    cases = find_cases(BRATS18)
+    assert len(cases) == 10
+    assert check_case(cases[0]) == []
+    labels, _ = read_reference(cases[0])
+    assert set(np.unique(labels)) == {0, 1, 2, 3}

@@ -1,0 +1,29 @@
+"""Dice against the challenge's own figures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uncseg.evaluation.overlap import dice, region_mask, volume_ml
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "brats_metrics"
+EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+@pytest.mark.parametrize("region", ["WT", "TC", "ET"])
+def test_dice_is_the_challenges(name, region):
+    with np.load(GOLDEN / f"{name}.npz") as case:
+        found = dice(region_mask(case["reference"], region), region_mask(case["prediction"], region))
+    assert found == pytest.approx(EXPECTED[name][region]["dice"], abs=1e-6)
+
+
+def test_empty_masks():
+    empty, full = np.zeros((3, 3, 3), bool), np.ones((3, 3, 3), bool)
+    assert (dice(empty, empty), dice(empty, full), dice(full, empty), dice(full, full)) == (1, 0, 0, 1)
+
+
+def test_volume():
+    assert volume_ml(np.ones((10, 10, 10), bool), (1, 1, 2.5)) == pytest.approx(2.5)

@@ -1,0 +1,176 @@
+"""prepare: what it writes is what nnU-Net would have written, in less time and in parts."""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uncseg.cluster.prepare import prepare
+from uncseg.config import load_experiment
+from uncseg.dataset.brats import read_reference
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.prepare import chosen_cases, nnunet_environment
+from uncseg.errors import ProblemsFound
+
+OURS = ("patch_size", "batch_size", "base_features", "max_features", "max_stages")
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder, cases=6, size=32, seed=0)
+    return folder
+
+
+def load(experiment_file, phantoms, **sections):
+    return load_experiment(experiment_file(phantoms, **sections))
+
+
+def nnunet_default(experiment_file, phantoms):
+    """An experiment that leaves every choice to nnU-Net."""
+    return load(experiment_file, phantoms, plan=dict.fromkeys(OURS))
+
+
+def load_arrays(folder, case):
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    data, seg, _, properties = nnUNetDatasetBlosc2(str(folder), [case]).load_case(case)
+    return np.asarray(data[:]), np.asarray(seg[:]), properties
+
+
+def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, monkeypatch):
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset, preprocess_dataset
+
+    experiment = nnunet_default(experiment_file, phantoms)
+    prepared = prepare(experiment)
+    theirs = tmp_path / "nnunet" / "nnUNet_preprocessed"
+    for name, value in (nnunet_environment(prepared) | {"nnUNet_preprocessed": str(theirs)}).items():
+        monkeypatch.setenv(name, value)
+    with contextlib.redirect_stdout(None):
+        extract_fingerprint_dataset(501, num_processes=1, show_progress_bar=False)
+        plan_experiment_dataset(501)
+        preprocess_dataset(501, configurations=("3d_fullres",), num_processes=(1,), show_progress_bar=False)
+    theirs = theirs / prepared.dataset_name
+    ours_print, their_print = (
+        json.loads((folder / "dataset_fingerprint.json").read_text()) for folder in (prepared.dataset, theirs)
+    )
+    assert ours_print == their_print
+    ours_plans = json.loads(prepared.plans.read_text())
+    their_plans = json.loads((theirs / "nnUNetPlans.json").read_text())
+    for plans in (ours_plans, their_plans):
+        plans.pop("experiment_planner_used")
+    assert ours_plans == their_plans
+    for case in chosen_cases(experiment):
+        a = load_arrays(prepared.dataset / "nnUNetPlans_3d_fullres", case.case_id)
+        b = load_arrays(theirs / "nnUNetPlans_3d_fullres", case.case_id)
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[1], b[1])
+        assert a[2]["bbox_used_for_cropping"] == b[2]["bbox_used_for_cropping"]
+
+
+def test_planner_options(local_ray, experiment_file, phantoms):
+    prepared = prepare(load(experiment_file, phantoms, plan={"target_spacing_mm": [2.0, 2.0, 2.0]}))
+    plan = json.loads(prepared.plans.read_text())["configurations"]["3d_fullres"]
+    assert plan["patch_size"] == [16, 16, 16]
+    assert plan["batch_size"] == 2
+    assert plan["spacing"] == [2.0, 2.0, 2.0]
+    assert plan["architecture"]["arch_kwargs"]["features_per_stage"] == [4, 8]
+    # the oracle lies on the same grid
+    case = chosen_cases(load(experiment_file, phantoms))[0].case_id
+    data, _, _ = load_arrays(prepared.dataset / "nnUNetPlans_3d_fullres", case)
+    q = np.load(prepared.oracle / f"{case}.npy")
+    assert q.shape == data.shape[1:]
+    assert 0 <= q.min() <= q.max() <= 1.01
+
+
+def test_oracle_is_cropped_like_the_case(local_ray, experiment_file, phantoms):
+    experiment = load(experiment_file, phantoms)
+    prepared = prepare(experiment)
+    case = chosen_cases(experiment)[0]
+    _, seg, _ = load_arrays(prepared.dataset / "nnUNetPlans_3d_fullres", case.case_id)
+    q = np.load(prepared.oracle / f"{case.case_id}.npy").astype(float)
+    labels, _ = read_reference(case)
+    # a rater's tumour has q's volume up to its own draw, and lies where q is high
+    assert q[seg[0] > 0].mean() > 0.8
+    assert (seg > 0).sum() == (labels > 0).sum()
+
+
+def test_a_patch_that_does_not_fit_is_named(local_ray, experiment_file, phantoms):
+    with pytest.raises(ProblemsFound) as caught:
+        prepare(load(experiment_file, phantoms, plan={"patch_size": [15, 16, 16]}))
+    (problem,) = caught.value.problems
+    assert problem.where == "plan.patch_size"
+    assert "[16, 16, 16]" in problem.advice
+
+
+def test_goes_on_where_it_was_stopped(local_ray, experiment_file, phantoms):
+    experiment = load(experiment_file, phantoms)
+    prepared = prepare(experiment)
+    folder = prepared.dataset / "nnUNetPlans_3d_fullres"
+    cases = sorted(file.stem for file in folder.glob("*.pkl"))
+    before = {case: (folder / f"{case}.b2nd").stat().st_mtime_ns for case in cases}
+    # as a kill leaves it: one case half done, the record of the end not written
+    (folder / f"{cases[2]}.pkl").unlink()
+    prepared.done.unlink()
+    prepare(experiment)
+    after = {case: (folder / f"{case}.b2nd").stat().st_mtime_ns for case in cases}
+    assert [case for case in cases if before[case] != after[case]] == [cases[2]]
+    assert prepared.done.is_file()
+    assert not list(folder.glob(".part-*"))
+
+
+def test_one_bad_case_among_good_ones(local_ray, experiment_file, phantoms, tmp_path):
+    shutil.copytree(phantoms, tmp_path / "cases")
+    for number, role in ((1, "t1c"), (3, "seg")):
+        case = f"BraTS-GLI-{number:05d}-000"
+        file = tmp_path / "cases" / case / f"{case}-{role}.nii.gz"
+        file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(ProblemsFound) as caught:
+        prepare(load(experiment_file, tmp_path / "cases"))
+    assert caught.value.exit_code == 1
+    assert len(caught.value.problems) == 2
+    assert not list((tmp_path / "runs").rglob("prepared.json"))
+
+
+def test_head_decides_the_labels(local_ray, experiment_file, phantoms):
+    labels = prepare(load(experiment_file, phantoms))
+    regions = prepare(load(experiment_file, phantoms, model={"head": "regions"}, loss={"weight_ce": None}))
+    assert labels.root != regions.root
+    content = json.loads((regions.dataset / "dataset.json").read_text())
+    assert list(content["labels"]) == ["background", "WT", "TC", "ET"]
+    assert content["regions_class_order"] == [2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("sections", "field"),
+    [
+        ({"dataset": {"expected_cases": 7}}, "dataset.expected_cases"),
+        ({"dataset": {"exclude": ["BraTS-GLI-00099-000"]}}, "dataset.exclude"),
+        ({"split": {"folds": 6}}, "split.folds"),
+    ],
+)
+def test_choices_of_cases_that_cannot_work(experiment_file, phantoms, sections, field):
+    with pytest.raises(ProblemsFound) as caught:
+        chosen_cases(load_experiment(experiment_file(phantoms, **sections)))
+    assert caught.value.exit_code == 2
+    assert [problem.where for problem in caught.value.problems] == [field]
+
+
+def test_exclusion_by_file(experiment_file, phantoms, tmp_path):
+    listed = tmp_path / "excluded.txt"
+    listed.write_text("BraTS-GLI-00001-000\n\n")
+    sections = {"dataset": {"exclude": str(listed), "expected_cases": 5}}
+    cases = chosen_cases(load_experiment(experiment_file(phantoms, **sections)))
+    assert "BraTS-GLI-00001-000" not in {case.case_id for case in cases}
+
+
+def test_nothing_is_copied(local_ray, experiment_file, phantoms):
+    experiment = load(experiment_file, phantoms)
+    prepared = prepare(experiment)
+    for file in (prepared.raw_dataset / "imagesTr").iterdir():
+        assert Path(os.path.realpath(file)).is_relative_to(phantoms)

@@ -1,0 +1,111 @@
+"""Bad input at the command: one table of all problems, the exit code, nothing half-written."""
+
+import gzip
+import re
+import sys
+
+import pytest
+
+from uncseg.cli import main
+from uncseg.dataset.phantom import write_phantoms
+
+
+@pytest.fixture
+def uncseg(monkeypatch, capsys):
+    """Run the command in this process: (exit code, what it printed)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["uncseg", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        # a table's cells wrap: join what stands in one cell's lines
+        return code, re.sub(r"[│┃\s]+", " ", captured.out + captured.err)
+
+    return run
+
+
+@pytest.fixture
+def cases(tmp_path):
+    write_phantoms(tmp_path / "cases", cases=3, size=24, seed=0)
+    return tmp_path / "cases"
+
+
+def test_check_of_clean_cases(uncseg, cases):
+    assert uncseg("check", cases) == (0, "3 cases of 3 patients, no problem found ")
+
+
+def test_check_names_every_problem_in_one_table(uncseg, cases):
+    first, second = "BraTS-GLI-00000-000", "BraTS-GLI-00001-000"
+    (cases / first / f"{first}-t1n.nii.gz").unlink()
+    (cases / second / f"{second}-t2w.nii.gz").write_bytes(gzip.compress(b"not an image"))
+    code, text = uncseg("check", cases)
+    assert code == 1
+    assert "2 problems" in text
+    assert f"{first}-t1n.nii.gz" in text
+    assert text.count("what to do") == 1
+
+
+@pytest.mark.parametrize(("make", "code"), [(True, 1), (False, 2)])
+def test_check_of_nothing(uncseg, tmp_path, make, code):
+    if make:
+        (tmp_path / "empty").mkdir()
+    assert uncseg("check", tmp_path / "empty")[0] == code
+
+
+@pytest.mark.parametrize("command", ["prepare", "cross-validate"])
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["loss.unc_wieght=0.1", "training.epochs=0"], ["loss.unc_wieght", "training.epochs", "2 problems"]),
+        (["split.folds=9"], ["split.folds", "9 folds for 3 patients"]),
+        (["dataset.path=nowhere"], ["nowhere"]),
+    ],
+)
+def test_requests_that_cannot_work(uncseg, cases, experiment_file, tmp_path, local_ray, command, overrides, named):
+    arguments = [part for override in overrides for part in ("--set", override)]
+    code, text = uncseg(command, experiment_file(cases), *arguments)
+    assert code == 2
+    for name in named:
+        assert name in text
+    assert not [file for file in (tmp_path / "runs").rglob("*") if file.is_file()]
+
+
+def test_more_gpus_than_the_cluster_has(uncseg, cases, experiment_file, local_ray, tmp_path):
+    file = experiment_file(cases)
+    code, text = uncseg("cross-validate", file, "--set", "resources.gpus_per_fold=1")
+    assert code == 2
+    assert "resources.gpus_per_fold" in text
+    assert "1 GPUs a fold" in text
+    assert not (tmp_path / "runs" / "small").exists()
+
+
+def test_folds_that_do_not_exist(uncseg, cases, experiment_file):
+    file = experiment_file(cases)
+    assert uncseg("cross-validate", file, "--folds", "0,7")[0] == 2
+    assert uncseg("cross-validate", file, "--folds", "one")[0] == 2
+
+
+def test_dry_run_prints_the_plan_and_trains_nothing(uncseg, cases, experiment_file, local_ray, tmp_path):
+    code, text = uncseg("cross-validate", experiment_file(cases), "--dry-run")
+    assert code == 0
+    assert "folds 0, 1, 4 epochs each" in text
+    assert not (tmp_path / "runs" / "small").exists()
+
+
+def test_evaluating_and_syncing_what_is_no_run(uncseg, tmp_path):
+    for command in ("evaluate", "sync"):
+        code, text = uncseg(command, tmp_path)
+        assert code == 2
+        assert "experiment.yaml" in text
+
+
+def test_phantoms_leave_other_files_alone(uncseg, tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    code, text = uncseg("phantom", tmp_path, "--cases", "1", "--size", "24")
+    assert code == 2
+    assert "another folder" in text
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]

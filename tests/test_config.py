@@ -1,0 +1,78 @@
+"""Experiments: every problem at once, each with its field."""
+
+import pytest
+import yaml
+
+from uncseg.config import load_experiment, save_experiment
+from uncseg.errors import ProblemsFound
+
+SMALL = {"name": "small", "dataset": {"path": "cases"}}
+
+
+def write(tmp_path, content):
+    file = tmp_path / "experiment.yaml"
+    file.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return file
+
+
+def problems_of(tmp_path, content, overrides=()):
+    with pytest.raises(ProblemsFound) as caught:
+        load_experiment(write(tmp_path, content), list(overrides))
+    assert caught.value.exit_code == 2
+    return {problem.where.split(": ")[-1]: problem for problem in caught.value.problems}
+
+
+def test_defaults_are_the_methods(tmp_path):
+    loss = load_experiment(write(tmp_path, SMALL)).loss
+    assert (loss.unc_weight, loss.rmsd_weight, loss.corr_weight) == (0.4, 0.5, 0.4)
+    assert load_experiment(write(tmp_path, SMALL)).memory.alpha == pytest.approx(1 / 30)
+
+
+def test_all_problems_at_once(tmp_path):
+    content = SMALL | {"loss": {"unc_wieght": 0.2, "rmsd_weight": -1}, "training": {"epochs": 0}, "colour": "red"}
+    problems = problems_of(tmp_path, content)
+    assert set(problems) == {"loss.unc_wieght", "loss.rmsd_weight", "training.epochs", "colour"}
+    assert problems["loss.unc_wieght"].found == "an unknown field"
+    assert problems["training.epochs"].found == "0"
+
+
+def test_fields_that_do_not_fit_together(tmp_path):
+    content = SMALL | {
+        "model": {"head": "regions"},
+        "loss": {"weight_ce": [0.2, 1, 0.2, 1]},
+        "plan": {"patch_size": [32, 32]},
+    }
+    assert set(problems_of(tmp_path, content)) == {"loss.weight_ce", "plan.patch_size"}
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [("name: [", "line"), ("just words", "experiment.yaml"), ({"name": "x"}, "dataset"), (SMALL | {"name": "a/b"}, "name")],
+)
+def test_files_that_are_no_experiment(tmp_path, content, where):
+    assert any(where in place for place in problems_of(tmp_path, content))
+
+
+def test_absent_file(tmp_path):
+    with pytest.raises(ProblemsFound, match="No such file"):
+        load_experiment(tmp_path / "absent.yaml")
+
+
+def test_overrides(tmp_path):
+    file = write(tmp_path, SMALL)
+    experiment = load_experiment(file, ["loss.unc_weight=0.2", "loss.weight_ce=[1, 2, 3, 4]", "training.epochs=3"])
+    assert experiment.loss.unc_weight == 0.2
+    assert experiment.loss.weight_ce == (1, 2, 3, 4)
+    assert experiment.training.epochs == 3
+    assert set(problems_of(tmp_path, SMALL, ["loss.unc=1", "nonsense"])) == {"loss.unc", "--set nonsense"}
+
+
+def test_what_is_saved_loads_as_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    experiment = load_experiment(write(tmp_path, SMALL), ["plan.patch_size=[32, 32, 32]"])
+    save_experiment(experiment, tmp_path / "resolved.yaml")
+    again = load_experiment(tmp_path / "resolved.yaml")
+    assert again.loss == experiment.loss
+    assert again.plan == experiment.plan
+    assert again.dataset.path == (tmp_path / "cases")
+    assert again.run_folder == experiment.run_folder
