@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from uncseg.cli import main
+from uncseg.console import console
 from uncseg.dataset.phantom import write_phantoms
 
 
@@ -15,6 +16,7 @@ def uncseg(monkeypatch, capsys):
     """Run the command in this process: (exit code, what it printed)."""
 
     def run(*arguments):
+        monkeypatch.setattr(console, "width", 600)  # no cell wraps
         monkeypatch.setattr(sys, "argv", ["uncseg", *map(str, arguments)])
         try:
             main()
@@ -22,7 +24,6 @@ def uncseg(monkeypatch, capsys):
         except SystemExit as end:
             code = end.code or 0
         captured = capsys.readouterr()
-        # a table's cells wrap: join what stands in one cell's lines
         return code, re.sub(r"[│┃\s]+", " ", captured.out + captured.err)
 
     return run

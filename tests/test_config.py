@@ -47,7 +47,12 @@ def test_fields_that_do_not_fit_together(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "where"),
-    [("name: [", "line"), ("just words", "experiment.yaml"), ({"name": "x"}, "dataset"), (SMALL | {"name": "a/b"}, "name")],
+    [
+        ("name: [", "line"),
+        ("just words", "experiment.yaml"),
+        ({"name": "x"}, "dataset"),
+        (SMALL | {"name": "a/b"}, "name"),
+    ],
 )
 def test_files_that_are_no_experiment(tmp_path, content, where):
     assert any(where in place for place in problems_of(tmp_path, content))

@@ -1,6 +1,7 @@
 """The house itself."""
 
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,9 @@ def test_rooms_that_know_nothing_of_ray_or_mlflow(room):
     assert files
     for file in files:
         lines = file.read_text(encoding="utf-8").splitlines()
-        imports = [line.split()[1].split(".")[0] for line in map(str.strip, lines) if line.startswith(("import ", "from "))]
+        imports = [
+            line.split()[1].split(".")[0] for line in map(str.strip, lines) if line.startswith(("import ", "from "))
+        ]
         assert not {"ray", "mlflow"} & set(imports), file
 
 

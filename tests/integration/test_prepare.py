@@ -43,8 +43,11 @@ def load_arrays(folder, case):
 
 
 def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, monkeypatch):
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset, preprocess_dataset
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+        extract_fingerprint_dataset,
+        plan_experiment_dataset,
+        preprocess_dataset,
+    )
 
     experiment = nnunet_default(experiment_file, phantoms)
     prepared = prepare(experiment)

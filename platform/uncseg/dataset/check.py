@@ -1,11 +1,12 @@
 """Every problem of a BraTS folder, found before any work starts."""
 
-import gzip
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nibabel
+import nibabel.filebasedimages
 import numpy as np
 import SimpleITK as sitk
 
@@ -46,11 +47,11 @@ def check_case(case: BratsCase) -> list[Problem]:
     problems: list[Problem] = []
     geometries: dict[Path, tuple] = {}
     for file in (*case.images, *([case.reference] if case.reference else [])):
-        image = _read(file, problems)
-        if image is None:
+        content = _read(file, problems)
+        if content is None:
             continue
+        image, array = content
         geometries[file] = _geometry(image)
-        array = sitk.GetArrayViewFromImage(image)
         if file == case.reference:
             problems += _check_labels(case, file, array)
         else:
@@ -58,26 +59,15 @@ def check_case(case: BratsCase) -> list[Problem]:
     return problems + _check_geometry(geometries)
 
 
-def _whole_bytes(file: Path) -> int:
-    """Bytes of a file after decompression; raises where the compressed stream is cut off or damaged."""
-    if file.suffix != ".gz":
-        return file.stat().st_size
-    total = 0
-    with gzip.open(file) as stream:
-        while part := stream.read(1 << 22):
-            total += len(part)
-    return total
+def _read(file: Path, problems: list[Problem]) -> tuple[sitk.Image, np.ndarray] | None:
+    """Geometry as nnU-Net's reader sees it, and the voxels as they are stored.
 
-
-def _read(file: Path, problems: list[Problem]) -> sitk.Image | None:
+    ITK alone would not do: it fills what a truncated file lacks with zeros, turns NaN into 0, and says nothing.
+    """
     try:
-        size = _whole_bytes(file)
+        array = np.asanyarray(nibabel.load(file).dataobj)  # type: ignore[attr-defined]
         image = sitk.ReadImage(str(file))
-        # ITK fills what a truncated file lacks with zeros and says nothing
-        voxels = int(np.prod(image.GetSize())) * image.GetNumberOfComponentsPerPixel()
-        if size < voxels * image.GetSizeOfPixelComponent():
-            raise EOFError
-    except (RuntimeError, EOFError, OSError, zlib.error):
+    except (RuntimeError, EOFError, OSError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError):
         found = f"{file.stat().st_size} bytes that are not a whole NIfTI image" if file.exists() else "no file"
         problems.append(Problem(str(file), found, "a NIfTI image", "fetch it again, or exclude the case"))
         return None
@@ -85,7 +75,7 @@ def _read(file: Path, problems: list[Problem]) -> sitk.Image | None:
         found = f"{image.GetDimension()} dimensions, {image.GetNumberOfComponentsPerPixel()} components a voxel"
         problems.append(Problem(str(file), found, "a 3D image of single values", "convert it, or exclude the case"))
         return None
-    return image
+    return image, array
 
 
 def _geometry(image: sitk.Image) -> tuple:

@@ -77,7 +77,8 @@ def corr_curves(path: Path, epochs: pd.DataFrame) -> None:
             _curve(axes, epochs, column, {"label": NAMES.get(name, name), "linestyle": style})
         axes.set(title=f"{protocol} mask", xlabel="epoch", ylabel="correlation with the error memory")
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        if axes.lines:
+            axes.legend(fontsize=8)
     _save(figure, path)
 
 
