@@ -3,13 +3,15 @@
 Running a command again continues it: a finished part is not done twice.
 """
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import pandas as pd
 
-from uncseg.cluster.cross_validation import open_run, train_folds
+from uncseg.cluster.cross_validation import open_run, refuse_other_settings, train_folds
 from uncseg.cluster.fold_worker import is_done
 from uncseg.cluster.inference import evaluate_out_of_fold
 from uncseg.cluster.prepare import prepare
@@ -46,6 +48,7 @@ def cross_validate(experiment: Experiment, folds: Sequence[int] | None = None, d
         0, or 1 where a fold failed (the others are finished and evaluated).
     """
     folds = _chosen_folds(experiment, folds)
+    refuse_other_settings(experiment)
     with ray_session(experiment.resources.ray_address):
         slots = plan_slots(experiment.resources, len(folds))
         with counting() as progress:
@@ -66,12 +69,22 @@ def cross_validate(experiment: Experiment, folds: Sequence[int] | None = None, d
             syncer.finish()
             outcome = "failed" if failed else "finished"
         except KeyboardInterrupt:
-            console.print("stopped; the same command goes on from the last checkpoints")
-            raise
+            _leave_at_once(syncer)
         finally:
             left = syncer.stop(outcome)
     _print_end(experiment, run, failed, left)
     return 1 if failed else 0
+
+
+def _leave_at_once(syncer: Syncer) -> NoReturn:
+    """End the process after Ctrl-C; the Ray it started, or its job on a cluster, ends with it.
+
+    Threads still wait for their folds: shutting Ray down under them makes Ray abort the process with a C++ error.
+    """
+    syncer.stop("interrupted")
+    console.print("stopped; the same command goes on from the last checkpoints")
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def evaluate_run(root: Path) -> int:

@@ -22,13 +22,20 @@ FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation")
 
 
 def open_run(experiment: Experiment) -> RunFolder:
-    """The run's folder, with the experiment as resolved in it.
-
-    Raises:
-        ProblemsFound: where the folder holds a run with other settings; every field that differs is named.
-    """
+    """The run's folder, with the experiment as resolved in it."""
     run = RunFolder(experiment.run_folder)
     run.root.mkdir(parents=True, exist_ok=True)
+    save_experiment(experiment, run.experiment)
+    return run
+
+
+def refuse_other_settings(experiment: Experiment) -> None:
+    """Look whether the run's folder holds a run of the same name with other settings.
+
+    Raises:
+        ProblemsFound: naming every field that differs.
+    """
+    run = RunFolder(experiment.run_folder)
     if run.experiment.exists():
         before = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
         now = experiment.model_dump(mode="json")
@@ -36,8 +43,6 @@ def open_run(experiment: Experiment) -> RunFolder:
         problems = _differences(before, now, ())
         if problems:
             raise ProblemsFound(f"The run {run.root} exists with other settings.", problems)
-    save_experiment(experiment, run.experiment)
-    return run
 
 
 def _differences(before: object, now: object, field: tuple[str, ...]) -> list[Problem]:

@@ -68,7 +68,9 @@ class UncertaintyTrainer(nnUNetTrainer):
         self.num_val_iterations_per_epoch = training.val_iterations_per_epoch
         self.num_epochs = training.epochs
         self.save_every = training.checkpoint_every
-        self.enable_deep_supervision = model.deep_supervision
+        # nnU-Net gives the lowest resolution no weight: with one output alone its weights would be 0/0
+        outputs = len(self.configuration_manager.pool_op_kernel_sizes) - 1
+        self.enable_deep_supervision = model.deep_supervision and outputs > 1
         self.on_epoch: EpochListener = lambda _epoch, _metrics: None
         self.on_checkpoint: Callable[[int], None] = lambda _epoch: None
         alpha = self.settings.memory.alpha
@@ -244,6 +246,16 @@ class UncertaintyTrainer(nnUNetTrainer):
         failure = (predicted[:, :1] != reference[:, :1]).float()
         self.memories["training"].write(batch["keys"], batch["geometry"], {"error": failure}, mask)
         return {"loss": loss.detach().cpu().numpy()}
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """nnU-Net logs the mean loss here; a network that has turned to NaN would train on in vain, so it stops."""
+        super().on_train_epoch_end(train_outputs)
+        finite = torch.stack([torch.isfinite(p).all() for p in self.network.parameters()]).all()
+        if not finite:
+            raise FloatingPointError(
+                f"the network's weights are not finite after epoch {self.current_epoch}: the training has diverged; "
+                "lower training.initial_lr, or give the uncertainty terms a longer loss.warmup_epochs"
+            )
 
     def _regions(self, logits: torch.Tensor, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
         head = self.settings.model.head
