@@ -48,7 +48,7 @@ def experiment_file(tmp_path):
             "storage": {"path": str(tmp_path / "runs")},
         }
         for section, values in sections.items():
-            content[section] = {**content[section], **values} if isinstance(values, dict) else values
+            content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
         file = tmp_path / "experiment.yaml"
         file.write_text(yaml.safe_dump(content), encoding="utf-8")
         return file

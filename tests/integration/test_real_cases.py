@@ -27,10 +27,10 @@ EXPERIMENT = {
         "max_features": 64,
         "max_stages": 3,
     },
-    "loss": {"weight_ce": [0.2, 1, 0.2, 1], "warmup_epochs": 3},
-    "training": {"epochs": 8, "iterations_per_epoch": 16, "val_iterations_per_epoch": 8},
+    "loss": {"weight_ce": [0.2, 1, 0.2, 1], "warmup_epochs": 10},
+    "training": {"epochs": 25, "iterations_per_epoch": 16, "val_iterations_per_epoch": 8},
     "resources": {"folds_at_once": 2, "cpus_per_fold": 1},
-    "evaluation": {"last_epochs": 3, "tile_step": 1.0},
+    "evaluation": {"last_epochs": 8, "tile_step": 1.0},
 }
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from uncseg.config import Experiment
 from uncseg.dataset.prepare import nnunet_environment
-from uncseg.files import read_json, write_json
+from uncseg.files import read_json, write_json, write_text
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.method.settings import TrainerSettings
-from uncseg.tracking.spool import SpoolWriter
+from uncseg.tracking.spool import SpoolWriter, write_state
 
 DONE = "done.json"
 REPORTED = ("train/loss", "val_patch/dice_mean", "uncertainty/uncertainty/reference/corr_ema")
@@ -45,6 +45,15 @@ def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None]) -> No
         task: what to train.
         report: called once an epoch with a few figures.
     """
+    try:
+        _train(task, report)
+    except Exception as error:
+        log = task.run.results / f"fold_{task.fold}_failure.txt"
+        write_text(log, traceback.format_exc())
+        write_state(task.run.spool, task.fold, "failed", f"{type(error).__name__}: {error} (see {log})")
+
+
+def _train(task: FoldTask, report: Callable[[dict[str, float]], None]) -> None:
     import torch
     import torch.distributed
 
@@ -54,7 +63,8 @@ def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None]) -> No
     os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 - nnU-Net's name; our loader has its own processes
 
     trainer = _make_trainer(task)
-    latest = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    folder = Path(trainer.output_folder)
+    latest = folder / "checkpoint_latest.pth"
     first_epoch = 0
     if latest.is_file():
         trainer.load_checkpoint(str(latest))
@@ -68,15 +78,9 @@ def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None]) -> No
 
     trainer.on_epoch = on_epoch
     trainer.on_checkpoint = spool.checkpoint
-    try:
-        with _console_to(Path(trainer.output_folder) / "console.log"):
-            trainer.run_training()
-    except Exception as error:
-        log = Path(trainer.output_folder) / "failure.txt"
-        log.write_text(traceback.format_exc(), encoding="utf-8")
-        spool.state("failed", f"{type(error).__name__}: {error} (see {log})")
-        return
-    write_json(Path(trainer.output_folder) / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
+    with _console_to(folder / "console.log"):
+        trainer.run_training()
+    write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
     spool.state("finished")
 
 

@@ -1,93 +1,134 @@
 """``prepare`` spread over Ray: one task a case on warm workers, a bounded number in flight, resumable."""
 
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import ray
 import ray.exceptions
 
 from uncseg.config import Experiment
+from uncseg.dataset import fingerprint
 from uncseg.dataset import prepare as steps
-from uncseg.dataset.brats import BratsCase
-from uncseg.dataset.planner import plan_dataset
+from uncseg.dataset.brats import MODALITIES, BratsCase
+from uncseg.dataset.check import check_case
 from uncseg.dataset.splits import make_splits, write_splits_once
-from uncseg.errors import ProblemsFound
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import PreparedFolder
+from uncseg.tracking.tags import describe_versions
 
 Progress = Callable[[str, int, int], None]
+Surveys = dict[str, Mapping[str, Any]]
 IN_FLIGHT_PER_CPU = 3
 
 
-def prepare(experiment: Experiment, progress: Progress = lambda _what, _done, _all: None) -> PreparedFolder:
+def prepare(experiment: Experiment, progress: Progress | None = None) -> PreparedFolder:
     """Check, link, fingerprint, plan, preprocess and split the experiment's cases; needs a connected Ray.
 
     A finished preparation is returned at once; one that was stopped goes on where it was.
 
     Args:
+        experiment: its dataset, split, plan, model.head and storage are used.
         progress: called with (what, done, all).
 
     Raises:
-        ProblemsFound: all problems of all cases at once, or of the experiment's choice of cases.
+        ProblemsFound: all problems of all cases at once, of the experiment's choice of cases, or of its plan.
     """
-    cases = steps.chosen_cases(experiment)
+    cases, layout = steps.chosen_cases(experiment)
+    progress = progress or (lambda _what, _done, _all: None)
+    if layout:
+        _raise_with_contents(layout, cases, progress)
     preparation = steps.preparation_digest(experiment, cases)
     prepared = steps.prepared_folder(experiment, preparation)
     if prepared.done.is_file():
         return prepared
     surveys = _survey(prepared, cases, progress)
-    names = [case.case_id for case in cases]
-    volumes = {name: survey["volume_ml"] for name, survey in surveys.items()}
-    patients = {name: survey["patient"] for name, survey in surveys.items()}
-    splits = make_splits(volumes, patients, experiment.split.folds, experiment.split.seed)
-    steps.write_dataset_json(prepared, experiment.model.head, len(cases))
-    steps.write_fingerprint(prepared, names)
-    _plan(prepared, experiment)
+    splits = make_splits(
+        {name: survey["volume_ml"] for name, survey in surveys.items()},
+        {name: survey["patient"] for name, survey in surveys.items()},
+        experiment.split.folds,
+        experiment.split.seed,
+    )
+    _fingerprint(prepared, surveys, progress)
+    steps.write_raw_description(prepared, experiment.model.head, cases)
+    # in a worker, which has nnU-Net imported
+    _spread("plans", [("plans", steps.plan, (prepared, experiment, len(cases)))], progress)
     split = write_splits_once(prepared.splits, splits)
     configuration = experiment.plan.configuration
-    _spread(cases, "preprocessed cases", progress, steps.preprocess_case, prepared, configuration=configuration)
-    steps.link_references(prepared, names)
-    steps.record_done(prepared, preparation, split, surveys)
+    work = [(case.case_id, steps.preprocess_case, (prepared, case, configuration)) for case in cases]
+    _spread("preprocessed cases", work, progress)
+    steps.link_references(prepared, list(surveys))
+    steps.remove_partial(prepared)
+    steps.record_done(prepared, preparation, split, surveys, describe_versions())
     return prepared
 
 
-def _plan(prepared: PreparedFolder, experiment: Experiment) -> None:
-    # in a worker: nnU-Net's planner starts processes and reads its folders from the environment
-    environment = steps.nnunet_environment(prepared)
-    remote = ray.remote(plan_dataset).options(num_cpus=1)
-    try:
-        ray.get(remote.remote(prepared.dataset_name, experiment.plan, environment))
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, ProblemsFound) else error) from None
+def _raise_with_contents(layout: list[Problem], cases: Sequence[BratsCase], progress: Progress) -> None:
+    found = _spread("checked cases", [(case.case_id, check_case, (case,)) for case in cases], progress)
+    problems = layout + [problem for wrong in found.values() for problem in wrong]
+    raise ProblemsFound("Some cases cannot be used.", problems, exit_code=1)
 
 
-def _survey(prepared: PreparedFolder, cases: Sequence[BratsCase], progress: Progress) -> dict[str, Mapping[str, Any]]:
-    surveys = _spread(cases, "checked cases", progress, steps.survey_case, prepared, number_of_cases=len(cases))
+def _survey(prepared: PreparedFolder, cases: Sequence[BratsCase], progress: Progress) -> Surveys:
+    work = [(case.case_id, fingerprint.survey_case, (prepared, case, len(cases))) for case in cases]
+    surveys: Surveys = _spread("checked cases", work, progress)
     problems = [problem for survey in surveys.values() for problem in survey["problems"]]
+    if not problems and not any(survey["volume_ml"] for survey in surveys.values()):
+        problems.append(
+            Problem("dataset.path", "no tumour in any reference", "labels 1, 2, 3", "give the folder with references")
+        )
     if problems:
+        # mended files have another time, and so another folder: nothing here would be used again
+        shutil.rmtree(prepared.root, ignore_errors=True)
         raise ProblemsFound("Some cases cannot be used.", problems, exit_code=1)
     return surveys
 
 
+def _fingerprint(prepared: PreparedFolder, surveys: Surveys, progress: Progress) -> None:
+    if fingerprint.fingerprint_file(prepared).is_file():
+        return
+    work = [
+        (modality, fingerprint.channel_statistics, (prepared, list(surveys), channel))
+        for channel, modality in enumerate(MODALITIES)
+    ]
+    statistics = _spread("fingerprint", work, progress)
+    fingerprint.write_fingerprint(prepared, surveys, list(statistics.values()))
+
+
 def _spread(
-    cases: Sequence[BratsCase],
-    what: str,
-    progress: Progress,
-    work: Callable[..., Any],
-    prepared: PreparedFolder,
-    **settings: Any,
+    what: str, work: Iterable[tuple[str, Callable[..., Any], tuple[Any, ...]]], progress: Progress
 ) -> dict[str, Any]:
-    """``work(prepared, case, **settings)`` for every case; results by case id in the order of cases."""
-    remote = ray.remote(work).options(num_cpus=1)
+    """Run every (name, function, arguments) as a task of one CPU; results by name in the order of ``work``.
+
+    Raises:
+        ProblemsFound: as the function raised it; the other tasks are stopped.
+    """
+    waiting = list(reversed(list(work)))
+    names = [name for name, _, _ in reversed(waiting)]
     most = IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    waiting = list(reversed(cases))
     running: dict[Any, str] = {}
     results: dict[str, Any] = {}
-    progress(what, 0, len(cases))
-    while waiting or running:
-        while waiting and len(running) < most:
-            case = waiting.pop()
-            running[remote.remote(prepared, case, **settings)] = case.case_id
-        (done,), _ = ray.wait(list(running), num_returns=1)
-        results[running.pop(done)] = ray.get(done)
-        progress(what, len(results), len(cases))
-    return {case.case_id: results[case.case_id] for case in cases}
+    progress(what, 0, len(names))
+    try:
+        while waiting or running:
+            while waiting and len(running) < most:
+                name, function, arguments = waiting.pop()
+                running[_task(function).remote(*arguments)] = name
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            results[running.pop(done)] = ray.get(done)
+            progress(what, len(results), len(names))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ProblemsFound):
+            raise error.cause from None
+        raise
+    finally:
+        for task in running:
+            ray.cancel(task)
+    return {name: results[name] for name in names}
+
+
+@lru_cache
+def _task(function: Callable[..., Any]) -> Any:
+    """One remote function a function: Ray exports each new one to every worker."""
+    return ray.remote(num_cpus=1)(function)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +12,16 @@ from uncseg.errors import Problem, ProblemsFound
 
 
 @contextmanager
-def ray_session(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
-    """Connect to Ray for a block; a Ray that this process is connected to already is used as it is.
+def ray_session(address: str | None, num_cpus: int | None = None, show_worker_logs: bool = False) -> Iterator[None]:
+    """Connect to Ray for a block; what was started here ends with it, what ran before goes on.
+
+    A Ray that this process is connected to already is used as it is.
 
     Args:
-        address: "auto" or HOST:PORT of a running cluster; None: RAY_ADDRESS if set, else a local Ray.
-        num_cpus: CPUs of a local Ray; None: all.
+        address: "auto" or HOST:PORT of a running cluster; "local": a Ray of this machine; None: RAY_ADDRESS if set,
+            else local.
+        num_cpus: CPUs of a local Ray; None: all. GPUs are found by Ray.
+        show_worker_logs: print what workers print.
 
     Raises:
         ProblemsFound: where no cluster answers at the address.
@@ -26,24 +29,46 @@ def ray_session(address: str | None, num_cpus: int | None = None) -> Iterator[No
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS")
+    # Ray warns of what it will do in later versions; the pinned one does not do it
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    # the dashboard stays on: without it GPUs of a stopped trial never come back
-    common = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": True}
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a Ray of this machine, on the loopback address
-        ray.init(address="local", num_cpus=num_cpus, dashboard_host="127.0.0.1", **common)
-    else:
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    with _local_access(address):
+        _connect(address, num_cpus, show_worker_logs)
         try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, RuntimeError) as error:
-            what = str(error).strip().splitlines()[0]
-            problem = Problem(
-                "resources.ray_address", f"{address}: {what}", "a running Ray", "start it, or remove the field"
-            )
-            raise ProblemsFound("There is no Ray to work on.", [problem]) from error
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _local_access(address: str) -> Iterator[None]:
+    """Ray starts a local cluster with tokens and submits jobs without; one of this machine only needs none."""
+    if address != "local" or "RAY_AUTH_MODE" in os.environ:
+        yield
+        return
+    os.environ["RAY_AUTH_MODE"] = "disabled"
     try:
         yield
     finally:
-        sys.stdout.flush()
-        ray.shutdown()
+        del os.environ["RAY_AUTH_MODE"]
+
+
+def _connect(address: str, num_cpus: int | None, show_worker_logs: bool) -> None:
+    if address == "local":
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            # without the dashboard GPUs of a stopped trial never come back
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            log_to_driver=show_worker_logs,
+            logging_level=logging.ERROR,
+        )
+        return
+    try:
+        ray.init(address=address, log_to_driver=show_worker_logs, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        what = str(error).strip().splitlines()[0]
+        where = "resources.ray_address (or RAY_ADDRESS)"
+        problem = Problem(where, f"{address}: {what}", "a running Ray", "start it, or remove the address")
+        raise ProblemsFound("There is no Ray to work on.", [problem]) from error

@@ -1,15 +1,25 @@
-"""nnU-Net's planner with the experiment's options. With none set, its plans are nnU-Net's own."""
+"""nnU-Net's planner with the experiment's options. With none set, its plans are nnU-Net's own.
+
+Importing this takes seconds (it brings nnU-Net and torch).
+"""
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from uncseg.config import Plan
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import write_text
+
+LEAST_PATCH_EDGE = 8  # nnU-Net halves down to 4 voxels; a network needs one halving at least
 
 
 class OptionsPlanner(ExperimentPlanner):
@@ -30,15 +40,30 @@ class OptionsPlanner(ExperimentPlanner):
             self.UNet_base_num_features = options.base_features
         if options.max_features is not None:
             self.UNet_max_features_2d = self.UNet_max_features_3d = options.max_features
+        if options.patch_size is not None:
+            # a small patch makes nnU-Net plan a low-resolution cascade, which nobody asked for
+            self.lowres_creation_threshold = 0
 
     def get_plans_for_configuration(
         self, spacing: Any, median_shape: Any, data_identifier: str, approximate_n_voxels_dataset: float, _cache: dict
     ) -> dict:
         """nnU-Net decides patch, batch and network here; the options replace what they name."""
-        plan = super().get_plans_for_configuration(
-            spacing, median_shape, data_identifier, approximate_n_voxels_dataset, _cache
+        wanted = data_identifier == self.generate_data_identifier(self.options.configuration)
+        patch = self.options.patch_size if wanted else None
+        if patch is not None and min(patch) < LEAST_PATCH_EDGE:
+            raise _patch_error(
+                patch, f"at least {LEAST_PATCH_EDGE} voxels along each axis", np.maximum(patch, LEAST_PATCH_EDGE)
+            )
+        # nnU-Net starts from a patch of the median shape: told the wanted one, it plans network and batch for that
+        plan: dict = super().get_plans_for_configuration(
+            spacing,
+            median_shape if patch is None else np.array(patch),
+            data_identifier,
+            approximate_n_voxels_dataset,
+            _cache,
         )
-        if data_identifier == self.generate_data_identifier(self.options.configuration):
+        plan["median_image_size_in_voxels"] = median_shape
+        if wanted:
             self._apply(plan)
         return plan
 
@@ -47,11 +72,37 @@ class OptionsPlanner(ExperimentPlanner):
         if options.max_stages is not None and arch["n_stages"] > options.max_stages:
             _keep_stages(arch, options.max_stages)
         if options.patch_size is not None:
-            stride = np.prod(arch["strides"], axis=0)
-            _check_patch(options.patch_size, stride)
+            self._check_patch(options.patch_size, plan["patch_size"], np.prod(arch["strides"], axis=0))
             plan["patch_size"] = list(options.patch_size)
         if options.batch_size is not None:
             plan["batch_size"] = options.batch_size
+
+    def _check_patch(self, wanted: tuple[int, ...], planned: Any, stride: np.ndarray) -> None:
+        if np.any(np.array(planned) < wanted):
+            raise _patch_error(
+                wanted,
+                f"a patch that fits {self.options.memory_target_gib:g} GiB (plan.memory_target_gib) by nnU-Net's estimate",
+                np.array(planned),
+                ", or a larger plan.memory_target_gib",
+            )
+        if np.any(np.array(wanted) % stride):
+            nearest = np.maximum(1, np.round(np.array(wanted) / stride)) * stride
+            raise _patch_error(
+                wanted,
+                f"multiples of the network's total stride {stride.tolist()}",
+                nearest.astype(int),
+                ", or fewer plan.max_stages",
+            )
+
+    def save_plans(self, plans: dict) -> None:
+        """nnU-Net writes in place and keeps configurations of an older file; this writes the file whole and anew.
+
+        The planner is recorded under nnU-Net's name, by which its own commands look the class up.
+        """
+        plans["experiment_planner_used"] = ExperimentPlanner.__name__
+        recursive_fix_for_json_export(plans)
+        target = Path(nnUNet_preprocessed) / self.dataset_name / f"{self.plans_identifier}.json"
+        write_text(target, json.dumps(plans, indent=4))
 
 
 def _keep_stages(arch: dict, stages: int) -> None:
@@ -61,17 +112,10 @@ def _keep_stages(arch: dict, stages: int) -> None:
     arch["n_conv_per_stage_decoder"] = arch["n_conv_per_stage_decoder"][: stages - 1]
 
 
-def _check_patch(patch_size: tuple[int, ...], stride: np.ndarray) -> None:
-    if all(size % step == 0 and size >= 2 * step for size, step in zip(patch_size, stride, strict=True)):
-        return
-    nearest = [max(2 * int(s), round(size / s) * int(s)) for size, s in zip(patch_size, stride, strict=True)]
-    problem = Problem(
-        "plan.patch_size",
-        str(list(patch_size)),
-        f"multiples of the network's total stride {[int(s) for s in stride]}, at least twice it",
-        f"write {nearest}, or fewer plan.max_stages",
-    )
-    raise ProblemsFound("The experiment cannot be planned.", [problem])
+def _patch_error(wanted: tuple[int, ...], expected: str, nearest: np.ndarray, otherwise: str = "") -> ProblemsFound:
+    advice = f"write {nearest.tolist()}{otherwise}"
+    problem = Problem("plan.patch_size", str(list(wanted)), expected, advice)
+    return ProblemsFound("The experiment cannot be planned.", [problem])
 
 
 def plan_dataset(dataset_name: str, options: Plan, environment: Mapping[str, str]) -> None:
@@ -83,8 +127,8 @@ def plan_dataset(dataset_name: str, options: Plan, environment: Mapping[str, str
         environment: where nnU-Net's folders are, set in this process.
 
     Raises:
-        ProblemsFound: where ``plan.patch_size`` does not fit the network.
+        ProblemsFound: where ``plan.patch_size`` does not fit the network or the memory target.
     """
     os.environ.update(environment)
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
+    with contextlib.redirect_stdout(None):
         OptionsPlanner(dataset_name, options).plan_experiment()
