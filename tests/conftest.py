@@ -26,10 +26,10 @@ def local_ray():
 def experiment_file(tmp_path):
     """Write a small experiment; sections are merged into it."""
 
-    def write(dataset, **sections):
+    def write(cases, /, **sections):
         content = {
             "name": "small",
-            "dataset": {"path": str(dataset), "name": "Small"},
+            "dataset": {"path": str(cases), "name": "Small"},
             "split": {"folds": 2},
             "plan": {
                 "patch_size": [16, 16, 16],

@@ -21,13 +21,14 @@ OURS = ("patch_size", "batch_size", "base_features", "max_features", "max_stages
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("phantoms")
+    folder = tmp_path_factory.mktemp("prepare") / "phantoms"
     write_phantoms(folder, cases=6, size=32, seed=0)
     return folder
 
 
 def load(experiment_file, phantoms, **sections):
-    return load_experiment(experiment_file(phantoms, **sections))
+    storage = {"path": str(phantoms.with_name("storage"))}  # what one test prepared, another finds
+    return load_experiment(experiment_file(phantoms, **{"storage": storage, **sections}))
 
 
 def nnunet_default(experiment_file, phantoms):
@@ -68,7 +69,7 @@ def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, mo
     for plans in (ours_plans, their_plans):
         plans.pop("experiment_planner_used")
     assert ours_plans == their_plans
-    for case in chosen_cases(experiment):
+    for case in chosen_cases(experiment)[0]:
         a = load_arrays(prepared.dataset / "nnUNetPlans_3d_fullres", case.case_id)
         b = load_arrays(theirs / "nnUNetPlans_3d_fullres", case.case_id)
         np.testing.assert_array_equal(a[0], b[0])
@@ -84,7 +85,7 @@ def test_planner_options(local_ray, experiment_file, phantoms):
     assert plan["spacing"] == [2.0, 2.0, 2.0]
     assert plan["architecture"]["arch_kwargs"]["features_per_stage"] == [4, 8]
     # the oracle lies on the same grid
-    case = chosen_cases(load(experiment_file, phantoms))[0].case_id
+    case = chosen_cases(load(experiment_file, phantoms))[0][0].case_id
     data, _, _ = load_arrays(prepared.dataset / "nnUNetPlans_3d_fullres", case)
     q = np.load(prepared.oracle / f"{case}.npy")
     assert q.shape == data.shape[1:]
@@ -94,7 +95,7 @@ def test_planner_options(local_ray, experiment_file, phantoms):
 def test_oracle_is_cropped_like_the_case(local_ray, experiment_file, phantoms):
     experiment = load(experiment_file, phantoms)
     prepared = prepare(experiment)
-    case = chosen_cases(experiment)[0]
+    case = chosen_cases(experiment)[0][0]
     _, seg, _ = load_arrays(prepared.dataset / "nnUNetPlans_3d_fullres", case.case_id)
     q = np.load(prepared.oracle / f"{case.case_id}.npy").astype(float)
     labels, _ = read_reference(case)
@@ -134,10 +135,10 @@ def test_one_bad_case_among_good_ones(local_ray, experiment_file, phantoms, tmp_
         file = tmp_path / "cases" / case / f"{case}-{role}.nii.gz"
         file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(ProblemsFound) as caught:
-        prepare(load(experiment_file, tmp_path / "cases"))
+        prepare(load(experiment_file, tmp_path / "cases", storage={"path": str(tmp_path / "storage")}))
     assert caught.value.exit_code == 1
     assert len(caught.value.problems) == 2
-    assert not list((tmp_path / "runs").rglob("prepared.json"))
+    assert not list((tmp_path / "storage").rglob("prepared.json"))
 
 
 def test_head_decides_the_labels(local_ray, experiment_file, phantoms):
@@ -168,7 +169,7 @@ def test_exclusion_by_file(experiment_file, phantoms, tmp_path):
     listed = tmp_path / "excluded.txt"
     listed.write_text("BraTS-GLI-00001-000\n\n")
     sections = {"dataset": {"exclude": str(listed), "expected_cases": 5}}
-    cases = chosen_cases(load_experiment(experiment_file(phantoms, **sections)))
+    cases, _ = chosen_cases(load_experiment(experiment_file(phantoms, **sections)))
     assert "BraTS-GLI-00001-000" not in {case.case_id for case in cases}
 
 

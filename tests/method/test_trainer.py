@@ -84,7 +84,7 @@ def test_every_choice_trains_and_reports(trainer_for, sections):
     head = sections.get("model", {}).get("uncertainty", True)
     assert math.isfinite(last["train/loss"])
     for protocol in ("reference", "union"):
-        assert ("uncertainty/uncertainty/%s/corr_ema" % protocol in last) == head
+        assert (f"uncertainty/uncertainty/{protocol}/corr_ema" in last) == head
         for estimator in ("variance_stable", "var1shot", "one_minus_p", "one_minus_max", "border_distance", "oracle"):
             assert f"uncertainty/{estimator}/{protocol}/corr_ema" in last
         assert 0 <= last[f"uncertainty/one_minus_p/{protocol}/rmsd_ema"] <= 1

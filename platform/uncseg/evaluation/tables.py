@@ -17,7 +17,8 @@ from uncseg.files import whole_file
 
 DICE_COLUMNS = {"dice_wt": "Dice WT", "dice_tc": "Dice TC", "dice_et": "Dice ET", "dice_mean": "mean"}
 WITH, WITHOUT = "with head", "without head"
-# BraTS 2023, five folds: anchors, not targets; the RMSD is probably on a compressed scale
+PAPER = "paper (BraTS 2023, anchor)"
+# five folds: anchors, not targets; the RMSD is probably on a compressed scale
 PAPER_DICE = {WITH: (0.9163, 0.9162, 0.8734), WITHOUT: (0.9179, 0.9169, 0.8710)}
 PAPER_CORR = {HEAD: 0.96556, "variance_stable": 0.89382, "var1shot": 0.20738}
 PAPER_RMSD = {HEAD: 0.0036, "variance_stable": 0.00542, "var1shot": 0.03192}
@@ -32,16 +33,23 @@ def table1(per_case: pd.DataFrame, baseline: pd.DataFrame | None = None) -> pd.D
         baseline: those of the run without the head, where it exists.
 
     Returns:
-        Columns model, fold ("0", …, "mean", "sd", "paper"), cases, dice_wt, dice_tc, dice_et, dice_mean.
+        Columns model, fold ("0", …, "mean", "sd", and PAPER's figures), cases, dice_wt, dice_tc, dice_et, dice_mean.
+        The model is named by what the scores hold, not by the argument: a baseline that turns out to be of the same
+        kind is "with head, baseline" or "without head, baseline".
     """
-    has_head = any(column.startswith(f"{HEAD}/") for column in per_case.columns)
-    parts = [_dice_rows(per_case, WITH if has_head else WITHOUT)]
+    kind = _kind(per_case)
+    parts = [_dice_rows(per_case, kind, kind)]
     if baseline is not None:
-        parts.append(_dice_rows(baseline, WITHOUT))
+        other = _kind(baseline)
+        parts.append(_dice_rows(baseline, other, other if other != kind else f"{other}, baseline"))
     return pd.concat(parts, ignore_index=True)
 
 
-def _dice_rows(per_case: pd.DataFrame, model: str) -> pd.DataFrame:
+def _kind(per_case: pd.DataFrame) -> str:
+    return WITH if any(column.startswith(f"{HEAD}/") for column in per_case.columns) else WITHOUT
+
+
+def _dice_rows(per_case: pd.DataFrame, kind: str, model: str) -> pd.DataFrame:
     columns = list(DICE_COLUMNS)
     folds = per_case.groupby("fold")[columns].mean()
     counts = per_case.groupby("fold").size()
@@ -49,8 +57,8 @@ def _dice_rows(per_case: pd.DataFrame, model: str) -> pd.DataFrame:
     rows["cases"] = counts.to_numpy()
     mean = {"fold": "mean", "cases": int(counts.sum()), **folds.mean().to_dict()}
     spread = {"fold": "sd", "cases": int(counts.sum()), **folds.std(ddof=1).to_dict()}
-    wt, tc, et = PAPER_DICE[model]
-    paper = {"fold": "paper", "cases": 1248, "dice_wt": wt, "dice_tc": tc, "dice_et": et}
+    wt, tc, et = PAPER_DICE[kind]
+    paper = {"fold": PAPER, "cases": 1248, "dice_wt": wt, "dice_tc": tc, "dice_et": et}
     paper["dice_mean"] = (wt + tc + et) / 3
     rows = pd.concat([rows, pd.DataFrame([mean, spread, paper])], ignore_index=True)
     rows.insert(0, "model", model)
@@ -68,56 +76,75 @@ def table2(per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int) -> pd
     Returns:
         Columns protocol, estimator, floor (bool), each of FIGURES and its ``_std`` over folds, paper_corr,
         paper_rmsd. ``*_ema`` is against the error memory on validation patches, ``*_failure`` against the single
-        failure of out-of-fold predictions.
+        failure of out-of-fold predictions: a mean over a fold's cases, then over folds. NaN where nothing was valid.
+        The paper's RMSD is probably on a compressed scale: not comparable with ours.
     """
     rows = []
     for protocol in PROTOCOLS:
         for estimator in (HEAD, *BASELINES, *FLOORS, ORACLE):
-            if f"{estimator}/{protocol}/rmsd_failure" in per_case.columns:
+            name = f"{estimator}/{protocol}"
+            if f"{name}/rmsd_failure" in per_case.columns or f"uncertainty/{name}/rmsd_ema" in epochs.columns:
                 rows.append(_estimator_row(per_case, epochs, last_epochs, protocol, estimator))
-    return pd.DataFrame(rows)
+    figures = [column for name in FIGURES for column in (name, f"{name}_std")]
+    return pd.DataFrame(rows, columns=["protocol", "estimator", "floor", *figures, "paper_corr", "paper_rmsd"])
 
 
 def _estimator_row(
     per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int, protocol: str, estimator: str
 ) -> dict[str, object]:
     row: dict[str, object] = {"protocol": protocol, "estimator": estimator, "floor": estimator in FLOORS}
+    epochs = epochs.sort_values("epoch")
     for kind in ("rmsd", "corr"):
-        ema = f"uncertainty/{estimator}/{protocol}/{kind}_ema"
-        folds = epochs.sort_values("epoch").groupby("fold")[ema] if ema in epochs.columns else None
-        last = final = pd.Series(dtype=float)
-        if folds is not None:
-            last = folds.apply(lambda values: values.tail(last_epochs).mean())
-            final = folds.apply(lambda values: values.iloc[-1])
-        failure = per_case.groupby("fold")[f"{estimator}/{protocol}/{kind}_failure"].mean()
-        for name, values in ((f"{kind}_ema_last", last), (f"{kind}_ema_final", final), (f"{kind}_failure", failure)):
-            row[name], row[f"{name}_std"] = float(values.mean()), float(values.std(ddof=1))
+        ema = _by_fold(epochs, f"uncertainty/{estimator}/{protocol}/{kind}_ema")
+        over_folds = {
+            f"{kind}_ema_last": [values.tail(last_epochs).mean() for values in ema],
+            f"{kind}_ema_final": [values.iloc[-1] for values in ema],
+            f"{kind}_failure": [v.mean() for v in _by_fold(per_case, f"{estimator}/{protocol}/{kind}_failure")],
+        }
+        for name, values in over_folds.items():
+            folds = pd.Series(values, dtype=float)
+            row[name], row[f"{name}_std"] = float(folds.mean()), float(folds.std(ddof=1))
     anchored = protocol == "reference"
     row["paper_corr"] = PAPER_CORR.get(estimator, math.nan) if anchored else math.nan
     row["paper_rmsd"] = PAPER_RMSD.get(estimator, math.nan) if anchored else math.nan
     return row
 
 
+def _by_fold(frame: pd.DataFrame, column: str) -> list[pd.Series]:
+    return [values for _, values in frame.groupby("fold")[column]] if column in frame.columns else []
+
+
 def beats_floor(table: pd.DataFrame) -> list[str]:
-    """One sentence a protocol and error: whether the head's correlation exceeds the best floor's."""
+    """One sentence a protocol and error: whether the head's correlation exceeds the best floor's, and by how much.
+
+    A lead within the larger of both spreads over folds is called unproven, as is one on a single fold.
+    """
     lines = []
-    for protocol in dict.fromkeys(table["protocol"]):
-        rows = table[table["protocol"] == protocol]
+    for protocol, rows in table.groupby("protocol", sort=False):
         by_name = rows.set_index("estimator")
-        if HEAD not in by_name.index:
+        if HEAD not in by_name.index or not by_name["floor"].any():
             continue
-        floors = by_name[by_name["floor"]]
         for figure, error in (("corr_ema_last", "the error memory"), ("corr_failure", "the out-of-fold failure")):
-            values = floors[figure].dropna()
-            if values.empty:
-                continue
-            head, best, floor = float(by_name[figure].to_dict()[HEAD]), str(values.idxmax()), float(values.max())
-            verdict = "exceeds" if head > floor else "does not exceed"
-            lines.append(
-                f"{protocol} protocol, against {error}: the head's correlation {head:.3f} {verdict} "
-                f"the best floor's ({best}, {floor:.3f})."
-            )
+            lines.append(f"{protocol} protocol, against {error}: {_verdict(by_name, figure)}")
     return lines
+
+
+def _verdict(by_name: pd.DataFrame, figure: str) -> str:
+    means, spreads = by_name[figure].to_dict(), by_name[f"{figure}_std"].to_dict()
+    floors = {name: means[name] for name in FLOORS if name in means and not math.isnan(means[name])}
+    if math.isnan(means[HEAD]) or not floors:
+        side = "the head" if math.isnan(means[HEAD]) else "the floors"
+        return f"no valid correlation of {side}, so nothing is shown."
+    best = max(floors, key=floors.__getitem__)
+    lead = means[HEAD] - means[best]
+    head, floor = (_spread(means[name], spreads[name], 3) for name in (HEAD, best))
+    if lead <= 0:
+        return f"the head's correlation {head} does not exceed the best floor's ({best}, {floor})."
+    found = f"the head's correlation {head} exceeds the best floor's ({best}, {floor}) by {lead:.4f}"
+    if math.isnan(spreads[HEAD]) or math.isnan(spreads[best]):
+        return f"{found}; on a single fold, unproven."
+    spread = max(spreads[HEAD], spreads[best])
+    return f"{found}." if lead > spread else f"{found}, within the spread over folds ({spread:.4f}): unproven."
 
 
 def write_table(frame: pd.DataFrame, folder: Path, name: str) -> None:
@@ -130,18 +157,21 @@ def write_table(frame: pd.DataFrame, folder: Path, name: str) -> None:
 
 def show_table1(table: pd.DataFrame) -> Table:
     """Table 1 for a terminal."""
-    shown = Table(title="Table 1. Dice out of fold, with and without the uncertainty head")
+    shown = Table(
+        title="Table 1. Dice out of fold, with and without the uncertainty head",
+        caption="mean ± sample sd over folds. paper: BraTS 2023, five folds, an anchor and not a target.",
+    )
     for column in ("", "fold", "cases", *DICE_COLUMNS.values()):
         shown.add_column(column, justify="left" if column in ("", "fold") else "right")
     for model, rows in table.groupby("model", sort=False):
         by_fold = {row["fold"]: row for row in rows.to_dict("records")}
-        mean, sd, paper = (by_fold.pop(name) for name in ("mean", "sd", "paper"))
+        mean, sd, paper = (by_fold.pop(name) for name in ("mean", "sd", PAPER))
         for fold, row in by_fold.items():
             shown.add_row(str(model), str(fold), str(row["cases"]), *(f"{row[c]:.4f}" for c in DICE_COLUMNS))
         spreads = (_spread(mean[c], sd[c], 4) for c in DICE_COLUMNS)
         shown.add_row(str(model), "mean ± sd", str(mean["cases"]), *spreads, style="bold")
         anchors = (f"{paper[c]:.4f}" for c in DICE_COLUMNS)
-        shown.add_row(str(model), "paper (BraTS 2023)", str(paper["cases"]), *anchors, style="dim", end_section=True)
+        shown.add_row(str(model), "paper (anchor)", str(paper["cases"]), *anchors, style="dim", end_section=True)
     return shown
 
 
@@ -149,8 +179,9 @@ def show_table2(table: pd.DataFrame) -> Table:
     """Table 2 for a terminal: correlations and RMSDs, mean ± sd over folds; floors are marked."""
     shown = Table(
         title="Table 2. Uncertainty against error",
-        caption="ema: error memory, validation patches, mean of the last epochs and final epoch; failure: out of fold, "
-        "native space. * floor: needs no training. constant: each sample's best, its correlation 0 by definition.",
+        caption="mean ± sample sd over folds. ema: error memory, validation patches, mean of the last epochs and final "
+        "epoch; failure: out of fold, native space. * floor: needs no training. constant: each sample's best, its "
+        "correlation undefined and shown as 0.",
     )
     shown.add_column("estimator")
     for kind in ("corr", "RMSD"):

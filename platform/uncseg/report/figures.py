@@ -18,7 +18,7 @@ LABEL_COLOURS = {"NCR": "#e41a1c", "ED": "#4daf4a", "ET": "#ffd92f"}
 NAMES = {HEAD: "uncertainty head", "one_minus_p": "1 − p", "one_minus_max": "1 − max p"}
 
 
-def _save(figure: Figure, path: Path, dots_per_inch: int = 110) -> None:
+def _save(figure: Figure, path: Path, dots_per_inch: int = 120) -> None:
     FigureCanvasAgg(figure)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=dots_per_inch, bbox_inches="tight", format="png")
@@ -32,65 +32,74 @@ def overlay(
     error: np.ndarray,
     uncertainty: np.ndarray,
     title: str,
+    uncertainty_name: str = "uncertainty",
 ) -> None:
     """Five panels of one axial slice: image, reference, prediction, error, uncertainty.
 
-    The slice is the one with most tumour in the reference (in the prediction, where the reference has none).
+    The slice is the one with most tumour in the reference; in the prediction, where the reference has none; the middle
+    one, where neither has any. Row 0 is drawn on top and column 0 on the left: with BraTS' axes, anterior is up and
+    the patient's right is on the left, as radiologists look at it.
 
     Args:
         path: PNG to write.
         image: FLAIR, (D, H, W), any units.
         reference, prediction: labels 1 NCR, 2 ED, 3 ET.
-        error, uncertainty: (D, H, W) in [0, 1].
+        error: the error memory's map, (D, H, W) in [0, 1].
+        uncertainty: (D, H, W) in [0, 1].
         title: a line above.
+        uncertainty_name: what the last panel shows, where it is not the head's map.
     """
     tumour = (reference if reference.any() else prediction) > 0
-    z = int(tumour.sum((1, 2)).argmax())
-    figure = Figure(figsize=(15, 3.6), layout="constrained")
+    z = int(tumour.sum((1, 2)).argmax()) if tumour.any() else len(tumour) // 2
+    figure = Figure(figsize=(11.2, 2.9), layout="constrained")
     panels = figure.subplots(1, 5)
-    figure.suptitle(title, fontsize=13)
-    top = float(np.percentile(image[z], 99.5)) or 1.0
+    figure.suptitle(title, fontsize=12)
+    darkest, brightest = np.percentile(image[z], (0.5, 99.5))
     colours = ListedColormap(list(LABEL_COLOURS.values()))
     norm = BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3)
-    for axes, name in zip(panels, ("image (FLAIR)", "reference", "prediction", "error", "uncertainty"), strict=True):
-        axes.imshow(image[z], cmap="gray", vmin=0, vmax=top, origin="lower")
-        axes.set_title(name, fontsize=12)
+    names = ("image (FLAIR)", "reference", "prediction", "error memory", uncertainty_name)
+    for axes, name in zip(panels, names, strict=True):
+        axes.imshow(image[z], cmap="gray", vmin=darkest, vmax=brightest)
+        axes.set_title(name, fontsize=11)
         axes.set_axis_off()
     for axes, labels in ((panels[1], reference), (panels[2], prediction)):
-        axes.imshow(np.ma.masked_equal(labels[z], 0), cmap=colours, norm=norm, alpha=0.75, origin="lower")
+        axes.imshow(np.ma.masked_equal(labels[z], 0), cmap=colours, norm=norm, alpha=0.75, interpolation="nearest")
     for axes, values in ((panels[3], error), (panels[4], uncertainty)):
         shown = np.ma.masked_less(values[z], 0.02)
-        drawn = axes.imshow(shown, cmap="inferno", vmin=0, vmax=1, alpha=0.9, origin="lower")
-    figure.colorbar(drawn, ax=panels[4], shrink=0.85)
+        drawn = axes.imshow(shown, cmap="inferno", vmin=0, vmax=1, alpha=0.9)
+    figure.colorbar(drawn, ax=panels[3:], shrink=0.85, pad=0.02)  # one scale for both maps
     handles = [Patch(color=colour, label=label) for label, colour in LABEL_COLOURS.items()]
-    panels[1].legend(handles=handles, loc="lower left", fontsize=9, framealpha=0.6)
-    _save(figure, path)
+    panels[1].legend(handles=handles, loc="lower left", fontsize=8, framealpha=0.6, handlelength=1.2)
+    _save(figure, path, 146)
 
 
 def corr_curves(path: Path, epochs: pd.DataFrame) -> None:
-    """Correlation with the error memory over epochs, mean over folds with a band of one sd; a panel a protocol."""
+    """Correlation with the error memory over epochs, mean over folds in a band of one sample sd; a panel a protocol."""
     figure = Figure(figsize=(12, 4.2), layout="constrained")
-    for axes, protocol in zip(figure.subplots(1, 2, sharey=True), PROTOCOLS, strict=True):
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, protocol in zip(panels, PROTOCOLS, strict=True):
         for name in (HEAD, *BASELINES, *FLOORS[:-1], ORACLE):
             style = ":" if name in FLOORS else "--" if name == ORACLE else "-"
             column = f"uncertainty/{name}/{protocol}/corr_ema"
             _curve(axes, epochs, column, {"label": NAMES.get(name, name), "linestyle": style})
         axes.set(title=f"{protocol} mask", xlabel="epoch", ylabel="correlation with the error memory")
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize=8)
+    drawn = {line.get_label(): line for axes in panels for line in axes.lines}
+    if drawn:
+        figure.legend(drawn.values(), drawn.keys(), loc="outside right center", fontsize=9)
     _save(figure, path)
 
 
 def dice_curves(path: Path, epochs: pd.DataFrame) -> None:
-    """Patch Dice of WT, TC, ET over epochs, mean over folds with a band of one sd."""
+    """Patch Dice of WT, TC, ET over epochs, mean over folds in a band of one sample sd."""
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.subplots()
     for region in ("wt", "tc", "et"):
         _curve(axes, epochs, f"val_patch/dice_{region}", {"label": region.upper()})
     axes.set(xlabel="epoch", ylabel="Dice of validation patches", ylim=(0, 1))
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     _save(figure, path)
 
 
@@ -98,6 +107,6 @@ def _curve(axes: Axes, epochs: pd.DataFrame, column: str, style: Mapping[str, st
     if column not in epochs.columns:
         return
     by_epoch = epochs.groupby("epoch")[column]
-    mean, spread = by_epoch.mean(), by_epoch.std(ddof=0).fillna(0)
+    mean, spread = by_epoch.mean(), by_epoch.std(ddof=1).fillna(0)
     (line,) = axes.plot(mean.index, mean, **style)  # type: ignore[arg-type]
     axes.fill_between(mean.index, mean - spread, mean + spread, color=line.get_color(), alpha=0.12)
