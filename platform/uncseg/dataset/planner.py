@@ -81,7 +81,7 @@ class OptionsPlanner(ExperimentPlanner):
         if np.any(np.array(planned) < wanted):
             raise _patch_error(
                 wanted,
-                f"a patch that fits {self.options.memory_target_gib:g} GiB (plan.memory_target_gib) by nnU-Net's estimate",
+                f"a patch that nnU-Net estimates at {self.options.memory_target_gib:g} GiB (plan.memory_target_gib)",
                 np.array(planned),
                 ", or a larger plan.memory_target_gib",
             )
