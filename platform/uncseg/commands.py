@@ -4,6 +4,7 @@ Running a command again continues it: a finished part is not done twice.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -184,9 +185,17 @@ def _baseline(experiment: Experiment) -> pd.DataFrame | None:
     return pd.read_parquet(file)
 
 
+def _mlflow() -> str:
+    """The mlflow command of this environment, as short as it can be typed here."""
+    command = Path(sys.executable).with_name("mlflow")
+    if shutil.which("mlflow") == str(command):
+        return "mlflow"
+    return str(command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command)
+
+
 def _print_end(experiment: Experiment, run: RunFolder, failed: dict[int, str], left: int) -> None:
     console.print(f"tables:  {run.tables}\nfigures: {run.figures}\nmaps:    {run.out_of_fold}")
-    console.print(f"MLflow:  mlflow ui --backend-store-uri {experiment.tracking_uri}", soft_wrap=True)
+    console.print(f"MLflow:  {_mlflow()} ui --backend-store-uri {experiment.tracking_uri}", soft_wrap=True)
     if left:
         console.print(f"{left} records did not reach MLflow; when it is back: uncseg sync {run.root}")
     if failed:

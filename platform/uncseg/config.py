@@ -111,7 +111,7 @@ class Training(Section):
     checkpoint_every: Positive = 10
     """Epochs between checkpoints: what a killed worker can lose at most."""
     loader_processes: Annotated[int, Field(ge=0)] | None = None
-    """Processes that load and augment, per fold. None: the fold's CPUs less one."""
+    """Processes that load and augment, per fold. None: the fold's CPUs less one with a GPU, else a quarter of them."""
 
 
 class Resources(Section):

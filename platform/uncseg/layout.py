@@ -22,7 +22,7 @@ class RunFolder:
 
     @property
     def spool(self) -> Path:
-        """Metric records of every epoch, one JSONL file per fold and attempt."""
+        """Metric records of every epoch, one JSONL file a fold."""
         return self.root / "spool"
 
     @property

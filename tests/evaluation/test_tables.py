@@ -4,10 +4,13 @@ import io
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from uncseg.evaluation.tables import beats_floor, show_table1, show_table2, table1, table2, write_table
+from uncseg.evaluation.tables import PAPER, beats_floor, show_table1, show_table2, table1, table2, write_table
+
+PROTOCOLS = ("reference", "union")
 
 
 def per_case():
@@ -21,6 +24,10 @@ def per_case():
                 row[f"{name}/{protocol}/rmsd_failure"] = 0.1
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def without_head(frame):
+    return frame.drop(columns=[column for column in frame.columns if column.startswith("uncertainty/")])
 
 
 def epochs():
@@ -37,19 +44,23 @@ def epochs():
 
 
 def test_table1_by_hand():
-    table = table1(per_case(), per_case().assign(dice_wt=0.5)).set_index(["model", "fold"])
+    table = table1(per_case(), without_head(per_case()).assign(dice_wt=0.5)).set_index(["model", "fold"])
     assert table.loc[("with head", "0"), "dice_wt"] == pytest.approx(0.85)
     assert table.loc[("with head", "mean"), "dice_wt"] == pytest.approx((0.85 + 0.7) / 2)
     assert table.loc[("with head", "sd"), "dice_wt"] == pytest.approx(0.15 / 2**0.5)
     assert table.loc[("without head", "mean"), "dice_wt"] == pytest.approx(0.5)
     assert table.loc[("with head", "mean"), "cases"] == 4
-    assert table.loc[("with head", "paper"), "dice_wt"] == 0.9163
+    assert table.loc[("with head", PAPER), "dice_wt"] == 0.9163
+    assert table.loc[("without head", PAPER), ["dice_wt", "dice_tc", "dice_et"]].tolist() == [0.9179, 0.9169, 0.8710]
 
 
-def test_a_run_without_the_head_is_named_so():
+def test_models_are_named_by_what_their_scores_hold():
     frame = per_case()
-    frame = frame.drop(columns=[column for column in frame.columns if column.startswith("uncertainty/")])
-    assert set(table1(frame)["model"]) == {"without head"}
+    assert set(table1(without_head(frame))["model"]) == {"without head"}
+    assert set(table1(frame, without_head(frame))["model"]) == {"with head", "without head"}
+    mistaken = table1(frame, frame)
+    assert set(mistaken["model"]) == {"with head", "with head, baseline"}
+    assert set(mistaken.loc[mistaken["fold"] == PAPER, "dice_wt"]) == {0.9163}
 
 
 def test_table2_by_hand():
@@ -65,23 +76,95 @@ def test_table2_by_hand():
     assert table.loc[("union", "one_minus_p"), "floor"]
 
 
+def test_table2_leaves_invalid_epochs_and_folds_out():
+    frame = epochs()
+    column = "uncertainty/uncertainty/reference/corr_ema"
+    frame.loc[(frame["fold"] == 0) & (frame["epoch"] == 3), column] = np.nan
+    frame.loc[frame["fold"] == 1, column] = np.nan
+    head = table2(per_case(), frame.sample(frac=1, random_state=0), 2).set_index(["protocol", "estimator"])
+    head = head.loc[("reference", "uncertainty")]
+    assert head["corr_ema_last"] == pytest.approx(0.7)
+    assert np.isnan(head["corr_ema_last_std"])
+    assert np.isnan(head["corr_ema_final"])
+
+
+def test_table2_keeps_its_order_and_its_columns():
+    floors = ["one_minus_p", "one_minus_max", "border_distance", "constant"]
+    order = ["uncertainty", "variance_stable", "var1shot", *floors, "oracle"]
+    scores = {f"{name}/{p}/{k}_failure": 0.1 for name in reversed(order) for p in PROTOCOLS for k in ("rmsd", "corr")}
+    table = table2(pd.DataFrame({"fold": [0, 1], **scores}), epochs(), 2)
+    for protocol in PROTOCOLS:
+        rows = table[table["protocol"] == protocol]
+        assert rows["estimator"].tolist() == order
+        assert rows.loc[rows["floor"], "estimator"].tolist() == floors
+    empty = table2(pd.DataFrame({"fold": []}), pd.DataFrame({"fold": [], "epoch": []}), 2)
+    assert empty.columns.tolist() == table.columns.tolist()
+    assert beats_floor(empty) == []
+    assert show_table2(empty).row_count == 0
+    only_epochs = table2(pd.DataFrame({"fold": [0], "case": ["a"]}), epochs(), 2)
+    assert only_epochs["corr_failure"].isna().all()
+    assert only_epochs["corr_ema_last"].notna().all()
+
+
 def test_the_verdict_says_so_where_the_head_loses():
     reference, reference_failure, union, union_failure = beats_floor(table2(per_case(), epochs(), 2))
     assert "does not exceed" in reference
     assert "does not exceed" in reference_failure
+    assert "0.700±0.141 does not exceed the best floor's (one_minus_p, 0.750±0.141)" in reference_failure
     assert "does not exceed" in union
-    assert "does not" not in union_failure
+    assert "exceeds the best floor's (one_minus_p, 0.650±0.141) by 0.0500, within the spread" in union_failure
+    assert union_failure.endswith("unproven.")
 
 
-def test_tables_fit_a_terminal_and_fill_every_row():
-    screen = Console(file=io.StringIO(), width=120)
-    screen.print(show_table1(table1(per_case(), None)))
-    screen.print(show_table2(table2(per_case(), epochs(), 2)))
+@pytest.mark.parametrize(
+    ("head", "sd", "ending"),
+    [
+        (0.9, 0.1, "by 0.4000."),
+        (0.55, 0.1, "unproven."),
+        (0.9, np.nan, "single fold, unproven."),
+        (np.nan, 0.1, "shown."),
+    ],
+)
+def test_the_verdict_weighs_the_lead_against_the_spread(head, sd, ending):
+    rows = [
+        {"protocol": "union", "estimator": name, "floor": floor, "corr_ema_last": mean, "corr_failure": mean}
+        | {"corr_ema_last_std": sd, "corr_failure_std": sd}
+        for name, floor, mean in (
+            ("uncertainty", False, head),
+            ("one_minus_p", True, 0.2),
+            ("constant", True, 0.5),
+            ("border_distance", True, np.nan),
+            ("oracle", False, 1.0),
+        )
+    ]
+    for line in beats_floor(pd.DataFrame(rows)):
+        assert line.endswith(ending)
+        assert "nan" not in line
+        assert "constant" in line or "shown" in line
+
+
+def test_tables_fit_a_terminal_of_110_columns():
+    wide = per_case().rename(columns=lambda name: name.replace("one_minus_p", "border_distance"))
+    frames = wide.copy(), epochs().rename(columns=lambda name: name.replace("one_minus_p", "border_distance"))
+    for frame in frames:
+        columns = [column for column in frame.columns if "/" in column]
+        frame[columns] = -frame[columns]
+    screen = Console(file=io.StringIO(), width=300)
+    screen.print(show_table1(table1(per_case(), without_head(per_case()))))
+    screen.print(show_table2(table2(*frames, 2)))
     text = screen.file.getvalue()
-    assert max(map(len, text.splitlines())) <= 120
-    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 110
     assert "nan" not in text
     assert "0.7750±0.1061" in text
+    assert "-0.700±0.141" in text
+
+
+def test_a_figure_that_nothing_was_valid_for_is_not_a_number():
+    frame = per_case().assign(**{"uncertainty/union/corr_failure": np.nan})
+    screen = Console(file=io.StringIO(), width=110)
+    screen.print(show_table2(table2(frame, epochs(), 2)))
+    assert "none valid" in screen.file.getvalue()
+    assert "nan" not in screen.file.getvalue()
 
 
 def test_written_whole(tmp_path):
@@ -89,3 +172,10 @@ def test_written_whole(tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "per_case.parquet"), per_case())
     assert pd.read_csv(tmp_path / "per_case.csv").shape == per_case().shape
     assert sorted(file.name for file in tmp_path.iterdir()) == ["per_case.csv", "per_case.parquet"]
+
+
+def test_nothing_is_left_of_a_table_that_could_not_be_written(tmp_path):
+    unwritable = pd.DataFrame({"column": [1, "text", object()]})
+    with pytest.raises((pa.ArrowException, TypeError)):
+        write_table(unwritable, tmp_path, "table")
+    assert list(tmp_path.iterdir()) == []

@@ -1,29 +1,75 @@
-"""Figures are whole PNG files that show something."""
+"""Figures are whole PNG files that show what they are given."""
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib import image as mpl_image
 
 from uncseg.report.figures import corr_curves, dice_curves, overlay
 
 
 def shown(path):
-    pixels = mpl_image.imread(path)
+    assert path.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.parent.iterdir()) == [path]
-    assert pixels[..., :3].std() > 0.02
+    pixels = mpl_image.imread(path)[..., :3]
+    assert pixels.std() > 0.02
     return pixels
 
 
-def test_overlay(tmp_path):
-    random = np.random.default_rng(0)
-    labels = np.zeros((12, 40, 40), dtype=np.uint8)
+def phantom(size=40):
+    labels = np.zeros((12, size, size), dtype=np.uint8)
     labels[4:9, 10:30, 10:30] = 2
     labels[5:8, 14:24, 14:24] = 3
-    overlay(tmp_path / "o.png", random.random(labels.shape), labels, labels, labels / 3, labels / 3, "a case")
+    return labels
+
+
+def test_overlay(tmp_path):
+    z, y, x = np.mgrid[:40, :240, :240]
+    brain = ((z - 20) / 30) ** 2 + ((y - 120) / 100) ** 2 + ((x - 120) / 80) ** 2 < 1
+    labels = (brain & (x > 150)).astype(np.uint8) * 2
+    image = brain * np.random.default_rng(0).random(brain.shape, dtype=np.float32)
+    overlay(tmp_path / "o.png", image, labels, labels, labels / 3, image, "a case")
     height, width, _ = shown(tmp_path / "o.png").shape
-    assert 1200 < width < 2200
+    assert 1400 < width < 1800
     assert height < width / 3
-    assert (tmp_path / "o.png").stat().st_size < 400_000
+    assert (tmp_path / "o.png").stat().st_size < 300_000
+
+
+def test_overlay_draws_row_0_on_top_and_column_0_on_the_left(tmp_path):
+    labels = np.zeros((3, 40, 40), np.uint8)
+    labels[1, 2:12, 28:38] = 1  # front left of the patient
+    nothing = np.zeros(labels.shape)
+    overlay(tmp_path / "o.png", nothing, labels, np.zeros_like(labels), nothing, nothing, "")
+    pixels = shown(tmp_path / "o.png")
+    # the panels are black: the reference is the second of five
+    rows = np.flatnonzero((pixels.sum(2) == 0).mean(1) > 0.5)
+    red = (pixels[..., 0] > 0.5) & (pixels[..., 1:] < 0.2).all(2)
+    red[: rows[0]] = red[rows[-1] :] = False
+    drawn_rows, drawn_columns = np.nonzero(red)
+    assert drawn_rows.mean() < rows.mean()
+    black = np.flatnonzero((pixels[rows].sum(2) == 0).mean(0) > 0.5)
+    edges = np.flatnonzero(np.diff(black) > 1)
+    left, right = black[edges[0] + 1], black[edges[1]]
+    assert left < drawn_columns.min() < drawn_columns.max() < right
+    assert drawn_columns.mean() > (left + right) / 2
+
+
+@pytest.mark.parametrize("where", ["reference", "prediction"])
+def test_overlay_shows_the_slice_with_most_tumour(tmp_path, where):
+    labels = np.zeros((7, 30, 30), np.uint8)
+    labels[2, 5:10, 5:10] = 3
+    labels[5, 5:25, 5:25] = 3
+    image = np.zeros(labels.shape)
+    image[5] = 1
+    image[5, :15] = 0.5
+    none = np.zeros_like(labels)
+    reference, prediction = (labels, none) if where == "reference" else (none, labels)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    overlay(tmp_path / "a" / "o.png", image, reference, prediction, image, image, "")
+    only = [volume[5:6] for volume in (image, reference, prediction, image, image)]
+    overlay(tmp_path / "b" / "o.png", *only, "")
+    np.testing.assert_array_equal(shown(tmp_path / "a" / "o.png"), shown(tmp_path / "b" / "o.png"))
 
 
 def test_overlay_without_any_tumour(tmp_path):
@@ -32,15 +78,49 @@ def test_overlay_without_any_tumour(tmp_path):
     shown(tmp_path / "o.png")
 
 
-def test_curves(tmp_path):
-    frame = pd.DataFrame(
-        [
-            {"fold": f, "epoch": e, "uncertainty/uncertainty/reference/corr_ema": e / 9, "val_patch/dice_wt": e / 9}
-            for f in range(2)
-            for e in range(9)
-        ]
-    )
-    for name, draw in (("corr", corr_curves), ("dice", dice_curves)):
+def test_the_panel_is_named_by_what_it_shows(tmp_path):
+    labels = phantom()
+    files = []
+    for name in ("uncertainty", "variance_stable"):
+        (tmp_path / name).mkdir()
+        files.append(tmp_path / name / "o.png")
+        overlay(files[-1], labels, labels, labels, labels / 3, labels / 3, "a case", uncertainty_name=name)
+    assert shown(files[0]).shape == shown(files[1]).shape
+    assert (shown(files[0]) != shown(files[1])).any()
+
+
+def test_nothing_is_left_of_a_figure_that_could_not_be_drawn(tmp_path):
+    labels = phantom()
+    with pytest.raises((IndexError, ValueError, TypeError)):
+        overlay(tmp_path / "o.png", labels, labels, labels, labels[:1], labels, "no such slice")
+    assert list(tmp_path.iterdir()) == []
+
+
+def epochs():
+    rows = []
+    for fold in range(2):
+        for epoch in range(9):
+            row = {"fold": fold, "epoch": epoch, "val_patch/dice_wt": epoch / 9 + 0.1 * fold}
+            for name in ("uncertainty", "one_minus_p"):
+                row[f"uncertainty/{name}/reference/corr_ema"] = epoch / 9 if fold or epoch > 2 else np.nan
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("draw", [corr_curves, dice_curves])
+def test_curves(tmp_path, draw):
+    frame = epochs()
+    draw(tmp_path / "c.png", frame)
+    height, width, _ = shown(tmp_path / "c.png").shape
+    assert 600 < width < 1800
+    assert height < width
+    assert (tmp_path / "c.png").stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("draw", [corr_curves, dice_curves])
+def test_curves_of_one_fold_and_of_nothing(tmp_path, draw, recwarn):
+    for name, frame in (("one", epochs().query("fold == 0")), ("none", epochs()[["fold", "epoch"]])):
         (tmp_path / name).mkdir()
         draw(tmp_path / name / "c.png", frame)
         shown(tmp_path / name / "c.png")
+    assert [str(warning.message) for warning in recwarn] == []

@@ -4,7 +4,7 @@ import contextlib
 import os
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uncseg.config import Experiment
@@ -26,8 +26,8 @@ class FoldTask:
     prepared: PreparedFolder
     run: RunFolder
     fold: int
-    threads: int
-    """CPU threads of the training process."""
+    cpus: int
+    """CPU cores it may use, shared by the training process and its loaders."""
 
 
 def is_done(run: RunFolder, fold: int) -> bool:
@@ -58,7 +58,8 @@ def _train(task: FoldTask, report: Callable[[dict[str, float]], None]) -> None:
     import torch.distributed
 
     assert not torch.distributed.is_initialized(), "a process group across folds would average gradients over them"
-    torch.set_num_threads(task.threads)
+    task = _with_loaders(task, torch.cuda.is_available())
+    torch.set_num_threads(max(1, task.cpus - (task.experiment.training.loader_processes or 0)))
     os.environ.update(nnunet_environment(task.prepared, task.run.results))
     os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 - nnU-Net's name; our loader has its own processes
 
@@ -82,6 +83,17 @@ def _train(task: FoldTask, report: Callable[[dict[str, float]], None]) -> None:
         trainer.run_training()
     write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
     spool.state("finished")
+
+
+def _with_loaders(task: FoldTask, gpu: bool) -> FoldTask:
+    """Fill in the number of loader processes where the experiment leaves it open."""
+    training = task.experiment.training
+    if training.loader_processes is not None:
+        return task
+    # beside a GPU the cores have nothing else to do; without one they are the ones that train
+    processes = task.cpus - 1 if gpu else task.cpus // 4
+    filled = training.model_copy(update={"loader_processes": processes})
+    return replace(task, experiment=task.experiment.model_copy(update={"training": filled}))
 
 
 @contextlib.contextmanager

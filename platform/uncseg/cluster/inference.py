@@ -39,7 +39,7 @@ def evaluate_out_of_fold(
     splits = read_json(prepared.splits)
     # a worker keeps one fold's network loaded, so cases of a fold stay together
     todo = [
-        (FoldTask(experiment, prepared, run, fold, slots.threads), by_id[case])
+        (FoldTask(experiment, prepared, run, fold, slots.cpus), by_id[case])
         for fold in folds
         for case in splits[fold]["val"]
     ]

@@ -96,7 +96,7 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
         predictor.label_manager,
         properties,
         return_probabilities=True,
-        num_threads_torch=task.threads,
+        num_threads_torch=task.cpus,
     )
     names, volumes = _grid_maps(predictor, task, case_id, tuple(int(n) for n in data.shape[1:]))
     native = to_native(np.stack(volumes), properties, predictor).clip(0, 1)
@@ -133,7 +133,7 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
 
     The row's columns are those of ``evaluation.tables``.
     """
-    torch.set_num_threads(task.threads)
+    torch.set_num_threads(task.cpus)
     files = CaseFiles(task.run.out_of_fold, case.case_id)
     if files.scores.is_file():
         row = read_json(files.scores)

@@ -20,8 +20,8 @@ class Slots:
     each: FoldResources
 
     @property
-    def threads(self) -> int:
-        """CPU threads of one training process."""
+    def cpus(self) -> int:
+        """Whole CPU cores of one fold, at least 1."""
         return max(1, math.floor(self.each.cpus))
 
 

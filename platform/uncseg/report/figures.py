@@ -51,7 +51,7 @@ def overlay(
     """
     tumour = (reference if reference.any() else prediction) > 0
     z = int(tumour.sum((1, 2)).argmax()) if tumour.any() else len(tumour) // 2
-    figure = Figure(figsize=(11.2, 2.9), layout="constrained")
+    figure = Figure(figsize=(11.2, 3.1), layout="constrained")
     panels = figure.subplots(1, 5)
     figure.suptitle(title, fontsize=12)
     darkest, brightest = np.percentile(image[z], (0.5, 99.5))
@@ -69,7 +69,7 @@ def overlay(
         drawn = axes.imshow(shown, cmap="inferno", vmin=0, vmax=1, alpha=0.9)
     figure.colorbar(drawn, ax=panels[3:], shrink=0.85, pad=0.02)  # one scale for both maps
     handles = [Patch(color=colour, label=label) for label, colour in LABEL_COLOURS.items()]
-    panels[1].legend(handles=handles, loc="lower left", fontsize=8, framealpha=0.6, handlelength=1.2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=10, frameon=False)
     _save(figure, path, 146)
 
 

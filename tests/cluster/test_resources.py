@@ -1,0 +1,34 @@
+"""What a fold takes and how many fit, from what a cluster has."""
+
+import pytest
+
+from uncseg.cluster.resources import plan_slots
+from uncseg.config import Resources
+from uncseg.errors import ProblemsFound
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cluster", "folds", "count", "cpus", "gpus"),
+    [
+        ({}, {"CPU": 2}, 5, 2, 1, 0),
+        ({}, {"CPU": 16}, 5, 5, 3, 0),
+        ({}, {"CPU": 1}, 5, 1, 1, 0),
+        ({}, {"CPU": 64, "GPU": 4}, 5, 4, 12, 1),
+        ({}, {"CPU": 16, "GPU": 8}, 5, 5, 3, 1),
+        ({"folds_at_once": 1}, {"CPU": 8}, 5, 1, 8, 0),
+        ({"gpus_per_fold": 0.5}, {"CPU": 16, "GPU": 1}, 5, 2, 8, 0.5),
+        ({"gpus_per_fold": 0}, {"CPU": 4, "GPU": 2}, 2, 2, 2, 0),
+        ({"cpus_per_fold": 3}, {"CPU": 8}, 5, 2, 3, 0),
+    ],
+)
+def test_slots(wanted, cluster, folds, count, cpus, gpus):
+    slots = plan_slots(Resources(**wanted), folds, cluster)
+    assert (slots.count, slots.each.cpus, slots.each.gpus) == (count, cpus, gpus)
+
+
+@pytest.mark.parametrize("wanted", [{"gpus_per_fold": 1}, {"cpus_per_fold": 5}, {"gpus_per_fold": 2}])
+def test_what_can_never_be_had_is_refused(wanted):
+    with pytest.raises(ProblemsFound) as caught:
+        plan_slots(Resources(**wanted), 5, {"CPU": 4})
+    assert caught.value.exit_code == 2
+    assert caught.value.problems[0].where == f"resources.{next(iter(wanted))}"
