@@ -147,7 +147,7 @@ def test_tables_fit_a_terminal_of_110_columns():
     wide = per_case().rename(columns=lambda name: name.replace("one_minus_p", "border_distance"))
     frames = wide.copy(), epochs().rename(columns=lambda name: name.replace("one_minus_p", "border_distance"))
     for frame in frames:
-        columns = [column for column in frame.columns if "/" in column]
+        columns = [column for column in frame.columns if "/corr_" in column]
         frame[columns] = -frame[columns]
     screen = Console(file=io.StringIO(), width=300)
     screen.print(show_table1(table1(per_case(), without_head(per_case()))))
