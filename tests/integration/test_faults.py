@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
-from commands import run_uncseg
 
+from commands import run_uncseg
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.tracking.spool import read_history
 

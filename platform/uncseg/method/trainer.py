@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
 from torch import nn
 
 from uncseg.files import whole_file
-from uncseg.method.batches import INITIALISATION, TRAINING, VALIDATION, BatchStream, LoaderWithGeometry, seeded
 from uncseg.method.epoch_metrics import EpochMeans
 from uncseg.method.error_memory import ErrorMemory, Reading, load_memory_file, save_memories
 from uncseg.method.loss import protocol_masks, uncertainty_terms, warmup_factor
@@ -29,6 +26,7 @@ from uncseg.method.network import (
     wt_probability,
 )
 from uncseg.method.oracle_maps import OracleMaps
+from uncseg.method.reproducible_trainer import ReproducibleTrainer
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.validation import REGION_NAMES, estimator_sums, failure_rates, overlap_counts
 
@@ -36,12 +34,7 @@ MEMORY_PREFIX = "error_memory_epoch_"
 EpochListener = Callable[[int, dict[str, float]], None]
 
 
-class _LoggerWithoutPlots(MetaLogger):
-    def plot_progress_png(self, output_folder: str) -> None:
-        """nnU-Net redraws a figure every epoch; the metrics go to MLflow instead."""
-
-
-class UncertaintyTrainer(nnUNetTrainer):
+class UncertaintyTrainer(ReproducibleTrainer):
     """nnU-Net's trainer for one fold, with uncertainty head (or without: the baseline) and error memory.
 
     ``on_epoch`` is called with (epoch, metrics) when an epoch's metrics are complete, before its checkpoint;
@@ -54,23 +47,9 @@ class UncertaintyTrainer(nnUNetTrainer):
         configuration: str,
         fold: int,
         dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature, whose names it looks up
     ) -> None:
-        plans.setdefault("continue_training", False)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.settings = TrainerSettings.from_plans(plans)
-        self.logger = _LoggerWithoutPlots(self.output_folder, False)
-        training, model = self.settings.training, self.settings.model
-        self.initial_lr = training.initial_lr
-        self.weight_decay = training.weight_decay
-        self.oversample_foreground_percent = training.oversample_foreground
-        self.num_iterations_per_epoch = training.iterations_per_epoch
-        self.num_val_iterations_per_epoch = training.val_iterations_per_epoch
-        self.num_epochs = training.epochs
-        self.save_every = training.checkpoint_every
-        # nnU-Net gives the lowest resolution no weight: with one output alone its weights would be 0/0
-        outputs = len(self.configuration_manager.pool_op_kernel_sizes) - 1
-        self.enable_deep_supervision = model.deep_supervision and outputs > 1
         self.on_epoch: EpochListener = lambda _epoch, _metrics: None
         self.on_checkpoint: Callable[[int], None] = lambda _epoch: None
         alpha = self.settings.memory.alpha
@@ -82,8 +61,6 @@ class UncertaintyTrainer(nnUNetTrainer):
         self.oracle = OracleMaps(Path(self.preprocessed_dataset_folder_base or "") / "oracle")
         self._means = EpochMeans()
         self._epoch_started = 0.0
-
-    # --- what is built -------------------------------------------------------------------------------------------
 
     @staticmethod
     def build_network_architecture(
@@ -101,18 +78,6 @@ class UncertaintyTrainer(nnUNetTrainer):
         )
         return MaskedUncertaintyNetwork(network, model.head) if model.uncertainty else network
 
-    def initialize(self) -> None:
-        """nnU-Net builds network, optimiser and loss here, unseeded; ours start from (seed, fold)."""
-        with seeded(self.settings.training.seed, self._fold_number(), INITIALISATION):
-            super().initialize()
-
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """nnU-Net fixes the momentum at 0.99; ours comes from the experiment."""
-        optimizer, scheduler = super().configure_optimizers()
-        for group in optimizer.param_groups:
-            group["momentum"] = self.settings.training.momentum
-        return optimizer, scheduler
-
     def _build_loss(self) -> nn.Module:
         """nnU-Net builds Dice + cross-entropy here; the cross-entropy gets its class weights."""
         loss = super()._build_loss()
@@ -121,76 +86,6 @@ class UncertaintyTrainer(nnUNetTrainer):
             inner = loss.loss if self.enable_deep_supervision else loss
             inner.ce.weight = torch.tensor(weight, device=self.device)
         return loss
-
-    @staticmethod
-    def get_training_transforms(*args: Any, **kwargs: Any) -> Any:
-        """nnU-Net's blur picks the faster of two algorithms by timing them; a stopwatch must not change a batch."""
-        transforms = nnUNetTrainer.get_training_transforms(*args, **kwargs)
-        for transform in transforms.transforms:
-            inner = getattr(transform, "transform", transform)
-            if isinstance(inner, GaussianBlurTransform):
-                inner.benchmark = False
-        return transforms
-
-    def get_dataloaders(self) -> tuple[BatchStream, BatchStream]:
-        """nnU-Net starts its augmenter here, whose order is not reproducible; ours gives batches by index."""
-        scales = self._get_deep_supervision_scales()
-        rotation, dummy_2d, initial_patch, mirror_axes = (
-            self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        )
-        patch = self.configuration_manager.patch_size
-        labels = {
-            "is_cascaded": self.is_cascaded,
-            "foreground_labels": self.label_manager.foreground_labels,
-            "regions": self.label_manager.foreground_regions if self.label_manager.has_regions else None,
-            "ignore_label": self.label_manager.ignore_label,
-        }
-        training = self.get_training_transforms(
-            patch,
-            rotation,
-            scales,
-            mirror_axes,
-            dummy_2d,
-            use_mask_for_norm=self.configuration_manager.use_mask_for_norm,
-            **labels,
-        )
-        validation = self.get_validation_transforms(scales, **labels)
-        cases_tr, cases_val = self.get_tr_and_val_datasets()
-        return (
-            self._stream(cases_tr, initial_patch, training, TRAINING, self.num_iterations_per_epoch),
-            self._stream(cases_val, patch, validation, VALIDATION, self.num_val_iterations_per_epoch),
-        )
-
-    def _stream(self, cases: Any, crop_size: Any, transforms: Any, stage: int, per_epoch: int) -> BatchStream:
-        loader = LoaderWithGeometry(
-            cases,
-            self.batch_size,
-            crop_size,
-            self.configuration_manager.patch_size,
-            self.label_manager,
-            oversample_foreground_percent=self.oversample_foreground_percent,
-            probabilistic_oversampling=self.probabilistic_oversampling,
-            transforms=transforms,
-        )
-        processes = self.settings.training.loader_processes or 0
-        return BatchStream(
-            loader,
-            seed=self.settings.training.seed,
-            fold=self._fold_number(),
-            stage=stage,
-            first=self.current_epoch * per_epoch,
-            processes=processes if stage == TRAINING else min(processes, 1),
-            pin_memory=self.device.type == "cuda",
-        )
-
-    def _fold_number(self) -> int:
-        # nnU-Net's fold "all" trains on everything; SeedSequence wants a whole number ≥ 0
-        return int(self.fold) if str(self.fold).isdigit() else 2**31
-
-    def plot_network_architecture(self) -> None:
-        """nnU-Net tries to draw the network with a package that is not installed."""
-
-    # --- training ------------------------------------------------------------------------------------------------
 
     def on_epoch_start(self) -> None:
         """nnU-Net stamps the time; the epoch's sums start empty."""
@@ -247,16 +142,6 @@ class UncertaintyTrainer(nnUNetTrainer):
         self.memories["training"].write(batch["keys"], batch["geometry"], {"error": failure}, mask)
         return {"loss": loss.detach().cpu().numpy()}
 
-    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """nnU-Net logs the mean loss here; a network that has turned to NaN would train on in vain, so it stops."""
-        super().on_train_epoch_end(train_outputs)
-        finite = torch.stack([torch.isfinite(p).all() for p in self.network.parameters()]).all()
-        if not finite:
-            raise FloatingPointError(
-                f"the network's weights are not finite after epoch {self.current_epoch}: the training has diverged; "
-                "lower training.initial_lr, or give the uncertainty terms a longer loss.warmup_epochs"
-            )
-
     def _regions(self, logits: torch.Tensor, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
         head = self.settings.model.head
         return predicted_regions(logits.detach(), head), reference_regions(_full_resolution(target), head)
@@ -299,8 +184,6 @@ class UncertaintyTrainer(nnUNetTrainer):
         else:
             scaler.step(self.optimizer)
             scaler.update()
-
-    # --- validation ----------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's patch Dice, here always of WT, TC, ET; and every estimator against the validation memory."""
@@ -358,14 +241,6 @@ class UncertaintyTrainer(nnUNetTrainer):
         for side, memory in self.memories.items():
             metrics[f"memory/bytes_per_case_{side}"] = memory.bytes_per_case
         return metrics
-
-    def on_train_end(self) -> None:
-        """nnU-Net saves the final checkpoint and stops its own loaders; ours are stopped too."""
-        super().on_train_end()
-        for stream in (self.dataloader_train, self.dataloader_val):
-            stream.close()
-
-    # --- checkpoints ---------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net writes in place; here the file is whole or absent, and its error memory is written before it."""

@@ -30,6 +30,7 @@ def draw_run(run: RunFolder, cases: Sequence[BratsCase], per_case: pd.DataFrame,
         _read(files.map("error")),
         _read(files.map(shown)),
         f"{case.case_id}, fold {chosen['fold']} (median Dice {chosen['dice_mean']:.2f})",
+        uncertainty_name=shown,
     )
     corr_curves(run.figures / "correlation.png", epochs)
     dice_curves(run.figures / "dice.png", epochs)
