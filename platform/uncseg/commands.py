@@ -64,7 +64,8 @@ def cross_validate(experiment: Experiment, folds: Sequence[int] | None = None, d
         outcome: Literal["finished", "failed", "interrupted"] = "interrupted"
         try:
             failed = _train(experiment, prepared, run, folds, slots)
-            finished = [fold for fold in folds if fold not in failed]
+            # folds that an earlier command trained belong to the run's tables too
+            finished = _finished(experiment, run)
             if finished:
                 _evaluate(experiment, prepared, run, finished, slots)
             syncer.finish()
@@ -95,7 +96,7 @@ def evaluate_run(root: Path) -> int:
         problem = Problem(str(root), "no experiment.yaml", "the folder of a run", "give RUNS/NAME")
         raise ProblemsFound("There is no run to evaluate.", [problem])
     experiment = load_experiment(run.experiment)
-    folds = [fold for fold in range(experiment.split.folds) if is_done(run, fold)]
+    folds = _finished(experiment, run)
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
         raise ProblemsFound("There is nothing to evaluate.", [problem])
@@ -105,6 +106,10 @@ def evaluate_run(root: Path) -> int:
             prepared = prepare(experiment, progress=progress)
         _evaluate(experiment, prepared, run, folds, slots)
     return 0
+
+
+def _finished(experiment: Experiment, run: RunFolder) -> list[int]:
+    return [fold for fold in range(experiment.split.folds) if is_done(run, fold)]
 
 
 def _chosen_folds(experiment: Experiment, folds: Sequence[int] | None) -> list[int]:
@@ -163,7 +168,7 @@ def _evaluate(
         )
     epochs = epoch_table(run.spool)
     epochs = epochs[epochs["fold"].isin(folds)]
-    first = table1(per_case, _baseline(experiment))
+    first = table1(per_case, _baseline(experiment, per_case))
     second = table2(per_case, epochs, experiment.evaluation.last_epochs)
     for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
         write_table(frame, run.tables, name)
@@ -174,15 +179,21 @@ def _evaluate(
         console.print(line)
 
 
-def _baseline(experiment: Experiment) -> pd.DataFrame | None:
-    """Per-case table of the run without the head, where it exists."""
+def _baseline(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:
+    """Per-case table of the run without the head, where it exists and has the same cases in the same folds."""
     if experiment.evaluation.baseline is None:
         return None
     file = RunFolder(experiment.storage.path.resolve() / experiment.evaluation.baseline).tables / "per_case.parquet"
     if not file.is_file():
         console.print(f"Table 1 has no column without the head: {file} does not exist yet.")
         return None
-    return pd.read_parquet(file)
+    baseline = pd.read_parquet(file)
+    baseline = baseline[baseline["fold"].isin(per_case["fold"])]
+    pairs = ["case", "fold"]
+    if set(map(tuple, baseline[pairs].to_numpy())) != set(map(tuple, per_case[pairs].to_numpy())):
+        console.print(f"Table 1 has no column without the head: {file} holds other cases or folds.")
+        return None
+    return baseline
 
 
 def _mlflow() -> str:

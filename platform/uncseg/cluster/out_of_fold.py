@@ -14,7 +14,7 @@ from uncseg.dataset.brats import REGIONS, BratsCase, oracle_path, read_reference
 from uncseg.estimators import PROTOCOLS, best_constant, estimate_all
 from uncseg.evaluation.overlap import dice, region_mask, volume_ml
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
-from uncseg.files import read_json, whole_file, write_json
+from uncseg.files import digest, read_json, whole_file, write_json
 from uncseg.layout import CASE_MAPS, CaseFiles
 from uncseg.method.error_memory import ErrorMemory, load_memory_file
 from uncseg.method.predictor import UncertaintyPredictor
@@ -129,16 +129,19 @@ def _grid_maps(
 
 
 def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
-    """Predict one case, write its files, return its row; a case that is done already is only read.
+    """Predict one case, write its files, return its row; what the same checkpoint has done already is only read.
 
     The row's columns are those of ``evaluation.tables``.
     """
     torch.set_num_threads(task.cpus)
     files = CaseFiles(task.run.out_of_fold, case.case_id)
+    source = _source(task)
     if files.scores.is_file():
-        row = read_json(files.scores)
-        assert isinstance(row, dict)
-        return row
+        record = read_json(files.scores)
+        if record["source"] == source:
+            row = record["row"]
+            assert isinstance(row, dict)
+            return row
     reference, image = read_reference(case)
     prediction = predict_case(task, case.case_id)
     _write_image(files.segmentation, prediction.labels.astype(np.uint8), image)
@@ -154,8 +157,15 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     row = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
     row |= _overlap_row(reference, prediction.labels, image.GetSpacing())
     row |= _uncertainty_row(case, reference, prediction)
-    write_json(files.scores, row)
+    write_json(files.scores, {"source": source, "row": row})
     return row
+
+
+def _source(task: FoldTask) -> str:
+    """What a case's outputs were made from: the fold's checkpoint and how it was applied."""
+    status = (task.run.fold(task.fold) / "checkpoint_final.pth").stat()
+    settings = task.experiment.evaluation
+    return digest([task.fold, status.st_size, status.st_mtime_ns, settings.tile_step, settings.mirroring])
 
 
 def _write_image(path: Path, array: np.ndarray, like: sitk.Image) -> None:

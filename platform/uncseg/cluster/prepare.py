@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -43,23 +44,25 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Prepare
     prepared = steps.prepared_folder(experiment, preparation)
     if prepared.done.is_file():
         return prepared
-    surveys = _survey(prepared, cases, progress)
+    survey_folder = steps.survey_folder(experiment, cases)
+    surveys = _survey(survey_folder, cases, progress)
     splits = make_splits(
         {name: survey["volume_ml"] for name, survey in surveys.items()},
         {name: survey["patient"] for name, survey in surveys.items()},
         experiment.split.folds,
         experiment.split.seed,
     )
-    _fingerprint(prepared, surveys, progress)
-    steps.write_raw_description(prepared, experiment.model.head, cases)
+    _fingerprint(survey_folder, surveys, progress)
+    steps.write_raw_description(prepared, experiment.model.head, list(surveys))
     # in a worker, which has nnU-Net imported
-    _spread("plans", [("plans", steps.plan, (prepared, experiment, len(cases)))], progress)
+    _spread("plans", [("plans", steps.plan, (prepared, experiment, survey_folder, len(cases)))], progress)
     split = write_splits_once(prepared.splits, splits)
     configuration = experiment.plan.configuration
     work = [(case.case_id, steps.preprocess_case, (prepared, case, configuration)) for case in cases]
     _spread("preprocessed cases", work, progress)
     steps.link_references(prepared, list(surveys))
-    steps.remove_partial(prepared)
+    for folder in (prepared.root, survey_folder):
+        steps.remove_partial(folder)
     steps.record_done(prepared, preparation, split, surveys, describe_versions())
     return prepared
 
@@ -70,8 +73,8 @@ def _raise_with_contents(layout: list[Problem], cases: Sequence[BratsCase], prog
     raise ProblemsFound("Some cases cannot be used.", problems, exit_code=1)
 
 
-def _survey(prepared: PreparedFolder, cases: Sequence[BratsCase], progress: Progress) -> Surveys:
-    work = [(case.case_id, fingerprint.survey_case, (prepared, case, len(cases))) for case in cases]
+def _survey(folder: Path, cases: Sequence[BratsCase], progress: Progress) -> Surveys:
+    work = [(case.case_id, fingerprint.survey_case, (folder, case, len(cases))) for case in cases]
     surveys: Surveys = _spread("checked cases", work, progress)
     problems = [problem for survey in surveys.values() for problem in survey["problems"]]
     if not problems and not any(survey["volume_ml"] for survey in surveys.values()):
@@ -80,20 +83,20 @@ def _survey(prepared: PreparedFolder, cases: Sequence[BratsCase], progress: Prog
         )
     if problems:
         # mended files have another time, and so another folder: nothing here would be used again
-        shutil.rmtree(prepared.root, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise ProblemsFound("Some cases cannot be used.", problems, exit_code=1)
     return surveys
 
 
-def _fingerprint(prepared: PreparedFolder, surveys: Surveys, progress: Progress) -> None:
-    if fingerprint.fingerprint_file(prepared).is_file():
+def _fingerprint(folder: Path, surveys: Surveys, progress: Progress) -> None:
+    if fingerprint.fingerprint_file(folder).is_file():
         return
     work = [
-        (modality, fingerprint.channel_statistics, (prepared, list(surveys), channel))
+        (modality, fingerprint.channel_statistics, (folder, list(surveys), channel))
         for channel, modality in enumerate(MODALITIES)
     ]
     statistics = _spread("fingerprint", work, progress)
-    fingerprint.write_fingerprint(prepared, surveys, list(statistics.values()))
+    fingerprint.write_fingerprint(folder, surveys, list(statistics.values()))
 
 
 def _spread(

@@ -17,8 +17,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from uncseg.config import Experiment
-from uncseg.dataset.brats import LABELS, MODALITIES, REGIONS, BratsCase, oracle_path, scan_folder
-from uncseg.dataset.fingerprint import raw_images, raw_reference
+from uncseg.dataset.brats import LABELS, MODALITIES, REGIONS, BratsCase, link_or_map, oracle_path, scan_folder
+from uncseg.dataset.fingerprint import fingerprint_file
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json, whole_file, write_json, write_text
 from uncseg.layout import PreparedFolder
@@ -85,22 +85,34 @@ def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]
     return {name for name in names if name}, []
 
 
-def preparation_digest(experiment: Experiment, cases: Sequence[BratsCase]) -> str:
-    """What the prepared folder depends on: the files (by name, size and time), plan, head and split."""
+def _files_of(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, Any]:
+    """Files by name, size and time: what is read of them need not be read again while these stay."""
     root = experiment.dataset.path
-    stats = {}
+    content: dict[str, Any] = {"folder": str(root.resolve())}
     for case in cases:
         for file in (*case.images, case.reference, oracle_path(case)):
             if file is not None:
                 status = file.stat()
-                stats[str(file.relative_to(root))] = (status.st_size, status.st_mtime_ns)
-    sections = {
+                content[str(file.relative_to(root))] = (status.st_size, status.st_mtime_ns)
+    return content
+
+
+def survey_folder(experiment: Experiment, cases: Sequence[BratsCase]) -> Path:
+    """Where the cases' checks and fingerprint lie: they depend on the files alone, so that other plans share them."""
+    name = f"{experiment.dataset.name}-survey-{digest(_files_of(experiment, cases))[:10]}"
+    return experiment.storage.path.resolve() / "prepared" / name
+
+
+def preparation_digest(experiment: Experiment, cases: Sequence[BratsCase]) -> str:
+    """What the prepared folder depends on: the files, plan, head, split, and nnU-Net's name of the dataset."""
+    content = {
+        "files": _files_of(experiment, cases),
         "plan": experiment.plan.model_dump(mode="json"),
         "head": experiment.model.head,
         "split": experiment.split.model_dump(mode="json"),
-        "dataset": [experiment.dataset.id, experiment.dataset.name, str(root.resolve())],
+        "dataset": [experiment.dataset.id, experiment.dataset.name],
     }
-    return digest({"files": stats, **sections})
+    return digest(content)
 
 
 def prepared_folder(experiment: Experiment, preparation: str) -> PreparedFolder:
@@ -108,6 +120,15 @@ def prepared_folder(experiment: Experiment, preparation: str) -> PreparedFolder:
     name = experiment.dataset.name
     root = experiment.storage.path.resolve() / "prepared" / f"{name}-{preparation[:10]}"
     return PreparedFolder(root, f"Dataset{experiment.dataset.id:03d}_{name}")
+
+
+def _raw_images(prepared: PreparedFolder, case_id: str) -> list[str]:
+    folder = prepared.raw_dataset / "imagesTr"
+    return [str(folder / f"{case_id}_{channel:04d}.nii.gz") for channel in range(len(MODALITIES))]
+
+
+def _raw_reference(prepared: PreparedFolder, case_id: str) -> Path:
+    return prepared.raw_dataset / "labelsTr" / f"{case_id}.nii.gz"
 
 
 def dataset_description(head: str, cases: int) -> dict[str, Any]:
@@ -125,28 +146,29 @@ def dataset_description(head: str, cases: int) -> dict[str, Any]:
     return content
 
 
-def write_raw_description(prepared: PreparedFolder, head: str, cases: Sequence[BratsCase]) -> None:
+def write_raw_description(prepared: PreparedFolder, head: str, case_ids: Sequence[str]) -> None:
     """dataset.json of the raw folder, with the files listed: nnU-Net would start twelve processes to find them."""
     folder = prepared.raw_dataset
     listed = {
-        case.case_id: {
-            "images": [os.path.relpath(file, folder) for file in raw_images(prepared, case)],
-            "label": os.path.relpath(raw_reference(prepared, case.case_id), folder),
+        case: {
+            "images": [os.path.relpath(file, folder) for file in _raw_images(prepared, case)],
+            "label": os.path.relpath(_raw_reference(prepared, case), folder),
         }
-        for case in cases
+        for case in case_ids
     }
-    content = {**dataset_description(head, len(cases)), "dataset": listed}
+    content = {**dataset_description(head, len(case_ids)), "dataset": listed}
     write_text(folder / "dataset.json", json.dumps(content, indent=2))
 
 
-def plan(prepared: PreparedFolder, experiment: Experiment, cases: int) -> None:
-    """Write the plans; skipped where they are there.
+def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, cases: int) -> None:
+    """Write the plans from a survey's fingerprint; skipped where they are there.
 
     Raises:
         ProblemsFound: where ``plan.patch_size`` does not fit.
     """
     if prepared.plans.is_file():
         return
+    write_json(fingerprint_file(prepared.dataset), read_json(fingerprint_file(survey_folder)))
     from uncseg.dataset.planner import plan_dataset
 
     plan_dataset(prepared.dataset_name, experiment.plan, nnunet_environment(prepared))
@@ -156,7 +178,10 @@ def plan(prepared: PreparedFolder, experiment: Experiment, cases: int) -> None:
 
 
 def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: str) -> None:
-    """Crop, normalise and resample one case with nnU-Net's preprocessor; whole or absent, skipped where it is there."""
+    """Link a case into the raw folder; crop, normalise and resample it with nnU-Net's preprocessor.
+
+    Whole or absent; skipped where it is there.
+    """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     plans = PlansManager(read_json(prepared.plans))
@@ -164,14 +189,15 @@ def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: st
     folder = prepared.dataset / settings.data_identifier
     files = [f"{case.case_id}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]
     if not all((folder / file).is_file() for file in files):
+        link_or_map(case, prepared.raw_dataset / "imagesTr", prepared.raw_dataset / "labelsTr")
         folder.mkdir(parents=True, exist_ok=True)
         # in a folder of its own: nnU-Net takes every .b2nd file beside the others for a case
         with tempfile.TemporaryDirectory(prefix=".part-", dir=prepared.root) as partial:
             with contextlib.redirect_stdout(None):
                 settings.preprocessor_class(verbose=False).run_case_save(
                     str(Path(partial) / case.case_id),
-                    raw_images(prepared, case),
-                    str(raw_reference(prepared, case.case_id)),
+                    _raw_images(prepared, case.case_id),
+                    str(_raw_reference(prepared, case.case_id)),
                     plans,
                     settings,
                     read_json(prepared.dataset / "dataset.json"),
@@ -207,16 +233,16 @@ def link_references(prepared: PreparedFolder, case_ids: Sequence[str]) -> None:
     folder = prepared.dataset / "gt_segmentations"
     folder.mkdir(exist_ok=True)
     for case in case_ids:
-        reference = raw_reference(prepared, case)
+        reference = _raw_reference(prepared, case)
         link = folder / reference.name
         if not link.exists():
             link.unlink(missing_ok=True)
             link.symlink_to(reference)
 
 
-def remove_partial(prepared: PreparedFolder) -> None:
+def remove_partial(folder: Path) -> None:
     """Remove what processes that were killed left half-written."""
-    for part in list(prepared.root.rglob(".part-*")):
+    for part in list(folder.rglob(".part-*")):
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
         else:
