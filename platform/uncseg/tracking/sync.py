@@ -21,9 +21,10 @@ from typing import Any
 import yaml
 
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import file_lock
 from uncseg.layout import RunFolder
 from uncseg.tracking import push, uploads
-from uncseg.tracking.manifest import file_lock, read_manifest, update_manifest
+from uncseg.tracking.manifest import read_manifest, update_manifest
 from uncseg.tracking.spool import FoldHistory, spooled_folds
 from uncseg.tracking.store import Store, flat_params, open_store
 
