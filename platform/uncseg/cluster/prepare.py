@@ -16,6 +16,7 @@ from uncseg.dataset.brats import MODALITIES, BratsCase
 from uncseg.dataset.check import check_case
 from uncseg.dataset.splits import make_splits, write_splits_once
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import file_lock
 from uncseg.layout import PreparedFolder
 from uncseg.tracking.tags import describe_versions
 
@@ -42,8 +43,20 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Prepare
         _raise_with_contents(layout, cases, progress)
     preparation = steps.preparation_digest(experiment, cases)
     prepared = steps.prepared_folder(experiment, preparation)
-    if prepared.done.is_file():
-        return prepared
+    # experiments on the same cases (with and without the head, say) share what is prepared: the second one waits
+    with file_lock(prepared.root.parent / ".lock"):
+        if not prepared.done.is_file():
+            _prepare(experiment, cases, preparation, prepared, progress)
+    return prepared
+
+
+def _prepare(
+    experiment: Experiment,
+    cases: Sequence[BratsCase],
+    preparation: str,
+    prepared: PreparedFolder,
+    progress: Progress,
+) -> None:
     survey_folder = steps.survey_folder(experiment, cases)
     surveys = _survey(survey_folder, cases, progress)
     splits = make_splits(
@@ -64,7 +77,6 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Prepare
     for folder in (prepared.root, survey_folder):
         steps.remove_partial(folder)
     steps.record_done(prepared, preparation, split, surveys, describe_versions())
-    return prepared
 
 
 def _raise_with_contents(layout: list[Problem], cases: Sequence[BratsCase], progress: Progress) -> None:
@@ -105,7 +117,7 @@ def _spread(
     """Run every (name, function, arguments) as a task of one CPU; results by name in the order of ``work``.
 
     Raises:
-        ProblemsFound: as the function raised it; the other tasks are stopped.
+        ProblemsFound: as the function raised it; no further task is started.
     """
     waiting = list(reversed(list(work)))
     names = [name for name, _, _ in reversed(waiting)]
@@ -126,8 +138,9 @@ def _spread(
             raise error.cause from None
         raise
     finally:
-        for task in running:
-            ray.cancel(task)
+        # a few tasks at most; cancelling those that are just ending makes Ray 2.60 abort the process
+        if running:
+            ray.wait(list(running), num_returns=len(running))
     return {name: results[name] for name in names}
 
 

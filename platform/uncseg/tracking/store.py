@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 
 from uncseg.config import LABEL_NAMES
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.tracking.manifest import file_lock
+from uncseg.files import file_lock
 
 PARENT_TAG = "mlflow.parentRunId"
 CHECKPOINT_TAG = "uncseg.sha256"
