@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from uncseg.cluster.prepare import prepare
 from uncseg.config import load_experiment
@@ -47,8 +48,9 @@ def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, mo
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
         extract_fingerprint_dataset,
         plan_experiment_dataset,
-        preprocess_dataset,
     )
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     experiment = nnunet_default(experiment_file, phantoms)
     prepared = prepare(experiment)
@@ -56,9 +58,8 @@ def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, mo
     for name, value in (nnunet_environment(prepared) | {"nnUNet_preprocessed": str(theirs)}).items():
         monkeypatch.setenv(name, value)
     with contextlib.redirect_stdout(None):
-        extract_fingerprint_dataset(501, num_processes=1, show_progress_bar=False)
+        extract_fingerprint_dataset(501, num_processes=2, show_progress_bar=False)
         plan_experiment_dataset(501)
-        preprocess_dataset(501, configurations=("3d_fullres",), num_processes=(1,), show_progress_bar=False)
     theirs = theirs / prepared.dataset_name
     ours_print, their_print = (
         json.loads((folder / "dataset_fingerprint.json").read_text()) for folder in (prepared.dataset, theirs)
@@ -66,15 +67,23 @@ def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, mo
     assert ours_print == their_print
     ours_plans = json.loads(prepared.plans.read_text())
     their_plans = json.loads((theirs / "nnUNetPlans.json").read_text())
-    for plans in (ours_plans, their_plans):
-        plans.pop("experiment_planner_used")
     assert ours_plans == their_plans
+    plans = PlansManager(their_plans)
+    settings = plans.get_configuration("3d_fullres")
     for case in chosen_cases(experiment)[0]:
-        a = load_arrays(prepared.dataset / "nnUNetPlans_3d_fullres", case.case_id)
-        b = load_arrays(theirs / "nnUNetPlans_3d_fullres", case.case_id)
-        np.testing.assert_array_equal(a[0], b[0])
-        np.testing.assert_array_equal(a[1], b[1])
-        assert a[2]["bbox_used_for_cropping"] == b[2]["bbox_used_for_cropping"]
+        # in this process, from the files themselves
+        data, seg, properties = DefaultPreprocessor(verbose=False).run_case(
+            [str(file) for file in case.images],
+            str(case.reference),
+            plans,
+            settings,
+            str(theirs / "dataset.json"),
+        )
+        ours = load_arrays(prepared.dataset / "nnUNetPlans_3d_fullres", case.case_id)
+        np.testing.assert_array_equal(ours[0], data)
+        np.testing.assert_array_equal(ours[1], seg)
+        for label, places in properties["class_locations"].items():
+            np.testing.assert_array_equal(ours[2]["class_locations"][label], places)
 
 
 def test_planner_options(local_ray, experiment_file, phantoms):
@@ -128,15 +137,79 @@ def test_goes_on_where_it_was_stopped(local_ray, experiment_file, phantoms):
     assert not list(folder.glob(".part-*"))
 
 
+def test_other_plans_share_the_survey(local_ray, experiment_file, phantoms):
+    experiment = load(experiment_file, phantoms)
+    prepared = prepare(experiment)
+    steps = []
+    again = load(experiment_file, phantoms, plan={"batch_size": 3})
+    other = prepare(again, progress=lambda what, done, _all: steps.append((what, done)))
+    assert other.root != prepared.root
+    assert "fingerprint" not in {what for what, _ in steps}
+    fingerprints = {(folder.dataset / "dataset_fingerprint.json").read_text() for folder in (prepared, other)}
+    assert len(fingerprints) == 1
+    assert (
+        json.loads(other.done.read_text())["digests"]["split"]
+        == (json.loads(prepared.done.read_text())["digests"]["split"])
+    )
+
+
+def test_a_finished_preparation_is_returned_at_once(local_ray, experiment_file, phantoms):
+    experiment = load(experiment_file, phantoms)
+    prepared = prepare(experiment)
+    done = prepared.done.stat().st_mtime_ns
+    steps = []
+    assert prepare(experiment, progress=lambda *step: steps.append(step)) == prepared
+    assert steps == []
+    assert prepared.done.stat().st_mtime_ns == done
+
+
+def test_a_patch_larger_than_the_memory_target(local_ray, experiment_file, phantoms):
+    plan = dict.fromkeys(OURS) | {"patch_size": [128, 128, 128], "memory_target_gib": 1}
+    with pytest.raises(ProblemsFound) as caught:
+        prepare(load(experiment_file, phantoms, plan=plan))
+    (problem,) = caught.value.problems
+    assert problem.where == "plan.patch_size"
+    assert "plan.memory_target_gib" in problem.advice
+
+
+def test_naming_of_2018_gives_the_same_arrays(local_ray, experiment_file, phantoms, tmp_path):
+    old = tmp_path / "cases"
+    cases = sorted(folder.name for folder in phantoms.iterdir() if folder.is_dir())[:2]
+    for case in cases:
+        (old / case).mkdir(parents=True)
+        for new, name in (("t1n", "t1"), ("t1c", "t1ce"), ("t2w", "t2"), ("t2f", "flair")):
+            shutil.copy(phantoms / case / f"{case}-{new}.nii.gz", old / case / f"{case}_{name}.nii.gz")
+        image = sitk.ReadImage(str(phantoms / case / f"{case}-seg.nii.gz"))
+        labels = sitk.GetArrayFromImage(image)
+        labels[labels == 3] = 4
+        mapped = sitk.GetImageFromArray(labels)
+        mapped.CopyInformation(image)
+        sitk.WriteImage(mapped, str(old / case / f"{case}_seg.nii.gz"))
+    storage = {"path": str(tmp_path / "storage")}
+    ours = prepare(load(experiment_file, phantoms)).dataset
+    theirs = prepare(load(experiment_file, old, storage=storage)).dataset
+    for case in cases:
+        a, b = (load_arrays(folder / "nnUNetPlans_3d_fullres", case) for folder in (ours, theirs))
+        np.testing.assert_array_equal(a[1], b[1])
+        np.testing.assert_allclose(a[0], b[0], atol=1e-6)
+
+
 def test_one_bad_case_among_good_ones(local_ray, experiment_file, phantoms, tmp_path):
     shutil.copytree(phantoms, tmp_path / "cases")
     for number, role in ((1, "t1c"), (3, "seg")):
         case = f"BraTS-GLI-{number:05d}-000"
         file = tmp_path / "cases" / case / f"{case}-{role}.nii.gz"
         file.write_bytes(file.read_bytes()[:500])
+    (tmp_path / "cases" / "BraTS-GLI-00002-000" / "BraTS-GLI-00002-000-t2w.nii.gz").unlink()
+    experiment = load(experiment_file, tmp_path / "cases", storage={"path": str(tmp_path / "storage")})
     with pytest.raises(ProblemsFound) as caught:
-        prepare(load(experiment_file, tmp_path / "cases", storage={"path": str(tmp_path / "storage")}))
+        prepare(experiment)
     assert caught.value.exit_code == 1
+    assert len(caught.value.problems) == 3
+    # with the incomplete case left out, the others are still wrong
+    dataset = experiment.dataset.model_copy(update={"exclude": ("BraTS-GLI-00002-000",)})
+    with pytest.raises(ProblemsFound) as caught:
+        prepare(experiment.model_copy(update={"dataset": dataset}))
     assert len(caught.value.problems) == 2
     assert not list((tmp_path / "storage").rglob("prepared.json"))
 
