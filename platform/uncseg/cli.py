@@ -53,7 +53,7 @@ def prepare(experiment: ExperimentFile, overrides: Overrides = None) -> None:
     from uncseg.config import load_experiment
 
     loaded = load_experiment(experiment, overrides)
-    from uncseg.commands import prepare_dataset
+    from uncseg.commands.prepare import prepare_dataset
 
     typer.echo(f"prepared cases: {prepare_dataset(loaded).root}")
 
@@ -69,7 +69,7 @@ def cross_validate(
     from uncseg.config import load_experiment
 
     loaded, chosen = load_experiment(experiment, overrides), _fold_numbers(folds)
-    from uncseg.commands import cross_validate
+    from uncseg.commands.cross_validate import cross_validate
 
     raise typer.Exit(cross_validate(loaded, chosen, dry_run))
 
@@ -77,7 +77,7 @@ def cross_validate(
 @app.command()
 def evaluate(run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]) -> None:
     """Predict and score a run's finished folds again where missing, and write its tables."""
-    from uncseg.commands import evaluate_run
+    from uncseg.commands.evaluate import evaluate_run
 
     raise typer.Exit(evaluate_run(run))
 

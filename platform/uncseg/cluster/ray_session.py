@@ -12,7 +12,9 @@ from uncseg.errors import Problem, ProblemsFound
 
 
 @contextmanager
-def ray_session(address: str | None, num_cpus: int | None = None, show_worker_logs: bool = False) -> Iterator[None]:
+def ray_session(
+    address: str | None, num_cpus: int | None = None, show_worker_logs: bool = False, dashboard: bool = True
+) -> Iterator[None]:
     """Connect to Ray for a block; what was started here ends with it, what ran before goes on.
 
     A Ray that this process is connected to already is used as it is.
@@ -22,6 +24,7 @@ def ray_session(address: str | None, num_cpus: int | None = None, show_worker_lo
             else local.
         num_cpus: CPUs of a local Ray; None: all. GPUs are found by Ray.
         show_worker_logs: print what workers print.
+        dashboard: of a local Ray; without it Ray starts sooner, but GPUs of stopped trials never come back.
 
     Raises:
         ProblemsFound: where no cluster answers at the address.
@@ -33,7 +36,7 @@ def ray_session(address: str | None, num_cpus: int | None = None, show_worker_lo
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     with _local_access(address):
-        _connect(address, num_cpus, show_worker_logs)
+        _connect(address, num_cpus, show_worker_logs, dashboard)
         try:
             yield
         finally:
@@ -53,13 +56,12 @@ def _local_access(address: str) -> Iterator[None]:
         del os.environ["RAY_AUTH_MODE"]
 
 
-def _connect(address: str, num_cpus: int | None, show_worker_logs: bool) -> None:
+def _connect(address: str, num_cpus: int | None, show_worker_logs: bool, dashboard: bool) -> None:
     if address == "local":
         ray.init(
             address="local",
             num_cpus=num_cpus,
-            # without the dashboard GPUs of a stopped trial never come back
-            include_dashboard=True,
+            include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             log_to_driver=show_worker_logs,
             logging_level=logging.ERROR,

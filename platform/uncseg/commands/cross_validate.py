@@ -1,7 +1,4 @@
-"""What the subcommands do, for the command line and for cluster jobs alike.
-
-Running a command again continues it: a finished part is not done twice.
-"""
+"""``uncseg cross-validate``: prepare, train the folds, evaluate out of fold, keep MLflow filled."""
 
 import os
 import shutil
@@ -10,32 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
-import pandas as pd
-
 from uncseg.cluster.cross_validation import open_run, refuse_other_settings, train_folds
-from uncseg.cluster.fold_worker import is_done
-from uncseg.cluster.inference import evaluate_out_of_fold
 from uncseg.cluster.prepare import prepare
 from uncseg.cluster.ray_session import ray_session
 from uncseg.cluster.resources import Slots, plan_slots
-from uncseg.config import Experiment, load_experiment
+from uncseg.commands.evaluate import evaluate_folds, finished_folds
+from uncseg.config import Experiment
 from uncseg.console import FoldProgress, console, counting
-from uncseg.dataset.brats import find_cases
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.evaluation.tables import beats_floor, show_table1, show_table2, table1, table2, write_table
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
-from uncseg.report.run_figures import draw_run
 from uncseg.tracking.manifest import update_manifest
-from uncseg.tracking.spool import epoch_table
 from uncseg.tracking.sync import Syncer
 from uncseg.tracking.tags import describe_versions, git_commit
-
-
-def prepare_dataset(experiment: Experiment) -> PreparedFolder:
-    """Check, plan, preprocess and split; one Ray task a case."""
-    with ray_session(experiment.resources.ray_address), counting() as progress:
-        return prepare(experiment, progress=progress)
 
 
 def cross_validate(experiment: Experiment, folds: Sequence[int] | None = None, dry_run: bool = False) -> int:
@@ -65,9 +49,9 @@ def cross_validate(experiment: Experiment, folds: Sequence[int] | None = None, d
         try:
             failed = _train(experiment, prepared, run, folds, slots)
             # folds that an earlier command trained belong to the run's tables too
-            finished = _finished(experiment, run)
+            finished = finished_folds(experiment, run)
             if finished:
-                _evaluate(experiment, prepared, run, finished, slots)
+                evaluate_folds(experiment, prepared, run, finished, slots)
             syncer.finish()
             outcome = "failed" if failed else "finished"
         except KeyboardInterrupt:
@@ -87,29 +71,6 @@ def _leave_at_once(syncer: Syncer) -> NoReturn:
     console.print("stopped; the same command goes on from the last checkpoints")
     sys.stdout.flush()
     os._exit(1)
-
-
-def evaluate_run(root: Path) -> int:
-    """Predict and score a run's finished folds, and write its tables and figures (``uncseg evaluate RUN``)."""
-    run = RunFolder(root.resolve())
-    if not run.experiment.is_file():
-        problem = Problem(str(root), "no experiment.yaml", "the folder of a run", "give RUNS/NAME")
-        raise ProblemsFound("There is no run to evaluate.", [problem])
-    experiment = load_experiment(run.experiment)
-    folds = _finished(experiment, run)
-    if not folds:
-        problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
-        raise ProblemsFound("There is nothing to evaluate.", [problem])
-    with ray_session(experiment.resources.ray_address):
-        slots = plan_slots(experiment.resources, len(folds))
-        with counting() as progress:
-            prepared = prepare(experiment, progress=progress)
-        _evaluate(experiment, prepared, run, folds, slots)
-    return 0
-
-
-def _finished(experiment: Experiment, run: RunFolder) -> list[int]:
-    return [fold for fold in range(experiment.split.folds) if is_done(run, fold)]
 
 
 def _chosen_folds(experiment: Experiment, folds: Sequence[int] | None) -> list[int]:
@@ -156,44 +117,6 @@ def _train(
     for fold, message in failed.items():
         console.print(f"fold {fold} failed: {message}")
     return failed
-
-
-def _evaluate(
-    experiment: Experiment, prepared: PreparedFolder, run: RunFolder, folds: Sequence[int], slots: Slots
-) -> None:
-    cases = find_cases(experiment.dataset.path)
-    with counting() as progress:
-        per_case = evaluate_out_of_fold(
-            experiment, prepared, run, cases, folds, slots, lambda done, n: progress("out-of-fold cases", done, n)
-        )
-    epochs = epoch_table(run.spool)
-    epochs = epochs[epochs["fold"].isin(folds)]
-    first = table1(per_case, _baseline(experiment, per_case))
-    second = table2(per_case, epochs, experiment.evaluation.last_epochs)
-    for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
-        write_table(frame, run.tables, name)
-    draw_run(run, cases, per_case, epochs)
-    console.print(show_table1(first))
-    console.print(show_table2(second))
-    for line in beats_floor(second):
-        console.print(line)
-
-
-def _baseline(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:
-    """Per-case table of the run without the head, where it exists and has the same cases in the same folds."""
-    if experiment.evaluation.baseline is None:
-        return None
-    file = RunFolder(experiment.storage.path.resolve() / experiment.evaluation.baseline).tables / "per_case.parquet"
-    if not file.is_file():
-        console.print(f"Table 1 has no column without the head: {file} does not exist yet.")
-        return None
-    baseline = pd.read_parquet(file)
-    baseline = baseline[baseline["fold"].isin(per_case["fold"])]
-    pairs = ["case", "fold"]
-    if set(map(tuple, baseline[pairs].to_numpy())) != set(map(tuple, per_case[pairs].to_numpy())):
-        console.print(f"Table 1 has no column without the head: {file} holds other cases or folds.")
-        return None
-    return baseline
 
 
 def _mlflow() -> str:

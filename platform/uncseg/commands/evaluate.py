@@ -1,0 +1,87 @@
+"""``uncseg evaluate``, and the same as the last part of ``uncseg cross-validate``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from uncseg.cluster.fold_worker import is_done
+from uncseg.cluster.inference import evaluate_out_of_fold
+from uncseg.cluster.prepare import prepare
+from uncseg.cluster.ray_session import ray_session
+from uncseg.cluster.resources import Slots, plan_slots
+from uncseg.config import Experiment, load_experiment
+from uncseg.console import console, counting
+from uncseg.dataset.brats import find_cases
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.tables import beats_floor, show_table1, show_table2, table1, table2, write_table
+from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.report.run_figures import draw_run
+from uncseg.tracking.spool import epoch_table
+
+
+def evaluate_run(root: Path) -> int:
+    """Predict and score a run's finished folds, and write its tables and figures (``uncseg evaluate RUN``)."""
+    run = RunFolder(root.resolve())
+    if not run.experiment.is_file():
+        problem = Problem(str(root), "no experiment.yaml", "the folder of a run", "give RUNS/NAME")
+        raise ProblemsFound("There is no run to evaluate.", [problem])
+    experiment = load_experiment(run.experiment)
+    folds = finished_folds(experiment, run)
+    if not folds:
+        problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
+        raise ProblemsFound("There is nothing to evaluate.", [problem])
+    with ray_session(experiment.resources.ray_address):
+        slots = plan_slots(experiment.resources, len(folds))
+        with counting() as progress:
+            prepared = prepare(experiment, progress=progress)
+        evaluate_folds(experiment, prepared, run, folds, slots)
+    return 0
+
+
+def finished_folds(experiment: Experiment, run: RunFolder) -> list[int]:
+    """Folds of a run whose training has ended."""
+    return [fold for fold in range(experiment.split.folds) if is_done(run, fold)]
+
+
+def evaluate_folds(
+    experiment: Experiment, prepared: PreparedFolder, run: RunFolder, folds: Sequence[int], slots: Slots
+) -> None:
+    """Predict and score every case of the given folds, then write and print the run's tables and figures.
+
+    Raises:
+        ProblemsFound: naming every case that could not be evaluated; what was finished is kept.
+    """
+    cases = find_cases(experiment.dataset.path)
+    with counting() as progress:
+        per_case = evaluate_out_of_fold(
+            experiment, prepared, run, cases, folds, slots, lambda done, n: progress("out-of-fold cases", done, n)
+        )
+    epochs = epoch_table(run.spool)
+    epochs = epochs[epochs["fold"].isin(folds)]
+    first = table1(per_case, _baseline(experiment, per_case))
+    second = table2(per_case, epochs, experiment.evaluation.last_epochs)
+    for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
+        write_table(frame, run.tables, name)
+    draw_run(run, cases, per_case, epochs)
+    console.print(show_table1(first))
+    console.print(show_table2(second))
+    for line in beats_floor(second):
+        console.print(line)
+
+
+def _baseline(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:
+    """Per-case table of the run without the head, where it exists and has the same cases in the same folds."""
+    if experiment.evaluation.baseline is None:
+        return None
+    file = RunFolder(experiment.storage.path.resolve() / experiment.evaluation.baseline).tables / "per_case.parquet"
+    if not file.is_file():
+        console.print(f"Table 1 has no column without the head: {file} does not exist yet.")
+        return None
+    baseline = pd.read_parquet(file)
+    baseline = baseline[baseline["fold"].isin(per_case["fold"])]
+    pairs = ["case", "fold"]
+    if set(map(tuple, baseline[pairs].to_numpy())) != set(map(tuple, per_case[pairs].to_numpy())):
+        console.print(f"Table 1 has no column without the head: {file} holds other cases or folds.")
+        return None
+    return baseline

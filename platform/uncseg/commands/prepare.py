@@ -1,0 +1,13 @@
+"""``uncseg prepare``."""
+
+from uncseg.cluster.prepare import prepare
+from uncseg.cluster.ray_session import ray_session
+from uncseg.config import Experiment
+from uncseg.console import counting
+from uncseg.layout import PreparedFolder
+
+
+def prepare_dataset(experiment: Experiment) -> PreparedFolder:
+    """Check, plan, preprocess and split; one Ray task a case."""
+    with ray_session(experiment.resources.ray_address, dashboard=False), counting() as progress:
+        return prepare(experiment, progress=progress)
