@@ -48,6 +48,8 @@ class Plan(Section):
     """What nnU-Net's planner is told. None leaves nnU-Net's own choice."""
 
     configuration: Literal["2d", "3d_fullres"] = "3d_fullres"
+    preset: Literal["resenc_m", "resenc_l", "resenc_xl"] | None = None
+    """nnU-Net's residual encoder presets. None: its standard U-Net."""
     target_spacing_mm: tuple[float, float, float] | None = None
     """Voxel size of the preprocessed grid, in nnU-Net's axis order (z, y, x)."""
     patch_size: tuple[Positive, ...] | None = None
@@ -59,8 +61,8 @@ class Plan(Section):
     """Most feature maps of any stage (nnU-Net: 320 in 3D)."""
     max_stages: Annotated[int, Field(ge=2)] | None = None
     """Most resolution stages of the network."""
-    memory_target_gib: Annotated[float, Field(gt=0)] = 8
-    """GPU memory the planner aims at."""
+    memory_target_gib: Annotated[float, Field(gt=0)] | None = None
+    """GPU memory the planner aims at. None: 8, or the preset's own (8, 24, 40)."""
 
 
 class Model(Section):
@@ -110,6 +112,12 @@ class Training(Section):
     seed: int = 0
     checkpoint_every: Positive = 10
     """Epochs between checkpoints: what a killed worker can lose at most."""
+    precision: Literal["fp32", "fp16", "bf16"] | None = None
+    """Of forward passes; the loss terms are always float32. None: fp16 on a GPU, fp32 on a CPU."""
+    compile: bool | None = None
+    """Whether torch.compile builds the network. None: on a GPU."""
+    accumulate: Positive = 1
+    """Parts that a batch is trained in, one after the other, where the whole does not fit on the GPU."""
     loader_processes: Annotated[int, Field(ge=0)] | None = None
     """Processes that load and augment, per fold. None: the fold's CPUs less one with a GPU, else a quarter of them."""
 

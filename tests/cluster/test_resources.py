@@ -18,12 +18,18 @@ from uncseg.errors import ProblemsFound
         ({"folds_at_once": 1}, {"CPU": 8}, 5, 1, 8, 0),
         ({"gpus_per_fold": 0.5}, {"CPU": 16, "GPU": 1}, 5, 2, 8, 0.5),
         ({"gpus_per_fold": 0}, {"CPU": 4, "GPU": 2}, 2, 2, 2, 0),
+        ({"gpus_per_fold": 2}, {"CPU": 48, "GPU": 4}, 5, 2, 24, 2),
         ({"cpus_per_fold": 3}, {"CPU": 8}, 5, 2, 3, 0),
     ],
 )
 def test_slots(wanted, cluster, folds, count, cpus, gpus):
     slots = plan_slots(Resources(**wanted), folds, cluster)
     assert (slots.count, slots.each.cpus, slots.each.gpus) == (count, cpus, gpus)
+
+
+def test_one_and_a_half_gpus_are_refused():
+    with pytest.raises(ProblemsFound, match="write 1 or 2"):
+        plan_slots(Resources(gpus_per_fold=1.5), 5, {"CPU": 4, "GPU": 4})
 
 
 @pytest.mark.parametrize("wanted", [{"gpus_per_fold": 1}, {"cpus_per_fold": 5}, {"gpus_per_fold": 2}])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+import uncseg.method.for_nnunet
+
 UNCSEG = str(Path(sys.executable).with_name("uncseg"))
 
 
@@ -25,3 +27,32 @@ def assert_same_geometry(file, own):
     image = sitk.ReadImage(str(file))
     for what in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
         assert getattr(image, what)() == getattr(own, what)(), f"{file}: {what}"
+
+
+# nnU-Net looks for a trainer in all files of its own first, and one of them imports torchvision, which fails where its
+# compiled part does not fit torch (a CPU torch beside a CUDA torchvision): the operators that it expects are declared
+NNUNET = """
+import sys
+from importlib.metadata import entry_points
+import torch
+library = torch.library.Library("torchvision", "FRAGMENT")  # lives as long as its name
+for operator in ("nms", "qnms"):
+    try:
+        import torchvision
+    except RuntimeError:
+        library.define(f"{operator}(Tensor a, Tensor b, float c) -> Tensor")
+if __name__ == "__main__":
+    (command,) = entry_points(group="console_scripts", name=sys.argv.pop(1))
+    command.load()()
+"""
+
+
+def assert_nnunet_runs(folder, command, *arguments, **variables):
+    """One of nnU-Net's own commands ends well, told where our trainer is."""
+    script = folder / "nnunet.py"  # a file: nnU-Net's own processes are spawned from it
+    script.write_text(NNUNET)
+    trainer = Path(uncseg.method.for_nnunet.__file__).parent
+    line = [sys.executable, str(script), command, *map(str, arguments)]
+    variables = environment() | {"nnUNet_extTrainer": str(trainer)} | variables
+    done = subprocess.run(line, capture_output=True, text=True, env=variables, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr

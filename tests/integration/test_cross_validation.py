@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from mlflow import MlflowClient
 
-from commands import UNCSEG, assert_same_geometry, environment, run_uncseg
+from commands import UNCSEG, assert_nnunet_runs, assert_same_geometry, environment, run_uncseg
 from uncseg.dataset.brats import find_cases
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.tracking.spool import read_history
@@ -184,3 +184,26 @@ def test_another_setting_under_the_same_name_is_refused(stopped_and_resumed):
     result = run_uncseg("cross-validate", file, "--set", "loss.unc_weight=0.1", limit_s=LIMIT_S)
     assert result.returncode == 2
     assert "loss.unc_weight" in result.stdout
+
+
+def test_nnunets_own_command_predicts_the_same(stopped_and_resumed, tmp_path):
+    root, run = stopped_and_resumed["root"], stopped_and_resumed["run"]
+    splits = json.loads(next(root.rglob("splits_final.json")).read_text())
+    cases = [case for case in find_cases(root / "cases") if case.case_id in splits[0]["val"]]
+    for case in cases:
+        for channel, image in enumerate(case.images):
+            name = tmp_path / "images" / f"{case.case_id}_{channel:04d}.nii.gz"
+            name.parent.mkdir(exist_ok=True)
+            name.symlink_to(image)
+    assert_nnunet_runs(
+        tmp_path,
+        "nnUNetv2_predict_from_modelfolder",
+        *("-i", tmp_path / "images", "-o", tmp_path / "out", "-m", next(run.rglob("plans.json")).parent, "-f", 0),
+        *("--disable_tta", "-device", "cpu", "-npp", 1, "-nps", 1),
+    )
+    for case in cases:
+        theirs, ours = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{case.case_id}.nii.gz")))
+            for folder in (tmp_path / "out", run / "out_of_fold")
+        )
+        np.testing.assert_array_equal(ours, theirs)

@@ -6,7 +6,9 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from uncseg.method.batches import seeded
-from uncseg.method.error_memory import CaseMemory, ErrorMemory, load_memory_file, save_memories
+from uncseg.method.case_memory import BlockBox
+from uncseg.method.checkpoints import load_resume_file, random_states, save_resume_file
+from uncseg.method.error_memory import ErrorMemory
 from uncseg.method.patch_geometry import PatchGeometry, carry_geometry
 
 CASE_SHAPE = (40, 44, 36)
@@ -49,14 +51,36 @@ def augmented_patch(transforms, lower, seed):
     return out["geometry"], at, inside
 
 
+def everywhere(shape=CASE_SHAPE):
+    return tuple(slice(0, n) for n in shape)
+
+
+def visit(memory, values, interest):
+    """One visit of a whole case, each of values (D, H, W), by a patch of its size."""
+    shape = tuple(interest.shape)
+    batch = {name: torch.as_tensor(value)[None, None].float() for name, value in values.items()}
+    geometry = PatchGeometry.of_crop((0, 0, 0), shape, shape)
+    memory.write(["case"], [geometry], batch, torch.as_tensor(interest)[None, None])
+    memory.settle()
+
+
+def read_error(memory, shape=CASE_SHAPE):
+    return memory.read_box("case", everywhere(shape)).values["error"][0, 0].numpy()
+
+
+def count_visits(case):
+    """Visits per voxel of a case, dense; 0 where no block is held."""
+    box = BlockBox.around(everywhere(case.shape))
+    rows = case.row.flatten()
+    dense = torch.zeros((len(rows), 1, case.visits.shape[1]))
+    dense[rows >= 0, 0] = case.visits[rows[rows >= 0].long()].float()
+    return box.from_blocks(dense)[0].numpy()
+
+
 def remembered_everywhere(field):
-    memory = CaseMemory(CASE_SHAPE, ("error",), 1.0)
-    everywhere = tuple(slice(0, n) for n in CASE_SHAPE)
-    yes = torch.ones(CASE_SHAPE, dtype=torch.bool)
-    memory.write(everywhere, {"error": torch.from_numpy(field).float()}, yes, yes)
-    errors = ErrorMemory(("error",), 1.0)
-    errors.cases["case"] = memory
-    return errors
+    memory = ErrorMemory(("error",), 1.0)
+    visit(memory, {"error": field}, np.ones(CASE_SHAPE, dtype=bool))
+    return memory
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -89,12 +113,11 @@ def test_crops_and_mirrors_read_and_write_exactly():
         memory = ErrorMemory(("error",), 1.0)
         patch = torch.from_numpy(expected)[None, None]
         memory.write(["case"], [geometry], {"error": patch}, torch.ones_like(patch, dtype=torch.bool))
-        everywhere = tuple(slice(0, n) for n in CASE_SHAPE)
-        values, visits = memory.cases["case"].read(everywhere)
+        known = memory.read_box("case", everywhere())
         seen = np.zeros(CASE_SHAPE, dtype=bool)
         seen[tuple(index)] = True
-        np.testing.assert_array_equal(visits.numpy() > 0, seen)
-        np.testing.assert_array_equal(values["error"].numpy()[seen], case[seen])
+        np.testing.assert_array_equal(known.visited[0, 0].numpy() > 0, seen)
+        np.testing.assert_array_equal(known.values["error"][0, 0].numpy()[seen], case[seen])
     assert len(mirrored) >= 4
 
 
@@ -135,39 +158,45 @@ def test_default_augmentation_writes_every_patch_back():
         upper = np.array(PATCH)[:, None, None, None] - 1
         shown += ((position > -margin) & (position < upper + margin)).all(0)
     assert transformed > 10
-    values, visits = memory.cases["case"].read(tuple(slice(0, n) for n in CASE_SHAPE))
+    memory.settle()
     middle = tuple(slice(12, n - 12) for n in CASE_SHAPE)
-    counted, expected = visits.numpy()[middle], np.minimum(shown, 30)[middle]
+    counted, expected = count_visits(memory.cases["case"])[middle], np.minimum(shown, 30)[middle]
     # within the crop every shown voxel counts, transformed patches included
     assert (counted == expected).mean() > 0.9
-    assert np.abs(values["error"].numpy() - smooth_field(*np.indices(CASE_SHAPE)))[middle].max() < 0.02
+    assert np.abs(read_error(memory) - smooth_field(*np.indices(CASE_SHAPE)))[middle].max() < 0.02
 
 
 def test_running_mean_then_exponential_average():
-    alpha = 0.25
-    memory = CaseMemory((8, 8, 8), ("error",), alpha)
-    box = (slice(0, 8),) * 3
-    yes = torch.ones((8, 8, 8), dtype=torch.bool)
+    alpha, shape = 0.25, (8, 8, 8)
+    memory = ErrorMemory(("error",), alpha)
     expected, failures = 0.0, [1, 0, 1, 1, 0, 0, 1, 0, 1, 1]
     for n, failure in enumerate(failures, start=1):
         expected += max(1 / n, alpha) * (failure - expected)
-        memory.write(box, {"error": torch.full((8, 8, 8), float(failure))}, yes, yes)
-    values, visits = memory.read(box)
-    assert values["error"].numpy() == pytest.approx(expected, abs=2e-3)
-    assert visits.max() == 4  # counting stops where the step no longer changes
+        visit(memory, {"error": np.full(shape, float(failure))}, np.ones(shape, dtype=bool))
+    assert read_error(memory, shape) == pytest.approx(expected, abs=2e-3)
 
 
 def test_a_block_made_late_counts_the_visits_that_saw_no_failure():
-    memory = CaseMemory((8, 8, 8), ("error",), 1 / 30)
-    box = (slice(0, 8),) * 3
-    yes, no = torch.ones((8, 8, 8), dtype=torch.bool), torch.zeros((8, 8, 8), dtype=torch.bool)
+    shape = (8, 8, 8)
+    memory = ErrorMemory(("error",), 1 / 30)
     for _ in range(9):
-        memory.write(box, {"error": torch.zeros((8, 8, 8))}, yes, no)
-    assert memory.visits.numel() == 0
-    memory.write(box, {"error": torch.ones((8, 8, 8))}, yes, yes)
-    values, visits = memory.read(box)
-    assert values["error"].numpy() == pytest.approx(0.1, abs=1e-3)
-    assert visits.min() == visits.max() == 10
+        visit(memory, {"error": np.zeros(shape)}, np.zeros(shape, dtype=bool))
+    assert memory.cases["case"].visits.numel() == 0
+    visit(memory, {"error": np.ones(shape)}, np.ones(shape, dtype=bool))
+    assert read_error(memory, shape) == pytest.approx(0.1, abs=1e-3)
+
+
+def test_a_patch_that_is_not_finite_is_no_visit():
+    shape = (16, 8, 8)
+    memory = ErrorMemory(("error", "variance"), 1 / 30)
+    yes = np.ones(shape, dtype=bool)
+    visit(memory, {"error": np.ones(shape), "variance": np.full(shape, 0.5)}, yes)
+    spoilt = np.zeros(shape)
+    spoilt[3, 3, 3] = np.nan
+    visit(memory, {"error": np.zeros(shape), "variance": spoilt}, yes)
+    known = memory.read_box("case", everywhere(shape))
+    assert known.values["error"].min() == 1
+    assert known.values["variance"].min() == known.values["variance"].max() == 0.5
 
 
 def test_unvisited_voxels_read_as_unvisited():
@@ -184,15 +213,16 @@ def test_memory_survives_its_file(tmp_path):
     geometry = PatchGeometry.of_crop((-2, 5, 20), (16, 16, 16), CASE_SHAPE)
     patch = torch.rand((1, 1, 16, 16, 16))
     memory.write(["case"], [geometry], {"error": patch, "variance": patch / 2}, patch > 0.5)
-    save_memories(tmp_path / "memory.pt", {"validation": memory}, epoch=7)
-    content = load_memory_file(tmp_path / "memory.pt")
+    file = tmp_path / "resume_epoch_0007.pt"
+    content = {"epoch": 7, "memories": {"validation": memory.state()}, "random": random_states(), "next_batch": {}}
+    save_resume_file(file, content)
     again = ErrorMemory(("error", "variance"), 1 / 30)
-    again.load_state(content["validation"])
-    assert content["epoch"] == 7
+    again.load_state(load_resume_file(file)["memories"]["validation"])
     before, after = memory.read(["case"], [geometry]), again.read(["case"], [geometry])
+    assert before.visited.any()
     torch.testing.assert_close(before.values, after.values, rtol=0, atol=0)
     torch.testing.assert_close(before.visited, after.visited, rtol=0, atol=0)
-    assert [f.name for f in tmp_path.iterdir()] == ["memory.pt"]
+    assert [f.name for f in tmp_path.iterdir()] == [file.name]
 
 
 def test_size_at_brats_scale():
@@ -200,15 +230,11 @@ def test_size_at_brats_scale():
     shape = (140, 170, 138)
     d, h, w = np.indices(shape)
     radius = ((d - 70) ** 2 + (h - 85) ** 2 + (w - 69) ** 2) ** 0.5
-    reference = torch.from_numpy(radius < 28.8)
-    everywhere = tuple(slice(0, n) for n in shape)
-    yes = torch.ones(shape, dtype=torch.bool)
-    training = CaseMemory(shape, ("error",), 1 / 30)
-    training.write(everywhere, {"error": torch.zeros(shape)}, yes, reference)
-    assert training.nbytes < 2e6
-    union = CaseMemory(shape, ("error", "variance"), 1 / 30)
-    union.write(everywhere, {"error": torch.zeros(shape), "variance": torch.zeros(shape)}, yes, reference)
-    union.write(
-        everywhere, {"error": torch.zeros(shape), "variance": torch.zeros(shape)}, yes, torch.from_numpy(radius < 36)
-    )
-    assert union.nbytes < 6e6
+    nothing = np.zeros(shape)
+    training = ErrorMemory(("error",), 1 / 30)
+    visit(training, {"error": nothing}, radius < 28.8)
+    assert training.bytes_per_case < 2e6
+    union = ErrorMemory(("error", "variance"), 1 / 30)
+    for reach in (28.8, 36):
+        visit(union, {"error": nothing, "variance": nothing}, radius < reach)
+    assert union.bytes_per_case < 6e6

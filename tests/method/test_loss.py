@@ -71,6 +71,12 @@ def test_dilation_agrees_with_the_26_neighbour_element_applied_twice():
     np.testing.assert_array_equal(dilate(torch.from_numpy(mask))[:, 0].numpy(), expected)
 
 
+def test_dilation_of_2d_patches():
+    mask = np.random.default_rng(0).random((3, 1, 20, 24)) < 0.01
+    expected = np.stack([ndimage.binary_dilation(m[0], np.ones((3, 3)), iterations=2) for m in mask])
+    np.testing.assert_array_equal(dilate(torch.from_numpy(mask))[:, 0].numpy(), expected)
+
+
 def test_union_sees_false_positives_and_reference_does_not():
     reference, predicted = torch.zeros((2, 1, 1, 16, 16, 16), dtype=torch.bool)
     reference[..., 4, 4, 4] = True

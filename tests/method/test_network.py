@@ -113,3 +113,11 @@ def test_masked_uncertainty():
     u = torch.tensor([-100.0, 0.0, 100.0])
     assert masked_uncertainty(u).tolist() == [0.0, 0.5, 1.0]
     assert masked_uncertainty(u, torch.tensor([True, False, False])).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_labels_are_nnunets_argmax_equals_included():
+    # few distinct values, so that many voxels hold equal logits
+    logits = torch.randint(-2, 3, (2, 4, 10, 11, 12), generator=torch.Generator().manual_seed(0)).float()
+    label = torch.from_numpy(logits.numpy().argmax(1))
+    expected = torch.stack((label > 0, (label == 1) | (label == 3), label == 3), dim=1)
+    assert torch.equal(predicted_regions(logits, "labels"), expected)

@@ -80,7 +80,7 @@ def train_folds(
 
     def train(fold: int) -> None:
         with free:
-            message = _train_one(FoldTask(experiment, prepared, run, fold, slots.cpus), slots)
+            message = _train_one(FoldTask(experiment, prepared, run, fold, slots.cpus, slots.each.processes), slots)
         if message is not None:
             failed[fold] = message
 

@@ -1,21 +1,27 @@
 """The fold group: one Ray Train run in which rank r trains fold folds[r], without any process group.
 
 TorchTrainer would set up a process group even for one worker, and nnU-Net takes that to mean DDP: it would average
-gradients across folds, and validation cases would leak into training.
+gradients across folds, and validation cases would leak into training. The exception is one fold on several GPUs: there
+the group is the fold, and its workers do form a process group.
 """
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.train
+import ray.util
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.backend import Backend
+from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from uncseg.cluster.fold_worker import FoldTask, train_fold
 
-MAX_WORKER_DEATHS = 2
+MAX_WORKER_DEATHS = 5
 
 
 @dataclass
@@ -35,16 +41,48 @@ class FoldResources:
     cpus: float
     gpus: float
 
+    @property
+    def processes(self) -> int:
+        """Workers that train one fold together: one a GPU."""
+        return max(1, int(self.gpus))
+
 
 def _train_my_fold(config: dict[str, Any]) -> None:
     tasks: list[FoldTask] = config["tasks"]
     rank = ray.train.get_context().get_world_rank()
+
     # Ray's own result keeps rank 0 of checkpointed reports only: the spool is the metric table, this is for its eyes
-    train_fold(tasks[rank], lambda metrics: ray.train.report({name: float(v) for name, v in metrics.items()}))
+    def report(metrics: dict[str, float]) -> None:
+        ray.train.report({name: float(value) for name, value in metrics.items()})
+
+    if len(tasks) > 1 or tasks[0].processes == 1:
+        train_fold(tasks[rank], report)
+        return
+    with _process_group(rank, tasks[0].processes):
+        train_fold(tasks[0], report, rank)
+
+
+@contextmanager
+def _process_group(rank: int, processes: int) -> Iterator[None]:
+    """The process group of one fold. Each worker sees the GPU that Ray gave it as its first."""
+    import torch
+    import torch.distributed as dist
+
+    address = None
+    if rank == 0:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            address = f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, init_method=broadcast_from_rank_zero(address), rank=rank, world_size=processes)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def run_fold_group(tasks: list[FoldTask], resources: FoldResources) -> None:
-    """Train the tasks' folds side by side, in step; returns when all have ended.
+    """Train the tasks' folds side by side, in step, or one fold on several GPUs; returns when all have ended.
 
     How a fold ended is in its spool. Checkpoints lie in the run's folder, and a restarted worker resumes from there;
     Ray keeps no second copy.
@@ -52,17 +90,18 @@ def run_fold_group(tasks: list[FoldTask], resources: FoldResources) -> None:
     Raises:
         Exception: whatever Ray raises when workers died more often than it tries again.
     """
+    assert len(tasks) == 1 or resources.processes == 1, "several folds in one group have a GPU each at most"
     folds = "-".join(str(task.fold) for task in tasks)
     run = tasks[0].run
-    per_worker = {"CPU": resources.cpus}
+    per_worker = {"CPU": resources.cpus / resources.processes}
     if resources.gpus > 0:
-        per_worker["GPU"] = resources.gpus
+        per_worker["GPU"] = resources.gpus / resources.processes
     TorchTrainer(
         _train_my_fold,
         train_loop_config={"tasks": tasks},
         torch_config=IndependentTorchConfig(),
         scaling_config=ScalingConfig(
-            num_workers=len(tasks), use_gpu=resources.gpus > 0, resources_per_worker=per_worker
+            num_workers=len(tasks) * resources.processes, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
         ),
         run_config=RunConfig(
             name=f"folds_{folds}",

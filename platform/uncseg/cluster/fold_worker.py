@@ -27,7 +27,9 @@ class FoldTask:
     run: RunFolder
     fold: int
     cpus: int
-    """CPU cores it may use, shared by the training process and its loaders."""
+    """CPU cores of one process, shared by the training and its loaders."""
+    processes: int = 1
+    """Processes that train the fold together, a GPU each."""
 
 
 def is_done(run: RunFolder, fold: int) -> bool:
@@ -35,7 +37,7 @@ def is_done(run: RunFolder, fold: int) -> bool:
     return (run.fold(fold) / DONE).is_file()
 
 
-def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None]) -> None:
+def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int = 0) -> None:
     """Train a fold to its end, going on from its last checkpoint if there is one.
 
     A Python error is deterministic: trying again would end the same way. It is written down as the fold's end and
@@ -44,45 +46,58 @@ def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None]) -> No
     Args:
         task: what to train.
         report: called once an epoch with a few figures.
+        rank: of this process among those that train the fold; rank 0 writes.
     """
     try:
-        _train(task, report)
+        _train(task, report, rank)
     except Exception as error:
-        log = task.run.results / f"fold_{task.fold}_failure.txt"
+        of_rank = f"_rank_{rank}" if task.processes > 1 else ""
+        log = task.run.results / f"fold_{task.fold}{of_rank}_failure.txt"
         write_text(log, traceback.format_exc())
         write_state(task.run.spool, task.fold, "failed", f"{type(error).__name__}: {error} (see {log})")
 
 
-def _train(task: FoldTask, report: Callable[[dict[str, float]], None]) -> None:
+def _train(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int) -> None:
     import torch
     import torch.distributed
 
-    assert not torch.distributed.is_initialized(), "a process group across folds would average gradients over them"
-    task = _with_loaders(task, torch.cuda.is_available())
+    together = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    assert together == task.processes, "a process group across folds would average gradients over them"
+    gpu = torch.cuda.is_available()
+    task = _with_loaders(task, gpu)
     torch.set_num_threads(max(1, task.cpus - (task.experiment.training.loader_processes or 0)))
+    # as nnU-Net's own command does: the patch size never changes
+    torch.backends.cudnn.benchmark = gpu
     os.environ.update(nnunet_environment(task.prepared, task.run.results))
     os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 - nnU-Net's name; our loader has its own processes
 
     trainer = _make_trainer(task)
     folder = Path(trainer.output_folder)
-    latest = folder / "checkpoint_latest.pth"
     first_epoch = 0
-    if latest.is_file():
-        trainer.load_checkpoint(str(latest))
-        first_epoch = trainer.current_epoch
-    spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch)
-    spool.state("running")
+    for checkpoint in (folder / "checkpoint_final.pth", folder / "checkpoint_latest.pth"):
+        if checkpoint.is_file():
+            trainer.load_checkpoint(str(checkpoint))
+            first_epoch = trainer.current_epoch
+            break
+    spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch) if rank == 0 else None
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-        spool.epoch(epoch, metrics)
+        if spool is not None:
+            spool.epoch(epoch, metrics)
         report({"epoch": epoch, **{name: metrics[name] for name in REPORTED if name in metrics}})
 
     trainer.on_epoch = on_epoch
-    trainer.on_checkpoint = spool.checkpoint
-    with _console_to(folder / "console.log"):
-        trainer.run_training()
-    write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
-    spool.state("finished")
+    if spool is not None:
+        spool.state("running")
+        trainer.on_checkpoint = spool.checkpoint
+    if first_epoch < trainer.num_epochs:
+        with _console_to(folder / ("console.log" if rank == 0 else f"console_rank_{rank}.log")):
+            trainer.run_training()
+    elif spool is not None:  # killed between its last checkpoint and the note below
+        spool.checkpoint(first_epoch - 1)
+    if spool is not None:
+        write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
+        spool.state("finished")
 
 
 def _with_loaders(task: FoldTask, gpu: bool) -> FoldTask:

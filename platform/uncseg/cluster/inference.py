@@ -52,7 +52,9 @@ def evaluate_out_of_fold(
 def _spread(
     todo: list[tuple[FoldTask, BratsCase]], slots: Slots, progress: Callable[[int, int], None]
 ) -> tuple[list[dict[str, Any]], list[Problem]]:
-    remote = ray.remote(evaluate_case).options(num_cpus=slots.each.cpus, num_gpus=slots.each.gpus, max_retries=2)
+    remote = ray.remote(evaluate_case).options(
+        num_cpus=slots.each.cpus, num_gpus=min(1, slots.each.gpus), max_retries=2
+    )
     waiting = list(reversed(todo))
     running: dict[Any, BratsCase] = {}
     rows: list[dict[str, Any]] = []

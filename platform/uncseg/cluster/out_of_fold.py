@@ -16,9 +16,9 @@ from uncseg.evaluation.overlap import dice, region_mask, volume_ml
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
 from uncseg.files import digest, read_json, whole_file, write_json
 from uncseg.layout import CASE_MAPS, CaseFiles
-from uncseg.method.error_memory import ErrorMemory, load_memory_file
+from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
+from uncseg.method.error_memory import ErrorMemory
 from uncseg.method.predictor import UncertaintyPredictor
-from uncseg.method.trainer import MEMORY_PREFIX
 
 
 @lru_cache(maxsize=1)
@@ -39,8 +39,8 @@ def _predictor(model: Path, fold: int, configuration: str, tile_step: float, mir
 def _validation_memory(fold_folder: Path) -> ErrorMemory:
     # alpha only matters for writing
     memory = ErrorMemory(("error", "variance"), alpha=1.0)
-    (file,) = sorted(fold_folder.glob(f"{MEMORY_PREFIX}*.pt"))
-    memory.load_state(load_memory_file(file)["validation"])
+    (file,) = sorted(fold_folder.glob(f"{RESUME_PREFIX}*.pt"))
+    memory.load_state(load_resume_file(file)["memories"]["validation"])
     return memory
 
 
@@ -117,14 +117,10 @@ def _grid_maps(
     maps = {}
     if predictor.uncertainty is not None:
         maps["uncertainty"] = predictor.uncertainty.cpu().numpy()
-    memory = _validation_memory(task.run.fold(task.fold)).cases.get(case_id)
-    zeros = np.zeros(shape, dtype=np.float32)
-    maps |= {"error": zeros, "variance_stable": zeros, "visited": zeros}
-    if memory is not None:
-        d, h, w = shape
-        values, visits = memory.read((slice(0, d), slice(0, h), slice(0, w)))
-        maps["error"], maps["variance_stable"] = values["error"].numpy(), values["variance"].numpy()
-        maps["visited"] = (visits > 0).numpy().astype(np.float32)
+    d, h, w = shape
+    known = _validation_memory(task.run.fold(task.fold)).read_box(case_id, (slice(0, d), slice(0, h), slice(0, w)))
+    maps["error"], maps["variance_stable"] = known.values["error"][0, 0].numpy(), known.values["variance"][0, 0].numpy()
+    maps["visited"] = known.visited[0, 0].numpy()
     return list(maps), list(maps.values())
 
 

@@ -21,8 +21,8 @@ class Slots:
 
     @property
     def cpus(self) -> int:
-        """Whole CPU cores of one fold, at least 1."""
-        return max(1, math.floor(self.each.cpus))
+        """Whole CPU cores of one process of a fold, at least 1."""
+        return max(1, math.floor(self.each.cpus / self.each.processes))
 
 
 def plan_slots(wanted: Resources, folds: int, cluster: dict[str, float] | None = None) -> Slots:
@@ -70,13 +70,13 @@ def _check_possible(gpus: float, cpus: float, all_gpus: float, all_cpus: float) 
                     f"write {has:g} or less, or remove the field to use what is found",
                 )
             )
-    if gpus > 1:
+    if gpus > 1 and gpus != int(gpus):
         problems.append(
             Problem(
                 "resources.gpus_per_fold",
                 f"{gpus:g} GPUs a fold",
-                "at most 1: a fold trains on one GPU",
-                "write 1 and let more folds run side by side",
+                "a whole number, or a share of one",
+                f"write {math.floor(gpus)} or {math.ceil(gpus)}",
             )
         )
     if problems:

@@ -12,6 +12,11 @@ from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    nnUNetPlannerResEncL,
+    nnUNetPlannerResEncM,
+    nnUNetPlannerResEncXL,
+)
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
@@ -32,9 +37,9 @@ class OptionsPlanner(ExperimentPlanner):
 
     def __init__(self, dataset_name: str, options: Plan) -> None:
         spacing = None if options.target_spacing_mm is None else [float(v) for v in options.target_spacing_mm]
-        super().__init__(
-            dataset_name, gpu_memory_target_in_gb=options.memory_target_gib, overwrite_target_spacing=spacing
-        )
+        # left out, it is the preset's own
+        memory = {} if options.memory_target_gib is None else {"gpu_memory_target_in_gb": options.memory_target_gib}
+        super().__init__(dataset_name, plans_name="nnUNetPlans", overwrite_target_spacing=spacing, **memory)
         self.options = options
         if options.base_features is not None:
             self.UNet_base_num_features = options.base_features
@@ -81,7 +86,7 @@ class OptionsPlanner(ExperimentPlanner):
         if np.any(np.array(planned) < wanted):
             raise _patch_error(
                 wanted,
-                f"a patch that nnU-Net estimates at {self.options.memory_target_gib:g} GiB (plan.memory_target_gib)",
+                f"a patch that nnU-Net estimates at {self.UNet_vram_target_GB:g} GiB (plan.memory_target_gib)",
                 np.array(planned),
                 ", or a larger plan.memory_target_gib",
             )
@@ -99,16 +104,32 @@ class OptionsPlanner(ExperimentPlanner):
 
         The planner is recorded under nnU-Net's name, by which its own commands look the class up.
         """
-        plans["experiment_planner_used"] = ExperimentPlanner.__name__
+        plans["experiment_planner_used"] = type(self).mro()[2 if self.options.preset else 1].__name__
         recursive_fix_for_json_export(plans)
         target = Path(nnUNet_preprocessed) / self.dataset_name / f"{self.plans_identifier}.json"
         write_text(target, json.dumps(plans, indent=4))
 
 
+class _ResEncM(OptionsPlanner, nnUNetPlannerResEncM):
+    pass
+
+
+class _ResEncL(OptionsPlanner, nnUNetPlannerResEncL):
+    pass
+
+
+class _ResEncXL(OptionsPlanner, nnUNetPlannerResEncXL):
+    pass
+
+
+PLANNERS = {None: OptionsPlanner, "resenc_m": _ResEncM, "resenc_l": _ResEncL, "resenc_xl": _ResEncXL}
+
+
 def _keep_stages(arch: dict, stages: int) -> None:
     arch["n_stages"] = stages
-    for name in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage"):
-        arch[name] = arch[name][:stages]
+    for name in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage"):
+        if name in arch:
+            arch[name] = arch[name][:stages]
     arch["n_conv_per_stage_decoder"] = arch["n_conv_per_stage_decoder"][: stages - 1]
 
 
@@ -131,4 +152,4 @@ def plan_dataset(dataset_name: str, options: Plan, environment: Mapping[str, str
     """
     os.environ.update(environment)
     with contextlib.redirect_stdout(None):
-        OptionsPlanner(dataset_name, options).plan_experiment()
+        PLANNERS[options.preset](dataset_name, options).plan_experiment()

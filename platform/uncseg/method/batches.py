@@ -1,40 +1,62 @@
 """Batches as a pure function of (seed, fold, batch index), whatever the number of loader processes.
 
-Around nnU-Net's own sampling and transforms: each batch starts from random states seeded by its index, and carries
-the geometry of its patches.
+Around nnU-Net's own sampling and transforms: a batch's cases are drawn from its index, and each sample from its index
+and place, so that several GPUs of one fold share a batch that is the same as one GPU's. A batch carries the geometry
+of its patches.
 """
 
+import math
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from uncseg.method.patch_geometry import PatchGeometry, carry_geometry
 
 TRAINING, VALIDATION, INITIALISATION = 0, 1, 2
+ALIGNMENT = 64
+KEPT_BYTES = 128 * 2**20  # of case properties, per loader process
+READY = 8  # batches kept ready in all: they come in order, and a slow one must not leave the other processes idle
 
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
     """Seed torch, numpy and random from a key of whole numbers; afterwards all three go on as they were."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    state = np.random.SeedSequence(key).generate_state(3)
-    random.seed(int(state[0]))
-    np.random.seed(int(state[1]))
-    torch.manual_seed(int(state[2]))
+    _seed(*key)
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def _seed(*key: int) -> None:
+    state = np.random.SeedSequence(key).generate_state(3)
+    random.seed(int(state[0]))
+    np.random.seed(int(state[1]))
+    # the CPU's generator alone: torch.manual_seed would wake CUDA in every loader process
+    torch.default_generator.manual_seed(int(state[2]))
+
+
+@dataclass(frozen=True)
+class Share:
+    """The samples of a joint batch that one process draws: ``count`` of ``joint``, from ``first`` on."""
+
+    joint: int
+    first: int
+    count: int
 
 
 class _TransformsWithGeometry:
@@ -51,12 +73,66 @@ class _TransformsWithGeometry:
         return sample
 
 
-class LoaderWithGeometry(nnUNetDataLoader):
-    """nnU-Net's loader; its batches have a ``geometry`` list, one :class:`PatchGeometry` a sample."""
+class _KeptCases:
+    """nnU-Net's dataset, which opens a case and unpickles its properties at every draw; here some stay open.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    As many as fit into ``KEPT_BYTES``, taking each case's properties to be as large as their file; the voxels
+    themselves stay in their file, mapped.
+    """
+
+    def __init__(self, cases: Any) -> None:
+        self.cases = cases
+        self.identifiers = cases.identifiers
+        self._kept: OrderedDict[str, Any] = OrderedDict()
+        sizes = [Path(cases.source_folder, f"{name}.pkl").stat().st_size for name in self.identifiers]
+        self._most = max(1, KEPT_BYTES // max(sizes))
+
+    def load_case(self, identifier: str) -> Any:
+        """nnU-Net's (data, segmentation, previous stage, properties)."""
+        if identifier in self._kept:
+            self._kept.move_to_end(identifier)
+        else:
+            self._kept[identifier] = self.cases.load_case(identifier)
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return self._kept[identifier]
+
+
+class LoaderWithGeometry(nnUNetDataLoader):
+    """nnU-Net's loader, drawing by index; its batches have a ``geometry`` list, one :class:`PatchGeometry` a sample.
+
+    Args:
+        share: what this process draws of every batch.
+        args, kwargs: nnU-Net's; ``batch_size`` is the share's count.
+    """
+
+    def __init__(self, *args: Any, share: Share, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._data: Any = _KeptCases(self._data)
+        self.share = share
+        self.probabilistic = kwargs.get("probabilistic_oversampling", False)
+        self.get_do_oversample = self._start_sample
         self.transforms: _TransformsWithGeometry = _TransformsWithGeometry(self.transforms)
+        self._key: tuple[int, ...] = ()
+
+    def draw(self, *key: int) -> dict:
+        """The batch that belongs to a key of whole numbers; the process's random states stay as they were."""
+        self._key = key
+        with seeded(*key):
+            return self.generate_train_batch()
+
+    def get_indices(self) -> Any:
+        """nnU-Net draws a batch's cases here; all processes draw the joint batch's and take their share."""
+        drawn = np.random.choice(self.indices, self.share.joint, replace=True, p=self.sampling_probabilities)
+        return drawn[self.share.first : self.share.first + self.share.count]
+
+    def _start_sample(self, sample: int) -> bool:
+        """nnU-Net asks here, first of all for a sample, whether foreground is forced; each sample is seeded anew."""
+        place = self.share.first + sample
+        _seed(*self._key, place)
+        if self.probabilistic:
+            return bool(np.random.uniform() < self.oversample_foreground_percent)
+        return bool(place >= round(self.share.joint * (1 - self.oversample_foreground_percent)))
 
     def get_bbox(self, data_shape: np.ndarray, *args: Any, **kwargs: Any) -> tuple[list[int], list[int]]:
         """nnU-Net chooses the crop here; its place is kept for the geometry."""
@@ -79,8 +155,8 @@ class _BatchByIndex(Dataset):
         self.key = (seed, fold, stage)
 
     def __getitem__(self, index: int) -> dict:
-        with seeded(*self.key, index):
-            return self.loader.generate_train_batch()
+        batch = self.loader.draw(*self.key, index)
+        return batch if get_worker_info() is None else _packed(batch)
 
 
 class _CountFrom(Sampler):
@@ -96,6 +172,31 @@ class _CountFrom(Sampler):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _packed(batch: dict) -> dict:
+    """A batch whose tensors lie in one block of shared memory: between processes each block costs a handshake."""
+    targets = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
+    tensors, places, size = [batch["data"], *targets], [], 0
+    for tensor in tensors:
+        places.append((tensor.dtype, tuple(tensor.shape), size))
+        size += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+    block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
+    for tensor, place in zip(tensors, places, strict=True):
+        _in_block(block, *place).copy_(tensor)
+    rest = {name: value for name, value in batch.items() if name not in ("data", "target")}
+    return rest | {"block": block, "places": places, "deep": isinstance(batch["target"], list)}
+
+
+def _in_block(block: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], first: int) -> torch.Tensor:
+    size = math.prod(shape) * dtype.itemsize
+    return block[first : first + size].view(dtype).view(shape)
+
+
+def _unpacked(packed: dict) -> dict:
+    block, places, deep = packed.pop("block"), packed.pop("places"), packed.pop("deep")
+    data, *targets = (_in_block(block, *place) for place in places)
+    return packed | {"data": data, "target": targets if deep else targets[0]}
 
 
 class BatchStream:
@@ -132,7 +233,7 @@ class BatchStream:
             pin_memory=pin_memory,
             # a forked child of a process with Ray's threads can hang; a spawned one starts clean
             multiprocessing_context="spawn" if processes else None,
-            prefetch_factor=3 if processes else None,
+            prefetch_factor=max(2, -(-READY // processes)) if processes else None,
         )
         self._batches: Iterator[dict] | None = iter(data)
 
@@ -142,7 +243,7 @@ class BatchStream:
             raise StopIteration
         batch = next(self._batches)
         self.seconds_waited += time.perf_counter() - started
-        return batch
+        return _unpacked(batch) if "block" in batch else batch
 
     def close(self) -> None:
         """End the loader processes."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from uncseg.method.one_fold_group import processes, sum_over_processes
+
 EPS = 1e-6
 MIN_MASK_VOXELS = 50
 MIN_SD = 1e-4
@@ -18,10 +20,15 @@ DILATION_VOXELS = 2
 def dilate(mask: torch.Tensor, voxels: int = DILATION_VOXELS) -> torch.Tensor:
     """Dilate a bool mask (B, 1, …) with the 26-neighbour element (2D: 8), ``voxels`` times.
 
-    n dilations with the full 3³ element are one with the (2n+1)³ cube, which is a maximum over a window.
+    n dilations with the full 3³ element are one with the (2n+1)³ cube, a maximum over a window, one axis at a time.
     """
-    pool = F.max_pool3d if mask.ndim == 5 else F.max_pool2d
-    return pool(mask.float(), 2 * voxels + 1, stride=1, padding=voxels) > 0
+    dense = mask.float() if mask.ndim == 5 else mask.float().unsqueeze(2)
+    for axis in range(3):
+        size, padding = [1, 1, 1], [0, 0, 0]
+        size[axis], padding[axis] = 2 * voxels + 1, voxels
+        if dense.shape[2 + axis] > 1:  # a 2D patch is one slice thick
+            dense = F.max_pool3d(dense, size, stride=1, padding=padding)
+    return dense.reshape(mask.shape) > 0
 
 
 def protocol_masks(reference_wt: torch.Tensor, predicted_wt: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -69,14 +76,15 @@ class UncertaintyTerms:
 
 def _mean_of_valid(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     # where(), not values[valid]: indexing by a mask would make the host wait for the device
-    return torch.where(valid, values, torch.zeros_like(values)).sum() / valid.sum().clamp(min=1)
+    total = torch.where(valid, values, torch.zeros_like(values)).sum()
+    return total * processes() / sum_over_processes(valid.sum()).clamp(min=1)
 
 
 def uncertainty_terms(u: torch.Tensor, e: torch.Tensor, weights: torch.Tensor) -> UncertaintyTerms:
     """l_unc, mean rmsd and 1 − mean corr of a batch.
 
     l_unc averages over all voxels of the patch, as the paper's formula does; the other two over the samples that
-    :func:`per_sample_scores` calls valid.
+    :func:`per_sample_scores` calls valid, in all processes that train the fold.
 
     Args:
         u: sigmoid(u), (B, 1, …), unmasked.

@@ -47,8 +47,12 @@ def predicted_regions(logits: torch.Tensor, head: Head) -> torch.Tensor:
     """nnU-Net's own decision as WT, TC, ET, (B, 3, …) bool: argmax over labels, or probability > 0.5."""
     if head == "regions":
         return logits > 0
-    label = logits.argmax(1, keepdim=True)
-    return torch.cat((label > 0, (label == 1) | (label == 3), label == 3), dim=1)
+    # argmax by comparisons (the first of equals wins, as there): argmax itself takes longer than the whole loss
+    background, ncr, ed, et = logits.split(1, dim=1)
+    is_et = et > torch.maximum(background, torch.maximum(ncr, ed))
+    is_ncr = (ncr > background) & (ncr >= torch.maximum(ed, et))
+    is_ed = (ed > torch.maximum(background, ncr)) & (ed >= et)
+    return torch.cat((is_ncr | is_ed | is_et, is_ncr | is_et, is_et), dim=1)
 
 
 def reference_regions(target: torch.Tensor, head: Head) -> torch.Tensor:

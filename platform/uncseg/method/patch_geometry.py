@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
@@ -160,34 +159,36 @@ def carry_geometry(transform: BasicTransform) -> BasicTransform:
     return transform
 
 
-def sampling_grid(geometry: PatchGeometry, box: Box) -> torch.Tensor:
-    """Patch voxels as positions in a box of the case, for ``grid_sample`` with ``align_corners=True``.
+def patch_to_case(geometry: PatchGeometry, box: Box) -> np.ndarray:
+    """Patch positions to positions in a box of the case, both normalised as ``grid_sample`` does.
 
     Returns:
-        (D, H, W, 3) float32, last axis in x y z order; −1 and 1 are the centres of the box's outermost voxels.
+        (3, 4) float64, rows and columns in x y z order; −1 and 1 are the centres of the outermost voxels
+        (``align_corners=True``).
     """
-    lower = np.array([s.start for s in box], dtype=np.float64)
-    size = np.array([s.stop - s.start for s in box], dtype=np.float64)
-    return _normalised(geometry.matrix, geometry.offset - lower, geometry.shape, size)
+    lower, size = _extent(box)
+    return _normalised(geometry.matrix, geometry.offset - lower, np.array(geometry.shape), size)
 
 
-def inverse_sampling_grid(geometry: PatchGeometry, box: Box) -> torch.Tensor:
-    """Voxels of a box of the case as positions in the patch: the way back of :func:`sampling_grid`.
+def case_to_patch(geometry: PatchGeometry, box: Box) -> np.ndarray:
+    """Positions in a box of the case to patch positions: the way back of :func:`patch_to_case`.
 
-    Returns:
-        (d, h, w, 3) float32 for the box's d h w voxels; outside [−1, 1] where the patch does not reach.
+    Outside [−1, 1] where the patch does not reach.
     """
-    lower = np.array([s.start for s in box], dtype=np.float64)
-    shape = tuple(s.stop - s.start for s in box)
+    lower, size = _extent(box)
     inverse = np.linalg.inv(geometry.matrix)
-    return _normalised(inverse, inverse @ (lower - geometry.offset), shape, np.array(geometry.shape, dtype=np.float64))
+    return _normalised(inverse, inverse @ (lower - geometry.offset), size, np.array(geometry.shape))
 
 
-def _normalised(matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, ...], size: np.ndarray) -> torch.Tensor:
+def _extent(box: Box) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([s.start for s in box]), np.array([s.stop - s.start for s in box])
+
+
+def _normalised(matrix: np.ndarray, offset: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Voxel index y = matrix·x + offset, with x of ``source`` and y of ``target`` voxels, between −1 … 1 grids."""
+    half = (source - 1) / 2
     # an axis of one voxel has no extent: scale 1 puts the voxel itself at −1 and its neighbour at 1
-    scale = 2 / np.maximum(size - 1, 1)
-    matrix, offset = scale[:, None] * matrix, scale * offset - 1
-    axes = [torch.arange(n, dtype=torch.float64) for n in shape]
-    d, h, w = torch.meshgrid(*axes, indexing="ij")
-    rows = [matrix[i, 0] * d + matrix[i, 1] * h + matrix[i, 2] * w + offset[i] for i in (2, 1, 0)]
-    return torch.stack(rows, dim=-1).float()
+    scale = 2 / np.maximum(target - 1, 1)
+    linear = scale[:, None] * matrix * half
+    shift = scale * (matrix @ half + offset) - 1
+    return np.concatenate((linear[::-1, ::-1], shift[::-1, None]), axis=1)

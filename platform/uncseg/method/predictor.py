@@ -17,6 +17,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from uncseg.files import read_json
+from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
 from uncseg.method.network import MaskedUncertaintyNetwork
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.trainer import UncertaintyTrainer
@@ -33,12 +34,21 @@ class UncertaintyPredictor(nnUNetPredictor):
     _weight: torch.Tensor | None = None
     _tiles: Iterator[Any] = iter(())
 
-    def load_fold(self, model: Path, fold: int, configuration: str) -> None:
-        """Load one fold's final checkpoint from a model folder that we trained."""
+    def load_fold(self, model: Path, fold: int, configuration: str, trust: bool = False) -> None:
+        """Load one fold's final checkpoint from a model folder that we trained.
+
+        Args:
+            model: nnU-Net model folder, with plans.json and dataset.json.
+            fold, configuration: which checkpoint.
+            trust: let the checkpoint run code of its own.
+
+        Raises:
+            ProblemsFound: where the checkpoint cannot be read without it, is truncated or of another kind.
+        """
         plans, dataset_json = read_json(model / "plans.json"), read_json(model / "dataset.json")
         plans_manager = PlansManager(plans)
         configuration_manager = plans_manager.get_configuration(configuration)
-        checkpoint = torch.load(model / f"fold_{fold}" / "checkpoint_final.pth", map_location="cpu", weights_only=False)
+        checkpoint = load_torch_file(model / f"fold_{fold}" / "checkpoint_final.pth", MODEL_KEYS, trust=trust)
         network = UncertaintyTrainer.build_network_architecture(
             plans_manager,
             configuration_manager,

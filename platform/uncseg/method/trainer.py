@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.helpers import dummy_context
 from torch import nn
 
-from uncseg.files import whole_file
 from uncseg.method.epoch_metrics import EpochMeans
-from uncseg.method.error_memory import ErrorMemory, Reading, load_memory_file, save_memories
+from uncseg.method.error_memory import ErrorMemory, Reading
 from uncseg.method.loss import protocol_masks, uncertainty_terms, warmup_factor
 from uncseg.method.network import (
     BACKBONE_CHANNELS,
@@ -25,20 +23,19 @@ from uncseg.method.network import (
     reference_regions,
     wt_probability,
 )
+from uncseg.method.one_fold_group import JointCrossEntropy, gather_samples
 from uncseg.method.oracle_maps import OracleMaps
-from uncseg.method.reproducible_trainer import ReproducibleTrainer
+from uncseg.method.reproducible_trainer import ReproducibleTrainer, full_resolution, split_evenly
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.validation import REGION_NAMES, estimator_sums, failure_rates, overlap_counts
 
-MEMORY_PREFIX = "error_memory_epoch_"
 EpochListener = Callable[[int, dict[str, float]], None]
 
 
 class UncertaintyTrainer(ReproducibleTrainer):
     """nnU-Net's trainer for one fold, with uncertainty head (or without: the baseline) and error memory.
 
-    ``on_epoch`` is called with (epoch, metrics) when an epoch's metrics are complete, before its checkpoint;
-    ``on_checkpoint`` with the last epoch that a resumable checkpoint holds, after it is whole.
+    ``on_epoch`` is called with (epoch, metrics) when an epoch's metrics are complete, before its checkpoint.
     """
 
     def __init__(
@@ -51,12 +48,11 @@ class UncertaintyTrainer(ReproducibleTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.on_epoch: EpochListener = lambda _epoch, _metrics: None
-        self.on_checkpoint: Callable[[int], None] = lambda _epoch: None
         alpha = self.settings.memory.alpha
         # the loss reads errors only; the variance baseline is judged on validation cases
         self.memories = {
-            "training": ErrorMemory(("error",), alpha),
-            "validation": ErrorMemory(("error", "variance"), alpha),
+            "training": ErrorMemory(("error",), alpha, self.device),
+            "validation": ErrorMemory(("error", "variance"), alpha, self.device),
         }
         self.oracle = OracleMaps(Path(self.preprocessed_dataset_folder_base or "") / "oracle")
         self._means = EpochMeans()
@@ -84,7 +80,11 @@ class UncertaintyTrainer(ReproducibleTrainer):
         weight = self.settings.loss.weight_ce
         if weight is not None:
             inner = loss.loss if self.enable_deep_supervision else loss
-            inner.ce.weight = torch.tensor(weight, device=self.device)
+            weights = torch.tensor(weight, device=self.device)
+            if self.is_ddp:
+                inner.ce = JointCrossEntropy(weights)
+            else:
+                inner.ce.weight = weights
         return loss
 
     def on_epoch_start(self) -> None:
@@ -94,57 +94,77 @@ class UncertaintyTrainer(ReproducibleTrainer):
         self._means = EpochMeans()
         self.dataloader_train.seconds_waited = self.dataloader_val.seconds_waited = 0.0
 
-    def _to_device(self, batch: dict) -> tuple[torch.Tensor, Any]:
+    def _to_device(self, batch: dict) -> tuple[torch.Tensor, list[torch.Tensor]]:
         data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
-        if isinstance(target, list):
-            return data, [t.to(self.device, non_blocking=True) for t in target]
-        return data, target.to(self.device, non_blocking=True)
+        target = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
+        return data, [t.to(self.device, non_blocking=True) for t in target]
 
-    def _autocast(self) -> Any:
-        # as in nnU-Net: only on GPUs, the CPU's is slow
-        return torch.autocast(self.device.type, enabled=True) if self.device.type == "cuda" else dummy_context()
-
-    def _forward(self, data: torch.Tensor) -> tuple[Any, torch.Tensor | None]:
-        return self.network(data, uncertainty=True) if self.settings.model.uncertainty else (self.network(data), None)
+    def _forward(self, data: torch.Tensor, target: list[torch.Tensor]) -> tuple[Any, ...]:
+        """Full-resolution logits, u (None without the head) and the segmentation loss."""
+        with self.autocast():
+            output, u = (
+                self.network(data, uncertainty=True) if self.settings.model.uncertainty else (self.network(data), None)
+            )
+            loss = self.loss(output, target if self.enable_deep_supervision else target[0])
+        return full_resolution(output), u, loss
 
     def _read(self, side: str, batch: dict, shape: torch.Size) -> Reading:
         reading = self.memories[side].read(batch["keys"], batch["geometry"])
-        one_channel = (shape[0], 1, *shape[2:])
+        one_channel = (shape[0], 1, *shape[2:])  # a 2D patch is one slice thick there, and has no such axis here
+        values = {name: value.reshape(one_channel) for name, value in reading.values.items()}
+        return Reading(values, reading.visited.reshape(one_channel))
 
-        def here(values: torch.Tensor) -> torch.Tensor:
-            return values.reshape(one_channel).to(self.device, non_blocking=True)
-
-        return Reading({n: here(v) for n, v in reading.values.items()}, here(reading.visited))
+    def _write(self, side: str, batch: dict, values: dict[str, torch.Tensor], interest: torch.Tensor) -> None:
+        # every process keeps the whole memory: a case is drawn by any of them
+        self.memories[side].write(*gather_samples(batch["keys"], batch["geometry"], values, interest))
 
     def train_step(self, batch: dict) -> dict:
-        """nnU-Net's step (forward, loss, clipped gradients), with the uncertainty terms and the error memory."""
+        """nnU-Net's step, with the uncertainty terms and the error memory, in parts where the batch does not fit.
+
+        The host looks after the memory while the device works: it reads during the forward pass and takes the visit
+        in during the backward pass. Only the loss is waited for, as in nnU-Net.
+        """
         data, target = self._to_device(batch)
-        memory = self._read("training", batch, data.shape)
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            output, u = self._forward(data)
-            segmentation_loss = self.loss(output, target)
-        logits = _full_resolution(output)
+        memory: Reading | None = None
+        losses, failures, masks = [], [], []
+        parts = split_evenly(len(data), self.settings.training.accumulate)
+        for number, part in enumerate(parts, start=1):
+            logits, u, segmentation = self._forward(data[part], [t[part] for t in target])
+            memory = memory or self._read("training", batch, data.shape)
+            loss, failure, mask = self._judge(logits, u, segmentation, target[0][part], memory.part(part))
+            failures.append(failure)
+            masks.append(mask)
+            if number == len(parts):
+                self._write("training", batch, {"error": torch.cat(failures)}, torch.cat(masks))
+            share = (part.stop - part.start) / len(data)
+            losses.append(share * loss.detach())
+            loss = share * loss
+            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+        self.memories["training"].settle()
+        self.descend()
+        return {"loss": torch.stack(losses).sum().cpu().numpy()}
+
+    def _judge(
+        self, logits: torch.Tensor, u: torch.Tensor | None, segmentation: torch.Tensor, target: Any, memory: Reading
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Total loss, this visit's failure (NaN where the logits are: no visit) and the mask, (B, 1, …)."""
         with torch.no_grad():
             predicted, reference = self._regions(logits, target)
-            masks = protocol_masks(reference[:, :1], predicted[:, :1])
-            mask = masks["reference" if self.settings.loss.cancer_mask == "target" else "union"]
-        loss, parts = self._total_loss(segmentation_loss, logits, u, memory, mask)
-        self._descend(loss)
-        self._means.add_values({f"train/{name}": value for name, value in parts.items()})
-        for protocol, m in masks.items():
+            both = protocol_masks(reference[:, :1], predicted[:, :1])
+            mask = both["reference" if self.settings.loss.cancer_mask == "target" else "union"]
+            failure = (predicted[:, :1] != reference[:, :1]) + 0 * logits.detach().float().sum(1, keepdim=True)
+        loss, terms = self._total_loss(segmentation, logits, u, memory, mask)
+        sums = {f"train/{name}": (value, torch.ones_like(value)) for name, value in terms.items()}
+        for protocol, m in both.items():
             weights = m * memory.visited
-            self._means.add(
-                {f"memory/mean_error_train_{protocol}": ((weights * memory.values["error"]).sum(), weights.sum())}
-            )
-        failure = (predicted[:, :1] != reference[:, :1]).float()
-        self.memories["training"].write(batch["keys"], batch["geometry"], {"error": failure}, mask)
-        return {"loss": loss.detach().cpu().numpy()}
+            sums[f"memory/mean_error_train_{protocol}"] = ((weights * memory.values["error"]).sum(), weights.sum())
+        self._means.add(sums)
+        return loss, failure, mask
 
-    def _regions(self, logits: torch.Tensor, target: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _regions(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         head = self.settings.model.head
-        return predicted_regions(logits.detach(), head), reference_regions(_full_resolution(target), head)
+        return predicted_regions(logits.detach(), head), reference_regions(target, head)
 
     def _total_loss(
         self,
@@ -173,27 +193,12 @@ class UncertaintyTrainer(ReproducibleTrainer):
             loss = loss + settings.output_l2 * parts["loss_output_l2"]
         return loss, parts | {"loss": loss}
 
-    def _descend(self, loss: torch.Tensor) -> None:
-        scaler = self.grad_scaler
-        (loss if scaler is None else scaler.scale(loss)).backward()
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-        if scaler is None:
-            self.optimizer.step()
-        else:
-            scaler.step(self.optimizer)
-            scaler.update()
-
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's patch Dice, here always of WT, TC, ET; and every estimator against the validation memory."""
         data, target = self._to_device(batch)
+        logits, u, loss = self._forward(data, target)
         memory = self._read("validation", batch, data.shape)
-        with self._autocast():
-            output, u = self._forward(data)
-            loss = self.loss(output, target)
-        logits = _full_resolution(output)
-        predicted, reference = self._regions(logits, target)
+        predicted, reference = self._regions(logits, target[0])
         failure = predicted[:, :1] != reference[:, :1]
         q = self.oracle.read(batch["keys"], batch["geometry"])
         self._means.add(
@@ -209,19 +214,14 @@ class UncertaintyTrainer(ReproducibleTrainer):
         )
         self._means.add(failure_rates(failure, reference))
         p_wt = wt_probability(logits, self.settings.model.head)
-        self.memories["validation"].write(
-            batch["keys"],
-            batch["geometry"],
+        self._write(
+            "validation",
+            batch,
             {"error": failure.float(), "variance": 4 * p_wt * (1 - p_wt)},
             protocol_masks(reference[:, :1], predicted[:, :1])["union"],
         )
         counts = {name: count.cpu().numpy() for name, count in overlap_counts(predicted, reference).items()}
         return {"loss": loss.detach().cpu().numpy(), **counts}
-
-    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        """nnU-Net logs losses and patch Dice here; a region absent from a whole epoch's patches gives NaN quietly."""
-        with np.errstate(invalid="ignore"):
-            super().on_validation_epoch_end(val_outputs)
 
     def on_epoch_end(self) -> None:
         """nnU-Net checkpoints here; before it, the epoch's metrics are handed on."""
@@ -229,6 +229,7 @@ class UncertaintyTrainer(ReproducibleTrainer):
         super().on_epoch_end()
 
     def _epoch_metrics(self) -> dict[str, float]:
+        """The epoch's finite figures; one that nothing could be measured for is left out."""
         metrics = self._means.means()
         dice = self.logger.get_value("dice_per_class_or_region", step=-1)
         metrics |= {f"val_patch/dice_{name}": float(d) for name, d in zip(REGION_NAMES, dice, strict=True)}
@@ -240,43 +241,13 @@ class UncertaintyTrainer(ReproducibleTrainer):
         metrics["data_wait_seconds"] = self.dataloader_train.seconds_waited + self.dataloader_val.seconds_waited
         for side, memory in self.memories.items():
             metrics[f"memory/bytes_per_case_{side}"] = memory.bytes_per_case
-        return metrics
+        return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
-    def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net writes in place; here the file is whole or absent, and its error memory is written before it."""
-        if self.disable_checkpointing or self.local_rank != 0:
-            return
-        path = Path(filename)
-        resumable = path.name != "checkpoint_best.pth"
-        if resumable:
-            save_memories(self._memory_file(path, self.current_epoch + 1), self.memories, self.current_epoch + 1)
-        with whole_file(path) as temporary:
-            super().save_checkpoint(str(temporary))
-        if resumable:
-            self._remove_old_memories(self._memory_file(path, self.current_epoch + 1))
-            self.on_checkpoint(self.current_epoch)
+    def resume_content(self) -> dict[str, Any]:
+        """The error memories."""
+        return {name: memory.state() for name, memory in self.memories.items()}
 
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """nnU-Net restores weights, optimiser and epoch; the error memory of that epoch is restored too."""
-        super().load_checkpoint(filename_or_checkpoint)
-        if isinstance(filename_or_checkpoint, dict) or Path(filename_or_checkpoint).name == "checkpoint_best.pth":
-            return  # good for prediction only: the memory goes with the latest and the final checkpoint
-        content = load_memory_file(self._memory_file(Path(filename_or_checkpoint), self.current_epoch))
+    def restore_resume_content(self, content: dict[str, Any]) -> None:
+        """The way back of :meth:`resume_content`."""
         for name, memory in self.memories.items():
             memory.load_state(content[name])
-
-    @staticmethod
-    def _memory_file(checkpoint: Path, epochs: int) -> Path:
-        return checkpoint.with_name(f"{MEMORY_PREFIX}{epochs:04d}.pt")
-
-    @staticmethod
-    def _remove_old_memories(keep: Path) -> None:
-        for old in keep.parent.glob(f"{MEMORY_PREFIX}*.pt"):
-            if old != keep:
-                old.unlink(missing_ok=True)
-
-
-def _full_resolution(output: Any) -> torch.Tensor:
-    tensor = output[0] if isinstance(output, list | tuple) else output
-    assert isinstance(tensor, torch.Tensor)
-    return tensor

@@ -1,0 +1,118 @@
+"""Checkpoint files: written whole or not at all, read without running what a stranger may have put into them.
+
+Beside nnU-Net's checkpoint lies a resume file with what nnU-Net does not keep: the error memories, the random states,
+the loaders' positions. So a model that is passed on does not carry the memory along.
+"""
+
+import importlib
+import pickle
+import random
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import whole_file
+
+RESUME_PREFIX = "resume_epoch_"
+MODEL_KEYS = ("network_weights", "trainer_name", "inference_allowed_mirroring_axes")
+TRAINING_KEYS = (*MODEL_KEYS, "optimizer_state", "current_epoch", "logging")
+RESUME_KEYS = ("epoch", "memories", "random", "next_batch")
+
+# what nnU-Net puts into a checkpoint beside tensors and plain values: numpy's numbers, under their new and old names
+_MULTIARRAY = importlib.import_module("numpy._core.multiarray")
+_ALLOWED: list[Any] = [np.dtype, np.ndarray]
+_ALLOWED += [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "bool")]
+for _name in ("scalar", "_reconstruct"):
+    _ALLOWED += [getattr(_MULTIARRAY, _name), (getattr(_MULTIARRAY, _name), f"numpy.core.multiarray.{_name}")]
+
+
+def load_torch_file(path: Path, keys: Sequence[str], device: torch.device | str = "cpu", trust: bool = False) -> dict:
+    """Content of a file that ``torch.save`` wrote: tensors, plain values and numpy's numbers.
+
+    Args:
+        path: the file.
+        keys: what it has to hold.
+        device: where tensors go.
+        trust: let the file run code of its own (full unpickling).
+
+    Raises:
+        ProblemsFound: where the file is absent, truncated, of another kind, or holds objects that only code could
+            build and ``trust`` is not given.
+    """
+    try:
+        with torch.serialization.safe_globals(_ALLOWED):
+            content = torch.load(path, map_location=device, weights_only=not trust)
+    except OSError as error:
+        raise _cannot_read(path, error.strerror or str(error), "give another file") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise _refused(path, error) from error
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        found = f"a file without {', '.join(missing)}"
+        raise _cannot_read(path, found, "give a checkpoint that this kind of training wrote")
+    assert isinstance(content, dict)
+    return content
+
+
+def _refused(path: Path, error: Exception) -> ProblemsFound:
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError) and "unsupported global" in text.lower():
+        name = text.partition("GLOBAL ")[2].split()[:1] or ["code"]
+        found = f"{name[0]}, which only code of the file's own could build"
+        return _cannot_read(path, found, "if you know where the file comes from, say --trust")
+    return _cannot_read(path, "a truncated file, or one of another kind", "copy it again, or go on from another one")
+
+
+def _cannot_read(path: Path, found: str, advice: str) -> ProblemsFound:
+    problem = Problem(str(path), found, "a whole checkpoint of tensors and plain values", advice)
+    return ProblemsFound("A checkpoint cannot be loaded.", [problem], exit_code=1)
+
+
+def resume_file(checkpoint: Path, epochs: int) -> Path:
+    """The resume file beside a checkpoint that was written after ``epochs`` epochs."""
+    return checkpoint.with_name(f"{RESUME_PREFIX}{epochs:04d}.pt")
+
+
+def save_resume_file(path: Path, content: dict[str, Any]) -> None:
+    """Write a resume file (:data:`RESUME_KEYS`), whole or not at all."""
+    assert set(content) == set(RESUME_KEYS)
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_resume_file(path: Path) -> dict:
+    """Content of a resume file; raises as :func:`load_torch_file`."""
+    return load_torch_file(path, RESUME_KEYS)
+
+
+def remove_other_resume_files(keep: Path) -> None:
+    """Remove the resume files beside one that a whole checkpoint now goes with."""
+    for old in keep.parent.glob(f"{RESUME_PREFIX}*.pt"):
+        if old != keep:
+            old.unlink(missing_ok=True)
+
+
+def random_states() -> dict[str, Any]:
+    """The random states of this process, as tensors and plain values."""
+    name, state, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(state).astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """The way back of :func:`random_states`; states of GPUs that are not here are left out."""
+    random.setstate(states["python"])
+    name, state, *rest = states["numpy"]
+    np.random.set_state((name, state.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"].cpu())
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in states["cuda"]])

@@ -1,0 +1,49 @@
+"""A trainer on real preprocessed phantoms."""
+
+import contextlib
+import copy
+
+import pytest
+import torch
+
+from uncseg.cluster.prepare import prepare
+from uncseg.config import load_experiment
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.prepare import nnunet_environment
+from uncseg.files import read_json
+from uncseg.method.settings import TrainerSettings
+from uncseg.method.trainer import UncertaintyTrainer
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trainer") / "phantoms"
+    write_phantoms(folder, cases=4, size=28, seed=0)
+    return folder
+
+
+@pytest.fixture
+def trainer_for(local_ray, experiment_file, phantoms, tmp_path, monkeypatch):
+    """A trainer of fold 0 for the small experiment with some fields replaced."""
+
+    def make(results="results", **sections):
+        storage = {"path": str(phantoms.with_name("prepared"))}  # prepared once for all tests
+        experiment = load_experiment(experiment_file(phantoms, storage=storage, **sections))
+        prepared = prepare(experiment)
+        for name, value in nnunet_environment(prepared, tmp_path / results).items():
+            monkeypatch.setenv(name, value)
+        plans = TrainerSettings.of(experiment).into_plans(read_json(prepared.plans))
+        with contextlib.redirect_stdout(None):
+            trainer = UncertaintyTrainer(
+                copy.deepcopy(plans),
+                experiment.plan.configuration,
+                0,
+                read_json(prepared.dataset / "dataset.json"),
+                torch.device("cpu"),
+            )
+            trainer.initialize()
+        trainer.epochs = {}
+        trainer.on_epoch = trainer.epochs.__setitem__
+        return trainer
+
+    return make

@@ -1,0 +1,116 @@
+"""Checkpoints from strangers, truncated ones, and those of nnU-Net's own trainer."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from training import SHORT, train
+from uncseg.errors import ProblemsFound
+from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
+
+
+class Intruder:
+    """Unpickled in full, it would write a file."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.fixture
+def trained(trainer_for):
+    trainer = trainer_for(**SHORT)
+    train(trainer)
+    return trainer
+
+
+def problem_of(caught, file):
+    (problem,) = caught.value.problems
+    assert problem.where == str(file)
+    assert caught.value.exit_code == 1
+    return problem
+
+
+def test_a_file_that_would_run_code_is_refused_unless_trusted(trained, tmp_path):
+    mark = tmp_path / "intruded"
+    file = Path(trained.output_folder) / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    torch.save(content | {"extra": Intruder(mark)}, file)
+    with pytest.raises(ProblemsFound, match=r"posix\.system.*--trust") as caught:
+        trained.load_checkpoint(str(file))
+    problem_of(caught, file)
+    assert not mark.exists()
+    load_torch_file(file, MODEL_KEYS, trust=True)
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("name", ["checkpoint_final.pth", "resume_epoch_0002.pt"])
+def test_a_truncated_file_is_named(trained, name):
+    file = Path(trained.output_folder) / name
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ProblemsFound, match="truncated") as caught:
+        trained.load_checkpoint(str(Path(trained.output_folder) / "checkpoint_final.pth"))
+    problem_of(caught, file)
+
+
+@pytest.mark.parametrize(
+    ("write", "found"),
+    [
+        (lambda file: file.write_text("weights"), "another kind"),
+        (lambda file: torch.save({"state_dict": {}}, file), "network_weights"),
+        (lambda file: torch.save([1, 2], file), "network_weights"),
+        (lambda file: file.unlink(missing_ok=True), "No such file"),
+    ],
+    ids=["text", "other keys", "a list", "absent"],
+)
+def test_a_foreign_file_is_named(tmp_path, write, found):
+    file = tmp_path / "checkpoint_final.pth"
+    write(file)
+    with pytest.raises(ProblemsFound, match=found) as caught:
+        load_torch_file(file, MODEL_KEYS)
+    problem_of(caught, file)
+
+
+def test_a_stock_checkpoint_needs_no_trust(trained, tmp_path, monkeypatch):
+    """nnU-Net's own trainer puts numpy's numbers into its files; that is no reason to unpickle code."""
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "stock"))
+    arguments = trained.my_init_kwargs
+    with contextlib.redirect_stdout(None):
+        stock = nnUNetTrainer(
+            {**arguments["plans"], "continue_training": False},
+            arguments["configuration"],
+            0,
+            arguments["dataset_json"],
+            torch.device("cpu"),
+        )
+        stock.initialize()
+        stock.logger.log("train_losses", torch.tensor(0.5).numpy(), 0)
+        stock._best_ema = torch.tensor(0.5, dtype=torch.float64).numpy().mean()
+        file = tmp_path / "stock.pth"
+        stock.save_checkpoint(str(file))
+    content = load_torch_file(file, MODEL_KEYS)
+    assert content["trainer_name"] == "nnUNetTrainer"
+    assert content["_best_ema"] == 0.5
+
+
+def test_the_model_does_not_carry_the_memory(trained):
+    folder = Path(trained.output_folder)
+    content = torch.load(folder / "checkpoint_final.pth", weights_only=False)
+    # exactly what nnU-Net's own save_checkpoint writes
+    assert set(content) == {
+        "network_weights",
+        "optimizer_state",
+        "grad_scaler_state",
+        "logging",
+        "_best_ema",
+        "current_epoch",
+        "init_args",
+        "trainer_name",
+        "inference_allowed_mirroring_axes",
+    }

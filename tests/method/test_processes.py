@@ -1,0 +1,104 @@
+"""Two processes that train one fold together, against one process with the joint batch."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from uncseg.cluster.prepare import prepare
+from uncseg.config import load_experiment
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.prepare import nnunet_environment
+from uncseg.files import read_json
+from uncseg.method.loss import uncertainty_terms
+from uncseg.method.settings import TrainerSettings
+
+
+def train(rank, together, folder, environment, plans, dataset_json):
+    """One of the processes; what it ends with goes to a file."""
+    import os
+
+    from uncseg.method.trainer import UncertaintyTrainer
+
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    if together > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=together)
+    with contextlib.redirect_stdout(None):
+        trainer = UncertaintyTrainer(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+        trainer.initialize()
+        epochs = {}
+        trainer.on_epoch = epochs.__setitem__
+        trainer.run_training()
+    network = trainer.network.module if together > 1 else trainer.network
+    memories = {name: memory.state()["cases"] for name, memory in trainer.memories.items()}
+    torch.save({"weights": network.state_dict(), "memories": memories, "epochs": epochs}, folder / f"rank_{rank}.pt")
+    if together > 1:
+        dist.destroy_process_group()
+
+
+def gradient(rank, together, folder, batch):
+    """Gradient of the terms with respect to the process's own samples, as DDP would average it."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=together)
+    own = slice(rank * 2, rank * 2 + 2)
+    u, e, m = (t[own].clone() for t in batch)
+    u.requires_grad_()
+    terms = uncertainty_terms(u, e, m)
+    (terms.unc + terms.rmsd + terms.one_minus_corr).backward()
+    torch.save({"gradient": u.grad / together}, folder / f"rank_{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_samples_that_count_are_counted_over_both_processes(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    u, e = (torch.rand((4, 1, 6, 6, 6), generator=generator) for _ in range(2))
+    m = torch.ones_like(u)
+    m[0] = 0  # one sample without a mask, and one with a constant error: the processes count differently
+    e[3] = 0.5
+    mp.spawn(gradient, (2, tmp_path, (u, e, m)), nprocs=2)
+    found = torch.cat([torch.load(tmp_path / f"rank_{rank}.pt")["gradient"] for rank in range(2)])
+    u.requires_grad_()
+    terms = uncertainty_terms(u, e, m)
+    (terms.unc + terms.rmsd + terms.one_minus_corr).backward()
+    torch.testing.assert_close(found, u.grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [{}, {"loss": {"cancer_mask": "union"}, "plan": {"max_stages": 3}}],
+    ids=["reference mask", "union mask, deep supervision"],
+)
+def test_two_processes_are_one_with_the_joint_batch(local_ray, experiment_file, tmp_path, sections):
+    write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
+    training = {"epochs": 3, "iterations_per_epoch": 3, "val_iterations_per_epoch": 3, "initial_lr": 0.001}
+    sections = {**sections, "loss": {"warmup_epochs": 1, **sections.get("loss", {})}, "training": training}
+    experiment = load_experiment(experiment_file(tmp_path / "cases", **sections))
+    prepared = prepare(experiment)
+    plans = TrainerSettings.of(experiment).into_plans(read_json(prepared.plans))
+    dataset_json = read_json(prepared.dataset / "dataset.json")
+    ended = []
+    for together in (1, 2):
+        folder = tmp_path / str(together)
+        folder.mkdir()
+        environment = nnunet_environment(prepared, folder / "results")
+        mp.spawn(train, (together, folder, environment, plans, dataset_json), nprocs=together)
+        ended.append([torch.load(Path(folder) / f"rank_{rank}.pt", weights_only=True) for rank in range(together)])
+    (alone,), (first, second) = ended
+    for name, weight in alone["weights"].items():
+        torch.testing.assert_close(first["weights"][name], weight, rtol=1e-3, atol=1e-5, msg=name)
+        assert torch.equal(first["weights"][name], second["weights"][name])
+    for side, cases in alone["memories"].items():
+        torch.testing.assert_close(first["memories"][side], second["memories"][side], rtol=0, atol=0)
+        assert cases.keys() == first["memories"][side].keys()
+        for case, memory in cases.items():
+            assert torch.equal(first["memories"][side][case]["visits"], memory["visits"])
+            agree = (first["memories"][side][case]["values"] - memory["values"]).abs() < 2e-3
+            assert agree.float().mean() > 0.999
+    for epoch, metrics in alone["epochs"].items():
+        for name, value in metrics.items():
+            if name.startswith(("train/", "uncertainty/", "memory/mean")):
+                assert first["epochs"][epoch][name] == pytest.approx(value, rel=0.02, abs=2e-3, nan_ok=True), name
