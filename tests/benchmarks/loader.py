@@ -1,0 +1,60 @@
+"""Batches per second: our loader against nnU-Net's augmenter, with as many processes.
+
+    python tests/benchmarks/loader.py [--processes 2] [--batches 60] [--runs 3]
+
+Each is started, fills its queue, gives some batches unmeasured, is measured and stopped.
+"""
+
+import contextlib
+import os
+import time
+from typing import Any
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from side_by_side import arguments, in_turn, make_trainer, prepared_phantoms
+
+from uncseg.method.trainer import UncertaintyTrainer
+
+
+def batches_per_second(streams: Any, warmup: int, count: int) -> float:
+    """Of the first of two streams."""
+    training = streams[0]
+    for _ in range(warmup):
+        next(training)
+    started = time.perf_counter()
+    for _ in range(count):
+        next(training)
+    return count / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Measure; a ratio of 1 or more is what we want here."""
+    options = arguments(__doc__, processes=2, batches=60, runs=3)
+    with prepared_phantoms(options, loader_processes=options.processes) as (experiment, prepared):
+        os.environ["nnUNet_n_proc_DA"] = str(options.processes)  # noqa: SIM112 - nnU-Net's name
+        warmup = 30  # more than either keeps ready
+
+        def ours() -> float:
+            trainer = make_trainer(UncertaintyTrainer, options, experiment, prepared)
+            streams = trainer.get_dataloaders()
+            try:
+                return batches_per_second(streams, warmup, options.batches)
+            finally:
+                for stream in streams:
+                    stream.close()
+
+        def peer() -> float:
+            trainer = make_trainer(nnUNetTrainer, options, experiment, prepared)
+            with contextlib.redirect_stdout(None):
+                streams = trainer.get_dataloaders()
+            try:
+                return batches_per_second(streams, warmup, options.batches)
+            finally:
+                for stream in streams:
+                    stream._finish()
+
+        in_turn("loader", "batches/s", options.runs, ours, peer, processes=options.processes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Shared by the benchmarks: cases and trainers to measure with, rounds in turn, one line of JSON at the end."""
+
+import contextlib
+import copy
+import json
+import os
+import statistics
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ.pop("RAY_ADDRESS", None)
+
+import torch
+import yaml
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from uncseg.cluster.prepare import prepare
+from uncseg.cluster.ray_session import ray_session
+from uncseg.config import Experiment, load_experiment
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.prepare import nnunet_environment
+from uncseg.files import read_json
+from uncseg.layout import PreparedFolder
+from uncseg.method.settings import TrainerSettings
+from uncseg.method.trainer import UncertaintyTrainer
+
+
+def arguments(description: str | None, **more: int) -> Namespace:
+    """The options all benchmarks have, and some of their own (whole numbers)."""
+    parser = ArgumentParser(description=description)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    defaults = {"cases": 8, "size": 64, "patch": 48, "features": 16, "batch": 2, "runs": 5} | more
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    options = parser.parse_args()
+    print(f"device: {device_name(options.device)}; {vars(options)}", flush=True)
+    return options
+
+
+def device_name(device: str) -> str:
+    """The device as a reader would name it."""
+    return torch.cuda.get_device_name() if device.startswith("cuda") else f"CPU, {torch.get_num_threads()} thread(s)"
+
+
+@contextlib.contextmanager
+def prepared_phantoms(options: Namespace, **training: Any) -> Iterator[tuple[Experiment, PreparedFolder]]:
+    """Phantoms planned with the benchmark's patch and network, in a folder that ends with the block."""
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        write_phantoms(folder / "cases", options.cases, options.size, seed=0)
+        content = {
+            "name": "benchmark",
+            "dataset": {"path": str(folder / "cases"), "name": "Phantoms"},
+            "split": {"folds": 2},
+            "plan": {
+                "patch_size": [options.patch] * 3,
+                "batch_size": options.batch,
+                "base_features": options.features,
+                "memory_target_gib": 40,
+            },
+            "training": {"loader_processes": 0, **training},
+            "storage": {"path": str(folder / "runs")},
+        }
+        file = folder / "experiment.yaml"
+        file.write_text(yaml.safe_dump(content), encoding="utf-8")
+        experiment = load_experiment(file)
+        with ray_session("local", num_cpus=2, dashboard=False):
+            prepared = prepare(experiment)
+        os.environ.update(nnunet_environment(prepared, folder / "results"))
+        yield experiment, prepared
+
+
+def make_trainer(
+    kind: type[nnUNetTrainer], options: Namespace, experiment: Experiment, prepared: PreparedFolder
+) -> Any:
+    """Ours, or nnU-Net's, on the same plans; initialised, quiet."""
+    plans = TrainerSettings.of(experiment).into_plans(copy.deepcopy(read_json(prepared.plans)))
+    plans["continue_training"] = False
+    with contextlib.redirect_stdout(None):
+        dataset_json = read_json(prepared.dataset / "dataset.json")
+        trainer = kind(plans, experiment.plan.configuration, 0, dataset_json, torch.device(options.device))
+        trainer.initialize()
+    trainer.network.train()
+    return trainer
+
+
+def both_trainers(options: Namespace, experiment: Experiment, prepared: PreparedFolder) -> tuple[Any, Any]:
+    """Ours and nnU-Net's."""
+    ours = make_trainer(UncertaintyTrainer, options, experiment, prepared)
+    return ours, make_trainer(nnUNetTrainer, options, experiment, prepared)
+
+
+def in_turn(name: str, unit: str, runs: int, ours: Callable[[], float], peer: Callable[[], float], **more: Any) -> None:
+    """Measure both in turn, once unmeasured, then print medians and their ratio as one line of JSON."""
+    ours()
+    peer()
+    pairs = []
+    for run in range(runs):
+        # who goes first changes, so that neither always meets the warmer machine
+        pair = (ours(), peer()) if run % 2 == 0 else (peer(), ours())[::-1]
+        pairs.append(pair)
+        print(f"run {run + 1}: ours {pair[0]:.4g} {unit}, peer {pair[1]:.4g} {unit}", flush=True)
+    our_median, peer_median = (statistics.median(values) for values in zip(*pairs, strict=True))
+    report(name, unit, runs, our_median, peer_median, **more)
+
+
+def report(name: str, unit: str, runs: int, ours: float, peer: float, **more: Any) -> None:
+    """The line of JSON."""
+    result = {"benchmark": name, "ours": ours, "peer": peer, "ratio": ours / peer, "unit": unit, "runs": runs, **more}
+    print(json.dumps({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in result.items()}))
