@@ -5,7 +5,6 @@ and place, so that several GPUs of one fold share a batch that is the same as on
 of its patches.
 """
 
-import math
 import random
 import time
 from collections import OrderedDict
@@ -19,12 +18,11 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from uncseg.method.patch_geometry import PatchGeometry, carry_geometry
 
 TRAINING, VALIDATION, INITIALISATION = 0, 1, 2
-ALIGNMENT = 64
 KEPT_BYTES = 128 * 2**20  # of case properties, per loader process
 READY = 8  # batches kept ready in all: they come in order, and a slow one must not leave the other processes idle
 
@@ -155,8 +153,7 @@ class _BatchByIndex(Dataset):
         self.key = (seed, fold, stage)
 
     def __getitem__(self, index: int) -> dict:
-        batch = self.loader.draw(*self.key, index)
-        return batch if get_worker_info() is None else _packed(batch)
+        return self.loader.draw(*self.key, index)
 
 
 class _CountFrom(Sampler):
@@ -172,31 +169,6 @@ class _CountFrom(Sampler):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _packed(batch: dict) -> dict:
-    """A batch whose tensors lie in one block of shared memory: between processes each block costs a handshake."""
-    targets = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
-    tensors, places, size = [batch["data"], *targets], [], 0
-    for tensor in tensors:
-        places.append((tensor.dtype, tuple(tensor.shape), size))
-        size += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
-    block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
-    for tensor, place in zip(tensors, places, strict=True):
-        _in_block(block, *place).copy_(tensor)
-    rest = {name: value for name, value in batch.items() if name not in ("data", "target")}
-    return rest | {"block": block, "places": places, "deep": isinstance(batch["target"], list)}
-
-
-def _in_block(block: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], first: int) -> torch.Tensor:
-    size = math.prod(shape) * dtype.itemsize
-    return block[first : first + size].view(dtype).view(shape)
-
-
-def _unpacked(packed: dict) -> dict:
-    block, places, deep = packed.pop("block"), packed.pop("places"), packed.pop("deep")
-    data, *targets = (_in_block(block, *place) for place in places)
-    return packed | {"data": data, "target": targets if deep else targets[0]}
 
 
 class BatchStream:
@@ -243,7 +215,7 @@ class BatchStream:
             raise StopIteration
         batch = next(self._batches)
         self.seconds_waited += time.perf_counter() - started
-        return _unpacked(batch) if "block" in batch else batch
+        return batch
 
     def close(self) -> None:
         """End the loader processes."""

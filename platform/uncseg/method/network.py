@@ -4,7 +4,7 @@ Axes: B batch, C channel, D H W voxels in nnU-Net's order (2D: H W). With ``head
 NCR, ED, ET, and background is the constant 0; with ``head: regions`` they are the sigmoid logits of WT, TC, ET.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -60,6 +60,13 @@ def reference_regions(target: torch.Tensor, head: Head) -> torch.Tensor:
     if head == "regions":
         return target[:, :3] > 0
     return torch.cat((target > 0, (target == 1) | (target == 3), target == 3), dim=1)
+
+
+def full_resolution(output: Any) -> torch.Tensor:
+    """The first of a network's outputs, or of a batch's targets, with deep supervision; else the only one."""
+    tensor = output[0] if isinstance(output, list | tuple) else output
+    assert isinstance(tensor, torch.Tensor)
+    return tensor
 
 
 class MaskedUncertaintyNetwork(nn.Module):

@@ -302,10 +302,3 @@ def split_evenly(samples: int, parts: int) -> list[slice]:
     parts = min(parts, samples)
     edges = [round(i * samples / parts) for i in range(parts + 1)]
     return [slice(first, last) for first, last in pairwise(edges)]
-
-
-def full_resolution(output: Any) -> torch.Tensor:
-    """The first of a network's outputs, or of a batch's targets, with deep supervision; else the only one."""
-    tensor = output[0] if isinstance(output, list | tuple) else output
-    assert isinstance(tensor, torch.Tensor)
-    return tensor

@@ -19,13 +19,14 @@ from uncseg.method.loss import protocol_masks, uncertainty_terms, warmup_factor
 from uncseg.method.network import (
     BACKBONE_CHANNELS,
     MaskedUncertaintyNetwork,
+    full_resolution,
     predicted_regions,
     reference_regions,
     wt_probability,
 )
 from uncseg.method.one_fold_group import JointCrossEntropy, gather_samples
 from uncseg.method.oracle_maps import OracleMaps
-from uncseg.method.reproducible_trainer import ReproducibleTrainer, full_resolution, split_evenly
+from uncseg.method.reproducible_trainer import ReproducibleTrainer, split_evenly
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.validation import REGION_NAMES, estimator_sums, failure_rates, overlap_counts
 
