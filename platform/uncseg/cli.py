@@ -21,6 +21,7 @@ ExperimentFile = Annotated[Path, typer.Argument(help="Experiment, YAML.", show_d
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, as loss.unc_weight=0.2.")
 ]
+Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints run code of their own.")]
 
 
 @app.command()
@@ -64,6 +65,7 @@ def cross_validate(
     overrides: Overrides = None,
     folds: Annotated[str | None, typer.Option(help="Folds to train, as 0,1. Default: all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Train the folds side by side, predict every case out of fold, write the tables, fill MLflow."""
     from uncseg.config import load_experiment
@@ -71,15 +73,17 @@ def cross_validate(
     loaded, chosen = load_experiment(experiment, overrides), _fold_numbers(folds)
     from uncseg.commands.cross_validate import cross_validate
 
-    raise typer.Exit(cross_validate(loaded, chosen, dry_run))
+    raise typer.Exit(cross_validate(loaded, chosen, dry_run, trust))
 
 
 @app.command()
-def evaluate(run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]) -> None:
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)], trust: Trust = False
+) -> None:
     """Predict and score a run's finished folds again where missing, and write its tables."""
     from uncseg.commands.evaluate import evaluate_run
 
-    raise typer.Exit(evaluate_run(run))
+    raise typer.Exit(evaluate_run(run, trust))
 
 
 @app.command()

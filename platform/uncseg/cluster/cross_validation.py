@@ -64,11 +64,13 @@ def train_folds(
     folds: Sequence[int],
     slots: Slots,
     show: Callable[[], None] = lambda: None,
+    trust: bool = False,
 ) -> dict[int, str]:
     """Train folds side by side, as many as there are slots; the others wait. A failed fold stops no other.
 
     Args:
         show: called a few times a second, in the calling thread.
+        trust: let checkpoints run code of their own.
 
     Returns:
         For each fold that failed, what happened. Finished folds are not trained again.
@@ -80,7 +82,8 @@ def train_folds(
 
     def train(fold: int) -> None:
         with free:
-            message = _train_one(FoldTask(experiment, prepared, run, fold, slots.cpus, slots.each.processes), slots)
+            task = FoldTask(experiment, prepared, run, fold, slots.cpus, slots.each.processes, trust)
+            message = _train_one(task, slots)
         if message is not None:
             failed[fold] = message
 

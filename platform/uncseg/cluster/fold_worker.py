@@ -30,6 +30,8 @@ class FoldTask:
     """CPU cores of one process, shared by the training and its loaders."""
     processes: int = 1
     """Processes that train the fold together, a GPU each."""
+    trust: bool = False
+    """Let checkpoints run code of their own."""
 
 
 def is_done(run: RunFolder, fold: int) -> bool:
@@ -72,6 +74,7 @@ def _train(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int
     os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 - nnU-Net's name; our loader has its own processes
 
     trainer = _make_trainer(task)
+    trainer.trust = task.trust
     folder = Path(trainer.output_folder)
     first_epoch = 0
     for checkpoint in (folder / "checkpoint_final.pth", folder / "checkpoint_latest.pth"):

@@ -24,10 +24,11 @@ def evaluate_out_of_fold(
     folds: Sequence[int],
     slots: Slots,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
+    trust: bool = False,
 ) -> pd.DataFrame:
     """Predict and score every validation case of the given folds, each by the fold that did not see it.
 
-    Cases already done are not done again.
+    Cases already done are not done again. ``trust`` lets checkpoints run code of their own.
 
     Returns:
         One row a case, sorted by fold and case; columns as ``evaluation.tables`` reads them.
@@ -39,7 +40,7 @@ def evaluate_out_of_fold(
     splits = read_json(prepared.splits)
     # a worker keeps one fold's network loaded, so cases of a fold stay together
     todo = [
-        (FoldTask(experiment, prepared, run, fold, slots.cpus), by_id[case])
+        (FoldTask(experiment, prepared, run, fold, slots.cpus, trust=trust), by_id[case])
         for fold in folds
         for case in splits[fold]["val"]
     ]

@@ -22,7 +22,9 @@ from uncseg.method.predictor import UncertaintyPredictor
 
 
 @lru_cache(maxsize=1)
-def _predictor(model: Path, fold: int, configuration: str, tile_step: float, mirroring: bool) -> UncertaintyPredictor:
+def _predictor(
+    model: Path, fold: int, configuration: str, tile_step: float, mirroring: bool, trust: bool
+) -> UncertaintyPredictor:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predictor = UncertaintyPredictor(
         tile_step_size=tile_step,
@@ -31,7 +33,7 @@ def _predictor(model: Path, fold: int, configuration: str, tile_step: float, mir
         device=device,
         allow_tqdm=False,
     )
-    predictor.load_fold(model, fold, configuration)
+    predictor.load_fold(model, fold, configuration, trust)
     return predictor
 
 
@@ -85,7 +87,7 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
 
     settings = task.experiment.evaluation
     configuration = task.experiment.plan.configuration
-    predictor = _predictor(task.run.model, task.fold, configuration, settings.tile_step, settings.mirroring)
+    predictor = _predictor(task.run.model, task.fold, configuration, settings.tile_step, settings.mirroring, task.trust)
     folder = task.prepared.dataset / predictor.configuration_manager.data_identifier
     data, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
     logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data[:]))).cpu()

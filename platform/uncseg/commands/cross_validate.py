@@ -22,12 +22,15 @@ from uncseg.tracking.sync import Syncer
 from uncseg.tracking.tags import describe_versions, git_commit
 
 
-def cross_validate(experiment: Experiment, folds: Sequence[int] | None = None, dry_run: bool = False) -> int:
+def cross_validate(
+    experiment: Experiment, folds: Sequence[int] | None = None, dry_run: bool = False, trust: bool = False
+) -> int:
     """Prepare, train the folds, predict every case out of fold, write the tables, fill MLflow.
 
     Args:
         folds: folds to train; None: all.
         dry_run: check everything and print the plan, train nothing.
+        trust: let checkpoints that the run's folder holds already run code of their own.
 
     Returns:
         0, or 1 where a fold failed (the others are finished and evaluated).
@@ -47,11 +50,11 @@ def cross_validate(experiment: Experiment, folds: Sequence[int] | None = None, d
         syncer.start()
         outcome: Literal["finished", "failed", "interrupted"] = "interrupted"
         try:
-            failed = _train(experiment, prepared, run, folds, slots)
+            failed = _train(experiment, prepared, run, folds, slots, trust)
             # folds that an earlier command trained belong to the run's tables too
             finished = finished_folds(experiment, run)
             if finished:
-                evaluate_folds(experiment, prepared, run, finished, slots)
+                evaluate_folds(experiment, prepared, run, finished, slots, trust)
             syncer.finish()
             outcome = "failed" if failed else "finished"
         except KeyboardInterrupt:
@@ -110,10 +113,10 @@ def _syncer(experiment: Experiment, prepared: PreparedFolder, run: RunFolder, fo
 
 
 def _train(
-    experiment: Experiment, prepared: PreparedFolder, run: RunFolder, folds: Sequence[int], slots: Slots
+    experiment: Experiment, prepared: PreparedFolder, run: RunFolder, folds: Sequence[int], slots: Slots, trust: bool
 ) -> dict[int, str]:
     with FoldProgress(run, folds, experiment.training.epochs).shown() as progress:
-        failed = train_folds(experiment, prepared, run, folds, slots, progress)
+        failed = train_folds(experiment, prepared, run, folds, slots, progress, trust)
     for fold, message in failed.items():
         console.print(f"fold {fold} failed: {message}")
     return failed

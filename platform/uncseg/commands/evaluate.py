@@ -20,8 +20,11 @@ from uncseg.report.run_figures import draw_run
 from uncseg.tracking.spool import epoch_table
 
 
-def evaluate_run(root: Path) -> int:
-    """Predict and score a run's finished folds, and write its tables and figures (``uncseg evaluate RUN``)."""
+def evaluate_run(root: Path, trust: bool = False) -> int:
+    """Predict and score a run's finished folds, and write its tables and figures (``uncseg evaluate RUN``).
+
+    ``trust`` lets its checkpoints run code of their own.
+    """
     run = RunFolder(root.resolve())
     if not run.experiment.is_file():
         problem = Problem(str(root), "no experiment.yaml", "the folder of a run", "give RUNS/NAME")
@@ -35,7 +38,7 @@ def evaluate_run(root: Path) -> int:
         slots = plan_slots(experiment.resources, len(folds))
         with counting() as progress:
             prepared = prepare(experiment, progress=progress)
-        evaluate_folds(experiment, prepared, run, folds, slots)
+        evaluate_folds(experiment, prepared, run, folds, slots, trust)
     return 0
 
 
@@ -45,7 +48,12 @@ def finished_folds(experiment: Experiment, run: RunFolder) -> list[int]:
 
 
 def evaluate_folds(
-    experiment: Experiment, prepared: PreparedFolder, run: RunFolder, folds: Sequence[int], slots: Slots
+    experiment: Experiment,
+    prepared: PreparedFolder,
+    run: RunFolder,
+    folds: Sequence[int],
+    slots: Slots,
+    trust: bool = False,
 ) -> None:
     """Predict and score every case of the given folds, then write and print the run's tables and figures.
 
@@ -54,9 +62,11 @@ def evaluate_folds(
     """
     cases = find_cases(experiment.dataset.path)
     with counting() as progress:
-        per_case = evaluate_out_of_fold(
-            experiment, prepared, run, cases, folds, slots, lambda done, n: progress("out-of-fold cases", done, n)
-        )
+
+        def show(done: int, of: int) -> None:
+            progress("out-of-fold cases", done, of)
+
+        per_case = evaluate_out_of_fold(experiment, prepared, run, cases, folds, slots, show, trust)
     epochs = epoch_table(run.spool)
     epochs = epochs[epochs["fold"].isin(folds)]
     first = table1(per_case, _baseline(experiment, per_case))

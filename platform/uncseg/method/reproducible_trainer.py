@@ -49,6 +49,8 @@ class ReproducibleTrainer(nnUNetTrainer):
     ``on_checkpoint`` is called with the last epoch that a resumable checkpoint holds, after it is whole.
     """
 
+    trust = False
+    """Let checkpoints run code of their own."""
     is_ddp: bool
     network: nn.Module
 
@@ -276,12 +278,12 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.on_checkpoint(self.current_epoch)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """nnU-Net unpickles whatever the file holds; here it is refused if it needs code; its resume file is read too.
+        """nnU-Net unpickles whatever the file holds; one that needs code is refused here; a resume file is read too.
 
         nnU-Net cannot be given the content (2.8.1 fails on a dict): the file is read twice.
         """
         path = Path(str(filename_or_checkpoint))
-        load_torch_file(path, TRAINING_KEYS)
+        load_torch_file(path, TRAINING_KEYS, trust=self.trust)
         super().load_checkpoint(str(path))
         self._next_batch = self._batches_of(self.current_epoch)
         if path.name == BEST:
