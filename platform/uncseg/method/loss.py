@@ -7,7 +7,6 @@ Axes: B batch, then one channel and the voxels of the patch. Everything in float
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
 from uncseg.method.one_fold_group import processes, sum_over_processes
 
@@ -20,15 +19,15 @@ DILATION_VOXELS = 2
 def dilate(mask: torch.Tensor, voxels: int = DILATION_VOXELS) -> torch.Tensor:
     """Dilate a bool mask (B, 1, …) with the 26-neighbour element (2D: 8), ``voxels`` times.
 
-    n dilations with the full 3³ element are one with the (2n+1)³ cube, a maximum over a window, one axis at a time.
+    n dilations with the full 3³ element are one with the (2n+1)³ cube, which is taken one axis at a time.
     """
-    dense = mask.float() if mask.ndim == 5 else mask.float().unsqueeze(2)
-    for axis in range(3):
-        size, padding = [1, 1, 1], [0, 0, 0]
-        size[axis], padding[axis] = 2 * voxels + 1, voxels
-        if dense.shape[2 + axis] > 1:  # a 2D patch is one slice thick
-            dense = F.max_pool3d(dense, size, stride=1, padding=padding)
-    return dense.reshape(mask.shape) > 0
+    for axis in range(2, mask.ndim):
+        wider, size = mask.clone(), mask.shape[axis]
+        for shift in range(1, min(voxels, size - 1) + 1):
+            wider.narrow(axis, shift, size - shift).logical_or_(mask.narrow(axis, 0, size - shift))
+            wider.narrow(axis, 0, size - shift).logical_or_(mask.narrow(axis, shift, size - shift))
+        mask = wider
+    return mask
 
 
 def protocol_masks(reference_wt: torch.Tensor, predicted_wt: torch.Tensor) -> dict[str, torch.Tensor]:
