@@ -1,6 +1,7 @@
 """Running the command as a user does, in a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,26 @@ def run_uncseg(*arguments, limit_s):
     """The finished process; its output is text."""
     command = [UNCSEG, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=limit_s)
+
+
+def start_uncseg(*arguments, log):
+    """The running process, in a session of its own, its output in the file ``log``; Ctrl-C is its process group's.
+
+    A shell starts what it puts into the background deaf to Ctrl-C, and its children inherit that: undone here.
+    """
+
+    def hear_ctrl_c():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with Path(log).open("w") as output:
+        return subprocess.Popen(
+            [UNCSEG, *map(str, arguments)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            start_new_session=True,
+            preexec_fn=hear_ctrl_c,
+        )
 
 
 def assert_same_geometry(file, own):

@@ -1,12 +1,11 @@
 """One fold trained long enough, three seeds, with and without the head: the paper's claim, and the floor beside it."""
 
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from commands import UNCSEG, environment
+from commands import start_uncseg
 from uncseg.dataset.phantom import write_phantoms
 
 pytestmark = pytest.mark.slow
@@ -30,9 +29,8 @@ def start(folder, name, seed, *settings):
         *settings,
     ]
     overrides = [part for assignment in assignments for part in ("--set", assignment)]
-    command = [UNCSEG, "cross-validate", str(ROOT / "experiments" / "demo.yaml"), "--folds", "0", *overrides]
-    log = (folder / f"{name}.log").open("w")
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment())
+    file = ROOT / "experiments" / "demo.yaml"
+    return start_uncseg("cross-validate", file, "--folds", "0", *overrides, log=folder / f"{name}.log")
 
 
 @pytest.fixture(scope="module")

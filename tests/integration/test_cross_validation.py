@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from mlflow import MlflowClient
 
-from commands import UNCSEG, assert_nnunet_runs, assert_same_geometry, environment, run_uncseg
+from commands import assert_nnunet_runs, assert_same_geometry, run_uncseg, start_uncseg
 from uncseg.dataset.brats import find_cases
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.tracking.spool import read_history
@@ -47,9 +46,7 @@ evaluation: {{last_epochs: 5}}
 storage: {{path: {root}/runs}}
 """)
     spool = root / "runs" / "small" / "spool"
-    log = (root / "first.log").open("w")
-    command = [UNCSEG, "cross-validate", str(file)]
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment(), start_new_session=True)
+    process = start_uncseg("cross-validate", file, log=root / "first.log")
     first_fold = []
 
     def in_the_second_fold():

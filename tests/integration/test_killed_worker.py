@@ -4,13 +4,12 @@ import hashlib
 import os
 import random
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
-from commands import UNCSEG, environment
+from commands import start_uncseg
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.files import read_json
 from uncseg.tracking.spool import read_history
@@ -22,9 +21,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def start(file):
-    command = [UNCSEG, "cross-validate", str(file), "--folds", "0"]
-    log = file.with_suffix(".log").open("w")
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment())
+    return start_uncseg("cross-validate", file, "--folds", "0", log=file.with_suffix(".log"))
 
 
 def training_workers():
