@@ -30,6 +30,8 @@ from uncseg.layout import PreparedFolder
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.trainer import UncertaintyTrainer
 
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # where torch was imported before this file
+
 
 def arguments(description: str | None, **more: int) -> Namespace:
     """The options all benchmarks have, and some of their own (whole numbers)."""

@@ -9,7 +9,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.training.dataloading import data_loader
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -24,7 +25,7 @@ from uncseg.method.patch_geometry import PatchGeometry, carry_geometry
 
 TRAINING, VALIDATION, INITIALISATION = 0, 1, 2
 KEPT_BYTES = 128 * 2**20  # of case properties, per loader process
-READY = 8  # batches kept ready in all: they come in order, and a slow one must not leave the other processes idle
+READY = 8  # batches kept ready by few processes; from 4 on, each keeps 2
 
 
 @contextmanager
@@ -152,8 +153,8 @@ class _BatchByIndex(Dataset):
         self.loader = loader
         self.key = (seed, fold, stage)
 
-    def __getitem__(self, index: int) -> dict:
-        return self.loader.draw(*self.key, index)
+    def __getitem__(self, index: int) -> tuple[int, dict]:
+        return index, self.loader.draw(*self.key, index)
 
 
 class _CountFrom(Sampler):
@@ -171,10 +172,22 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
+def _limit_threads_once(_process: int) -> None:
+    """One thread for each library, set when a loader process starts.
+
+    nnU-Net sets it anew for every batch, which each time reads the map of the process's memory: on small patches a
+    seventh of a batch's time. It takes the name from its own module, so there it is put out of work.
+    """
+    data_loader.threadpool_limits(limits=1)
+    data_loader.threadpool_limits = lambda **_: nullcontext()
+
+
 class BatchStream:
     """Batches ``first``, ``first + 1``, … without end.
 
-    ``seconds_waited`` adds up the time that ``next`` took; set it to 0 where an epoch starts.
+    A process that is free takes the next index, so a slow batch (rotated, say) leaves no other process idle; what comes
+    early waits here for its turn. ``seconds_waited`` adds up the time that ``next`` took; set it to 0 where an epoch
+    starts.
 
     Args:
         loader: draws one batch from the current random states.
@@ -196,27 +209,35 @@ class BatchStream:
         pin_memory: bool,
     ) -> None:
         self.seconds_waited = 0.0
+        self._next = first
+        self._early: dict[int, dict] = {}
         data = DataLoader(
             _BatchByIndex(loader, seed, fold, stage),
             batch_size=None,
             sampler=_CountFrom(first),
             num_workers=processes,
             collate_fn=_as_it_is,
+            worker_init_fn=_limit_threads_once,
             pin_memory=pin_memory,
             # a forked child of a process with Ray's threads can hang; a spawned one starts clean
             multiprocessing_context="spawn" if processes else None,
             prefetch_factor=max(2, -(-READY // processes)) if processes else None,
+            in_order=False,
         )
-        self._batches: Iterator[dict] | None = iter(data)
+        self._batches: Iterator[tuple[int, dict]] | None = iter(data)
 
     def __next__(self) -> dict:
         started = time.perf_counter()
         if self._batches is None:
             raise StopIteration
-        batch = next(self._batches)
+        while self._next not in self._early:
+            index, batch = next(self._batches)
+            self._early[index] = batch
+        self._next += 1
         self.seconds_waited += time.perf_counter() - started
-        return batch
+        return self._early.pop(self._next - 1)
 
     def close(self) -> None:
         """End the loader processes."""
         self._batches = None
+        self._early.clear()
