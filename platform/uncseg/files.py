@@ -11,16 +11,20 @@ from typing import Any
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary name in ``path``'s folder; rename it to ``path`` on success, remove it on failure.
 
-    The temporary name keeps the ending (``.nii.gz``), because image writers choose the format by it.
+    The temporary name keeps the ending (``.nii.gz``), because image writers choose the format by it. ``durable`` waits
+    for the disk before the rename, so that even a power cut leaves the old file or the new one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
     try:
         yield temporary
+        if durable:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

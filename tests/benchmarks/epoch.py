@@ -6,30 +6,34 @@ python tests/benchmarks/epoch.py [--iterations 30] [--processes 1] [--runs 3] [-
 import time
 from typing import Any
 
-from side_by_side import arguments, in_turn, make_trainer, prepared_phantoms
+from side_by_side import arguments, make_trainer, medians, prepared_phantoms, report
 
 from uncseg.method.trainer import UncertaintyTrainer
 
 
 def main() -> None:
-    """Measure; ``share`` in the JSON is resident / real."""
+    """Measure; the share of the real epoch that was not waiting, and the resident epoch's time over the real one's."""
     options = arguments(__doc__, iterations=30, processes=1, runs=3)
     with prepared_phantoms(options, loader_processes=options.processes) as (experiment, prepared):
         trainer = make_trainer(UncertaintyTrainer, options, experiment, prepared)
         stream, validation = trainer.get_dataloaders()
         resident = next(stream)
-        waited = []
+        busy = []
 
         def seconds(draw: Any) -> float:
             started = time.perf_counter()
-            stream.seconds_waited = 0.0
             for _ in range(options.iterations):
                 trainer.train_step(draw())
-            waited.append(stream.seconds_waited)
             return time.perf_counter() - started
 
-        in_turn("epoch", "s", options.runs, lambda: seconds(lambda: next(stream)), lambda: seconds(lambda: resident))
-        print(f"seconds waited for data in the real epochs: {max(waited[::2]):.3f} at most")
+        def real() -> float:
+            stream.seconds_waited = 0.0
+            total = seconds(lambda: next(stream))
+            busy.append(1 - stream.seconds_waited / total)
+            return total
+
+        ours, peer = medians("s", options.runs, real, lambda: seconds(lambda: resident))
+        report("epoch", "s", options.runs, ours, peer, busy=min(busy[1:]), share=peer / ours)
         for each in (stream, validation):
             each.close()
 

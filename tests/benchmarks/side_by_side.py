@@ -99,7 +99,12 @@ def both_trainers(options: Namespace, experiment: Experiment, prepared: Prepared
 
 
 def in_turn(name: str, unit: str, runs: int, ours: Callable[[], float], peer: Callable[[], float], **more: Any) -> None:
-    """Measure both in turn, once unmeasured, then print medians and their ratio as one line of JSON."""
+    """Measure both in turn, then print medians and their ratio as one line of JSON."""
+    report(name, unit, runs, *medians(unit, runs, ours, peer), **more)
+
+
+def medians(unit: str, runs: int, ours: Callable[[], float], peer: Callable[[], float]) -> tuple[float, float]:
+    """Of ours and the peer, measured in turn after one unmeasured round."""
     ours()
     peer()
     pairs = []
@@ -109,7 +114,7 @@ def in_turn(name: str, unit: str, runs: int, ours: Callable[[], float], peer: Ca
         pairs.append(pair)
         print(f"run {run + 1}: ours {pair[0]:.4g} {unit}, peer {pair[1]:.4g} {unit}", flush=True)
     our_median, peer_median = (statistics.median(values) for values in zip(*pairs, strict=True))
-    report(name, unit, runs, our_median, peer_median, **more)
+    return our_median, peer_median
 
 
 def report(name: str, unit: str, runs: int, ours: float, peer: float, **more: Any) -> None:

@@ -271,7 +271,7 @@ class ReproducibleTrainer(nnUNetTrainer):
                 "next_batch": self._batches_of(epochs),
             }
             save_resume_file(resume_file(path, epochs), content)
-        with whole_file(path) as temporary:
+        with whole_file(path, durable=True) as temporary:
             super().save_checkpoint(str(temporary))
         if resumable:
             remove_other_resume_files(resume_file(path, epochs))

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Everything docs/benchmarks.md says about a GPU: nnU-Net's patch of 128³, mixed precision and torch.compile (both are
+# nnU-Net's defaults on a GPU, and ours). Prints the device, then one line of JSON a benchmark; about ten minutes.
+#
+#     tests/benchmarks/on_gpu.sh [PYTHON]
+#
+# DEVICE=cpu PATCH=32 FEATURES=8 SIZE=48 tries the script itself without one.
+set -euo pipefail
+cd "$(dirname "$0")"
+python=${1:-python}
+device=${DEVICE:-cuda}
+plan=(--device "$device" --patch "${PATCH:-128}" --features "${FEATURES:-32}" --size "${SIZE:-160}" --cases 4)
+processes=${PROCESSES:-$(($(nproc) > 12 ? 12 : $(nproc)))}
+
+"$python" -c "import torch; print(torch.cuda.get_device_name() if '$device' != 'cpu' else 'CPU', 'torch', torch.__version__)"
+run() { "$python" "$@" | tail -n 1; }
+run step.py "${plan[@]}" --steps 10 --runs 7
+run memory.py --device "$device"
+run checkpoint.py "${plan[@]}"
+run loader.py "${plan[@]}" --processes "$processes" --batches 100 --runs 3
+run epoch.py "${plan[@]}" --processes "$processes" --iterations 50 --runs 3
