@@ -6,8 +6,9 @@
 #
 # DEVICE=cpu PATCH=32 FEATURES=8 SIZE=48 tries the script itself without one.
 set -euo pipefail
+python=$(command -v "${1:-python}")
+python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python")
 cd "$(dirname "$0")"
-python=${1:-python}
 device=${DEVICE:-cuda}
 plan=(--device "$device" --patch "${PATCH:-128}" --features "${FEATURES:-32}" --size "${SIZE:-160}" --cases 4)
 processes=${PROCESSES:-$(($(nproc) > 12 ? 12 : $(nproc)))}
