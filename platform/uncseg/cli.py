@@ -109,10 +109,14 @@ def _fold_numbers(text: str | None) -> list[int] | None:
         raise ProblemsFound("The folds cannot be read.", [problem]) from error
 
 
-def main() -> None:
-    """Run the command line."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: command and its arguments; None: those of the process.
+    """
     try:
-        app()
+        app(arguments)
     except ProblemsFound as error:
         from uncseg.console import show_problems
 

@@ -2,9 +2,14 @@
 
 import pytest
 
+from uncseg.cluster.nodes import Cluster, Node
 from uncseg.cluster.resources import plan_slots
 from uncseg.config import Resources
 from uncseg.errors import ProblemsFound
+
+
+def one_node(CPU, GPU=0):
+    return Cluster((Node(CPU, GPU),))
 
 
 @pytest.mark.parametrize(
@@ -23,18 +28,46 @@ from uncseg.errors import ProblemsFound
     ],
 )
 def test_slots(wanted, cluster, folds, count, cpus, gpus):
-    slots = plan_slots(Resources(**wanted), folds, cluster)
+    slots = plan_slots(Resources(**wanted), folds, one_node(**cluster))
     assert (slots.count, slots.each.cpus, slots.each.gpus) == (count, cpus, gpus)
 
 
 def test_one_and_a_half_gpus_are_refused():
     with pytest.raises(ProblemsFound, match="write 1 or 2"):
-        plan_slots(Resources(gpus_per_fold=1.5), 5, {"CPU": 4, "GPU": 4})
+        plan_slots(Resources(gpus_per_fold=1.5), 5, one_node(CPU=4, GPU=4))
 
 
 @pytest.mark.parametrize("wanted", [{"gpus_per_fold": 1}, {"cpus_per_fold": 5}, {"gpus_per_fold": 2}])
 def test_what_can_never_be_had_is_refused(wanted):
     with pytest.raises(ProblemsFound) as caught:
-        plan_slots(Resources(**wanted), 5, {"CPU": 4})
+        plan_slots(Resources(**wanted), 5, one_node(CPU=4))
     assert caught.value.exit_code == 2
     assert caught.value.problems[0].where == f"resources.{next(iter(wanted))}"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "count", "cpus", "gpus"),
+    [
+        # a fold never straddles two nodes: 3 + 3 CPUs hold two folds of 2, not three
+        ({"cpus_per_fold": 2}, [(3, 0), (3, 0)], 2, 2, 0),
+        ({}, [(4, 0), (4, 0), (4, 0)], 5, 2, 0),
+        ({}, [(0, 0), (32, 2), (8, 2)], 4, 4, 1),
+        ({}, [(16, 0), (16, 1), (16, 1)], 2, 12, 1),
+        # several GPUs of one fold may: a worker each
+        ({"gpus_per_fold": 2}, [(8, 1), (8, 1), (8, 1)], 1, 16, 2),
+        ({"gpus_per_fold": 0.5}, [(8, 1), (8, 1)], 4, 4, 0.5),
+    ],
+)
+def test_slots_on_several_nodes(wanted, nodes, count, cpus, gpus):
+    slots = plan_slots(Resources(**wanted), 5, Cluster(tuple(Node(*node) for node in nodes)))
+    assert (slots.count, slots.most, slots.each.cpus, slots.each.gpus) == (count, count, cpus, gpus)
+
+
+def test_nodes_to_come_are_planned_with():
+    slots = plan_slots(Resources(), 5, Cluster((Node(4),), to_come=(Node(16, 1),) * 3))
+    assert (slots.count, slots.most, slots.each.gpus, slots.each.cpus) == (0, 3, 1, 12)
+
+
+def test_what_fits_in_all_but_on_no_node_is_refused():
+    with pytest.raises(ProblemsFound, match="4 on its largest node"):
+        plan_slots(Resources(cpus_per_fold=6), 5, Cluster((Node(4), Node(4))))

@@ -65,20 +65,27 @@ def train_folds(
     slots: Slots,
     show: Callable[[], None] = lambda: None,
     trust: bool = False,
+    own_ray: bool = True,
 ) -> dict[int, str]:
     """Train folds side by side, as many as there are slots; the others wait. A failed fold stops no other.
+
+    On a Ray of the command's own, folds wait here, where waiting costs nothing. On a cluster they wait in Ray's queue:
+    its autoscaler sees what they ask for, and nodes that come while they wait are used at once.
 
     Args:
         show: called a few times a second, in the calling thread.
         trust: let checkpoints run code of their own.
+        own_ray: the connected Ray is this command's own.
 
     Returns:
         For each fold that failed, what happened. Finished folds are not trained again.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # else a waiting fold would lose its place in Ray's queue every minute
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(7 * 24 * 3600))
     todo = [fold for fold in folds if not is_done(run, fold)]
     failed: dict[int, str] = {}
-    free = threading.Semaphore(slots.count)
+    free = threading.Semaphore(slots.count if own_ray else slots.wanted)
 
     def train(fold: int) -> None:
         with free:

@@ -20,6 +20,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from uncseg.cluster.fold_worker import FoldTask, train_fold
+from uncseg.cluster.resources import FoldResources
 
 MAX_WORKER_DEATHS = 5
 
@@ -32,19 +33,6 @@ class IndependentTorchConfig(TorchConfig):
     def backend_cls(self) -> type[Backend]:
         """Ray's plain backend: no process group."""
         return Backend
-
-
-@dataclass(frozen=True)
-class FoldResources:
-    """What one fold takes from the cluster."""
-
-    cpus: float
-    gpus: float
-
-    @property
-    def processes(self) -> int:
-        """Workers that train one fold together: one a GPU."""
-        return max(1, int(self.gpus))
 
 
 def _train_my_fold(config: dict[str, Any]) -> None:
@@ -93,9 +81,8 @@ def run_fold_group(tasks: list[FoldTask], resources: FoldResources) -> None:
     assert len(tasks) == 1 or resources.processes == 1, "several folds in one group have a GPU each at most"
     folds = "-".join(str(task.fold) for task in tasks)
     run = tasks[0].run
-    per_worker = {"CPU": resources.cpus / resources.processes}
-    if resources.gpus > 0:
-        per_worker["GPU"] = resources.gpus / resources.processes
+    worker = resources.of_worker
+    per_worker = {"CPU": worker.cpus} | ({"GPU": worker.gpus} if worker.gpus else {})
     TorchTrainer(
         _train_my_fold,
         train_loop_config={"tasks": tasks},

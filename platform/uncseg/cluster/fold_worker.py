@@ -59,12 +59,10 @@ def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None], rank:
         write_state(task.run.spool, task.fold, "failed", f"{type(error).__name__}: {error} (see {log})")
 
 
-def _train(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int) -> None:
+def start_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
+    """The fold's trainer, initialised, in a process set up for it (threads, nnU-Net's folders)."""
     import torch
-    import torch.distributed
 
-    together = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    assert together == task.processes, "a process group across folds would average gradients over them"
     gpu = torch.cuda.is_available()
     task = _with_loaders(task, gpu)
     torch.set_num_threads(max(1, task.cpus - (task.experiment.training.loader_processes or 0)))
@@ -75,6 +73,15 @@ def _train(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int
 
     trainer = _make_trainer(task)
     trainer.trust = task.trust
+    return trainer
+
+
+def _train(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int) -> None:
+    import torch.distributed
+
+    together = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    assert together == task.processes, "a process group across folds would average gradients over them"
+    trainer = start_trainer(task)
     folder = Path(trainer.output_folder)
     first_epoch = 0
     for checkpoint in (folder / "checkpoint_final.pth", folder / "checkpoint_latest.pth"):

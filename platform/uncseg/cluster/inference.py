@@ -54,14 +54,14 @@ def _spread(
     todo: list[tuple[FoldTask, BratsCase]], slots: Slots, progress: Callable[[int, int], None]
 ) -> tuple[list[dict[str, Any]], list[Problem]]:
     remote = ray.remote(evaluate_case).options(
-        num_cpus=slots.each.cpus, num_gpus=min(1, slots.each.gpus), max_retries=2
+        num_cpus=slots.each.of_worker.cpus, num_gpus=slots.each.of_worker.gpus, max_retries=2
     )
     waiting = list(reversed(todo))
     running: dict[Any, BratsCase] = {}
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
     while waiting or running:
-        while waiting and len(running) < 2 * slots.count:
+        while waiting and len(running) < 2 * slots.most * slots.each.processes:
             task, case = waiting.pop()
             running[remote.remote(task, case)] = case
         (done,), _ = ray.wait(list(running), num_returns=1)

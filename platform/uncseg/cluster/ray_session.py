@@ -2,22 +2,26 @@
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 
+import uncseg
 from uncseg.errors import Problem, ProblemsFound
 
 
 @contextmanager
 def ray_session(
     address: str | None, num_cpus: int | None = None, show_worker_logs: bool = False, dashboard: bool = True
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Connect to Ray for a block; what was started here ends with it, what ran before goes on.
 
-    A Ray that this process is connected to already is used as it is.
+    A Ray that this process is connected to already is used as it is. Yields whether Ray is the block's own.
 
     Args:
         address: "auto" or HOST:PORT of a running cluster; "local": a Ray of this machine; None: RAY_ADDRESS if set,
@@ -30,7 +34,7 @@ def ray_session(
         ProblemsFound: where no cluster answers at the address.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
     # Ray warns of what it will do in later versions; the pinned one does not do it
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
@@ -38,9 +42,26 @@ def ray_session(
     with _local_access(address):
         _connect(address, num_cpus, show_worker_logs, dashboard)
         try:
-            yield
+            yield address == "local"
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def terminated_like_ctrl_c() -> Iterator[None]:
+    """Within the block SIGTERM (``ray job stop``, a scheduler's time limit) is what Ctrl-C is: KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -68,7 +89,13 @@ def _connect(address: str, num_cpus: int | None, show_worker_logs: bool, dashboa
         )
         return
     try:
-        ray.init(address=address, log_to_driver=show_worker_logs, logging_level=logging.ERROR)
+        ray.init(
+            address=address,
+            log_to_driver=show_worker_logs,
+            logging_level=logging.ERROR,
+            # nodes need what the package needs, and not the package: they get this very copy
+            runtime_env={"py_modules": [str(Path(uncseg.__file__).parent)]},
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         what = str(error).strip().splitlines()[0]
         where = "resources.ray_address (or RAY_ADDRESS)"

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from uncseg.cluster.calibration import calibrate
 from uncseg.cluster.cross_validation import open_run, refuse_other_settings, train_folds
+from uncseg.cluster.nodes import connected_cluster
+from uncseg.cluster.preflight import preflight
 from uncseg.cluster.prepare import prepare
-from uncseg.cluster.ray_session import ray_session
-from uncseg.cluster.resources import Slots, plan_slots
+from uncseg.cluster.ray_session import ray_session, terminated_like_ctrl_c
+from uncseg.cluster.resources import Slots
 from uncseg.commands.evaluate import evaluate_folds, finished_folds
+from uncseg.commands.run_plan import print_plan
 from uncseg.config import Experiment
 from uncseg.console import FoldProgress, console, counting
 from uncseg.errors import Problem, ProblemsFound
@@ -37,11 +41,15 @@ def cross_validate(
     """
     folds = _chosen_folds(experiment, folds)
     refuse_other_settings(experiment)
-    with ray_session(experiment.resources.ray_address):
-        slots = plan_slots(experiment.resources, len(folds))
+    begun = RunFolder(experiment.run_folder).experiment.exists()
+    with ray_session(experiment.resources.ray_address) as own_ray, terminated_like_ctrl_c():
+        slots = preflight(experiment, len(folds), own_ray, begun)
         with counting() as progress:
             prepared = prepare(experiment, progress=progress)
-        _print_plan(experiment, prepared, folds, slots)
+        # on a machine of one's own the first epochs say the same for nothing
+        measure = dry_run or not (own_ray or begun)
+        calibration = calibrate(experiment, prepared, folds[0], slots) if measure else None
+        print_plan(experiment, prepared, folds, connected_cluster(), slots, calibration)
         if dry_run:
             return 0
         run = open_run(experiment)
@@ -50,7 +58,7 @@ def cross_validate(
         syncer.start()
         outcome: Literal["finished", "failed", "interrupted"] = "interrupted"
         try:
-            failed = _train(experiment, prepared, run, folds, slots, trust)
+            failed = _train(experiment, prepared, run, folds, slots, trust, own_ray)
             # folds that an earlier command trained belong to the run's tables too
             finished = finished_folds(experiment, run)
             if finished:
@@ -88,16 +96,6 @@ def _chosen_folds(experiment: Experiment, folds: Sequence[int] | None) -> list[i
     return sorted(set(folds))
 
 
-def _print_plan(experiment: Experiment, prepared: PreparedFolder, folds: Sequence[int], slots: Slots) -> None:
-    waves = -(-len(folds) // slots.count)
-    gpus = f", {slots.each.gpus:g} GPUs" if slots.each.gpus else ""
-    console.print(
-        f"{experiment.name}: folds {', '.join(map(str, folds))}, {experiment.training.epochs} epochs each; "
-        f"{slots.count} side by side ({slots.each.cpus:g} CPUs{gpus} each), {waves} wave{'s' * (waves != 1)}"
-    )
-    console.print(f"prepared cases: {prepared.root}\nrun:            {experiment.run_folder}")
-
-
 def _syncer(experiment: Experiment, prepared: PreparedFolder, run: RunFolder, folds: Sequence[int]) -> Syncer:
     done = read_json(prepared.done)
     tags = {f"{name}_digest": value for name, value in done["digests"].items()}
@@ -113,10 +111,16 @@ def _syncer(experiment: Experiment, prepared: PreparedFolder, run: RunFolder, fo
 
 
 def _train(
-    experiment: Experiment, prepared: PreparedFolder, run: RunFolder, folds: Sequence[int], slots: Slots, trust: bool
+    experiment: Experiment,
+    prepared: PreparedFolder,
+    run: RunFolder,
+    folds: Sequence[int],
+    slots: Slots,
+    trust: bool,
+    own_ray: bool,
 ) -> dict[int, str]:
     with FoldProgress(run, folds, experiment.training.epochs).shown() as progress:
-        failed = train_folds(experiment, prepared, run, folds, slots, progress, trust)
+        failed = train_folds(experiment, prepared, run, folds, slots, progress, trust, own_ray)
     for fold, message in failed.items():
         console.print(f"fold {fold} failed: {message}")
     return failed

@@ -1,5 +1,6 @@
 """Where a run came from: the commit of the code and the versions of what it ran on."""
 
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -22,8 +23,11 @@ def describe_versions() -> dict[str, str]:
 def git_commit(folder: Path) -> str | None:
     """Full hash of the commit checked out in ``folder``, with ``-dirty`` where tracked files were changed since.
 
-    None where ``folder`` lies in no repository, or git is not installed.
+    The environment variable ``UNCSEG_GIT_COMMIT`` comes first, for copies of the code that have no repository (those
+    of ``ray job submit``). None where ``folder`` lies in no repository, or git is not installed.
     """
+    if told := os.environ.get("UNCSEG_GIT_COMMIT"):
+        return told
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)

@@ -1,0 +1,15 @@
+r"""Prepare an experiment's cases, as a job on a running Ray cluster.
+
+    ray job submit --working-dir . -- python jobs/prepare.py experiments/brats2023.yaml \
+        --set dataset.path=/shared/brats --set storage.path=/shared/runs
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))
+
+from uncseg.cli import main
+
+if __name__ == "__main__":
+    main(["prepare", *sys.argv[1:]])
