@@ -1,6 +1,6 @@
 """Evaluate a run out of fold, as a job on a running Ray cluster.
 
-    ray job submit --working-dir . -- python jobs/evaluate.py /shared/runs/NAME
+ray job submit --working-dir . -- python jobs/evaluate.py /shared/runs/NAME
 """
 
 import sys

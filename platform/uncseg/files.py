@@ -31,11 +31,16 @@ def whole_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path`` (made if absent), against other threads and other processes."""
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on ``path`` (made if absent), against other threads and other processes.
+
+    Raises:
+        BlockingIOError: where another holds it and ``wait`` is False.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
+        # released when the file is closed, also by a kill
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 

@@ -1,10 +1,11 @@
 """Cross-validation: one-fold groups side by side, each failing and resuming alone."""
 
+import contextlib
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import yaml
 
@@ -13,10 +14,12 @@ from uncseg.cluster.fold_worker import FoldTask, is_done
 from uncseg.cluster.resources import Slots
 from uncseg.config import Experiment, save_experiment
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import file_lock
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.tracking.spool import read_history, write_state
 
 POLL_S = 0.5
+FULL_BYTES = 2**20
 # sections that change how a run is carried out, not what it computes
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation")
 
@@ -55,6 +58,28 @@ def _differences(before: object, now: object, field: tuple[str, ...]) -> list[Pr
         return []
     advice = "write another name for the new run, or delete the folder to start over"
     return [Problem(".".join(field), str(now), f"{before}, as the run was started", advice)]
+
+
+@contextlib.contextmanager
+def holding_folds(run: RunFolder, folds: Sequence[int]) -> Iterator[None]:
+    """Keep other commands from training the same folds of the same run meanwhile; a killed command holds nothing.
+
+    Raises:
+        ProblemsFound: naming the folds that another command is at.
+    """
+    problems = []
+    with contextlib.ExitStack() as held:
+        for fold in folds:
+            try:
+                held.enter_context(file_lock(run.root / f".fold_{fold}.lock", wait=False))
+            except BlockingIOError:
+                found, advice = "another command at work on it", "wait for it, stop it, or give this run another name"
+                problems.append(Problem(f"{run.root}, fold {fold}", found, "nobody", advice))
+            except OSError:
+                continue  # a file system without locks
+        if problems:
+            raise ProblemsFound("The folds are being trained already.", problems)
+        yield
 
 
 def train_folds(
@@ -110,14 +135,25 @@ def _train_one(task: FoldTask, slots: Slots) -> str | None:
     snapshots = task.run.root / "ray" / f"folds_{task.fold}"
     # checkpoints are the run's own; a snapshot left by a killed driver only says that Ray gave up, or is truncated
     shutil.rmtree(snapshots, ignore_errors=True)
+    message, before = None, read_history(task.run.spool, task.fold).attempt
     try:
         run_fold_group([task], slots.each)
     except Exception as error:
         # Ray reports dead workers, lost nodes and broken snapshots with many types
-        if not is_done(task.run, task.fold):
-            message = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
-            write_state(task.run.spool, task.fold, "failed", message)
-            return message
+        message = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
     if is_done(task.run, task.fold):
         return None
-    return read_history(task.run.spool, task.fold).message or "the worker ended before its last epoch"
+    history = read_history(task.run.spool, task.fold)
+    if history.state == "failed" and history.attempt > before:
+        return history.message
+    message = _full_disk(task.run) or message or "the worker ended before its last epoch"
+    with contextlib.suppress(OSError):
+        write_state(task.run.spool, task.fold, "failed", message)
+    return message
+
+
+def _full_disk(run: RunFolder) -> str | None:
+    free = shutil.disk_usage(run.root).free
+    if free > FULL_BYTES:
+        return None
+    return f"the disk of {run.root} is full ({free / 1e6:.1f} MB free); free some and give the same command again"

@@ -55,8 +55,18 @@ def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None], rank:
     except Exception as error:
         of_rank = f"_rank_{rank}" if task.processes > 1 else ""
         log = task.run.results / f"fold_{task.fold}{of_rank}_failure.txt"
-        write_text(log, traceback.format_exc())
-        write_state(task.run.spool, task.fold, "failed", f"{type(error).__name__}: {error} (see {log})")
+        # a full disk may take neither; the command that waits for the fold then finds out itself
+        with contextlib.suppress(OSError):
+            write_text(log, traceback.format_exc())
+        with contextlib.suppress(OSError):
+            write_state(task.run.spool, task.fold, "failed", f"{_describe(error)} (see {log})")
+
+
+def _describe(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"{text}; write training.accumulate: 2, plan a smaller patch, or give each fold more of a GPU"
+    return text
 
 
 def start_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
@@ -83,12 +93,7 @@ def _train(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int
     assert together == task.processes, "a process group across folds would average gradients over them"
     trainer = start_trainer(task)
     folder = Path(trainer.output_folder)
-    first_epoch = 0
-    for checkpoint in (folder / "checkpoint_final.pth", folder / "checkpoint_latest.pth"):
-        if checkpoint.is_file():
-            trainer.load_checkpoint(str(checkpoint))
-            first_epoch = trainer.current_epoch
-            break
+    first_epoch, note = _resume(trainer, folder)
     spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch) if rank == 0 else None
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -98,7 +103,7 @@ def _train(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int
 
     trainer.on_epoch = on_epoch
     if spool is not None:
-        spool.state("running")
+        spool.state("running", note)
         trainer.on_checkpoint = spool.checkpoint
     if first_epoch < trainer.num_epochs:
         with _console_to(folder / ("console.log" if rank == 0 else f"console_rank_{rank}.log")):
@@ -108,6 +113,27 @@ def _train(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int
     if spool is not None:
         write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
         spool.state("finished")
+
+
+def _resume(trainer, folder: Path) -> tuple[int, str]:  # type: ignore[no-untyped-def]
+    """Load the newest whole checkpoint: (the epoch to train next, what was wrong with newer ones)."""
+    from uncseg.method.checkpoints import FINAL, LATEST, PREVIOUS, DamagedCheckpoint
+
+    found = [folder / name for name in (FINAL, LATEST, PREVIOUS) if (folder / name).is_file()]
+    notes = []
+    for checkpoint in found:
+        try:
+            trainer.load_checkpoint(str(checkpoint))
+        except DamagedCheckpoint as error:
+            if checkpoint == found[-1]:
+                raise
+            # out of the way: the next checkpoint makes the one of this name the previous one
+            with contextlib.suppress(FileNotFoundError):  # another worker of this fold was quicker
+                checkpoint.replace(checkpoint.with_suffix(".damaged"))
+            notes.append(f"{error.problems[0].where} was damaged")
+        else:
+            return trainer.current_epoch, "; ".join([*notes, f"gone on from {checkpoint.name}"] if notes else [])
+    return 0, ""
 
 
 def _with_loaders(task: FoldTask, gpu: bool) -> FoldTask:

@@ -41,7 +41,7 @@ def _predictor(
 def _validation_memory(fold_folder: Path) -> ErrorMemory:
     # alpha only matters for writing
     memory = ErrorMemory(("error", "variance"), alpha=1.0)
-    (file,) = sorted(fold_folder.glob(f"{RESUME_PREFIX}*.pt"))
+    file = max(fold_folder.glob(f"{RESUME_PREFIX}*.pt"))
     memory.load_state(load_resume_file(file)["memories"]["validation"])
     return memory
 

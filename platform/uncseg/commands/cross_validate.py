@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from uncseg.cluster.calibration import calibrate
-from uncseg.cluster.cross_validation import open_run, refuse_other_settings, train_folds
+from uncseg.cluster.cross_validation import holding_folds, open_run, refuse_other_settings, train_folds
 from uncseg.cluster.nodes import connected_cluster
 from uncseg.cluster.preflight import preflight
 from uncseg.cluster.prepare import prepare
@@ -52,25 +52,41 @@ def cross_validate(
         print_plan(experiment, prepared, folds, connected_cluster(), slots, calibration)
         if dry_run:
             return 0
-        run = open_run(experiment)
-        update_manifest(run, digests=read_json(prepared.done)["digests"], versions=describe_versions())
-        syncer = _syncer(experiment, prepared, run, folds)
-        syncer.start()
-        outcome: Literal["finished", "failed", "interrupted"] = "interrupted"
-        try:
-            failed = _train(experiment, prepared, run, folds, slots, trust, own_ray)
-            # folds that an earlier command trained belong to the run's tables too
-            finished = finished_folds(experiment, run)
-            if finished:
-                evaluate_folds(experiment, prepared, run, finished, slots, trust)
-            syncer.finish()
-            outcome = "failed" if failed else "finished"
-        except KeyboardInterrupt:
-            _leave_at_once(syncer)
-        finally:
-            left = syncer.stop(outcome)
+        run = RunFolder(experiment.run_folder)
+        with holding_folds(run, folds):
+            open_run(experiment)
+            update_manifest(run, digests=read_json(prepared.done)["digests"], versions=describe_versions())
+            failed, left = _train_and_evaluate(experiment, prepared, run, folds, slots, trust, own_ray)
     _print_end(experiment, run, failed, left)
     return 1 if failed else 0
+
+
+def _train_and_evaluate(
+    experiment: Experiment,
+    prepared: PreparedFolder,
+    run: RunFolder,
+    folds: Sequence[int],
+    slots: Slots,
+    trust: bool,
+    own_ray: bool,
+) -> tuple[dict[int, str], int]:
+    """What went wrong by fold, and the number of records that did not reach MLflow."""
+    syncer = _syncer(experiment, prepared, run, folds)
+    syncer.start()
+    outcome: Literal["finished", "failed", "interrupted"] = "interrupted"
+    try:
+        failed = _train(experiment, prepared, run, folds, slots, trust, own_ray)
+        # folds that an earlier command trained belong to the run's tables too
+        finished = finished_folds(experiment, run)
+        if finished:
+            evaluate_folds(experiment, prepared, run, finished, slots, trust)
+        syncer.finish()
+        outcome = "failed" if failed else "finished"
+    except KeyboardInterrupt:
+        _leave_at_once(syncer)
+    finally:
+        left = syncer.stop(outcome)
+    return failed, left
 
 
 def _leave_at_once(syncer: Syncer) -> NoReturn:

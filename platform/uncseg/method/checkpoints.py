@@ -1,7 +1,8 @@
 """Checkpoint files: written whole or not at all, read without running what a stranger may have put into them.
 
 Beside nnU-Net's checkpoint lies a resume file with what nnU-Net does not keep: the error memories, the random states,
-the loaders' positions. So a model that is passed on does not carry the memory along.
+the loaders' positions. So a model that is passed on does not carry the memory along. While a fold trains, the
+checkpoint before the latest stays as well: a disk that damages one file costs one checkpoint interval.
 """
 
 import importlib
@@ -18,6 +19,8 @@ import torch
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import whole_file
 
+BEST, FINAL = "checkpoint_best.pth", "checkpoint_final.pth"
+LATEST, PREVIOUS = "checkpoint_latest.pth", "checkpoint_previous.pth"
 RESUME_PREFIX = "resume_epoch_"
 MODEL_KEYS = ("network_weights", "trainer_name", "inference_allowed_mirroring_axes")
 TRAINING_KEYS = (*MODEL_KEYS, "optimizer_state", "current_epoch", "logging")
@@ -31,6 +34,10 @@ for _name in ("scalar", "_reconstruct"):
     _ALLOWED += [getattr(_MULTIARRAY, _name), (getattr(_MULTIARRAY, _name), f"numpy.core.multiarray.{_name}")]
 
 
+class DamagedCheckpoint(ProblemsFound):
+    """A checkpoint that is truncated or no checkpoint at all; another one may be whole."""
+
+
 def load_torch_file(path: Path, keys: Sequence[str], device: torch.device | str = "cpu", trust: bool = False) -> dict:
     """Content of a file that ``torch.save`` wrote: tensors, plain values and numpy's numbers.
 
@@ -41,8 +48,9 @@ def load_torch_file(path: Path, keys: Sequence[str], device: torch.device | str 
         trust: let the file run code of its own (full unpickling).
 
     Raises:
-        ProblemsFound: where the file is absent, truncated, of another kind, or holds objects that only code could
-            build and ``trust`` is not given.
+        ProblemsFound: where the file cannot be opened, or holds objects that only code could build and ``trust`` is
+            not given.
+        DamagedCheckpoint: where it is truncated or of another kind.
     """
     try:
         with torch.serialization.safe_globals(_ALLOWED):
@@ -54,7 +62,7 @@ def load_torch_file(path: Path, keys: Sequence[str], device: torch.device | str 
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
         found = f"a file without {', '.join(missing)}"
-        raise _cannot_read(path, found, "give a checkpoint that this kind of training wrote")
+        raise _damaged(path, found, "give a checkpoint that this kind of training wrote")
     assert isinstance(content, dict)
     return content
 
@@ -65,12 +73,25 @@ def _refused(path: Path, error: Exception) -> ProblemsFound:
         name = text.partition("GLOBAL ")[2].split()[:1] or ["code"]
         found = f"{name[0]}, which only code of the file's own could build"
         return _cannot_read(path, found, "if you know where the file comes from, say --trust")
-    return _cannot_read(path, "a truncated file, or one of another kind", "copy it again, or go on from another one")
+    return _damaged(path, "a truncated file, or one of another kind", "copy it again, or delete it to start over")
 
 
 def _cannot_read(path: Path, found: str, advice: str) -> ProblemsFound:
-    problem = Problem(str(path), found, "a whole checkpoint of tensors and plain values", advice)
-    return ProblemsFound("A checkpoint cannot be loaded.", [problem], exit_code=1)
+    return ProblemsFound("A checkpoint cannot be loaded.", [_problem(path, found, advice)], exit_code=1)
+
+
+def _damaged(path: Path, found: str, advice: str) -> DamagedCheckpoint:
+    return DamagedCheckpoint("A checkpoint cannot be loaded.", [_problem(path, found, advice)], exit_code=1)
+
+
+def _problem(path: Path, found: str, advice: str) -> Problem:
+    return Problem(str(path), found, "a whole checkpoint of tensors and plain values", advice)
+
+
+def set_aside_latest(folder: Path) -> None:
+    """Make the latest checkpoint the previous one, the moment before a new one takes its name."""
+    if (folder / LATEST).is_file():
+        (folder / LATEST).replace(folder / PREVIOUS)
 
 
 def resume_file(checkpoint: Path, epochs: int) -> Path:
@@ -90,11 +111,13 @@ def load_resume_file(path: Path) -> dict:
     return load_torch_file(path, RESUME_KEYS)
 
 
-def remove_other_resume_files(keep: Path) -> None:
-    """Remove the resume files beside one that a whole checkpoint now goes with."""
-    for old in keep.parent.glob(f"{RESUME_PREFIX}*.pt"):
-        if old != keep:
-            old.unlink(missing_ok=True)
+def remove_old_resume_files(newest: Path) -> None:
+    """Remove all but the resume file of the checkpoint just written, and of the previous one where there is one."""
+    older = sorted(file for file in newest.parent.glob(f"{RESUME_PREFIX}*.pt") if file < newest)
+    keep = {newest, *(older[-1:] if newest.with_name(PREVIOUS).is_file() else [])}
+    for file in newest.parent.glob(f"{RESUME_PREFIX}*.pt"):
+        if file not in keep:
+            file.unlink(missing_ok=True)
 
 
 def random_states() -> dict[str, Any]:

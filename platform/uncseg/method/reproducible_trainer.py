@@ -22,19 +22,23 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import whole_file
 from uncseg.method.batches import INITIALISATION, TRAINING, VALIDATION, BatchStream, LoaderWithGeometry, Share, seeded
 from uncseg.method.checkpoints import (
+    BEST,
+    FINAL,
+    LATEST,
+    PREVIOUS,
     TRAINING_KEYS,
     load_resume_file,
     load_torch_file,
     random_states,
-    remove_other_resume_files,
+    remove_old_resume_files,
     restore_random_states,
     resume_file,
     save_resume_file,
+    set_aside_latest,
 )
 from uncseg.method.one_fold_group import processes
 from uncseg.method.settings import TrainerSettings
 
-BEST = "checkpoint_best.pth"
 GRADIENT_NORM = 12  # nnU-Net's
 
 
@@ -239,8 +243,11 @@ class ReproducibleTrainer(nnUNetTrainer):
             super().on_validation_epoch_end(_finite_losses(val_outputs))
 
     def on_train_end(self) -> None:
-        """nnU-Net saves the final checkpoint and stops its own loaders; ours are stopped too."""
+        """nnU-Net saves the final checkpoint, removes the latest, and stops its loaders; here the previous goes too."""
         super().on_train_end()
+        if self.local_rank == 0:
+            Path(self.output_folder, PREVIOUS).unlink(missing_ok=True)
+            remove_old_resume_files(resume_file(Path(self.output_folder, FINAL), self.current_epoch))
         for stream in (self.dataloader_train, self.dataloader_val):
             stream.close()
 
@@ -273,8 +280,10 @@ class ReproducibleTrainer(nnUNetTrainer):
             save_resume_file(resume_file(path, epochs), content)
         with whole_file(path, durable=True) as temporary:
             super().save_checkpoint(str(temporary))
+            if path.name == LATEST:
+                set_aside_latest(path.parent)
         if resumable:
-            remove_other_resume_files(resume_file(path, epochs))
+            remove_old_resume_files(resume_file(path, epochs))
             self.on_checkpoint(self.current_epoch)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
