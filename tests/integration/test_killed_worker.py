@@ -1,14 +1,13 @@
 """A worker killed from outside, three times in one run, at a random step of a random epoch: bitwise the same end."""
 
-import hashlib
 import os
 import random
 import signal
 from pathlib import Path
 
 import pytest
-import torch
 
+from clusters import hashes
 from commands import start_uncseg
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.files import read_json
@@ -57,30 +56,6 @@ def kill_at_a_random_step(process, run, number, epoch, choice):
     return history.last_epoch
 
 
-def hashes(run):
-    """SHA-256 of weights, optimiser and memory at the end of fold 0."""
-    (checkpoint,) = run.rglob("fold_0/checkpoint_final.pth")
-    content = torch.load(checkpoint, weights_only=False)
-    (resume,) = checkpoint.parent.glob("resume_epoch_*.pt")
-    memories = torch.load(resume, weights_only=True)["memories"]
-    parts = {"weights": content["network_weights"], "optimiser": content["optimizer_state"], "memory": memories}
-    return {name: hashlib.sha256(repr(list(flatten(part))).encode()).hexdigest() for name, part in parts.items()}
-
-
-def flatten(content):
-    if isinstance(content, dict):
-        for key in sorted(content, key=str):
-            yield key
-            yield from flatten(content[key])
-    elif isinstance(content, list | tuple):
-        for part in content:
-            yield from flatten(part)
-    elif isinstance(content, torch.Tensor):
-        yield hashlib.sha256(content.contiguous().numpy().tobytes()).hexdigest()
-    else:
-        yield content
-
-
 def test_killed_three_times_ends_the_same(tmp_path, experiment_file):
     write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
     training = {"epochs": EPOCHS, "iterations_per_epoch": 15, "checkpoint_every": 2}
@@ -98,7 +73,7 @@ def test_killed_three_times_ends_the_same(tmp_path, experiment_file):
             print("killed after epochs", killed)
         processes.append(process)
         assert process.wait(500) == 0, file.with_suffix(".log").read_text()[-3000:]
-    assert hashes(runs[0]) == hashes(runs[1])
+    assert hashes(runs[0], 0) == hashes(runs[1], 0)
     assert read_history(runs[1] / "spool", 0).attempt == KILLS + 1
     for run in runs:
         assert read_json(next(run.rglob("fold_0/done.json")))["epochs"] == EPOCHS
