@@ -10,6 +10,8 @@ os.environ.pop("RAY_ADDRESS", None)
 import pytest
 import yaml
 
+from servers import kill, server_starter
+
 
 @pytest.fixture(scope="session")
 def local_ray():
@@ -54,3 +56,22 @@ def experiment_file(tmp_path):
         return file
 
     return write
+
+
+@pytest.fixture
+def database(tmp_path):
+    """An empty MLflow database."""
+    from uncseg.tracking.store import open_store
+
+    path = tmp_path / "server" / "mlflow.db"
+    open_store(f"sqlite:///{path}", "made here, which is quicker")
+    return path
+
+
+@pytest.fixture
+def start_server(tmp_path, database):
+    """A function that starts a real MLflow server, always on the same port and database; (address, process)."""
+    start, processes = server_starter(tmp_path, database)
+    yield start
+    for process in processes:
+        kill(process)

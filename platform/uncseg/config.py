@@ -5,6 +5,7 @@ experiment, path = load_experiment(Path("experiments/demo.yaml"), overrides=["lo
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -192,6 +193,11 @@ class Experiment(Section):
             )
         if self.plan.target_spacing_mm is not None and min(self.plan.target_spacing_mm) <= 0:
             wrong.append("plan.target_spacing_mm must be positive; write millimetres per voxel, as [1.0, 1.0, 1.0]")
+        if urlsplit(self.tracking.uri or "").password is not None:
+            wrong.append(
+                "tracking.uri holds a password, which would be kept with the run and shown; write the address without "
+                "it, and put it into the environment: MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD for PostgreSQL"
+            )
         if self.loss.warmup_epochs > self.training.epochs:
             wrong.append(
                 f"loss.warmup_epochs ({self.loss.warmup_epochs}) is longer than training.epochs "

@@ -62,6 +62,7 @@ def wait_until(condition, process):
     while not (found := condition()):
         assert process.poll() is None, process.log.read_text()[-3000:]
         assert time.monotonic() < deadline, process.log.read_text()[-3000:]
+        time.sleep(0.02)  # leaves the cores to the training
     return found
 
 

@@ -23,10 +23,11 @@ def run_uncseg(*arguments, limit_s):
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=limit_s)
 
 
-def start_uncseg(*arguments, log):
-    """The running process, in a session of its own, its output in the file ``log``; Ctrl-C is its process group's.
+def start_uncseg(*arguments, log, before=()):
+    """The running process, in a session and process group of its own, its output in the file ``log``.
 
-    A shell starts what it puts into the background deaf to Ctrl-C, and its children inherit that: undone here.
+    ``before`` is a command that runs it. A shell starts what it puts into the background deaf to Ctrl-C, and its children
+    inherit that: undone here.
     """
 
     def hear_ctrl_c():
@@ -34,7 +35,7 @@ def start_uncseg(*arguments, log):
 
     with Path(log).open("w") as output:
         return subprocess.Popen(
-            [UNCSEG, *map(str, arguments)],
+            [*before, UNCSEG, *map(str, arguments)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(),

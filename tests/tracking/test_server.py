@@ -1,65 +1,15 @@
 """The syncer against a real MLflow server that is killed while it takes metrics."""
 
-import os
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
+from servers import kill
 from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.spool import SpoolWriter
 from uncseg.tracking.store import open_store
 from uncseg.tracking.sync import Syncer
 
 METRICS = 60
-
-
-@pytest.fixture
-def database(tmp_path):
-    path = tmp_path / "server" / "mlflow.db"
-    open_store(f"sqlite:///{path}", "made here, which is quicker")
-    return path
-
-
-@pytest.fixture
-def start_server(tmp_path, database):
-    """A function that starts the server, always on the same port and database, and waits until it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(tmp_path / "artifacts")]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    processes = []
-
-    def start():
-        with (tmp_path / "server.log").open("ab") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
-        processes.append(process)
-        while process.poll() is None:
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=10)
-            except (urllib.error.URLError, ConnectionError):
-                continue
-            return uri, process
-        raise RuntimeError((tmp_path / "server.log").read_text())
-
-    yield start
-    for process in processes:
-        kill(process)
-
-
-def kill(process):
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def train(run, fold, epochs):

@@ -30,15 +30,15 @@ def print_plan(
     """
     run = RunFolder(experiment.run_folder)
     todo = [fold for fold in folds if not is_done(run, fold)]
+    if len(todo) < len(folds):
+        console.print(f"finished already: {', '.join(str(fold) for fold in folds if fold not in todo)}")
     waves = -(-len(todo) // max(1, slots.most))
     gpus = f", {slots.each.gpus:g} GPUs" if slots.each.gpus else ""
     now = "" if slots.count == slots.most else f" ({slots.count} on the nodes there are, the others as nodes come)"
     console.print(
-        f"{experiment.name}: folds {', '.join(map(str, folds))}, {experiment.training.epochs} epochs each; "
+        f"{experiment.name}: folds {', '.join(map(str, todo)) or 'none'}, {experiment.training.epochs} epochs each; "
         f"{slots.most} side by side{now} ({slots.each.cpus:g} CPUs{gpus} each), {waves} wave{'s' * (waves != 1)}"
     )
-    if len(todo) < len(folds):
-        console.print(f"finished already: {', '.join(str(fold) for fold in folds if fold not in todo)}")
     if len(cluster.nodes) > 1:
         nodes = "; ".join(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in cluster.nodes)
         console.print(f"nodes: {nodes}", soft_wrap=True)
@@ -62,13 +62,15 @@ def _print_cost(
     console.print(
         f"measured: {calibration.training_step_s:.3g} s a training step, {calibration.validation_step_s:.3g} s a "
         f"validation step\ntime:     {hours:.3g} h a fold, {waves * hours:.3g} h in all if the slots stay free; "
-        f"{share * hours * len(todo):.3g} {unit}-hours"
+        f"{share * hours * len(todo):.3g} {unit}-hours",
+        soft_wrap=True,
     )
     of_fold = CHECKPOINTS_KEPT * calibration.checkpoint_bytes
     free = shutil.disk_usage(run.root.parent if run.root.parent.exists() else run.root.anchor).free
     console.print(
         f"disk:     {_size(calibration.checkpoint_bytes)} a checkpoint, {_size(of_fold)} a fold and "
-        f"{_size(of_fold * len(todo))} in all at most, besides the error memories; {_size(free)} are free"
+        f"{_size(of_fold * len(todo))} in all at most, besides the error memories; {_size(free)} are free",
+        soft_wrap=True,
     )
     if of_fold * len(todo) > free:
         console.print("the disk will be full before the run ends: free some, or give another storage.path")

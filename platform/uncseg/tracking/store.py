@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag, ViewType
@@ -189,6 +190,10 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
     Raises:
         ProblemsFound: MLflow cannot be reached, or the experiment was deleted.
     """
+    if urlsplit(tracking_uri).password is not None:
+        advice = "write the address without it, and put it into MLFLOW_TRACKING_PASSWORD or PGPASSWORD"
+        problem = Problem("tracking.uri", "a password, which would be kept and shown", "an address alone", advice)
+        raise ProblemsFound("MLflow cannot be reached.", [problem])
     _settle_environment()
     database = _sqlite_path(tracking_uri)
     if database is not None:

@@ -1,0 +1,135 @@
+"""``ray job submit`` from a fresh clone to a running cluster with a real MLflow server: as a user of one does."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from clusters import LIMIT_S, cluster_of, last_epoch
+from commands import environment
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.tracking.spool import read_history
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clone") / "uncseg"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cases")
+    write_phantoms(folder, cases=4, size=28, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dashboard():
+    """Address of the dashboard of a cluster of two CPUs, through which jobs are submitted."""
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{BIN}:{before}"  # "python" of the jobs is this one
+    try:
+        with cluster_of(2, dashboard=True) as (cluster, _):
+            yield f"http://{cluster.head_node.address_info['webui_url']}"
+    finally:
+        os.environ["PATH"] = before
+
+
+@pytest.fixture
+def submit(clone, dashboard, experiment_file, cases, tmp_path):
+    """Start ``ray job submit`` of the cross-validation; storage and MLflow are this test's own."""
+
+    def start(*settings, **sections):
+        file = experiment_file(cases, resources={"cpus_per_fold": 1}, **sections)
+        (clone / "experiments" / "small.yaml").write_text(file.read_text(), encoding="utf-8")
+        command = [BIN / "ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--"]
+        command += ["python", "jobs/cross_validate.py", "experiments/small.yaml"]
+        command += [part for setting in settings for part in ("--set", setting)]
+        log = (tmp_path / "job.log").open("w+")
+        process = subprocess.Popen(command, cwd=clone, env=environment(), stdout=log, stderr=subprocess.STDOUT)
+        process.read = lambda: (tmp_path / "job.log").read_text()
+        return process
+
+    return start
+
+
+def status_of(dashboard, output):
+    job = re.search(r"Job '(raysubmit_\w+)' submitted", output)[1]
+    return JobSubmissionClient(dashboard).get_job_status(job)
+
+
+def children(uri):
+    client = MlflowClient(uri)
+    (experiment,) = [found for found in client.search_experiments() if found.name == "uncseg"]
+    runs = client.search_runs([experiment.experiment_id])
+    return client, [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+
+
+def test_a_job_succeeds_and_the_same_job_again_has_nothing_left_to_do(submit, dashboard, start_server, tmp_path):
+    uri, _ = start_server()
+    for expected in (("a training step", "a checkpoint", "Table 1", "Table 2"), ("finished already: 0, 1", "Table 2")):
+        job = submit(f"tracking.uri={uri}")
+        assert job.wait(LIMIT_S) == 0, job.read()
+        assert status_of(dashboard, job.read()) == JobStatus.SUCCEEDED
+        for text in expected:
+            assert text in job.read()
+    client, folds = children(uri)
+    assert len(folds) == 2
+    for fold in folds:
+        history = client.get_metric_history(fold.info.run_id, "train/loss")
+        assert sorted(metric.step for metric in history) == [0, 1, 2, 3]
+        assert fold.info.status == "FINISHED"
+    assert read_history(tmp_path / "runs/small/spool", 0).attempt == 1
+
+
+@pytest.mark.slow
+def test_a_stopped_job_is_told_from_a_failed_one_and_goes_on(submit, dashboard, tmp_path):
+    run = tmp_path / "runs/small"
+    long = {"training": {"epochs": 60, "iterations_per_epoch": 10}}
+    job = submit(**long)
+    while min(last_epoch(run, fold) for fold in range(2)) < 3:
+        assert job.poll() is None, job.read()
+    name = re.search(r"Job '(raysubmit_\w+)' submitted", job.read())[1]
+    JobSubmissionClient(dashboard).stop_job(name)
+    job.wait(LIMIT_S)
+    assert status_of(dashboard, job.read()) == JobStatus.STOPPED
+    _, folds = children(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    assert {fold.info.status for fold in folds} == {"KILLED"}
+
+    # a fold that cannot go on: its only checkpoint is none
+    for checkpoint in run.rglob("fold_1/checkpoint_*.pth"):
+        checkpoint.write_bytes(b"not a checkpoint")
+    job = submit(**long)
+    assert job.wait(LIMIT_S) == 1
+    assert status_of(dashboard, job.read()) == JobStatus.FAILED
+    assert "failed folds: 1" in job.read()
+    assert read_history(run / "spool", 0).state == "finished"
+
+
+@pytest.mark.slow
+def test_relative_paths_and_a_server_that_is_not_there_are_refused_together(submit, dashboard, tmp_path):
+    job = submit("storage.path=runs", "tracking.uri=http://127.0.0.1:9", "resources.cpus_per_fold=64")
+    assert job.wait(LIMIT_S) == 1
+    assert status_of(dashboard, job.read()) == JobStatus.FAILED
+    for what in ("storage.path", "tracking.uri", "resources.cpus_per_fold", "3 problems"):
+        assert what in job.read()
+
+
+def test_what_a_job_uploads_is_small(clone):
+    from ray._private.runtime_env.packaging import create_package
+
+    (clone / "data").mkdir(exist_ok=True)
+    (clone / "data" / "volume.bin").write_bytes(bytes(2**20))
+    package = clone.parent / "package.zip"
+    create_package(str(clone), package, include_gitignore=True)
+    assert package.stat().st_size < 2**20
