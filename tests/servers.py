@@ -9,14 +9,28 @@ import urllib.error
 import urllib.request
 
 
+def free_port():
+    """A TCP port of the loopback address that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def answers(url):
+    """Whether a server answers there."""
+    try:
+        urllib.request.urlopen(url, timeout=10)
+    except (urllib.error.URLError, ConnectionError):
+        return False
+    return True
+
+
 def server_starter(folder, database):
     """A function that starts the server, always on the same port and database, and waits until it answers.
 
     It returns (address, process); a list of the processes is beside it.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     uri = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(folder / "artifacts")]
@@ -28,11 +42,8 @@ def server_starter(folder, database):
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
         processes.append(process)
         while process.poll() is None:
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=10)
-            except (urllib.error.URLError, ConnectionError):
-                continue
-            return uri, process
+            if answers(f"{uri}/health"):
+                return uri, process
         raise RuntimeError((folder / "server.log").read_text())
 
     return start, processes

@@ -4,6 +4,9 @@ import contextlib
 import hashlib
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,21 +14,50 @@ import psutil
 import torch
 from ray.cluster_utils import Cluster
 
-from commands import start_uncseg
+from commands import environment, start_uncseg
+from servers import answers, free_port
 from uncseg.tracking.spool import read_history
 
 LIMIT_S = 400
 
 
 @contextlib.contextmanager
-def cluster_of(*cpus, dashboard=False):
+def cluster_of(*cpus):
     """A head without CPUs and a node for each of ``cpus``; (cluster, nodes)."""
-    head = {"num_cpus": 0, "include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
+    head = {"num_cpus": 0, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         yield cluster, [cluster.add_node(num_cpus=n) for n in cpus]
     finally:
         cluster.shutdown()
+
+
+@contextlib.contextmanager
+def ray_start(cpus):
+    """A cluster as ``ray start --head`` makes it; (address of its dashboard, its folder). Jobs' python is this one."""
+    bin_folder = Path(sys.executable).parent
+    ports = [free_port() for _ in range(2)]
+    # Ray's sockets lie in it, and their names may have 107 characters
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        command = [bin_folder / "ray", "start", "--head", "--block", "--num-cpus", cpus, "--temp-dir", folder]
+        command += ["--port", ports[0], "--dashboard-port", ports[1], "--dashboard-host", "127.0.0.1"]
+        command += ["--disable-usage-stats"]
+        paths = environment() | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+        with Path(folder, "start.log").open("w") as log:
+            process = subprocess.Popen(list(map(str, command)), env=paths, stdout=log, stderr=log)
+        address = f"http://127.0.0.1:{ports[1]}"
+        try:
+            while not answers(f"{address}/api/version"):
+                assert process.poll() is None, Path(folder, "start.log").read_text()
+                time.sleep(0.1)
+            yield address, Path(folder)
+        finally:
+            below = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.wait()
+            for left in below:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    left.kill()
 
 
 def lose(cluster, node):

@@ -26,7 +26,7 @@ def run_uncseg(*arguments, limit_s):
 def start_uncseg(*arguments, log, before=()):
     """The running process, in a session and process group of its own, its output in the file ``log``.
 
-    ``before`` is a command that runs it. A shell starts what it puts into the background deaf to Ctrl-C, and its children
+    ``before`` is a command that runs it. A shell starts what it puts into the background deaf to Ctrl-C, and children
     inherit that: undone here.
     """
 

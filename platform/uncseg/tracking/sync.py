@@ -137,7 +137,8 @@ class Syncer:
             self._verify = True
             self._uploads_left = self._uploads_left or int(upload)
             level = logging.DEBUG if self._warned else logging.WARNING
-            reason = (str(error) or repr(error)).splitlines()[0]
+            found = error.problems[0].found if isinstance(error, ProblemsFound) else str(error) or repr(error)
+            reason = found.splitlines()[0]
             logger.log(level, "MLflow at %s did not take the metrics; they wait in %s. %s", uri, self.run.spool, reason)
             logger.debug("The failed round:", exc_info=True)
             self._warned = True
