@@ -18,11 +18,11 @@ EPOCHS = 40
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 48 MiB, mounted at a folder, for one process and those it starts; (holder, folder, the folder seen from
+    """A disk of 3 GiB, mounted at a folder, for one process and those it starts; (holder, folder, the folder seen from
     outside)."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    script = f"mount -t tmpfs -o size=48m none {folder} && echo ready && exec sleep infinity"
+    script = f"mount -t tmpfs -o size=3g none {folder} && echo ready && exec sleep infinity"
     holder = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
     if holder.stdout.readline() != "ready\n":
         pytest.skip("mounting needs root")
@@ -32,9 +32,11 @@ def small_disk(tmp_path):
 
 
 def fill(file):
-    with file.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
-        while stream.write(bytes(4096)):
-            pass
+    with file.open("wb", buffering=0) as stream:
+        for size in (2**20, 2**12):
+            with contextlib.suppress(OSError):
+                while stream.write(bytes(size)) == size:
+                    pass
 
 
 def test_a_full_disk_costs_the_epochs_since_the_last_checkpoint(small_disk, tmp_path, experiment_file):

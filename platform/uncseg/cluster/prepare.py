@@ -117,7 +117,8 @@ def _spread(
     """Run every (name, function, arguments) as a task of one CPU; results by name in the order of ``work``.
 
     Raises:
-        ProblemsFound: as the function raised it; no further task is started.
+        ProblemsFound: as the function raised it, or naming a file that could not be read or written; no further task
+            is started.
     """
     waiting = list(reversed(list(work)))
     names = [name for name, _, _ in reversed(waiting)]
@@ -131,17 +132,27 @@ def _spread(
                 name, function, arguments = waiting.pop()
                 running[_task(function).remote(*arguments)] = name
             (done,), _ = ray.wait(list(running), num_returns=1)
-            results[running.pop(done)] = ray.get(done)
+            name = running.pop(done)
+            results[name] = _result(done, name)
             progress(what, len(results), len(names))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ProblemsFound):
-            raise error.cause from None
-        raise
     finally:
         # a few tasks at most; cancelling those that are just ending makes Ray 2.60 abort the process
         if running:
             ray.wait(list(running), num_returns=len(running))
     return {name: results[name] for name in names}
+
+
+def _result(done: Any, name: str) -> Any:
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ProblemsFound):
+            raise error.cause from None
+        if isinstance(error.cause, OSError):
+            advice = "free space or mend the storage; the same command goes on from here"
+            problem = Problem(name, str(error.cause), "storage that can be read and written", advice)
+            raise ProblemsFound("The cases cannot be prepared.", [problem], exit_code=1) from error
+        raise
 
 
 @lru_cache
