@@ -51,7 +51,9 @@ def device_name(device: str) -> str:
 
 
 @contextlib.contextmanager
-def prepared_phantoms(options: Namespace, **training: Any) -> Iterator[tuple[Experiment, PreparedFolder]]:
+def prepared_phantoms(
+    options: Namespace, folds: int = 2, **training: Any
+) -> Iterator[tuple[Experiment, PreparedFolder]]:
     """Phantoms planned with the benchmark's patch and network, in a folder that ends with the block."""
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
@@ -59,7 +61,7 @@ def prepared_phantoms(options: Namespace, **training: Any) -> Iterator[tuple[Exp
         content = {
             "name": "benchmark",
             "dataset": {"path": str(folder / "cases"), "name": "Phantoms"},
-            "split": {"folds": 2},
+            "split": {"folds": folds},
             "plan": {
                 "patch_size": [options.patch] * 3,
                 "batch_size": options.batch,
