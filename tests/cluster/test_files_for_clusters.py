@@ -1,0 +1,51 @@
+"""cluster.yaml and the RayJob, checked offline."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import ValidationError
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cluster_file():
+    return yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_cluster_file_is_what_rays_launcher_accepts():
+    config = prepare_config(cluster_file())
+    validate_config(config)
+    kinds = config["available_node_types"]
+    head, gpu = kinds[config["head_node_type"]], kinds["gpu"]
+    assert "GPU" not in head["resources"]
+    assert gpu["resources"]["GPU"] == 1
+    assert gpu["resources"]["CPU"] >= 8
+    assert gpu["min_workers"] == 0 < gpu["max_workers"]
+    assert config["idle_timeout_minutes"] > 0
+    assert any("constraints.txt" in command for command in config["setup_commands"])
+
+
+def test_rays_check_can_fail():
+    with pytest.raises(ValidationError):
+        validate_config(prepare_config(cluster_file() | {"idle_timeout": 3}))
+
+
+def test_the_rayjob_runs_what_is_there_on_a_volume_that_all_see():
+    job = yaml.safe_load((ROOT / "jobs" / "rayjob.yaml").read_text(encoding="utf-8"))
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    words = job["spec"]["entrypoint"].split()
+    for word in words[1:3]:
+        assert (ROOT / word.removeprefix("/shared/uncseg/")).is_file()
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        spec = group["template"]["spec"]
+        (container,) = spec["containers"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts["shared"] == "/shared"
+        assert "shared" in {volume["name"] for volume in spec["volumes"] if "persistentVolumeClaim" in volume}
+    assert groups[0]["rayStartParams"]["num-cpus"] == "0"
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
+    assert f"ray=={cluster['rayVersion']}" in constraints
