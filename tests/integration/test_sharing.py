@@ -91,12 +91,10 @@ def blind_node(tmp_path):
 
         def start(cluster):
             ray = Path(sys.executable).with_name("ray")
-            script = (
-                f"mount -t tmpfs none {tmp_path} && exec {ray} start --address {cluster.address} --num-cpus 1 --block"
-            )
-            log = Path(folder, "log").open("w")
-            command = ["unshare", "-m", "sh", "-c", script]
-            started.append(subprocess.Popen(command, env=environment(), stdout=log, stderr=log))
+            join = f"{ray} start --address {cluster.address} --num-cpus 1 --block"
+            command = ["unshare", "-m", "sh", "-c", f"mount -t tmpfs none {tmp_path} && exec {join}"]
+            with Path(folder, "log").open("w") as log:
+                started.append(subprocess.Popen(command, env=environment(), stdout=log, stderr=log))
             return started[0]
 
         yield start
