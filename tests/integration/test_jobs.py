@@ -93,7 +93,7 @@ def test_a_job_succeeds_and_the_same_job_again_has_nothing_left_to_do(
         job = submit(f"tracking.uri={uri}")
         assert job.wait(LIMIT_S) == 0, job.read()
         assert status_of(dashboard, job.read()) == JobStatus.SUCCEEDED
-        for text in expected:
+        for text in (*expected, f"MLflow:  {uri}"):
             assert text in job.read()
     for uploaded in cluster[1].glob("session_*/runtime_resources/working_dir_files/_ray_pkg_*/"):
         assert not {".git", "data", "runs", "tests"} & {path.name for path in uploaded.iterdir()}

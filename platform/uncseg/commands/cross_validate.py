@@ -142,17 +142,18 @@ def _train(
     return failed
 
 
-def _mlflow() -> str:
-    """The mlflow command of this environment, as short as it can be typed here."""
+def _how_to_look(tracking_uri: str) -> str:
+    """A server's address; for a database the command that opens the UI, as short as it can be typed here."""
+    if tracking_uri.startswith("http"):
+        return tracking_uri
     command = Path(sys.executable).with_name("mlflow")
-    if shutil.which("mlflow") == str(command):
-        return "mlflow"
-    return str(command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command)
+    name = str(command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command)
+    return f"{'mlflow' if shutil.which('mlflow') == str(command) else name} ui --backend-store-uri {tracking_uri}"
 
 
 def _print_end(experiment: Experiment, run: RunFolder, failed: dict[int, str], left: int) -> None:
     console.print(f"tables:  {run.tables}\nfigures: {run.figures}\nmaps:    {run.out_of_fold}")
-    console.print(f"MLflow:  {_mlflow()} ui --backend-store-uri {experiment.tracking_uri}", soft_wrap=True)
+    console.print(f"MLflow:  {_how_to_look(experiment.tracking_uri)}", soft_wrap=True)
     if left:
         console.print(f"{left} records did not reach MLflow; when it is back: uncseg sync {run.root}")
     if failed:
