@@ -36,12 +36,13 @@ def cluster_of(*cpus):
 def ray_start(cpus):
     """A cluster as ``ray start --head`` makes it; (address of its dashboard, its folder). Jobs' python is this one."""
     bin_folder = Path(sys.executable).parent
-    ports = [free_port() for _ in range(2)]
+    ports = [free_port() for _ in range(3)]
     # Ray's sockets lie in it, and their names may have 107 characters
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         command = [bin_folder / "ray", "start", "--head", "--block", "--num-cpus", cpus, "--temp-dir", folder]
         command += ["--port", ports[0], "--dashboard-port", ports[1], "--dashboard-host", "127.0.0.1"]
-        command += ["--disable-usage-stats"]
+        # a second Ray on this machine would find the agent's usual port taken, and accept no jobs
+        command += ["--dashboard-agent-listen-port", ports[2], "--disable-usage-stats"]
         paths = environment() | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
         with Path(folder, "start.log").open("w") as log:
             process = subprocess.Popen(list(map(str, command)), env=paths, stdout=log, stderr=log)
