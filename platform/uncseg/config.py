@@ -123,6 +123,15 @@ class Training(Section):
     """Processes that load and augment, per fold. None: the fold's CPUs less one with a GPU, else a quarter of them."""
 
 
+class Autoscaler(Section):
+    """Nodes of one kind that a cluster's autoscaler adds when folds wait."""
+
+    nodes: Positive
+    """Most of them at a time, those that are there included."""
+    cpus: Annotated[float, Field(gt=0)]
+    gpus: Annotated[float, Field(ge=0)] = 0
+
+
 class Resources(Section):
     """What a fold takes. None: found (a GPU each if there are any, else CPUs)."""
 
@@ -132,6 +141,8 @@ class Resources(Section):
     """Most folds side by side; the others wait."""
     ray_address: str | None = None
     """None: a local Ray, started by the command. "auto" or HOST:PORT: a running cluster."""
+    autoscaler: Autoscaler | None = None
+    """None: found on the head of a cluster of Ray's launcher; on Kubernetes it has to be said."""
 
 
 class Tracking(Section):

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -9,10 +10,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import torch
 from ray.cluster_utils import Cluster
+from ray.util import get_node_ip_address
 
 from commands import environment, start_uncseg
 from servers import answers, free_port
@@ -33,25 +36,28 @@ def cluster_of(*cpus):
 
 
 @contextlib.contextmanager
-def ray_start(cpus):
-    """A cluster as ``ray start --head`` makes it; (address of its dashboard, its folder). Jobs' python is this one."""
+def ray_start(cpus, *more, port=None, **variables):
+    """A cluster as ``ray start --head`` makes it; its address, dashboard and folder. Jobs' python is this one.
+
+    ``more`` options and environment variables go to the command.
+    """
     bin_folder = Path(sys.executable).parent
-    ports = [free_port() for _ in range(3)]
+    ports = [port or free_port(), free_port(), free_port()]
     # Ray's sockets lie in it, and their names may have 107 characters
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        command = [bin_folder / "ray", "start", "--head", "--block", "--num-cpus", cpus, "--temp-dir", folder]
+        command = [bin_folder / "ray", "start", "--head", "--block", "--num-cpus", cpus, "--temp-dir", folder, *more]
         command += ["--port", ports[0], "--dashboard-port", ports[1], "--dashboard-host", "127.0.0.1"]
         # a second Ray on this machine would find the agent's usual port taken, and accept no jobs
         command += ["--dashboard-agent-listen-port", ports[2], "--disable-usage-stats"]
-        paths = environment() | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
+        paths = environment() | {"PATH": f"{bin_folder}:{os.environ['PATH']}"} | variables
         with Path(folder, "start.log").open("w") as log:
             process = subprocess.Popen(list(map(str, command)), env=paths, stdout=log, stderr=log)
-        address = f"http://127.0.0.1:{ports[1]}"
+        address, dashboard = f"{get_node_ip_address()}:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         try:
-            while not answers(f"{address}/api/version"):
+            while not answers(f"{dashboard}/api/version"):
                 assert process.poll() is None, Path(folder, "start.log").read_text()
                 time.sleep(0.1)
-            yield address, Path(folder)
+            yield SimpleNamespace(address=address, dashboard=dashboard, folder=Path(folder))
         finally:
             below = psutil.Process(process.pid).children(recursive=True)
             process.kill()
@@ -59,6 +65,44 @@ def ray_start(cpus):
             for left in below:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     left.kill()
+
+
+AUTOSCALING = {
+    "cluster_name": "test",
+    "max_workers": 3,
+    # Ray's own, for its tests: each node a real raylet on this machine, without a shell to set it up through
+    "provider": {
+        "type": "fake_multinode",
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+        "worker_liveness_check": False,
+    },
+    "idle_timeout_minutes": 5,
+    "head_node_type": "ray.head.default",
+    "available_node_types": {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+    },
+    "upscaling_speed": 1.0,
+    "file_mounts_sync_continuously": False,
+    # the parts of a cluster file that say how to set machines up: there is nothing to set up
+    **{part: {} for part in ("auth", "docker", "file_mounts")},
+    **{part: [] for part in ("cluster_synced_files", "initialization_commands", "rsync_exclude", "rsync_filter")},
+    **{f"{of}setup_commands": [] for of in ("", "head_", "worker_")},
+    **{f"{of}_start_ray_commands": [] for of in ("head", "worker")},
+}
+
+
+@contextlib.contextmanager
+def autoscaling_cluster(folder):
+    """A head without CPUs whose autoscaler adds up to two nodes of a CPU."""
+    port = free_port()
+    provider = AUTOSCALING["provider"] | {"gcs_address": f"{get_node_ip_address()}:{port}"}
+    file = Path(folder, "cluster.json")  # JSON is YAML
+    file.write_text(json.dumps(AUTOSCALING | {"provider": provider}), encoding="utf-8")
+    variables = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    with ray_start(0, f"--autoscaling-config={file}", port=port, **variables) as started:
+        yield started
 
 
 def lose(cluster, node):

@@ -36,7 +36,7 @@ def cases(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """(address of the dashboard, folder) of a cluster of two CPUs."""
+    """A cluster of two CPUs."""
     with ray_start(cpus=2) as started:
         yield started
 
@@ -44,7 +44,7 @@ def cluster():
 @pytest.fixture
 def dashboard(cluster):
     """The address through which jobs are submitted."""
-    return cluster[0]
+    return cluster.dashboard
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_job_succeeds_and_the_same_job_again_has_nothing_left_to_do(
         assert status_of(dashboard, job.read()) == JobStatus.SUCCEEDED
         for text in (*expected, f"MLflow:  {uri}"):
             assert text in job.read()
-    for uploaded in cluster[1].glob("session_*/runtime_resources/working_dir_files/_ray_pkg_*/"):
+    for uploaded in cluster.folder.glob("session_*/runtime_resources/working_dir_files/_ray_pkg_*/"):
         assert not {".git", "data", "runs", "tests"} & {path.name for path in uploaded.iterdir()}
         assert sum(path.stat().st_size for path in uploaded.rglob("*.*")) < 2**20
     client, folds = children(uri)

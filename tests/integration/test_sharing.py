@@ -12,7 +12,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from clusters import LIMIT_S, cluster_of, end_of, last_epoch, on_cluster, wait_until
+from clusters import LIMIT_S, autoscaling_cluster, cluster_of, end_of, last_epoch, on_cluster, wait_until
 from commands import environment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.tracking.spool import fold_file, read_history, read_records
@@ -47,6 +47,17 @@ def test_a_node_that_comes_while_a_fold_waits_takes_it(experiment, tmp_path):
     assert "1 side by side" in process.log.read_text()
     first, second = sorted(span(run, fold) for fold in range(2))
     assert second[0] < first[1]  # side by side after all
+
+
+def test_an_autoscaler_adds_the_nodes_that_folds_wait_for(experiment, tmp_path):
+    # it is found on the head: without what it may add, the folds could never be placed
+    file, run = experiment(epochs=40, resources={"cpus_per_fold": 1}), tmp_path / "runs/small"
+    with autoscaling_cluster(tmp_path) as cluster:
+        process = on_cluster(cluster, file)
+        assert end_of(process) == 0, process.log.read_text()[-3000:]
+    assert "2 side by side (0 on the nodes there are" in " ".join(process.log.read_text().split())
+    first, second = sorted(span(run, fold) for fold in range(2))
+    assert second[0] < first[1]
 
 
 def test_two_experiments_with_half_a_gpu_a_fold_side_by_side(experiment, tmp_path):

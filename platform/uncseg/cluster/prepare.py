@@ -122,12 +122,13 @@ def _spread(
     """
     waiting = list(reversed(list(work)))
     names = [name for name, _, _ in reversed(waiting)]
-    most = IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: dict[Any, str] = {}
     results: dict[str, Any] = {}
     progress(what, 0, len(names))
     try:
         while waiting or running:
+            # asked each time: nodes come and go
+            most = IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
             while waiting and len(running) < most:
                 name, function, arguments = waiting.pop()
                 running[_task(function).remote(*arguments)] = name

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from uncseg.cluster.nodes import Cluster, Node, connected_cluster
+from uncseg.cluster.nodes import Cluster, Node
 from uncseg.config import Resources
 from uncseg.errors import Problem, ProblemsFound
 
@@ -47,7 +47,7 @@ class Slots:
         return max(1, math.floor(self.each.of_worker.cpus))
 
 
-def plan_slots(wanted: Resources, folds: int, cluster: Cluster | None = None) -> Slots:
+def plan_slots(wanted: Resources, folds: int, cluster: Cluster) -> Slots:
     """Fill in what the experiment leaves open from what the cluster has.
 
     GPUs are used if there are any, one a fold; otherwise the CPUs are shared out among as many folds as there are.
@@ -55,13 +55,12 @@ def plan_slots(wanted: Resources, folds: int, cluster: Cluster | None = None) ->
     Args:
         wanted: the experiment's section.
         folds: folds to train.
-        cluster: its nodes; None: those of the connected Ray.
+        cluster: its nodes, there or to come.
 
     Raises:
         ProblemsFound: where a fold asks for more than the whole cluster has or may grow to, since Ray would wait for
             ever.
     """
-    cluster = cluster or connected_cluster()
     gpus = wanted.gpus_per_fold
     if gpus is None:
         gpus = 1.0 if any(node.gpus for node in cluster.at_most) else 0.0

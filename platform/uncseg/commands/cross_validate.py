@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.calibration import calibrate
 from uncseg.cluster.cross_validation import holding_folds, open_run, refuse_other_settings, train_folds
-from uncseg.cluster.nodes import connected_cluster
 from uncseg.cluster.preflight import preflight
 from uncseg.cluster.prepare import prepare
 from uncseg.cluster.ray_session import ray_session, terminated_like_ctrl_c
@@ -43,13 +43,14 @@ def cross_validate(
     refuse_other_settings(experiment)
     begun = RunFolder(experiment.run_folder).experiment.exists()
     with ray_session(experiment.resources.ray_address) as own_ray, terminated_like_ctrl_c():
-        slots = preflight(experiment, len(folds), own_ray, begun)
+        cluster = connected_cluster(experiment.resources.autoscaler)
+        slots = preflight(experiment, len(folds), cluster, own_ray, begun)
         with counting() as progress:
             prepared = prepare(experiment, progress=progress)
         # on a machine of one's own the first epochs say the same for nothing
         measure = dry_run or not (own_ray or begun)
         calibration = calibrate(experiment, prepared, folds[0], slots) if measure else None
-        print_plan(experiment, prepared, folds, connected_cluster(), slots, calibration)
+        print_plan(experiment, prepared, folds, cluster, slots, calibration)
         if dry_run:
             return 0
         run = RunFolder(experiment.run_folder)

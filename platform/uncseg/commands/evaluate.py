@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.fold_worker import is_done
 from uncseg.cluster.inference import evaluate_out_of_fold
+from uncseg.cluster.node_checks import require_storage
 from uncseg.cluster.prepare import prepare
 from uncseg.cluster.ray_session import ray_session
 from uncseg.cluster.resources import Slots, plan_slots
@@ -34,8 +36,9 @@ def evaluate_run(root: Path, trust: bool = False) -> int:
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
         raise ProblemsFound("There is nothing to evaluate.", [problem])
-    with ray_session(experiment.resources.ray_address):
-        slots = plan_slots(experiment.resources, len(folds))
+    with ray_session(experiment.resources.ray_address) as own_ray:
+        require_storage(experiment, own_ray)
+        slots = plan_slots(experiment.resources, len(folds), connected_cluster(experiment.resources.autoscaler))
         with counting() as progress:
             prepared = prepare(experiment, progress=progress)
         evaluate_folds(experiment, prepared, run, folds, slots, trust)

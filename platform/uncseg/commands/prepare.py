@@ -1,5 +1,6 @@
 """``uncseg prepare``."""
 
+from uncseg.cluster.node_checks import require_storage
 from uncseg.cluster.prepare import prepare
 from uncseg.cluster.ray_session import ray_session
 from uncseg.config import Experiment
@@ -9,5 +10,6 @@ from uncseg.layout import PreparedFolder
 
 def prepare_dataset(experiment: Experiment) -> PreparedFolder:
     """Check, plan, preprocess and split; one Ray task a case."""
-    with ray_session(experiment.resources.ray_address, dashboard=False), counting() as progress:
+    with ray_session(experiment.resources.ray_address, dashboard=False) as own_ray, counting() as progress:
+        require_storage(experiment, own_ray)
         return prepare(experiment, progress=progress)

@@ -1,0 +1,122 @@
+"""Whether every node of a cluster sees the storage and the cases, and has the packages."""
+
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from uncseg.config import Experiment
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.tracking.tags import describe_versions
+
+ANSWER_S = 180  # importing torch and nnU-Net from a slow network file system takes a minute
+UNDER_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the command of a job
+
+
+def require_storage(experiment: Experiment, own_ray: bool) -> None:
+    """Raise what :func:`check_storage` finds, for commands that train nothing.
+
+    Raises:
+        ProblemsFound: all of it.
+    """
+    problems = check_storage(experiment, own_ray)
+    if problems:
+        raise ProblemsFound("The command would fail.", problems)
+
+
+def check_storage(experiment: Experiment, own_ray: bool) -> list[Problem]:
+    """Whether every node sees the experiment's folders and has the packages; nodes are asked where paths can be so."""
+    problems = check_paths(experiment)
+    return problems if problems or own_ray else check_nodes(experiment)
+
+
+def check_paths(experiment: Experiment) -> list[Problem]:
+    """Under ``ray job submit`` the working directory is a copy that goes when the job ends: paths must be absolute."""
+    if UNDER_A_JOB not in os.environ:
+        return []
+    return [
+        Problem(field, str(path), "an absolute path on storage that every node sees", f"write --set {field}=/…")
+        for field, path in (("dataset.path", experiment.dataset.path), ("storage.path", experiment.storage.path))
+        if not path.is_absolute()
+    ]
+
+
+def check_nodes(experiment: Experiment) -> list[Problem]:
+    """Look from every node of the connected cluster at storage and cases, and import the trainer there.
+
+    A file written here has to be read on each node, and the other way round.
+    """
+    storage, token = experiment.storage.path.resolve(), uuid.uuid4().hex
+    folder = storage / f".preflight-{token}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        return [Problem("storage.path", f"{storage}: {error.strerror}", "a folder that can be written", "give another")]
+    try:
+        (folder / "driver").write_text(token, encoding="utf-8")
+        return _ask_nodes(folder, token, experiment.dataset.path.resolve())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ask_nodes(folder: Path, token: str, dataset: Path) -> list[Problem]:
+    look = ray.remote(num_cpus=0, max_retries=0)(look_from_node)
+    expected = describe_versions()
+    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    asked = {
+        node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            str(folder), node, token, str(dataset), expected
+        )
+        for node in nodes
+    }
+    ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_S)
+    problems: list[Problem] = []
+    for node, answer in asked.items():
+        where = f"node {nodes[node]} ({node[:8]})"
+        try:
+            found = ray.get(answer, timeout=0)
+        except ray.exceptions.GetTimeoutError:
+            found = [(f"no answer within {ANSWER_S} s", "a worker that starts", "look at its logs: ray logs")]
+        except ray.exceptions.RayError as error:
+            found = [(str(error).strip().splitlines()[-1], "a worker that starts", "look at its logs: ray logs")]
+        problems += [Problem(where, *parts) for parts in found]
+        if not found and not (folder / node).is_file():
+            missing = f"what it writes to {folder.parent} is not seen here"
+            problems.append(Problem(where, missing, "the same storage on every node", "mount it there, or move it"))
+    return problems
+
+
+def look_from_node(
+    folder: str, node: str, token: str, dataset: str, versions: Mapping[str, str]
+) -> list[tuple[str, str, str]]:
+    """Runs on a node: (found, expected, advice) of everything that is wrong there."""
+    wrong = []
+    shared = "the same storage on every node"
+    try:
+        seen = Path(folder, "driver").read_text(encoding="utf-8") == token
+    except OSError:
+        seen = False
+    if not seen:
+        wrong.append((f"{Path(folder).parent} is not the storage.path of the command", shared, "mount it there"))
+    else:
+        try:
+            Path(folder, node).write_text(socket.gethostname(), encoding="utf-8")
+        except OSError as error:
+            wrong.append((f"{Path(folder).parent}: {error.strerror}", "storage that can be written", "mend its rights"))
+    if not Path(dataset).is_dir():
+        wrong.append((f"dataset.path {dataset} is not there", shared, "mount it there"))
+    try:
+        import uncseg.method.trainer  # noqa: F401
+    except Exception as error:  # whatever an installation can do wrong
+        what = f"the trainer cannot be imported: {type(error).__name__}: {error}"
+        return [*wrong, (what, "the packages of constraints.txt", "pip install -c constraints.txt …")]
+    for name, here in describe_versions().items():
+        if here != versions.get(name):
+            wrong.append((f"{name} {here}", f"{versions.get(name)}, as the command has", "install the same set"))
+    return wrong
