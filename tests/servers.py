@@ -20,6 +20,8 @@ def answers(url):
     """Whether a server answers there."""
     try:
         urllib.request.urlopen(url, timeout=10)
+    except urllib.error.HTTPError as error:
+        return error.code == 401  # it asks for a token
     except (urllib.error.URLError, ConnectionError):
         return False
     return True

@@ -87,6 +87,21 @@ def evaluate(
 
 
 @app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="BraTS folder.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    folds: Annotated[str | None, typer.Option(help="Folds to average, as 0,1. Default: all that are finished.")] = None,
+    trust: Trust = False,
+) -> None:
+    """Predict new cases with a run's folds: labels and an uncertainty map, in each case's own geometry."""
+    chosen = _fold_numbers(folds)
+    from uncseg.commands.predict import predict_cases
+
+    raise typer.Exit(predict_cases(model, source, output, chosen, trust))
+
+
+@app.command()
 def sync(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
     tracking_uri: Annotated[str | None, typer.Option(help="Another MLflow than the experiment's.")] = None,

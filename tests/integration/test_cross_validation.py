@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -204,3 +205,75 @@ def test_nnunets_own_command_predicts_the_same(stopped_and_resumed, tmp_path):
             for folder in (tmp_path / "out", run / "out_of_fold")
         )
         np.testing.assert_array_equal(ours, theirs)
+
+
+def voxels(file):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+@pytest.fixture(scope="module")
+def predicted(stopped_and_resumed, tmp_path_factory):
+    """Fold 0's own cases and a truncated one predicted as if they were new, by each fold and by both together."""
+    root, run = stopped_and_resumed["root"], stopped_and_resumed["run"]
+    folder = tmp_path_factory.mktemp("new")
+    splits = json.loads(next(root.rglob("splits_final.json")).read_text())
+    for case in find_cases(root / "cases"):
+        if case.case_id in splits[0]["val"]:
+            (folder / "cases" / case.case_id).mkdir(parents=True)
+            for image in case.images:  # without the reference
+                (folder / "cases" / case.case_id / image.name).symlink_to(image)
+    bad = shutil.copytree(folder / "cases" / case_names(folder)[0], folder / "cases" / "BraTS-GLI-99999-000")
+    for image in sorted(bad.iterdir()):
+        image.rename(bad / f"BraTS-GLI-99999-000-{image.name.rpartition('-')[2]}")
+    (bad / "BraTS-GLI-99999-000-t2w.nii.gz").write_bytes((bad / "BraTS-GLI-99999-000-t2f.nii.gz").read_bytes()[:500])
+    results = {}
+    for name, option in (("0", ["--folds", "0"]), ("1", ["--folds", "1"]), ("both", [])):
+        results[name] = run_uncseg("predict", run, folder / "cases", folder / name, *option, limit_s=LIMIT_S)
+    return folder, results
+
+
+def case_names(folder):
+    return sorted(path.name for path in (folder / "cases").iterdir() if "99999" not in path.name)
+
+
+def test_a_bad_case_is_named_and_the_others_are_predicted(predicted):
+    folder, results = predicted
+    for name, result in results.items():
+        assert result.returncode == 1, result.stdout + result.stderr
+        assert "(1 problem)" in result.stdout
+        assert "NIfTI" in result.stdout
+        assert sorted(path.stem for path in (folder / name).glob("*.json")) == case_names(folder)
+        assert not list((folder / name).glob("*99999*"))
+
+
+def test_a_new_case_is_predicted_as_out_of_fold(predicted, stopped_and_resumed):
+    folder, _ = predicted
+    for case in case_names(folder):
+        for file in (f"{case}.nii.gz", f"{case}_uncertainty.nii.gz"):
+            own = stopped_and_resumed["run"] / "out_of_fold" / file
+            np.testing.assert_allclose(voxels(folder / "0" / file), voxels(own), atol=1e-5)
+            assert_same_geometry(folder / "both" / file, sitk.ReadImage(str(own)))
+        record = json.loads((folder / "0" / f"{case}.json").read_text())
+        volume_mm3 = np.prod(sitk.ReadImage(str(folder / "0" / f"{case}.nii.gz")).GetSpacing())
+        wt = (voxels(folder / "0" / f"{case}.nii.gz") > 0).sum() * volume_mm3 / 1000
+        assert record["volume_wt_ml"] == pytest.approx(wt)
+
+
+def test_folds_are_averaged(predicted):
+    folder, _ = predicted
+    for case in case_names(folder):
+        one, two, both = (voxels(folder / name / f"{case}_uncertainty.nii.gz") for name in ("0", "1", "both"))
+        inside = (one > 0) & (two > 0) & (both > 0)
+        assert inside.any()
+        np.testing.assert_allclose(both[inside], (one[inside] + two[inside]) / 2, atol=1e-5)
+
+
+def test_what_is_predicted_is_not_predicted_again(predicted, stopped_and_resumed):
+    folder, _ = predicted
+    first, *others = case_names(folder)
+    before = {file: file.stat().st_mtime_ns for file in (folder / "both").iterdir() if first not in file.name}
+    assert len(before) == 3 * len(others)
+    (folder / "both" / f"{first}.json").unlink()
+    run_uncseg("predict", stopped_and_resumed["run"], folder / "cases", folder / "both", limit_s=LIMIT_S)
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert (folder / "both" / f"{first}.json").is_file()

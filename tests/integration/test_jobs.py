@@ -48,17 +48,18 @@ def dashboard(cluster):
 
 
 @pytest.fixture
-def submit(clone, dashboard, experiment_file, cases, tmp_path):
+def submit(clone, cluster, experiment_file, cases, tmp_path):
     """Start ``ray job submit`` of the cross-validation; storage and MLflow are this test's own."""
 
-    def start(*settings, **sections):
+    def start(*settings, to=cluster, variables=None, **sections):
         file = experiment_file(cases, resources={"cpus_per_fold": 1}, **sections)
         (clone / "experiments" / "small.yaml").write_text(file.read_text(), encoding="utf-8")
-        command = [BIN / "ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--"]
+        command = [BIN / "ray", "job", "submit", "--address", to.dashboard, "--working-dir", ".", "--"]
         command += ["python", "jobs/cross_validate.py", "experiments/small.yaml"]
         command += [part for setting in settings for part in ("--set", setting)]
         log = (tmp_path / "job.log").open("w+")
-        process = subprocess.Popen(command, cwd=clone, env=environment(), stdout=log, stderr=subprocess.STDOUT)
+        whole = environment() | (variables or {})
+        process = subprocess.Popen(command, cwd=clone, env=whole, stdout=log, stderr=subprocess.STDOUT)
         process.read = lambda: (tmp_path / "job.log").read_text()
         return process
 
@@ -140,3 +141,23 @@ def test_relative_paths_and_a_server_that_is_not_there_are_refused_together(subm
     assert status_of(dashboard, job.read()) == JobStatus.FAILED
     for what in ("storage.path", "tracking.uri", "resources.cpus_per_fold", "3 problems"):
         assert what in job.read()
+
+
+@pytest.mark.slow
+def test_a_cluster_with_a_token_takes_jobs_with_it_alone_and_nothing_keeps_it(submit, tmp_path):
+    # the token is where Ray looks for it by default, as docs/cluster.md says
+    variables = {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    made = subprocess.run([BIN / "ray", "get-auth-token", "--generate"], env=environment() | variables, check=False)
+    assert made.returncode == 0
+    token = (tmp_path / "home/.ray/auth_token").read_bytes().strip()
+    assert len(token) >= 16
+    with ray_start(2, **variables) as cluster:
+        without = submit(to=cluster)
+        assert without.wait(LIMIT_S) != 0
+        assert not (tmp_path / "runs").exists()
+        job = submit(to=cluster, variables=variables)
+        assert job.wait(LIMIT_S) == 0, job.read()
+        kept = [path for folder in (tmp_path / "runs", cluster.folder) for path in folder.rglob("*") if path.is_file()]
+        assert (tmp_path / "runs/mlflow.db") in kept
+        assert [path for path in (*kept, tmp_path / "job.log") if token in path.read_bytes()] == []

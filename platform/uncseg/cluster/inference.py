@@ -1,6 +1,7 @@
-"""Out-of-fold evaluation spread over the cluster: one Ray task a case, a bounded number in flight."""
+"""Cases spread over the cluster, a task each, where folds would train: out-of-fold evaluation, prediction."""
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ import ray
 from uncseg.cluster.fold_worker import FoldTask
 from uncseg.cluster.out_of_fold import evaluate_case
 from uncseg.cluster.resources import Slots
+from uncseg.cluster.spread import Piece, spread
 from uncseg.config import Experiment
 from uncseg.dataset.brats import BratsCase
 from uncseg.errors import Problem, ProblemsFound
@@ -39,37 +41,41 @@ def evaluate_out_of_fold(
     by_id = {case.case_id: case for case in cases}
     splits = read_json(prepared.splits)
     # a worker keeps one fold's network loaded, so cases of a fold stay together
-    todo = [
-        (FoldTask(experiment, prepared, run, fold, slots.cpus, trust=trust), by_id[case])
+    work = [
+        (case, evaluate_case, (FoldTask(experiment, prepared, run, fold, slots.cpus, trust=trust), by_id[case]))
         for fold in folds
         for case in splits[fold]["val"]
     ]
-    rows, problems = _spread(todo, slots, progress)
+    rows, problems = collect(work, slots, progress)
     if problems:
         raise ProblemsFound("Some cases could not be evaluated.", problems, exit_code=1)
     return pd.DataFrame(rows).sort_values(["fold", "case"], ignore_index=True)
 
 
-def _spread(
-    todo: list[tuple[FoldTask, BratsCase]], slots: Slots, progress: Callable[[int, int], None]
+def collect(
+    work: Sequence[Piece], slots: Slots, progress: Callable[[int, int], None]
 ) -> tuple[list[dict[str, Any]], list[Problem]]:
-    remote = ray.remote(evaluate_case).options(
-        num_cpus=slots.each.of_worker.cpus, num_gpus=slots.each.of_worker.gpus, max_retries=2
-    )
-    waiting = list(reversed(todo))
-    running: dict[Any, BratsCase] = {}
+    """Run every case's piece where a fold would train; (the rows they return, a problem for each that failed)."""
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
-    while waiting or running:
-        while waiting and len(running) < 2 * slots.most * slots.each.processes:
-            task, case = waiting.pop()
-            running[remote.remote(task, case)] = case
-        (done,), _ = ray.wait(list(running), num_returns=1)
-        case = running.pop(done)
+    ended = count(1)
+
+    def take(case: str, done: Any) -> None:
         try:
             rows.append(ray.get(done))
         except Exception as error:
-            what = str(error).strip().splitlines()[-1]
-            problems.append(Problem(case.case_id, what, "a prediction", "mend the cause and run the command again"))
-        progress(len(rows) + len(problems), len(todo))
+            problems.extend(_problems_of(case, error))
+        progress(next(ended), len(work))
+
+    worker = slots.each.of_worker
+    at_once = 2 * max(1, slots.most * slots.each.processes)
+    spread(work, take, lambda: at_once, cpus=worker.cpus, gpus=worker.gpus)
     return rows, problems
+
+
+def _problems_of(case: str, error: Exception) -> list[Problem]:
+    cause = getattr(error, "cause", None)  # of a task's error
+    if isinstance(cause, ProblemsFound):
+        return cause.problems
+    what = str(error).strip().splitlines()[-1]
+    return [Problem(case, what, "a prediction", "mend the cause and run the command again")]

@@ -25,53 +25,81 @@ def require_storage(experiment: Experiment, own_ray: bool) -> None:
     Raises:
         ProblemsFound: all of it.
     """
-    problems = check_storage(experiment, own_ray)
+    _raise(check_storage(experiment, own_ray))
+
+
+def require_places(writes: Mapping[str, Path], reads: Mapping[str, Path], own_ray: bool) -> None:
+    """The same for folders of a command's own, by their names on the command line.
+
+    Raises:
+        ProblemsFound: all that is wrong.
+    """
+    _raise(check_places(writes, reads, own_ray))
+
+
+def _raise(problems: list[Problem]) -> None:
     if problems:
         raise ProblemsFound("The command would fail.", problems)
 
 
 def check_storage(experiment: Experiment, own_ray: bool) -> list[Problem]:
-    """Whether every node sees the experiment's folders and has the packages; nodes are asked where paths can be so."""
-    problems = check_paths(experiment)
-    return problems if problems or own_ray else check_nodes(experiment)
+    """Whether every node sees the experiment's folders and has the packages."""
+    return check_places({"storage.path": experiment.storage.path}, {"dataset.path": experiment.dataset.path}, own_ray)
 
 
-def check_paths(experiment: Experiment) -> list[Problem]:
+def check_places(writes: Mapping[str, Path], reads: Mapping[str, Path], own_ray: bool) -> list[Problem]:
+    """Whether every node sees folders and has the packages; nodes are asked where all paths make sense there.
+
+    A file written here has to be read on each node, and the other way round.
+
+    Args:
+        writes: folders that are written to, by the names that the user knows them under.
+        reads: folders that are only read.
+        own_ray: Ray is this process's own: its one node is this machine.
+    """
+    problems = _relative_paths({**reads, **writes})
+    if problems or own_ray:
+        return problems
+    reads = {name: path.resolve() for name, path in reads.items()}
+    return [p for name, path in writes.items() for p in _check_nodes(name, path.resolve(), reads)]
+
+
+def _relative_paths(places: Mapping[str, Path]) -> list[Problem]:
     """Under ``ray job submit`` the working directory is a copy that goes when the job ends: paths must be absolute."""
     if UNDER_A_JOB not in os.environ:
         return []
     return [
-        Problem(field, str(path), "an absolute path on storage that every node sees", f"write --set {field}=/…")
-        for field, path in (("dataset.path", experiment.dataset.path), ("storage.path", experiment.storage.path))
+        Problem(name, str(path), "an absolute path on storage that every node sees", _how_to_write(name))
+        for name, path in places.items()
         if not path.is_absolute()
     ]
 
 
-def check_nodes(experiment: Experiment) -> list[Problem]:
-    """Look from every node of the connected cluster at storage and cases, and import the trainer there.
+def _how_to_write(name: str) -> str:
+    return f"write --set {name}=/…" if "." in name else "write the whole path"
 
-    A file written here has to be read on each node, and the other way round.
-    """
-    storage, token = experiment.storage.path.resolve(), uuid.uuid4().hex
+
+def _check_nodes(name: str, storage: Path, reads: Mapping[str, Path]) -> list[Problem]:
+    token = uuid.uuid4().hex
     folder = storage / f".preflight-{token}"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        return [Problem("storage.path", f"{storage}: {error.strerror}", "a folder that can be written", "give another")]
+        return [Problem(name, f"{storage}: {error.strerror}", "a folder that can be written", "give another")]
     try:
         (folder / "driver").write_text(token, encoding="utf-8")
-        return _ask_nodes(folder, token, experiment.dataset.path.resolve())
+        return _ask_nodes(folder, token, {which: str(path) for which, path in reads.items()})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _ask_nodes(folder: Path, token: str, dataset: Path) -> list[Problem]:
+def _ask_nodes(folder: Path, token: str, reads: Mapping[str, str]) -> list[Problem]:
     look = ray.remote(num_cpus=0, max_retries=0)(look_from_node)
     expected = describe_versions()
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     asked = {
         node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            str(folder), node, token, str(dataset), expected
+            str(folder), node, token, reads, expected
         )
         for node in nodes
     }
@@ -93,7 +121,7 @@ def _ask_nodes(folder: Path, token: str, dataset: Path) -> list[Problem]:
 
 
 def look_from_node(
-    folder: str, node: str, token: str, dataset: str, versions: Mapping[str, str]
+    folder: str, node: str, token: str, reads: Mapping[str, str], versions: Mapping[str, str]
 ) -> list[tuple[str, str, str]]:
     """Runs on a node: (found, expected, advice) of everything that is wrong there."""
     wrong = []
@@ -103,14 +131,15 @@ def look_from_node(
     except OSError:
         seen = False
     if not seen:
-        wrong.append((f"{Path(folder).parent} is not the storage.path of the command", shared, "mount it there"))
+        wrong.append((f"{Path(folder).parent} is not the folder that the command sees", shared, "mount it there"))
     else:
         try:
             Path(folder, node).write_text(socket.gethostname(), encoding="utf-8")
         except OSError as error:
             wrong.append((f"{Path(folder).parent}: {error.strerror}", "storage that can be written", "mend its rights"))
-    if not Path(dataset).is_dir():
-        wrong.append((f"dataset.path {dataset} is not there", shared, "mount it there"))
+    for name, path in reads.items():
+        if not Path(path).is_dir():
+            wrong.append((f"{name} {path} is not there", shared, "mount it there"))
     try:
         import uncseg.method.trainer  # noqa: F401
     except Exception as error:  # whatever an installation can do wrong

@@ -10,31 +10,16 @@ import SimpleITK as sitk
 import torch
 
 from uncseg.cluster.fold_worker import FoldTask
-from uncseg.dataset.brats import REGIONS, BratsCase, oracle_path, read_reference
+from uncseg.dataset.brats import REGIONS, BratsCase, oracle_path, read_reference, write_image
 from uncseg.estimators import PROTOCOLS, best_constant, estimate_all
 from uncseg.evaluation.overlap import dice, region_mask, volume_ml
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
-from uncseg.files import digest, read_json, whole_file, write_json
+from uncseg.files import digest, read_json, write_json
 from uncseg.layout import CASE_MAPS, CaseFiles
 from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
 from uncseg.method.error_memory import ErrorMemory
-from uncseg.method.predictor import UncertaintyPredictor
-
-
-@lru_cache(maxsize=1)
-def _predictor(
-    model: Path, fold: int, configuration: str, tile_step: float, mirroring: bool, trust: bool
-) -> UncertaintyPredictor:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    predictor = UncertaintyPredictor(
-        tile_step_size=tile_step,
-        use_mirroring=mirroring,
-        perform_everything_on_device=device.type == "cuda",
-        device=device,
-        allow_tqdm=False,
-    )
-    predictor.load_fold(model, fold, configuration, trust)
-    return predictor
+from uncseg.method.native_space import predict_native, to_native
+from uncseg.method.predictor import loaded_predictor
 
 
 @lru_cache(maxsize=1)
@@ -44,29 +29,6 @@ def _validation_memory(fold_folder: Path) -> ErrorMemory:
     file = max(fold_folder.glob(f"{RESUME_PREFIX}*.pt"))
     memory.load_state(load_resume_file(file)["memories"]["validation"])
     return memory
-
-
-def to_native(volume: np.ndarray, properties: dict, predictor: UncertaintyPredictor) -> np.ndarray:
-    """Bring maps from the preprocessed grid to the case's native one.
-
-    Args:
-        volume: (C, D, H, W) float32 on the preprocessed grid.
-        properties: nnU-Net's, of the case.
-
-    Returns:
-        (C, D, H, W) float32 in native axis order; 0 outside the part that nnU-Net cropped to.
-    """
-    plans, configuration = predictor.plans_manager, predictor.configuration_manager
-    spacing = [properties["spacing"][i] for i in plans.transpose_forward]
-    current = configuration.spacing
-    if len(current) < len(spacing):  # a 2D configuration leaves the spacing between slices alone
-        current = [spacing[0], *current]
-    shape = properties["shape_after_cropping_and_before_resampling"]
-    resampled = np.asarray(configuration.resampling_fn_probabilities(volume, shape, current, spacing))
-    native = np.zeros((len(volume), *properties["shape_before_cropping"]), dtype=np.float32)
-    box = tuple(slice(lower, upper) for lower, upper in properties["bbox_used_for_cropping"])
-    native[(slice(None), *box)] = resampled
-    return native.transpose([0, *[i + 1 for i in plans.transpose_backward]])
 
 
 @dataclass(frozen=True)
@@ -82,27 +44,21 @@ class Prediction:
 
 def predict_case(task: FoldTask, case_id: str) -> Prediction:
     """Predict a case from its preprocessed volume with one fold's final checkpoint."""
-    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
     settings = task.experiment.evaluation
     configuration = task.experiment.plan.configuration
-    predictor = _predictor(task.run.model, task.fold, configuration, settings.tile_step, settings.mirroring, task.trust)
+    predictor = loaded_predictor(
+        task.run.model, task.fold, configuration, settings.tile_step, settings.mirroring, task.trust
+    )
     folder = task.prepared.dataset / predictor.configuration_manager.data_identifier
     data, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
-    logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data[:]))).cpu()
-    labels, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
-        logits.float(),
-        predictor.plans_manager,
-        predictor.configuration_manager,
-        predictor.label_manager,
-        properties,
-        return_probabilities=True,
-        num_threads_torch=task.cpus,
-    )
-    names, volumes = _grid_maps(predictor, task, case_id, tuple(int(n) for n in data.shape[1:]))
-    native = to_native(np.stack(volumes), properties, predictor).clip(0, 1)
-    maps = dict(zip(names, native, strict=True))
+    native = predict_native(predictor, data[:], properties, task.cpus)
+    known = _memory_of_case(task, case_id, tuple(int(n) for n in data.shape[1:]))
+    maps = dict(zip(known, to_native(np.stack(list(known.values())), properties, predictor), strict=True))
+    if native.uncertainty is not None:
+        maps["uncertainty"] = native.uncertainty
+    probabilities = native.probabilities
     if predictor.head == "regions":
         p_wt = probabilities[0]
         most = np.maximum(p_wt, 1 - p_wt)
@@ -110,20 +66,15 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
         p_wt, most = probabilities[1:].sum(0), probabilities.max(0)
     outside = probabilities.sum(0) == 0  # beyond nnU-Net's crop: certainly background
     most = np.where(outside, 1, most)
-    return Prediction(labels, p_wt.astype(np.float32), most.astype(np.float32), maps)
+    return Prediction(native.labels, p_wt.astype(np.float32), most.astype(np.float32), maps)
 
 
-def _grid_maps(
-    predictor: UncertaintyPredictor, task: FoldTask, case_id: str, shape: tuple[int, ...]
-) -> tuple[list[str], list[np.ndarray]]:
-    maps = {}
-    if predictor.uncertainty is not None:
-        maps["uncertainty"] = predictor.uncertainty.cpu().numpy()
+def _memory_of_case(task: FoldTask, case_id: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """What the validation memory holds of a case, (D, H, W) on the preprocessed grid."""
     d, h, w = shape
     known = _validation_memory(task.run.fold(task.fold)).read_box(case_id, (slice(0, d), slice(0, h), slice(0, w)))
-    maps["error"], maps["variance_stable"] = known.values["error"][0, 0].numpy(), known.values["variance"][0, 0].numpy()
-    maps["visited"] = known.visited[0, 0].numpy()
-    return list(maps), list(maps.values())
+    error, variance = known.values["error"][0, 0].numpy(), known.values["variance"][0, 0].numpy()
+    return {"error": error, "variance_stable": variance, "visited": known.visited[0, 0].numpy()}
 
 
 def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
@@ -142,7 +93,7 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
             return row
     reference, image = read_reference(case)
     prediction = predict_case(task, case.case_id)
-    _write_image(files.segmentation, prediction.labels.astype(np.uint8), image)
+    write_image(files.segmentation, prediction.labels.astype(np.uint8), image)
     written = {"wt_probability": prediction.p_wt} | prediction.maps
     if "uncertainty" in written:
         # without a reference the mask is the dilated prediction; the scores below use each protocol's own mask
@@ -151,7 +102,7 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
         written |= {"uncertainty": written["uncertainty"] * around, "uncertainty_unmasked": written["uncertainty"]}
     for name in CASE_MAPS:
         if name in written:
-            _write_image(files.map(name), written[name].astype(np.float32), image)
+            write_image(files.map(name), written[name].astype(np.float32), image)
     row = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
     row |= _overlap_row(reference, prediction.labels, image.GetSpacing())
     row |= _uncertainty_row(case, reference, prediction)
@@ -164,13 +115,6 @@ def _source(task: FoldTask) -> str:
     status = (task.run.fold(task.fold) / "checkpoint_final.pth").stat()
     settings = task.experiment.evaluation
     return digest([task.fold, status.st_size, status.st_mtime_ns, settings.tile_step, settings.mirroring])
-
-
-def _write_image(path: Path, array: np.ndarray, like: sitk.Image) -> None:
-    image = sitk.GetImageFromArray(array)
-    image.CopyInformation(like)
-    with whole_file(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
 
 
 def _overlap_row(reference: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...]) -> dict[str, Any]:

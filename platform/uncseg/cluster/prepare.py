@@ -2,13 +2,13 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.exceptions
 
+from uncseg.cluster.spread import Piece, spread
 from uncseg.config import Experiment
 from uncseg.dataset import fingerprint
 from uncseg.dataset import prepare as steps
@@ -111,36 +111,27 @@ def _fingerprint(folder: Path, surveys: Surveys, progress: Progress) -> None:
     fingerprint.write_fingerprint(folder, surveys, list(statistics.values()))
 
 
-def _spread(
-    what: str, work: Iterable[tuple[str, Callable[..., Any], tuple[Any, ...]]], progress: Progress
-) -> dict[str, Any]:
-    """Run every (name, function, arguments) as a task of one CPU; results by name in the order of ``work``.
+def _spread(what: str, work: Iterable[Piece], progress: Progress) -> dict[str, Any]:
+    """Run every piece as a task of one CPU; results by name in the order of ``work``.
 
     Raises:
         ProblemsFound: as the function raised it, or naming a file that could not be read or written; no further task
             is started.
     """
-    waiting = list(reversed(list(work)))
-    names = [name for name, _, _ in reversed(waiting)]
-    running: dict[Any, str] = {}
+    pieces = list(work)
     results: dict[str, Any] = {}
-    progress(what, 0, len(names))
-    try:
-        while waiting or running:
-            # asked each time: nodes come and go
-            most = IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
-            while waiting and len(running) < most:
-                name, function, arguments = waiting.pop()
-                running[_task(function).remote(*arguments)] = name
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            name = running.pop(done)
-            results[name] = _result(done, name)
-            progress(what, len(results), len(names))
-    finally:
-        # a few tasks at most; cancelling those that are just ending makes Ray 2.60 abort the process
-        if running:
-            ray.wait(list(running), num_returns=len(running))
-    return {name: results[name] for name in names}
+    progress(what, 0, len(pieces))
+
+    def take(name: str, done: Any) -> None:
+        results[name] = _result(done, name)
+        progress(what, len(results), len(pieces))
+
+    spread(pieces, take, at_once=_most_at_once)
+    return {name: results[name] for name, _, _ in pieces}
+
+
+def _most_at_once() -> int:
+    return IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _result(done: Any, name: str) -> Any:
@@ -154,9 +145,3 @@ def _result(done: Any, name: str) -> Any:
             problem = Problem(name, str(error.cause), "storage that can be read and written", advice)
             raise ProblemsFound("The cases cannot be prepared.", [problem], exit_code=1) from error
         raise
-
-
-@lru_cache
-def _task(function: Callable[..., Any]) -> Any:
-    """One remote function a function: Ray exports each new one to every worker."""
-    return ray.remote(num_cpus=1)(function)

@@ -27,11 +27,7 @@ def evaluate_run(root: Path, trust: bool = False) -> int:
 
     ``trust`` lets its checkpoints run code of their own.
     """
-    run = RunFolder(root.resolve())
-    if not run.experiment.is_file():
-        problem = Problem(str(root), "no experiment.yaml", "the folder of a run", "give RUNS/NAME")
-        raise ProblemsFound("There is no run to evaluate.", [problem])
-    experiment = load_experiment(run.experiment)
+    run, experiment = run_to_use(root)
     folds = finished_folds(experiment, run)
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
@@ -43,6 +39,19 @@ def evaluate_run(root: Path, trust: bool = False) -> int:
             prepared = prepare(experiment, progress=progress)
         evaluate_folds(experiment, prepared, run, folds, slots, trust)
     return 0
+
+
+def run_to_use(root: Path) -> tuple[RunFolder, Experiment]:
+    """A run's folder and the experiment it was started with.
+
+    Raises:
+        ProblemsFound: where the folder is none of a run.
+    """
+    run = RunFolder(root.resolve())
+    if not run.experiment.is_file():
+        problem = Problem(str(root), "no experiment.yaml", "the folder of a run", "give RUNS/NAME")
+        raise ProblemsFound("There is no such run.", [problem])
+    return run, load_experiment(run.experiment)
 
 
 def finished_folds(experiment: Experiment, run: RunFolder) -> list[int]:

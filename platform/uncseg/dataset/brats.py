@@ -156,6 +156,14 @@ def read_reference(case: BratsCase) -> tuple[np.ndarray, sitk.Image]:
     return map_labels(sitk.GetArrayFromImage(image), case.convention), image
 
 
+def write_image(path: Path, array: np.ndarray, like: sitk.Image) -> None:
+    """Write (D, H, W) voxels as compressed NIfTI in the geometry of another image; never half-written."""
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(like)
+    with whole_file(path) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+
+
 def map_labels(labels: np.ndarray, convention: Convention) -> np.ndarray:
     """Labels of either convention as those of 2023: 4 becomes 3."""
     mapped = labels.astype(np.uint8)
@@ -177,11 +185,7 @@ def link_or_map(case: BratsCase, images_dir: Path, labels_dir: Path) -> None:
     if case.convention == "2023":
         _link_image(case.reference, target)
     elif not target.exists():
-        labels, image = read_reference(case)
-        mapped = sitk.GetImageFromArray(labels)
-        mapped.CopyInformation(image)
-        with whole_file(target) as temporary:
-            sitk.WriteImage(mapped, str(temporary), useCompression=True)
+        write_image(target, *read_reference(case))
 
 
 def _link_image(source: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ weights.
 
 import itertools
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,26 @@ class UncertaintyPredictor(nnUNetPredictor):
         tile = next(self._tiles)[1:]
         self._sum[tile] += (uncertainty.to(self._sum.device) * weight).reshape(self._sum[tile].shape)
         self._weight[tile] += weight
+
+
+@lru_cache(maxsize=5)  # the folds of a run, which predict a new case together
+def loaded_predictor(
+    model: Path, fold: int, configuration: str, tile_step: float, mirroring: bool, trust: bool
+) -> UncertaintyPredictor:
+    """A predictor with a fold's network on this process's device; the same one when asked again.
+
+    Args:
+        model, fold, configuration, trust: as :meth:`UncertaintyPredictor.load_fold` takes them.
+        tile_step: step of the sliding window, in patch sizes.
+        mirroring: average over mirrored copies (8 passes).
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    predictor = UncertaintyPredictor(
+        tile_step_size=tile_step,
+        use_mirroring=mirroring,
+        perform_everything_on_device=device.type == "cuda",
+        device=device,
+        allow_tqdm=False,
+    )
+    predictor.load_fold(model, fold, configuration, trust)
+    return predictor

@@ -1,0 +1,50 @@
+"""Work spread over the cluster: one Ray task a piece, a bounded number in flight, so that memory stays bounded."""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+import ray
+
+Piece = tuple[str, Callable[..., Any], tuple[Any, ...]]
+"""Name, function, arguments."""
+
+
+def spread(
+    work: Iterable[Piece],
+    take: Callable[[str, Any], None],
+    at_once: Callable[[], int],
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+) -> None:
+    """Run every piece as a task, in order; a task whose node or worker died is tried again three times by Ray.
+
+    Args:
+        work: the pieces.
+        take: called with a piece's name and its task's reference as each ends, the one next to it not waiting. What it
+            raises ends the work: nothing new is started, and what runs is waited for.
+        at_once: most tasks in flight; asked each time, since nodes come and go.
+        cpus, gpus: of each task.
+    """
+    pieces = iter(work)
+    running: dict[Any, str] = {}
+    try:
+        while True:
+            while len(running) < at_once() and (piece := next(pieces, None)) is not None:
+                name, function, arguments = piece
+                running[_task(function, cpus, gpus).remote(*arguments)] = name
+            if not running:
+                return
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            take(running.pop(done), done)
+    except Exception:
+        # a few tasks at most; cancelling those that are just ending makes Ray 2.60 abort the process
+        if running:
+            ray.wait(list(running), num_returns=len(running))
+        raise
+
+
+@lru_cache
+def _task(function: Callable[..., Any], cpus: float, gpus: float) -> Any:
+    """One remote function a function: Ray exports each new one to every worker."""
+    return ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
