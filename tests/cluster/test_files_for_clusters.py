@@ -7,6 +7,11 @@ import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from uncseg.cluster.autoscaler import nodes_to_come
+from uncseg.cluster.nodes import Node
+from uncseg.cluster.resources import plan_slots
+from uncseg.config import Resources
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -25,6 +30,16 @@ def test_the_cluster_file_is_what_rays_launcher_accepts():
     assert gpu["min_workers"] == 0 < gpu["max_workers"]
     assert config["idle_timeout_minutes"] > 0
     assert any("constraints.txt" in command for command in config["setup_commands"])
+    # without one Ray takes an image of 2018, whose Python is too old
+    assert all(kind["node_config"]["ImageId"] for kind in (head, gpu))
+
+
+def test_the_autoscaler_may_add_what_the_cluster_file_says():
+    cluster = nodes_to_come((Node(0),), prepare_config(cluster_file()))
+    assert cluster.nodes == (Node(0),)
+    assert cluster.to_come == (Node(16, 1),) * 5
+    slots = plan_slots(Resources(), 5, cluster)
+    assert (slots.count, slots.most, slots.each.gpus) == (0, 5, 1)
 
 
 def test_rays_check_can_fail():
@@ -38,6 +53,13 @@ def test_the_rayjob_runs_what_is_there_on_a_volume_that_all_see():
     words = job["spec"]["entrypoint"].split()
     for word in words[1:3]:
         assert (ROOT / word.removeprefix("/shared/uncseg/")).is_file()
+    # nothing on the head of a KubeRay cluster says what its autoscaler may add: the job does
+    settings = dict(word.split("=") for word in words if word.startswith("resources.autoscaler."))
+    declared = {name.rpartition(".")[2]: int(value) for name, value in settings.items()}
+    (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    limits = workers["template"]["spec"]["containers"][0]["resources"]["limits"]
+    expected = {"nodes": workers["maxReplicas"], "cpus": int(limits["cpu"]), "gpus": int(limits["nvidia.com/gpu"])}
+    assert declared == expected
     cluster = job["spec"]["rayClusterSpec"]
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     for group in groups:

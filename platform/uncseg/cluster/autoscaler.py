@@ -29,7 +29,7 @@ def connected_cluster(declared: Autoscaler | None = None) -> Cluster:
         return Cluster(nodes, _not_there_yet(nodes, {kind: declared.nodes}, declared.nodes))
     heads = [each["NodeID"] for each in alive if HEAD in each["Resources"]]
     config = _ask_head(heads[0]) if heads else None
-    return Cluster(nodes, _to_come(nodes, config) if config else ())
+    return nodes_to_come(nodes, config) if config else Cluster(nodes)
 
 
 def _ask_head(head: str) -> dict[str, Any] | None:
@@ -60,14 +60,17 @@ def read_config(gcs_address: str) -> dict[str, Any] | None:
     return None
 
 
-def _to_come(there: tuple[Node, ...], config: dict[str, Any]) -> tuple[Node, ...]:
-    """From a file of Ray's launcher: kinds of nodes, the most of each, the most of all."""
+def nodes_to_come(there: tuple[Node, ...], config: dict[str, Any]) -> Cluster:
+    """The nodes that are there, and those that a file of Ray's launcher lets the autoscaler add.
+
+    Such a file has kinds of nodes, the most of each kind, and the most of all but the head.
+    """
     most = int(config.get("max_workers", 0))
     kinds: Counter[Node] = Counter()
     for name, kind in config.get("available_node_types", {}).items():
         if name != config.get("head_node_type"):
             kinds[node_of(kind.get("resources", {}))] += min(most, int(kind.get("max_workers", most)))
-    return _not_there_yet(there, kinds, most)
+    return Cluster(there, _not_there_yet(there, kinds, most))
 
 
 def _not_there_yet(there: tuple[Node, ...], kinds: dict[Node, int], most: int) -> tuple[Node, ...]:
