@@ -1,5 +1,6 @@
 """Nodes, commands and heads die on a real cluster of several nodes; the end is the undisturbed one, bit for bit."""
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -12,6 +13,7 @@ from clusters import (
     lose,
     node_of,
     on_cluster,
+    ray_start,
     wait_until,
     worker_of,
 )
@@ -121,4 +123,31 @@ def test_a_head_that_died_is_forgotten_by_the_next(experiment, tmp_path, undistu
     with cluster_of(2) as (cluster, _):
         again = on_cluster(cluster, experiment)
         assert end_of(again) == 0, again.log.read_text()[-3000:]
+    assert_like(expected, run, tmp_path / "runs")
+
+
+def test_a_node_without_memory_costs_an_interval(experiment, tmp_path, undisturbed):
+    room, block = 5 * 2**30, 2**26
+    if psutil.virtual_memory().available < room + 2**31:
+        pytest.skip("needs 7 GiB of free memory")
+    expected, run = undisturbed(experiment), tmp_path / "runs/small"
+    memory = psutil.virtual_memory()
+    limit = 1 - (memory.available - room) / memory.total
+    with ray_start(2, RAY_memory_usage_threshold=str(limit), RAY_memory_monitor_refresh_ms="100") as cluster:
+        process = on_cluster(cluster, experiment)
+        wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 5, process)
+        workers = [worker_of(run, fold) for fold in range(2)]
+        ballast = []
+        while all(worker.is_running() for worker in workers):
+            assert process.poll() is None, process.log.read_text()[-3000:]
+            now = psutil.virtual_memory()
+            if 1 - now.available / now.total < limit + 0.02:
+                ballast.append(b"x" * block)
+        reached = [last_epoch(run, fold) for fold in range(2)]
+        ballast.clear()
+        assert end_of(process) == 0, process.log.read_text()[-3000:]
+    histories = [read_history(run / "spool", fold) for fold in range(2)]
+    assert max(history.attempt for history in histories) >= 2
+    for history, epoch in zip(histories, reached, strict=True):
+        assert all(first > epoch - 4 for attempt, first in history.first_epochs.items() if attempt > 1)
     assert_like(expected, run, tmp_path / "runs")

@@ -34,12 +34,23 @@ class Calibration:
         return training.epochs * epoch / 3600
 
 
-def calibrate(experiment: Experiment, prepared: PreparedFolder, fold: int, slots: Slots) -> Calibration:
-    """Train and validate a few steps of a fold where its resources are free, and throw them away."""
+def calibrate(
+    experiment: Experiment,
+    prepared: PreparedFolder,
+    fold: int,
+    slots: Slots,
+    progress: Callable[[str, int, int], None] = lambda _what, _done, _all: None,
+) -> Calibration:
+    """Train and validate a few steps of a fold where its resources are free, and throw them away.
+
+    ``progress`` is called with (what, done, all): on a busy cluster this waits for its turn as a fold does.
+    """
     worker = slots.each.of_worker
     task = FoldTask(experiment, prepared, RunFolder(experiment.run_folder), fold, slots.cpus)
     measured = ray.remote(_measure).options(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1).remote(task)
+    progress("measuring a few steps", 0, 1)
     result = ray.get(measured)
+    progress("measuring a few steps", 1, 1)
     assert isinstance(result, Calibration)
     return result
 

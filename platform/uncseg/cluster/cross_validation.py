@@ -140,7 +140,7 @@ def _train_one(task: FoldTask, slots: Slots) -> str | None:
         run_fold_group([task], slots.each)
     except Exception as error:
         # Ray reports dead workers, lost nodes and broken snapshots with many types
-        message = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
+        message = _short_message(error)
     if is_done(task.run, task.fold):
         return None
     history = read_history(task.run.spool, task.fold)
@@ -150,6 +150,14 @@ def _train_one(task: FoldTask, slots: Slots) -> str | None:
     with contextlib.suppress(OSError):
         write_state(task.run.spool, task.fold, "failed", message)
     return message
+
+
+def _short_message(error: Exception) -> str:
+    text = str(error).strip()
+    if "running low on memory" in text:  # Ray's words for a worker that its memory monitor killed, again and again
+        advice = "write a smaller resources.folds_at_once or training.loader_processes, or give it more"
+        return f"its workers were killed because their node ran out of memory; {advice}"
+    return f"{type(error).__name__}: {text.splitlines()[-1] if text else ''}"
 
 
 def _full_disk(run: RunFolder) -> str | None:

@@ -47,9 +47,9 @@ def cross_validate(
         slots = preflight(experiment, len(folds), cluster, own_ray, begun)
         with counting() as progress:
             prepared = prepare(experiment, progress=progress)
-        # on a machine of one's own the first epochs say the same for nothing
-        measure = dry_run or not (own_ray or begun)
-        calibration = calibrate(experiment, prepared, folds[0], slots) if measure else None
+            # on a machine of one's own the first epochs say the same for nothing
+            measure = dry_run or not (own_ray or begun)
+            calibration = calibrate(experiment, prepared, folds[0], slots, progress) if measure else None
         print_plan(experiment, prepared, folds, cluster, slots, calibration)
         if dry_run:
             return 0
