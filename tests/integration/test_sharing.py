@@ -12,8 +12,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from clusters import LIMIT_S, autoscaling_cluster, cluster_of, end_of, last_epoch, on_cluster, wait_until
-from commands import environment
+from clusters import LIMIT_S, autoscaling_cluster, cluster_of, end_of, kill_command, last_epoch, on_cluster, wait_until
+from commands import environment, run_uncseg, start_uncseg
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.tracking.spool import fold_file, read_history, read_records
 
@@ -47,6 +47,20 @@ def test_a_node_that_comes_while_a_fold_waits_takes_it(experiment, tmp_path):
     assert "1 side by side" in process.log.read_text()
     first, second = sorted(span(run, fold) for fold in range(2))
     assert second[0] < first[1]  # side by side after all
+
+
+def test_a_slot_that_a_quick_fold_leaves_is_taken_at_once(experiment, tmp_path):
+    resources = {"cpus_per_fold": 1, "folds_at_once": 2}
+    file = experiment(epochs=80, split={"folds": 3}, resources=resources)
+    run, log = tmp_path / "runs/small", tmp_path / "first.log"
+    first = start_uncseg("cross-validate", file, "--folds", "0", log=log)
+    first.log = log
+    wait_until(lambda: last_epoch(run, 0) >= 70, first)
+    kill_command(first)  # fold 0 has little left to do: it is the quick one
+    done = run_uncseg("cross-validate", file, limit_s=LIMIT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (_, quick_end), (_, slow_end), (third_begin, _) = (span(run, fold) for fold in range(3))
+    assert quick_end < third_begin < slow_end
 
 
 def test_an_autoscaler_adds_the_nodes_that_folds_wait_for(experiment, tmp_path):
