@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from uncseg.config import load_experiment
+from uncseg.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,8 +23,10 @@ def test_platform_is_never_a_package():
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").rglob("*.yaml")), ids=lambda file: file.name)
-def test_shipped_experiments_load(file):
-    experiment = load_experiment(file)
+def test_shipped_experiments_load(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    sweep = file.parent.name == "sweeps"
+    experiment = load_sweep(file)[0] if sweep else load_experiment(file)
     assert experiment.name == file.stem
 
 

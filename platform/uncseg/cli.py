@@ -77,13 +77,29 @@ def cross_validate(
 
 
 @app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep, YAML.", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Search an experiment's fields: trials of a few folds each, and the best as an experiment file."""
+    from uncseg.sweep_file import load_sweep
+
+    loaded, base = load_sweep(file, overrides)
+    from uncseg.commands.sweep import sweep_experiment
+
+    raise typer.Exit(sweep_experiment(loaded, base))
+
+
+@app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)], trust: Trust = False
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+    overrides: Overrides = None,
+    trust: Trust = False,
 ) -> None:
     """Predict and score a run's finished folds again where missing, and write its tables."""
     from uncseg.commands.evaluate import evaluate_run
 
-    raise typer.Exit(evaluate_run(run, trust))
+    raise typer.Exit(evaluate_run(run, overrides, trust))
 
 
 @app.command()
@@ -92,13 +108,14 @@ def predict(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="BraTS folder.", show_default=False)],
     output: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
     folds: Annotated[str | None, typer.Option(help="Folds to average, as 0,1. Default: all that are finished.")] = None,
+    overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
     """Predict new cases with a run's folds: labels and an uncertainty map, in each case's own geometry."""
     chosen = _fold_numbers(folds)
     from uncseg.commands.predict import predict_cases
 
-    raise typer.Exit(predict_cases(model, source, output, chosen, trust))
+    raise typer.Exit(predict_cases(model, source, output, chosen, overrides, trust))
 
 
 @app.command()

@@ -218,6 +218,12 @@ class Experiment(Section):
             raise ValueError("\n".join(wrong))
         return self
 
+    def resolved(self) -> "Experiment":
+        """The same with absolute paths, for processes that have another working directory."""
+        dataset = self.dataset.model_copy(update={"path": self.dataset.path.resolve()})
+        storage = self.storage.model_copy(update={"path": self.storage.path.resolve()})
+        return self.model_copy(update={"dataset": dataset, "storage": storage})
+
     @property
     def run_folder(self) -> Path:
         """Absolute folder of this experiment's run."""
@@ -258,6 +264,38 @@ def _override(content: dict[str, Any], assignment: str) -> Problem | None:
     return None
 
 
+def problems_of(file: Path, error: ValidationError) -> list[Problem]:
+    """What pydantic found wrong in a file, for people."""
+    return [p for item in error.errors() for p in _problem(file, item["loc"], item["msg"], item["input"])]
+
+
+def read_yaml(path: Path, title: str, example: str) -> dict[str, Any]:
+    """The fields of a YAML file.
+
+    Args:
+        path: the file.
+        title: of the error.
+        example: a file to start from, named where this one is empty.
+
+    Raises:
+        ProblemsFound: where it cannot be read, or holds no fields.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = Problem(str(path), error.strerror or str(error), "a readable YAML file", "correct the path")
+        raise ProblemsFound(title, [problem]) from error
+    except yaml.YAMLError as error:
+        where = str(path)
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+            where = f"{path}, line {error.problem_mark.line + 1}"
+        problem = Problem(where, "text that is not YAML", "SECTION: and FIELD: VALUE lines", "correct the syntax")
+        raise ProblemsFound(title, [problem]) from error
+    if not isinstance(content, dict):
+        raise ProblemsFound(title, [Problem(str(path), "no fields", "name, …", f"start from {example}")])
+    return content
+
+
 def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:
     """Read and check an experiment file.
 
@@ -271,30 +309,12 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
         ProblemsFound: with every problem of file and overrides at once.
     """
     title = f"The experiment {path} cannot be used."
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ProblemsFound(
-            title, [Problem(str(path), error.strerror or str(error), "a readable YAML file", "correct the path")]
-        ) from error
-    except yaml.YAMLError as error:
-        where = str(path)
-        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-            where = f"{path}, line {error.problem_mark.line + 1}"
-        raise ProblemsFound(
-            title, [Problem(where, "text that is not YAML", "SECTION: and FIELD: VALUE lines", "correct the syntax")]
-        ) from error
-    if not isinstance(content, dict):
-        raise ProblemsFound(
-            title, [Problem(str(path), "no fields", "name, dataset, …", "start from experiments/demo.yaml")]
-        )
+    content = read_yaml(path, title, "experiments/demo.yaml")
     problems = [p for p in (_override(content, assignment) for assignment in overrides or []) if p is not None]
     try:
         experiment = Experiment.model_validate(content)
     except ValidationError as error:
-        for item in error.errors():
-            problems += _problem(path, item["loc"], item["msg"], item["input"])
-        raise ProblemsFound(title, problems) from error
+        raise ProblemsFound(title, problems + problems_of(path, error)) from error
     if problems:
         raise ProblemsFound(title, problems)
     return experiment
@@ -304,7 +324,5 @@ def save_experiment(experiment: Experiment, path: Path) -> None:
     """Write an experiment as resolved: every field, defaults included, paths absolute."""
     from uncseg.files import write_text
 
-    content = experiment.model_dump(mode="json")
-    content["dataset"]["path"] = str(experiment.dataset.path.resolve())
-    content["storage"]["path"] = str(experiment.storage.path.resolve())
+    content = experiment.resolved().model_dump(mode="json")
     write_text(path, yaml.safe_dump(content, sort_keys=False))

@@ -42,6 +42,10 @@ class RunFolder:
         """Checkpoints, error memory and log of one fold."""
         return self.model / f"fold_{fold}"
 
+    def final_checkpoint(self, fold: int) -> Path:
+        """Of a fold whose training has ended."""
+        return self.fold(fold) / "checkpoint_final.pth"
+
     @property
     def out_of_fold(self) -> Path:
         """Predictions and maps of every case by the fold that did not see it, NIfTI in native space."""

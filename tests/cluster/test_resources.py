@@ -68,6 +68,22 @@ def test_nodes_to_come_are_planned_with():
     assert (slots.count, slots.most, slots.each.gpus, slots.each.cpus) == (0, 3, 1, 12)
 
 
+def test_a_head_alone_is_no_cluster():
+    with pytest.raises(ProblemsFound, match=r"resources\.autoscaler"):
+        plan_slots(Resources(gpus_per_fold=1), 5, Cluster((Node(0),)))
+
+
+@pytest.mark.parametrize(("folds_at_once", "cases"), [(None, 8), (1, 1)])
+def test_cases_take_every_gpu_whatever_the_folds(folds_at_once, cases):
+    slots = plan_slots(Resources(folds_at_once=folds_at_once), 5, Cluster((Node(32, 4), Node(32, 4))))
+    assert slots.cases == cases
+
+
+def test_gpus_that_have_too_few_cpus_beside_them_are_told_so():
+    with pytest.raises(ProblemsFound, match=r"fewer resources\.cpus_per_fold"):
+        plan_slots(Resources(cpus_per_fold=12), 5, Cluster((Node(8, 1), Node(16))))
+
+
 def test_what_fits_in_all_but_on_no_node_is_refused():
     with pytest.raises(ProblemsFound, match="4 on its largest node"):
         plan_slots(Resources(cpus_per_fold=6), 5, Cluster((Node(4), Node(4))))

@@ -22,7 +22,10 @@ def test_a_failed_fold_stops_no_other(tmp_path, experiment_file):
     assert "failed folds: 1" in first.stdout
     spool = tmp_path / "runs/small/spool"
     assert read_history(spool, 0).state == "finished"
-    assert read_history(spool, 1).state == "failed"
+    history = read_history(spool, 1)
+    assert history.state == "failed"
+    assert str(broken) in history.message  # what to delete or restore
+    assert "fold_1_failure.txt" in history.message
     table = pd.read_parquet(tmp_path / "runs/small/tables/per_case.parquet")
     assert set(table["fold"]) == {0}
 

@@ -97,6 +97,8 @@ def test_a_killed_command_with_damaged_files_goes_on(experiment, tmp_path, undis
         process = on_cluster(cluster, experiment)
         wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 10, process)
         kill_command(process)
+        while any(worker_of(run, fold) for fold in range(2)):
+            pass  # Ray ends them a moment later; until then they may write another checkpoint
         reached = last_epoch(run, 0)
         (latest,) = run.rglob("fold_0/checkpoint_latest.pth")
         latest.write_bytes(latest.read_bytes()[:1000])

@@ -10,20 +10,24 @@ import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from uncseg.cluster.nodes import Cluster, Node, node_of
-from uncseg.config import Autoscaler
+from uncseg.config import Resources
 
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 
 
-def connected_cluster(declared: Autoscaler | None = None) -> Cluster:
+def connected_cluster(resources: Resources, own_ray: bool) -> Cluster:
     """The cluster that this process is connected to.
 
     Args:
-        declared: what its autoscaler may add, from the experiment. None: what the autoscaler on the head was started
-            with. Ray has no public way to ask, and on Kubernetes nothing on the head says it.
+        resources: the experiment's; ``autoscaler`` says what may be added. None: what the autoscaler on the head was
+            started with. Ray has no public way to ask, and on Kubernetes nothing on the head says it.
+        own_ray: a Ray of the command's own, to which nothing is ever added.
     """
+    declared = resources.autoscaler
     alive = [each for each in ray.nodes() if each["Alive"]]
     nodes = tuple(node_of(each["Resources"]) for each in alive)
+    if own_ray:
+        return Cluster(nodes)
     if declared is not None:
         kind = Node(declared.cpus, declared.gpus)
         return Cluster(nodes, _not_there_yet(nodes, {kind: declared.nodes}, declared.nodes))

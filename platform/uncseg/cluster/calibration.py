@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
+import ray.exceptions
 
 from uncseg.cluster.fold_worker import FoldTask, start_trainer
 from uncseg.cluster.resources import Slots
@@ -40,16 +41,25 @@ def calibrate(
     fold: int,
     slots: Slots,
     progress: Callable[[str, int, int], None] = lambda _what, _done, _all: None,
-) -> Calibration:
+) -> Calibration | str:
     """Train and validate a few steps of a fold where its resources are free, and throw them away.
 
-    ``progress`` is called with (what, done, all): on a busy cluster this waits for its turn as a fold does.
+    Args:
+        progress: called with (what, done, all): on a busy cluster this waits for its turn as a fold does.
+
+    Returns:
+        What was measured, or why nothing was.
     """
+    if slots.each.processes > 1:
+        return "several GPUs a fold: the first epochs will tell"
     worker = slots.each.of_worker
     task = FoldTask(experiment, prepared, RunFolder(experiment.run_folder), fold, slots.cpus)
     measured = ray.remote(_measure).options(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1).remote(task)
     progress("measuring a few steps", 0, 1)
-    result = ray.get(measured)
+    try:
+        result = ray.get(measured)
+    except ray.exceptions.RayError as error:  # the folds will meet it too, and say more
+        return str(error).strip().splitlines()[-1]
     progress("measuring a few steps", 1, 1)
     assert isinstance(result, Calibration)
     return result

@@ -21,7 +21,7 @@ from uncseg.tracking.spool import read_history, write_state
 POLL_S = 0.5
 FULL_BYTES = 2**20
 # sections that change how a run is carried out, not what it computes
-FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation")
+FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")
 
 
 def open_run(experiment: Experiment) -> RunFolder:
@@ -32,24 +32,22 @@ def open_run(experiment: Experiment) -> RunFolder:
     return run
 
 
-def refuse_other_settings(experiment: Experiment) -> None:
+def refuse_other_settings(experiment: Experiment, run: RunFolder) -> None:
     """Look whether the run's folder holds a run of the same name with other settings.
 
     Raises:
         ProblemsFound: naming every field that differs.
     """
-    run = RunFolder(experiment.run_folder)
     if run.experiment.exists():
         before = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
-        now = experiment.model_dump(mode="json")
-        now["dataset"]["path"] = str(experiment.dataset.path.resolve())
+        now = experiment.resolved().model_dump(mode="json")
         problems = _differences(before, now, ())
         if problems:
             raise ProblemsFound(f"The run {run.root} exists with other settings.", problems)
 
 
 def _differences(before: object, now: object, field: tuple[str, ...]) -> list[Problem]:
-    if len(field) == 1 and field[0] in FREE_TO_CHANGE:
+    if ".".join(field) in FREE_TO_CHANGE:
         return []
     if isinstance(before, dict) and isinstance(now, dict):
         keys = dict.fromkeys([*before, *now])
@@ -115,7 +113,10 @@ def train_folds(
     def train(fold: int) -> None:
         with free:
             task = FoldTask(experiment, prepared, run, fold, slots.cpus, slots.each.processes, trust)
-            message = _train_one(task, slots)
+            try:
+                message = _train_one(task, slots)
+            except Exception as error:  # the storage did not answer, say
+                message = short_message(error)
         if message is not None:
             failed[fold] = message
 
@@ -127,7 +128,7 @@ def train_folds(
         show()
         time.sleep(POLL_S)
     show()
-    return failed
+    return failed | {fold: "its training did not end" for fold in todo if fold not in failed and not is_done(run, fold)}
 
 
 def _train_one(task: FoldTask, slots: Slots) -> str | None:
@@ -135,16 +136,16 @@ def _train_one(task: FoldTask, slots: Slots) -> str | None:
     snapshots = task.run.root / "ray" / f"folds_{task.fold}"
     # checkpoints are the run's own; a snapshot left by a killed driver only says that Ray gave up, or is truncated
     shutil.rmtree(snapshots, ignore_errors=True)
-    message, before = None, read_history(task.run.spool, task.fold).attempt
+    message, before = None, read_history(task.run.spool, task.fold).offset
     try:
         run_fold_group([task], slots.each)
     except Exception as error:
         # Ray reports dead workers, lost nodes and broken snapshots with many types
-        message = _short_message(error)
+        message = short_message(error)
     if is_done(task.run, task.fold):
         return None
     history = read_history(task.run.spool, task.fold)
-    if history.state == "failed" and history.attempt > before:
+    if history.state == "failed" and history.offset > before:  # the worker's own words
         return history.message
     message = _full_disk(task.run) or message or "the worker ended before its last epoch"
     with contextlib.suppress(OSError):
@@ -152,7 +153,8 @@ def _train_one(task: FoldTask, slots: Slots) -> str | None:
     return message
 
 
-def _short_message(error: Exception) -> str:
+def short_message(error: Exception) -> str:
+    """What Ray raised when it gave a fold up, in a line."""
     text = str(error).strip()
     if "running low on memory" in text:  # Ray's words for a worker that its memory monitor killed, again and again
         advice = "write a smaller resources.folds_at_once or training.loader_processes, or give it more"

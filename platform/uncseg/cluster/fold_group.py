@@ -6,7 +6,7 @@ the group is the fold, and its workers do form a process group.
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 import ray
 import ray.train
 import ray.util
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.backend import Backend
-from ray.train.collective import broadcast_from_rank_zero
+from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from uncseg.cluster.fold_worker import FoldTask, train_fold
 from uncseg.cluster.resources import FoldResources
+from uncseg.tracking.spool import read_history
 
 MAX_WORKER_DEATHS = 5
 
@@ -43,11 +44,30 @@ def _train_my_fold(config: dict[str, Any]) -> None:
     def report(metrics: dict[str, float]) -> None:
         ray.train.report({name: float(value) for name, value in metrics.items()})
 
-    if len(tasks) > 1 or tasks[0].processes == 1:
-        train_fold(tasks[rank], report)
+    if len(tasks) > 1:
+        _train_in_step(tasks, rank, report)
+        return
+    if tasks[0].processes == 1:
+        train_fold(tasks[0], report)
         return
     with _process_group(rank, tasks[0].processes):
         train_fold(tasks[0], report, rank)
+
+
+def _train_in_step(tasks: list[FoldTask], rank: int, report: Callable[[dict[str, float]], None]) -> None:
+    """Train one of several folds whose reports meet: Ray waits at each until all ranks have come to it."""
+
+    def first_common_epoch(_first: int) -> int:
+        # after a kill one fold may stand a checkpoint ahead: it would report its epoch 8 beside the others' epoch 4
+        barrier()
+        histories = [read_history(task.run.spool, task.fold) for task in tasks]
+        return max(history.first_epochs[history.attempt] for history in histories)
+
+    task = tasks[rank]
+    train_fold(task, report, report_from=first_common_epoch)
+    history = read_history(task.run.spool, task.fold)
+    if history.state == "failed":  # the others would wait for its reports for ever
+        raise RuntimeError(f"fold {task.fold}: {history.message}")
 
 
 @contextmanager
@@ -69,14 +89,25 @@ def _process_group(rank: int, processes: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def run_fold_group(tasks: list[FoldTask], resources: FoldResources) -> None:
+def run_fold_group(
+    tasks: list[FoldTask],
+    resources: FoldResources,
+    callbacks: Sequence[UserCallback] = (),
+    max_deaths: int = MAX_WORKER_DEATHS,
+) -> None:
     """Train the tasks' folds side by side, in step, or one fold on several GPUs; returns when all have ended.
 
     How a fold ended is in its spool. Checkpoints lie in the run's folder, and a restarted worker resumes from there;
     Ray keeps no second copy.
 
+    Args:
+        tasks: the folds, of one run.
+        resources: of each fold.
+        callbacks: Ray Train's, called with one report a fold, all of one epoch.
+        max_deaths: how often the group is started again when a worker has died.
+
     Raises:
-        Exception: whatever Ray raises when workers died more often than it tries again.
+        Exception: whatever Ray raises when workers died more often; of several folds, also when one has failed.
     """
     assert len(tasks) == 1 or resources.processes == 1, "several folds in one group have a GPU each at most"
     folds = "-".join(str(task.fold) for task in tasks)
@@ -93,6 +124,7 @@ def run_fold_group(tasks: list[FoldTask], resources: FoldResources) -> None:
         run_config=RunConfig(
             name=f"folds_{folds}",
             storage_path=str(run.root / "ray"),
-            failure_config=FailureConfig(max_failures=MAX_WORKER_DEATHS),
+            failure_config=FailureConfig(max_failures=max_deaths),
+            callbacks=list(callbacks),
         ),
     ).fit()

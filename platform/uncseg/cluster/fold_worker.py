@@ -32,14 +32,21 @@ class FoldTask:
     """Processes that train the fold together, a GPU each."""
     trust: bool = False
     """Let checkpoints run code of their own."""
+    reported: tuple[str, ...] = REPORTED
+    """Metrics that Ray hears of; the spool has them all."""
 
 
 def is_done(run: RunFolder, fold: int) -> bool:
     """Whether a fold's training has ended, its final checkpoint written."""
-    return (run.fold(fold) / DONE).is_file()
+    return (run.fold(fold) / DONE).is_file() and run.final_checkpoint(fold).is_file()
 
 
-def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int = 0) -> None:
+def train_fold(
+    task: FoldTask,
+    report: Callable[[dict[str, float]], None],
+    rank: int = 0,
+    report_from: Callable[[int], int] = lambda first: first,
+) -> None:
     """Train a fold to its end, going on from its last checkpoint if there is one.
 
     A Python error is deterministic: trying again would end the same way. It is written down as the fold's end and
@@ -49,9 +56,10 @@ def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None], rank:
         task: what to train.
         report: called once an epoch with a few figures.
         rank: of this process among those that train the fold; rank 0 writes.
+        report_from: called with the epoch that is trained first; the first epoch to report.
     """
     try:
-        _train(task, report, rank)
+        _train(task, report, rank, report_from)
     except Exception as error:
         of_rank = f"_rank_{rank}" if task.processes > 1 else ""
         log = task.run.results / f"fold_{task.fold}{of_rank}_failure.txt"
@@ -65,7 +73,8 @@ def train_fold(task: FoldTask, report: Callable[[dict[str, float]], None], rank:
 def _describe(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
     if type(error).__name__ == "OutOfMemoryError":
-        return f"{text}; write training.accumulate: 2, plan a smaller patch, or give each fold more of a GPU"
+        advice = "give each fold more of a GPU (resources.gpus_per_fold), or, under a new name, write"
+        return f"{text}; {advice} training.accumulate: 2 or plan a smaller patch"
     return text
 
 
@@ -86,25 +95,29 @@ def start_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
     return trainer
 
 
-def _train(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int) -> None:
+def _train(
+    task: FoldTask, report: Callable[[dict[str, float]], None], rank: int, report_from: Callable[[int], int]
+) -> None:
     import torch.distributed
 
     together = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     assert together == task.processes, "a process group across folds would average gradients over them"
     trainer = start_trainer(task)
     folder = Path(trainer.output_folder)
-    first_epoch, note = _resume(trainer, folder)
+    first_epoch, note = _resume(trainer, folder, rank)
     spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch) if rank == 0 else None
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         if spool is not None:
             spool.epoch(epoch, metrics)
-        report({"epoch": epoch, **{name: metrics[name] for name in REPORTED if name in metrics}})
+        if epoch >= first_reported:
+            report({"epoch": epoch, **{name: metrics[name] for name in task.reported if name in metrics}})
 
     trainer.on_epoch = on_epoch
     if spool is not None:
         spool.state("running", note)
         trainer.on_checkpoint = spool.checkpoint
+    first_reported = report_from(first_epoch)
     if first_epoch < trainer.num_epochs:
         with _console_to(folder / ("console.log" if rank == 0 else f"console_rank_{rank}.log")):
             trainer.run_training()
@@ -115,8 +128,30 @@ def _train(task: FoldTask, report: Callable[[dict[str, float]], None], rank: int
         spool.state("finished")
 
 
-def _resume(trainer, folder: Path) -> tuple[int, str]:  # type: ignore[no-untyped-def]
-    """Load the newest whole checkpoint: (the epoch to train next, what was wrong with newer ones)."""
+def _resume(trainer, folder: Path, rank: int) -> tuple[int, str]:  # type: ignore[no-untyped-def]
+    """Load the newest whole checkpoint: (the epoch to train next, what was wrong with newer ones).
+
+    Of several processes rank 0 chooses: it may move a damaged file away from under the others.
+    """
+    from uncseg.method.one_fold_group import from_rank_zero
+
+    if rank > 0:
+        name = from_rank_zero(None)
+        if name is None:
+            raise RuntimeError("rank 0 could not load a checkpoint")
+        if name:
+            trainer.load_checkpoint(str(folder / name))
+        return trainer.current_epoch, ""
+    name = None
+    try:
+        name, note = _load_newest(trainer, folder)
+    finally:
+        from_rank_zero(name)
+    return trainer.current_epoch, note
+
+
+def _load_newest(trainer, folder: Path) -> tuple[str, str]:  # type: ignore[no-untyped-def]
+    """The name of the checkpoint that was loaded, "" where there is none; what was wrong with newer ones."""
     from uncseg.method.checkpoints import FINAL, LATEST, PREVIOUS, DamagedCheckpoint
 
     found = [folder / name for name in (FINAL, LATEST, PREVIOUS) if (folder / name).is_file()]
@@ -128,12 +163,11 @@ def _resume(trainer, folder: Path) -> tuple[int, str]:  # type: ignore[no-untype
             if checkpoint == found[-1]:
                 raise
             # out of the way: the next checkpoint makes the one of this name the previous one
-            with contextlib.suppress(FileNotFoundError):  # another worker of this fold was quicker
-                checkpoint.replace(checkpoint.with_suffix(".damaged"))
+            checkpoint.replace(checkpoint.with_suffix(".damaged"))
             notes.append(f"{error.problems[0].where} was damaged")
         else:
-            return trainer.current_epoch, "; ".join([*notes, f"gone on from {checkpoint.name}"] if notes else [])
-    return 0, ""
+            return checkpoint.name, "; ".join([*notes, f"gone on from {checkpoint.name}"] if notes else [])
+    return "", ""
 
 
 def _with_loaders(task: FoldTask, gpu: bool) -> FoldTask:

@@ -68,8 +68,8 @@ def collect(
         progress(next(ended), len(work))
 
     worker = slots.each.of_worker
-    at_once = 2 * max(1, slots.most * slots.each.processes)
-    spread(work, take, lambda: at_once, cpus=worker.cpus, gpus=worker.gpus)
+    # the next case of each is there when one ends
+    spread(work, take, lambda: 2 * slots.cases, cpus=worker.cpus, gpus=worker.gpus)
     return rows, problems
 
 

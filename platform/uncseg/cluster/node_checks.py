@@ -1,6 +1,7 @@
 """Whether every node of a cluster sees the storage and the cases, and has the packages."""
 
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -11,12 +12,12 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from uncseg.cluster.ray_session import UNDER_A_JOB
 from uncseg.config import Experiment
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.tracking.tags import describe_versions
 
 ANSWER_S = 180  # importing torch and nnU-Net from a slow network file system takes a minute
-UNDER_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the command of a job
 
 
 def require_storage(experiment: Experiment, own_ray: bool) -> None:
@@ -44,7 +45,17 @@ def _raise(problems: list[Problem]) -> None:
 
 def check_storage(experiment: Experiment, own_ray: bool) -> list[Problem]:
     """Whether every node sees the experiment's folders and has the packages."""
-    return check_places({"storage.path": experiment.storage.path}, {"dataset.path": experiment.dataset.path}, own_ray)
+    places = {"storage.path": experiment.storage.path}, {"dataset.path": experiment.dataset.path}
+    return _lost_database(experiment.tracking.uri) + check_places(*places, own_ray)
+
+
+def _lost_database(uri: str | None) -> list[Problem]:
+    """Under a job a relative database would lie in the copy that goes when the job ends."""
+    file = re.fullmatch(r"sqlite:///(?!/)(.*)|(?!\w+://)(?!/)(.*)", uri or "/")
+    if UNDER_A_JOB not in os.environ or file is None:
+        return []
+    advice = "write a server's address, or sqlite:////… with the whole path"
+    return [Problem("tracking.uri", str(uri), "an address that is still there after the job", advice)]
 
 
 def check_places(writes: Mapping[str, Path], reads: Mapping[str, Path], own_ray: bool) -> list[Problem]:
@@ -95,7 +106,7 @@ def _check_nodes(name: str, storage: Path, reads: Mapping[str, Path]) -> list[Pr
 
 def _ask_nodes(folder: Path, token: str, reads: Mapping[str, str]) -> list[Problem]:
     look = ray.remote(num_cpus=0, max_retries=0)(look_from_node)
-    expected = describe_versions()
+    expected = _needed_versions()
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     asked = {
         node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
@@ -103,14 +114,15 @@ def _ask_nodes(folder: Path, token: str, reads: Mapping[str, str]) -> list[Probl
         )
         for node in nodes
     }
-    ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_S)
+    longest = _longest_wait_s()
+    ray.wait(list(asked.values()), num_returns=len(asked), timeout=longest)
     problems: list[Problem] = []
     for node, answer in asked.items():
         where = f"node {nodes[node]} ({node[:8]})"
         try:
             found = ray.get(answer, timeout=0)
         except ray.exceptions.GetTimeoutError:
-            found = [(f"no answer within {ANSWER_S} s", "a worker that starts", "look at its logs: ray logs")]
+            found = [(f"no answer within {longest:g} s", "a worker that starts", "look at its logs: ray logs")]
         except ray.exceptions.RayError as error:
             found = [(str(error).strip().splitlines()[-1], "a worker that starts", "look at its logs: ray logs")]
         problems += [Problem(where, *parts) for parts in found]
@@ -118,6 +130,19 @@ def _ask_nodes(folder: Path, token: str, reads: Mapping[str, str]) -> list[Probl
             missing = f"what it writes to {folder.parent} is not seen here"
             problems.append(Problem(where, missing, "the same storage on every node", "mount it there, or move it"))
     return problems
+
+
+def _needed_versions() -> dict[str, str]:
+    """Of what has to be installed on every node: the package itself comes with the command."""
+    return {name: version for name, version in describe_versions().items() if name != "uncseg"}
+
+
+def _longest_wait_s() -> float:
+    """A job may have packages installed first (jobs/runtime_env.yaml), as long as it says."""
+    environment = ray.get_runtime_context().runtime_env
+    if not environment.get("pip"):
+        return ANSWER_S
+    return ANSWER_S + float((environment.get("config") or {}).get("setup_timeout_seconds", 600))
 
 
 def look_from_node(
@@ -145,7 +170,7 @@ def look_from_node(
     except Exception as error:  # whatever an installation can do wrong
         what = f"the trainer cannot be imported: {type(error).__name__}: {error}"
         return [*wrong, (what, "the packages of constraints.txt", "pip install -c constraints.txt …")]
-    for name, here in describe_versions().items():
+    for name, here in _needed_versions().items():
         if here != versions.get(name):
             wrong.append((f"{name} {here}", f"{versions.get(name)}, as the command has", "install the same set"))
     return wrong

@@ -112,7 +112,7 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
 
 def _source(task: FoldTask) -> str:
     """What a case's outputs were made from: the fold's checkpoint and how it was applied."""
-    status = (task.run.fold(task.fold) / "checkpoint_final.pth").stat()
+    status = task.run.final_checkpoint(task.fold).stat()
     settings = task.experiment.evaluation
     return digest([task.fold, status.st_size, status.st_mtime_ns, settings.tile_step, settings.mirroring])
 

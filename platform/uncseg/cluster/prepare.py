@@ -22,7 +22,7 @@ from uncseg.tracking.tags import describe_versions
 
 Progress = Callable[[str, int, int], None]
 Surveys = dict[str, Mapping[str, Any]]
-IN_FLIGHT_PER_CPU = 3
+IN_FLIGHT_PER_CPU = 2  # the next one is there when one ends, and few are waited for when one fails
 
 
 def prepare(experiment: Experiment, progress: Progress | None = None) -> PreparedFolder:

@@ -14,6 +14,8 @@ import ray
 import uncseg
 from uncseg.errors import Problem, ProblemsFound
 
+UNDER_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the command of a job
+
 
 @contextmanager
 def ray_session(
@@ -25,7 +27,7 @@ def ray_session(
 
     Args:
         address: "auto" or HOST:PORT of a running cluster; "local": a Ray of this machine; None: RAY_ADDRESS if set,
-            else local.
+            else local. The command of a job works where it runs, whatever is said here.
         num_cpus: CPUs of a local Ray; None: all. GPUs are found by Ray.
         show_worker_logs: print what workers print.
         dashboard: of a local Ray; without it Ray starts sooner, but GPUs of stopped trials never come back.
@@ -38,6 +40,8 @@ def ray_session(
         return
     # Ray warns of what it will do in later versions; the pinned one does not do it
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    if UNDER_A_JOB in os.environ:  # an address kept with a run may be that of a cluster that is gone
+        address = None
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     with _local_access(address):
         _connect(address, num_cpus, show_worker_logs, dashboard)

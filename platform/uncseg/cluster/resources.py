@@ -40,6 +40,8 @@ class Slots:
     wanted: int
     """As many as the experiment would have, whatever fits."""
     each: FoldResources
+    cases: int
+    """Cases evaluated or predicted side by side: each takes what a worker of a fold takes."""
 
     @property
     def cpus(self) -> int:
@@ -70,7 +72,11 @@ def plan_slots(wanted: Resources, folds: int, cluster: Cluster) -> Slots:
         cpus = _share_beside_gpus(cluster.at_most, gpus, at_once) if gpus else _share_of_cpus(cluster.at_most, at_once)
     each = FoldResources(cpus=cpus, gpus=gpus)
     _check_possible(each, cluster.at_most)
-    return Slots(_fit(each, cluster.nodes, at_once), _fit(each, cluster.at_most, at_once), at_once, each)
+    most = _fit(each, cluster.at_most, at_once)
+    cases = sum(node.fits(each.of_worker) for node in cluster.at_most)
+    if wanted.folds_at_once is not None:
+        cases = min(cases, most * each.processes)
+    return Slots(_fit(each, cluster.nodes, at_once), most, at_once, each, cases)
 
 
 def _fit(each: FoldResources, nodes: tuple[Node, ...], at_once: int) -> int:
@@ -101,6 +107,11 @@ def _share_of_cpus(nodes: tuple[Node, ...], at_once: int) -> float:
 def _check_possible(each: FoldResources, nodes: tuple[Node, ...]) -> None:
     worker = each.of_worker
     problems = []
+    if not any(node.cpus for node in nodes):
+        found, expected = "no node with CPUs", "nodes that work beside the head, or an autoscaler that adds them"
+        advice = "start them (ray start --address …), or say what the autoscaler adds: resources.autoscaler"
+        problem = Problem("cluster", found, expected, advice)
+        raise ProblemsFound("The folds cannot be placed on this cluster.", [problem])
     if each.gpus > 1 and each.gpus != int(each.gpus):
         found, advice = f"{each.gpus:g} GPUs a fold", f"write {math.floor(each.gpus)} or {math.ceil(each.gpus)}"
         problems.append(Problem("resources.gpus_per_fold", found, "a whole number, or a share of one", advice))
@@ -117,7 +128,9 @@ def _check_possible(each: FoldResources, nodes: tuple[Node, ...]) -> None:
     workers = sum(node.fits(worker) for node in nodes)
     if not problems and workers < each.processes:
         found = f"{each.gpus:g} GPUs and {each.cpus:g} CPUs a fold"
-        expected = f"at most {workers} workers of {worker.cpus:g} CPUs and a GPU, which is what the nodes hold"
-        problems.append(Problem("resources.gpus_per_fold", found, expected, f"write {workers} or less"))
+        expected = f"at most {workers} workers of {worker.cpus:g} CPUs and {worker.gpus:g} GPUs, as the nodes hold them"
+        fewer = f"write resources.gpus_per_fold: {workers} or less, or " if workers else "write "
+        advice = f"{fewer}fewer resources.cpus_per_fold"
+        problems.append(Problem("resources.gpus_per_fold, cpus_per_fold", found, expected, advice))
     if problems:
         raise ProblemsFound("The folds cannot be placed on this cluster.", problems)

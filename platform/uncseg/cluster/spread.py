@@ -38,7 +38,7 @@ def spread(
             (done,), _ = ray.wait(list(running), num_returns=1)
             take(running.pop(done), done)
     except Exception:
-        # a few tasks at most; cancelling those that are just ending makes Ray 2.60 abort the process
+        # cancelling tasks that are just ending makes Ray 2.60 abort the process
         if running:
             ray.wait(list(running), num_returns=len(running))
         raise

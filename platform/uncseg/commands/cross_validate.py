@@ -10,6 +10,8 @@ from typing import Literal, NoReturn
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.calibration import calibrate
 from uncseg.cluster.cross_validation import holding_folds, open_run, refuse_other_settings, train_folds
+from uncseg.cluster.fold_worker import is_done
+from uncseg.cluster.node_checks import require_storage
 from uncseg.cluster.preflight import preflight
 from uncseg.cluster.prepare import prepare
 from uncseg.cluster.ray_session import ray_session, terminated_like_ctrl_c
@@ -40,20 +42,24 @@ def cross_validate(
         0, or 1 where a fold failed (the others are finished and evaluated).
     """
     folds = _chosen_folds(experiment, folds)
-    refuse_other_settings(experiment)
-    begun = RunFolder(experiment.run_folder).experiment.exists()
+    run = RunFolder(experiment.run_folder)
+    refuse_other_settings(experiment, run)
+    begun = run.experiment.exists()
     with ray_session(experiment.resources.ray_address) as own_ray, terminated_like_ctrl_c():
-        cluster = connected_cluster(experiment.resources.autoscaler)
+        cluster = connected_cluster(experiment.resources, own_ray)
         slots = preflight(experiment, len(folds), cluster, own_ray, begun)
+        experiment = experiment.resolved()
         with counting() as progress:
             prepared = prepare(experiment, progress=progress)
             # on a machine of one's own the first epochs say the same for nothing
-            measure = dry_run or not (own_ray or begun)
-            calibration = calibrate(experiment, prepared, folds[0], slots, progress) if measure else None
+            todo = [fold for fold in folds if not is_done(run, fold)]
+            measure = bool(todo) and (dry_run or not (own_ray or begun))
+            calibration = calibrate(experiment, prepared, todo[0], slots, progress) if measure else None
+        if not own_ray and connected_cluster(experiment.resources, own_ray).nodes != cluster.nodes:
+            require_storage(experiment, own_ray)  # of nodes that have come meanwhile as well
         print_plan(experiment, prepared, folds, cluster, slots, calibration)
         if dry_run:
             return 0
-        run = RunFolder(experiment.run_folder)
         with holding_folds(run, folds):
             open_run(experiment)
             update_manifest(run, digests=read_json(prepared.done)["digests"], versions=describe_versions())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from uncseg.cluster.autoscaler import connected_cluster
+from uncseg.cluster.cross_validation import refuse_other_settings
 from uncseg.cluster.fold_worker import is_done
 from uncseg.cluster.inference import evaluate_out_of_fold
 from uncseg.cluster.node_checks import require_storage
@@ -22,36 +23,41 @@ from uncseg.report.run_figures import draw_run
 from uncseg.tracking.spool import epoch_table
 
 
-def evaluate_run(root: Path, trust: bool = False) -> int:
+def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = False) -> int:
     """Predict and score a run's finished folds, and write its tables and figures (``uncseg evaluate RUN``).
 
-    ``trust`` lets its checkpoints run code of their own.
+    Args:
+        root: the run's folder.
+        overrides: ``FIELD=VALUE`` for the experiment that it was started with; what it computes can't change.
+        trust: let checkpoints run code of their own.
     """
-    run, experiment = run_to_use(root)
+    run, experiment = run_to_use(root, overrides)
     folds = finished_folds(experiment, run)
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
         raise ProblemsFound("There is nothing to evaluate.", [problem])
     with ray_session(experiment.resources.ray_address) as own_ray:
         require_storage(experiment, own_ray)
-        slots = plan_slots(experiment.resources, len(folds), connected_cluster(experiment.resources.autoscaler))
+        slots = plan_slots(experiment.resources, len(folds), connected_cluster(experiment.resources, own_ray))
         with counting() as progress:
             prepared = prepare(experiment, progress=progress)
         evaluate_folds(experiment, prepared, run, folds, slots, trust)
     return 0
 
 
-def run_to_use(root: Path) -> tuple[RunFolder, Experiment]:
-    """A run's folder and the experiment it was started with.
+def run_to_use(root: Path, overrides: list[str] | None = None) -> tuple[RunFolder, Experiment]:
+    """A run's folder and the experiment it was started with, carried out as ``overrides`` say.
 
     Raises:
-        ProblemsFound: where the folder is none of a run.
+        ProblemsFound: where the folder is none of a run, or the overrides would make it another experiment.
     """
     run = RunFolder(root.resolve())
     if not run.experiment.is_file():
         problem = Problem(str(root), "no experiment.yaml", "the folder of a run", "give RUNS/NAME")
         raise ProblemsFound("There is no such run.", [problem])
-    return run, load_experiment(run.experiment)
+    experiment = load_experiment(run.experiment, overrides)
+    refuse_other_settings(experiment, run)
+    return run, experiment
 
 
 def finished_folds(experiment: Experiment, run: RunFolder) -> list[int]:

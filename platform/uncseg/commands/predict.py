@@ -15,7 +15,14 @@ from uncseg.dataset.brats import scan_folder
 from uncseg.errors import Problem, ProblemsFound
 
 
-def predict_cases(model: Path, source: Path, output: Path, folds: Sequence[int] | None, trust: bool = False) -> int:
+def predict_cases(
+    model: Path,
+    source: Path,
+    output: Path,
+    folds: Sequence[int] | None = None,
+    overrides: list[str] | None = None,
+    trust: bool = False,
+) -> int:
     """Predict every case of a BraTS folder; what is there already is not done again.
 
     Args:
@@ -23,18 +30,19 @@ def predict_cases(model: Path, source: Path, output: Path, folds: Sequence[int] 
         source: BraTS folder, of one case or many; references are not needed.
         output: folder for CASE.nii.gz, CASE_uncertainty.nii.gz and CASE.json.
         folds: folds to average; None: all that are finished.
+        overrides: ``FIELD=VALUE`` for the experiment that the run was started with; what it computes can't change.
         trust: let checkpoints run code of their own.
 
     Raises:
         ProblemsFound: naming every case that could not be predicted; the others are done.
     """
-    run, experiment = run_to_use(model)
+    run, experiment = run_to_use(model, overrides)
     folds = _chosen(folds, finished_folds(experiment, run), model)
     settings = experiment.evaluation
     with ray_session(experiment.resources.ray_address) as own_ray:
         require_places({"OUTPUT": output}, {"INPUT": source, "MODEL": model}, own_ray)
         cases, problems = scan_folder(source.resolve(), require_reference=False)
-        slots = plan_slots(experiment.resources, max(1, len(cases)), connected_cluster(experiment.resources.autoscaler))
+        slots = plan_slots(experiment.resources, max(1, len(cases)), connected_cluster(experiment.resources, own_ray))
         task = PredictionTask(
             run.model,
             tuple(folds),

@@ -12,4 +12,4 @@ def prepare_dataset(experiment: Experiment) -> PreparedFolder:
     """Check, plan, preprocess and split; one Ray task a case."""
     with ray_session(experiment.resources.ray_address, dashboard=False) as own_ray, counting() as progress:
         require_storage(experiment, own_ray)
-        return prepare(experiment, progress=progress)
+        return prepare(experiment.resolved(), progress=progress)

@@ -9,9 +9,12 @@ from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.resources import FEWEST_CPUS_PER_GPU, Slots
 from uncseg.config import Experiment
 from uncseg.console import console
+from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
 
 CHECKPOINTS_KEPT = 4  # of a fold while it trains: latest, the one before, best, and the one being written
+MEMORIES_KEPT = 3  # of all these but the best
+MEMORY_BYTES_PER_ML = 6800  # measured at 1 mm: docs/benchmarks.md
 
 
 def print_plan(
@@ -20,13 +23,13 @@ def print_plan(
     folds: Sequence[int],
     cluster: Cluster,
     slots: Slots,
-    calibration: Calibration | None,
+    calibration: Calibration | str | None,
 ) -> None:
     """Print folds, slots, waves, places, and with a calibration hours and disk.
 
     Args:
         cluster: its nodes are named where there are several.
-        calibration: measured a moment ago; None: not measured.
+        calibration: measured a moment ago; a text: why not; None: not asked for.
     """
     run = RunFolder(experiment.run_folder)
     todo = [fold for fold in folds if not is_done(run, fold)]
@@ -49,27 +52,38 @@ def print_plan(
             f"{slots.each.cpus / slots.each.gpus:g} CPUs a GPU: the GPUs may wait for data; nnU-Net's loaders want "
             f"{FEWEST_CPUS_PER_GPU} to 12"
         )
-    if calibration is not None and todo:
-        _print_cost(experiment, run, todo, slots, calibration, waves)
+    if isinstance(calibration, str):
+        console.print(f"time and disk are not measured: {calibration}", soft_wrap=True)
+    elif calibration is not None:
+        volume_ml = sum(read_json(prepared.done)["volumes_ml"].values())
+        _print_cost(experiment, run, todo, slots, calibration, waves, volume_ml)
 
 
 def _print_cost(
-    experiment: Experiment, run: RunFolder, todo: Sequence[int], slots: Slots, calibration: Calibration, waves: int
+    experiment: Experiment,
+    run: RunFolder,
+    todo: Sequence[int],
+    slots: Slots,
+    calibration: Calibration,
+    waves: int,
+    volume_ml: float,
 ) -> None:
     hours = calibration.hours(experiment)
     share = slots.each.gpus or slots.each.cpus
     unit = "GPU" if slots.each.gpus else "CPU"
+    alone = ", with the GPU to itself" if 0 < slots.each.gpus < 1 else ""
     console.print(
         f"measured: {calibration.training_step_s:.3g} s a training step, {calibration.validation_step_s:.3g} s a "
-        f"validation step\ntime:     {hours:.3g} h a fold, {waves * hours:.3g} h in all if the slots stay free; "
+        f"validation step{alone}\ntime:     {hours:.3g} h a fold, {waves * hours:.3g} h in all if the slots stay free; "
         f"{share * hours * len(todo):.3g} {unit}-hours",
         soft_wrap=True,
     )
-    of_fold = CHECKPOINTS_KEPT * calibration.checkpoint_bytes
+    memory = volume_ml * MEMORY_BYTES_PER_ML
+    of_fold = CHECKPOINTS_KEPT * calibration.checkpoint_bytes + MEMORIES_KEPT * memory
     free = shutil.disk_usage(run.root.parent if run.root.parent.exists() else run.root.anchor).free
     console.print(
-        f"disk:     {_size(calibration.checkpoint_bytes)} a checkpoint, {_size(of_fold)} a fold and "
-        f"{_size(of_fold * len(todo))} in all at most, besides the error memories; {_size(free)} are free",
+        f"disk:     {_size(calibration.checkpoint_bytes)} a checkpoint and about {_size(memory)} its error memory, "
+        f"{_size(of_fold)} a fold and {_size(of_fold * len(todo))} in all at most; {_size(free)} are free",
         soft_wrap=True,
     )
     if of_fold * len(todo) > free:

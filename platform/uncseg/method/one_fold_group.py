@@ -27,6 +27,15 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def from_rank_zero(value: Any) -> Any:
+    """What rank 0 gives, in every process; the value itself where there is one process."""
+    if processes() == 1:
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
+
+
 def gather_samples(
     keys: Sequence[str],
     geometries: Sequence[Any],

@@ -79,7 +79,7 @@ def _log_epochs(store: Store, entry: Mapping[str, Any], run: RunFolder, fold: in
 
 
 def _log_final_checkpoint(store: Store, entry: dict[str, Any], run: RunFolder, history: FoldHistory, name: str) -> None:
-    checkpoint = run.fold(history.fold) / FINAL_CHECKPOINT
+    checkpoint = run.final_checkpoint(history.fold)
     if not checkpoint.exists() or entry["files"].get(FINAL_CHECKPOINT) == _signature(checkpoint):
         return
     signature = _signature(checkpoint)
