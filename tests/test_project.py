@@ -25,9 +25,11 @@ def test_platform_is_never_a_package():
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").rglob("*.yaml")), ids=lambda file: file.name)
 def test_shipped_experiments_load(file, monkeypatch):
     monkeypatch.chdir(ROOT)
-    sweep = file.parent.name == "sweeps"
-    experiment = load_sweep(file)[0] if sweep else load_experiment(file)
-    assert experiment.name == file.stem
+    if file.parent.name == "sweeps":
+        sweep, base = load_sweep(file)
+        assert sweep.name not in {base.name, *(other.stem for other in (ROOT / "experiments").glob("*.yaml"))}
+    else:
+        assert load_experiment(file).name == file.stem
 
 
 def test_the_papers_experiment():

@@ -46,6 +46,8 @@ def run_sweep(sweep: Sweep, setup: TrialSetup, folder: Path, at_once: int, callb
     """
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = SNAPSHOT_S
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the command, as everywhere else
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the spools are the metric table
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and the events of trials what is printed
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     trainable = ray.tune.with_resources(
         ray.tune.with_parameters(train_trial, setup=setup),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from rich.table import Table
 
 from uncseg.cluster.autoscaler import connected_cluster
@@ -36,7 +37,8 @@ def sweep_experiment(sweep: Sweep, base: Experiment) -> int:
     _refuse_another(folder, sweep, base)
     with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
         cluster = connected_cluster(base.resources, own_ray)
-        slots = preflight(base, len(sweep.folds), cluster, own_ray, folder.exists())
+        # CPUs are shared among the folds of all trials, or one trial would take the whole machine
+        slots = preflight(base, len(sweep.folds) * sweep.trials, cluster, own_ray, folder.exists())
         at_once = trials_at_once(sweep, slots, cluster)
         with counting() as progress:
             prepared = prepare(base.resolved(), progress=progress)
@@ -68,6 +70,9 @@ def _content(sweep: Sweep, base: Experiment) -> dict[str, Any]:
 
 def _refuse_another(folder: Path, sweep: Sweep, base: Experiment) -> None:
     """Trials of other settings in the same table would be compared with these."""
+    if RunFolder(folder).experiment.is_file():
+        problem = Problem(str(folder), "a run of this name", "a folder for the sweep", "write another name")
+        raise ProblemsFound("The sweep has no place.", [problem])
     file = folder / "sweep.json"
     if file.is_file() and digest(read_json(file)) != digest(_content(sweep, base)):
         problem = Problem(str(folder), "a sweep with other settings", "the same", "write another name, or delete it")
@@ -101,13 +106,19 @@ def _end(folder: Path, sweep: Sweep, base: Experiment, rows: Sequence[dict[str, 
         write_best(base, sweep, read_json(folder / "trials" / best["trial"] / VALUES), folder / "best.yaml")
         console.print(f"best:   {folder / 'best.yaml'}", soft_wrap=True)
     console.print(f"trials: {folder / 'tables'}", soft_wrap=True)
-    run = RunFolder(folder)
+    try:
+        _close_sweep_run(RunFolder(folder), base, finished)
+    except (ProblemsFound, MlflowException) as error:
+        console.print(f"MLflow did not take the table of trials; the same command tries again. {error}")
+    return 0 if finished else 1
+
+
+def _close_sweep_run(run: RunFolder, base: Experiment, finished: bool) -> None:
     store = open_store(base.tracking_uri, base.tracking.experiment)
     run_id = read_json(run.manifest)["run_id"]
     for file in sorted(run.tables.iterdir()):
         store.log_file(run_id, file, "tables")
     store.set_status(run_id, "FINISHED" if finished else "FAILED")
-    return 0 if finished else 1
 
 
 def _shown(table: pd.DataFrame, sweep: Sweep) -> Table:
