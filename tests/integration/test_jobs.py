@@ -18,6 +18,7 @@ from uncseg.tracking.spool import read_history
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+CROSS_VALIDATE = ("jobs/cross_validate.py", "experiments/small.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +50,13 @@ def dashboard(cluster):
 
 @pytest.fixture
 def submit(clone, cluster, experiment_file, cases, tmp_path):
-    """Start ``ray job submit`` of the cross-validation; storage and MLflow are this test's own."""
+    """Start ``ray job submit``, of the cross-validation if not told otherwise; storage and MLflow are this test's own."""
 
-    def start(*settings, to=cluster, variables=None, **sections):
+    def start(*settings, job=CROSS_VALIDATE, to=cluster, variables=None, **sections):
         file = experiment_file(cases, resources={"cpus_per_fold": 1}, **sections)
         (clone / "experiments" / "small.yaml").write_text(file.read_text(), encoding="utf-8")
         command = [BIN / "ray", "job", "submit", "--address", to.dashboard, "--working-dir", ".", "--"]
-        command += ["python", "jobs/cross_validate.py", "experiments/small.yaml"]
+        command += ["python", *map(str, job)]
         command += [part for setting in settings for part in ("--set", setting)]
         log = (tmp_path / "job.log").open("w+")
         whole = environment() | (variables or {})
@@ -108,6 +109,29 @@ def test_a_job_succeeds_and_the_same_job_again_has_nothing_left_to_do(
         assert sorted(metric.step for metric in history) == [0, 1, 2, 3]
         assert fold.info.status == "FINISHED"
     assert read_history(tmp_path / "runs/small/spool", 0).attempt == 1
+
+
+@pytest.mark.slow
+def test_every_command_is_a_job(submit, clone, cases, dashboard, tmp_path):
+    run = tmp_path / "runs/small"
+    (clone / "experiments/search.yaml").write_text(
+        "{name: search, base: experiments/small.yaml, space: {loss.unc_weight: {choice: [0.2]}}, folds: [0, 1]}"
+    )
+    jobs = {
+        ("jobs/prepare.py", "experiments/small.yaml"): tmp_path / "runs/prepared",
+        CROSS_VALIDATE: run / "tables/table2.csv",
+        ("jobs/evaluate.py", run): run / "tables/again.csv",
+        ("jobs/predict.py", run, cases, tmp_path / "new"): tmp_path / "new/BraTS-GLI-00000-000_uncertainty.nii.gz",
+        ("jobs/sweep.py", "experiments/search.yaml"): tmp_path / "runs/search/best.yaml",
+    }
+    for job, made in jobs.items():
+        assert not made.exists()
+        if job[0] == "jobs/evaluate.py":
+            made = (run / "tables/table2.csv").rename(made).with_name("table2.csv")
+        process = submit(job=job)
+        assert process.wait(LIMIT_S) == 0, process.read()
+        assert status_of(dashboard, process.read()) == JobStatus.SUCCEEDED
+        assert made.exists()
 
 
 @pytest.mark.slow
