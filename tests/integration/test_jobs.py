@@ -50,7 +50,7 @@ def dashboard(cluster):
 
 @pytest.fixture
 def submit(clone, cluster, experiment_file, cases, tmp_path):
-    """Start ``ray job submit``, of the cross-validation if not told otherwise; storage and MLflow are this test's own."""
+    """Start ``ray job submit``, of the cross-validation where nothing else is said; storage is this test's own."""
 
     def start(*settings, job=CROSS_VALIDATE, to=cluster, variables=None, **sections):
         file = experiment_file(cases, resources={"cpus_per_fold": 1}, **sections)
