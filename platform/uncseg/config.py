@@ -220,7 +220,9 @@ class Experiment(Section):
 
     def resolved(self) -> "Experiment":
         """The same with absolute paths, for processes that have another working directory."""
-        dataset = self.dataset.model_copy(update={"path": self.dataset.path.resolve()})
+        exclude = self.dataset.exclude
+        exclude = exclude.resolve() if isinstance(exclude, Path) else exclude
+        dataset = self.dataset.model_copy(update={"path": self.dataset.path.resolve(), "exclude": exclude})
         storage = self.storage.model_copy(update={"path": self.storage.path.resolve()})
         return self.model_copy(update={"dataset": dataset, "storage": storage})
 

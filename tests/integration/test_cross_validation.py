@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from mlflow import MlflowClient
 
 from commands import assert_nnunet_runs, assert_same_geometry, run_uncseg, start_uncseg
-from uncseg.dataset.brats import find_cases
+from uncseg.dataset.brats import scan_folder
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.tracking.spool import read_history
 
@@ -29,15 +29,22 @@ def wait_for(condition, process):
         time.sleep(0.05)
 
 
+def complete_cases(root):
+    return scan_folder(root / "cases")[0]
+
+
 @pytest.fixture(scope="module")
 def stopped_and_resumed(tmp_path_factory):
     """Two folds one after the other; Ctrl-C in the middle of the second; the same command again."""
     root = tmp_path_factory.mktemp("run")
     write_phantoms(root / "cases", cases=6, size=28, seed=0)
+    incomplete = root / "cases/BraTS-GLI-77777-000/BraTS-GLI-77777-000-t1n.nii.gz"  # excluded, from first to last
+    incomplete.parent.mkdir()
+    incomplete.write_bytes(b"")
     file = root / "experiment.yaml"
     file.write_text(f"""
 name: small
-dataset: {{path: {root}/cases, name: Small}}
+dataset: {{path: {root}/cases, name: Small, exclude: [BraTS-GLI-77777-000]}}
 split: {{folds: 2}}
 plan: {{patch_size: [16, 16, 16], batch_size: 2, base_features: 4, max_features: 8, max_stages: 2}}
 loss: {{weight_ce: [0.2, 1, 0.2, 1], warmup_epochs: 2}}
@@ -154,7 +161,7 @@ def test_outputs_lie_in_their_cases_own_geometry(stopped_and_resumed):
     folder = stopped_and_resumed["run"] / "out_of_fold"
     splits = json.loads(next(stopped_and_resumed["root"].rglob("splits_final.json")).read_text())
     per_case = pd.read_parquet(stopped_and_resumed["run"] / "tables" / "per_case.parquet").set_index("case")
-    cases = find_cases(stopped_and_resumed["root"] / "cases")
+    cases = complete_cases(stopped_and_resumed["root"])
     assert len(per_case) == len(cases) == 6
     for case in cases:
         assert case.case_id in splits[per_case.loc[case.case_id, "fold"]]["val"]
@@ -169,7 +176,7 @@ def test_outputs_lie_in_their_cases_own_geometry(stopped_and_resumed):
 
 def test_dice_in_the_table_is_that_of_the_files(stopped_and_resumed):
     per_case = pd.read_parquet(stopped_and_resumed["run"] / "tables" / "per_case.parquet").set_index("case")
-    for case in find_cases(stopped_and_resumed["root"] / "cases"):
+    for case in complete_cases(stopped_and_resumed["root"]):
         folder = stopped_and_resumed["run"] / "out_of_fold"
         found = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{case.case_id}.nii.gz"))) > 0
         expected = sitk.GetArrayFromImage(sitk.ReadImage(str(case.reference))) > 0
@@ -187,7 +194,7 @@ def test_another_setting_under_the_same_name_is_refused(stopped_and_resumed):
 def test_nnunets_own_command_predicts_the_same(stopped_and_resumed, tmp_path):
     root, run = stopped_and_resumed["root"], stopped_and_resumed["run"]
     splits = json.loads(next(root.rglob("splits_final.json")).read_text())
-    cases = [case for case in find_cases(root / "cases") if case.case_id in splits[0]["val"]]
+    cases = [case for case in complete_cases(root) if case.case_id in splits[0]["val"]]
     for case in cases:
         for channel, image in enumerate(case.images):
             name = tmp_path / "images" / f"{case.case_id}_{channel:04d}.nii.gz"
@@ -217,7 +224,7 @@ def predicted(stopped_and_resumed, tmp_path_factory):
     root, run = stopped_and_resumed["root"], stopped_and_resumed["run"]
     folder = tmp_path_factory.mktemp("new")
     splits = json.loads(next(root.rglob("splits_final.json")).read_text())
-    for case in find_cases(root / "cases"):
+    for case in complete_cases(root):
         if case.case_id in splits[0]["val"]:
             (folder / "cases" / case.case_id).mkdir(parents=True)
             for image in case.images:  # without the reference

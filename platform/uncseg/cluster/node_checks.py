@@ -45,8 +45,11 @@ def _raise(problems: list[Problem]) -> None:
 
 def check_storage(experiment: Experiment, own_ray: bool) -> list[Problem]:
     """Whether every node sees the experiment's folders and has the packages."""
-    places = {"storage.path": experiment.storage.path}, {"dataset.path": experiment.dataset.path}
-    return _lost_database(experiment.tracking.uri) + check_places(*places, own_ray)
+    dataset = experiment.dataset
+    problems = _lost_database(experiment.tracking.uri)
+    if isinstance(dataset.exclude, Path):
+        problems += _relative_paths({"dataset.exclude": dataset.exclude})
+    return problems + check_places({"storage.path": experiment.storage.path}, {"dataset.path": dataset.path}, own_ray)
 
 
 def _lost_database(uri: str | None) -> list[Problem]:

@@ -15,7 +15,7 @@ from uncseg.cluster.ray_session import ray_session
 from uncseg.cluster.resources import Slots, plan_slots
 from uncseg.config import Experiment, load_experiment
 from uncseg.console import console, counting
-from uncseg.dataset.brats import find_cases
+from uncseg.dataset.prepare import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.tables import beats_floor, show_table1, show_table2, table1, table2, write_table
 from uncseg.layout import PreparedFolder, RunFolder
@@ -78,7 +78,7 @@ def evaluate_folds(
     Raises:
         ProblemsFound: naming every case that could not be evaluated; what was finished is kept.
     """
-    cases = find_cases(experiment.dataset.path)
+    cases, _ = chosen_cases(experiment)
     with counting() as progress:
 
         def show(done: int, of: int) -> None:
