@@ -56,7 +56,8 @@ def main() -> None:
         "val_iterations_per_epoch": 10,
         "checkpoint_every": 10,
     }
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    # Ray starts its workers at niceness 15: at the script's own, what else the machine does disturbs both alike
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
     with prepared_phantoms(options, folds=FOLDS, **training) as (experiment, prepared):
         folder = experiment.storage.path.parent
         idle = []
@@ -74,7 +75,8 @@ def main() -> None:
             first = min(begin for begin, _ in folds)
             idle.append((idle_seconds(folds, epoch) / took, idle_seconds(folds, first) / took))
             print(
-                f"idle while a fold waits: {idle[-1][0]:.1%} of {took:.0f} s, {idle[-1][1]:.1%} after the first began"
+                f"idle while a fold waits: {idle[-1][0]:.1%} of {took:.0f} s, {idle[-1][1]:.1%} after the first began",
+                flush=True,
             )
             return took
 
