@@ -15,7 +15,6 @@ export MKL_NUM_THREADS ?= 1
 .PHONY: demo test test-slow lint install clean
 
 demo: install
-	$(BIN)/uncseg phantom data/phantoms --cases 20 --size 48 --seed 0
 	$(BIN)/uncseg cross-validate experiments/demo.yaml
 
 test: install lint

@@ -82,7 +82,7 @@ def sweep(
     overrides: Overrides = None,
 ) -> None:
     """Search an experiment's fields: trials of a few folds each, and the best as an experiment file."""
-    from uncseg.sweep_file import load_sweep
+    from uncseg.sweeps.file import load_sweep
 
     loaded, base = load_sweep(file, overrides)
     from uncseg.commands.sweep import sweep_experiment

@@ -23,6 +23,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Phantoms(Section):
+    """Synthetic cases, as ``uncseg phantom`` writes them."""
+
+    cases: Positive = 20
+    size: Annotated[int, Field(ge=24)] = 48
+    """Voxels along each axis, 1 mm each."""
+    seed: int = 0
+
+
 class Dataset(Section):
     """The cases."""
 
@@ -36,6 +45,8 @@ class Dataset(Section):
     """Number of cases after exclusion; another number is an error. None: any."""
     exclude: tuple[str, ...] | Path = ()
     """Case ids to leave out, or a text file with one a line."""
+    phantoms: Phantoms | None = None
+    """Written to ``path`` first, where nothing lies there yet."""
 
 
 class Split(Section):

@@ -50,10 +50,12 @@ class FoldProgress:
         run: the run's folder.
         folds: folds to show.
         epochs: epochs of a whole training.
+        prefix: of each line, where several runs are shown.
     """
 
-    def __init__(self, run: RunFolder, folds: Sequence[int], epochs: int) -> None:
+    def __init__(self, run: RunFolder, folds: Sequence[int], epochs: int, prefix: str = "") -> None:
         self.run = run
+        self.prefix = prefix
         self.epochs = epochs
         self.histories = {fold: FoldHistory(fold) for fold in folds}
         self._printed: dict[int, tuple[str, int]] = {}
@@ -117,7 +119,8 @@ class FoldProgress:
             self._last_line = time.monotonic()
             epoch, loss, dice, corr, left = self._figures(history)
             tail = f", {left} left" if left else ""
-            console.print(f"fold {fold}: {history.state}, epoch {epoch}, loss {loss}, Dice {dice}, corr {corr}{tail}")
+            figures = f"epoch {epoch}, loss {loss}, Dice {dice}, corr {corr}{tail}"
+            console.print(f"{self.prefix}fold {fold}: {history.state}, {figures}")
 
 
 def _number(value: float | None) -> str:

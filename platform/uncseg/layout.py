@@ -137,3 +137,55 @@ class CaseFiles:
     def scores(self) -> Path:
         """The case's row; written last, so that it says the case is done."""
         return self.folder / f"{self.case_id}.json"
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Everything of one sweep."""
+
+    root: Path
+
+    @property
+    def content(self) -> Path:
+        """JSON: the sweep and its base as resolved."""
+        return self.root / "sweep.json"
+
+    @property
+    def manifest(self) -> Path:
+        """JSON: the id of the sweep's own run in MLflow."""
+        return self.root / "manifest.json"
+
+    @property
+    def trials(self) -> Path:
+        """A run folder for each trial, named by its id."""
+        return self.root / "trials"
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's own state."""
+        return self.root / "tune"
+
+    @property
+    def promoted(self) -> Path:
+        """JSON: ids of the trials that were promoted."""
+        return self.root / "promoted.json"
+
+    @property
+    def best(self) -> Path:
+        """The best trial as an experiment file."""
+        return self.root / "best.yaml"
+
+    @property
+    def front(self) -> Path:
+        """The trials of the Pareto front as experiment files."""
+        return self.root / "front"
+
+    @property
+    def tables(self) -> Path:
+        """Parquet (the truth) and csv (for reading)."""
+        return self.root / "tables"
+
+    @property
+    def figures(self) -> Path:
+        """PNG."""
+        return self.root / "figures"

@@ -42,6 +42,7 @@ def trainer_for(local_ray, experiment_file, phantoms, tmp_path, monkeypatch):
                 torch.device("cpu"),
             )
             trainer.initialize()
+        trainer.experiment = experiment
         trainer.epochs = {}
         trainer.on_epoch = trainer.epochs.__setitem__
         return trainer

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from training import SHORT, train
+from uncseg.method.metric_names import epoch_metric_names
 from uncseg.method.predictor import UncertaintyPredictor
 
 THREE_STAGES = {"plan": {"max_stages": 3}}
@@ -62,6 +63,10 @@ def test_every_choice_trains_and_reports(trainer_for, sections):
         assert 0 <= last[f"uncertainty/one_minus_p/{protocol}/rmsd_ema"] <= 1
         assert 0 < last[f"memory/visited_share_{protocol}"] <= 1
     assert 0 <= last["val_patch/failure_rate_wt"] <= 1
+    of_groups = {name for name in last if name.startswith(("train/", "val_patch/", "uncertainty/"))}
+    names = set(epoch_metric_names(trainer.experiment))
+    assert {name for name in of_groups if "/oracle/" not in name} <= names
+    assert names - of_groups <= {name for name in names if "corr_ema" in name}  # where nothing varies
 
 
 def test_the_first_epochs_memory_is_read_before_it_is_written(trainer_for):

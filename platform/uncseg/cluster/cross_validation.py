@@ -5,7 +5,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import yaml
 
@@ -15,7 +16,7 @@ from uncseg.cluster.resources import Slots
 from uncseg.config import Experiment, save_experiment
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
-from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.layout import RunFolder
 from uncseg.tracking.spool import read_history, write_state
 
 POLL_S = 0.5
@@ -41,94 +42,104 @@ def refuse_other_settings(experiment: Experiment, run: RunFolder) -> None:
     if run.experiment.exists():
         before = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
         now = experiment.resolved().model_dump(mode="json")
-        problems = _differences(before, now, ())
+        problems = differing_settings(before, now)
         if problems:
             raise ProblemsFound(f"The run {run.root} exists with other settings.", problems)
 
 
-def _differences(before: object, now: object, field: tuple[str, ...]) -> list[Problem]:
+def differing_settings(before: object, now: object, field: tuple[str, ...] = ()) -> list[Problem]:
+    """Fields that make another run of it, those of ``FREE_TO_CHANGE`` left out."""
     if ".".join(field) in FREE_TO_CHANGE:
         return []
     if isinstance(before, dict) and isinstance(now, dict):
         keys = dict.fromkeys([*before, *now])
-        return [p for key in keys for p in _differences(before.get(key), now.get(key), (*field, str(key)))]
+        return [p for key in keys for p in differing_settings(before.get(key), now.get(key), (*field, str(key)))]
     if before == now:
         return []
     advice = "write another name for the new run, or delete the folder to start over"
     return [Problem(".".join(field), str(now), f"{before}, as the run was started", advice)]
 
 
+def holding_folds(run: RunFolder, folds: Sequence[int]) -> contextlib.AbstractContextManager[None]:
+    """Keep other commands from training the same folds of the same run meanwhile; see :func:`holding`."""
+    locks = {f"{run.root}, fold {fold}": run.root / f".fold_{fold}.lock" for fold in folds}
+    return holding("The folds are being trained already.", locks)
+
+
 @contextlib.contextmanager
-def holding_folds(run: RunFolder, folds: Sequence[int]) -> Iterator[None]:
-    """Keep other commands from training the same folds of the same run meanwhile; a killed command holds nothing.
+def holding(title: str, locks: Mapping[str, Path]) -> Iterator[None]:
+    """Keep other commands from the same work meanwhile; a killed command holds nothing.
+
+    Args:
+        title: of the error.
+        locks: name of a piece of work → file that is locked.
 
     Raises:
-        ProblemsFound: naming the folds that another command is at.
+        ProblemsFound: naming what another command is at.
     """
     problems = []
     with contextlib.ExitStack() as held:
-        for fold in folds:
+        for what, file in locks.items():
             try:
-                held.enter_context(file_lock(run.root / f".fold_{fold}.lock", wait=False))
+                held.enter_context(file_lock(file, wait=False))
             except BlockingIOError:
-                found, advice = "another command at work on it", "wait for it, stop it, or give this run another name"
-                problems.append(Problem(f"{run.root}, fold {fold}", found, "nobody", advice))
+                found, advice = "another command at work on it", "wait for it, stop it, or write another name"
+                problems.append(Problem(what, found, "nobody", advice))
             except OSError:
                 continue  # a file system without locks
         if problems:
-            raise ProblemsFound("The folds are being trained already.", problems)
+            raise ProblemsFound(title, problems)
         yield
 
 
 def train_folds(
-    experiment: Experiment,
-    prepared: PreparedFolder,
-    run: RunFolder,
-    folds: Sequence[int],
-    slots: Slots,
-    show: Callable[[], None] = lambda: None,
-    trust: bool = False,
-    own_ray: bool = True,
-) -> dict[int, str]:
+    tasks: Sequence[FoldTask], slots: Slots, show: Callable[[], None] = lambda: None, own_ray: bool = True
+) -> list[tuple[FoldTask, str]]:
     """Train folds side by side, as many as there are slots; the others wait. A failed fold stops no other.
 
     On a Ray of the command's own, folds wait here, where waiting costs nothing. On a cluster they wait in Ray's queue:
     its autoscaler sees what they ask for, and nodes that come while they wait are used at once.
 
     Args:
+        tasks: the folds, of one run or of several.
+        slots: what each takes.
         show: called a few times a second, in the calling thread.
-        trust: let checkpoints run code of their own.
         own_ray: the connected Ray is this command's own.
 
     Returns:
-        For each fold that failed, what happened. Finished folds are not trained again.
+        Each fold that failed, and what happened. Finished folds are not trained again.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # else a waiting fold would lose its place in Ray's queue every minute
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(7 * 24 * 3600))
-    todo = [fold for fold in folds if not is_done(run, fold)]
     failed: dict[int, str] = {}
     free = threading.Semaphore(slots.count if own_ray else slots.wanted)
 
-    def train(fold: int) -> None:
+    def train(number: int) -> None:
         with free:
-            task = FoldTask(experiment, prepared, run, fold, slots.cpus, slots.each.processes, trust)
             try:
-                message = _train_one(task, slots)
+                message = _train_one(tasks[number], slots)
             except Exception as error:  # the storage did not answer, say
                 message = short_message(error)
         if message is not None:
-            failed[fold] = message
+            failed[number] = message
 
     # threads of a pool are joined at exit; after Ctrl-C nothing may wait for a fold, so these are daemons
-    threads = [threading.Thread(target=train, args=(fold,), name=f"fold-{fold}", daemon=True) for fold in todo]
+    threads = [
+        threading.Thread(target=train, args=(number,), name=f"fold-{task.fold}", daemon=True)
+        for number, task in enumerate(tasks)
+        if not is_done(task.run, task.fold)
+    ]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         show()
         time.sleep(POLL_S)
     show()
-    return failed | {fold: "its training did not end" for fold in todo if fold not in failed and not is_done(run, fold)}
+    for number, task in enumerate(tasks):
+        if number not in failed and not is_done(task.run, task.fold):
+            failed[number] = "its training did not end"
+    return [(tasks[number], message) for number, message in sorted(failed.items())]
 
 
 def _train_one(task: FoldTask, slots: Slots) -> str | None:

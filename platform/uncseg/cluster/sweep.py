@@ -5,43 +5,62 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import ray.tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from uncseg.cluster.autoscaler import HEAD
-from uncseg.cluster.nodes import Cluster
+from uncseg.cluster.budget import BudgetStopper
 from uncseg.cluster.resources import Slots
+from uncseg.cluster.search import param_space, tune_config
 from uncseg.cluster.trial import TrialSetup, train_trial
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.sweep_file import LISTS, Objective, Sweep
+from uncseg.sweeps.file import Sweep
+from uncseg.sweeps.space import base_values
 
 SNAPSHOT_S = "2"  # a killed command forgets what Tune decided since the last one
 
 
-def trials_at_once(sweep: Sweep, slots: Slots, cluster: Cluster) -> int:
-    """How many trials fit side by side, each with all its folds.
+def trials_at_once(sweep: Sweep, slots: Slots) -> int:
+    """How many trials are trained side by side, each with all its folds.
+
+    Args:
+        slots: folds that fit side by side.
 
     Raises:
-        ProblemsFound: where not even one fits, since its folds would wait for each other for ever.
+        ProblemsFound: where not even one fits, since its folds would wait for each other for ever; and for several
+            GPUs a fold where a trial has several folds.
     """
-    workers = sum(node.fits(slots.each.of_worker) for node in cluster.at_most)
-    at_once = workers // (len(sweep.folds) * slots.each.processes)
-    if at_once < 1:
-        found = f"{len(sweep.folds)} folds a trial, in step"
-        expected = f"at most {workers // slots.each.processes}, which is what fits on the cluster at once"
-        advice = "write fewer folds, or give each fold less (resources.cpus_per_fold, resources.gpus_per_fold)"
-        raise ProblemsFound("The trials cannot be placed on this cluster.", [Problem("folds", found, expected, advice)])
-    return at_once
+    folds, title = len(sweep.folds), "The trials cannot be placed on this cluster."
+    if folds > 1 and slots.each.processes > 1:
+        found, expected = f"{slots.each.gpus:g} GPUs for each of {folds} folds in step", "one GPU a fold, or one fold"
+        advice = "write resources.gpus_per_fold: 1, or one fold"
+        raise ProblemsFound(title, [Problem("folds", found, expected, advice)])
+    if slots.most < folds:
+        found, expected = f"{folds} folds a trial, in step", f"at most {slots.most}, which is what fits at once"
+        advice = "write fewer folds, or give each less (resources.cpus_per_fold, gpus_per_fold, folds_at_once)"
+        raise ProblemsFound(title, [Problem("folds", found, expected, advice)])
+    return min(slots.most // folds, sweep.trials_at_once or sweep.trials, sweep.trials)
 
 
-def run_sweep(sweep: Sweep, setup: TrialSetup, folder: Path, at_once: int, callbacks: Sequence[Any]) -> None:
+def require_gpus(sweep: Sweep, slots: Slots) -> None:
+    """A budget of GPU-hours would never be spent without GPUs.
+
+    Raises:
+        ProblemsFound: naming the field.
+    """
+    if sweep.budget.gpu_hours is not None and not slots.each.gpus:
+        found, advice = "GPU-hours, and folds that train on CPUs", "write budget.hours"
+        problem = Problem("budget.gpu_hours", found, "a cluster with GPUs", advice)
+        raise ProblemsFound("The budget cannot be kept.", [problem])
+
+
+def run_sweep(setup: TrialSetup, folder: Path, at_once: int, budget: BudgetStopper, callbacks: Sequence[Any]) -> None:
     """Run the trials, or go on with those of a command that was stopped: same trials, same ids.
 
     Args:
+        setup: the sweep and what its trials share.
         folder: the sweep's; Tune's own state lies in it.
         at_once: trials side by side.
+        budget: ends all trials when it is spent.
         callbacks: Tune's.
     """
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = SNAPSHOT_S
@@ -55,50 +74,19 @@ def run_sweep(sweep: Sweep, setup: TrialSetup, folder: Path, at_once: int, callb
         ray.tune.PlacementGroupFactory([{HEAD: 0.001}]),
     )
     state = folder / "tune"
-    run_config = ray.tune.RunConfig(name=state.name, storage_path=str(folder), callbacks=list(callbacks), verbose=0)
     if ray.tune.Tuner.can_restore(str(state)):
         tuner = ray.tune.Tuner.restore(str(state), trainable, resume_unfinished=True)
-        # what Tune restores are the callbacks of the command that is gone
-        tuner._local_tuner._run_config.callbacks = list(callbacks)
+        # what Tune restores are the callbacks and the stopper of the command that is gone
+        run_config = tuner._local_tuner._run_config
+        run_config.callbacks, run_config.stop = list(callbacks), budget
     else:
+        first = base_values(setup.sweep, setup.base) if setup.sweep.base_first else None
         tuner = ray.tune.Tuner(
             trainable,
-            param_space={field: _domain(words) for field, words in sweep.space.items()},
-            tune_config=ray.tune.TuneConfig(
-                num_samples=sweep.trials,
-                max_concurrent_trials=at_once,
-                scheduler=_scheduler(sweep, setup.base.training.epochs),
-                search_alg=BasicVariantGenerator(random_state=sweep.seed, max_concurrent=at_once),
+            param_space=param_space(setup.sweep),
+            tune_config=tune_config(setup.sweep, setup.base.training.epochs, at_once, first),
+            run_config=ray.tune.RunConfig(
+                name=state.name, storage_path=str(folder), callbacks=list(callbacks), stop=budget, verbose=0
             ),
-            run_config=run_config,
         )
     tuner.fit()
-
-
-def _domain(words: dict[str, Any]) -> Any:
-    """A field's part of the space in Tune's own words."""
-    word, given = next(iter(words.items()))
-    return getattr(ray.tune, word)(*([given] if word in LISTS else given))
-
-
-def _scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
-    if sweep.scheduler.type == "fifo":
-        return FIFOScheduler()
-    return AsyncHyperBandScheduler(
-        time_attr="epoch",
-        metric=sweep.objective.metric,
-        mode=sweep.objective.mode,
-        max_t=epochs + 1,  # at ``epochs`` it would end a trial before its final checkpoint
-        grace_period=sweep.scheduler.grace_epochs,
-        reduction_factor=sweep.scheduler.reduction_factor,
-    )
-
-
-def rank_trials(rows: Sequence[dict[str, Any]], objective: Objective) -> pd.DataFrame:
-    """One row a trial, the best first; trials that did not reach the end come after those that did."""
-    frame = pd.DataFrame(rows)
-    frame["whole"] = frame["state"] == "finished"
-    order = frame.sort_values(
-        ["whole", "objective", "trial"], ascending=[False, objective.mode == "min", True], ignore_index=True
-    )
-    return order.drop(columns="whole")

@@ -18,23 +18,21 @@ from uncseg.cluster.resources import Slots
 from uncseg.config import Experiment
 from uncseg.files import write_json
 from uncseg.layout import PreparedFolder, RunFolder
-from uncseg.sweep_file import Objective, trial_experiment
+from uncseg.sweeps.file import Sweep
+from uncseg.sweeps.results import VALUES
+from uncseg.sweeps.space import trial_experiment
 from uncseg.tracking.spool import read_history
-
-VALUES = "values.json"
-"""In a trial's folder: the values of the sweep's fields."""
 
 
 @dataclass(frozen=True)
 class TrialSetup:
     """What all trials of a sweep share."""
 
+    sweep: Sweep
     base: Experiment
     prepared: PreparedFolder
     folder: Path
     """A run folder for each trial lies in it."""
-    folds: tuple[int, ...]
-    objective: Objective
     slots: Slots
     trust: bool = False
     """Let checkpoints run code of their own."""
@@ -43,57 +41,48 @@ class TrialSetup:
         """The folder of a trial."""
         return RunFolder(self.folder / trial_id)
 
-    def row(self, trial_id: str) -> dict[str, Any]:
-        """What became of a trial, from its spool.
+    def experiment(self, trial_id: str, values: Mapping[str, Any]) -> Experiment:
+        """The experiment of a trial."""
+        return trial_experiment(self.base, trial_id, self.folder, values)
 
-        Returns:
-            state (finished, stopped or failed), epochs that all folds have trained, the objective's mean over folds
-            at the last of them and its spread (population standard deviation), NaN where a fold has no value there.
-        """
-        histories = [read_history(self.run(trial_id).spool, fold) for fold in self.folds]
-        last = min(history.last_epoch for history in histories)
-        metric = self.objective.metric
-        values = [
-            history.epochs[last].metrics.get(metric, math.nan) if last >= 0 else math.nan for history in histories
+    def tasks(self, trial_id: str, values: Mapping[str, Any], folds: tuple[int, ...]) -> list[FoldTask]:
+        """Folds of a trial, to be trained from wherever they stand."""
+        experiment, run = self.experiment(trial_id, values), self.run(trial_id)
+        reported = tuple(dict.fromkeys([*REPORTED, *self.sweep.metrics]))
+        return [
+            FoldTask(
+                experiment, self.prepared, run, fold, self.slots.cpus, self.slots.each.processes, self.trust, reported
+            )
+            for fold in folds
         ]
-        whole = all(map(math.isfinite, values))
-        state = "finished" if all(history.state == "finished" for history in histories) else "stopped"
-        if any(history.state == "failed" for history in histories):
-            state = "failed"
-        return {
-            "state": state,
-            "epochs": last + 1,
-            "objective": fmean(values) if whole else math.nan,
-            "objective_std": pstdev(values) if whole else math.nan,
-        }
 
 
 class FoldMeanToTune(TuneReportCallback):
     """Ray's callback hands fold 0's report on to Tune; here it is the mean over folds."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, sweep: Sweep) -> None:
         super().__init__()
-        self.objective = objective
+        self.sweep = sweep
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
         """One report a fold, all of one epoch."""
-        self._training_actor_item_queue.put(mean_over_folds(metrics, self.objective))
+        self._training_actor_item_queue.put(mean_over_folds(metrics, self.sweep))
 
 
-def mean_over_folds(reports: list[dict[str, Any]], objective: Objective) -> dict[str, float]:
+def mean_over_folds(reports: list[dict[str, Any]], sweep: Sweep) -> dict[str, float]:
     """What Tune hears of an epoch.
 
     Args:
         reports: one a fold: its epoch, counted from 0, and metrics.
-        objective: always in the result: the worst there is, where a fold has no finite value.
+        sweep: its objectives are always in the result: the worst there is, where a fold has no finite value.
 
     Returns:
         ``epoch``: epochs trained, from 1; each metric that all folds have: its mean, and ``NAME_std``, the spread
         over folds (population standard deviation).
     """
     assert len({report["epoch"] for report in reports}) == 1, "folds that are not in step"
-    worst = -math.inf if objective.mode == "max" else math.inf
-    result = {"epoch": reports[0]["epoch"] + 1, objective.metric: worst}
+    result: dict[str, float] = {"epoch": reports[0]["epoch"] + 1}
+    result |= {objective.metric: objective.worst for objective in sweep.objectives}
     for name in reports[0]:
         values = [report.get(name, math.nan) for report in reports]
         if name != "epoch" and all(map(math.isfinite, values)):
@@ -105,33 +94,30 @@ def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
     """Train a trial's folds from wherever they stand; runs in an actor of Tune's.
 
     Raises:
-        RuntimeError: a fold failed, which trying again would not mend.
-        Exception: Ray's, where workers died too often.
+        RuntimeError: a fold failed, which trying again would not mend; or its workers died too often.
+        ValidationError: the values together cannot be those of an experiment.
     """
-    trial_id = ray.tune.get_context().get_trial_id()
-    run = setup.run(trial_id)
-    experiment = trial_experiment(setup.base, trial_id, setup.folder, values)
-    open_run(experiment)
-    write_json(run.root / VALUES, dict(values))
-    slots, reported = setup.slots, tuple(dict.fromkeys([*REPORTED, setup.objective.metric]))
-    tasks = [
-        FoldTask(experiment, setup.prepared, run, fold, slots.cpus, trust=setup.trust, reported=reported)
-        for fold in setup.folds
-    ]
-    for deaths in range(MAX_WORKER_DEATHS + 1):
+    trial_id, folds = ray.tune.get_context().get_trial_id(), setup.sweep.folds
+    write_json(setup.run(trial_id).root / VALUES, dict(values))
+    tasks = setup.tasks(trial_id, values, folds)
+    run = open_run(tasks[0].experiment)
+    given_up: str | None = None
+    for _ in range(MAX_WORKER_DEATHS + 1):
+        if all(is_done(run, fold) for fold in folds):
+            return
         # checkpoints are the folds' own, as in a cross-validation
         shutil.rmtree(run.root / "ray", ignore_errors=True)
-        before = [read_history(run.spool, fold).offset for fold in setup.folds]
+        before = [read_history(run.spool, fold).offset for fold in folds]
         try:
-            run_fold_group(tasks, slots.each, [FoldMeanToTune(setup.objective)], max_deaths=0)
+            run_fold_group(tasks, setup.slots.each, [FoldMeanToTune(setup.sweep)], max_deaths=0)
         except Exception as error:
-            failed = _failures(run, setup.folds, before)
-            if failed:
-                raise RuntimeError("; ".join(failed)) from None
-            if deaths == MAX_WORKER_DEATHS:
-                raise RuntimeError(short_message(error)) from error
-        if all(is_done(run, fold) for fold in setup.folds):
-            return
+            # Ray reports dead workers, lost nodes and a fold's own failure with many types
+            given_up = short_message(error)
+        failed = _failures(run, folds, before)
+        if failed:
+            raise RuntimeError("; ".join(failed))
+    if not all(is_done(run, fold) for fold in folds):
+        raise RuntimeError(given_up or "the workers ended before their last epoch")
 
 
 def _failures(run: RunFolder, folds: tuple[int, ...], before: list[int]) -> list[str]:

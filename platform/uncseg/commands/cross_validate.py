@@ -4,13 +4,14 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.calibration import calibrate
 from uncseg.cluster.cross_validation import holding_folds, open_run, refuse_other_settings, train_folds
-from uncseg.cluster.fold_worker import is_done
+from uncseg.cluster.fold_worker import FoldTask, is_done
 from uncseg.cluster.node_checks import require_storage
 from uncseg.cluster.preflight import preflight
 from uncseg.cluster.prepare import prepare
@@ -20,10 +21,12 @@ from uncseg.commands.evaluate import evaluate_folds, finished_folds
 from uncseg.commands.run_plan import print_plan
 from uncseg.config import Experiment
 from uncseg.console import FoldProgress, console, counting
+from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.tracking.manifest import update_manifest
+from uncseg.tracking.store import artifact_location
 from uncseg.tracking.sync import Syncer
 from uncseg.tracking.tags import describe_versions, git_commit
 
@@ -45,6 +48,7 @@ def cross_validate(
     run = RunFolder(experiment.run_folder)
     refuse_other_settings(experiment, run)
     begun = run.experiment.exists()
+    write_missing_phantoms(experiment.dataset)
     with ray_session(experiment.resources.ray_address) as own_ray, terminated_like_ctrl_c():
         cluster = connected_cluster(experiment.resources, own_ray)
         slots = preflight(experiment, len(folds), cluster, own_ray, begun)
@@ -63,30 +67,35 @@ def cross_validate(
         with holding_folds(run, folds):
             open_run(experiment)
             update_manifest(run, digests=read_json(prepared.done)["digests"], versions=describe_versions())
-            failed, left = _train_and_evaluate(experiment, prepared, run, folds, slots, trust, own_ray)
+            failed, left = _train_and_evaluate(_Work(experiment, prepared, run, folds, slots, trust, own_ray))
     _print_end(experiment, run, failed, left)
     return 1 if failed else 0
 
 
-def _train_and_evaluate(
-    experiment: Experiment,
-    prepared: PreparedFolder,
-    run: RunFolder,
-    folds: Sequence[int],
-    slots: Slots,
-    trust: bool,
-    own_ray: bool,
-) -> tuple[dict[int, str], int]:
+@dataclass(frozen=True)
+class _Work:
+    """What is trained, and with what."""
+
+    experiment: Experiment
+    prepared: PreparedFolder
+    run: RunFolder
+    folds: list[int]
+    slots: Slots
+    trust: bool
+    own_ray: bool
+
+
+def _train_and_evaluate(work: _Work) -> tuple[dict[int, str], int]:
     """What went wrong by fold, and the number of records that did not reach MLflow."""
-    syncer = _syncer(experiment, prepared, run, folds)
+    syncer = _syncer(work)
     syncer.start()
     outcome: Literal["finished", "failed", "interrupted"] = "interrupted"
     try:
-        failed = _train(experiment, prepared, run, folds, slots, trust, own_ray)
+        failed = _train(work)
         # folds that an earlier command trained belong to the run's tables too
-        finished = finished_folds(experiment, run)
+        finished = finished_folds(work.experiment, work.run)
         if finished:
-            evaluate_folds(experiment, prepared, run, finished, slots, trust)
+            evaluate_folds(work.experiment, work.prepared, work.run, finished, work.slots, work.trust)
         syncer.finish()
         outcome = "failed" if failed else "finished"
     except KeyboardInterrupt:
@@ -119,31 +128,31 @@ def _chosen_folds(experiment: Experiment, folds: Sequence[int] | None) -> list[i
     return sorted(set(folds))
 
 
-def _syncer(experiment: Experiment, prepared: PreparedFolder, run: RunFolder, folds: Sequence[int]) -> Syncer:
-    done = read_json(prepared.done)
-    tags = {f"{name}_digest": value for name, value in done["digests"].items()}
+def _syncer(work: _Work) -> Syncer:
+    tags = {f"{name}_digest": value for name, value in read_json(work.prepared.done)["digests"].items()}
     tags |= {f"version_{name}": value for name, value in describe_versions().items()}
     commit = git_commit(Path(__file__).parent)
     if commit is not None:
         tags["git_commit"] = commit
-    content = experiment.model_dump(mode="json")
-    artifacts = experiment.storage.path.resolve() / "mlflow_artifacts" if experiment.tracking.uri is None else None
     return Syncer(
-        run, experiment.tracking_uri, experiment.tracking.experiment, content, folds, tags, artifact_location=artifacts
+        work.run,
+        work.experiment.tracking_uri,
+        work.experiment.tracking.experiment,
+        work.experiment.model_dump(mode="json"),
+        work.folds,
+        tags,
+        artifact_location=artifact_location(work.experiment),
     )
 
 
-def _train(
-    experiment: Experiment,
-    prepared: PreparedFolder,
-    run: RunFolder,
-    folds: Sequence[int],
-    slots: Slots,
-    trust: bool,
-    own_ray: bool,
-) -> dict[int, str]:
-    with FoldProgress(run, folds, experiment.training.epochs).shown() as progress:
-        failed = train_folds(experiment, prepared, run, folds, slots, progress, trust, own_ray)
+def _train(work: _Work) -> dict[int, str]:
+    processes = work.slots.each.processes
+    tasks = [
+        FoldTask(work.experiment, work.prepared, work.run, fold, work.slots.cpus, processes, work.trust)
+        for fold in work.folds
+    ]
+    with FoldProgress(work.run, work.folds, work.experiment.training.epochs).shown() as progress:
+        failed = {task.fold: message for task, message in train_folds(tasks, work.slots, progress, work.own_ray)}
     for fold, message in failed.items():
         console.print(f"fold {fold} failed: {message}")
     return failed

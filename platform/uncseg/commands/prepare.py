@@ -5,11 +5,13 @@ from uncseg.cluster.prepare import prepare
 from uncseg.cluster.ray_session import ray_session
 from uncseg.config import Experiment
 from uncseg.console import counting
+from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.layout import PreparedFolder
 
 
 def prepare_dataset(experiment: Experiment) -> PreparedFolder:
     """Check, plan, preprocess and split; one Ray task a case."""
+    write_missing_phantoms(experiment.dataset)
     with ray_session(experiment.resources.ray_address, dashboard=False) as own_ray, counting() as progress:
         require_storage(experiment, own_ray)
         return prepare(experiment.resolved(), progress=progress)

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 from scipy.special import ndtr
 
+from uncseg.config import Dataset
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json, whole_file, write_json
 
@@ -155,6 +156,17 @@ def write_phantoms(out: Path, cases: int, size: int, seed: int) -> list[Path]:
         _write_case(folder, name, size, seed)
     write_json(record, wanted)
     return folders
+
+
+def write_missing_phantoms(dataset: Dataset) -> None:
+    """Write the phantoms that an experiment asks for, where no cases lie yet."""
+    wanted = dataset.phantoms
+    if wanted is None:
+        return
+    names = case_names(wanted.cases)
+    if dataset.path.is_dir() and any(path.name not in names for path in dataset.path.iterdir()):
+        return
+    write_phantoms(dataset.path, wanted.cases, wanted.size, wanted.seed)
 
 
 def _write_case(folder: Path, name: str, size: int, seed: int) -> None:

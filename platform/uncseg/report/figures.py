@@ -18,7 +18,8 @@ LABEL_COLOURS = {"NCR": "#e41a1c", "ED": "#4daf4a", "ET": "#ffd92f"}
 NAMES = {HEAD: "uncertainty head", "one_minus_p": "1 − p", "one_minus_max": "1 − max p"}
 
 
-def _save(figure: Figure, path: Path, dots_per_inch: int = 120) -> None:
+def save_figure(figure: Figure, path: Path, dots_per_inch: int = 120) -> None:
+    """Write a PNG, whole or not at all."""
     FigureCanvasAgg(figure)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=dots_per_inch, bbox_inches="tight", format="png")
@@ -70,7 +71,7 @@ def overlay(
     figure.colorbar(drawn, ax=panels[3:], shrink=0.85, pad=0.02)  # one scale for both maps
     handles = [Patch(color=colour, label=label) for label, colour in LABEL_COLOURS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=10, frameon=False)
-    _save(figure, path, 146)
+    save_figure(figure, path, 146)
 
 
 def corr_curves(path: Path, epochs: pd.DataFrame) -> None:
@@ -87,7 +88,7 @@ def corr_curves(path: Path, epochs: pd.DataFrame) -> None:
     drawn = {line.get_label(): line for axes in panels for line in axes.lines}
     if drawn:
         figure.legend(drawn.values(), drawn.keys(), loc="outside right center", fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def dice_curves(path: Path, epochs: pd.DataFrame) -> None:
@@ -100,7 +101,7 @@ def dice_curves(path: Path, epochs: pd.DataFrame) -> None:
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _curve(axes: Axes, epochs: pd.DataFrame, column: str, style: Mapping[str, str]) -> None:

@@ -30,7 +30,13 @@ from uncseg.tracking.store import METRICS_PER_CALL, PARENT_TAG, TERMINAL, Store
 KEY_TAG = "uncseg.key"
 FOLD_TAG = "uncseg.fold"
 TRAINED_TAG = "uncseg.epochs_trained"
-FOLD_STATUS = {"waiting": "SCHEDULED", "running": "RUNNING", "finished": "FINISHED", "failed": "FAILED"}
+FOLD_STATUS = {
+    "waiting": "SCHEDULED",
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "stopped": "KILLED",
+}
 Outcome = Literal["finished", "failed", "interrupted"]
 OUTCOME_STATUS: dict[Outcome, str] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 Histories = Mapping[int, FoldHistory]
@@ -43,7 +49,7 @@ def new_entry() -> dict[str, Any]:
 
 def pushable_epoch(history: FoldHistory, closing: bool) -> int:
     """The last epoch that may go to MLflow, -1 for none. ``closing``: nobody trains any more."""
-    return history.last_epoch if closing and history.state == "failed" else history.kept_epoch
+    return history.last_epoch if closing and history.state in ("failed", "stopped") else history.kept_epoch
 
 
 def unpushed(record: Mapping[str, Any], histories: Histories) -> int:

@@ -28,7 +28,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-FoldState = Literal["waiting", "running", "finished", "failed"]
+FoldState = Literal["waiting", "running", "finished", "failed", "stopped"]
+"""stopped: ended for good by somebody who compared it with others, a scheduler."""
 
 
 def fold_file(folder: Path, fold: int) -> Path:
@@ -110,8 +111,8 @@ class SpoolWriter:
         _append(self.path, record, fsync)
 
 
-def write_state(folder: Path, fold: int, state: Literal["finished", "failed"], message: str = "") -> None:
-    """Record a fold's state from the driver, for a worker that died without a word; begins no attempt."""
+def write_state(folder: Path, fold: int, state: Literal["finished", "failed", "stopped"], message: str = "") -> None:
+    """Record a fold's state from the driver, for a worker that died without a word or was ended; begins no attempt."""
     path = fold_file(folder, fold)
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_torn_line(path)
@@ -159,7 +160,8 @@ class FoldHistory:
     """What a fold's records amount to: the last attempt wins, void epochs are gone.
 
     ``kept_epoch`` is the last epoch that no restart trains again, -1 where there is none: the end of a finished fold,
-    else the last checkpoint. ``first_epochs`` maps each attempt to its first epoch.
+    else the last checkpoint. ``first_epochs`` maps each attempt to its first epoch, ``spans`` to the Unix times in
+    milliseconds between which it trained.
     """
 
     fold: int
@@ -167,6 +169,7 @@ class FoldHistory:
     message: str = ""
     attempt: int = 0
     first_epochs: dict[int, int] = field(default_factory=dict)
+    spans: dict[int, tuple[int, int]] = field(default_factory=dict)
     epochs: dict[int, EpochRecord] = field(default_factory=dict)
     kept_epoch: int = -1
     first_ms: int | None = None
@@ -188,10 +191,13 @@ class FoldHistory:
         """Take in one record. Those of an attempt that has been succeeded are ignored."""
         if record["attempt"] < self.attempt:
             return  # a worker cut off from the cluster may write on while its successor already trains
+        if record["attempt"] == self.attempt and self.state == "stopped":
+            return  # a worker writes on until the kill reaches it
         self.first_ms = record["time_ms"] if self.first_ms is None else self.first_ms
         self.last_ms = record["time_ms"]
         if record["kind"] == "attempt":
             self._begin(record["attempt"], record["first_epoch"])
+            self.spans[self.attempt] = (record["time_ms"], record["time_ms"])
         elif record["kind"] == "epoch":
             metrics = {name: math.nan if value is None else value for name, value in record["metrics"].items()}
             epoch = record["epoch"]
@@ -202,6 +208,8 @@ class FoldHistory:
             self.state, self.message = record["state"], record["message"]
             if self.state == "finished":
                 self.kept_epoch = self.last_epoch
+        if record["kind"] in ("epoch", "checkpoint") and self.attempt in self.spans:
+            self.spans[self.attempt] = (self.spans[self.attempt][0], record["time_ms"])
 
     def _begin(self, attempt: int, first_epoch: int) -> None:
         self.attempt, self.first_epochs[attempt] = attempt, first_epoch

@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from uncseg.config import LABEL_NAMES
+from uncseg.config import LABEL_NAMES, Experiment
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
 
@@ -174,6 +174,11 @@ class Store:
 
     def _models(self, run_id: str) -> list[LoggedModel]:
         return list(self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'"))
+
+
+def artifact_location(experiment: Experiment) -> Path | None:
+    """Where the artifacts of a new MLflow experiment go: beside the SQLite default; None: where its server says."""
+    return experiment.storage.path.resolve() / "mlflow_artifacts" if experiment.tracking.uri is None else None
 
 
 def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path | None = None) -> Store:

@@ -1,106 +1,65 @@
-"""Sweep file: a base experiment, what to vary, on which folds, and what to look for.
-
-sweep = load_sweep(Path("experiments/sweeps/demo.yaml"))
-"""
+"""The space of a sweep: which fields may vary and in which words, and what a trial's values make of the base."""
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from uncseg.config import (
-    LABEL_NAMES,
-    Experiment,
-    Positive,
-    Section,
-    load_experiment,
-    problems_of,
-    read_yaml,
-    save_experiment,
-)
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.config import LABEL_NAMES, Experiment, save_experiment
+from uncseg.errors import Problem
+from uncseg.sweeps.file import Sweep
 
 RANGES = ("uniform", "quniform", "loguniform", "qloguniform", "randint", "qrandint", "lograndint")
-LISTS = ("choice", "grid_search")
+GRID = "grid_search"
+LISTS = ("choice", GRID)
 # all trials share what is prepared, and one cluster, storage and MLflow
 FIXED = ("name", "dataset", "split", "plan", "model.head", "resources", "tracking", "storage", "evaluation")
 WEIGHT_CE = "loss.weight_ce"
 
 
-class Objective(Section):
-    """What a trial is judged by: a metric of the epochs, as a mean over its folds."""
-
-    metric: Annotated[str, Field(pattern=r"^(train|val_patch|uncertainty)/.+")] = "val_patch/dice_mean"
-    mode: Literal["max", "min"] = "max"
+def word_of(words: Mapping[str, Any]) -> tuple[str, Any]:
+    """A field's word and its arguments."""
+    return next(iter(words.items()))
 
 
-class Scheduler(Section):
-    """Which trials go on. fifo: all; asha: those whose objective is among the best at each rung."""
-
-    type: Literal["fifo", "asha"] = "asha"
-    grace_epochs: Positive = 1
-    """Epochs that every trial gets."""
-    reduction_factor: Annotated[float, Field(gt=1)] = 3
-    """One in so many goes on from a rung to the next."""
+def grid_points(sweep: Sweep) -> int:
+    """Points of the grid that the fields with ``grid_search`` span; 1 where there are none."""
+    words = [word_of(words) for words in sweep.space.values()]
+    return math.prod(len(given) for word, given in words if word == GRID)
 
 
-class Sweep(Section):
-    """One sweep file."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    base: Path
-    """Experiment file."""
-    overrides: dict[str, Any] = Field(default_factory=dict)
-    """FIELD: VALUE over the base."""
-    space: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    """FIELD: {one of Tune's words: its arguments}, as loss.unc_weight: {uniform: [0, 1]}. A weight of weight_ce is
-    named by its class, as loss.weight_ce.ed."""
-    folds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    """Folds that each trial trains, in step."""
-    trials: Positive = 1
-    """Draws from the space; with grid_search, for each point of the grid."""
-    objective: Objective = Objective()
-    scheduler: Scheduler = Scheduler()
-    seed: int = 0
-    """Of the draws."""
-
-
-def load_sweep(path: Path, overrides: list[str] | None = None) -> tuple[Sweep, Experiment]:
-    """Read and check a sweep file and the experiment that it starts from.
-
-    Args:
-        path: YAML file.
-        overrides: ``FIELD=VALUE`` for the base experiment, over the sweep's own.
-
-    Returns:
-        The sweep, and the base with the overrides of both.
-
-    Raises:
-        ProblemsFound: with every problem of the file at once; those of the base first, since the space is checked
-            against it.
-    """
-    title = f"The sweep {path} cannot be used."
-    try:
-        sweep = Sweep.model_validate(read_yaml(path, title, "experiments/sweeps/demo.yaml"))
-    except ValidationError as error:
-        raise ProblemsFound(title, problems_of(path, error)) from error
-    own = [f"{field}={yaml.safe_dump(value, default_flow_style=True)}" for field, value in sweep.overrides.items()]
-    base = load_experiment(sweep.base, own + (overrides or []))
-    wrong = [fold for fold in sweep.folds if fold not in range(base.split.folds)]
-    problems = [
-        Problem(f"{path}: folds", str(fold), f"folds from 0 to {base.split.folds - 1}", "correct the list")
-        for fold in wrong
-    ]
-    if len(set(sweep.folds)) < len(sweep.folds):
-        problems.append(Problem(f"{path}: folds", str(list(sweep.folds)), "each fold once", "correct the list"))
+def base_values(sweep: Sweep, base: Experiment) -> dict[str, Any] | None:
+    """The base's own values of the sweep's fields; None where one of them is no point of the space, or of a grid."""
+    content, values = base.model_dump(mode="json"), {}
     for field, words in sweep.space.items():
-        problems += _check_field(path, base, field, words)
-    if problems:
-        raise ProblemsFound(title, problems)
-    return sweep, base
+        word, given = word_of(words)
+        value = _value(content, field)
+        if not (value in given if word == "choice" else word in RANGES and _in_range(value, word, given)):
+            return None
+        values[field] = value
+    return values
+
+
+def _value(content: Mapping[str, Any], field: str) -> Any:
+    parent, _, last = field.rpartition(".")
+    if parent == WEIGHT_CE:
+        weights = content["loss"]["weight_ce"]
+        return None if weights is None else weights[LABEL_NAMES.index(last)]
+    value: Any = content
+    for part in field.split("."):
+        value = value[part]
+    return value
+
+
+def _in_range(value: Any, word: str, given: Any) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    low, high = given[:2]
+    whole = word in ("randint", "lograndint")  # their upper end is not drawn
+    on_step = not word.startswith("q") or math.isclose(value / given[2], round(value / given[2]))
+    return low <= value <= (high - 1 if whole else high) and on_step and ("int" not in word or value == int(value))
 
 
 def trial_experiment(base: Experiment, name: str, folder: Path, values: Mapping[str, Any]) -> Experiment:
@@ -132,14 +91,15 @@ def trial_experiment(base: Experiment, name: str, folder: Path, values: Mapping[
     return Experiment.model_validate(content)
 
 
-def write_best(base: Experiment, sweep: Sweep, values: Mapping[str, Any], path: Path) -> None:
-    """Write an experiment file, ready to run, with the values of the best trial."""
-    best = trial_experiment(base, f"{sweep.name}_best", base.storage.path.resolve(), values)
-    tracking = best.tracking.model_copy(update={"uri": base.tracking.uri})
-    save_experiment(best.model_copy(update={"tracking": tracking}), path)
+def write_trial(base: Experiment, name: str, values: Mapping[str, Any], path: Path) -> None:
+    """Write an experiment file, ready to run, with the values of a trial."""
+    experiment = trial_experiment(base, name, base.storage.path.resolve(), values)
+    tracking = experiment.tracking.model_copy(update={"uri": base.tracking.uri})
+    save_experiment(experiment.model_copy(update={"tracking": tracking}), path)
 
 
-def _check_field(path: Path, base: Experiment, field: str, words: dict[str, Any]) -> list[Problem]:
+def check_field(path: Path, base: Experiment, field: str, words: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with a field of the space, or with its words; empty where nothing is."""
     where = f"{path}: space.{field}"
     if any(field == fixed or field.startswith(f"{fixed}.") for fixed in FIXED):
         return [Problem(where, "a field that all trials share", "a field of loss, memory, training or model", "remove")]
@@ -148,7 +108,7 @@ def _check_field(path: Path, base: Experiment, field: str, words: dict[str, Any]
     if len(words) != 1 or next(iter(words)) not in RANGES + LISTS:
         found, expected = ", ".join(words) or "nothing", "one of " + ", ".join(RANGES + LISTS)
         return [Problem(where, found, expected, f"write {field.rpartition('.')[2]}: {{uniform: [0, 1]}}, say")]
-    word, given = next(iter(words.items()))
+    word, given = word_of(words)
     problem = _check_arguments(where, word, given)
     if problem is not None:
         return [problem]
@@ -192,4 +152,6 @@ def _check_arguments(where: str, word: str, given: Any) -> Problem | None:
         return Problem(where, f"{word}: {given}", "an upper end above the lower", "write lower before upper")
     if "log" in word and given[0] <= 0:
         return Problem(where, f"{word}: {given}", "a lower end above 0", "write a small positive number, or uniform")
+    if word.startswith("q") and given[2] <= 0:
+        return Problem(where, f"{word}: {given}", "a step above 0", "write the distance between two values")
     return None

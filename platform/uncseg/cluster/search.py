@@ -1,0 +1,107 @@
+"""A sweep in Ray Tune's terms: its space, the algorithm that draws from it, the scheduler that ends weak trials."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import ray.tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.search.optuna import OptunaSearch
+
+from uncseg.sweeps.file import Constraint, Sweep
+from uncseg.sweeps.space import GRID, LISTS, grid_points, word_of
+
+
+def param_space(sweep: Sweep) -> dict[str, Any]:
+    """Each field's part of the space, in Tune's own words."""
+    domains = {}
+    for field, words in sweep.space.items():
+        word, given = word_of(words)
+        domains[field] = getattr(ray.tune, word)(*([given] if word in LISTS else given))
+    return domains
+
+
+def tune_config(sweep: Sweep, epochs: int, at_once: int, first: Mapping[str, Any] | None = None) -> ray.tune.TuneConfig:
+    """What Tune has to know of a sweep.
+
+    Args:
+        sweep: its search, scheduler, number of trials and seed.
+        epochs: of a whole trial.
+        at_once: trials side by side.
+        first: values of the first trial. None: drawn as the others.
+    """
+    return ray.tune.TuneConfig(
+        num_samples=_samples(sweep),
+        max_concurrent_trials=at_once,
+        scheduler=_scheduler(sweep, epochs),
+        search_alg=_searcher(sweep, at_once, [] if first is None else [dict(first)]),
+    )
+
+
+def _samples(sweep: Sweep) -> int:
+    """Draws; Tune makes a trial of each point of the grid for each of them."""
+    if all(word_of(words)[0] == GRID for words in sweep.space.values()):
+        return 1
+    return sweep.trials // grid_points(sweep)
+
+
+def _searcher(sweep: Sweep, at_once: int, points: list[dict[str, Any]]) -> Any:
+    if sweep.search.type in ("random", "grid"):
+        return BasicVariantGenerator(points, random_state=sweep.seed, max_concurrent=at_once)
+    from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+
+    sampler: BaseSampler
+    if sweep.search.type == "nsga2":
+        sampler = NSGAIISampler(population_size=sweep.search.population, seed=sweep.seed)
+    else:
+        # of trials side by side each is to lie elsewhere
+        sampler = TPESampler(
+            n_startup_trials=sweep.search.random_trials, multivariate=True, constant_liar=True, seed=sweep.seed
+        )
+    metrics, modes = [one.metric for one in sweep.objectives], [one.mode for one in sweep.objectives]
+    single = len(metrics) == 1
+    return ConstrainedOptuna(
+        sweep.constraints,
+        metric=metrics[0] if single else metrics,
+        mode=modes[0] if single else modes,
+        sampler=sampler,
+        points_to_evaluate=points,
+    )
+
+
+class ConstrainedOptuna(OptunaSearch):
+    """Optuna's search, which also hears whether a trial satisfies the constraints.
+
+    Args:
+        constraints: with their numbers.
+        options: of Ray's ``OptunaSearch``.
+    """
+
+    def __init__(self, constraints: tuple[Constraint, ...] = (), **options: Any) -> None:
+        super().__init__(**options)
+        self._constraints = constraints
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Optuna takes a trial as feasible where each constraint's value is 0 or less."""
+        if result:
+            for constraint in self._constraints:
+                short = constraint.bound - result.get(constraint.metric, -math.inf)
+                self._ot_trials[trial_id].set_constraint(constraint.metric, short)
+        super().on_trial_complete(trial_id, result, error)
+
+
+def _scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
+    scheduler = sweep.scheduler
+    if scheduler.type == "fifo":
+        return FIFOScheduler()
+    return AsyncHyperBandScheduler(
+        time_attr="epoch",
+        metric=sweep.scheduled.metric,
+        mode=sweep.scheduled.mode,
+        # a rung at the last epoch would end a trial that has all but its final checkpoint
+        max_t=epochs - 1,
+        stop_last_trials=False,
+        grace_period=scheduler.grace_epochs,
+        reduction_factor=scheduler.reduction_factor,
+    )

@@ -1,0 +1,180 @@
+"""The end of a sweep: its tables and figures, the best as an experiment file, and all of it in MLflow."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from rich.table import Table
+
+from uncseg.config import Experiment
+from uncseg.console import console
+from uncseg.errors import ProblemsFound
+from uncseg.evaluation.tables import write_table
+from uncseg.files import read_json, write_json
+from uncseg.layout import RunFolder, SweepFolder
+from uncseg.report.sweep_figures import draw_sweep
+from uncseg.sweeps.file import Sweep
+from uncseg.sweeps.results import (
+    VALUES,
+    heard_table,
+    importances,
+    rank_trials,
+    read_promoted,
+    read_trials,
+)
+from uncseg.sweeps.space import base_values, write_trial
+from uncseg.tracking.manifest import read_manifest
+from uncseg.tracking.store import Store, artifact_location, open_store
+
+
+def open_sweep_run(folder: SweepFolder, sweep: Sweep, base: Experiment) -> str:
+    """Id of the sweep's own run in MLflow, made once."""
+    if folder.manifest.is_file():
+        return str(read_json(folder.manifest)["run_id"])
+    store = open_store(base.tracking_uri, base.tracking.experiment, artifact_location(base))
+    run_id = store.create_run(sweep.name, {"uncseg.sweep": sweep.name})
+    store.log_params(run_id, _params(sweep))
+    write_json(folder.manifest, {"run_id": run_id})
+    return run_id
+
+
+def _params(sweep: Sweep) -> dict[str, str]:
+    return {
+        "search": sweep.search.type,
+        "scheduler": sweep.scheduler.type,
+        "trials": str(sweep.trials),
+        "folds": ", ".join(map(str, sweep.folds)),
+        "objectives": ", ".join(f"{one.mode} {one.metric}" for one in sweep.objectives),
+        **{f"space.{field}": str(words) for field, words in sweep.space.items()},
+    }
+
+
+def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: Sequence[str]) -> int:
+    """Write and show what a sweep has found, and log it.
+
+    Args:
+        promoted: names of the trials that went on to more folds.
+
+    Returns:
+        0, or 1 where no trial was finished that satisfies the constraints.
+    """
+    trials = read_trials(folder.trials, sweep)
+    if not trials:
+        console.print("no trial has begun")
+        return 1
+    table = rank_trials(trials, sweep, read_promoted(folder.trials, promoted))
+    mattered, heard = importances(trials, sweep), heard_table(folder.trials)
+    for name, frame in (("trials", table), ("importances", mattered), ("epochs", heard)):
+        write_table(frame, folder.tables, name)
+    draw_sweep(folder.figures, table, heard, sweep)
+    console.print(_shown(table, sweep))
+    console.print(_shown_importances(mattered))
+    _show_base(table, base_values(sweep, base))
+    found = _write_best(folder, sweep, base, table)
+    console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}", soft_wrap=True)
+    try:
+        _log(folder, sweep, base, table, found)
+    except (ProblemsFound, MlflowException) as error:
+        console.print(f"MLflow did not take the table of trials; the same command tries again. {error}")
+    return 0 if found else 1
+
+
+def _show_base(table: pd.DataFrame, values: Mapping[str, Any] | None) -> None:
+    """Where the base's own values came to, without which "the best" says little."""
+    for rank, row in enumerate(table.to_dict("records"), start=1):
+        if values is not None and all(row[field] == value for field, value in values.items()):
+            console.print(f"the base's own values: trial {row['trial']}, {rank} of {len(table)}, {row['state']}")
+
+
+def _write_best(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame) -> bool:
+    """Whether there is a best trial: one that ended all its epochs and satisfies the constraints."""
+    able = table["state"] == "finished"
+    if sweep.constraints:
+        able &= table["feasible"]
+    if not able.iloc[0]:
+        for file in (folder.best, *folder.front.glob("*.yaml")):
+            file.unlink(missing_ok=True)
+        reason = "satisfies the constraints" if sweep.constraints else "was finished"
+        console.print(f"no trial {reason}: there is no best one")
+        return False
+    trial = table["trial"].iloc[0]
+    values = read_json(folder.trials / trial / VALUES)
+    write_trial(base, f"{sweep.name}_best", values, folder.best)
+    console.print(f"best:    {folder.best} (trial {trial})", soft_wrap=True)
+    if "front" in table:
+        for name in table["trial"][table["front"]]:
+            values = read_json(folder.trials / name / VALUES)
+            write_trial(base, f"{sweep.name}_{name}", values, folder.front / f"{name}.yaml")
+        console.print(f"front:   {folder.front}", soft_wrap=True)
+    return True
+
+
+def _log(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame, found: bool) -> None:
+    store = open_store(base.tracking_uri, base.tracking.experiment)
+    run_id = read_json(folder.manifest)["run_id"]
+    for artifacts in (folder.tables, folder.figures):
+        for file in sorted(artifacts.glob("[!.]*")):
+            store.log_file(run_id, file, artifacts.name)
+    if found:
+        store.log_file(run_id, folder.best)
+        best, now = table.iloc[0], time.time_ns() // 1_000_000
+        store.log_metrics(run_id, [Metric(f"best/{metric}", best[metric], now, 0) for metric in sweep.metrics])
+        store.set_tags(run_id, {"uncseg.best": best["trial"]})
+    for rank, row in enumerate(table.to_dict("records"), start=1):
+        _tag_trial(store, folder, row, rank)
+    store.set_status(run_id, "FINISHED" if found else "FAILED")
+
+
+def _tag_trial(store: Store, folder: SweepFolder, row: Mapping[Any, Any], rank: int) -> None:
+    record = read_manifest(RunFolder(folder.trials / str(row["trial"]))).get("mlflow")
+    if record is None or not record["parent"]["run_id"]:
+        return
+    tags = {"uncseg.rank": str(rank), "uncseg.state": str(row["state"])}
+    for name, tag in (("front", "pareto_front"), ("feasible", "feasible"), ("promoted", "promoted")):
+        if name in row:
+            tags[f"uncseg.{tag}"] = str(row[name]).lower()
+    store.set_tags(record["parent"]["run_id"], tags)
+
+
+def _shown(table: pd.DataFrame, sweep: Sweep) -> Table:
+    """The table of trials; of a field's or a metric's name the part that tells it apart."""
+    shown = Table(title=f"{sweep.name}: trials, the best first; mean ± sd over folds")
+    flags = [name for name in ("promoted", "feasible", "front") if name in table]
+    for column in ("trial", "state", *flags, "epochs", "folds", *_short(sweep.metrics), *_short(tuple(sweep.space))):
+        shown.add_column(column, justify="left" if column in ("trial", "state") else "right", overflow="fold")
+    for row in table.to_dict("records"):
+        shown.add_row(
+            row["trial"],
+            row["state"],
+            *("yes" if row[flag] else "" for flag in flags),
+            str(row["epochs"]),
+            str(row["folds"]),
+            *(f"{row[metric]:.4f}±{row[f'{metric}_std']:.4f}" for metric in sweep.metrics),
+            *(f"{row[field]:.4g}" if isinstance(row[field], float) else str(row[field]) for field in sweep.space),
+        )
+    return shown
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """The last parts of dotted or slashed names, as many as keep them apart."""
+    for parts in range(1, 5):
+        short = ["/".join(name.replace(".", "/").split("/")[-parts:]) for name in names]
+        if len(set(short)) == len(short):
+            return short
+    return list(names)
+
+
+def _shown_importances(table: pd.DataFrame) -> Table:
+    first = table.iloc[0]
+    shown = Table(
+        title=f"Importances (fANOVA) at epoch {first['epoch']}, which all of {first['trials']} trials reached"
+    )
+    for column in ("objective", "field", "share of the variance"):
+        shown.add_column(column, justify="right" if column.startswith("share") else "left")
+    for row in table.to_dict("records"):
+        share = "too few trials" if row["importance"] != row["importance"] else f"{row['importance']:.2f}"
+        shown.add_row(row["objective"], row["field"], share)
+    return shown

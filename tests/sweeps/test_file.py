@@ -1,0 +1,160 @@
+"""Sweep files: what is refused, all at once, and what a trial's values make of the base experiment."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from uncseg.config import load_experiment
+from uncseg.errors import ProblemsFound
+from uncseg.sweeps.file import load_sweep
+from uncseg.sweeps.space import base_values, trial_experiment, write_trial
+from uncseg.tracking.spool import SpoolWriter
+
+DICE, CORR = "val_patch/dice_mean", "uncertainty/uncertainty/union/corr_ema"
+BOTH = [{"metric": DICE}, {"metric": CORR}]
+
+
+@pytest.fixture
+def sweep_file(experiment_file, tmp_path):
+    base = experiment_file(tmp_path / "cases")
+
+    def write(**fields):
+        content = {"name": "test", "base": str(base), "space": {"loss.unc_weight": {"uniform": [0, 1]}}} | fields
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        return tmp_path / "sweep.yaml"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("field", "words", "found"),
+    [
+        ("loss.unc_wait", {"uniform": [0, 1]}, "an unknown field"),
+        ("loss.weight_ce.wt", {"uniform": [0, 1]}, "an unknown field"),
+        ("plan.batch_size", {"choice": [2, 4]}, "a field that all trials share"),
+        ("model.head", {"choice": ["labels"]}, "a field that all trials share"),
+        ("loss.unc_weight", {"gauss": [0, 1]}, "gauss"),
+        ("loss.unc_weight", {"uniform": [1, 1]}, "uniform: [1, 1]"),
+        ("loss.unc_weight", {"uniform": [0, 1, 2]}, "uniform: [0, 1, 2]"),
+        ("loss.unc_weight", {"quniform": [0, 1, 0]}, "quniform: [0, 1, 0]"),
+        ("loss.unc_weight", {"loguniform": [0, 1]}, "loguniform: [0, 1]"),
+        ("loss.unc_weight", {"grid_search": []}, "grid_search: []"),
+        ("loss.unc_weight", {"uniform": [-1, 1]}, "-1"),
+        ("training.momentum", {"choice": [0.9, 1.5]}, "1.5"),
+    ],
+)
+def test_a_space_that_cannot_be(sweep_file, field, words, found):
+    good = {"loss.corr_weight": {"uniform": [0, 1]}}
+    with pytest.raises(ProblemsFound) as caught:
+        load_sweep(sweep_file(space={field: words} | good, folds=[0, 7]))
+    folds, space = caught.value.problems
+    assert (space.where.rpartition("space.")[2], space.found) == (field, found)
+    assert folds.found == "7"
+    assert caught.value.exit_code == 2
+
+
+GRID = {f"loss.{name}_weight": {"grid_search": [i / 10 for i in range(10)]} for name in ("unc", "rmsd", "corr")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "found"),
+    [
+        ({"space": GRID, "trials": 10}, "trials", "1000 points of the grid"),
+        ({"space": GRID, "trials": 1000, "search": {"type": "tpe"}}, "search.type", "grid_search for loss."),
+        ({"search": {"type": "grid"}}, "search.type", "loss.unc_weight without grid_search"),
+        ({"search": {"type": "nsga2", "population": 2}, "trials": 4}, "search.type", "nsga2 for one objective"),
+        (
+            {"search": {"type": "nsga2", "population": 9}, "objectives": BOTH, "scheduler": {"type": "fifo"}},
+            "search.population",
+            "9",
+        ),
+        (
+            {"objectives": [{"metric": "train/dice"}]},
+            "objectives.0.metric",
+            "train/dice, which no fold reports",
+        ),
+        (
+            {"constraints": [{"metric": "train/loss_output_l2", "at_least": 0}]},
+            "constraints.0.metric",
+            "train/loss_output_l2, which no fold reports",
+        ),
+        ({"objectives": BOTH}, "scheduler.type", "asha with 2 objectives"),
+        ({"scheduler": {"metric": CORR}}, "scheduler.metric", CORR),
+        ({"scheduler": {"grace_epochs": 4}}, "scheduler.grace_epochs", "4"),
+        ({"promote": {"top": 2}}, "promote.top", "2"),
+        ({"promote": {"top": 1, "folds": [5]}}, "promote.folds", "5"),
+        (
+            {"space": {"loss.unc_weight": {"qloguniform": [0.1, 1, 0.1]}}, "search": {"type": "tpe"}},
+            "space.loss.unc_weight",
+            "qloguniform",
+        ),
+        ({"constraints": [{"metric": DICE, "baseline": "plain"}]}, "constraints.0.baseline", "no run in "),
+    ],
+)
+def test_what_cannot_work_together(sweep_file, fields, where, found):
+    with pytest.raises(ProblemsFound) as caught:
+        load_sweep(sweep_file(**fields))
+    (problem,) = caught.value.problems
+    assert problem.where.rpartition(": ")[2] == where
+    assert problem.found.startswith(found)
+    assert problem.expected
+    assert problem.advice
+
+
+def test_values_and_overrides_reach_the_trial(sweep_file):
+    space = {"loss.weight_ce.ed": {"choice": [0.2, 0.5]}, "training.initial_lr": {"loguniform": [0.001, 0.1]}}
+    _, base = load_sweep(sweep_file(space=space, overrides={"training.epochs": 3}), ["memory.alpha=0.5"])
+    values = {"loss.weight_ce.ed": 0.5, "training.initial_lr": 0.02}
+    trial = trial_experiment(base, "abc_00001", Path("/shared/trials"), values)
+    assert trial.loss.weight_ce == (0.2, 1, 0.5, 1)
+    assert (trial.training.initial_lr, trial.training.epochs, trial.memory.alpha) == (0.02, 3, 0.5)
+    assert trial.run_folder == Path("/shared/trials/abc_00001")
+    assert trial.tracking_uri == base.tracking_uri  # one MLflow for all
+
+
+@pytest.mark.parametrize(
+    ("space", "values"),
+    [
+        ({"loss.unc_weight": {"uniform": [0, 1]}, "loss.weight_ce.ed": {"choice": [0.1, 0.2]}}, [0.4, 0.2]),
+        ({"loss.unc_weight": {"quniform": [0, 1, 0.2]}, "training.seed": {"randint": [0, 3]}}, [0.4, 0]),
+        ({"loss.unc_weight": {"quniform": [0, 1, 0.3]}}, None),
+        ({"loss.unc_weight": {"uniform": [0.5, 1]}}, None),
+        ({"loss.unc_weight": {"grid_search": [0.4]}}, None),
+        ({"training.seed": {"randint": [1, 3]}}, None),
+        ({"training.precision": {"choice": ["bf16"]}}, None),
+    ],
+)
+def test_the_bases_own_values(sweep_file, space, values):
+    sweep, base = load_sweep(sweep_file(space=space, trials=2))
+    found = base_values(sweep, base)
+    assert (None if found is None else [found[field] for field in space]) == values
+
+
+def test_a_trial_is_an_experiment_file(sweep_file, tmp_path):
+    _, base = load_sweep(sweep_file())
+    write_trial(base, "test_best", {"loss.unc_weight": 0.7}, tmp_path / "best.yaml")
+    best = load_experiment(tmp_path / "best.yaml")
+    assert (best.name, best.loss.unc_weight, best.tracking.uri) == ("test_best", 0.7, None)
+    assert best.storage.path == base.storage.path
+
+
+def test_a_baseline_is_the_mean_over_the_sweeps_folds_at_the_end(sweep_file, experiment_file, tmp_path):
+    runs = tmp_path / "runs/plain"
+    for fold, last in ((0, 0.8), (1, 0.6)):
+        spool = SpoolWriter(runs / "spool", fold, first_epoch=0)
+        for epoch, value in enumerate((0.1, 0.2, 0.3, last)):
+            spool.epoch(epoch, {DICE: value})
+        spool.state("finished")
+    (runs / "experiment.yaml").write_text(yaml.safe_dump({"training": {"epochs": 4}}), encoding="utf-8")
+    constraint = {"metric": DICE, "baseline": "plain", "tolerance": 0.002}
+    sweep, _ = load_sweep(sweep_file(folds=[0, 1], constraints=[constraint]))
+    assert sweep.constraints[0].bound == pytest.approx(0.698)
+
+    with pytest.raises(ProblemsFound) as caught:
+        load_sweep(sweep_file(constraints=[constraint], overrides={"training.epochs": 9}))
+    assert caught.value.problems[0].found == "a run of 4 epochs"
+    SpoolWriter(runs / "spool", 1, first_epoch=2).epoch(2, {DICE: 0.5})
+    with pytest.raises(ProblemsFound) as caught:
+        load_sweep(sweep_file(folds=[0, 1], constraints=[constraint]))
+    assert caught.value.problems[0].found.startswith("fold 1 running")
