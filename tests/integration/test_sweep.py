@@ -42,7 +42,7 @@ def sweep_file(experiment_file, tmp_path):
 def test_every_end_of_a_trial(sweep_file, tmp_path):
     """Trials that fail, are stopped, end and are promoted: one table, and MLflow says the same."""
     space = {
-        "loss.unc_weight": {"grid_search": [0.1, 0.4, 0.7, 1.0]},
+        "loss.unc_weight": {"grid_search": [1.0, 0.7, 0.4, 0.1]},  # Dice falls a little, with these cases and seeds
         "training.initial_lr": {"grid_search": [0.01, 1e20]},  # the second fails
     }
     file = sweep_file(

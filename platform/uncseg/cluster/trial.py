@@ -81,7 +81,7 @@ def mean_over_folds(reports: list[dict[str, Any]], sweep: Sweep) -> dict[str, fl
         over folds (population standard deviation).
     """
     assert len({report["epoch"] for report in reports}) == 1, "folds that are not in step"
-    result: dict[str, float] = {"epoch": reports[0]["epoch"] + 1}
+    result: dict[str, float] = {"epoch": int(reports[0]["epoch"]) + 1}
     result |= {objective.metric: objective.worst for objective in sweep.objectives}
     for name in reports[0]:
         values = [report.get(name, math.nan) for report in reports]

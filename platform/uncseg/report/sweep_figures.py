@@ -1,6 +1,7 @@
 """The figures of a sweep: its trials between two objectives, and the objective of each over its epochs."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -61,7 +62,8 @@ def _over_epochs(table: pd.DataFrame, heard: pd.DataFrame, sweep: Sweep) -> Figu
     metric, best = sweep.scheduled.metric, table["trial"].iloc[0]
     known = heard[heard[metric] != sweep.scheduled.worst]  # which a fold without a value makes of an epoch
     for trial, rows in known.groupby("trial"):
-        style = {"color": FRONT, "linewidth": 2, "zorder": 3} if trial == best else {"color": OTHER, "linewidth": 0.8}
+        chosen: dict[str, Any] = {"color": FRONT, "linewidth": 2, "zorder": 3}
+        style = chosen if trial == best else {"color": OTHER, "linewidth": 0.8}
         axes.plot(rows["epoch"], rows[metric], marker="o", markevery=[-1], markersize=4, **style)
     axes.set_xlabel("epochs trained")
     axes.set_ylabel(f"{metric}, mean over folds")

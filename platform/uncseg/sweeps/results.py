@@ -115,7 +115,7 @@ def rank_trials(trials: Sequence[Trial], sweep: Sweep, promoted: Sequence[Trial]
     frame["promoted"] = frame["trial"].isin(list(further))
     frame["feasible"] = _feasible(frame, sweep)
     objectives = frame[[one.metric for one in sweep.objectives]]
-    whole = (frame["state"] == "finished") & np.isfinite(objectives).all(axis=1)
+    whole = (frame["state"] == "finished") & objectives.notna().all(axis=1)
     judged = whole & frame["feasible"]
     if further:
         judged &= frame["promoted"]
