@@ -1,14 +1,14 @@
 """A known response surface: a trainer whose score is a formula of its settings, to see what a search is worth.
 
-    python tests/integration/response_surface.py [--seeds 20]
+    python tests/integration/response_surface.py [--seeds 20] [--speed 0.6]
 
 Four knobs, each mapped to t in [0, 1] over its range (by its logarithm, where it is drawn so); OPTIMUM in t:
 
     score(t) = 0.85 − 0.3 · Σ (t_i − o_i)² − 0.15 · (t_0 − o_0) · (t_2 − o_2)
     seen in epoch e of E by fold k of a trial = score(t) · (1 − exp(−r e / E)) / (1 − exp(−r)) + F_k + T + N
 
-r = 2 + 3 t_3: curves cross. F_k, sd 0.02: folds differ, alike for all trials. T, sd 0.004: of a trial's fold. N, sd
-0.006: of an epoch. A trial is what ``uncseg sweep`` hears: the mean over two folds; 27 epochs.
+r = 3 + speed · t_3: curves cross. F_k, sd 0.02: folds differ, alike for all trials. T, sd 0.004: of a trial's fold.
+N, sd 0.006: of an epoch. A trial is what ``uncseg sweep`` hears: the mean over two folds; 27 epochs.
 """
 
 import argparse
@@ -61,18 +61,18 @@ class SurfaceTrial(ray.tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, config):
-        self.sweep, seed = config["setup"]
+        self.sweep, seed, speed = config["setup"]
         self.t = positions(config)
         self.random = np.random.default_rng([seed, *(int(1e6 * x) for x in self.t)])
         of_folds = np.random.default_rng(seed).normal(0, 0.02, FOLDS)
         self.offsets = of_folds + self.random.normal(0, 0.004, FOLDS)
+        self.rate = 3 + speed * self.t[3]
         self.epoch = 0
         return True
 
     def step(self):
         self.epoch += 1
-        rate = 2 + 3 * self.t[3]
-        grown = (1 - math.exp(-rate * self.epoch / EPOCHS)) / (1 - math.exp(-rate))
+        grown = (1 - math.exp(-self.rate * self.epoch / EPOCHS)) / (1 - math.exp(-self.rate))
         seen = score(self.t) * grown + self.offsets + self.random.normal(0, 0.006, FOLDS)
         reports = [{"epoch": self.epoch - 1, METRIC: float(value)} for value in seen]
         return mean_over_folds(reports, self.sweep) | {"true": float(score(self.t)), "done": self.epoch == EPOCHS}
@@ -97,7 +97,7 @@ class Costs(ray.tune.Callback):
                 self.until = None  # a worse one took its place
 
 
-def search(kind, seed, folder):
+def search(kind, seed, speed, folder):
     """(fold-epochs until the best is and stays good enough, None where it is not; fold-epochs in all)."""
     sweep = Sweep(
         name="surface",
@@ -114,7 +114,7 @@ def search(kind, seed, folder):
     costs = Costs()
     ray.tune.Tuner(
         ray.tune.with_resources(SurfaceTrial, {"CPU": 1}),
-        param_space=param_space(sweep) | {"setup": (sweep, seed)},
+        param_space=param_space(sweep) | {"setup": (sweep, seed, speed)},
         tune_config=config,
         run_config=ray.tune.RunConfig(name=f"{kind}_{seed}", storage_path=str(folder), callbacks=[costs], verbose=0),
     ).fit()
@@ -136,14 +136,14 @@ def grid(seed):
     return until, GRID_COST
 
 
-def study(seeds):
+def study(seeds, speed=0.6):
     """Results by search: a list of (until, in all), one a seed."""
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     with tempfile.TemporaryDirectory() as folder:
         return {
             "grid": [grid(seed) for seed in range(seeds)],
-            "random + ASHA": [search("random", seed, folder) for seed in range(seeds)],
-            "TPE + ASHA": [search("tpe", seed, folder) for seed in range(seeds)],
+            "random + ASHA": [search("random", seed, speed, folder) for seed in range(seeds)],
+            "TPE + ASHA": [search("tpe", seed, speed, folder) for seed in range(seeds)],
         }
 
 
@@ -155,9 +155,11 @@ def median_until(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--speed", type=float, default=0.6)
+    options = parser.parse_args()
+    seeds = options.seeds
     with ray_session(None, num_cpus=2):
-        found = study(seeds)
+        found = study(seeds, options.speed)
     print(
         f"| search | within 1 % of the optimum | fold-epochs until then, median of {seeds} seeds | in all | grid / it |"
     )
