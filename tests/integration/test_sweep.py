@@ -111,6 +111,11 @@ def test_a_sweep_that_is_killed_goes_on_with_the_same_trials(sweep_file, tmp_pat
         second = run_uncseg(*command, limit_s=590)
         assert second.returncode == 0, second.stdout + second.stderr
         assert_all_free(cluster)
+        table_file = tmp_path / "runs/search/tables/trials.parquet"
+        before_third = pd.read_parquet(table_file)
+        third = run_uncseg(*command, limit_s=120)  # nothing is left to do
+        assert third.returncode == 0, third.stdout + third.stderr
+        pd.testing.assert_frame_equal(pd.read_parquet(table_file), before_third)
     after = {run.name: read_json(run / "values.json") for run in started(trials)}
     assert len(after) == 4
     assert before.items() <= after.items()

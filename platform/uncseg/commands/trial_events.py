@@ -56,7 +56,9 @@ class TrialEvents(Callback):
 
     def on_trial_result(self, trial: Any, result: Mapping[str, Any], **_info: Any) -> None:
         """An epoch of all folds: what the scheduler and the search hear is kept."""
-        heard = {name: result[name] for name in ("epoch", *self.shared.sweep.metrics) if name in result}
+        metrics = self.shared.sweep.metrics
+        names = ("epoch", *metrics, *(f"{metric}_std" for metric in metrics))
+        heard = {name: result[name] for name in names if name in result}
         with (self.shared.run(trial.trial_id).root / HEARD).open("a", encoding="utf-8") as stream:
             stream.write("\n" + json.dumps(heard))  # a line that a kill has torn ends here
 

@@ -79,7 +79,7 @@ def read_promoted(folder: Path, names: Sequence[str]) -> list[Trial]:
 
 
 def heard_table(folder: Path) -> pd.DataFrame:
-    """What search and scheduler heard, one row a trial and epoch: ``trial``, ``epoch`` (trained, from 1), metrics.
+    """What search and scheduler heard, one row a trial and epoch: ``trial``, ``epoch`` (trained, from 1), metrics and spread.
 
     Of an epoch that was trained again after a kill, the last.
     """
