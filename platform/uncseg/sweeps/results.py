@@ -79,9 +79,9 @@ def read_promoted(folder: Path, names: Sequence[str]) -> list[Trial]:
 
 
 def heard_table(folder: Path) -> pd.DataFrame:
-    """What search and scheduler heard, one row a trial and epoch: ``trial``, ``epoch`` (trained, from 1), metrics and spread.
+    """What search and scheduler heard, one row a trial and epoch; of one that was trained again after a kill, the last.
 
-    Of an epoch that was trained again after a kill, the last.
+    Columns: ``trial``, ``epoch`` (trained, from 1), each metric's mean over folds and ``METRIC_std``, the spread.
     """
     rows = []
     for file in sorted(folder.glob(f"*/{HEARD}")):
