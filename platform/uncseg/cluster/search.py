@@ -49,8 +49,10 @@ def _samples(sweep: Sweep) -> int:
 def _searcher(sweep: Sweep, at_once: int, points: list[dict[str, Any]]) -> Any:
     if sweep.search.type in ("random", "grid"):
         return BasicVariantGenerator(points, random_state=sweep.seed, max_concurrent=at_once)
+    from optuna.logging import WARNING, set_verbosity
     from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 
+    set_verbosity(WARNING)  # what it does is ours to say
     sampler: BaseSampler
     if sweep.search.type == "nsga2":
         sampler = NSGAIISampler(population_size=sweep.search.population, seed=sweep.seed)

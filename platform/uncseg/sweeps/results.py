@@ -199,6 +199,7 @@ def _importances(trials: Sequence[Trial], scores: Sequence[float], sweep: Sweep)
         return dict.fromkeys(sweep.space, math.nan)
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     columns = {field: [_as_optuna_takes_it(trial.values[field]) for trial in trials] for field in sweep.space}
     distributions = {field: _distribution(sweep.space[field], values) for field, values in columns.items()}
     study = optuna.create_study()
