@@ -14,10 +14,25 @@ def region_mask(labels: np.ndarray, region: str) -> np.ndarray:
 
 def dice(reference: np.ndarray, prediction: np.ndarray) -> float:
     """2·|A ∩ B| / (|A| + |B|), in [0, 1]; 1 where both are empty, 0 where one is (the BraTS challenge's rule)."""
-    total = int(reference.sum()) + int(prediction.sum())
-    return 1.0 if total == 0 else 2 * int((reference & prediction).sum()) / total
+    total = int(np.count_nonzero(reference)) + int(np.count_nonzero(prediction))
+    return 1.0 if total == 0 else 2 * int(np.count_nonzero(reference & prediction)) / total
+
+
+def sensitivity(reference: np.ndarray, prediction: np.ndarray) -> float:
+    """TP / (TP + FN), in [0, 1]; with an empty reference 1 where the prediction is empty too, else 0 (BraTS)."""
+    positives = int(np.count_nonzero(reference))
+    if positives == 0:
+        return 0.0 if prediction.any() else 1.0
+    return int(np.count_nonzero(reference & prediction)) / positives
+
+
+def specificity(reference: np.ndarray, prediction: np.ndarray) -> float:
+    """TN / (TN + FP) over the whole volume, in [0, 1]; 0 where the reference fills it (BraTS)."""
+    negatives = reference.size - int(np.count_nonzero(reference))
+    kept = reference.size - int(np.count_nonzero(reference | prediction))
+    return kept / negatives if negatives else 0.0
 
 
 def volume_ml(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
     """Volume of a mask in millilitres."""
-    return float(mask.sum()) * float(np.prod(spacing_mm)) / 1000
+    return float(np.count_nonzero(mask)) * float(np.prod(spacing_mm)) / 1000

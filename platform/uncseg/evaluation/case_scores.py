@@ -1,0 +1,102 @@
+"""Everything that is measured of one case: a row for each region."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from uncseg.dataset.brats import REGIONS
+from uncseg.estimators import PROTOCOLS
+from uncseg.evaluation.calibration import calibration_errors, reliability
+from uncseg.evaluation.detection import boundary_band, error_detection
+from uncseg.evaluation.lesions import lesionwise
+from uncseg.evaluation.overlap import dice, region_mask, sensitivity, specificity, volume_ml
+from uncseg.evaluation.qu_brats import qu_brats
+from uncseg.evaluation.surface import hd95_mm
+from uncseg.evaluation.uncertainty import protocol_mask, score_map
+
+Row = dict[str, Any]
+
+
+def score_case(
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float],
+    uncertainty: Mapping[str, np.ndarray] | None = None,
+    brain: np.ndarray | None = None,
+) -> list[Row]:
+    """Score a segmentation, and uncertainty maps of it, against the reference.
+
+    Args:
+        reference, prediction: labels 1 NCR, 2 ED, 3 ET, 3D, the same shape.
+        spacing_mm: along the arrays' axes.
+        uncertainty: by region (WT, TC, ET), in [0, 1]; a region without a map has no figures of it.
+        brain: bool; None: the whole volume counts as brain.
+
+    Returns:
+        A row for each of WT, TC, ET with ``region`` and the columns of :func:`segmentation_row` and, where there is
+        a map, :func:`uncertainty_row`.
+    """
+    # failures of the whole tumour are what the uncertainty head learns, so every region's failure rate is of them
+    failure = region_mask(reference, "WT") != region_mask(prediction, "WT")
+    rows = []
+    for region in REGIONS:
+        expected, found = region_mask(reference, region), region_mask(prediction, region)
+        row: Row = {"region": region, **segmentation_row(expected, found, spacing_mm)}
+        row["failure_rate"] = float(failure[expected].mean()) if expected.any() else math.nan
+        if uncertainty and region in uncertainty:
+            row |= uncertainty_row(expected, found, uncertainty[region], brain)
+        rows.append(row)
+    return rows
+
+
+def segmentation_row(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> Row:
+    """Figures of one region: ``dice``, ``hd95_mm``, those of :func:`~uncseg.evaluation.lesions.lesionwise`,
+    ``sensitivity``, ``specificity``, ``reference_volume_ml``, ``predicted_volume_ml``.
+
+    Args:
+        reference, prediction: bool, 3D.
+        spacing_mm: along the arrays' axes.
+    """
+    return {
+        "dice": dice(reference, prediction),
+        "hd95_mm": hd95_mm(reference, prediction, spacing_mm),
+        **lesionwise(reference, prediction, spacing_mm),
+        "sensitivity": sensitivity(reference, prediction),
+        "specificity": specificity(reference, prediction),
+        "reference_volume_ml": volume_ml(reference, spacing_mm),
+        "predicted_volume_ml": volume_ml(prediction, spacing_mm),
+    }
+
+
+def uncertainty_row(
+    reference: np.ndarray, prediction: np.ndarray, uncertainty: np.ndarray, brain: np.ndarray | None
+) -> Row:
+    """Figures of one region's map against the region's own errors, reference ≠ prediction.
+
+    Args:
+        reference, prediction: bool.
+        uncertainty: in [0, 1].
+        brain: bool, or None.
+
+    Returns:
+        ``rmsd_failure_PROTOCOL`` and ``corr_failure_PROTOCOL``; QU-BraTS; ``auroc``, ``auprc``, ``fpr95`` with
+        ``_brain`` and ``_band``; ``ece`` and ``ace`` inside the brain; ``mean_uncertainty`` in the prediction dilated
+        by 2 voxels; ``reliability``, the counts of the diagram, (20, 3) as lists.
+    """
+    error = reference != prediction
+    brain = np.ones_like(error) if brain is None else brain
+    row: Row = {}
+    for protocol in PROTOCOLS:
+        scores = score_map(uncertainty, error, protocol_mask(reference, prediction, protocol))
+        row |= {f"{kind}_failure_{protocol}": scores[kind] for kind in ("rmsd", "corr")}
+    row |= qu_brats(reference, prediction, 100 * uncertainty.astype(np.float64), brain)
+    for name, mask in (("brain", brain), ("band", boundary_band(prediction))):
+        row |= {f"{key}_{name}": value for key, value in error_detection(uncertainty, error, mask).items()}
+    counts = reliability(uncertainty, error, brain)
+    around = protocol_mask(prediction, prediction, "union")
+    row |= calibration_errors(counts)
+    row["mean_uncertainty"] = float(uncertainty[around].mean(dtype=np.float64)) if around.any() else 0.0
+    row["reliability"] = counts.tolist()
+    return row
