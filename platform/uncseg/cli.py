@@ -91,6 +91,25 @@ def sweep(
 
 
 @app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, CASE.nii.gz.", show_default=False)],
+    references: Annotated[Path, typer.Argument(help="Folder of reference masks, or BraTS folder.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Table to write, a row for each case and region.")],
+    uncertainty: Annotated[
+        Path | None, typer.Option(help="Folder of maps: CASE.nii.gz, or CASE_wt.nii.gz, _tc and _et.")
+    ] = None,
+    uncertainty_scale: Annotated[str, typer.Option(help="unit: 0 to 1; percent: 0 to 100.")] = "unit",
+    brain: Annotated[
+        Path | None, typer.Option(help="Folder of brain masks, or BraTS folder. Default: the whole volume.")
+    ] = None,
+) -> None:
+    """Score masks against references, and uncertainty maps against the errors, as the BraTS challenges do."""
+    from uncseg.commands.score import score_folders
+
+    raise typer.Exit(score_folders(predictions, references, out, uncertainty, uncertainty_scale, brain))
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
     overrides: Overrides = None,

@@ -64,7 +64,7 @@ def collect(
         try:
             rows.append(ray.get(done))
         except Exception as error:
-            problems.extend(_problems_of(case, error))
+            problems.extend(problems_of(case, error, "a prediction"))
         progress(next(ended), len(work))
 
     worker = slots.each.of_worker
@@ -73,9 +73,10 @@ def collect(
     return rows, problems
 
 
-def _problems_of(case: str, error: Exception) -> list[Problem]:
+def problems_of(case: str, error: Exception, expected: str) -> list[Problem]:
+    """What a person is told of a case's task that failed."""
     cause = getattr(error, "cause", None)  # of a task's error
     if isinstance(cause, ProblemsFound):
         return cause.problems
     what = str(error).strip().splitlines()[-1]
-    return [Problem(case, what, "a prediction", "mend the cause and run the command again")]
+    return [Problem(case, what, expected, "mend the cause and run the command again")]

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from uncseg.cluster.spread import Piece, spread
+from uncseg.cluster.spread import Piece, cpus_times_two, spread
 from uncseg.config import Experiment
 from uncseg.dataset import fingerprint
 from uncseg.dataset import prepare as steps
@@ -22,7 +22,6 @@ from uncseg.tracking.tags import describe_versions
 
 Progress = Callable[[str, int, int], None]
 Surveys = dict[str, Mapping[str, Any]]
-IN_FLIGHT_PER_CPU = 2  # the next one is there when one ends, and few are waited for when one fails
 
 
 def prepare(experiment: Experiment, progress: Progress | None = None) -> PreparedFolder:
@@ -126,12 +125,8 @@ def _spread(what: str, work: Iterable[Piece], progress: Progress) -> dict[str, A
         results[name] = _result(done, name)
         progress(what, len(results), len(pieces))
 
-    spread(pieces, take, at_once=_most_at_once)
+    spread(pieces, take, at_once=cpus_times_two)
     return {name: results[name] for name, _, _ in pieces}
-
-
-def _most_at_once() -> int:
-    return IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _result(done: Any, name: str) -> Any:

@@ -44,6 +44,11 @@ def spread(
         raise
 
 
+def cpus_times_two() -> int:
+    """Tasks of one CPU in flight: the next one is there when one ends, and few are waited for when one fails."""
+    return 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
 @lru_cache
 def _task(function: Callable[..., Any], cpus: float, gpus: float) -> Any:
     """One remote function a function: Ray exports each new one to every worker."""

@@ -25,7 +25,7 @@ CONVENTION_LABELS = {"2023": (0, 1, 2, 3), "2018": (0, 1, 2, 4)}
 ENDINGS = (".nii.gz", ".nii")
 
 Convention = Literal["2023", "2018"]
-_SUFFIXES: dict[str, tuple[str, Convention]] = {
+FILE_ROLES: dict[str, tuple[str, Convention]] = {
     **{f"-{modality}": (modality, "2023") for modality in (*MODALITIES, "seg")},
     "_t1": ("t1n", "2018"),
     "_t1ce": ("t1c", "2018"),
@@ -111,7 +111,7 @@ def _role(case_id: str, file_name: str) -> tuple[str, Convention] | None:
     for ending in ENDINGS:
         stem = file_name.removesuffix(ending)
         if stem != file_name and stem.startswith(case_id):
-            return _SUFFIXES.get(stem.removeprefix(case_id))
+            return FILE_ROLES.get(stem.removeprefix(case_id))
     return None
 
 
@@ -125,7 +125,7 @@ def _complete(folder: Path, require_reference: bool) -> tuple[BratsCase | None, 
             conventions.add(role[1])
     needed = (*MODALITIES, "seg") if require_reference else MODALITIES
     convention: Convention = "2018" if conventions == {"2018"} else "2023"
-    names = {needs: f"{folder.name}{s}.nii.gz" for s, (needs, of) in _SUFFIXES.items() if of == convention}
+    names = {needs: f"{folder.name}{s}.nii.gz" for s, (needs, of) in FILE_ROLES.items() if of == convention}
     problems = [
         Problem(f"{folder.name}/{names[what]}", "no such file", "all of " + ", ".join(needed), "add it or exclude it")
         for what in needed

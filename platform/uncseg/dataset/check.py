@@ -1,19 +1,16 @@
 """Every problem of a BraTS folder, found before any work starts."""
 
 import os
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
-import nibabel.filebasedimages
 import numpy as np
 import SimpleITK as sitk
 
 from uncseg.dataset.brats import CONVENTION_LABELS, BratsCase, scan_folder
+from uncseg.dataset.images import GEOMETRY_TOLERANCE, READ_ERRORS, unreadable
 from uncseg.errors import Problem, ProblemsFound
-
-GEOMETRY_TOLERANCE = 1e-3
 
 
 def check_dataset(folder: Path, threads: int | None = None) -> list[BratsCase]:
@@ -67,9 +64,8 @@ def _read(file: Path, problems: list[Problem]) -> tuple[sitk.Image, np.ndarray] 
     try:
         array = np.asanyarray(nibabel.load(file).dataobj)  # type: ignore[attr-defined]
         image = sitk.ReadImage(str(file))
-    except (RuntimeError, EOFError, OSError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError):
-        found = f"{file.stat().st_size} bytes that are not a whole NIfTI image" if file.exists() else "no file"
-        problems.append(Problem(str(file), found, "a NIfTI image", "fetch it again, or exclude the case"))
+    except READ_ERRORS:
+        problems.append(unreadable(file))
         return None
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         found = f"{image.GetDimension()} dimensions, {image.GetNumberOfComponentsPerPixel()} components a voxel"

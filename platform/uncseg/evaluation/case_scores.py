@@ -83,7 +83,7 @@ def uncertainty_row(
     Returns:
         ``rmsd_failure_PROTOCOL`` and ``corr_failure_PROTOCOL``; QU-BraTS; ``auroc``, ``auprc``, ``fpr95`` with
         ``_brain`` and ``_band``; ``ece`` and ``ace`` inside the brain; ``mean_uncertainty`` in the prediction dilated
-        by 2 voxels; ``reliability``, the counts of the diagram, (20, 3) as lists.
+        by 2 voxels, or the largest in the brain where nothing is predicted; ``reliability``, the counts of the diagram, (20, 3) as lists.
     """
     error = reference != prediction
     brain = np.ones_like(error) if brain is None else brain
@@ -91,12 +91,17 @@ def uncertainty_row(
     for protocol in PROTOCOLS:
         scores = score_map(uncertainty, error, protocol_mask(reference, prediction, protocol))
         row |= {f"{kind}_failure_{protocol}": scores[kind] for kind in ("rmsd", "corr")}
-    row |= qu_brats(reference, prediction, 100 * uncertainty.astype(np.float64), brain)
+    # a float32 of 0.05 is a bit more than 5 %, and would not be certain at the threshold of 5
+    digits = 5 if uncertainty.dtype == np.float32 else 9
+    percent = np.round(100 * uncertainty.astype(np.float64), digits)
+    row |= qu_brats(reference, prediction, percent, brain)
     for name, mask in (("brain", brain), ("band", boundary_band(prediction))):
         row |= {f"{key}_{name}": value for key, value in error_detection(uncertainty, error, mask).items()}
     counts = reliability(uncertainty, error, brain)
     around = protocol_mask(prediction, prediction, "union")
     row |= calibration_errors(counts)
-    row["mean_uncertainty"] = float(uncertainty[around].mean(dtype=np.float64)) if around.any() else 0.0
+    # where nothing is predicted: the doubt whether something should have been
+    doubt = uncertainty[around].mean(dtype=np.float64) if around.any() else uncertainty[brain].max(initial=0)
+    row["mean_uncertainty"] = float(doubt)
     row["reliability"] = counts.tolist()
     return row

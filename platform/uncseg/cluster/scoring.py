@@ -1,0 +1,59 @@
+"""Scoring spread over the cluster, a case a task; what is scored already is only read."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ray
+
+from uncseg.cluster.inference import problems_of
+from uncseg.cluster.spread import cpus_times_two, spread
+from uncseg.errors import Problem
+from uncseg.evaluation.case_scores import Row
+from uncseg.evaluation.pairs import Pair, Scale, score_pair
+from uncseg.files import digest, read_json, write_json
+
+
+def score_pairs(
+    pairs: Sequence[Pair], scale: Scale, kept: Path, progress: Callable[[int, int], None]
+) -> tuple[list[Row], list[Problem]]:
+    """Score every pair; needs a connected Ray.
+
+    Args:
+        pairs: of :func:`~uncseg.evaluation.pairs.find_pairs`.
+        scale: of the uncertainty.
+        kept: folder for CASE.json, from which a second run goes on.
+        progress: called with (done, all).
+
+    Returns:
+        Rows sorted by case, and a problem for each file that could not be used.
+    """
+    rows: dict[str, list[Row]] = {}
+    problems: list[Problem] = []
+    ended = 0
+
+    def take(case: str, done: object) -> None:
+        nonlocal ended
+        try:
+            rows[case] = ray.get(done)
+        except Exception as error:
+            problems.extend(problems_of(case, error, "scores"))
+        ended += 1
+        progress(ended, len(pairs))
+
+    work = [(pair.case_id, _score_once, (pair, scale, kept)) for pair in pairs]
+    spread(work, take, at_once=cpus_times_two)
+    return [row for case in sorted(rows) for row in rows[case]], problems
+
+
+def _score_once(pair: Pair, scale: Scale, kept: Path) -> list[Row]:
+    file = kept / f"{pair.case_id}.json"
+    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in pair.files]
+    source = digest([states, scale, sorted(pair.uncertainty)])
+    if file.is_file():
+        record = read_json(file)
+        if record["source"] == source:
+            rows: list[Row] = record["rows"]
+            return rows
+    rows = score_pair(pair, scale)
+    write_json(file, {"source": source, "rows": rows})
+    return rows

@@ -1,0 +1,60 @@
+"""``uncseg score``: any folders of masks, ours or a stranger's."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from uncseg.cluster.ray_session import ray_session
+from uncseg.cluster.scoring import score_pairs
+from uncseg.console import console, counting
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.pairs import Scale, find_pairs
+from uncseg.report.score_tables import show_summary, write_scores
+
+
+def score_folders(
+    predictions: Path,
+    references: Path,
+    out: Path,
+    uncertainty: Path | None = None,
+    scale: str = "unit",
+    brain: Path | None = None,
+) -> int:
+    """Score every case that is on both sides; what an earlier run has scored is not done again.
+
+    Args:
+        predictions, references, uncertainty, brain: folders, as :func:`~uncseg.evaluation.pairs.find_pairs` takes them.
+        out: parquet to write; beside it come a csv, the summary, the reliability diagram and the cases' records.
+        scale: of the uncertainty: unit or percent.
+
+    Raises:
+        ProblemsFound: naming every file that could not be used (exit code 1); the other cases are scored and written.
+    """
+    if out.suffix != ".parquet":
+        problem = Problem("--out", str(out), "a name that ends in .parquet", "write scores.parquet")
+        raise ProblemsFound("The scores cannot be written.", [problem])
+    chosen = _scale(scale)
+    pairs, problems = find_pairs(predictions, references, uncertainty, brain)
+    kept = (out.parent / f"{out.stem}_cases").resolve()
+    with ray_session(None), counting() as progress:
+        rows, failed = score_pairs(pairs, chosen, kept, lambda done, of: progress("scored cases", done, of))
+    problems += failed
+    if rows:
+        summary = write_scores(pd.DataFrame(rows), out.parent, out.stem)
+        console.print(show_summary(summary, len({row["case"] for row in rows})))
+        if uncertainty is not None and brain is None:
+            console.print("Without --brain the whole volume counts as brain: filtered true negatives, detection and")
+            console.print("calibration include the air around the head.")
+        console.print(f"scores of {len(rows) // 3} cases: {out}")
+    if problems:
+        raise ProblemsFound("Some cases could not be scored.", problems, exit_code=1)
+    return 0
+
+
+def _scale(text: str) -> Scale:
+    if text == "unit":
+        return "unit"
+    if text == "percent":
+        return "percent"
+    problem = Problem("--uncertainty-scale", text, "unit (0 to 1) or percent (0 to 100)", "write one of them")
+    raise ProblemsFound("The uncertainty cannot be read.", [problem])

@@ -1,0 +1,213 @@
+"""Folders of NIfTI files as pairs to score: prediction, reference, uncertainty maps, brain mask of a case."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from uncseg.dataset.brats import CONVENTION_LABELS, ENDINGS, FILE_ROLES, REGIONS, map_labels, patient_of
+from uncseg.dataset.images import Volume, geometry_problems, read_volume
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.case_scores import Row, score_case
+
+Scale = Literal["unit", "percent"]
+LARGEST = {"unit": 1.0, "percent": 100.0}
+ROUNDING = 1e-5  # of maps that were written in single precision
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of one case."""
+
+    case_id: str
+    prediction: Path
+    reference: Path
+    uncertainty: dict[str, Path]
+    """By region; one file may stand for all. Empty: no maps are scored."""
+    brain: Path | None
+
+    @property
+    def files(self) -> list[Path]:
+        """All of them."""
+        return [self.prediction, self.reference, *self.uncertainty.values(), *([self.brain] if self.brain else [])]
+
+
+def find_pairs(
+    predictions: Path, references: Path, uncertainty: Path | None = None, brain: Path | None = None
+) -> tuple[list[Pair], list[Problem]]:
+    """The pairs that are complete, sorted by case, and what is missing of the others.
+
+    Args:
+        predictions, references: CASE.nii.gz, CASE-seg.nii.gz or CASE_seg.nii.gz, also in subfolders (so a BraTS folder
+            is one of references).
+        uncertainty: CASE_wt.nii.gz, CASE_tc.nii.gz and CASE_et.nii.gz, or one map for all regions:
+            CASE_uncertainty.nii.gz or CASE.nii.gz.
+        brain: CASE.nii.gz, or a BraTS folder, whose t1n tells; the brain is where it is not 0.
+
+    Raises:
+        ProblemsFound: where a folder does not exist, or no case is on both sides.
+    """
+    folders = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
+    missing = [
+        Problem(name, f"no folder {folder}", "a folder of NIfTI files", "correct the path")
+        for name, folder in folders.items()
+        if folder is not None and not folder.is_dir()
+    ]
+    if missing:
+        raise ProblemsFound("There is nothing to score.", missing)
+    problems: list[Problem] = []
+    expected = _files(references, ("seg", None), problems)
+    found = _files(predictions, ("seg", None), problems)
+    brains = None if brain is None else _files(brain, ("t1n", None), problems)
+    maps_of_others = {name for name in found if name not in expected and _is_map(name, found)}
+    for name in sorted(found.keys() - expected.keys() - maps_of_others):
+        problems.append(Problem(str(found[name]), "no reference", f"one in {references}", "add it, or leave this out"))
+    for name in sorted(expected.keys() - found.keys()):
+        problems.append(
+            Problem(str(expected[name]), "no prediction", f"one in {predictions}", "add it, or leave this out")
+        )
+    both = sorted(found.keys() & expected.keys())
+    if not both:
+        raise ProblemsFound("There is nothing to score.", problems or [_no_file(predictions, references)])
+    pairs = []
+    for name in both:
+        wrong: list[Problem] = []
+        maps = {} if uncertainty is None else _maps(uncertainty, name, wrong)
+        if brains is not None and name not in brains:
+            wrong.append(Problem(name, f"no brain mask in {brain}", f"{name}.nii.gz", "add it, or leave --brain out"))
+        if wrong:
+            problems += wrong
+        else:
+            pairs.append(Pair(name, found[name], expected[name], maps, None if brains is None else brains[name]))
+    return pairs, problems
+
+
+def _no_file(predictions: Path, references: Path) -> Problem:
+    return Problem(f"{predictions}, {references}", "no NIfTI file", "CASE.nii.gz in both", "correct the paths")
+
+
+def _files(folder: Path, roles: tuple[str | None, ...], problems: list[Problem]) -> dict[str, Path]:
+    """Files by case; of those with BraTS' endings only the ones of these roles (None: without such an ending)."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            stem = _stem(name)
+            if stem is None:
+                continue
+            ending, role = next(((e, r) for e, (r, _) in FILE_ROLES.items() if stem.endswith(e)), ("", None))
+            if role in roles:
+                found[stem.removesuffix(ending)].append(Path(parent, name))
+    for name, files in found.items():
+        if len(files) > 1:
+            where = ", ".join(str(file.relative_to(folder)) for file in files)
+            problems.append(Problem(f"{folder}: {name}", f"{len(files)} files: {where}", "one", "remove the others"))
+    return {name: files[0] for name, files in found.items() if len(files) == 1}
+
+
+def _stem(name: str) -> str | None:
+    ending = next((ending for ending in ENDINGS if name.endswith(ending)), None)
+    return None if ending is None or name.startswith(".") else name.removesuffix(ending)
+
+
+def _is_map(name: str, cases: Iterable[str]) -> bool:
+    """CASE_uncertainty.nii.gz lies beside CASE.nii.gz where we write."""
+    return any(name.startswith(f"{case}_") for case in cases if case != name)
+
+
+def _maps(folder: Path, case: str, problems: list[Problem]) -> dict[str, Path]:
+    def of(suffix: str) -> Path | None:
+        return next((file for end in ENDINGS if (file := folder / f"{case}{suffix}{end}").is_file()), None)
+
+    maps = {region: file for region in REGIONS if (file := of(f"_{region.lower()}")) is not None}
+    whole = of("_uncertainty") or of("")
+    if whole is not None:
+        # beside maps of TC or ET it is that of WT
+        maps = {"WT": whole, **maps} if maps else dict.fromkeys(REGIONS, whole)
+    if not maps:
+        expected = f"{case}_wt.nii.gz, _tc, _et, or {case}.nii.gz"
+        problems.append(Problem(f"{case}: uncertainty", f"no map in {folder}", expected, "add it, or exclude the case"))
+    return maps
+
+
+def score_pair(pair: Pair, scale: Scale) -> list[Row]:
+    """Read and score one case.
+
+    Args:
+        pair: its files.
+        scale: of the uncertainty: unit (0 to 1) or percent (0 to 100).
+
+    Returns:
+        Rows of :func:`~uncseg.evaluation.case_scores.score_case`, with ``case`` and ``patient`` in front.
+
+    Raises:
+        ProblemsFound: every file of the case that cannot be used.
+    """
+    problems: list[Problem] = []
+    volumes = {file: read_volume(file, problems) for file in dict.fromkeys(pair.files)}
+    reference = volumes[pair.reference]
+    for volume in volumes.values():
+        if reference is not None and volume is not None and volume is not reference:
+            problems += geometry_problems(volume, reference)
+    labels = {file: _labels(volumes[file], problems) for file in (pair.reference, pair.prediction)}
+    maps = {file: _uncertainty(volumes[file], scale, problems) for file in set(pair.uncertainty.values())}
+    if problems:
+        raise ProblemsFound(f"{pair.case_id} cannot be scored.", problems, exit_code=1)
+    assert reference is not None
+    brain = None if pair.brain is None else np.asarray(_array(volumes[pair.brain]) != 0)
+    rows = score_case(
+        labels[pair.reference],
+        labels[pair.prediction],
+        reference.spacing_mm,
+        {region: maps[file] for region, file in pair.uncertainty.items()},
+        brain,
+    )
+    return [{"case": pair.case_id, "patient": patient_of(pair.case_id), **row} for row in rows]
+
+
+def _array(volume: Volume | None) -> Any:
+    assert volume is not None
+    return volume.array
+
+
+def _labels(volume: Volume | None, problems: list[Problem]) -> np.ndarray:
+    """Labels of 2023; those of 2018 to 2021 (4 for ET) are mapped."""
+    if volume is None:
+        return np.zeros(0, dtype=np.uint8)
+    values, counts = np.unique(volume.array, return_counts=True)
+    convention: Literal["2023", "2018"] = "2018" if 4 in values else "2023"
+    known = CONVENTION_LABELS[convention]
+    strange = [f"{value:g} ({n} voxels)" for value, n in zip(values, counts, strict=True) if value not in known]
+    if strange:
+        expected = "only 0, 1, 2, 3 or only 0, 1, 2, 4"
+        problems.append(Problem(str(volume.file), f"label {', '.join(strange[:5])}", expected, "map these labels"))
+        return np.zeros(0, dtype=np.uint8)
+    return map_labels(volume.array, convention)
+
+
+def _uncertainty(volume: Volume | None, scale: Scale, problems: list[Problem]) -> np.ndarray:
+    """The map in [0, 1]: percent are divided in double precision, so that QU-BraTS' thresholds are met exactly."""
+    if volume is None:
+        return np.zeros(0)
+    array = volume.array.astype(np.float64 if scale == "percent" else np.promote_types(volume.array.dtype, np.float32))
+    finite = np.isfinite(array)
+    if not finite.all():
+        found = f"{array.size - np.count_nonzero(finite)} voxels that are NaN or infinite"
+        problems.append(Problem(str(volume.file), found, "finite values", "repair the map, or exclude the case"))
+        return array
+    low, high, largest = float(array.min()), float(array.max()), LARGEST[scale]
+    if low < 0 or high > largest * (1 + ROUNDING):
+        advice = "correct the map"
+        if scale == "unit" and low >= 0 and high <= LARGEST["percent"]:
+            advice = "say --uncertainty-scale percent, if all maps are in percent"
+        expected = f"0 to {largest:g} (--uncertainty-scale {scale})"
+        problems.append(Problem(str(volume.file), f"values from {low:g} to {high:g}", expected, advice))
+    elif scale == "percent" and 0 < high <= LARGEST["unit"]:
+        found = f"values from {low:g} to {high:g}, a map of another scale"
+        expected = "0 to 100 (--uncertainty-scale percent)"
+        problems.append(Problem(str(volume.file), found, expected, "multiply it by 100, or score it for itself"))
+    return np.clip(array / array.dtype.type(largest), 0, 1)
