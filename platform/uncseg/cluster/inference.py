@@ -1,16 +1,14 @@
 """Cases spread over the cluster, a task each, where folds would train: out-of-fold evaluation, prediction."""
 
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import Any
 
 import pandas as pd
-import ray
 
 from uncseg.cluster.fold_worker import FoldTask
 from uncseg.cluster.out_of_fold import evaluate_case
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.spread import Piece, spread
+from uncseg.cluster.spread import Piece, collect
 from uncseg.config import Experiment
 from uncseg.dataset.brats import BratsCase
 from uncseg.errors import Problem, ProblemsFound
@@ -46,37 +44,16 @@ def evaluate_out_of_fold(
         for fold in folds
         for case in splits[fold]["val"]
     ]
-    rows, problems = collect(work, slots, progress)
+    rows, problems = run_cases(work, slots, progress)
     if problems:
         raise ProblemsFound("Some cases could not be evaluated.", problems, exit_code=1)
-    return pd.DataFrame(rows).sort_values(["fold", "case"], ignore_index=True)
+    return pd.DataFrame(list(rows.values())).sort_values(["fold", "case"], ignore_index=True)
 
 
-def collect(
+def run_cases(
     work: Sequence[Piece], slots: Slots, progress: Callable[[int, int], None]
-) -> tuple[list[dict[str, Any]], list[Problem]]:
-    """Run every case's piece where a fold would train; (the rows they return, a problem for each that failed)."""
-    rows: list[dict[str, Any]] = []
-    problems: list[Problem] = []
-    ended = count(1)
-
-    def take(case: str, done: Any) -> None:
-        try:
-            rows.append(ray.get(done))
-        except Exception as error:
-            problems.extend(problems_of(case, error, "a prediction"))
-        progress(next(ended), len(work))
-
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Run every case's piece where a fold would train; what they return by case, a problem for each that failed."""
     worker = slots.each.of_worker
     # the next case of each is there when one ends
-    spread(work, take, lambda: 2 * slots.cases, cpus=worker.cpus, gpus=worker.gpus)
-    return rows, problems
-
-
-def problems_of(case: str, error: Exception, expected: str) -> list[Problem]:
-    """What a person is told of a case's task that failed."""
-    cause = getattr(error, "cause", None)  # of a task's error
-    if isinstance(cause, ProblemsFound):
-        return cause.problems
-    what = str(error).strip().splitlines()[-1]
-    return [Problem(case, what, expected, "mend the cause and run the command again")]
+    return collect(work, progress, lambda: 2 * slots.cases, "a prediction", worker.cpus, worker.gpus)

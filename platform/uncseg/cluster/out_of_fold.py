@@ -11,7 +11,7 @@ import torch
 
 from uncseg.cluster.fold_worker import FoldTask
 from uncseg.dataset.brats import REGIONS, BratsCase, oracle_path, read_reference, write_image
-from uncseg.estimators import PROTOCOLS, best_constant, estimate_all
+from uncseg.estimators import best_constant, estimate_all
 from uncseg.evaluation.overlap import dice, region_mask, volume_ml
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
 from uncseg.files import digest, read_json, write_json
@@ -20,6 +20,7 @@ from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
 from uncseg.method.error_memory import ErrorMemory
 from uncseg.method.native_space import predict_native, to_native
 from uncseg.method.predictor import loaded_predictor
+from uncseg.names import PROTOCOLS
 
 
 @lru_cache(maxsize=1)

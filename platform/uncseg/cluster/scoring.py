@@ -3,10 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import ray
-
-from uncseg.cluster.inference import problems_of
-from uncseg.cluster.spread import cpus_times_two, spread
+from uncseg.cluster.spread import collect, cpus_times_two
 from uncseg.errors import Problem
 from uncseg.evaluation.case_scores import Row
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
@@ -27,21 +24,8 @@ def score_pairs(
     Returns:
         Rows sorted by case, and a problem for each file that could not be used.
     """
-    rows: dict[str, list[Row]] = {}
-    problems: list[Problem] = []
-    ended = 0
-
-    def take(case: str, done: object) -> None:
-        nonlocal ended
-        try:
-            rows[case] = ray.get(done)
-        except Exception as error:
-            problems.extend(problems_of(case, error, "scores"))
-        ended += 1
-        progress(ended, len(pairs))
-
     work = [(pair.case_id, _score_once, (pair, scale, kept)) for pair in pairs]
-    spread(work, take, at_once=cpus_times_two)
+    rows, problems = collect(work, progress, cpus_times_two, "scores")
     return [row for case in sorted(rows) for row in rows[case]], problems
 
 

@@ -1,10 +1,13 @@
 """Work spread over the cluster: one Ray task a piece, a bounded number in flight, so that memory stays bounded."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 import ray
+
+from uncseg.errors import Problem, ProblemsFound
 
 Piece = tuple[str, Callable[..., Any], tuple[Any, ...]]
 """Name, function, arguments."""
@@ -42,6 +45,48 @@ def spread(
         if running:
             ray.wait(list(running), num_returns=len(running))
         raise
+
+
+def collect(
+    work: Sequence[Piece],
+    progress: Callable[[int, int], None],
+    at_once: Callable[[], int],
+    expected: str,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Run every piece, whatever happens to the others.
+
+    Args:
+        work: named by case.
+        progress: called with (ended, all).
+        at_once, cpus, gpus: as :func:`spread` takes them.
+        expected: what a piece gives, for the problem of one that failed.
+
+    Returns:
+        Results by case, and the problems of those that failed.
+    """
+    results: dict[str, Any] = {}
+    problems: list[Problem] = []
+    ended = count(1)
+
+    def take(case: str, done: Any) -> None:
+        try:
+            results[case] = ray.get(done)
+        except Exception as error:
+            problems.extend(_problems_of(case, error, expected))
+        progress(next(ended), len(work))
+
+    spread(work, take, at_once, cpus=cpus, gpus=gpus)
+    return results, problems
+
+
+def _problems_of(case: str, error: Exception, expected: str) -> list[Problem]:
+    cause = getattr(error, "cause", None)  # of a task's error
+    if isinstance(cause, ProblemsFound):
+        return cause.problems
+    what = str(error).strip().splitlines()[-1]
+    return [Problem(case, what, expected, "mend the cause and run the command again")]
 
 
 def cpus_times_two() -> int:

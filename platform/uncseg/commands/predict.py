@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.inference import collect
+from uncseg.cluster.inference import run_cases
 from uncseg.cluster.new_cases import PredictionTask, predict_new_case
 from uncseg.cluster.node_checks import require_places
 from uncseg.cluster.ray_session import ray_session
@@ -55,7 +55,7 @@ def predict_cases(
         )
         with counting() as progress:
             work = [(case.case_id, predict_new_case, (task, case)) for case in cases]
-            rows, failed = collect(work, slots, lambda done, of: progress("predicted cases", done, of))
+            rows, failed = run_cases(work, slots, lambda done, of: progress("predicted cases", done, of))
     console.print(f"{len(rows)} cases by folds {', '.join(map(str, folds))} in {output}")
     if problems + failed:
         raise ProblemsFound("Some cases could not be predicted.", problems + failed, exit_code=1)

@@ -36,7 +36,7 @@ def score_folders(
     chosen = _scale(scale)
     pairs, problems = find_pairs(predictions, references, uncertainty, brain)
     kept = (out.parent / f"{out.stem}_cases").resolve()
-    with ray_session(None), counting() as progress:
+    with ray_session(None, dashboard=False), counting() as progress:
         rows, failed = score_pairs(pairs, chosen, kept, lambda done, of: progress("scored cases", done, of))
     problems += failed
     if rows:

@@ -1,7 +1,4 @@
-"""Ways to get an uncertainty map, one a file. All return values in [0, 1].
-
-HEAD, BASELINES, FLOORS and ORACLE are the names used in metrics and tables.
-"""
+"""Ways to get an uncertainty map, one a file. All return values in [0, 1]."""
 
 import torch
 
@@ -9,12 +6,7 @@ from uncseg.estimators.floors import best_constant, border_distance, one_minus_m
 from uncseg.estimators.head import uncertainty
 from uncseg.estimators.oracle import failure_probability
 from uncseg.estimators.variance import var1shot
-
-HEAD = "uncertainty"
-BASELINES = ("variance_stable", "var1shot")
-FLOORS = ("one_minus_p", "one_minus_max", "border_distance", "constant")
-ORACLE = "oracle"
-PROTOCOLS = ("reference", "union")
+from uncseg.names import HEAD, ORACLE
 
 
 def estimate_all(
@@ -44,4 +36,4 @@ def estimate_all(
     return maps
 
 
-__all__ = ["BASELINES", "FLOORS", "HEAD", "ORACLE", "PROTOCOLS", "best_constant", "estimate_all"]
+__all__ = ["best_constant", "estimate_all"]

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from uncseg.dataset.brats import REGIONS
-from uncseg.estimators import PROTOCOLS
 from uncseg.evaluation.calibration import calibration_errors, reliability
 from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.lesions import lesionwise
@@ -15,6 +14,7 @@ from uncseg.evaluation.overlap import dice, region_mask, sensitivity, specificit
 from uncseg.evaluation.qu_brats import qu_brats
 from uncseg.evaluation.surface import hd95_mm
 from uncseg.evaluation.uncertainty import protocol_mask, score_map
+from uncseg.names import PROTOCOLS
 
 Row = dict[str, Any]
 
@@ -83,7 +83,8 @@ def uncertainty_row(
     Returns:
         ``rmsd_failure_PROTOCOL`` and ``corr_failure_PROTOCOL``; QU-BraTS; ``auroc``, ``auprc``, ``fpr95`` with
         ``_brain`` and ``_band``; ``ece`` and ``ace`` inside the brain; ``mean_uncertainty`` in the prediction dilated
-        by 2 voxels, or the largest in the brain where nothing is predicted; ``reliability``, the counts of the diagram, (20, 3) as lists.
+        by 2 voxels, or the largest in the brain where nothing is predicted; ``reliability``, the diagram's counts,
+        (20, 3) as lists.
     """
     error = reference != prediction
     brain = np.ones_like(error) if brain is None else brain

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
-from uncseg.estimators import BASELINES, FLOORS, HEAD, ORACLE, PROTOCOLS
 from uncseg.files import whole_file
+from uncseg.names import BASELINES, FLOORS, HEAD, ORACLE, PROTOCOLS
 
 DICE_COLUMNS = {"dice_wt": "Dice WT", "dice_tc": "Dice TC", "dice_et": "Dice ET", "dice_mean": "mean"}
 WITH, WITHOUT = "with head", "without head"

@@ -1,8 +1,8 @@
 """Names of the metrics that a fold reports every epoch, before it has trained one."""
 
 from uncseg.config import Experiment
-from uncseg.estimators import BASELINES, FLOORS, HEAD, PROTOCOLS
 from uncseg.method.validation import REGION_NAMES
+from uncseg.names import BASELINES, FLOORS, HEAD, PROTOCOLS
 
 
 def epoch_metric_names(experiment: Experiment) -> tuple[str, ...]:

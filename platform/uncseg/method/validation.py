@@ -2,10 +2,11 @@
 
 import torch
 
-from uncseg.estimators import PROTOCOLS, best_constant, estimate_all
+from uncseg.estimators import best_constant, estimate_all
 from uncseg.method.error_memory import Reading
 from uncseg.method.loss import per_sample_scores, protocol_masks
 from uncseg.method.network import Head, max_probability, wt_probability
+from uncseg.names import PROTOCOLS
 
 REGION_NAMES = ("wt", "tc", "et")
 Sums = dict[str, tuple[torch.Tensor, torch.Tensor]]

@@ -11,8 +11,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from uncseg.estimators import BASELINES, FLOORS, HEAD, ORACLE, PROTOCOLS
 from uncseg.files import whole_file
+from uncseg.names import BASELINES, FLOORS, HEAD, ORACLE, PROTOCOLS
 
 LABEL_COLOURS = {"NCR": "#e41a1c", "ED": "#4daf4a", "ET": "#ffd92f"}
 NAMES = {HEAD: "uncertainty head", "one_minus_p": "1 − p", "one_minus_max": "1 − max p"}
