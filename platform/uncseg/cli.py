@@ -112,10 +112,23 @@ def score(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+    other: Annotated[Path | None, typer.Argument(help="Another run, to compare with.", show_default=False)] = None,
+    dataset: Annotated[Path | None, typer.Option(help="BraTS folder of another cohort, with references.")] = None,
     overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
-    """Predict and score a run's finished folds again where missing, and write its tables."""
+    """Score a run's finished folds out of fold and write its tables; or compare two runs; or score another cohort."""
+    if other is not None and dataset is not None:
+        problem = Problem("--dataset", "a second run as well", "one of the two", "give one at a time")
+        raise ProblemsFound("The request is ambiguous.", [problem])
+    if other is not None:
+        from uncseg.commands.compare import compare_runs
+
+        raise typer.Exit(compare_runs(run, other))
+    if dataset is not None:
+        from uncseg.commands.validate_externally import validate_externally
+
+        raise typer.Exit(validate_externally(run, dataset, overrides, trust))
     from uncseg.commands.evaluate import evaluate_run
 
     raise typer.Exit(evaluate_run(run, overrides, trust))
@@ -123,18 +136,37 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="BraTS folder.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="Run, fold of it, nnU-Net model folder, or models:/NAME/VERSION.", show_default=False)
+    ],
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="BraTS folder, or nnU-Net's input files.", show_default=False)
+    ],
     output: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
     folds: Annotated[str | None, typer.Option(help="Folds to average, as 0,1. Default: all that are finished.")] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write p(WT), p(TC) and p(ET) too.")] = False,
+    overlays: Annotated[bool, typer.Option("--overlays", help="Draw a PNG of each case too.")] = False,
+    mirroring: Annotated[
+        bool | None, typer.Option(help="Test-time mirroring: 8 passes instead of one.", show_default="as trained")
+    ] = None,
+    review_below: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Flag cases whose expected WT Dice is lower.",
+            show_default="what a fifth of the run's own cases do not reach, or 0.8",
+        ),
+    ] = None,
     overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
-    """Predict new cases with a run's folds: labels and an uncertainty map, in each case's own geometry."""
+    """Predict new cases: labels, an uncertainty map and what to expect of them, in each case's own geometry."""
     chosen = _fold_numbers(folds)
-    from uncseg.commands.predict import predict_cases
+    from uncseg.commands.predict import Wanted, predict_cases
 
-    raise typer.Exit(predict_cases(model, source, output, chosen, overrides, trust))
+    wanted = Wanted(probabilities, overlays, mirroring, review_below)
+    raise typer.Exit(predict_cases(model, source, output, chosen, overrides, trust, wanted))
 
 
 @app.command()

@@ -263,7 +263,8 @@ def _problem(file: Path, location: tuple[Any, ...], message: str, found: Any) ->
     return [Problem(f"{file}: {field}", repr(found), message[0].lower() + message[1:], "write a value that fits")]
 
 
-def _override(content: dict[str, Any], assignment: str) -> Problem | None:
+def apply_override(content: dict[str, Any], assignment: str) -> Problem | None:
+    """Put the value of ``FIELD=VALUE`` into content; what is wrong with the assignment, or None."""
     field, equals, value = assignment.partition("=")
     where = f"--set {assignment}"
     if not equals or not field:
@@ -323,7 +324,7 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
     """
     title = f"The experiment {path} cannot be used."
     content = read_yaml(path, title, "experiments/demo.yaml")
-    problems = [p for p in (_override(content, assignment) for assignment in overrides or []) if p is not None]
+    problems = [p for p in (apply_override(content, assignment) for assignment in overrides or []) if p is not None]
     try:
         experiment = Experiment.model_validate(content)
     except ValidationError as error:

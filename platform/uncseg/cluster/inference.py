@@ -8,7 +8,7 @@ import pandas as pd
 from uncseg.cluster.fold_worker import FoldTask
 from uncseg.cluster.out_of_fold import evaluate_case
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.spread import Piece, collect
+from uncseg.cluster.spread import Piece, as_task, collect
 from uncseg.config import Experiment
 from uncseg.dataset.brats import BratsCase
 from uncseg.errors import Problem, ProblemsFound
@@ -25,13 +25,14 @@ def evaluate_out_of_fold(
     slots: Slots,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     trust: bool = False,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict and score every validation case of the given folds, each by the fold that did not see it.
 
     Cases already done are not done again. ``trust`` lets checkpoints run code of their own.
 
     Returns:
-        One row a case, sorted by fold and case; columns as ``evaluation.tables`` reads them.
+        One row a case, columns as ``evaluation.tables`` reads them; and one a case and region, with the columns of
+        ``evaluation.case_scores``. Both sorted by fold and case.
 
     Raises:
         ProblemsFound: naming every case that could not be evaluated; the others are kept on disk.
@@ -44,10 +45,16 @@ def evaluate_out_of_fold(
         for fold in folds
         for case in splits[fold]["val"]
     ]
-    rows, problems = run_cases(work, slots, progress)
+    records, problems = run_cases(work, slots, progress)
     if problems:
         raise ProblemsFound("Some cases could not be evaluated.", problems, exit_code=1)
-    return pd.DataFrame(list(rows.values())).sort_values(["fold", "case"], ignore_index=True)
+    per_case = pd.DataFrame([record["row"] for record in records.values()])
+    scores = pd.DataFrame([row for record in records.values() for row in record["scores"]])
+    order = ["fold", "case"]
+    return (
+        per_case.sort_values(order, ignore_index=True),
+        scores.sort_values(order, ignore_index=True, kind="stable"),
+    )
 
 
 def run_cases(
@@ -56,4 +63,4 @@ def run_cases(
     """Run every case's piece where a fold would train; what they return by case, a problem for each that failed."""
     worker = slots.each.of_worker
     # the next case of each is there when one ends
-    return collect(work, progress, lambda: 2 * slots.cases, "a prediction", worker.cpus, worker.gpus)
+    return collect(work, progress, lambda: 2 * slots.cases, "a prediction", as_task(worker.cpus, worker.gpus))

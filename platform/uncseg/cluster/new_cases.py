@@ -1,6 +1,12 @@
-"""One new case, predicted by all folds of a run together: labels and uncertainty in its native space."""
+"""One new case in three tasks, predicted by one fold or several together, in the case's native space.
 
+Reading and preprocessing, the networks, and writing are tasks of their own, so that a GPU computes one case while the
+one before is written and the next is read.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -8,110 +14,184 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from uncseg.dataset.brats import REGIONS, BratsCase, write_image
+from uncseg.cluster.resources import Slots
+from uncseg.cluster.spread import as_task, collect
+from uncseg.dataset.brats import MODALITIES, REGIONS, BratsCase, read_reference, write_image
 from uncseg.dataset.check import check_case
-from uncseg.errors import ProblemsFound
-from uncseg.evaluation.overlap import region_mask, volume_ml
-from uncseg.evaluation.uncertainty import protocol_mask
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.case_scores import score_case
+from uncseg.evaluation.expectation import around_prediction, describe
+from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, read_json, write_json
 from uncseg.layout import CaseFiles
-from uncseg.method.checkpoints import FINAL
-from uncseg.method.native_space import NativePrediction, predict_native
-from uncseg.method.predictor import UncertaintyPredictor, loaded_predictor
+from uncseg.method.ensemble import Ensemble, average
+from uncseg.method.model_folder import ModelFolder
+from uncseg.method.native_space import GridPrediction, predict_grid
+from uncseg.method.predictor import loaded_predictor
+from uncseg.report.figures import case_overlay
+
+IN_FLIGHT = 3  # for each that computes: one being read, one computed, one written
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class PredictionTask:
-    """What to predict with, and where to write."""
+    """What to predict with, what to make of it, and where to write."""
 
-    model: Path
-    """nnU-Net model folder."""
+    model: ModelFolder
     folds: tuple[int, ...]
     """Averaged."""
-    configuration: str
     output: Path
     threads: int
     tile_step: float
     mirroring: bool
+    review_below: float
     trust: bool = False
     """Let checkpoints run code of their own."""
+    probabilities: bool = False
+    """Write the regions' probabilities too."""
+    overlays: bool = False
+    """Draw a PNG of each case."""
+    scores: bool = False
+    """Score each fold, and all together, against the cases' references."""
 
-    @property
     def source(self) -> str:
-        """What outputs are made from: the checkpoints and how they are applied."""
-        files = [(self.model / f"fold_{fold}" / FINAL).stat() for fold in self.folds]
-        states = [[file.st_size, file.st_mtime_ns] for file in files]
-        return digest([self.folds, states, self.tile_step, self.mirroring])
+        """What a case's outputs are made from: the checkpoints, how they are applied, what is wanted."""
+        wanted = [self.tile_step, self.mirroring, self.review_below, self.probabilities, self.overlays, self.scores]
+        return digest([self.model.state(self.folds), wanted])
 
 
-def predict_new_case(task: PredictionTask, case: BratsCase) -> dict[str, Any]:
-    """Predict a case and write CASE.nii.gz, CASE_uncertainty.nii.gz and, last, CASE.json; skipped where all is there.
+def predict_new_cases(
+    task: PredictionTask, cases: Sequence[BratsCase], slots: Slots, progress: Callable[[int, int], None]
+) -> tuple[dict[str, Record], list[Problem]]:
+    """Predict every case; needs a connected Ray. What is written already is only read.
 
-    Labels come from the folds' mean probabilities; the uncertainty, in [0, 1], is the folds' mean inside the predicted
-    tumour dilated by two voxels, and 0 outside.
+    For each it writes CASE.nii.gz, CASE_uncertainty.nii.gz (where the networks have the head), with several folds
+    CASE_spread.nii.gz, what else the task wants, and, last, CASE.json.
+
+    Args:
+        task: how.
+        cases: images in the order of the model's channels.
+        slots: what a network takes.
+        progress: called with (ended, all).
 
     Returns:
-        The content of CASE.json: case, folds, volume of each region in mL, the uncertainty's mean in that mask and its
-        sum over voxels.
-
-    Raises:
-        ProblemsFound: the case's files cannot be used.
+        The contents of CASE.json by case, and the problems of the cases that could not be predicted.
     """
-    torch.set_num_threads(task.threads)
+    task.output.mkdir(parents=True, exist_ok=True)
+    source = task.source()
+    done = {case.case_id: record for case in cases if (record := _done(task, case, source)) is not None}
+    work = [(case.case_id, _start, (task, case, source, slots)) for case in cases if case.case_id not in done]
+    total = len(cases)
+    progress(len(done), total)
+    records, problems = collect(
+        work,
+        lambda ended, _: progress(len(done) + ended, total),
+        lambda: IN_FLIGHT * slots.cases,
+        "a prediction",
+        start=lambda function, arguments: function(*arguments),
+    )
+    return done | records, problems
+
+
+def _done(task: PredictionTask, case: BratsCase, source: str) -> Record | None:
     files = CaseFiles(task.output, case.case_id)
-    source = task.source
     if files.scores.is_file():
         before = read_json(files.scores)
         if before.get("source") == source:
             assert isinstance(before, dict)
             return before
         files.scores.unlink()
+    return None
+
+
+def _start(task: PredictionTask, case: BratsCase, source: str, slots: Slots) -> Any:
+    """Start a case's three tasks; the reference of the last one's result."""
+    worker = slots.each.of_worker
+    # beside a GPU the network itself needs one core; the others are for reading and writing
+    cpus = 1.0 if worker.gpus else worker.cpus
+    data, properties = as_task(1.0, returns=2)(read_case, (task, case))
+    grids = as_task(cpus, worker.gpus)(_predict, (task, data))
+    return as_task(1.0)(_finish, (task, case, source, properties, grids))
+
+
+def read_case(task: PredictionTask, case: BratsCase) -> tuple[np.ndarray, dict[str, Any]]:
+    """Check and preprocess a case: (C, D, H, W) float32 on the grid of the plans, and nnU-Net's properties.
+
+    Raises:
+        ProblemsFound: the case's files cannot be used.
+    """
+    torch.set_num_threads(1)
     problems = check_case(case)
     if problems:
         raise ProblemsFound(f"{case.case_id} cannot be predicted.", problems, exit_code=1)
-    labels, uncertainty = _predict(task, case)
+    model = _known(task.model)
+    preprocessor = model.configuration_manager.preprocessor_class(verbose=False)
+    images = [str(file) for file in case.images]
+    data, _, properties = preprocessor.run_case(
+        images, None, model.plans_manager, model.configuration_manager, model.dataset_json
+    )
+    return np.asarray(data), properties
+
+
+@lru_cache(maxsize=2)
+def _known(model: ModelFolder) -> ModelFolder:
+    """The same object for every case, so that its files are read once a process."""
+    return model
+
+
+def _predict(task: PredictionTask, data: np.ndarray) -> list[GridPrediction]:
+    torch.set_num_threads(task.threads)
+    # the networks write into nothing of it, but torch wants memory that could be written
+    data = np.array(data)
+    return [
+        predict_grid(loaded_predictor(task.model, fold, task.tile_step, task.mirroring, task.trust), data)
+        for fold in task.folds
+    ]
+
+
+def _finish(
+    task: PredictionTask, case: BratsCase, source: str, properties: dict[str, Any], grids: Sequence[GridPrediction]
+) -> Record:
+    torch.set_num_threads(1)
+    ensemble = average(_known(task.model), grids, properties)
     image = sitk.ReadImage(str(case.images[0]))
-    record: dict[str, Any] = {"case": case.case_id, "folds": list(task.folds), "source": source}
-    for region in REGIONS:
-        record[f"volume_{region.lower()}_ml"] = volume_ml(region_mask(labels, region), image.GetSpacing())
-    if uncertainty is not None:
-        tumour = region_mask(labels, "WT")
-        mask = protocol_mask(tumour, tumour, "union")
-        uncertainty = (uncertainty * mask).astype(np.float32)
-        record["mean_uncertainty"] = float(uncertainty[mask].mean()) if mask.any() else 0.0
-        record["expected_wrong_voxels"] = float(uncertainty.sum())
-        write_image(files.map("uncertainty"), uncertainty, image)
-    write_image(files.segmentation, labels.astype(np.uint8), image)
+    files = CaseFiles(task.output, case.case_id)
+    predicted = region_mask(ensemble.labels, "WT")
+    uncertainty = around_prediction(ensemble.uncertainty, predicted)
+    record = describe(ensemble.labels, uncertainty, image.GetSpacing(), task.review_below)
+    maps = {"uncertainty": uncertainty, "spread": ensemble.spread if len(grids) > 1 else None}
+    if task.probabilities:
+        maps |= {f"{name.lower()}_probability": p for name, p in zip(REGIONS, ensemble.probabilities, strict=True)}
+    for name, values in maps.items():
+        if values is not None:
+            write_image(files.map(name), values.astype(np.float32), image)
+    write_image(files.segmentation, ensemble.labels, image)
+    if task.overlays:
+        _draw(files, case, ensemble.labels, uncertainty)
+    if task.scores:
+        record["scores"] = _scores(task, case, ensemble)
+    record = {"case": case.case_id, "folds": list(task.folds), "source": source, **record}
     write_json(files.scores, record)
     return record
 
 
-def _predict(task: PredictionTask, case: BratsCase) -> tuple[np.ndarray, np.ndarray | None]:
-    """Labels and unmasked uncertainty, (D, H, W); the folds share plans, so the case is preprocessed once."""
-    data: np.ndarray | None = None
-    properties: dict = {}
-    predictor: UncertaintyPredictor | None = None
-    total: NativePrediction | None = None
-    for fold in task.folds:
-        predictor = loaded_predictor(task.model, fold, task.configuration, task.tile_step, task.mirroring, task.trust)
-        if data is None:
-            data, properties = _preprocess(predictor, case)
-        one = predict_native(predictor, data, properties, task.threads)
-        total = one if total is None else _sum(total, one)
-    assert predictor is not None
-    assert total is not None
-    labels = predictor.label_manager.convert_probabilities_to_segmentation(total.probabilities / len(task.folds))
-    return labels, None if total.uncertainty is None else total.uncertainty / len(task.folds)
+def _scores(task: PredictionTask, case: BratsCase, ensemble: Ensemble) -> list[Record]:
+    """Rows for each fold and for all together (``model``: fold_0, …, mean)."""
+    reference, image = read_reference(case)
+    brain = sitk.GetArrayFromImage(sitk.ReadImage(str(case.images[0]))) != 0
+    rows = []
+    together = (ensemble.labels, ensemble.uncertainty)
+    names = [*(f"fold_{fold}" for fold in task.folds), "mean"]
+    for name, (labels, uncertainty) in zip(names, (*ensemble.alone, together), strict=True):
+        masked = around_prediction(uncertainty, region_mask(labels, "WT"))
+        maps = None if masked is None else dict.fromkeys(REGIONS, masked)
+        for row in score_case(reference, labels, image.GetSpacing()[::-1], maps, brain):
+            rows.append({"case": case.case_id, "patient": case.patient, "model": name, **row})
+    return rows
 
 
-def _preprocess(predictor: UncertaintyPredictor, case: BratsCase) -> tuple[np.ndarray, dict]:
-    plans, configuration = predictor.plans_manager, predictor.configuration_manager
-    preprocessor = configuration.preprocessor_class(verbose=False)
-    images = [str(file) for file in case.images]
-    data, _, properties = preprocessor.run_case(images, None, plans, configuration, predictor.dataset_json)
-    return data, properties
-
-
-def _sum(a: NativePrediction, b: NativePrediction) -> NativePrediction:
-    both = None if a.uncertainty is None or b.uncertainty is None else a.uncertainty + b.uncertainty
-    return NativePrediction(a.labels, a.probabilities + b.probabilities, both)
+def _draw(files: CaseFiles, case: BratsCase, labels: np.ndarray, uncertainty: np.ndarray | None) -> None:
+    shown = case.images[min(MODALITIES.index("t2f"), len(case.images) - 1)]
+    image = sitk.GetArrayFromImage(sitk.ReadImage(str(shown)))
+    case_overlay(files.folder / f"{case.case_id}.png", image, labels, uncertainty, case.case_id)

@@ -1,5 +1,7 @@
 """One case, predicted by the fold that did not see it: NIfTI files in its native space, and a row of scores."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,13 +14,16 @@ import torch
 from uncseg.cluster.fold_worker import FoldTask
 from uncseg.dataset.brats import REGIONS, BratsCase, oracle_path, read_reference, write_image
 from uncseg.estimators import best_constant, estimate_all
-from uncseg.evaluation.overlap import dice, region_mask, volume_ml
+from uncseg.evaluation.case_scores import score_case
+from uncseg.evaluation.expectation import around_prediction, expected_dice
+from uncseg.evaluation.overlap import region_mask
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
 from uncseg.files import digest, read_json, write_json
 from uncseg.layout import CASE_MAPS, CaseFiles
 from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
 from uncseg.method.error_memory import ErrorMemory
-from uncseg.method.native_space import predict_native, to_native
+from uncseg.method.model_folder import ModelFolder
+from uncseg.method.native_space import into_native, predict_grid, to_native
 from uncseg.method.predictor import loaded_predictor
 from uncseg.names import PROTOCOLS
 
@@ -49,12 +54,11 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
 
     settings = task.experiment.evaluation
     configuration = task.experiment.plan.configuration
-    predictor = loaded_predictor(
-        task.run.model, task.fold, configuration, settings.tile_step, settings.mirroring, task.trust
-    )
+    model = ModelFolder(task.run.model, configuration)
+    predictor = loaded_predictor(model, task.fold, settings.tile_step, settings.mirroring, task.trust)
     folder = task.prepared.dataset / predictor.configuration_manager.data_identifier
     data, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
-    native = predict_native(predictor, data[:], properties, task.cpus)
+    native = into_native(predict_grid(predictor, data[:]), predictor, properties, task.cpus)
     known = _memory_of_case(task, case_id, tuple(int(n) for n in data.shape[1:]))
     maps = dict(zip(known, to_native(np.stack(list(known.values())), properties, predictor), strict=True))
     if native.uncertainty is not None:
@@ -79,36 +83,49 @@ def _memory_of_case(task: FoldTask, case_id: str, shape: tuple[int, ...]) -> dic
 
 
 def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
-    """Predict one case, write its files, return its row; what the same checkpoint has done already is only read.
+    """Predict and score one case and write its files; what the same checkpoint has done already is only read.
 
-    The row's columns are those of ``evaluation.tables``.
+    Returns:
+        ``row``, with the columns of ``evaluation.tables``, and ``scores``, rows of
+        :func:`~uncseg.evaluation.case_scores.score_case` for the regions.
     """
     torch.set_num_threads(task.cpus)
     files = CaseFiles(task.run.out_of_fold, case.case_id)
     source = _source(task)
     if files.scores.is_file():
         record = read_json(files.scores)
-        if record["source"] == source:
-            row = record["row"]
-            assert isinstance(row, dict)
-            return row
+        if record["source"] == source and "scores" in record:
+            assert isinstance(record, dict)
+            return record
     reference, image = read_reference(case)
     prediction = predict_case(task, case.case_id)
-    write_image(files.segmentation, prediction.labels.astype(np.uint8), image)
+    predicted = region_mask(prediction.labels, "WT")
     written = {"wt_probability": prediction.p_wt} | prediction.maps
-    if "uncertainty" in written:
-        # without a reference the mask is the dilated prediction; the scores below use each protocol's own mask
-        predicted = region_mask(prediction.labels, "WT")
-        around = protocol_mask(predicted, predicted, "union")
-        written |= {"uncertainty": written["uncertainty"] * around, "uncertainty_unmasked": written["uncertainty"]}
+    masked = around_prediction(prediction.maps.get("uncertainty"), predicted)
+    if masked is not None:
+        # the scores below use each protocol's own mask
+        written |= {"uncertainty": masked, "uncertainty_unmasked": written["uncertainty"]}
+    write_image(files.segmentation, prediction.labels.astype(np.uint8), image)
     for name in CASE_MAPS:
         if name in written:
             write_image(files.map(name), written[name].astype(np.float32), image)
-    row = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
-    row |= _overlap_row(reference, prediction.labels, image.GetSpacing())
+    keys = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
+    scores = [keys | row for row in _scores(case, reference, prediction.labels, masked, image)]
+    row = keys | _overlap_row(scores)
+    row["expected_dice_wt"] = math.nan if masked is None else expected_dice(predicted, masked)
     row |= _uncertainty_row(case, reference, prediction)
-    write_json(files.scores, {"source": source, "row": row})
-    return row
+    record = {"source": source, "row": row, "scores": scores}
+    write_json(files.scores, record)
+    return record
+
+
+def _scores(
+    case: BratsCase, reference: np.ndarray, labels: np.ndarray, uncertainty: np.ndarray | None, image: sitk.Image
+) -> list[dict[str, Any]]:
+    """Rows of the regions; the head's one map stands for all of them, as in the challenge."""
+    maps = None if uncertainty is None else dict.fromkeys(REGIONS, uncertainty)
+    brain = sitk.GetArrayFromImage(sitk.ReadImage(str(case.images[0]))) != 0
+    return score_case(reference, labels, image.GetSpacing()[::-1], maps, brain)
 
 
 def _source(task: FoldTask) -> str:
@@ -118,16 +135,14 @@ def _source(task: FoldTask) -> str:
     return digest([task.fold, status.st_size, status.st_mtime_ns, settings.tile_step, settings.mirroring])
 
 
-def _overlap_row(reference: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...]) -> dict[str, Any]:
-    wrong = failure_map(region_mask(reference, "WT"), region_mask(labels, "WT"))
+def _overlap_row(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for region in REGIONS:
-        expected, found = region_mask(reference, region), region_mask(labels, region)
-        name = region.lower()
-        row[f"dice_{name}"] = dice(expected, found)
-        row[f"reference_{name}_ml"] = volume_ml(expected, spacing)
-        row[f"predicted_{name}_ml"] = volume_ml(found, spacing)
-        row[f"failure_rate_{name}"] = float(wrong[expected].mean()) if expected.any() else float("nan")
+    for of_region in scores:
+        name = of_region["region"].lower()
+        row[f"dice_{name}"] = of_region["dice"]
+        row[f"reference_{name}_ml"] = of_region["reference_volume_ml"]
+        row[f"predicted_{name}_ml"] = of_region["predicted_volume_ml"]
+        row[f"failure_rate_{name}"] = of_region["failure_rate"]
     row["dice_mean"] = float(np.mean([row[f"dice_{region.lower()}"] for region in REGIONS]))
     return row
 

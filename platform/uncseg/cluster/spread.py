@@ -11,31 +11,33 @@ from uncseg.errors import Problem, ProblemsFound
 
 Piece = tuple[str, Callable[..., Any], tuple[Any, ...]]
 """Name, function, arguments."""
+Start = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
+"""Starts a piece's function with its arguments; gives the reference of its result."""
 
 
 def spread(
     work: Iterable[Piece],
     take: Callable[[str, Any], None],
     at_once: Callable[[], int],
-    cpus: float = 1.0,
-    gpus: float = 0.0,
+    start: Start | None = None,
 ) -> None:
-    """Run every piece as a task, in order; a task whose node or worker died is tried again three times by Ray.
+    """Run every piece, in order; a task whose node or worker died is tried again three times by Ray.
 
     Args:
         work: the pieces.
         take: called with a piece's name and its task's reference as each ends, the one next to it not waiting. What it
             raises ends the work: nothing new is started, and what runs is waited for.
         at_once: most tasks in flight; asked each time, since nodes come and go.
-        cpus, gpus: of each task.
+        start: how a piece is started; None: as one task of one CPU.
     """
+    start = start or as_task(1.0)
     pieces = iter(work)
     running: dict[Any, str] = {}
     try:
         while True:
             while len(running) < at_once() and (piece := next(pieces, None)) is not None:
                 name, function, arguments = piece
-                running[_task(function, cpus, gpus).remote(*arguments)] = name
+                running[start(function, arguments)] = name
             if not running:
                 return
             (done,), _ = ray.wait(list(running), num_returns=1)
@@ -52,15 +54,14 @@ def collect(
     progress: Callable[[int, int], None],
     at_once: Callable[[], int],
     expected: str,
-    cpus: float = 1.0,
-    gpus: float = 0.0,
+    start: Start | None = None,
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Run every piece, whatever happens to the others.
 
     Args:
         work: named by case.
         progress: called with (ended, all).
-        at_once, cpus, gpus: as :func:`spread` takes them.
+        at_once, start: as :func:`spread` takes them.
         expected: what a piece gives, for the problem of one that failed.
 
     Returns:
@@ -77,7 +78,7 @@ def collect(
             problems.extend(_problems_of(case, error, expected))
         progress(next(ended), len(work))
 
-    spread(work, take, at_once, cpus=cpus, gpus=gpus)
+    spread(work, take, at_once, start)
     return results, problems
 
 
@@ -94,7 +95,17 @@ def cpus_times_two() -> int:
     return 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
+def as_task(cpus: float, gpus: float = 0.0, returns: int = 1) -> Start:
+    """Pieces as Ray tasks.
+
+    Args:
+        cpus, gpus: of each task.
+        returns: references that it gives.
+    """
+    return lambda function, arguments: _task(function, cpus, gpus, returns).remote(*arguments)
+
+
 @lru_cache
-def _task(function: Callable[..., Any], cpus: float, gpus: float) -> Any:
+def _task(function: Callable[..., Any], cpus: float, gpus: float, returns: int) -> Any:
     """One remote function a function: Ray exports each new one to every worker."""
-    return ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
+    return ray.remote(num_cpus=cpus, num_gpus=gpus, num_returns=returns)(function)

@@ -20,6 +20,7 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.tables import beats_floor, show_table1, show_table2, table1, table2, write_table
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.report.run_figures import draw_run
+from uncseg.report.score_tables import show_summary, write_scores
 from uncseg.tracking.spool import epoch_table
 
 
@@ -84,14 +85,16 @@ def evaluate_folds(
         def show(done: int, of: int) -> None:
             progress("out-of-fold cases", done, of)
 
-        per_case = evaluate_out_of_fold(experiment, prepared, run, cases, folds, slots, show, trust)
+        per_case, scores = evaluate_out_of_fold(experiment, prepared, run, cases, folds, slots, show, trust)
     epochs = epoch_table(run.spool)
     epochs = epochs[epochs["fold"].isin(folds)]
     first = table1(per_case, _baseline(experiment, per_case))
     second = table2(per_case, epochs, experiment.evaluation.last_epochs)
     for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
         write_table(frame, run.tables, name)
+    summary = write_scores(scores, run.tables, "scores")
     draw_run(run, cases, per_case, epochs)
+    console.print(show_summary(summary, len(per_case)))
     console.print(show_table1(first))
     console.print(show_table2(second))
     for line in beats_floor(second):

@@ -1,72 +1,92 @@
-"""``uncseg predict``: new cases, by the finished folds of a run."""
+"""``uncseg predict``: new cases, by one fold or several together."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.inference import run_cases
-from uncseg.cluster.new_cases import PredictionTask, predict_new_case
+from uncseg.cluster.new_cases import PredictionTask, predict_new_cases
 from uncseg.cluster.node_checks import require_places
 from uncseg.cluster.ray_session import ray_session
-from uncseg.cluster.resources import plan_slots
-from uncseg.commands.evaluate import finished_folds, run_to_use
+from uncseg.cluster.resources import Slots, plan_slots
+from uncseg.commands.models import Model, find_model
 from uncseg.console import console, counting
-from uncseg.dataset.brats import scan_folder
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.dataset.inputs import find_inputs
+from uncseg.errors import ProblemsFound
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is made of each prediction; None: as the model's experiment says."""
+
+    probabilities: bool = False
+    """CASE_wt_probability.nii.gz, _tc_ and _et_ too."""
+    overlays: bool = False
+    """CASE.png too."""
+    mirroring: bool | None = None
+    """Test-time mirroring, 8 passes."""
+    review_below: float | None = None
+    """Expected WT Dice under which a case is flagged."""
 
 
 def predict_cases(
-    model: Path,
-    source: Path,
+    source: str,
+    folder: Path,
     output: Path,
     folds: Sequence[int] | None = None,
     overrides: list[str] | None = None,
     trust: bool = False,
+    wanted: Wanted | None = None,
 ) -> int:
-    """Predict every case of a BraTS folder; what is there already is not done again.
+    """Predict every case of a folder; what is there already is not done again.
 
     Args:
-        model: folder of a run.
-        source: BraTS folder, of one case or many; references are not needed.
-        output: folder for CASE.nii.gz, CASE_uncertainty.nii.gz and CASE.json.
+        source: MODEL, as :func:`~uncseg.commands.models.find_model` takes it.
+        folder: BraTS folder, of one case or many, or nnU-Net's input files; references are not needed.
+        output: folder for CASE.nii.gz, CASE_uncertainty.nii.gz, CASE_spread.nii.gz and CASE.json.
         folds: folds to average; None: all that are finished.
-        overrides: ``FIELD=VALUE`` for the experiment that the run was started with; what it computes can't change.
+        overrides: ``FIELD=VALUE`` of resources and evaluation.
         trust: let checkpoints run code of their own.
+        wanted: what else.
 
     Raises:
         ProblemsFound: naming every case that could not be predicted; the others are done.
     """
-    run, experiment = run_to_use(model, overrides)
-    folds = _chosen(folds, finished_folds(experiment, run), model)
-    settings = experiment.evaluation
-    with ray_session(experiment.resources.ray_address) as own_ray:
-        require_places({"OUTPUT": output}, {"INPUT": source, "MODEL": model}, own_ray)
-        cases, problems = scan_folder(source.resolve(), require_reference=False)
-        slots = plan_slots(experiment.resources, max(1, len(cases)), connected_cluster(experiment.resources, own_ray))
-        task = PredictionTask(
-            run.model,
-            tuple(folds),
-            experiment.plan.configuration,
-            output.resolve(),
-            slots.cpus,
-            settings.tile_step,
-            settings.mirroring,
-            trust,
-        )
+    model = find_model(source, output, folds, overrides, trust)
+    with ray_session(model.resources.ray_address) as own_ray:
+        require_places({"OUTPUT": output}, {"INPUT": folder, "MODEL": model.folder.root}, own_ray)
+        cases, problems = find_inputs(folder.resolve(), model.folder.dataset_json)
+        slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
+        task = prediction_task(model, output, slots, trust, wanted or Wanted())
         with counting() as progress:
-            work = [(case.case_id, predict_new_case, (task, case)) for case in cases]
-            rows, failed = run_cases(work, slots, lambda done, of: progress("predicted cases", done, of))
-    console.print(f"{len(rows)} cases by folds {', '.join(map(str, folds))} in {output}")
+            records, failed = predict_new_cases(
+                task, cases, slots, lambda done, of: progress("predicted cases", done, of)
+            )
+    console.print(f"{len(records)} cases by folds {', '.join(map(str, model.folds))} in {output}")
+    for case, record in sorted(records.items()):
+        if record["review"]:
+            console.print(f"review {case}: {record['review_reason']}")
     if problems + failed:
         raise ProblemsFound("Some cases could not be predicted.", problems + failed, exit_code=1)
     return 0
 
 
-def _chosen(folds: Sequence[int] | None, finished: list[int], model: Path) -> list[int]:
-    wrong = [fold for fold in folds or () if fold not in finished]
-    if not finished or wrong:
-        found = f"fold {', '.join(map(str, wrong))}" if wrong else "no finished fold"
-        expected = f"finished folds: {', '.join(map(str, finished)) or 'at least one'}"
-        problem = Problem(str(model), found, expected, "finish them with uncseg cross-validate")
-        raise ProblemsFound("There is nothing to predict with.", [problem])
-    return sorted(set(folds)) if folds else finished
+def prediction_task(model: Model, output: Path, slots: Slots, trust: bool, wanted: Wanted) -> PredictionTask:
+    """How cases are predicted with a model; what its labels mean is looked at first.
+
+    Raises:
+        ProblemsFound: where they are not BraTS'.
+    """
+    _ = model.folder.meaning
+    return PredictionTask(
+        model=model.folder,
+        folds=model.folds,
+        output=output.resolve(),
+        threads=slots.cpus,
+        tile_step=model.evaluation.tile_step,
+        mirroring=model.evaluation.mirroring if wanted.mirroring is None else wanted.mirroring,
+        review_below=model.review_below if wanted.review_below is None else wanted.review_below,
+        trust=trust,
+        probabilities=wanted.probabilities,
+        overlays=wanted.overlays,
+    )

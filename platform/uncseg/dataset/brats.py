@@ -42,14 +42,14 @@ class BratsCase:
     Args:
         case_id: name of its folder.
         patient: scans of one patient share it.
-        images: four files in the order of :data:`MODALITIES`.
+        images: four files in the order of :data:`MODALITIES`; of a case to predict, one for each channel of the model.
         reference: segmentation, or None.
         convention: naming and labels of 2023, or of 2018 to 2021.
     """
 
     case_id: str
     patient: str
-    images: tuple[Path, Path, Path, Path]
+    images: tuple[Path, ...]
     reference: Path | None
     convention: Convention
 

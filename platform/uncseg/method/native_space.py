@@ -1,13 +1,34 @@
 """From the preprocessed grid, where networks work, back to a case's own space, where people look."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
 from uncseg.method.predictor import UncertaintyPredictor
+
+
+class Described(Protocol):
+    """What nnU-Net knows of a model: a predictor, or a model folder without its networks."""
+
+    @property
+    def plans_manager(self) -> Any: ...  # noqa: D102
+    @property
+    def configuration_manager(self) -> Any: ...  # noqa: D102
+    @property
+    def label_manager(self) -> Any: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class GridPrediction:
+    """One network's outputs for a case, on the preprocessed grid."""
+
+    logits: np.ndarray
+    """(C, D, H, W) float16, as nnU-Net's predictor leaves them."""
+    uncertainty: np.ndarray | None
+    """(D, H, W) float32 in [0, 1], unmasked; None for a network without the head."""
 
 
 @dataclass(frozen=True)
@@ -22,44 +43,47 @@ class NativePrediction:
     """(D, H, W) float32 in [0, 1], unmasked; None for a network without the head."""
 
 
-def predict_native(
-    predictor: UncertaintyPredictor, data: np.ndarray, properties: dict, threads: int
-) -> NativePrediction:
-    """Predict a preprocessed case.
+def predict_grid(predictor: UncertaintyPredictor, data: np.ndarray) -> GridPrediction:
+    """Predict a preprocessed case, (C, D, H, W), with the network that is loaded."""
+    logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data))).cpu().numpy()
+    uncertainty = None if predictor.uncertainty is None else predictor.uncertainty.cpu().numpy()
+    return GridPrediction(logits, uncertainty)
+
+
+def into_native(grid: GridPrediction, model: Described, properties: dict, threads: int) -> NativePrediction:
+    """A prediction in the case's own space.
 
     Args:
-        predictor: with a fold's network loaded.
-        data: (C, D, H, W), preprocessed.
+        grid: of :func:`predict_grid`.
+        model: that it comes from.
         properties: nnU-Net's, of the case.
         threads: for torch.
     """
-    logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data))).cpu()
     labels, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
-        logits.float(),
-        predictor.plans_manager,
-        predictor.configuration_manager,
-        predictor.label_manager,
+        torch.from_numpy(grid.logits.astype(np.float32)),
+        model.plans_manager,
+        model.configuration_manager,
+        model.label_manager,
         properties,
         return_probabilities=True,
         num_threads_torch=threads,
     )
-    uncertainty = None
-    if predictor.uncertainty is not None:
-        (uncertainty,) = to_native(predictor.uncertainty.cpu().numpy()[None], properties, predictor)
+    uncertainty = None if grid.uncertainty is None else to_native(grid.uncertainty[None], properties, model)[0]
     return NativePrediction(labels, probabilities, uncertainty)
 
 
-def to_native(volume: np.ndarray, properties: dict, predictor: UncertaintyPredictor) -> np.ndarray:
+def to_native(volume: np.ndarray, properties: dict, model: Described) -> np.ndarray:
     """Bring maps from the preprocessed grid to the case's native one.
 
     Args:
         volume: (C, D, H, W) float32 in [0, 1] on the preprocessed grid.
         properties: nnU-Net's, of the case.
+        model: whose plans the case was preprocessed with.
 
     Returns:
         (C, D, H, W) float32 in [0, 1] in native axis order; 0 outside the part that nnU-Net cropped to.
     """
-    plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    plans, configuration = model.plans_manager, model.configuration_manager
     spacing = [properties["spacing"][i] for i in plans.transpose_forward]
     current: Any = configuration.spacing
     if len(current) < len(spacing):  # a 2D configuration leaves the spacing between slices alone

@@ -7,20 +7,20 @@ weights.
 import itertools
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from uncseg.files import read_json
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
+from uncseg.method.model_folder import ModelFolder
 from uncseg.method.network import MaskedUncertaintyNetwork
-from uncseg.method.settings import TrainerSettings
 from uncseg.method.trainer import UncertaintyTrainer
 
 
@@ -35,35 +35,33 @@ class UncertaintyPredictor(nnUNetPredictor):
     _weight: torch.Tensor | None = None
     _tiles: Iterator[Any] = iter(())
 
-    def load_fold(self, model: Path, fold: int, configuration: str, trust: bool = False) -> None:
-        """Load one fold's final checkpoint from a model folder that we trained.
+    def load_fold(self, model: ModelFolder, fold: int, trust: bool = False) -> None:
+        """Load one fold's final checkpoint.
 
         Args:
-            model: nnU-Net model folder, with plans.json and dataset.json.
-            fold, configuration: which checkpoint.
+            model: ours, or one that nnU-Net trained (which has no uncertainty).
+            fold: which checkpoint.
             trust: let the checkpoint run code of its own.
 
         Raises:
-            ProblemsFound: where the checkpoint cannot be read without it, is truncated or of another kind.
+            ProblemsFound: where the checkpoint cannot be read without it, is truncated or of another kind, or its
+                trainer is not installed.
         """
-        plans, dataset_json = read_json(model / "plans.json"), read_json(model / "dataset.json")
-        plans_manager = PlansManager(plans)
-        configuration_manager = plans_manager.get_configuration(configuration)
-        checkpoint = load_torch_file(model / f"fold_{fold}" / "checkpoint_final.pth", MODEL_KEYS, trust=trust)
-        network = UncertaintyTrainer.build_network_architecture(
-            plans_manager,
-            configuration_manager,
-            determine_num_input_channels(plans_manager, configuration_manager, dataset_json),
-            plans_manager.get_label_manager(dataset_json).num_segmentation_heads,
+        checkpoint = load_torch_file(model.checkpoint(fold), MODEL_KEYS, trust=trust)
+        network = _trainer(checkpoint["trainer_name"], model).build_network_architecture(
+            model.plans_manager,
+            model.configuration_manager,
+            determine_num_input_channels(model.plans_manager, model.configuration_manager, model.dataset_json),
+            model.label_manager.num_segmentation_heads,
             enable_deep_supervision=False,
         )
         network.load_state_dict(checkpoint["network_weights"])
         self.manual_initialization(
             network,
-            plans_manager,
-            configuration_manager,
+            model.plans_manager,
+            model.configuration_manager,
             None,
-            dataset_json,
+            model.dataset_json,
             checkpoint["trainer_name"],
             checkpoint["inference_allowed_mirroring_axes"],
         )
@@ -71,7 +69,7 @@ class UncertaintyPredictor(nnUNetPredictor):
     @property
     def head(self) -> str:
         """What the network's channels mean: labels or regions."""
-        return TrainerSettings.from_plans(self.plans_manager.plans).model.head
+        return "regions" if self.label_manager.has_regions else "labels"
 
     @torch.inference_mode()
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
@@ -133,14 +131,29 @@ class UncertaintyPredictor(nnUNetPredictor):
         self._weight[tile] += weight
 
 
+def _trainer(name: str, model: ModelFolder) -> Any:
+    """The class that builds the network of a checkpoint."""
+    if name == UncertaintyTrainer.__name__:
+        return UncertaintyTrainer
+    if name == nnUNetTrainer.__name__:
+        return nnUNetTrainer
+    found = recursive_find_trainer_class_by_name(name)  # imports every trainer there is
+    if found is None:
+        expected, advice = "a trainer that is installed", "install it, or set nnUNet_extTrainer to its folder"
+        raise ProblemsFound(
+            "The model cannot be used.", [Problem(str(model.root), f"trainer {name}", expected, advice)]
+        )
+    return found
+
+
 @lru_cache(maxsize=5)  # the folds of a run, which predict a new case together
 def loaded_predictor(
-    model: Path, fold: int, configuration: str, tile_step: float, mirroring: bool, trust: bool
+    model: ModelFolder, fold: int, tile_step: float, mirroring: bool, trust: bool
 ) -> UncertaintyPredictor:
     """A predictor with a fold's network on this process's device; the same one when asked again.
 
     Args:
-        model, fold, configuration, trust: as :meth:`UncertaintyPredictor.load_fold` takes them.
+        model, fold, trust: as :meth:`UncertaintyPredictor.load_fold` takes them.
         tile_step: step of the sliding window, in patch sizes.
         mirroring: average over mirrored copies (8 passes).
     """
@@ -152,5 +165,5 @@ def loaded_predictor(
         device=device,
         allow_tqdm=False,
     )
-    predictor.load_fold(model, fold, configuration, trust)
+    predictor.load_fold(model, fold, trust)
     return predictor

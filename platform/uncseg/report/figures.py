@@ -1,6 +1,6 @@
 """Figures as PNG files, drawn without a display."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,28 +50,68 @@ def overlay(
         title: a line above.
         uncertainty_name: what the last panel shows, where it is not the head's map.
     """
-    tumour = (reference if reference.any() else prediction) > 0
-    z = int(tumour.sum((1, 2)).argmax()) if tumour.any() else len(tumour) // 2
-    figure = Figure(figsize=(11.2, 3.1), layout="constrained")
-    panels = figure.subplots(1, 5)
-    figure.suptitle(title, fontsize=12)
-    darkest, brightest = np.percentile(image[z], (0.5, 99.5))
-    colours = ListedColormap(list(LABEL_COLOURS.values()))
-    norm = BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3)
+    z = _most_tumour(reference if reference.any() else prediction)
+    figure, panels = _slices(title, 5, 11.2)
     names = ("image (FLAIR)", "reference", "prediction", "error memory", uncertainty_name)
+    _draw_images(panels, image[z], names)
+    _draw_labels(figure, ((panels[1], reference[z]), (panels[2], prediction[z])))
+    _draw_maps(figure, ((panels[3], error[z]), (panels[4], uncertainty[z])))
+    save_figure(figure, path, 146)
+
+
+def case_overlay(
+    path: Path, image: np.ndarray, prediction: np.ndarray, uncertainty: np.ndarray | None, title: str
+) -> None:
+    """Two or three panels of the axial slice with most predicted tumour: image, prediction, uncertainty.
+
+    Args:
+        path, image, prediction, title: as :func:`overlay` takes them.
+        uncertainty: (D, H, W) in [0, 1]; None: there is none.
+    """
+    z = _most_tumour(prediction)
+    names = ("image", "prediction", *(() if uncertainty is None else ("uncertainty",)))
+    figure, panels = _slices(title, len(names), 2.4 * len(names))
+    _draw_images(panels, image[z], names)
+    _draw_labels(figure, ((panels[1], prediction[z]),))
+    if uncertainty is not None:
+        _draw_maps(figure, ((panels[2], uncertainty[z]),))
+    save_figure(figure, path, 146)
+
+
+def _most_tumour(labels: np.ndarray) -> int:
+    """The axial slice with most of it; the middle one where there is none."""
+    return int((labels > 0).sum((1, 2)).argmax()) if labels.any() else len(labels) // 2
+
+
+def _slices(title: str, count: int, width: float) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(width, 3.1), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    return figure, figure.subplots(1, count)
+
+
+def _draw_images(panels: Sequence[Axes], image: np.ndarray, names: Sequence[str]) -> None:
+    darkest, brightest = np.percentile(image, (0.5, 99.5))
     for axes, name in zip(panels, names, strict=True):
-        axes.imshow(image[z], cmap="gray", vmin=darkest, vmax=brightest)
+        axes.imshow(image, cmap="gray", vmin=darkest, vmax=brightest)
         axes.set_title(name, fontsize=11)
         axes.set_axis_off()
-    for axes, labels in ((panels[1], reference), (panels[2], prediction)):
-        axes.imshow(np.ma.masked_equal(labels[z], 0), cmap=colours, norm=norm, alpha=0.75, interpolation="nearest")
-    for axes, values in ((panels[3], error), (panels[4], uncertainty)):
-        shown = np.ma.masked_less(values[z], 0.02)
-        drawn = axes.imshow(shown, cmap="inferno", vmin=0, vmax=1, alpha=0.9)
-    figure.colorbar(drawn, ax=panels[3:], shrink=0.85, pad=0.02)  # one scale for both maps
+
+
+def _draw_labels(figure: Figure, drawn: Sequence[tuple[Axes, np.ndarray]]) -> None:
+    colours = ListedColormap(list(LABEL_COLOURS.values()))
+    norm = BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3)
+    for axes, labels in drawn:
+        axes.imshow(np.ma.masked_equal(labels, 0), cmap=colours, norm=norm, alpha=0.75, interpolation="nearest")
     handles = [Patch(color=colour, label=label) for label, colour in LABEL_COLOURS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=10, frameon=False)
-    save_figure(figure, path, 146)
+
+
+def _draw_maps(figure: Figure, drawn: Sequence[tuple[Axes, np.ndarray]]) -> None:
+    for axes, values in drawn:
+        shown = np.ma.masked_less(values, 0.02)
+        last = axes.imshow(shown, cmap="inferno", vmin=0, vmax=1, alpha=0.9)
+    # one scale for all maps
+    figure.colorbar(last, ax=[axes for axes, _ in drawn], shrink=0.85, pad=0.02)
 
 
 def corr_curves(path: Path, epochs: pd.DataFrame) -> None:

@@ -105,6 +105,31 @@ def show_summary(summary: pd.DataFrame, cases: int) -> Table:
     return shown
 
 
+def summarize_models(scores: pd.DataFrame) -> pd.DataFrame:
+    """:func:`~uncseg.evaluation.summary.summarize` of each model's rows, with ``model`` in front."""
+    parts = []
+    for model, rows in scores.groupby("model", sort=False):
+        summary = summarize(rows)
+        summary.insert(0, "model", model)
+        parts.append(summary)
+    return pd.concat(parts, ignore_index=True)
+
+
+def show_models(summary: pd.DataFrame) -> Table:
+    """Dice and HD95 of each fold and of all together, for a terminal."""
+    shown = Table(title="Each fold, and all averaged", caption="mean over cases")
+    regions = list(dict.fromkeys(summary["region"]))
+    shown.add_column("model")
+    for figure in ("dice", "hd95_mm"):
+        for region in regions:
+            shown.add_column(f"{SHOWN[figure]}\n{region}", justify="right")
+    for model, rows in summary.groupby("model", sort=False):
+        means = rows.set_index(["figure", "region"])["mean"]
+        cells = [f"{means[figure, region]:.4f}" for figure in ("dice", "hd95_mm") for region in regions]
+        shown.add_row(str(model), *cells)
+    return shown
+
+
 def show_comparison(table: pd.DataFrame, a: str, b: str) -> Table:
     """Paired differences for a terminal."""
     shown = Table(

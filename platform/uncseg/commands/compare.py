@@ -1,0 +1,45 @@
+"""``uncseg evaluate RUN_A RUN_B``: what differs between two runs, case by case."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from uncseg.commands.evaluate import run_to_use
+from uncseg.console import console
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.summary import compare
+from uncseg.evaluation.tables import write_table
+from uncseg.report.score_tables import show_comparison
+
+
+def compare_runs(first: Path, second: Path) -> int:
+    """Write and show paired differences, second − first, of the out-of-fold scores of the cases that both have.
+
+    The table goes to the first run's ``tables/difference_from_NAME``, NAME the second's.
+
+    Raises:
+        ProblemsFound: where a run has not been evaluated, or no case is in both.
+    """
+    runs = [run_to_use(root)[0] for root in (first, second)]
+    files = [run.tables / "scores.parquet" for run in runs]
+    problems = [
+        Problem(str(file), "no scores", "an evaluated run", f"run uncseg evaluate {run.root} first")
+        for run, file in zip(runs, files, strict=True)
+        if not file.is_file()
+    ]
+    if problems:
+        raise ProblemsFound("The runs cannot be compared.", problems)
+    a, b = (pd.read_parquet(file) for file in files)
+    both = set(a["case"]) & set(b["case"])
+    if not both:
+        problem = Problem(f"{first}, {second}", "no case in both", "runs on the same cases", "compare others")
+        raise ProblemsFound("The runs cannot be compared.", [problem])
+    names = [run.root.name for run in runs]
+    table = compare(a, b)
+    write_table(table, runs[0].tables, f"difference_from_{names[1]}")
+    console.print(show_comparison(table, *names))
+    for name, scores in zip(names, (a, b), strict=True):
+        left = len(set(scores["case"]) - both)
+        if left:
+            console.print(f"{left} cases of {name} are not in the other run, and left out")
+    return 0

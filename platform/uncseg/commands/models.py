@@ -1,0 +1,129 @@
+"""What ``uncseg predict`` takes as MODEL: a run, a fold of it, an nnU-Net model folder, or one in MLflow."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from uncseg.commands.evaluate import finished_folds, run_to_use
+from uncseg.config import Evaluation, Resources, Section, apply_override, problems_of
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.expectation import REVIEW_BELOW, REVIEWED_SHARE
+from uncseg.files import digest
+from uncseg.layout import RunFolder
+from uncseg.method.checkpoints import FINAL
+from uncseg.method.model_folder import ModelFolder, folds_in, is_model_folder, open_model_folder
+from uncseg.tracking.models import download
+
+
+class _Sections(Section):
+    resources: Resources = Resources()
+    evaluation: Evaluation = Evaluation()
+
+
+@dataclass(frozen=True)
+class Model:
+    """What to predict with."""
+
+    folder: ModelFolder
+    folds: tuple[int, ...]
+    """Averaged."""
+    resources: Resources
+    evaluation: Evaluation
+    review_below: float
+    """Expected Dice under which a case is to be reviewed."""
+
+
+def find_model(
+    source: str,
+    output: Path,
+    folds: Sequence[int] | None = None,
+    overrides: list[str] | None = None,
+    trust: bool = False,
+) -> Model:
+    """Find what MODEL means.
+
+    Args:
+        source: folder of a run, of a fold (fold_N), an nnU-Net model folder, or an MLflow model
+            (models:/NAME/VERSION, runs:/RUN_ID/NAME; of the server that MLFLOW_TRACKING_URI names).
+        output: where an MLflow model is kept, so that every node sees it.
+        folds: to average; None: all that are finished.
+        overrides: ``FIELD=VALUE`` for the experiment of a run; for others only of resources and evaluation.
+        trust: let checkpoints run code of their own.
+
+    Raises:
+        ProblemsFound: where it is none of these, or a fold is not there.
+    """
+    if re.match(r"[a-z][a-z-]+:/", source):
+        return _of_folder(_download(source, output), source, folds, overrides, trust)
+    path = Path(source).resolve()
+    if (path / "experiment.yaml").is_file():
+        return _of_run(path, folds, overrides)
+    if re.fullmatch(r"fold_\d+", path.name) and (path / FINAL).is_file() and is_model_folder(path.parent):
+        return _of_folder(path.parent, source, [int(path.name.removeprefix("fold_"))], overrides, trust)
+    if is_model_folder(path):
+        return _of_folder(path, source, folds, overrides, trust)
+    found = "a folder without experiment.yaml, plans.json or checkpoint_final.pth" if path.is_dir() else "no folder"
+    expected = "a run (runs/NAME), a fold (…/fold_0), an nnU-Net model folder, or models:/NAME/VERSION"
+    raise ProblemsFound("There is no such model.", [Problem(source, found, expected, "correct the path")])
+
+
+def _of_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None) -> Model:
+    run, experiment = run_to_use(root, overrides)
+    chosen = _chosen(folds, finished_folds(experiment, run), str(root))
+    folder = ModelFolder(run.model, experiment.plan.configuration)
+    return Model(folder, chosen, experiment.resources, experiment.evaluation, review_threshold(run))
+
+
+def review_threshold(run: RunFolder) -> float:
+    """Expected Dice that a fifth of the run's own out-of-fold cases do not reach; 0.8 before it has been evaluated."""
+    file = run.tables / "per_case.parquet"
+    if not file.is_file():
+        return REVIEW_BELOW
+    table = pd.read_parquet(file)
+    known = table["expected_dice_wt"].dropna() if "expected_dice_wt" in table else pd.Series(dtype=float)
+    return float(known.quantile(REVIEWED_SHARE)) if len(known) else REVIEW_BELOW
+
+
+def _of_folder(path: Path, source: str, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> Model:
+    folder = open_model_folder(path, trust)
+    sections = _sections(overrides or [])
+    return Model(folder, _chosen(folds, folds_in(path), source), *sections, REVIEW_BELOW)
+
+
+def _sections(overrides: list[str]) -> tuple[Resources, Evaluation]:
+    """Resources and evaluation of a model that brings no experiment along."""
+    title, content = "The fields cannot be changed.", dict[str, Any]()
+    problems = [p for p in (apply_override(content, assignment) for assignment in overrides) if p is not None]
+    try:
+        sections = _Sections.model_validate(content)
+    except ValidationError as error:
+        raise ProblemsFound(title, problems + problems_of(Path("--set"), error)) from error
+    if problems:
+        raise ProblemsFound(title, problems)
+    return sections.resources, sections.evaluation
+
+
+def _chosen(folds: Sequence[int] | None, finished: list[int], source: str) -> tuple[int, ...]:
+    wrong = [fold for fold in folds or () if fold not in finished]
+    if not finished or wrong:
+        found = f"fold {', '.join(map(str, wrong))}" if wrong else "no finished fold"
+        expected = f"finished folds: {', '.join(map(str, finished)) or 'at least one'}"
+        problem = Problem(source, found, expected, "finish them with uncseg cross-validate")
+        raise ProblemsFound("There is nothing to predict with.", [problem])
+    return tuple(sorted(set(folds))) if folds else tuple(finished)
+
+
+def _download(uri: str, output: Path) -> Path:
+    """The model folder of an MLflow model; downloaded once into OUTPUT/.model-…"""
+    target = output.resolve() / f".model-{digest(uri)[:12]}"
+    folder = download(uri, target)
+    found = next((file.parent for file in sorted(folder.rglob("plans.json"))), None)
+    if found is None or not is_model_folder(found):
+        problem = Problem(uri, "no plans.json and dataset.json in it", "a model that uncseg logged", "correct the URI")
+        raise ProblemsFound("There is no such model.", [problem])
+    return found

@@ -1,0 +1,110 @@
+"""``uncseg evaluate RUN --dataset FOLDER``: the run's folds, each and averaged, on another cohort with references."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from uncseg.cluster.autoscaler import connected_cluster
+from uncseg.cluster.new_cases import predict_new_cases
+from uncseg.cluster.node_checks import require_places
+from uncseg.cluster.ray_session import ray_session
+from uncseg.cluster.resources import plan_slots
+from uncseg.commands.models import find_model
+from uncseg.commands.predict import Wanted, prediction_task
+from uncseg.console import console, counting
+from uncseg.dataset.inputs import find_inputs
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.summary import spearman
+from uncseg.evaluation.tables import write_table
+from uncseg.layout import RunFolder
+from uncseg.report.score_tables import show_models, show_summary, summarize_models, write_scores
+
+MEAN = "mean"
+
+
+def validate_externally(root: Path, dataset: Path, overrides: list[str] | None = None, trust: bool = False) -> int:
+    """Predict and score another cohort; what is there already is not done again.
+
+    Predictions go to ``external/NAME`` of the run (NAME the cohort's folder), tables to ``tables/external_NAME…``:
+    scores of all folds together, ``…_folds`` of each fold too, ``…_cases`` what was expected of each case.
+
+    Args:
+        root: the run's folder.
+        dataset: BraTS folder with references.
+        overrides: ``FIELD=VALUE`` of resources and evaluation.
+        trust: let checkpoints run code of their own.
+
+    Raises:
+        ProblemsFound: naming every case that could not be predicted or scored; the others are done.
+    """
+    run = RunFolder(root.resolve())
+    model = find_model(str(root), run.root, None, overrides, trust)
+    name = dataset.resolve().name
+    output = run.root / "external" / name
+    with ray_session(model.resources.ray_address) as own_ray:
+        require_places({"RUN": run.root}, {"--dataset": dataset}, own_ray)
+        found, problems = find_inputs(dataset.resolve(), model.folder.dataset_json)
+        cases = [case for case in found if case.reference is not None]
+        problems += [
+            Problem(case.case_id, "no reference", "a segmentation of it", "add it, or use uncseg predict")
+            for case in found
+            if case.reference is None
+        ]
+        slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
+        task = replace(prediction_task(model, output, slots, trust, Wanted()), scores=True)
+        with counting() as progress:
+            records, failed = predict_new_cases(
+                task, cases, slots, lambda done, of: progress(f"cases of {name}", done, of)
+            )
+    if records:
+        _report(run, name, records)
+    if problems + failed:
+        raise ProblemsFound("Some cases could not be evaluated.", problems + failed, exit_code=1)
+    return 0
+
+
+def _report(run: RunFolder, name: str, records: dict[str, dict]) -> None:
+    rows = pd.DataFrame([row for record in records.values() for row in record["scores"]])
+    together = rows[rows["model"] == MEAN].drop(columns="model").sort_values(["case"], kind="stable")
+    summary = write_scores(together, run.tables, f"external_{name}")
+    folds = summarize_models(rows.drop(columns="reliability", errors="ignore"))
+    write_table(folds, run.tables, f"external_{name}_folds")
+    console.print(show_summary(summary, len(records)))
+    console.print(show_models(folds))
+    wt = together[together["region"] == "WT"].set_index("case")
+    cases = pd.DataFrame(
+        [
+            {
+                "case": case,
+                "dice_wt": wt.loc[case, "dice"],
+                "expected_dice_wt": record.get("expected_dice_wt", float("nan")),
+                "review": record["review"],
+                "review_reason": record["review_reason"],
+            }
+            for case, record in sorted(records.items())
+        ]
+    )
+    write_table(cases, run.tables, f"external_{name}_cases")
+    for line in expectation_lines(cases):
+        console.print(line)
+
+
+def expectation_lines(cases: pd.DataFrame) -> list[str]:
+    """What the expected Dice and the review flag are worth, in two sentences.
+
+    Args:
+        cases: dice_wt, expected_dice_wt, review.
+    """
+    known = cases.dropna(subset=["expected_dice_wt"])
+    found = spearman(known["expected_dice_wt"].to_numpy(float), known["dice_wt"].to_numpy(float))
+    lines = [f"expected and real WT Dice of {len(known)} cases: Spearman {found:.3f}"]
+    flagged, others = (cases.loc[cases["review"] == flag, "dice_wt"] for flag in (True, False))
+    if len(flagged) and len(others):
+        lines.append(
+            f"flagged for review: {len(flagged)} cases of mean WT Dice {flagged.mean():.3f}; "
+            f"the other {len(others)}: {others.mean():.3f}"
+        )
+    else:
+        lines.append(f"flagged for review: {len(flagged)} of {len(cases)} cases, so there is nothing to compare")
+    return lines

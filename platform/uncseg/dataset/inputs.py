@@ -1,0 +1,79 @@
+"""Cases to predict: a BraTS folder, or nnU-Net's plain input files (CASE_0000.nii.gz, CASE_0001.nii.gz, …)."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from uncseg.dataset.brats import ENDINGS, MODALITIES, BratsCase, patient_of, scan_folder
+from uncseg.errors import Problem, ProblemsFound
+
+_CHANNELS = {
+    "t1n": ("t1n", "t1"),
+    "t1c": ("t1c", "t1ce", "t1gd"),
+    "t2w": ("t2w", "t2"),
+    "t2f": ("t2f", "flair"),
+}
+
+
+def find_inputs(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[list[BratsCase], list[Problem]]:
+    """Cases that are complete, sorted by id, and the problems of those that are not.
+
+    Args:
+        folder: holds nnU-Net's files, or one BraTS case or many, at any depth.
+        dataset_json: nnU-Net's, of the model: its channels say how many images a case has, and in which order.
+
+    Returns:
+        Cases whose images stand in the order of the model's channels. References are found where there are any.
+
+    Raises:
+        ProblemsFound: where there is no such folder (exit code 2) or nothing in it (1), or the model's channels are
+            not BraTS' four where the folder is BraTS'.
+    """
+    channels = dataset_json["channel_names"]
+    plain = _plain_files(folder) if folder.is_dir() else {}
+    if plain:
+        return _plain_cases(folder, plain, len(channels))
+    order = _order(list(channels.values()), folder)
+    cases, problems = scan_folder(folder, require_reference=False)
+    return [replace(case, images=tuple(case.images[n] for n in order)) for case in cases], problems
+
+
+def _plain_files(folder: Path) -> dict[str, dict[int, Path]]:
+    """nnU-Net's files by case and channel."""
+    endings = "|".join(map(re.escape, ENDINGS))
+    found: dict[str, dict[int, Path]] = defaultdict(dict)
+    for file in sorted(folder.iterdir()):
+        match = re.fullmatch(rf"(.+)_(\d{{4}})({endings})", file.name)
+        if match and not file.name.startswith("."):
+            found[match[1]][int(match[2])] = file
+    return found
+
+
+def _plain_cases(
+    folder: Path, files: Mapping[str, Mapping[int, Path]], channels: int
+) -> tuple[list[BratsCase], list[Problem]]:
+    cases, problems = [], []
+    for name, by_channel in sorted(files.items()):
+        if sorted(by_channel) == list(range(channels)):
+            images = tuple(by_channel[n] for n in range(channels))
+            cases.append(BratsCase(name, patient_of(name), images, None, "2023"))
+        else:
+            found = "channels " + ", ".join(f"{n:04d}" for n in sorted(by_channel))
+            expected = f"0000 to {channels - 1:04d}, as the model was trained with"
+            problems.append(Problem(str(folder / name), found, expected, "add or remove files"))
+    return cases, problems
+
+
+def _order(channels: list[str], folder: Path) -> list[int]:
+    """Which of BraTS' images is the model's first, second, …; nameless channels are taken in BraTS' order."""
+    if len(channels) != len(MODALITIES):
+        found, expected = f"a BraTS folder, {folder}", f"{len(channels)} channels: {', '.join(channels)}"
+        problem = Problem("INPUT", found, expected, "give nnU-Net's files, CASE_0000.nii.gz, …")
+        raise ProblemsFound("The cases cannot be predicted by this model.", [problem])
+    plain = [re.sub("[^a-z0-9]", "", name.lower()) for name in channels]
+    named = [next((n for n, m in enumerate(MODALITIES) if name in _CHANNELS[m]), None) for name in plain]
+    known = [n for n in named if n is not None]
+    return known if sorted(known) == list(range(len(MODALITIES))) else list(range(len(MODALITIES)))

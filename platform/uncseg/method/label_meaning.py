@@ -1,0 +1,69 @@
+"""What a model's labels mean: nnU-Net models of BraTS number them in more than one way."""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from uncseg.dataset.brats import LABELS, REGIONS
+from uncseg.errors import Problem, ProblemsFound
+
+_NAMES = {
+    "NCR": ("ncr", "ncrnet", "net", "necrosis", "necrotic", "necroticcore", "necrotictumorcore", "nonenhancing"),
+    "ED": ("ed", "edema", "oedema", "peritumoraledema", "peritumoraledematoustissue", "snfh", "invadedtissue"),
+    "ET": ("et", "at", "enhancing", "enhancingtumor", "enhancingtumour", "gdenhancingtumor", "gdenhancingtumour"),
+}
+
+
+def brats_labels(dataset_json: dict[str, Any], where: str) -> dict[int, int]:
+    """For each of a model's labels the one of BraTS 2023 (1 NCR, 2 ED, 3 ET).
+
+    Args:
+        dataset_json: nnU-Net's, of the model: labels with names, or regions of three, two and one label, each within
+            the one before (WT, TC, ET).
+        where: the model, for the problem.
+
+    Raises:
+        ProblemsFound: where its labels are others.
+    """
+    labels = {name: value for name, value in dataset_json["labels"].items() if value not in (0, [0])}
+    nested = sorted((set(np.atleast_1d(value).tolist()) for value in labels.values()), key=len)
+    if [len(part) for part in nested] == [1, 2, 3] and nested[0] < nested[1] < nested[2]:
+        et, tc, wt = nested
+        return {min(tc - et): LABELS["NCR"], min(wt - tc): LABELS["ED"], min(et): LABELS["ET"]}
+    meaning = {}
+    for name, value in labels.items():
+        plain = re.sub("[^a-z]", "", name.lower())
+        found = [region for region, names in _NAMES.items() if plain in names]
+        if found and isinstance(value, int):
+            meaning[value] = LABELS[found[0]]
+    if len(labels) != len(LABELS) or sorted(meaning.values()) != sorted(LABELS.values()):
+        expected = "NCR, ED and ET by these or their usual names, or the regions WT, TC and ET"
+        advice = "give a model of BraTS, or correct the names in its dataset.json"
+        problem = Problem(f"{where}: dataset.json", f"labels {labels}", expected, advice)
+        raise ProblemsFound("The model cannot be used.", [problem])
+    return meaning
+
+
+def as_brats(labels: np.ndarray, meaning: dict[int, int]) -> np.ndarray:
+    """A model's label volume with the labels of BraTS 2023, uint8."""
+    table = np.zeros(int(max(meaning)) + 1, dtype=np.uint8)
+    for own, brats in meaning.items():
+        table[own] = brats
+    return table[labels]
+
+
+def region_probabilities(probabilities: np.ndarray, foreground: list[Any], meaning: dict[int, int]) -> np.ndarray:
+    """Probabilities of WT, TC, ET, (3, D, H, W) float32 in [0, 1].
+
+    Args:
+        probabilities: (C, D, H, W): of the classes with the background first, or of regions.
+        foreground: nnU-Net's foreground regions (tuples of labels), or its foreground labels.
+        meaning: of :func:`brats_labels`.
+    """
+    if len(probabilities) == len(foreground):  # regions have no channel of the background
+        members = [{meaning[label] for label in np.atleast_1d(part).tolist()} for part in foreground]
+        channels = [members.index(set(labels)) for labels in REGIONS.values()]
+        return probabilities[channels].astype(np.float32)
+    of = {meaning[label]: probabilities[label] for label in meaning}
+    return np.stack([sum(of[label] for label in labels) for labels in REGIONS.values()]).astype(np.float32).clip(0, 1)
