@@ -1,0 +1,55 @@
+"""Expectations from a map alone, against a simulation of what the map says."""
+
+import numpy as np
+import pytest
+
+from uncseg.evaluation.expectation import around_prediction, describe, expected_dice, review_reason
+from uncseg.evaluation.overlap import dice
+
+
+def cube(size=24):
+    labels = np.zeros((size,) * 3, np.uint8)
+    labels[6:18, 6:18, 6:18] = 2
+    labels[9:15, 9:15, 9:15] = 1
+    labels[11:13, 11:13, 11:13] = 3
+    return labels
+
+
+def test_expected_dice_is_the_mean_over_references_that_the_map_describes():
+    random = np.random.default_rng(0)
+    predicted = cube() > 0
+    u = random.random(predicted.shape) ** 3 * around_prediction(np.ones(predicted.shape), predicted)
+    # a voxel is wrong with probability u: references drawn so
+    drawn = [dice(predicted ^ (random.random(u.shape) < u), predicted) for _ in range(200)]
+    assert expected_dice(predicted, u) == pytest.approx(np.mean(drawn), abs=0.002)
+
+
+def test_ends_of_the_range():
+    predicted = cube() > 0
+    assert expected_dice(predicted, np.zeros(predicted.shape)) == 1
+    assert expected_dice(predicted, np.ones(predicted.shape)) == 0
+    nothing = np.zeros(predicted.shape, bool)
+    assert expected_dice(nothing, np.zeros(predicted.shape)) == 1
+
+
+def test_description():
+    labels, spacing = cube(), (1.0, 1.0, 2.5)
+    u = np.where(labels > 0, 0.25, 0.0).astype(np.float32)
+    found = describe(labels, u, spacing, review_below=0.8)
+    assert found["volume_wt_ml"] == pytest.approx(12**3 * 2.5 / 1000)
+    assert found["volume_tc_ml"] == pytest.approx(6**3 * 2.5 / 1000)
+    assert found["volume_et_ml"] == pytest.approx(2**3 * 2.5 / 1000)
+    assert found["expected_wrong_voxels"] == pytest.approx(12**3 / 4)
+    assert found["total_uncertainty_ml"] == pytest.approx(12**3 / 4 * 2.5 / 1000)
+    assert found["mean_uncertainty"] == pytest.approx(0.25 * 12**3 / 16**3)
+    assert found["expected_dice_wt"] == pytest.approx(2 * 0.75 / (2 * 0.75 + 0.25))
+    assert found["review"] is False
+    assert found["review_reason"] is None
+
+
+def test_reasons():
+    tumour = cube() > 0
+    assert "0.700" in review_reason(tumour, 0.7, below=0.8)
+    assert review_reason(tumour, None, below=0.8) is None
+    assert review_reason(np.zeros_like(tumour), 1.0, below=0.8) == "no tumour found"
+    assert "expected_dice_wt" not in describe(cube(), None, (1, 1, 1), 0.8)
