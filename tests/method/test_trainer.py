@@ -11,6 +11,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from training import SHORT, train
 from uncseg.method.metric_names import epoch_metric_names
+from uncseg.method.model_folder import ModelFolder
 from uncseg.method.predictor import UncertaintyPredictor
 
 THREE_STAGES = {"plan": {"max_stages": 3}}
@@ -136,7 +137,7 @@ def test_predictor_gives_nnunets_segmentation_and_a_map_beside_it(trainer_for, m
     x = torch.randn(4, 20, 30, 26)
     with contextlib.redirect_stdout(None):
         ours = UncertaintyPredictor(use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False)
-        ours.load_fold(Path(trainer.output_folder_base), 0, "3d_fullres")
+        ours.load_fold(ModelFolder(Path(trainer.output_folder_base), "3d_fullres"), 0)
         theirs = nnUNetPredictor(use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False)
         theirs.manual_initialization(
             ours.network,
@@ -161,7 +162,7 @@ def test_the_map_is_the_mean_of_the_tiles_sigmoids(trainer_for):
     train(trainer)
     with contextlib.redirect_stdout(None):
         predictor = UncertaintyPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
-        predictor.load_fold(Path(trainer.output_folder_base), 0, "3d_fullres")
+        predictor.load_fold(ModelFolder(Path(trainer.output_folder_base), "3d_fullres"), 0)
         x = torch.randn(4, 16, 16, 16)
         predictor.predict_sliding_window_return_logits(x)
         with torch.no_grad():

@@ -55,12 +55,19 @@ def _surface(mask: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, 
         codes |= inside[tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))] << bit
     at = np.nonzero((codes != 0) & (codes != 255))
     points = np.stack(at, axis=1) + np.array([part.start for part in box])
-    return points * np.array(spacing), _areas(spacing)[codes[at]]
+    return points * np.array(spacing), corner_areas(spacing)[codes[at]]
 
 
 @lru_cache
-def _areas(spacing: tuple[float, ...]) -> np.ndarray:
-    """Area of the surface at a corner in mm², by its code: bit n says whether the n-th voxel around is inside."""
+def corner_areas(spacing: tuple[float, ...]) -> np.ndarray:
+    """Area of the surface at a corner by its code, (256,) in mm².
+
+    Args:
+        spacing: mm along the axes.
+
+    Bit n of a code says whether the n-th of the eight voxels around the corner is inside, in the order of CORNERS. The
+    area is the same for a pattern however it is turned or mirrored, as long as the spacing turns with it.
+    """
     return np.array([_area(code, spacing) for code in range(256)])
 
 
