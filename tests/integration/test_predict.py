@@ -1,0 +1,288 @@
+"""Models from everywhere, inputs of both kinds, what a prediction says, other cohorts, two runs compared."""
+
+import contextlib
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+import torch
+import yaml
+from mlflow import MlflowClient
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from scipy import ndimage
+
+from uncseg.cli import main
+from uncseg.console import console
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.prepare import nnunet_environment
+from uncseg.files import read_json
+from uncseg.layout import PreparedFolder, RunFolder
+
+CHANNELS = ("t1n", "t1c", "t2w", "t2f")
+
+
+def uncseg(*arguments):
+    """The command's exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return ended.value.code or 0
+
+
+def voxels(file):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+@pytest.fixture(scope="module")
+def root(local_ray, tmp_path_factory):
+    """Two folds trained for a moment on six cases, and a cohort of three others."""
+    root = tmp_path_factory.mktemp("predict")
+    write_phantoms(root / "cases", cases=6, size=28, seed=0)
+    write_phantoms(root / "cohort", cases=3, size=28, seed=7)
+    experiment = {
+        "name": "small",
+        "dataset": {"path": str(root / "cases"), "name": "Small"},
+        "split": {"folds": 2},
+        "plan": {"patch_size": [16] * 3, "batch_size": 2, "base_features": 4, "max_features": 8, "max_stages": 2},
+        "loss": {"weight_ce": [0.2, 1, 0.2, 1], "warmup_epochs": 10},
+        "training": {"epochs": 20, "iterations_per_epoch": 8, "val_iterations_per_epoch": 2},
+        "evaluation": {"last_epochs": 2},
+        "storage": {"path": str(root / "runs")},
+    }
+    (root / "experiment.yaml").write_text(yaml.safe_dump(experiment))
+    assert uncseg("cross-validate", root / "experiment.yaml") == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(root):
+    return RunFolder(root / "runs" / "small")
+
+
+@pytest.fixture(scope="module")
+def both(root, run):
+    """The cohort by both folds together, with everything that can be written."""
+    out = root / "both"
+    assert uncseg("predict", run.root, root / "cohort", out, "--probabilities", "--overlays") == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(root, run):
+    """The cohort by each fold."""
+    for fold in (0, 1):
+        assert uncseg("predict", run.root, root / "cohort", root / f"fold{fold}", "--folds", fold) == 0
+    return [root / "fold0", root / "fold1"]
+
+
+def cases(root):
+    return sorted(path.name for path in (root / "cohort").iterdir() if path.is_dir())
+
+
+def assert_same(one, other, case):
+    for file in (f"{case}.nii.gz", f"{case}_uncertainty.nii.gz"):
+        np.testing.assert_array_equal(voxels(one / file), voxels(other / file))
+
+
+def test_a_fold_and_a_model_folder_are_models(root, run, alone, tmp_path):
+    assert uncseg("predict", run.fold(0), root / "cohort", tmp_path / "fold") == 0
+    elsewhere = shutil.copytree(run.model, tmp_path / "model")  # nothing in its name or beside it says what it is
+    assert uncseg("predict", elsewhere, root / "cohort", tmp_path / "folder", "--folds", 0) == 0
+    for case in cases(root):
+        assert_same(alone[0], tmp_path / "fold", case)
+        assert_same(alone[0], tmp_path / "folder", case)
+
+
+def test_a_model_of_mlflow(root, run, alone, tmp_path, monkeypatch):
+    address = f"sqlite:///{root}/runs/mlflow.db"
+    client = MlflowClient(address)
+    (experiment,) = [found for found in client.search_experiments() if found.name == "uncseg"]
+    models = client.search_logged_models([experiment.experiment_id])
+    (model,) = [model for model in models if model.params["fold"] == "0"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    assert uncseg("predict", f"models:/{model.model_id}", root / "cohort", tmp_path / "out") == 0
+    for case in cases(root):
+        assert_same(alone[0], tmp_path / "out", case)
+
+
+def test_nnunets_input_files_and_a_single_case(root, run, alone, tmp_path):
+    first = cases(root)[0]
+    for number, channel in enumerate(CHANNELS):
+        target = tmp_path / "images" / f"{first}_{number:04d}.nii.gz"
+        target.parent.mkdir(exist_ok=True)
+        target.symlink_to(root / "cohort" / first / f"{first}-{channel}.nii.gz")
+    (tmp_path / "images" / "incomplete_0000.nii.gz").symlink_to(target)
+    assert uncseg("predict", run.root, tmp_path / "images", tmp_path / "plain", "--folds", 0) == 1
+    assert uncseg("predict", run.root, root / "cohort" / first, tmp_path / "single", "--folds", 0) == 0
+    assert_same(alone[0], tmp_path / "plain", first)
+    assert_same(alone[0], tmp_path / "single", first)
+    assert [file.stem for file in (tmp_path / "plain").glob("*.json")] == [first]
+
+
+def test_folds_together(root, both, alone):
+    for case in cases(root):
+        labels, wt, tc, et, spread = (
+            voxels(both / f"{case}{name}.nii.gz")
+            for name in ("", "_wt_probability", "_tc_probability", "_et_probability", "_spread")
+        )
+        # argmax over background, NCR, ED, ET
+        classes = np.stack([1 - wt, tc - et, wt - tc, et])
+        ordered = np.sort(classes, axis=0)
+        clear = ordered[-1] - ordered[-2] > 1e-5
+        np.testing.assert_array_equal(labels[clear], classes.argmax(0)[clear])
+        one, two, mean = (voxels(folder / f"{case}_uncertainty.nii.gz") for folder in (*alone, both))
+        inside = (one > 0) & (two > 0) & (mean > 0)
+        np.testing.assert_allclose(mean[inside], (one[inside] + two[inside]) / 2, atol=1e-5)
+        assert spread.dtype == np.float32
+        assert 0 < spread.max() <= 0.5
+        # two folds lie the same distance from their mean, so none of them leaves [0, 1]
+        assert (wt - spread >= -1e-5).all()
+        assert (wt + spread <= 1 + 1e-5).all()
+        assert (both / f"{case}.png").stat().st_size > 5000
+
+
+def test_what_a_prediction_says(root, both):
+    for case in cases(root):
+        record = read_json(both / f"{case}.json")
+        image = sitk.ReadImage(str(both / f"{case}.nii.gz"))
+        labels, u = voxels(both / f"{case}.nii.gz"), voxels(both / f"{case}_uncertainty.nii.gz")
+        ml = np.prod(image.GetSpacing()) / 1000
+        for region, members in (("wt", (1, 2, 3)), ("tc", (1, 3)), ("et", (3,))):
+            assert record[f"volume_{region}_ml"] == pytest.approx(np.isin(labels, members).sum() * ml)
+        around = ndimage.binary_dilation(labels > 0, np.ones((3, 3, 3)), iterations=2)
+        assert u.dtype == np.float32
+        assert (u[~around] == 0).all()
+        assert 0 <= u.min() <= u.max() <= 1
+        assert record["mean_uncertainty"] == pytest.approx(u[around].mean(), rel=1e-4)
+        assert record["expected_wrong_voxels"] == pytest.approx(u.sum(), rel=1e-4)
+        assert record["total_uncertainty_ml"] == pytest.approx(u.sum() * ml, rel=1e-4)
+        wrong_inside, missing = u[labels > 0].sum(), u[labels == 0].sum()
+        right = (labels > 0).sum() - wrong_inside
+        assert record["expected_dice_wt"] == pytest.approx(2 * right / (2 * right + wrong_inside + missing), rel=1e-4)
+        assert record["review"] == (record["review_reason"] is not None)
+        assert record["folds"] == [0, 1]
+
+
+def test_review_by_the_runs_own_cases_or_as_one_says(root, run, both, tmp_path, capsys):
+    own = pd.read_parquet(run.tables / "per_case.parquet")["expected_dice_wt"].quantile(0.2)
+    for case in cases(root):
+        record = read_json(both / f"{case}.json")
+        assert record["review"] == (record["expected_dice_wt"] < own)
+    assert uncseg("predict", run.root, root / "cohort", tmp_path / "out", "--review-below", 1) == 0
+    assert all(read_json(tmp_path / "out" / f"{case}.json")["review"] for case in cases(root))
+    assert capsys.readouterr().out.count("is below 1.000") == len(cases(root))
+
+
+def test_another_cohort_is_scored_by_each_fold_and_by_all(root, run, both, alone, capsys, tmp_path):
+    assert uncseg("evaluate", run.root, "--dataset", root / "cohort") == 0
+    said = capsys.readouterr().out
+    assert "Spearman" in said
+    assert "flagged for review" in said
+    folds = pd.read_parquet(run.tables / "external_cohort_folds.parquet").set_index(["model", "region", "figure"])
+    for model, predictions in (("fold_0", alone[0]), ("fold_1", alone[1]), ("mean", both)):
+        # the same by the way of a stranger's files
+        out = tmp_path / model / "scores.parquet"
+        options = ("--uncertainty", predictions, "--brain", root / "cohort")
+        assert uncseg("score", predictions, root / "cohort", "--out", out, *options) == 0
+        means = pd.read_parquet(out).groupby("region").mean(numeric_only=True)
+        for region in ("WT", "TC", "ET"):
+            for figure in ("dice", "hd95_mm", "lesionwise_dice", "qu_score", "ece"):
+                assert folds.loc[(model, region, figure), "mean"] == pytest.approx(means.loc[region, figure], abs=1e-5)
+    listed = pd.read_parquet(run.tables / "external_cohort_cases.parquet")
+    assert listed["case"].tolist() == cases(root)
+    assert listed["expected_dice_wt"].between(0, 1).all()
+
+
+def test_out_of_fold_scores_are_those_of_the_files(root, run, tmp_path):
+    options = ("--uncertainty", run.out_of_fold, "--brain", root / "cases", "--out", tmp_path / "scores.parquet")
+    assert uncseg("score", run.out_of_fold, root / "cases", *options) == 0
+    keys = ["case", "region"]
+    files, own = (pd.read_parquet(file) for file in (tmp_path / "scores.parquet", run.tables / "scores.parquet"))
+    assert set(own["fold"]) == {0, 1}
+    pd.testing.assert_frame_equal(
+        files.sort_values(keys, ignore_index=True),
+        own.drop(columns="fold").sort_values(keys, ignore_index=True),
+        rtol=1e-5,
+    )
+    table1 = pd.read_parquet(run.tables / "per_case.parquet").set_index("case")["dice_wt"]
+    wt = own[own["region"] == "WT"].set_index("case")["dice"]
+    pd.testing.assert_series_equal(table1, wt[table1.index], check_names=False)
+
+
+def test_two_runs_are_compared(root, run, capsys, monkeypatch):
+    monkeypatch.setattr(console, "width", 300)
+    second = root / "runs" / "second"
+    assert uncseg("evaluate", run.root, second) == 2
+    shutil.copytree(run.root / "tables", second / "tables")
+    shutil.copy(run.experiment, second / "experiment.yaml")
+    scores = pd.read_parquet(run.tables / "scores.parquet")
+    scores["dice"] += np.where(scores["region"] == "WT", 0.01, 0)
+    scores = scores[scores["case"] != scores["case"].iloc[0]]
+    scores.to_parquet(second / "tables" / "scores.parquet")
+    assert uncseg("evaluate", run.root, second) == 0
+    said = capsys.readouterr().out
+    assert "1 cases of small" in said
+    table = pd.read_parquet(run.tables / "difference_from_second.parquet").set_index(["region", "figure"])
+    assert table.loc[("WT", "dice"), "difference"] == pytest.approx(0.01)
+    assert table.loc[("WT", "dice"), "p_value"] == pytest.approx(2 / 2**5)  # five patients, all one way
+    assert table.loc[("TC", "dice"), ["difference", "p_value"]].tolist() == [0, 1]
+    assert (table["cases"].loc["WT"] <= 5).all()
+
+
+def test_a_model_that_nnunet_trained(root, run, tmp_path, monkeypatch):
+    """Its labels in another order, and no head: labels as nnU-Net's own predictor gives them, and no map."""
+    prepared = PreparedFolder(next((root / "runs").glob("prepared/*/prepared.json")).parent, "Dataset501_Small")
+    for name, value in nnunet_environment(prepared, tmp_path / "results").items():
+        monkeypatch.setenv(name, value)
+    dataset_json = read_json(prepared.dataset / "dataset.json")
+    dataset_json["labels"] = {"background": 0, "edema": 1, "non-enhancing": 2, "enhancing": 3}
+    with contextlib.redirect_stdout(None):
+        plans = copy.deepcopy(read_json(prepared.plans))
+        trainer = nnUNetTrainer(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+        trainer.initialize()
+        folder = Path(trainer.output_folder_base)
+        (folder / "fold_0").mkdir(parents=True)
+        for name, content in (("plans.json", plans), ("dataset.json", dataset_json)):
+            (folder / name).write_text(json.dumps(content))
+        trainer.save_checkpoint(str(folder / "fold_0" / "checkpoint_final.pth"))
+    first = cases(root)[0]
+    out = tmp_path / "out"
+    assert uncseg("predict", folder, root / "cohort" / first, out) == 0
+    theirs = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    with contextlib.redirect_stdout(None):
+        theirs.initialize_from_trained_model_folder(str(folder), (0,))
+        images = [str(root / "cohort" / first / f"{first}-{channel}.nii.gz") for channel in CHANNELS]
+        data, properties = theirs.configuration_manager.preprocessor_class(verbose=False).run_case(
+            images, None, theirs.plans_manager, theirs.configuration_manager, dataset_json
+        )[::2]
+        logits = theirs.predict_logits_from_preprocessed_data(torch.from_numpy(data[:]))
+        expected = theirs.label_manager.convert_logits_to_segmentation(logits.float()).numpy()
+    assert properties["shape_before_cropping"] == expected.shape
+    ours = voxels(out / f"{first}.nii.gz")
+    swapped = np.array([0, 2, 1, 3])[expected]
+    assert (ours == swapped).mean() > 0.9999
+    assert sorted(file.name for file in out.iterdir()) == [f"{first}.json", f"{first}.nii.gz"]
+    assert "expected_dice_wt" not in read_json(out / f"{first}.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nowhere", "cohort", "out"), "no folder"),
+        (("cohort", "cohort", "out"), "a run (runs/NAME)"),
+        (("runs/small", "cohort", "out", "--folds", "0,4"), "fold 4"),
+        (("runs/small", "nowhere", "out"), "nowhere"),
+        (("runs/small/folds", "cohort", "out"), "a folder without experiment.yaml"),
+    ],
+)
+def test_wrong_requests(root, arguments, said, capsys, monkeypatch):
+    monkeypatch.setattr(console, "width", 400)
+    monkeypatch.chdir(root)
+    assert uncseg("predict", *arguments) == 2
+    assert said in capsys.readouterr().out
+    assert not (root / "out").exists()
