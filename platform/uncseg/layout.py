@@ -115,6 +115,8 @@ class PreparedFolder:
 
 CASE_MAPS = ("uncertainty", "uncertainty_unmasked", "wt_probability", "error", "variance_stable")
 """The head's map inside the dilated prediction and everywhere, p(WT), and the error memory's two averages."""
+ALL_MAPS = (*CASE_MAPS, "tc_probability", "et_probability", "spread", "wt", "tc", "et")
+"""Whatever may lie beside CASE.nii.gz as CASE_MAP.nii.gz."""
 
 
 @dataclass(frozen=True)

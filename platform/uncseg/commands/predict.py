@@ -53,9 +53,9 @@ def predict_cases(
         ProblemsFound: naming every case that could not be predicted; the others are done.
     """
     model = find_model(source, output, folds, overrides, trust)
+    cases, problems = find_inputs(folder.resolve(), model.folder.dataset_json)
     with ray_session(model.resources.ray_address) as own_ray:
         require_places({"OUTPUT": output}, {"INPUT": folder, "MODEL": model.folder.root}, own_ray)
-        cases, problems = find_inputs(folder.resolve(), model.folder.dataset_json)
         slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
         task = prediction_task(model, output, slots, trust, wanted or Wanted())
         with counting() as progress:

@@ -42,15 +42,15 @@ def validate_externally(root: Path, dataset: Path, overrides: list[str] | None =
     model = find_model(str(root), run.root, None, overrides, trust)
     name = dataset.resolve().name
     output = run.root / "external" / name
+    found, problems = find_inputs(dataset.resolve(), model.folder.dataset_json)
+    cases = [case for case in found if case.reference is not None]
+    problems += [
+        Problem(case.case_id, "no reference", "a segmentation of it", "add it, or use uncseg predict")
+        for case in found
+        if case.reference is None
+    ]
     with ray_session(model.resources.ray_address) as own_ray:
         require_places({"RUN": run.root}, {"--dataset": dataset}, own_ray)
-        found, problems = find_inputs(dataset.resolve(), model.folder.dataset_json)
-        cases = [case for case in found if case.reference is not None]
-        problems += [
-            Problem(case.case_id, "no reference", "a segmentation of it", "add it, or use uncseg predict")
-            for case in found
-            if case.reference is None
-        ]
         slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
         task = replace(prediction_task(model, output, slots, trust, Wanted()), scores=True)
         with counting() as progress:

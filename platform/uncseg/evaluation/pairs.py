@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from uncseg.dataset.brats import CONVENTION_LABELS, ENDINGS, FILE_ROLES, REGIONS
 from uncseg.dataset.images import Volume, geometry_problems, read_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.case_scores import Row, score_case
+from uncseg.layout import ALL_MAPS
 
 Scale = Literal["unit", "percent"]
 LARGEST = {"unit": 1.0, "percent": 100.0}
@@ -63,8 +64,9 @@ def find_pairs(
     expected = _files(references, ("seg", None), problems)
     found = _files(predictions, ("seg", None), problems)
     brains = None if brain is None else _files(brain, ("t1n", None), problems)
-    maps_of_others = {name for name in found if name not in expected and _is_map(name, found)}
-    for name in sorted(found.keys() - expected.keys() - maps_of_others):
+    for name in sorted(found.keys() - expected.keys()):
+        if _is_map(name, found):
+            continue
         problems.append(Problem(str(found[name]), "no reference", f"one in {references}", "add it, or leave this out"))
     for name in sorted(expected.keys() - found.keys()):
         problems.append(
@@ -95,13 +97,13 @@ def _files(folder: Path, roles: tuple[str | None, ...], problems: list[Problem])
     found: dict[str, list[Path]] = defaultdict(list)
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            stem = _stem(name)
-            if stem is None:
-                continue
-            ending, role = next(((e, r) for e, (r, _) in FILE_ROLES.items() if stem.endswith(e)), ("", None))
-            if role in roles:
-                found[stem.removesuffix(ending)].append(Path(parent, name))
+        stems = {name: stem for name in sorted(names) if (stem := _stem(name)) is not None}
+        endings = {name: next((e for e in FILE_ROLES if stem.endswith(e)), "") for name, stem in stems.items()}
+        for name, stem in stems.items():
+            role = FILE_ROLES[endings[name]][0] if endings[name] else None
+            # in a BraTS case's folder, other files are none of ours
+            if role in roles and (role is not None or not any(endings.values())):
+                found[stem.removesuffix(endings[name])].append(Path(parent, name))
     for name, files in found.items():
         if len(files) > 1:
             where = ", ".join(str(file.relative_to(folder)) for file in files)
@@ -114,9 +116,9 @@ def _stem(name: str) -> str | None:
     return None if ending is None or name.startswith(".") else name.removesuffix(ending)
 
 
-def _is_map(name: str, cases: Iterable[str]) -> bool:
+def _is_map(name: str, cases: Container[str]) -> bool:
     """CASE_uncertainty.nii.gz lies beside CASE.nii.gz where we write."""
-    return any(name.startswith(f"{case}_") for case in cases if case != name)
+    return any(name.endswith(f"_{of}") and name.removesuffix(f"_{of}") in cases for of in ALL_MAPS)
 
 
 def _maps(folder: Path, case: str, problems: list[Problem]) -> dict[str, Path]:
