@@ -3,9 +3,12 @@
 import contextlib
 import copy
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +20,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy import ndimage
 
+from commands import start_uncseg
 from uncseg.cli import main
 from uncseg.console import console
 from uncseg.dataset.phantom import write_phantoms
@@ -269,6 +273,27 @@ def test_a_model_that_nnunet_trained(root, run, tmp_path, monkeypatch):
     assert (ours == swapped).mean() > 0.9999
     assert sorted(file.name for file in out.iterdir()) == [f"{first}.json", f"{first}.nii.gz"]
     assert "expected_dice_wt" not in read_json(out / f"{first}.json")
+
+
+def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path):
+    cohort, out = tmp_path / "cohort", tmp_path / "out"
+    write_phantoms(cohort, cases=12, size=28, seed=3)
+    process = start_uncseg("predict", run.root, cohort, out, log=tmp_path / "first.log")
+    while len(list(out.glob("*.json"))) < 3:
+        assert process.poll() is None, "the command ended before it was killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = sorted(file.stem for file in out.glob("*.json"))
+    assert 3 <= len(done) < 12
+    for image in out.glob("[!.]*.nii.gz"):
+        nib.load(image).get_fdata()  # raises where bytes are missing
+    for case in done:
+        assert {f"{case}.nii.gz", f"{case}_uncertainty.nii.gz"} <= {file.name for file in out.iterdir()}
+    before = {file: file.stat().st_mtime_ns for case in done for file in out.glob(f"{case}*")}
+    assert uncseg("predict", run.root, cohort, out) == 0
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert len(list(out.glob("*.json"))) == 12
+    assert not list(out.glob(".part-*"))
 
 
 @pytest.mark.parametrize(

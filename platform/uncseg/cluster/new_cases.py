@@ -22,7 +22,7 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.case_scores import score_case
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
-from uncseg.files import digest, read_json, write_json
+from uncseg.files import digest, read_json, remove_partial, write_json
 from uncseg.layout import CaseFiles
 from uncseg.method.ensemble import Ensemble, average
 from uncseg.method.model_folder import ModelFolder
@@ -91,6 +91,7 @@ def predict_new_cases(
         "a prediction",
         start=lambda function, arguments: function(*arguments),
     )
+    remove_partial(task.output)
     return done | records, problems
 
 

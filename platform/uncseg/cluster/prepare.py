@@ -16,7 +16,7 @@ from uncseg.dataset.brats import MODALITIES, BratsCase
 from uncseg.dataset.check import check_case
 from uncseg.dataset.splits import make_splits, write_splits_once
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import file_lock
+from uncseg.files import file_lock, remove_partial
 from uncseg.layout import PreparedFolder
 from uncseg.tracking.tags import describe_versions
 
@@ -74,7 +74,7 @@ def _prepare(
     _spread("preprocessed cases", work, progress)
     steps.link_references(prepared, list(surveys))
     for folder in (prepared.root, survey_folder):
-        steps.remove_partial(folder)
+        remove_partial(folder)
     steps.record_done(prepared, preparation, split, surveys, describe_versions())
 
 

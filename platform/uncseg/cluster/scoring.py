@@ -7,7 +7,7 @@ from uncseg.cluster.spread import collect, cpus_times_two
 from uncseg.errors import Problem
 from uncseg.evaluation.case_scores import Row
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
-from uncseg.files import digest, read_json, write_json
+from uncseg.files import digest, read_json, remove_partial, write_json
 
 
 def score_pairs(
@@ -26,6 +26,7 @@ def score_pairs(
     """
     work = [(pair.case_id, _score_once, (pair, scale, kept)) for pair in pairs]
     rows, problems = collect(work, progress, cpus_times_two, "scores")
+    remove_partial(kept)
     return [row for case in sorted(rows) for row in rows[case]], problems
 
 

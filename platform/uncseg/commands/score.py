@@ -34,7 +34,9 @@ def score_folders(
         problem = Problem("--out", str(out), "a name that ends in .parquet", "write scores.parquet")
         raise ProblemsFound("The scores cannot be written.", [problem])
     chosen = _scale(scale)
-    pairs, problems = find_pairs(predictions, references, uncertainty, brain)
+    # workers have another working directory
+    folders = [None if folder is None else folder.resolve() for folder in (uncertainty, brain)]
+    pairs, problems = find_pairs(predictions.resolve(), references.resolve(), *folders)
     kept = (out.parent / f"{out.stem}_cases").resolve()
     with ray_session(None, dashboard=False), counting() as progress:
         rows, failed = score_pairs(pairs, chosen, kept, lambda done, of: progress("scored cases", done, of))

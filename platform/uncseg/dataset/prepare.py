@@ -7,7 +7,6 @@ seconds, and the process that hands out the work does not need it.
 import contextlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -238,15 +237,6 @@ def link_references(prepared: PreparedFolder, case_ids: Sequence[str]) -> None:
         if not link.exists():
             link.unlink(missing_ok=True)
             link.symlink_to(reference)
-
-
-def remove_partial(folder: Path) -> None:
-    """Remove what processes that were killed left half-written."""
-    for part in list(folder.rglob(".part-*")):
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
 
 
 def record_done(
