@@ -1,5 +1,6 @@
 """Sweep files: what is refused, all at once, and what a trial's values make of the base experiment."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def sweep_file(experiment_file, tmp_path):
         ("loss.unc_weight", {"grid_search": []}, "grid_search: []"),
         ("loss.unc_weight", {"uniform": [-1, 1]}, "-1"),
         ("training.momentum", {"choice": [0.9, 1.5]}, "1.5"),
+        ("loss.unc_weight", {"quniform": [0, 1, 0.3]}, "quniform: [0, 1, 0.3]"),
+        ("loss.unc_weight", {"qloguniform": [0.1, 1, 0.2]}, "qloguniform: [0.1, 1, 0.2]"),
+        ("training.accumulate", {"qrandint": [1, 9, 2]}, "qrandint: [1, 9, 2]"),  # Tune would draw 0 as well
+        ("training.accumulate", {"uniform": [1, 4]}, str(1 + 3 / math.pi)),
+        ("training.accumulate", {"loguniform": [1, 4]}, str(1 + 3 / math.pi)),
+        ("training.accumulate", {"quniform": [1, 4, 0.5]}, "1.5"),
     ],
 )
 def test_a_space_that_cannot_be(sweep_file, field, words, found):
@@ -52,6 +59,20 @@ def test_a_space_that_cannot_be(sweep_file, field, words, found):
     assert (space.where.rpartition("space.")[2], space.found) == (field, found)
     assert folds.found == "7"
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("training.oversample_foreground", {"randint": [0, 2]}),  # 2 is not drawn
+        ("training.accumulate", {"lograndint": [1, 2]}),
+        ("training.accumulate", {"quniform": [1, 4, 1]}),
+        ("training.accumulate", {"qrandint": [2, 8, 2]}),
+        ("loss.unc_weight", {"quniform": [0.1, 0.7, 0.1]}),
+    ],
+)
+def test_ranges_whose_every_value_fits(sweep_file, field, words):
+    load_sweep(sweep_file(space={field: words}))
 
 
 GRID = {f"loss.{name}_weight": {"grid_search": [i / 10 for i in range(10)]} for name in ("unc", "rmsd", "corr")}
@@ -118,7 +139,8 @@ def test_values_and_overrides_reach_the_trial(sweep_file):
     [
         ({"loss.unc_weight": {"uniform": [0, 1]}, "loss.weight_ce.ed": {"choice": [0.1, 0.2]}}, [0.4, 0.2]),
         ({"loss.unc_weight": {"quniform": [0, 1, 0.2]}, "training.seed": {"randint": [0, 3]}}, [0.4, 0]),
-        ({"loss.unc_weight": {"quniform": [0, 1, 0.3]}}, None),
+        ({"loss.unc_weight": {"quniform": [0, 0.9, 0.3]}}, None),
+        ({"loss.weight_ce": {"choice": [[1, 1, 1, 1], [0.2, 1, 0.2, 1]]}}, [[0.2, 1, 0.2, 1]]),
         ({"loss.unc_weight": {"uniform": [0.5, 1]}}, None),
         ({"loss.unc_weight": {"grid_search": [0.4]}}, None),
         ({"training.seed": {"randint": [1, 3]}}, None),
@@ -128,7 +150,7 @@ def test_values_and_overrides_reach_the_trial(sweep_file):
 def test_the_bases_own_values(sweep_file, space, values):
     sweep, base = load_sweep(sweep_file(space=space, trials=2))
     found = base_values(sweep, base)
-    assert (None if found is None else [found[field] for field in space]) == values
+    assert repr(None if found is None else [found[field] for field in space]) == repr(values)  # as it is listed
 
 
 def test_a_trial_is_an_experiment_file(sweep_file, tmp_path):

@@ -1,7 +1,7 @@
 """The space of a sweep: which fields may vary and in which words, and what a trial's values make of the base."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from uncseg.errors import Problem
 from uncseg.sweeps.file import Sweep
 
 RANGES = ("uniform", "quniform", "loguniform", "qloguniform", "randint", "qrandint", "lograndint")
+UPPER_LEFT_OUT = ("randint", "lograndint")  # their upper end is not drawn
 GRID = "grid_search"
 LISTS = ("choice", GRID)
 # all trials share what is prepared, and one cluster, storage and MLflow
@@ -38,7 +39,8 @@ def base_values(sweep: Sweep, base: Experiment) -> dict[str, Any] | None:
         value = _value(content, field)
         if not (value in given if word == "choice" else word in RANGES and _in_range(value, word, given)):
             return None
-        values[field] = value
+        # as it is listed, 1 for 1.0 as well: one choice, one way to write it
+        values[field] = given[given.index(value)] if word == "choice" else value
     return values
 
 
@@ -57,9 +59,9 @@ def _in_range(value: Any, word: str, given: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     low, high = given[:2]
-    whole = word in ("randint", "lograndint")  # their upper end is not drawn
-    on_step = not word.startswith("q") or math.isclose(value / given[2], round(value / given[2]))
-    return low <= value <= (high - 1 if whole else high) and on_step and ("int" not in word or value == int(value))
+    most = high - 1 if word in UPPER_LEFT_OUT else high
+    on_step = not word.startswith("q") or _on_step(value, given[2])
+    return low <= value <= most and on_step and ("int" not in word or value == int(value))
 
 
 def trial_experiment(base: Experiment, name: str, folder: Path, values: Mapping[str, Any]) -> Experiment:
@@ -112,8 +114,19 @@ def check_field(path: Path, base: Experiment, field: str, words: Mapping[str, An
     problem = _check_arguments(where, word, given)
     if problem is not None:
         return [problem]
+    if word in LISTS:
+        return _check_values(where, base, field, given)
+    low, high = given[:2]
+    problems = _check_values(where, base, field, [low, high - 1 if word in UPPER_LEFT_OUT else high])
+    # ends that are whole fit an integer; what is drawn between them may not be
+    between = low + given[2] if word.startswith("q") else low + (high - low) / math.pi
+    return problems if problems or word in UPPER_LEFT_OUT else _check_values(where, base, field, [between])
+
+
+def _check_values(where: str, base: Experiment, field: str, values: Sequence[Any]) -> list[Problem]:
+    """Those that the experiment would not take."""
     problems = []
-    for value in given if word in LISTS else given[:2]:
+    for value in values:
         try:
             trial_experiment(base, "trial", Path("trials"), {field: value})
         except ValidationError as error:
@@ -154,4 +167,11 @@ def _check_arguments(where: str, word: str, given: Any) -> Problem | None:
         return Problem(where, f"{word}: {given}", "a lower end above 0", "write a small positive number, or uniform")
     if word.startswith("q") and given[2] <= 0:
         return Problem(where, f"{word}: {given}", "a step above 0", "write the distance between two values")
+    if word.startswith("q") and not all(_on_step(end, given[2]) for end in given[:2]):
+        found, expected = f"{word}: {given}", f"ends that are multiples of the step, {given[2]}"
+        return Problem(where, found, expected, "write other ends, or another step")
     return None
+
+
+def _on_step(value: float, step: float) -> bool:
+    return math.isclose(value / step, round(value / step))
