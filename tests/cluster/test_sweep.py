@@ -188,6 +188,9 @@ def test_a_budget_counts_what_was_spent_before():
     assert not stopper.stop_all()
     assert not stopper("t", {"time_this_iter_s": 800})  # 0.44 GPU-hours: no trial is ended alone
     assert not stopper.stop_all()
+    stopper("t", {"time_this_iter_s": 800, "done": True})  # Tune says a trial's last result again as it ends
+    stopper("u", {"done": True})  # and says this much of one without results
+    assert not stopper.stop_all()
     stopper("t", {"time_this_iter_s": 800})
     assert stopper.stop_all()
     assert "gpu_hours" in stopper.spent()

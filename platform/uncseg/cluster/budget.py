@@ -40,7 +40,8 @@ class BudgetStopper(Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
         """No trial is ended alone; its time since its last result is added up."""
-        self.gpu_hours += self.gpus * result["time_this_iter_s"] / 3600
+        if not result.get("done"):  # the end of a trial repeats its last result
+            self.gpu_hours += self.gpus * result.get("time_this_iter_s", 0) / 3600
         return False
 
     def stop_all(self) -> bool:
