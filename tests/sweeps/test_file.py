@@ -161,7 +161,7 @@ def test_a_trial_is_an_experiment_file(sweep_file, tmp_path):
     assert best.storage.path == base.storage.path
 
 
-def test_a_baseline_is_the_mean_over_the_sweeps_folds_at_the_end(sweep_file, experiment_file, tmp_path):
+def test_a_baseline_is_the_mean_over_the_sweeps_folds_at_the_end(sweep_file, tmp_path):
     runs = tmp_path / "runs/plain"
     for fold, last in ((0, 0.8), (1, 0.6)):
         spool = SpoolWriter(runs / "spool", fold, first_epoch=0)
@@ -172,6 +172,9 @@ def test_a_baseline_is_the_mean_over_the_sweeps_folds_at_the_end(sweep_file, exp
     constraint = {"metric": DICE, "baseline": "plain", "tolerance": 0.002}
     sweep, _ = load_sweep(sweep_file(folds=[0, 1], constraints=[constraint]))
     assert sweep.constraints[0].bound == pytest.approx(0.698)
+    promoted, _ = load_sweep(sweep_file(folds=[0], promote={"top": 1, "folds": "all"}, constraints=[constraint]))
+    (known,) = promoted.constraints
+    assert (known.bound, known.promoted_bound) == (pytest.approx(0.798), pytest.approx(0.698))
 
     with pytest.raises(ProblemsFound) as caught:
         load_sweep(sweep_file(constraints=[constraint], overrides={"training.epochs": 9}))
@@ -179,4 +182,8 @@ def test_a_baseline_is_the_mean_over_the_sweeps_folds_at_the_end(sweep_file, exp
     SpoolWriter(runs / "spool", 1, first_epoch=2).epoch(2, {DICE: 0.5})
     with pytest.raises(ProblemsFound) as caught:
         load_sweep(sweep_file(folds=[0, 1], constraints=[constraint]))
+    assert caught.value.problems[0].found.startswith("fold 1 running")
+    load_sweep(sweep_file(folds=[0], constraints=[constraint]))
+    with pytest.raises(ProblemsFound) as caught:
+        load_sweep(sweep_file(folds=[0], promote={"top": 1, "folds": [1]}, constraints=[constraint]))
     assert caught.value.problems[0].found.startswith("fold 1 running")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uncseg.files import write_json
-from uncseg.sweeps.file import Constraint, Objective, Sweep
+from uncseg.sweeps.file import BaselineConstraint, Constraint, Objective, Sweep
 from uncseg.sweeps.results import Trial, heard_table, importances, pareto_front, rank_trials, read_trials
 from uncseg.tracking.spool import SpoolWriter
 
@@ -78,6 +78,17 @@ def test_a_promoted_trial_is_judged_by_all_its_folds(tmp_path):
     assert "".join(table["trial"]) == "bac"
     assert table["folds"].tolist() == [3, 3, 2]
     assert table.loc[1, DICE] == pytest.approx(0.7)
+
+
+def test_a_promoted_trial_has_a_bound_of_its_own(tmp_path):
+    """The third fold is a hard one, for the baseline as well."""
+    write_trial(tmp_path, "a", f0=[both(0.9, 0)], f1=[both(0.9, 0)], f2=[both(0.5, 0)])
+    write_trial(tmp_path, "b", f0=[both(0.85, 0)], f1=[both(0.85, 0)])
+    write_trial(tmp_path, "c", f0=[both(0.75, 0)], f1=[both(0.75, 0)])
+    constraint = BaselineConstraint(metric=DICE, at_least=0.8, promoted_at_least=0.7)
+    sweep = sweep_of(constraints=(constraint,))
+    table = rank_trials(read_trials(tmp_path, sweep), sweep, [Trial.read(tmp_path / "a", (0, 1, 2))])
+    assert dict(zip(table["trial"], table["feasible"], strict=True)) == {"a": True, "b": True, "c": False}
 
 
 @pytest.mark.parametrize("modes", [("max", "max"), ("min", "max"), ("min", "min")])

@@ -9,7 +9,7 @@ import yaml
 from uncseg.config import Experiment
 from uncseg.errors import Problem
 from uncseg.layout import RunFolder
-from uncseg.sweeps.file import Constraint, Sweep
+from uncseg.sweeps.file import BaselineConstraint, Constraint, Sweep
 from uncseg.sweeps.space import GRID, LISTS, check_field, grid_points, word_of
 from uncseg.tracking.spool import read_history
 
@@ -124,7 +124,7 @@ def _check_scheduler(path: Path, sweep: Sweep, base: Experiment) -> list[Problem
 
 
 def _resolve(where: str, constraint: Constraint, sweep: Sweep, base: Experiment) -> tuple[Constraint, list[Problem]]:
-    """The constraint with a number for its baseline."""
+    """The constraint with the numbers for its baseline."""
     if constraint.baseline is None:
         return constraint, []
     run = RunFolder(base.storage.path / constraint.baseline)
@@ -136,15 +136,18 @@ def _resolve(where: str, constraint: Constraint, sweep: Sweep, base: Experiment)
     if epochs != base.training.epochs:
         found, expected = f"a run of {epochs} epochs", f"{base.training.epochs}, as the trials: else its end is another"
         problems.append(Problem(where, found, expected, f"train it with --set training.epochs={base.training.epochs}"))
-    values = []
-    for fold in sweep.folds:
+    values: dict[int, float] = {}
+    for fold in sweep.promoted_folds(base):
         history = read_history(run.spool, fold)
         value = history.epochs[history.last_epoch].metrics.get(constraint.metric) if history.epochs else None
         if history.state != "finished" or value is None or not math.isfinite(value):
             found = f"fold {fold} {history.state}, {constraint.metric}: {value}"
-            problems.append(Problem(where, found, "the sweep's folds finished, with that metric", "train them first"))
+            expected = "the sweep's folds finished, those of promote included, with that metric"
+            problems.append(Problem(where, found, expected, "train them first"))
         else:
-            values.append(value)
+            values[fold] = value
     if problems:
         return constraint, problems
-    return Constraint(metric=constraint.metric, at_least=fmean(values) - constraint.tolerance), []
+    screened = fmean(values[fold] for fold in sweep.folds) - constraint.tolerance
+    promoted = fmean(values.values()) - constraint.tolerance
+    return BaselineConstraint(metric=constraint.metric, at_least=screened, promoted_at_least=promoted), []

@@ -36,7 +36,7 @@ class Constraint(Section):
     metric: Metric
     at_least: float | None = None
     baseline: str | None = None
-    """Name of a finished run in the same storage: its mean over the sweep's folds at its last epoch."""
+    """Name of a finished run in the same storage: its mean at its last epoch, over the folds that a trial has."""
     tolerance: Weight = 0.0
     """How far below the baseline is still good enough."""
 
@@ -46,11 +46,28 @@ class Constraint(Section):
         assert self.at_least is not None, "a baseline that was not resolved"
         return self.at_least
 
+    @property
+    def promoted_bound(self) -> float:
+        """The number for a promoted trial, which is judged by more folds."""
+        return self.bound
+
     @model_validator(mode="after")
     def _one_bound(self) -> "Constraint":
         if (self.at_least is None) == (self.baseline is None):
             raise ValueError("write at_least: NUMBER or baseline: RUN, one of the two")
         return self
+
+
+class BaselineConstraint(Constraint):
+    """With the numbers that a baseline has come to: ``at_least`` over the folds of the screening, and this."""
+
+    promoted_at_least: float
+    """Over all folds of a promoted trial: folds differ by more than a tolerance."""
+
+    @property
+    def promoted_bound(self) -> float:
+        """The number for a promoted trial, which is judged by more folds."""
+        return self.promoted_at_least
 
 
 class Scheduler(Section):
