@@ -9,14 +9,17 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
 from uncseg.cluster.budget import BudgetStopper, hours_trained
 from uncseg.cluster.nodes import Cluster, Node
+from uncseg.cluster.promotion import choose_promoted
 from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.search import param_space, tune_config
 from uncseg.cluster.sweep import require_gpus, trials_at_once
-from uncseg.cluster.trial import mean_over_folds
+from uncseg.cluster.trial import TrialSetup, mean_over_folds
 from uncseg.config import Resources
 from uncseg.errors import ProblemsFound
+from uncseg.files import write_json
+from uncseg.layout import SweepFolder
 from uncseg.sweeps.file import Budget, Constraint, Objective, Search, Sweep
-from uncseg.tracking.spool import FoldHistory
+from uncseg.tracking.spool import FoldHistory, SpoolWriter
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/uncertainty/union/corr_ema"
 UNIFORM = {"loss.unc_weight": {"uniform": [0, 1]}}
@@ -203,3 +206,15 @@ def test_gpu_hours_without_gpus_are_refused():
     with pytest.raises(ProblemsFound) as caught:
         require_gpus(sweep_of(budget=Budget(gpu_hours=1)), slots)
     assert caught.value.problems[0].where == "budget.gpu_hours"
+
+
+def test_only_trials_with_a_value_are_promoted(tmp_path):
+    folder = SweepFolder(tmp_path)
+    for name, values in {"a": [0.5], "b": [], "c": [math.nan], "d": [0.4]}.items():
+        write_json(folder.trials / name / "values.json", {"loss.unc_weight": 0.5})
+        spool = SpoolWriter(folder.trials / name / "spool", 0, first_epoch=0)
+        for epoch, value in enumerate(values):
+            spool.epoch(epoch, {DICE: value})
+        spool.state("stopped")
+    setup = TrialSetup(sweep_of(promote={"top": 4}), None, None, folder.trials, None)
+    assert choose_promoted(setup, folder) == ["a", "d"]

@@ -8,7 +8,8 @@ import pytest
 
 from uncseg.files import write_json
 from uncseg.sweeps.file import BaselineConstraint, Constraint, Objective, Sweep
-from uncseg.sweeps.results import Trial, heard_table, importances, pareto_front, rank_trials, read_trials
+from uncseg.sweeps.importances import importances
+from uncseg.sweeps.results import Trial, heard_table, pareto_front, rank_trials, read_promoted, read_trials
 from uncseg.tracking.spool import SpoolWriter
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/uncertainty/union/corr_ema"
@@ -91,6 +92,28 @@ def test_a_promoted_trial_has_a_bound_of_its_own(tmp_path):
     assert dict(zip(table["trial"], table["feasible"], strict=True)) == {"a": True, "b": True, "c": False}
 
 
+def test_a_promoted_trial_that_failed_hides_no_good_one(tmp_path):
+    objectives = (Objective(metric=DICE), Objective(metric=CORR))
+    sweep = sweep_of(objectives=objectives)
+    for name, state, dice in (("a", "failed", 0.9), ("b", "finished", 0.8), ("c", "finished", 0.85)):
+        epoch = [both(dice, 0.1)]
+        write_trial(tmp_path, name, state, f0=epoch, f1=epoch, **({} if name == "c" else {"f2": epoch}))
+    folds = (0, 1, 2)
+    table = rank_trials(read_trials(tmp_path, sweep), sweep, read_promoted(tmp_path, "ab", folds))
+    assert "".join(table["trial"]) == "bca"
+    assert "".join(table["trial"][table["front"]]) == "b"
+    table = rank_trials(read_trials(tmp_path, sweep), sweep, read_promoted(tmp_path, "a", folds))
+    assert "".join(table["trial"]) == "cba"
+    assert "".join(table["trial"][table["front"]]) == "c"
+
+
+def test_a_promoted_fold_that_never_began_is_missed(tmp_path):
+    epoch = [both(0.5, 0)]
+    write_trial(tmp_path, "a", f0=epoch, f1=epoch)
+    (promoted,) = read_promoted(tmp_path, ["a"], (0, 1, 2))
+    assert (promoted.state, promoted.epochs) == ("stopped", 0)
+
+
 @pytest.mark.parametrize("modes", [("max", "max"), ("min", "max"), ("min", "min")])
 def test_the_front_is_what_nothing_else_beats(modes):
     random = np.random.default_rng(0)
@@ -129,6 +152,46 @@ def test_importances_are_compared_at_an_epoch_that_all_reached(tmp_path):
     assert table.set_index("field").loc["loss.unc_weight", "importance"] == pytest.approx(1)
     few = importances(read_trials(tmp_path, sweep_of())[:3], sweep_of())
     assert few["importance"].isna().all()
+
+
+def write_scores(folder, columns, scores):
+    """A finished trial each; columns: for each field its values."""
+    for number, score in enumerate(scores):
+        values = {field: listed[number] for field, listed in columns.items()}
+        write_json(folder / f"t{number}/values.json", values)
+        for fold in (0, 1):
+            spool = SpoolWriter(folder / f"t{number}/spool", fold, first_epoch=0)
+            spool.epoch(0, both(score, 0))
+            spool.state("finished")
+
+
+@pytest.mark.parametrize("survived", [[0.01] * 4, [[0.2, 1, 0.2, 1]] * 4])
+def test_fields_that_kept_one_value_explain_nothing(tmp_path, survived):
+    """The other value of the list cannot be trained."""
+    sweep = sweep_of(space={"f": {"choice": [survived[0], 1e300]}})
+    write_scores(tmp_path, {"f": survived}, [0.1, 0.2, 0.3, 0.4])
+    assert importances(read_trials(tmp_path, sweep), sweep)["importance"].isna().all()
+
+
+def test_a_value_that_never_survived_takes_no_share_from_the_others(tmp_path):
+    sweep = sweep_of(space={"f": {"choice": [0.01, 0.02, 1e300]}, "g": {"uniform": [0, 1]}})
+    write_scores(tmp_path, {"f": [0.01, 0.02] * 4, "g": [0.5] * 8}, [0.1, 0.2] * 4)
+    table = importances(read_trials(tmp_path, sweep), sweep).set_index("field")
+    assert table.loc["f", "importance"] == pytest.approx(1)
+
+
+def test_a_value_written_in_another_way_than_it_is_listed(tmp_path):
+    sweep = sweep_of(space={"f": {"choice": [[0.2, 1, 0.2, 1], [1, 1, 1, 1]]}})
+    write_scores(tmp_path, {"f": [[0.2, 1.0, 0.2, 1.0], [1, 1, 1, 1]] * 4}, [0.1, 0.2] * 4)
+    table = importances(read_trials(tmp_path, sweep), sweep)
+    assert table["importance"].tolist() == [pytest.approx(1)]
+
+
+def test_a_forest_without_a_split_is_no_error(tmp_path):
+    """The field's two values lie too close for a tree, which computes in single precision."""
+    sweep = sweep_of(space={"f": {"uniform": [0, 1]}})
+    write_scores(tmp_path, {"f": [0.5, 0.5 + 1e-12] * 4}, [0.1, 0.2, 0.3, 0.4] * 2)
+    assert importances(read_trials(tmp_path, sweep), sweep)["importance"].isna().all()
 
 
 def test_what_was_heard_again_after_a_kill_counts_once(tmp_path):

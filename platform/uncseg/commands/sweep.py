@@ -29,7 +29,7 @@ def sweep_experiment(sweep: Sweep, base: Experiment) -> int:
     """Run a sweep, or go on with it; print and write the table of trials, and the best one's experiment file.
 
     Returns:
-        0, or 1 where no trial was finished that satisfies the constraints.
+        0, or 1 where there is no best trial.
     """
     folder = SweepFolder(base.storage.path.resolve() / sweep.name)
     _refuse_another(folder, sweep, base)

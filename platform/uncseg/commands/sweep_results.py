@@ -17,10 +17,12 @@ from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder, SweepFolder
 from uncseg.report.sweep_figures import draw_sweep
 from uncseg.sweeps.file import Sweep
+from uncseg.sweeps.importances import importances
 from uncseg.sweeps.results import (
     VALUES,
+    can_be_best,
+    has_objectives,
     heard_table,
-    importances,
     rank_trials,
     read_promoted,
     read_trials,
@@ -59,27 +61,32 @@ def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: S
         promoted: names of the trials that went on to more folds.
 
     Returns:
-        0, or 1 where no trial was finished that satisfies the constraints.
+        0, or 1 where there is no best trial.
     """
     trials = read_trials(folder.trials, sweep)
     if not trials:
         console.print("no trial has begun")
         return 1
-    table = rank_trials(trials, sweep, read_promoted(folder.trials, promoted))
+    table = rank_trials(trials, sweep, read_promoted(folder.trials, promoted, sweep.promoted_folds(base)))
+    # what the sweep was for comes first: nothing that only explains it may keep anybody from it
+    best = write_best(folder, sweep, base, table)
+    write_table(table, folder.tables, "trials")
+    console.print(_shown(table, sweep))
     mattered, heard = importances(trials, sweep), heard_table(folder.trials)
-    for name, frame in (("trials", table), ("importances", mattered), ("epochs", heard)):
+    for name, frame in (("importances", mattered), ("epochs", heard)):
         write_table(frame, folder.tables, name)
     draw_sweep(folder.figures, table, heard, sweep)
-    console.print(_shown(table, sweep))
     console.print(_shown_importances(mattered))
     _show_base(table, base_values(sweep, base))
-    found = _write_best(folder, sweep, base, table)
+    console.print(f"best:    {folder.best} (trial {best})" if best else why_none(table, sweep), soft_wrap=True)
+    if best and "front" in table:
+        console.print(f"front:   {folder.front}", soft_wrap=True)
     console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}", soft_wrap=True)
     try:
-        _log(folder, sweep, base, table, found)
+        _log(folder, sweep, base, table, best)
     except (ProblemsFound, MlflowException) as error:
         console.print(f"MLflow did not take the table of trials; the same command tries again. {error}")
-    return 0 if found else 1
+    return 0 if best else 1
 
 
 def _show_base(table: pd.DataFrame, values: Mapping[str, Any] | None) -> None:
@@ -89,43 +96,57 @@ def _show_base(table: pd.DataFrame, values: Mapping[str, Any] | None) -> None:
             console.print(f"the base's own values: trial {row['trial']}, {rank} of {len(table)}, {row['state']}")
 
 
-def _write_best(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame) -> bool:
-    """Whether there is a best trial: one that ended all its epochs and satisfies the constraints."""
-    able = table["state"] == "finished"
-    if sweep.constraints:
-        able &= table["feasible"]
-    if not able.iloc[0]:
-        for file in (folder.best, *folder.front.glob("*.yaml")):
-            file.unlink(missing_ok=True)
-        reason = "satisfies the constraints" if sweep.constraints else "was finished"
-        console.print(f"no trial {reason}: there is no best one")
-        return False
-    trial = table["trial"].iloc[0]
-    values = read_json(folder.trials / trial / VALUES)
-    write_trial(base, f"{sweep.name}_best", values, folder.best)
-    console.print(f"best:    {folder.best} (trial {trial})", soft_wrap=True)
-    if "front" in table:
-        for name in table["trial"][table["front"]]:
-            values = read_json(folder.trials / name / VALUES)
-            write_trial(base, f"{sweep.name}_{name}", values, folder.front / f"{name}.yaml")
-        console.print(f"front:   {folder.front}", soft_wrap=True)
-    return True
+def write_best(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame) -> str | None:
+    """Write the best trial, and those of the front, as experiment files; of earlier ones nothing stays.
+
+    Args:
+        table: one row a trial, the best first, as ``rank_trials`` gives it.
+
+    Returns:
+        The best one's name; None where no trial ended all its epochs with a value of every objective, and satisfies
+        the constraints.
+    """
+    able = table[can_be_best(table, sweep)]
+    front = able["trial"][able["front"]].tolist() if "front" in able else []
+    for file in folder.front.glob("*.yaml"):
+        if file.stem not in front:
+            file.unlink()
+    if able.empty:
+        folder.best.unlink(missing_ok=True)
+        return None
+    best = str(able["trial"].iloc[0])
+    write_trial(base, f"{sweep.name}_best", read_json(folder.trials / best / VALUES), folder.best)
+    for name in front:
+        write_trial(
+            base, f"{sweep.name}_{name}", read_json(folder.trials / name / VALUES), folder.front / f"{name}.yaml"
+        )
+    return best
 
 
-def _log(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame, found: bool) -> None:
+def why_none(table: pd.DataFrame, sweep: Sweep) -> str:
+    """What no trial has come to, for people."""
+    finished = table["state"] == "finished"
+    reason = "was finished"
+    if finished.any():
+        valued = (finished & has_objectives(table, sweep)).any()
+        reason = "satisfies the constraints" if valued else "that was finished has a value of every objective"
+    return f"no trial {reason}: there is no best one"
+
+
+def _log(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame, best: str | None) -> None:
     store = open_store(base.tracking_uri, base.tracking.experiment)
     run_id = read_json(folder.manifest)["run_id"]
     for artifacts in (folder.tables, folder.figures):
         for file in sorted(artifacts.glob("[!.]*")):
             store.log_file(run_id, file, artifacts.name)
-    if found:
+    if best is not None:
         store.log_file(run_id, folder.best)
-        best, now = table.iloc[0], time.time_ns() // 1_000_000
-        store.log_metrics(run_id, [Metric(f"best/{metric}", best[metric], now, 0) for metric in sweep.metrics])
-        store.set_tags(run_id, {"uncseg.best": best["trial"]})
+        row, now = table[table["trial"] == best].iloc[0], time.time_ns() // 1_000_000
+        store.log_metrics(run_id, [Metric(f"best/{metric}", row[metric], now, 0) for metric in sweep.metrics])
+        store.set_tags(run_id, {"uncseg.best": best})
     for rank, row in enumerate(table.to_dict("records"), start=1):
         _tag_trial(store, folder, row, rank)
-    store.set_status(run_id, "FINISHED" if found else "FAILED")
+    store.set_status(run_id, "FAILED" if best is None else "FINISHED")
 
 
 def _tag_trial(store: Store, folder: SweepFolder, row: Mapping[Any, Any], rank: int) -> None:
@@ -175,6 +196,6 @@ def _shown_importances(table: pd.DataFrame) -> Table:
     for column in ("objective", "field", "share of the variance"):
         shown.add_column(column, justify="right" if column.startswith("share") else "left")
     for row in table.to_dict("records"):
-        share = "too few trials" if row["importance"] != row["importance"] else f"{row['importance']:.2f}"
+        share = "cannot be told" if row["importance"] != row["importance"] else f"{row['importance']:.2f}"
         shown.add_row(row["objective"], row["field"], share)
     return shown

@@ -1,4 +1,4 @@
-"""What became of a sweep's trials: a row each, their order, the Pareto front, which field mattered."""
+"""What became of a sweep's trials: a row each, their order, the Pareto front."""
 
 import contextlib
 import json
@@ -15,14 +15,12 @@ import pandas as pd
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
 from uncseg.sweeps.file import Objective, Sweep
-from uncseg.sweeps.space import LISTS, word_of
-from uncseg.tracking.spool import FoldHistory, read_history, spooled_folds
+from uncseg.tracking.spool import FoldHistory, read_history
 
 VALUES = "values.json"
 """In a trial's folder: the values of the sweep's fields."""
 HEARD = "heard.jsonl"
 """Beside it: for each epoch the means over folds that search and scheduler heard."""
-FEWEST_FOR_IMPORTANCES = 4
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,9 @@ def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
     return [Trial.read(file.parent, sweep.folds) for file in sorted(folder.glob(f"*/{VALUES}"))]
 
 
-def read_promoted(folder: Path, names: Sequence[str]) -> list[Trial]:
-    """Trials with all the folds that they have trained."""
-    return [Trial.read(folder / name, spooled_folds(RunFolder(folder / name).spool)) for name in names]
+def read_promoted(folder: Path, names: Sequence[str], folds: Sequence[int]) -> list[Trial]:
+    """Trials with all the folds of a promoted one, those that have not begun included."""
+    return [Trial.read(folder / name, folds) for name in names]
 
 
 def heard_table(folder: Path) -> pd.DataFrame:
@@ -95,9 +93,9 @@ def heard_table(folder: Path) -> pd.DataFrame:
 def rank_trials(trials: Sequence[Trial], sweep: Sweep, promoted: Sequence[Trial] = ()) -> pd.DataFrame:
     """One row a trial, the best first.
 
-    First those that were promoted, then those that ended all epochs, then those that were stopped, then those that
-    failed; among these those that satisfy the constraints; among these the Pareto front, where there are several
-    objectives; then by the first objective.
+    First those that can be the best, see ``can_be_best``; among these those that were promoted, then those that ended
+    all epochs, then those that were stopped, then those that failed; among these those that satisfy the constraints;
+    among these the Pareto front, where there are several objectives; then by the first objective.
 
     Args:
         trials: with the folds of the screening.
@@ -114,18 +112,19 @@ def rank_trials(trials: Sequence[Trial], sweep: Sweep, promoted: Sequence[Trial]
     frame = pd.DataFrame([_row(further.get(trial.name, trial), sweep) for trial in trials])
     frame["promoted"] = frame["trial"].isin(list(further))
     frame["feasible"] = _feasible(frame, sweep)
-    objectives = frame[[one.metric for one in sweep.objectives]]
-    whole = (frame["state"] == "finished") & objectives.notna().all(axis=1)
-    judged = whole & frame["feasible"]
-    if further:
-        judged &= frame["promoted"]
-    frame["front"] = pareto_front(objectives.to_numpy(), judged.to_numpy(), sweep.objectives)
-    ended = frame["state"]
-    frame["tier"] = np.select([whole, ended == "finished", ended == "stopped"], [0, 1, 2], 3)
+    frame["able"] = can_be_best(frame, sweep)
+    judged = frame["able"] & frame["promoted"]
+    if not judged.any():
+        judged = frame["able"]
+    objectives = frame[[one.metric for one in sweep.objectives]].to_numpy()
+    frame["front"] = pareto_front(objectives, judged.to_numpy(), sweep.objectives)
+    ended, valued = frame["state"], has_objectives(frame, sweep)
+    tiers = [(ended == "finished") & valued, ended == "finished", ended == "stopped"]
+    frame["tier"] = np.select(tiers, [0, 1, 2], 3)
     first = sweep.objectives[0]
     order = frame.sort_values(
-        ["promoted", "tier", "feasible", "front", first.metric, "trial"],
-        ascending=[False, True, False, False, first.mode == "min", True],
+        ["able", "promoted", "tier", "feasible", "front", first.metric, "trial"],
+        ascending=[False, False, True, False, False, first.mode == "min", True],
         ignore_index=True,
     )
     unasked = [
@@ -133,7 +132,24 @@ def rank_trials(trials: Sequence[Trial], sweep: Sweep, promoted: Sequence[Trial]
         *([] if sweep.constraints else ["feasible"]),
         *([] if len(sweep.objectives) > 1 else ["front"]),
     ]
-    return order.drop(columns=["tier", *unasked])
+    return order.drop(columns=["able", "tier", *unasked])
+
+
+def has_objectives(table: pd.DataFrame, sweep: Sweep) -> pd.Series:
+    """(trials,) bool: whether a trial has a value of every objective."""
+    return table[[one.metric for one in sweep.objectives]].notna().all(axis=1)
+
+
+def can_be_best(table: pd.DataFrame, sweep: Sweep) -> pd.Series:
+    """(trials,) bool: ended all its epochs, has a value of every objective, and satisfies the constraints."""
+    able = (table["state"] == "finished") & has_objectives(table, sweep)
+    return able & table["feasible"] if sweep.constraints else able
+
+
+def can_be_promoted(table: pd.DataFrame, sweep: Sweep) -> pd.Series:
+    """(trials,) bool: did not fail, has trained, has a value of the first objective, satisfies the constraints."""
+    able = (table["state"] != "failed") & (table["epochs"] > 0) & table[sweep.objectives[0].metric].notna()
+    return able & table["feasible"] if sweep.constraints else able
 
 
 def _row(trial: Trial, sweep: Sweep) -> dict[str, Any]:
@@ -169,58 +185,3 @@ def pareto_front(values: np.ndarray, judged: np.ndarray, objectives: Sequence[Ob
     better = (good[:, None] > good[None]).any(-1)
     front[judged] = ~(at_least & better).any(axis=0)
     return front
-
-
-def importances(trials: Sequence[Trial], sweep: Sweep) -> pd.DataFrame:
-    """How much of an objective's variance each field explains, at the last epoch that all trials reached.
-
-    Functional ANOVA over a random forest (Hutter, Hoos and Leyton-Brown, 2014), as Optuna has it. Trials that failed
-    are left out; so are those without any epoch.
-
-    Returns:
-        ``objective``, ``field``, ``importance`` (0 to 1, they sum to 1; NaN where fewer than four trials have a value,
-        or all have the same), ``epoch`` (trained, from 1), ``trials``.
-    """
-    compared = [trial for trial in trials if trial.state != "failed" and trial.epochs > 0]
-    epoch = min((trial.epochs for trial in compared), default=0)
-    rows = []
-    for objective in sweep.objectives:
-        scores = {trial.name: trial.mean(objective.metric, epoch - 1)[0] for trial in compared}
-        finite = [trial for trial in compared if math.isfinite(scores[trial.name])]
-        found = _importances(finite, [scores[trial.name] for trial in finite], sweep)
-        rows += [
-            {"objective": objective.metric, "field": field, "importance": share, "epoch": epoch, "trials": len(finite)}
-            for field, share in sorted(found.items(), key=lambda pair: -pair[1])
-        ]
-    return pd.DataFrame(rows)
-
-
-def _importances(trials: Sequence[Trial], scores: Sequence[float], sweep: Sweep) -> dict[str, float]:
-    if len(trials) < FEWEST_FOR_IMPORTANCES or len(set(scores)) < 2:
-        return dict.fromkeys(sweep.space, math.nan)
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    columns = {field: [_as_optuna_takes_it(trial.values[field]) for trial in trials] for field in sweep.space}
-    distributions = {field: _distribution(sweep.space[field], values) for field, values in columns.items()}
-    study = optuna.create_study()
-    for number, score in enumerate(scores):
-        params = {field: values[number] for field, values in columns.items()}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=score))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=sweep.seed)
-    return dict.fromkeys(sweep.space, 0.0) | optuna.importance.get_param_importances(study, evaluator=evaluator)
-
-
-def _as_optuna_takes_it(value: Any) -> Any:
-    return str(value) if isinstance(value, list | tuple | dict) else value
-
-
-def _distribution(words: Mapping[str, Any], values: Sequence[Any]) -> Any:
-    """Numbers lie on an axis, whatever word drew them; anything else is a choice."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    word, given = word_of(words)
-    listed = given if word in LISTS else given[:2]
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in [*listed, *values]):
-        return FloatDistribution(min([*listed, *values]), max([*listed, *values]), log="log" in word)
-    return CategoricalDistribution([_as_optuna_takes_it(value) for value in given])

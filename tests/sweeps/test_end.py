@@ -1,0 +1,106 @@
+"""The end of a sweep: which trial becomes the best, as a file, and that nothing which only explains it prevents it."""
+
+import math
+
+import pytest
+import yaml
+
+from uncseg.commands import sweep_results
+from uncseg.commands.sweep_results import close_sweep, why_none, write_best
+from uncseg.config import load_experiment
+from uncseg.files import write_json
+from uncseg.layout import SweepFolder
+from uncseg.sweeps.file import load_sweep
+from uncseg.sweeps.results import rank_trials, read_promoted, read_trials
+from uncseg.tracking.spool import SpoolWriter
+
+DICE, CORR = "val_patch/dice_mean", "uncertainty/uncertainty/union/corr_ema"
+
+
+@pytest.fixture
+def loaded(experiment_file, tmp_path):
+    base = experiment_file(tmp_path / "cases")
+
+    def load(**fields):
+        space = {"loss.unc_weight": {"uniform": [0, 1]}}
+        content = {"name": "s", "base": str(base), "space": space, "trials": 9} | fields
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        return load_sweep(tmp_path / "sweep.yaml")
+
+    return load
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return SweepFolder(tmp_path / "runs/s")
+
+
+def write_trial(folder, name, weight, *states, dice=0.5, corr=0.5):
+    """A trial of one epoch; a state a fold."""
+    write_json(folder.trials / name / "values.json", {"loss.unc_weight": weight})
+    for fold, state in enumerate(states):
+        spool = SpoolWriter(folder.trials / name / "spool", fold, first_epoch=0)
+        spool.epoch(0, {DICE: dice, CORR: corr})
+        spool.state(state)
+
+
+def ranked(folder, sweep, base, promoted=()):
+    further = read_promoted(folder.trials, promoted, sweep.promoted_folds(base))
+    return rank_trials(read_trials(folder.trials, sweep), sweep, further)
+
+
+def best_weight(folder):
+    return load_experiment(folder.best).loss.unc_weight
+
+
+def test_a_promoted_trial_that_failed_takes_the_best_from_nobody(loaded, folder):
+    sweep, base = loaded(promote={"top": 2, "folds": "all"})
+    write_trial(folder, "a", 0.1, "finished", "failed", dice=0.9)
+    write_trial(folder, "b", 0.2, "finished", "finished", dice=0.8)
+    write_trial(folder, "c", 0.3, "finished", dice=0.85)
+    assert write_best(folder, sweep, base, ranked(folder, sweep, base, ["a", "b"])) == "b"
+    assert best_weight(folder) == 0.2
+    # where no promoted one came through, the best of the screening is all there is
+    assert write_best(folder, sweep, base, ranked(folder, sweep, base, ["a"])) == "c"
+
+
+def test_a_trial_without_an_objective_is_never_the_best(loaded, folder):
+    objectives = [{"metric": DICE}, {"metric": CORR}]
+    sweep, base = loaded(objectives=objectives, scheduler={"type": "fifo"})
+    write_trial(folder, "a", 0.1, "finished", corr=0.2)
+    write_trial(folder, "b", 0.2, "finished", corr=math.nan)
+    assert write_best(folder, sweep, base, ranked(folder, sweep, base)) == "a"
+    assert [file.name for file in folder.front.iterdir()] == ["a.yaml"]
+    write_trial(folder, "a", 0.1, "finished", corr=math.nan)
+    assert write_best(folder, sweep, base, ranked(folder, sweep, base)) is None
+    assert not folder.best.exists()
+    assert not list(folder.front.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("state", "dice", "reason"),
+    [
+        ("failed", 0.9, "no trial was finished"),
+        ("finished", math.nan, "no trial that was finished has a value of every objective"),
+        ("finished", 0.1, "no trial satisfies the constraints"),
+    ],
+)
+def test_why_there_is_no_best_one(loaded, folder, state, dice, reason):
+    sweep, base = loaded(constraints=[{"metric": DICE, "at_least": 0.5}])
+    write_trial(folder, "a", 0.1, state, dice=dice)
+    table = ranked(folder, sweep, base)
+    assert write_best(folder, sweep, base, table) is None
+    assert why_none(table, sweep).startswith(reason)
+
+
+def test_the_best_is_there_whatever_becomes_of_the_figures(loaded, folder, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no tree")
+
+    monkeypatch.setattr(sweep_results, "importances", fail)
+    sweep, base = loaded()
+    write_trial(folder, "a", 0.1, "finished")
+    with pytest.raises(RuntimeError):
+        close_sweep(folder, sweep, base, [])
+    assert best_weight(folder) == 0.1
+    assert (folder.tables / "trials.parquet").is_file()
