@@ -20,6 +20,7 @@ from uncseg.layout import RunFolder
 from uncseg.tracking.spool import read_history, write_state
 
 POLL_S = 0.5
+PLACED_S = str(7 * 24 * 3600)  # within which folds are placed: they wait for others, which train for days
 FULL_BYTES = 2**20
 # sections that change how a run is carried out, not what it computes
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")
@@ -111,7 +112,7 @@ def train_folds(
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # else a waiting fold would lose its place in Ray's queue every minute
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(7 * 24 * 3600))
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACED_S)
     failed: dict[int, str] = {}
     free = threading.Semaphore(slots.count if own_ray else slots.wanted)
 

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import ray.tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
@@ -33,7 +36,6 @@ def tune_config(sweep: Sweep, epochs: int, at_once: int, first: Mapping[str, Any
     """
     return ray.tune.TuneConfig(
         num_samples=_samples(sweep),
-        max_concurrent_trials=at_once,
         scheduler=_scheduler(sweep, epochs),
         search_alg=_searcher(sweep, at_once, [] if first is None else [dict(first)]),
     )
@@ -48,7 +50,7 @@ def _samples(sweep: Sweep) -> int:
 
 def _searcher(sweep: Sweep, at_once: int, points: list[dict[str, Any]]) -> Any:
     if sweep.search.type in ("random", "grid"):
-        return BasicVariantGenerator(points, random_state=sweep.seed, max_concurrent=at_once)
+        return Draws(points, random_state=sweep.seed, max_concurrent=at_once)
     from optuna.logging import WARNING, set_verbosity
     from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 
@@ -63,13 +65,30 @@ def _searcher(sweep: Sweep, at_once: int, points: list[dict[str, Any]]) -> Any:
         )
     metrics, modes = [one.metric for one in sweep.objectives], [one.mode for one in sweep.objectives]
     single = len(metrics) == 1
-    return ConstrainedOptuna(
+    optuna = ConstrainedOptuna(
         sweep.constraints,
         metric=metrics[0] if single else metrics,
         mode=modes[0] if single else modes,
         sampler=sampler,
         points_to_evaluate=points,
     )
+    return AtOnce(optuna, at_once)
+
+
+class Draws(BasicVariantGenerator):
+    """Draws that are known from the start; how many trials lie side by side is this command's to say."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from where a command was stopped, which may have had another cluster."""
+        super().set_state({**state, "max_concurrent": self.max_concurrent})
+
+
+class AtOnce(ConcurrencyLimiter):
+    """Trials of a search side by side; how many is this command's to say."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from where a command was stopped, which may have had another cluster."""
+        super().set_state({**state, "max_concurrent": self.max_concurrent})
 
 
 class ConstrainedOptuna(OptunaSearch):
@@ -107,3 +126,21 @@ def _scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
         grace_period=scheduler.grace_epochs,
         reduction_factor=scheduler.reduction_factor,
     )
+
+
+def hear_again(scheduler: TrialScheduler, heard: pd.DataFrame, sweep: Sweep) -> None:
+    """Tell a new scheduler what an earlier command's has heard: Tune keeps trials and search, but no rungs.
+
+    Without it, the first trials after a kill would be compared with nobody, and go on.
+
+    Args:
+        scheduler: of the same sweep; only ASHA remembers anything.
+        heard: one row a trial and epoch, as ``heard_table`` gives it.
+        sweep: what they are trials of.
+    """
+    if not isinstance(scheduler, AsyncHyperBandScheduler):
+        return
+    (bracket,) = scheduler._brackets
+    sign = 1.0 if sweep.scheduled.mode == "max" else -1.0
+    for row in heard.to_dict("records"):  # of a trial its epochs in order, as it reported them
+        bracket.on_result(SimpleNamespace(trial_id=row["trial"]), row["epoch"], sign * row[sweep.scheduled.metric])

@@ -9,11 +9,14 @@ import ray.tune
 
 from uncseg.cluster.autoscaler import HEAD
 from uncseg.cluster.budget import BudgetStopper
+from uncseg.cluster.cross_validation import PLACED_S
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.search import param_space, tune_config
+from uncseg.cluster.search import hear_again, param_space, tune_config
+from uncseg.cluster.snapshots import can_go_on
 from uncseg.cluster.trial import TrialSetup, train_trial
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.sweeps.file import Sweep
+from uncseg.sweeps.results import heard_table
 from uncseg.sweeps.space import base_values
 
 SNAPSHOT_S = "2"  # a killed command forgets what Tune decided since the last one
@@ -62,31 +65,48 @@ def run_sweep(setup: TrialSetup, folder: Path, at_once: int, budget: BudgetStopp
         at_once: trials side by side.
         budget: ends all trials when it is spent.
         callbacks: Tune's.
+
+    Raises:
+        ProblemsFound: there are trials, and no state of Tune's that can be read.
+    """
+    tuner = sweep_tuner(setup, folder, at_once, budget, callbacks, train_trial)
+    tuner.fit()
+
+
+def sweep_tuner(
+    setup: TrialSetup, folder: Path, at_once: int, budget: BudgetStopper, callbacks: Sequence[Any], trainable: Any
+) -> ray.tune.Tuner:
+    """Tune, ready to begin or to go on; arguments and errors of :func:`run_sweep`.
+
+    Args:
+        trainable: trains a trial, given its values and ``setup``.
     """
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = SNAPSHOT_S
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the command, as everywhere else
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the spools are the metric table
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and the events of trials what is printed
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # trials that a larger cluster has begun may wait for each other on this one
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACED_S)
     trainable = ray.tune.with_resources(
-        ray.tune.with_parameters(train_trial, setup=setup),
+        ray.tune.with_parameters(trainable, setup=setup),
         # a trial itself computes nothing: it waits for its folds, on the head, which is there to stay
         ray.tune.PlacementGroupFactory([{HEAD: 0.001}]),
     )
-    state = folder / "tune"
-    if ray.tune.Tuner.can_restore(str(state)):
+    sweep, state = setup.sweep, folder / "tune"
+    begun = can_go_on(state, setup.folder, sweep)
+    first = base_values(sweep, setup.base) if sweep.base_first else None
+    config = tune_config(sweep, setup.base.training.epochs, at_once, first)
+    run_config = ray.tune.RunConfig(
+        name=state.name, storage_path=str(folder), callbacks=list(callbacks), stop=budget, verbose=0
+    )
+    # also where it goes on: it writes tuner.pkl, which a kill may have torn
+    tuner = ray.tune.Tuner(trainable, param_space=param_space(sweep), tune_config=config, run_config=run_config)
+    if begun:
+        hear_again(config.scheduler, heard_table(setup.folder), sweep)
         tuner = ray.tune.Tuner.restore(str(state), trainable, resume_unfinished=True)
-        # what Tune restores are the callbacks and the stopper of the command that is gone
-        run_config = tuner._local_tuner._run_config
-        run_config.callbacks, run_config.stop = list(callbacks), budget
-    else:
-        first = base_values(setup.sweep, setup.base) if setup.sweep.base_first else None
-        tuner = ray.tune.Tuner(
-            trainable,
-            param_space=param_space(setup.sweep),
-            tune_config=tune_config(setup.sweep, setup.base.training.epochs, at_once, first),
-            run_config=ray.tune.RunConfig(
-                name=state.name, storage_path=str(folder), callbacks=list(callbacks), stop=budget, verbose=0
-            ),
-        )
-    tuner.fit()
+        # what Tune restores are copies; search and trials take up their state when it begins
+        local = tuner._local_tuner
+        local._tune_config = config
+        local._run_config.callbacks, local._run_config.stop = list(callbacks), budget
+    return tuner

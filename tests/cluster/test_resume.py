@@ -1,0 +1,155 @@
+"""A sweep whose command was stopped: what the next one's Tune still knows, and what it does where nothing is left."""
+
+import json
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import ray.tune
+from ray.tune.schedulers import TrialScheduler
+
+from uncseg.cluster.budget import BudgetStopper
+from uncseg.cluster.search import hear_again, tune_config
+from uncseg.cluster.snapshots import can_go_on
+from uncseg.cluster.sweep import sweep_tuner
+from uncseg.cluster.trial import TrialSetup
+from uncseg.commands.trial_events import TrialEvents
+from uncseg.config import load_experiment
+from uncseg.errors import ProblemsFound
+from uncseg.files import read_json, write_json
+from uncseg.sweeps.file import Budget, Objective, Sweep
+from uncseg.sweeps.results import heard_table
+
+DICE = "val_patch/dice_mean"
+EPOCHS = 4
+
+
+def sweep_of(**fields):
+    space = {"loss.unc_weight": {"uniform": [0, 1]}}
+    asha = {"type": "asha", "grace_epochs": 1, "reduction_factor": 2}
+    known = {"name": "s", "base": "e.yaml", "space": space, "trials": 6, "base_first": False, "scheduler": asha}
+    return Sweep(**known | fields)
+
+
+@pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
+def test_rungs_are_filled_from_what_was_heard(tmp_path, mode, sign):
+    sweep = sweep_of(objectives=(Objective(metric=DICE, mode=mode),))
+    ends = {"a": [0.5, 0.6, 0.7], "b": [0.6, 0.7], "c": [0.1]}
+    for name, values in ends.items():
+        lines = [json.dumps({"epoch": epoch, DICE: sign * value}) for epoch, value in enumerate(values, start=1)]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "heard.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    scheduler = tune_config(sweep, EPOCHS, 1).scheduler
+    hear_again(scheduler, heard_table(tmp_path), sweep)
+    assert dict(scheduler._brackets[0]._rungs) == {2: {"a": 0.6, "b": 0.7}, 1: {"a": 0.5, "b": 0.6, "c": 0.1}}
+    for name, value, decision in (("weak", 0.3, TrialScheduler.STOP), ("good", 0.55, TrialScheduler.CONTINUE)):
+        trial = SimpleNamespace(trial_id=name)
+        scheduler.on_trial_add(None, trial)
+        assert scheduler.on_trial_result(None, trial, {"epoch": 1, DICE: sign * value}) == decision
+    hear_again(tune_config(sweep_of(scheduler={"type": "fifo"}), EPOCHS, 1).scheduler, heard_table(tmp_path), sweep)
+
+
+class Events(TrialEvents):
+    """Without MLflow; ends the command at a trial's first epoch."""
+
+    def __init__(self, setup, killed_at=None):
+        super().__init__(setup, "")
+        self.killed_at = killed_at
+
+    def on_trial_start(self, trial, **_info):
+        pass
+
+    def on_trial_complete(self, trial, **_info):
+        pass
+
+    def on_trial_error(self, trial, **_info):
+        pass
+
+    def on_trial_result(self, trial, result, **info):
+        super().on_trial_result(trial, result, **info)
+        if len(drawn(self.shared.folder)) == self.killed_at:
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("search", [{"type": "random"}, {"type": "tpe", "random_trials": 2}])
+def test_tune_goes_on_with_its_trials_its_rungs_and_another_number_at_once(
+    local_ray, experiment_file, tmp_path, monkeypatch, search
+):
+    """Each trial is worse than those before it: ASHA ends all but the first at their first epoch, if it remembers."""
+
+    def train(values, setup):
+        folder = setup.folder / ray.tune.get_context().get_trial_id()
+        write_json(folder / "values.json", dict(values))
+        score = -len(list(setup.folder.iterdir()))
+        for epoch in range(1, EPOCHS + 1):
+            ray.tune.report({"epoch": epoch, DICE: score})
+
+    sweep = sweep_of(search=search)
+    base = load_experiment(experiment_file(tmp_path / "cases", training={"epochs": EPOCHS}))
+    setup = TrialSetup(sweep, base, None, tmp_path / "trials", None)
+    setup.folder.mkdir()
+    monkeypatch.setattr("uncseg.cluster.sweep.SNAPSHOT_S", "0")
+    budget = BudgetStopper(Budget(), 0, 0, 0)
+    with pytest.raises(Exception, match="killed"):
+        sweep_tuner(setup, tmp_path, 1, budget, [Events(setup, killed_at=3)], train).fit()
+    before = drawn(setup.folder)
+    assert len(before) == 3
+
+    second = sweep_tuner(setup, tmp_path, 2, budget, [Events(setup)], train)
+    config = second._local_tuner._tune_config
+    assert config.search_alg.max_concurrent == 2
+    second.fit()
+    assert config.search_alg.max_concurrent == 2  # not what the state of the search says
+    after = drawn(setup.folder)
+    assert len(after) == 6
+    assert before.items() <= after.items()
+    assert len({tuple(values.items()) for values in after.values()}) == 6  # none was drawn again
+    rungs = dict(config.scheduler._brackets[0]._rungs)
+    assert set(rungs[1]) == set(after)  # of both commands
+    # the one at work was heard at its rung, but nobody kept that it was to end there
+    last = heard_table(setup.folder).groupby("trial")["epoch"].max()
+    assert sorted(last) == [1, 1, 1, 1, 2, EPOCHS]
+
+
+def drawn(folder):
+    return {file.parent.name: read_json(file) for file in folder.glob("*/values.json")}
+
+
+def write_session(tune, session, drawn, torn=()):
+    """A session's files, those named in ``torn`` cut off."""
+    files = {
+        f"experiment_state-{session}.json": json.dumps({"trial_data": drawn}).encode(),
+        f"search_gen_state-{session}.json": pickle.dumps({"counter": len(drawn)}),
+        f"searcher-state-{session}.pkl": pickle.dumps({"drawn": drawn}),
+    }
+    tune.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (tune / name).write_bytes(content[: len(content) // 2] if name.startswith(torn or "-") else content)
+
+
+TPE = {"search": {"type": "tpe"}}
+
+
+@pytest.mark.parametrize("torn", ["experiment_state", "search_gen_state", "searcher-state"])
+def test_an_older_snapshot_stands_in_for_a_torn_one(tmp_path, torn):
+    trials, tune = tmp_path / "trials", tmp_path / "tune"
+    write_json(trials / "a/values.json", {})
+    write_session(tune, "2026-01-01", ["a"])
+    write_session(tune, "2026-01-02", ["a", "b"], torn)
+    assert can_go_on(tune, trials, sweep_of(**TPE))
+    assert read_json(tune / "experiment_state-2026-01-02.json") == {"trial_data": ["a"]}
+    assert pickle.loads((tune / "searcher-state-2026-01-02.pkl").read_bytes()) == {"drawn": ["a"]}
+    assert len(list(tune.glob("*-2026-01-02.*.damaged"))) == 3
+    assert can_go_on(tune, trials, sweep_of(**TPE))
+
+
+def test_without_a_snapshot_that_can_be_read_nothing_is_drawn_again(tmp_path):
+    trials, tune = tmp_path / "trials", tmp_path / "tune"
+    assert not can_go_on(tune, trials, sweep_of())
+    write_session(tune, "2026-01-01", ["a"], "experiment_state")
+    assert not can_go_on(tune, trials, sweep_of(**TPE))  # killed before the first trial: it begins anew
+    write_json(trials / "a/values.json", {})
+    with pytest.raises(ProblemsFound) as caught:
+        can_go_on(tune, trials, sweep_of(**TPE))
+    (problem,) = caught.value.problems
+    assert str(tmp_path) in problem.advice
