@@ -9,12 +9,12 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
 from uncseg.cluster.budget import BudgetStopper, hours_trained
 from uncseg.cluster.nodes import Cluster, Node
-from uncseg.cluster.promotion import choose_promoted
+from uncseg.cluster.promotion import choose_promoted, with_slots_for
 from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.search import param_space, tune_config
 from uncseg.cluster.sweep import require_gpus, trials_at_once
 from uncseg.cluster.trial import TrialSetup, mean_over_folds
-from uncseg.config import Resources
+from uncseg.config import Resources, load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import write_json
 from uncseg.layout import SweepFolder
@@ -108,7 +108,7 @@ class Searching:
     def __init__(self, first=None, **fields):
         fields = {"search": Search(type="tpe", random_trials=8)} | fields
         self.sweep = sweep_of(**fields, trials=99)
-        self.searcher = tune_config(self.sweep, 5, 1, first).search_alg
+        self.searcher = tune_config(self.sweep, 5, 9, first).search_alg
         self.searcher.set_search_properties(None, None, param_space(self.sweep))
 
     def draw(self, name):
@@ -206,6 +206,20 @@ def test_gpu_hours_without_gpus_are_refused():
     with pytest.raises(ProblemsFound) as caught:
         require_gpus(sweep_of(budget=Budget(gpu_hours=1)), slots)
     assert caught.value.problems[0].where == "budget.gpu_hours"
+
+
+def test_a_promotion_is_as_wide_as_what_is_left_of_it(experiment_file, tmp_path):
+    """A search of one fold at a time had a slot; its two promoted trials have nine folds left."""
+    base = load_experiment(experiment_file(tmp_path / "cases", split={"folds": 5}))
+    cluster = Cluster((Node(96, 8),))
+    sweep = sweep_of(trials_at_once=1, promote={"top": 2})
+    setup = TrialSetup(sweep, base, None, tmp_path, plan_slots(base.resources, 1, cluster))
+    done = setup.run("a")
+    done.final_checkpoint(0).parent.mkdir(parents=True)
+    done.final_checkpoint(0).touch()
+    (done.fold(0) / "done.json").touch()
+    slots = with_slots_for(setup, ["a", "b"], cluster).slots
+    assert (setup.slots.count, slots.count, slots.wanted) == (1, 8, 9)
 
 
 def test_only_trials_with_a_value_are_promoted(tmp_path):

@@ -66,8 +66,10 @@ def _train_in_step(tasks: list[FoldTask], rank: int, report: Callable[[dict[str,
     task = tasks[rank]
     train_fold(task, report, report_from=first_common_epoch)
     history = read_history(task.run.spool, task.fold)
-    if history.state == "failed":  # the others would wait for its reports for ever
-        raise RuntimeError(f"fold {task.fold}: {history.message}")
+    # the others would wait for its reports for ever, also where a full disk did not take how it ended; a fold that
+    # was stopped is about to be killed with them
+    if history.state not in ("finished", "stopped"):
+        raise RuntimeError(f"fold {task.fold}: {history.message or 'it ended without a word'}")
 
 
 @contextmanager

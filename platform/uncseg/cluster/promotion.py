@@ -1,8 +1,12 @@
 """Promotion: the best trials of a sweep go on to more folds, with all that they have trained."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from uncseg.cluster.cross_validation import train_folds
+from uncseg.cluster.fold_worker import is_done
+from uncseg.cluster.nodes import Cluster
+from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.trial import TrialSetup
 from uncseg.files import read_json, write_json
 from uncseg.layout import SweepFolder
@@ -22,6 +26,19 @@ def choose_promoted(setup: TrialSetup, folder: SweepFolder) -> list[str]:
         able = can_be_promoted(table, setup.sweep)
         write_json(folder.promoted, {"trials": table["trial"][able].head(setup.sweep.promote.top).tolist()})
     return list(read_json(folder.promoted)["trials"])
+
+
+def with_slots_for(setup: TrialSetup, names: Sequence[str], cluster: Cluster) -> TrialSetup:
+    """The same, with slots for what the promoted trials have left to train: other folds than those of the search.
+
+    Args:
+        setup: with the slots of the search.
+        names: of the promoted trials.
+        cluster: on which both are placed.
+    """
+    folds = setup.sweep.promoted_folds(setup.base)
+    left = sum(not is_done(setup.run(name), fold) for name in names for fold in folds)
+    return replace(setup, slots=plan_slots(setup.base.resources, max(left, 1), cluster))
 
 
 def train_promoted(

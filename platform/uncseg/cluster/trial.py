@@ -34,8 +34,6 @@ class TrialSetup:
     folder: Path
     """A run folder for each trial lies in it."""
     slots: Slots
-    trust: bool = False
-    """Let checkpoints run code of their own."""
 
     def run(self, trial_id: str) -> RunFolder:
         """The folder of a trial."""
@@ -51,7 +49,7 @@ class TrialSetup:
         reported = tuple(dict.fromkeys([*REPORTED, *self.sweep.metrics]))
         return [
             FoldTask(
-                experiment, self.prepared, run, fold, self.slots.cpus, self.slots.each.processes, self.trust, reported
+                experiment, self.prepared, run, fold, self.slots.cpus, self.slots.each.processes, reported=reported
             )
             for fold in folds
         ]

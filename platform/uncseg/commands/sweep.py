@@ -7,9 +7,10 @@ from typing import Any, NoReturn
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.budget import BudgetStopper, hours_trained
 from uncseg.cluster.cross_validation import differing_settings, holding
+from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.preflight import preflight
 from uncseg.cluster.prepare import prepare
-from uncseg.cluster.promotion import choose_promoted, train_promoted
+from uncseg.cluster.promotion import choose_promoted, train_promoted, with_slots_for
 from uncseg.cluster.ray_session import ray_session, terminated_like_ctrl_c
 from uncseg.cluster.sweep import require_gpus, run_sweep, trials_at_once
 from uncseg.cluster.trial import TrialSetup
@@ -50,7 +51,7 @@ def sweep_experiment(sweep: Sweep, base: Experiment) -> int:
             events = TrialEvents(setup, open_sweep_run(folder, sweep, base))
             try:
                 _screen(setup, folder, at_once, events)
-                promoted = _promote(setup, folder, events, own_ray)
+                promoted = _promote(setup, folder, events, cluster, own_ray)
             except KeyboardInterrupt:
                 _leave_at_once(events)
     return close_sweep(folder, sweep, base, promoted)
@@ -73,7 +74,7 @@ def _screen(setup: TrialSetup, folder: SweepFolder, at_once: int, events: TrialE
         console.print(f"{spent}; the search ends here")
 
 
-def _promote(setup: TrialSetup, folder: SweepFolder, events: TrialEvents, own_ray: bool) -> list[str]:
+def _promote(setup: TrialSetup, folder: SweepFolder, events: TrialEvents, cluster: Cluster, own_ray: bool) -> list[str]:
     """Train the best trials on more folds; their names."""
     names = choose_promoted(setup, folder)
     folds = setup.sweep.promoted_folds(setup.base)
@@ -84,7 +85,7 @@ def _promote(setup: TrialSetup, folder: SweepFolder, events: TrialEvents, own_ra
         shown.append(FoldProgress(run, folds, setup.base.training.epochs, f"trial {name} "))
     if names:
         console.print(f"promoted to folds {', '.join(map(str, folds))}: {', '.join(names)}")
-        train_promoted(setup, names, lambda: _show(shown), own_ray)
+        train_promoted(with_slots_for(setup, names, cluster), names, lambda: _show(shown), own_ray)
         events.end_all()
     return names
 

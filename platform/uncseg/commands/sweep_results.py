@@ -141,8 +141,8 @@ def _log(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFram
             store.log_file(run_id, file, artifacts.name)
     if best is not None:
         store.log_file(run_id, folder.best)
-        row, now = table[table["trial"] == best].iloc[0], time.time_ns() // 1_000_000
-        store.log_metrics(run_id, [Metric(f"best/{metric}", row[metric], now, 0) for metric in sweep.metrics])
+        values, now = table[table["trial"] == best].iloc[0], time.time_ns() // 1_000_000
+        store.log_metrics(run_id, [Metric(f"best/{metric}", values[metric], now, 0) for metric in sweep.metrics])
         store.set_tags(run_id, {"uncseg.best": best})
     for rank, row in enumerate(table.to_dict("records"), start=1):
         _tag_trial(store, folder, row, rank)
