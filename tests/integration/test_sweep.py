@@ -137,6 +137,7 @@ def test_a_sweep_that_is_killed_goes_on_with_the_same_trials(sweep_file, tmp_pat
 def assert_heard_is_the_mean_of_the_folds(client, runs, trials, folder, metrics=(DICE, CORR)):
     """What search and scheduler heard of every trial and epoch, against the fold runs' metrics in MLflow."""
     heard = pd.read_parquet(folder / "tables/epochs.parquet")
+    assert_every_epoch_was_heard(heard, pd.read_parquet(folder / "tables/trials.parquet").set_index("trial"))
     assert set(heard["trial"]) <= set(trials)
     for name, rows in heard.groupby("trial"):
         folds = [run for run in runs[trials[name].info.run_id] if run.data.params["fold"] in ("0", "1")]
@@ -150,6 +151,18 @@ def assert_heard_is_the_mean_of_the_folds(client, runs, trials, folder, metrics=
                     assert abs(row[metric]) == 1e9  # the worst there is
                 else:
                     np.testing.assert_allclose(row[metric], np.mean(values), rtol=1e-9)
+
+
+def assert_every_epoch_was_heard(heard, table):
+    last = heard.groupby("trial")["epoch"].max().reindex(table.index, fill_value=0)
+    finished, stopped = table["state"] == "finished", table["state"] == "stopped"
+    assert (last[finished] == table["epochs"][finished]).all()
+    # the folds of a trial that is stopped may write one more epoch before the kill reaches them
+    unheard = table["epochs"][stopped] - last[stopped]
+    assert unheard.isin([0, 1]).all()
+    assert (last[stopped] > 0).all()  # by what it had heard
+    # a fold that failed took the other folds' last reports with it
+    assert (last <= table["epochs"]).all()
 
 
 def history(client, run, metric):
