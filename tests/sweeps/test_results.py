@@ -175,9 +175,10 @@ def test_fields_that_kept_one_value_explain_nothing(tmp_path, survived):
 
 def test_a_value_that_never_survived_takes_no_share_from_the_others(tmp_path):
     sweep = sweep_of(space={"f": {"choice": [0.01, 0.02, 1e300]}, "g": {"uniform": [0, 1]}})
-    write_scores(tmp_path, {"f": [0.01, 0.02] * 4, "g": [0.5] * 8}, [0.1, 0.2] * 4)
+    small, other = [0.01, 0.02] * 5, [number / 10 for number in range(10)]
+    write_scores(tmp_path, {"f": small, "g": other}, [10 * f + 0.01 * g for f, g in zip(small, other, strict=True)])
     table = importances(read_trials(tmp_path, sweep), sweep).set_index("field")
-    assert table.loc["f", "importance"] == pytest.approx(1)
+    assert table.loc["f", "importance"] > 0.9
 
 
 def test_a_value_written_in_another_way_than_it_is_listed(tmp_path):
