@@ -1,6 +1,7 @@
 """One trial of a sweep: its folds in one group, in step, so that an epoch has a mean over folds to judge it by."""
 
 import math
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
+import ray
 import ray.tune
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from uncseg.cluster.cross_validation import open_run, short_message
@@ -95,6 +98,7 @@ def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
         RuntimeError: a fold failed, which trying again would not mend; or its workers died too often.
         ValidationError: the values together cannot be those of an experiment.
     """
+    _say_which_ray()
     trial_id, folds = ray.tune.get_context().get_trial_id(), setup.sweep.folds
     write_json(setup.run(trial_id).root / VALUES, dict(values))
     tasks = setup.tasks(trial_id, values, folds)
@@ -116,6 +120,16 @@ def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
             raise RuntimeError("; ".join(failed))
     if not all(is_done(run, fold) for fold in folds):
         raise RuntimeError(given_up or "the workers ended before their last epoch")
+
+
+def _say_which_ray() -> None:
+    """Tell what Ray Train starts which Ray it belongs to.
+
+    What a trial's workers held is freed, when the trial is ended, by an actor that asks the Ray that it finds on its
+    machine whether the trial is alive. Where it finds two it frees nothing, and the next trial waits for ever.
+    """
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 def _failures(run: RunFolder, folds: tuple[int, ...], before: list[int]) -> list[str]:
