@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,12 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Return the parsed content of a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def file_states(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """(path, bytes, time of change in ns) of files: what tells that one is another."""
+    states = [(str(file), file.stat()) for file in files]
+    return [(name, status.st_size, status.st_mtime_ns) for name, status in states]
 
 
 def digest(content: Any) -> str:

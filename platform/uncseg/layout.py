@@ -115,8 +115,8 @@ class PreparedFolder:
 
 CASE_MAPS = ("uncertainty", "uncertainty_unmasked", "wt_probability", "error", "variance_stable")
 """The head's map inside the dilated prediction and everywhere, p(WT), and the error memory's two averages."""
-ALL_MAPS = (*CASE_MAPS, "tc_probability", "et_probability", "spread", "wt", "tc", "et")
-"""Whatever may lie beside CASE.nii.gz as CASE_MAP.nii.gz."""
+PREDICTION_MAPS = ("uncertainty", "spread", "wt_probability", "tc_probability", "et_probability")
+"""Of a new case."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,13 @@ class CaseFiles:
         return self.folder / f"{self.case_id}.nii.gz"
 
     def map(self, name: str) -> Path:
-        """One of :data:`CASE_MAPS`, float32 in [0, 1]."""
+        """One of :data:`CASE_MAPS` or :data:`PREDICTION_MAPS`, float32 in [0, 1]."""
         return self.folder / f"{self.case_id}_{name}.nii.gz"
+
+    @property
+    def overlay(self) -> Path:
+        """PNG of a new case."""
+        return self.folder / f"{self.case_id}.png"
 
     @property
     def scores(self) -> Path:

@@ -53,3 +53,14 @@ def test_reasons():
     assert review_reason(tumour, None, below=0.8) is None
     assert review_reason(np.zeros_like(tumour), 1.0, below=0.8) == "no tumour found"
     assert "expected_dice_wt" not in describe(cube(), None, (1, 1, 1), 0.8)
+
+
+def test_where_nothing_is_found_the_map_stays_whole():
+    u = np.zeros((8, 8, 8), np.float32)
+    u[1, 2, 3], u[4, 4, 4] = 0.25, 0.75
+    nothing = np.zeros(u.shape, np.uint8)
+    np.testing.assert_array_equal(around_prediction(u, nothing > 0), u)
+    found = describe(nothing, u, (1, 1, 1), 0.8)
+    assert found["mean_uncertainty"] == 0.75
+    assert found["expected_dice_wt"] is None
+    assert found["review_reason"] == "no tumour found"

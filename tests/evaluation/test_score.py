@@ -136,6 +136,39 @@ def test_a_prediction_of_ours_is_scored_as_it_lies(tmp_path, local_ray):
     assert row["mean_uncertainty"] == pytest.approx(0.25)
 
 
+def test_a_mask_is_not_taken_for_a_map(tmp_path, local_ray, capsys, monkeypatch):
+    monkeypatch.setattr(console, "width", 600)
+    save(tmp_path / "references", "a", labels())
+    save(tmp_path / "out", "a", (labels(1) > 0).astype(np.uint8))
+    out, maps = tmp_path / "scores.parquet", ("--uncertainty", tmp_path / "out")
+    assert score(tmp_path / "out", tmp_path / "references", "--out", out, *maps) == 1
+    assert "no map in" in capsys.readouterr().out
+    assert not out.exists()
+
+
+def test_folders_of_ours_on_both_sides_and_mixed_names(tmp_path, local_ray):
+    for folder in ("one", "two"):
+        save(tmp_path / folder, "a", labels())
+        save(tmp_path / folder, "a_uncertainty", np.zeros((24, 24, 24), np.float32))
+    save(tmp_path / "two", "b_seg", labels())
+    save(tmp_path / "one", "b", labels())
+    out = tmp_path / "scores.parquet"
+    assert score(tmp_path / "one", tmp_path / "two", "--out", out) == 0
+    assert pd.read_parquet(out)["case"].unique().tolist() == ["a", "b"]
+
+
+def test_labels_with_a_scale_factor(tmp_path, local_ray):
+    """A float array under a header of integers: nibabel stores a factor, and 1.00000002 comes back."""
+    like = nib.load(save(tmp_path / "references", "a", labels()))
+    (tmp_path / "predictions").mkdir()
+    stored = nib.Nifti1Image(labels().astype(float), like.affine, like.header)
+    nib.save(stored, tmp_path / "predictions/a.nii.gz")
+    assert np.unique(nib.load(tmp_path / "predictions/a.nii.gz").get_fdata()).tolist() != [0, 1, 2, 3]
+    out = tmp_path / "scores.parquet"
+    assert score(tmp_path / "predictions", tmp_path / "references", "--out", out) == 0
+    assert (pd.read_parquet(out)["dice"] == 1).all()
+
+
 def test_every_bad_file_is_named_and_the_good_cases_are_scored(tmp_path, local_ray, capsys, monkeypatch):
     monkeypatch.setattr(console, "width", 600)  # no cell wraps
     predictions, references, maps = (tmp_path / name for name in ("predictions", "references", "maps"))

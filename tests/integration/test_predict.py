@@ -197,6 +197,8 @@ def test_another_cohort_is_scored_by_each_fold_and_by_all(root, run, both, alone
         for region in ("WT", "TC", "ET"):
             for figure in ("dice", "hd95_mm", "lesionwise_dice", "qu_score", "ece"):
                 assert folds.loc[(model, region, figure), "mean"] == pytest.approx(means.loc[region, figure], abs=1e-5)
+    shutil.copytree(root / "cohort", tmp_path / "elsewhere" / "cohort")
+    assert uncseg("evaluate", run.root, "--dataset", tmp_path / "elsewhere" / "cohort") == 2
     listed = pd.read_parquet(run.tables / "external_cohort_cases.parquet")
     assert listed["case"].tolist() == cases(root)
     assert listed["expected_dice_wt"].between(0, 1).all()
@@ -273,6 +275,27 @@ def test_a_model_that_nnunet_trained(root, run, tmp_path, monkeypatch):
     assert (ours == swapped).mean() > 0.9999
     assert sorted(file.name for file in out.iterdir()) == [f"{first}.json", f"{first}.nii.gz"]
     assert "expected_dice_wt" not in read_json(out / f"{first}.json")
+
+
+def test_other_inputs_and_other_options_are_predicted_anew(root, run, tmp_path):
+    cohort, out = tmp_path / "cohort", tmp_path / "out"
+    write_phantoms(cohort, cases=2, size=28, seed=5)
+    first, second = sorted(path.name for path in cohort.iterdir() if path.is_dir())
+    (cohort / first / f"{first}-seg.nii.gz").write_bytes(b"not needed, and broken")
+    assert uncseg("predict", run.root, cohort, out, "--probabilities") == 0
+    before = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
+    # a corrected image; a file that someone deleted
+    image = cohort / second / f"{second}-t1c.nii.gz"
+    image.write_bytes((cohort / second / f"{second}-t1n.nii.gz").read_bytes())
+    (out / f"{first}_spread.nii.gz").unlink()
+    assert uncseg("predict", run.root, cohort, out, "--probabilities") == 0
+    after = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
+    assert after.keys() == before.keys()
+    assert all(after[name] > before[name] for name in before)
+    # one fold: no spread, and no probabilities of both
+    assert uncseg("predict", run.root, cohort, out, "--folds", 0) == 0
+    left = [f"{case}{name}" for case in (first, second) for name in (".json", ".nii.gz", "_uncertainty.nii.gz")]
+    assert sorted(file.name for file in out.iterdir()) == sorted(left)
 
 
 def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path):

@@ -8,7 +8,8 @@ import pandas as pd
 from uncseg.cluster.fold_worker import FoldTask
 from uncseg.cluster.out_of_fold import evaluate_case
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.spread import Piece, as_task, collect
+from uncseg.cluster.spread import Piece, collect
+from uncseg.cluster.workers import Workers
 from uncseg.config import Experiment
 from uncseg.dataset.brats import BratsCase
 from uncseg.errors import Problem, ProblemsFound
@@ -39,7 +40,7 @@ def evaluate_out_of_fold(
     """
     by_id = {case.case_id: case for case in cases}
     splits = read_json(prepared.splits)
-    # a worker keeps one fold's network loaded, so cases of a fold stay together
+    # a worker keeps a fold's network and its error memory, so cases of a fold stay together
     work = [
         (case, evaluate_case, (FoldTask(experiment, prepared, run, fold, slots.cpus, trust=trust), by_id[case]))
         for fold in folds
@@ -61,6 +62,6 @@ def run_cases(
     work: Sequence[Piece], slots: Slots, progress: Callable[[int, int], None]
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Run every case's piece where a fold would train; what they return by case, a problem for each that failed."""
-    worker = slots.each.of_worker
-    # the next case of each is there when one ends
-    return collect(work, progress, lambda: 2 * slots.cases, "a prediction", as_task(worker.cpus, worker.gpus))
+    with Workers(slots, len(work)) as workers:
+        # the next case of each is there when one ends
+        return collect(work, progress, lambda: 2 * workers.count(), "a prediction", workers.start)

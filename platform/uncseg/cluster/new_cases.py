@@ -16,14 +16,15 @@ import torch
 
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.spread import as_task, collect
+from uncseg.cluster.workers import Workers
 from uncseg.dataset.brats import MODALITIES, REGIONS, BratsCase, read_reference, write_image
 from uncseg.dataset.check import check_case
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.evaluation.case_scores import score_case
+from uncseg.evaluation.case_scores import SCORES_VERSION, score_case
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
-from uncseg.files import digest, read_json, remove_partial, write_json
-from uncseg.layout import CaseFiles
+from uncseg.files import digest, file_states, read_json, remove_partial, write_json
+from uncseg.layout import PREDICTION_MAPS, CaseFiles
 from uncseg.method.ensemble import Ensemble, average
 from uncseg.method.model_folder import ModelFolder
 from uncseg.method.native_space import GridPrediction, predict_grid
@@ -56,9 +57,13 @@ class PredictionTask:
     """Score each fold, and all together, against the cases' references."""
 
     def source(self) -> str:
-        """What a case's outputs are made from: the checkpoints, how they are applied, what is wanted."""
+        """What predictions are made from: the checkpoints, how they are applied, what is wanted."""
         wanted = [self.tile_step, self.mirroring, self.review_below, self.probabilities, self.overlays, self.scores]
-        return digest([self.model.state(self.folds), wanted])
+        return digest([SCORES_VERSION, self.model.state(self.folds), wanted])
+
+    def files_of(self, case: BratsCase) -> list[Path]:
+        """What a case's outputs are made from."""
+        return [*case.images, *([case.reference] if self.scores and case.reference else [])]
 
 
 def predict_new_cases(
@@ -80,39 +85,40 @@ def predict_new_cases(
     """
     task.output.mkdir(parents=True, exist_ok=True)
     source = task.source()
-    done = {case.case_id: record for case in cases if (record := _done(task, case, source)) is not None}
-    work = [(case.case_id, _start, (task, case, source, slots)) for case in cases if case.case_id not in done]
-    total = len(cases)
-    progress(len(done), total)
-    records, problems = collect(
-        work,
-        lambda ended, _: progress(len(done) + ended, total),
-        lambda: IN_FLIGHT * slots.cases,
-        "a prediction",
-        start=lambda function, arguments: function(*arguments),
-    )
+    sources = {case.case_id: digest([source, file_states(task.files_of(case))]) for case in cases}
+    done = {case.case_id: known for case in cases if (known := _done(task, case, sources[case.case_id])) is not None}
+    left = [case for case in cases if case.case_id not in done]
+    progress(len(done), len(cases))
+    with Workers(slots, len(left)) as workers:
+        records, problems = collect(
+            [(case.case_id, _start, (task, case, sources[case.case_id], workers)) for case in left],
+            lambda ended, _: progress(len(done) + ended, len(cases)),
+            lambda: IN_FLIGHT * workers.count(),
+            "a prediction",
+            start=lambda function, arguments: function(*arguments),
+        )
     remove_partial(task.output)
     return done | records, problems
 
 
 def _done(task: PredictionTask, case: BratsCase, source: str) -> Record | None:
+    """A case's record, if all that belongs to it is there; whatever else there is of it is removed."""
     files = CaseFiles(task.output, case.case_id)
     if files.scores.is_file():
         before = read_json(files.scores)
-        if before.get("source") == source:
+        if before.get("source") == source and all((task.output / name).is_file() for name in before.get("files", ())):
             assert isinstance(before, dict)
             return before
-        files.scores.unlink()
+    # a map of other folds or options would lie beside labels that it does not belong to
+    for file in (files.scores, files.segmentation, files.overlay, *map(files.map, PREDICTION_MAPS)):
+        file.unlink(missing_ok=True)
     return None
 
 
-def _start(task: PredictionTask, case: BratsCase, source: str, slots: Slots) -> Any:
+def _start(task: PredictionTask, case: BratsCase, source: str, workers: Workers) -> Any:
     """Start a case's three tasks; the reference of the last one's result."""
-    worker = slots.each.of_worker
-    # beside a GPU the network itself needs one core; the others are for reading and writing
-    cpus = 1.0 if worker.gpus else worker.cpus
     data, properties = as_task(1.0, returns=2)(read_case, (task, case))
-    grids = as_task(cpus, worker.gpus)(_predict, (task, data))
+    grids = workers.start(_predict, (task, data))
     return as_task(1.0)(_finish, (task, case, source, properties, grids))
 
 
@@ -164,17 +170,20 @@ def _finish(
     maps = {"uncertainty": uncertainty, "spread": ensemble.spread if len(grids) > 1 else None}
     if task.probabilities:
         maps |= {f"{name.lower()}_probability": p for name, p in zip(REGIONS, ensemble.probabilities, strict=True)}
+    written = [files.segmentation]
     for name, values in maps.items():
         if values is not None:
             write_image(files.map(name), values.astype(np.float32), image)
+            written.append(files.map(name))
     write_image(files.segmentation, ensemble.labels, image)
     if task.overlays:
         _draw(files, case, ensemble.labels, uncertainty)
+        written.append(files.overlay)
     if task.scores:
         record["scores"] = _scores(task, case, ensemble)
-    record = {"case": case.case_id, "folds": list(task.folds), "source": source, **record}
-    write_json(files.scores, record)
-    return record
+    about = {"case": case.case_id, "folds": list(task.folds), "source": source, "files": [f.name for f in written]}
+    write_json(files.scores, about | record)
+    return about | record
 
 
 def _scores(task: PredictionTask, case: BratsCase, ensemble: Ensemble) -> list[Record]:
@@ -195,4 +204,4 @@ def _scores(task: PredictionTask, case: BratsCase, ensemble: Ensemble) -> list[R
 def _draw(files: CaseFiles, case: BratsCase, labels: np.ndarray, uncertainty: np.ndarray | None) -> None:
     shown = case.images[min(MODALITIES.index("t2f"), len(case.images) - 1)]
     image = sitk.GetArrayFromImage(sitk.ReadImage(str(shown)))
-    case_overlay(files.folder / f"{case.case_id}.png", image, labels, uncertainty, case.case_id)
+    case_overlay(files.overlay, image, labels, uncertainty, case.case_id)

@@ -14,7 +14,7 @@ import torch
 from uncseg.cluster.fold_worker import FoldTask
 from uncseg.dataset.brats import REGIONS, BratsCase, oracle_path, read_reference, write_image
 from uncseg.estimators import best_constant, estimate_all
-from uncseg.evaluation.case_scores import score_case
+from uncseg.evaluation.case_scores import SCORES_VERSION, score_case
 from uncseg.evaluation.expectation import around_prediction, expected_dice
 from uncseg.evaluation.overlap import region_mask
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
@@ -94,7 +94,7 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     source = _source(task)
     if files.scores.is_file():
         record = read_json(files.scores)
-        if record["source"] == source and "scores" in record:
+        if record["source"] == source:
             assert isinstance(record, dict)
             return record
     reference, image = read_reference(case)
@@ -112,7 +112,7 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     keys = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
     scores = [keys | row for row in _scores(case, reference, prediction.labels, masked, image)]
     row = keys | _overlap_row(scores)
-    row["expected_dice_wt"] = math.nan if masked is None else expected_dice(predicted, masked)
+    row["expected_dice_wt"] = math.nan if masked is None or not predicted.any() else expected_dice(predicted, masked)
     row |= _uncertainty_row(case, reference, prediction)
     record = {"source": source, "row": row, "scores": scores}
     write_json(files.scores, record)
@@ -132,7 +132,9 @@ def _source(task: FoldTask) -> str:
     """What a case's outputs were made from: the fold's checkpoint and how it was applied."""
     status = task.run.final_checkpoint(task.fold).stat()
     settings = task.experiment.evaluation
-    return digest([task.fold, status.st_size, status.st_mtime_ns, settings.tile_step, settings.mirroring])
+    return digest(
+        [SCORES_VERSION, task.fold, status.st_size, status.st_mtime_ns, settings.tile_step, settings.mirroring]
+    )
 
 
 def _overlap_row(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from uncseg.cluster.spread import collect, cpus_times_two
 from uncseg.errors import Problem
-from uncseg.evaluation.case_scores import Row
+from uncseg.evaluation.case_scores import SCORES_VERSION, Row
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
-from uncseg.files import digest, read_json, remove_partial, write_json
+from uncseg.files import digest, file_states, read_json, remove_partial, write_json
 
 
 def score_pairs(
@@ -32,8 +32,7 @@ def score_pairs(
 
 def _score_once(pair: Pair, scale: Scale, kept: Path) -> list[Row]:
     file = kept / f"{pair.case_id}.json"
-    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in pair.files]
-    source = digest([states, scale, sorted(pair.uncertainty)])
+    source = digest([SCORES_VERSION, file_states(pair.files), scale, sorted(pair.uncertainty)])
     if file.is_file():
         record = read_json(file)
         if record["source"] == source:

@@ -17,7 +17,7 @@ from uncseg.files import digest
 from uncseg.layout import RunFolder
 from uncseg.method.checkpoints import FINAL
 from uncseg.method.model_folder import ModelFolder, folds_in, is_model_folder, open_model_folder
-from uncseg.tracking.models import download
+from uncseg.tracking.models import download, fixed
 
 
 class _Sections(Section):
@@ -49,7 +49,7 @@ def find_model(
 
     Args:
         source: folder of a run, of a fold (fold_N), an nnU-Net model folder, or an MLflow model
-            (models:/NAME/VERSION, runs:/RUN_ID/NAME; of the server that MLFLOW_TRACKING_URI names).
+            (models:/NAME/VERSION, models:/NAME@ALIAS, runs:/RUN_ID/NAME; of the server that MLFLOW_TRACKING_URI names).
         output: where an MLflow model is kept, so that every node sees it.
         folds: to average; None: all that are finished.
         overrides: ``FIELD=VALUE`` for the experiment of a run; for others only of resources and evaluation.
@@ -120,8 +120,8 @@ def _chosen(folds: Sequence[int] | None, finished: list[int], source: str) -> tu
 
 def _download(uri: str, output: Path) -> Path:
     """The model folder of an MLflow model; downloaded once into OUTPUT/.model-…"""
-    target = output.resolve() / f".model-{digest(uri)[:12]}"
-    folder = download(uri, target)
+    uri = fixed(uri)
+    folder = download(uri, output.resolve() / f".model-{digest(uri)[:12]}")
     found = next((file.parent for file in sorted(folder.rglob("plans.json"))), None)
     if found is None or not is_model_folder(found):
         problem = Problem(uri, "no plans.json and dataset.json in it", "a model that uncseg logged", "correct the URI")

@@ -1,7 +1,7 @@
 """``uncseg predict``: new cases, by one fold or several together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uncseg.cluster.autoscaler import connected_cluster
@@ -53,7 +53,8 @@ def predict_cases(
         ProblemsFound: naming every case that could not be predicted; the others are done.
     """
     model = find_model(source, output, folds, overrides, trust)
-    cases, problems = find_inputs(folder.resolve(), model.folder.dataset_json)
+    found, problems = find_inputs(folder.resolve(), model.folder.dataset_json)
+    cases = [replace(case, reference=None) for case in found]  # whatever is wrong with one does not matter here
     with ray_session(model.resources.ray_address) as own_ray:
         require_places({"OUTPUT": output}, {"INPUT": folder, "MODEL": model.folder.root}, own_ray)
         slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))

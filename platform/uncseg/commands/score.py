@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from uncseg.cluster.node_checks import require_places
 from uncseg.cluster.ray_session import ray_session
 from uncseg.cluster.scoring import score_pairs
 from uncseg.console import console, counting
@@ -35,10 +36,12 @@ def score_folders(
         raise ProblemsFound("The scores cannot be written.", [problem])
     chosen = _scale(scale)
     # workers have another working directory
-    folders = [None if folder is None else folder.resolve() for folder in (uncertainty, brain)]
-    pairs, problems = find_pairs(predictions.resolve(), references.resolve(), *folders)
-    kept = (out.parent / f"{out.stem}_cases").resolve()
-    with ray_session(None, dashboard=False), counting() as progress:
+    named = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
+    folders = {name: folder.resolve() for name, folder in named.items() if folder is not None}
+    pairs, problems = find_pairs(*(folders.get(name) for name in named))  # type: ignore[arg-type]
+    kept = out.resolve().parent / f"{out.stem}_cases"
+    with ray_session(None, dashboard=False) as own_ray, counting() as progress:
+        require_places({"--out": out.parent}, folders, own_ray)
         rows, failed = score_pairs(pairs, chosen, kept, lambda done, of: progress("scored cases", done, of))
     problems += failed
     if rows:

@@ -17,6 +17,7 @@ from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.summary import spearman
 from uncseg.evaluation.tables import write_table
+from uncseg.files import write_text
 from uncseg.layout import RunFolder
 from uncseg.report.score_tables import show_models, show_summary, summarize_models, write_scores
 
@@ -42,6 +43,7 @@ def validate_externally(root: Path, dataset: Path, overrides: list[str] | None =
     model = find_model(str(root), run.root, None, overrides, trust)
     name = dataset.resolve().name
     output = run.root / "external" / name
+    _refuse_another(output / ".cohort", dataset.resolve())
     found, problems = find_inputs(dataset.resolve(), model.folder.dataset_json)
     cases = [case for case in found if case.reference is not None]
     problems += [
@@ -62,6 +64,15 @@ def validate_externally(root: Path, dataset: Path, overrides: list[str] | None =
     if problems + failed:
         raise ProblemsFound("Some cases could not be evaluated.", problems + failed, exit_code=1)
     return 0
+
+
+def _refuse_another(file: Path, dataset: Path) -> None:
+    """Tables of two cohorts under one name would overwrite each other."""
+    if file.is_file() and (before := file.read_text(encoding="utf-8").strip()) != str(dataset):
+        found, expected = f"{dataset}, and {file.parent.name} was {before}", "another name for another cohort"
+        problem = Problem("--dataset", found, expected, f"rename the folder, or remove {file.parent}")
+        raise ProblemsFound("The cohort's name is taken.", [problem])
+    write_text(file, f"{dataset}\n")
 
 
 def _report(run: RunFolder, name: str, records: dict[str, dict]) -> None:

@@ -11,10 +11,10 @@ from uncseg.dataset.brats import ENDINGS, MODALITIES, BratsCase, patient_of, sca
 from uncseg.errors import Problem, ProblemsFound
 
 _CHANNELS = {
-    "t1n": ("t1n", "t1"),
-    "t1c": ("t1c", "t1ce", "t1gd"),
+    "t1n": ("t1n", "t1", "t1w", "t1native", "nativet1"),
+    "t1c": ("t1c", "t1ce", "t1gd", "t1wgd", "t1post", "t1km", "t1contrast"),
     "t2w": ("t2w", "t2"),
-    "t2f": ("t2f", "flair"),
+    "t2f": ("t2f", "flair", "t2flair", "flairt2"),
 }
 
 
@@ -29,8 +29,8 @@ def find_inputs(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[list[Bra
         Cases whose images stand in the order of the model's channels. References are found where there are any.
 
     Raises:
-        ProblemsFound: where there is no such folder (exit code 2) or nothing in it (1), or the model's channels are
-            not BraTS' four where the folder is BraTS'.
+        ProblemsFound: where there is no such folder (exit code 2) or nothing in it (1), or the folder is BraTS' and
+            the model's channels are not its four.
     """
     channels = dataset_json["channel_names"]
     plain = _plain_files(folder) if folder.is_dir() else {}
@@ -68,12 +68,15 @@ def _plain_cases(
 
 
 def _order(channels: list[str], folder: Path) -> list[int]:
-    """Which of BraTS' images is the model's first, second, …; nameless channels are taken in BraTS' order."""
-    if len(channels) != len(MODALITIES):
-        found, expected = f"a BraTS folder, {folder}", f"{len(channels)} channels: {', '.join(channels)}"
-        problem = Problem("INPUT", found, expected, "give nnU-Net's files, CASE_0000.nii.gz, …")
-        raise ProblemsFound("The cases cannot be predicted by this model.", [problem])
+    """Which of BraTS' images is the model's first, second, …; channels without names are taken in BraTS' order."""
     plain = [re.sub("[^a-z0-9]", "", name.lower()) for name in channels]
     named = [next((n for n, m in enumerate(MODALITIES) if name in _CHANNELS[m]), None) for name in plain]
     known = [n for n in named if n is not None]
-    return known if sorted(known) == list(range(len(MODALITIES))) else list(range(len(MODALITIES)))
+    if len(channels) == len(MODALITIES) and not known:
+        return list(range(len(MODALITIES)))
+    if sorted(known) != list(range(len(MODALITIES))) or len(known) != len(channels):
+        found = f"channels {', '.join(channels)}, and a BraTS folder, {folder}"
+        expected = "each of " + ", ".join(MODALITIES) + " once, by one of its usual names"
+        advice = "give nnU-Net's files in the model's order, CASE_0000.nii.gz, …, or correct its dataset.json"
+        raise ProblemsFound("Which image is which channel is not clear.", [Problem("MODEL", found, expected, advice)])
+    return known

@@ -9,6 +9,7 @@ import numpy as np
 from uncseg.dataset.brats import REGIONS
 from uncseg.evaluation.calibration import calibration_errors, reliability
 from uncseg.evaluation.detection import boundary_band, error_detection
+from uncseg.evaluation.expectation import mean_uncertainty
 from uncseg.evaluation.lesions import lesionwise
 from uncseg.evaluation.overlap import dice, region_mask, sensitivity, specificity, volume_ml
 from uncseg.evaluation.qu_brats import qu_brats
@@ -17,6 +18,8 @@ from uncseg.evaluation.uncertainty import protocol_mask, score_map
 from uncseg.names import PROTOCOLS
 
 Row = dict[str, Any]
+SCORES_VERSION = 1
+"""Goes up when a figure is defined anew: then scores that are kept are not used again."""
 
 
 def score_case(
@@ -82,8 +85,8 @@ def uncertainty_row(
 
     Returns:
         ``rmsd_failure_PROTOCOL`` and ``corr_failure_PROTOCOL``; QU-BraTS; ``auroc``, ``auprc``, ``fpr95`` with
-        ``_brain`` and ``_band``; ``ece`` and ``ace`` inside the brain; ``mean_uncertainty`` in the prediction dilated
-        by 2 voxels, or the largest in the brain where nothing is predicted; ``reliability``, the diagram's counts,
+        ``_brain`` and ``_band``; ``ece`` and ``ace`` inside the brain; ``mean_uncertainty`` of
+        :func:`~uncseg.evaluation.expectation.mean_uncertainty`; ``reliability``, the diagram's counts,
         (20, 3) as lists.
     """
     error = reference != prediction
@@ -99,10 +102,7 @@ def uncertainty_row(
     for name, mask in (("brain", brain), ("band", boundary_band(prediction))):
         row |= {f"{key}_{name}": value for key, value in error_detection(uncertainty, error, mask).items()}
     counts = reliability(uncertainty, error, brain)
-    around = protocol_mask(prediction, prediction, "union")
     row |= calibration_errors(counts)
-    # where nothing is predicted: the doubt whether something should have been
-    doubt = uncertainty[around].mean(dtype=np.float64) if around.any() else uncertainty[brain].max(initial=0)
-    row["mean_uncertainty"] = float(doubt)
+    row["mean_uncertainty"] = mean_uncertainty(prediction, uncertainty)
     row["reliability"] = counts.tolist()
     return row

@@ -48,10 +48,24 @@ def review_reason(predicted: np.ndarray, expected: float | None, below: float) -
 
 
 def around_prediction(uncertainty: np.ndarray | None, predicted: np.ndarray) -> np.ndarray | None:
-    """A map inside the dilated prediction, 0 elsewhere: the mask that there is without a reference."""
-    if uncertainty is None:
-        return None
+    """A map inside the dilated prediction, 0 elsewhere: the mask that there is without a reference.
+
+    Where nothing is predicted the map stays whole: what it doubts then is that there is nothing.
+    """
+    if uncertainty is None or not predicted.any():
+        return uncertainty
     return (uncertainty * protocol_mask(predicted, predicted, "union")).astype(np.float32)
+
+
+def mean_uncertainty(predicted: np.ndarray, uncertainty: np.ndarray) -> float:
+    """A case's uncertainty as one number: the mean in the dilated prediction; where nothing is predicted, the largest.
+
+    Args:
+        predicted: bool.
+        uncertainty: in [0, 1].
+    """
+    around = protocol_mask(predicted, predicted, "union")
+    return float(uncertainty[around].mean(dtype=np.float64) if around.any() else uncertainty.max(initial=0))
 
 
 def describe(
@@ -61,13 +75,13 @@ def describe(
 
     Args:
         labels: 1 NCR, 2 ED, 3 ET.
-        uncertainty: in [0, 1], 0 outside the dilated prediction; None without the head.
+        uncertainty: of :func:`around_prediction`; None without the head.
         spacing_mm: along the axes.
         review_below: expected Dice under which a case is to be reviewed.
 
     Returns:
-        ``volume_{wt,tc,et}_ml``; of a map ``mean_uncertainty`` (in the dilated prediction), ``total_uncertainty_ml``
-        (its sum times the volume of a voxel), ``expected_wrong_voxels`` (its sum), ``expected_dice_wt``; ``review``
+        ``volume_{wt,tc,et}_ml``; of a map ``mean_uncertainty``, ``total_uncertainty_ml`` (its sum times the volume of a
+        voxel), ``expected_wrong_voxels`` (its sum), ``expected_dice_wt`` (None where nothing is predicted); ``review``
         and ``review_reason``.
     """
     record: dict[str, Any] = {
@@ -76,10 +90,9 @@ def describe(
     predicted = region_mask(labels, "WT")
     expected = None
     if uncertainty is not None:
-        mask = protocol_mask(predicted, predicted, "union")
-        expected = expected_dice(predicted, uncertainty)
+        expected = expected_dice(predicted, uncertainty) if predicted.any() else None
         total = float(uncertainty.sum(dtype=np.float64))
-        record["mean_uncertainty"] = float(uncertainty[mask].mean(dtype=np.float64)) if mask.any() else 0.0
+        record["mean_uncertainty"] = mean_uncertainty(predicted, uncertainty)
         record["total_uncertainty_ml"] = total * float(np.prod(spacing_mm)) / 1000
         record["expected_wrong_voxels"] = total
         record["expected_dice_wt"] = expected

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,11 @@ from uncseg.dataset.brats import CONVENTION_LABELS, ENDINGS, FILE_ROLES, REGIONS
 from uncseg.dataset.images import Volume, geometry_problems, read_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.case_scores import Row, score_case
-from uncseg.layout import ALL_MAPS
+from uncseg.layout import CASE_MAPS, PREDICTION_MAPS
 
 Scale = Literal["unit", "percent"]
 LARGEST = {"unit": 1.0, "percent": 100.0}
+MAPS = {*CASE_MAPS, *PREDICTION_MAPS, "wt", "tc", "et"}
 ROUNDING = 1e-5  # of maps that were written in single precision
 
 
@@ -65,8 +66,6 @@ def find_pairs(
     found = _files(predictions, ("seg", None), problems)
     brains = None if brain is None else _files(brain, ("t1n", None), problems)
     for name in sorted(found.keys() - expected.keys()):
-        if _is_map(name, found):
-            continue
         problems.append(Problem(str(found[name]), "no reference", f"one in {references}", "add it, or leave this out"))
     for name in sorted(expected.keys() - found.keys()):
         problems.append(
@@ -78,7 +77,7 @@ def find_pairs(
     pairs = []
     for name in both:
         wrong: list[Problem] = []
-        maps = {} if uncertainty is None else _maps(uncertainty, name, wrong)
+        maps = {} if uncertainty is None else _maps(uncertainty, name, (found[name], expected[name]), wrong)
         if brains is not None and name not in brains:
             wrong.append(Problem(name, f"no brain mask in {brain}", f"{name}.nii.gz", "add it, or leave --brain out"))
         if wrong:
@@ -99,16 +98,18 @@ def _files(folder: Path, roles: tuple[str | None, ...], problems: list[Problem])
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         stems = {name: stem for name in sorted(names) if (stem := _stem(name)) is not None}
         endings = {name: next((e for e in FILE_ROLES if stem.endswith(e)), "") for name, stem in stems.items()}
+        cases_here = {stems[name].removesuffix(ending) for name, ending in endings.items() if ending}
         for name, stem in stems.items():
             role = FILE_ROLES[endings[name]][0] if endings[name] else None
-            # in a BraTS case's folder, other files are none of ours
-            if role in roles and (role is not None or not any(endings.values())):
+            # beside CASE-seg.nii.gz, CASE-q.nii.gz is none of ours
+            other = role is None and any(stem.startswith(case) for case in cases_here)
+            if role in roles and not other:
                 found[stem.removesuffix(endings[name])].append(Path(parent, name))
     for name, files in found.items():
         if len(files) > 1:
             where = ", ".join(str(file.relative_to(folder)) for file in files)
             problems.append(Problem(f"{folder}: {name}", f"{len(files)} files: {where}", "one", "remove the others"))
-    return {name: files[0] for name, files in found.items() if len(files) == 1}
+    return {name: files[0] for name, files in found.items() if len(files) == 1 and not _is_map(name, found)}
 
 
 def _stem(name: str) -> str | None:
@@ -118,12 +119,15 @@ def _stem(name: str) -> str | None:
 
 def _is_map(name: str, cases: Container[str]) -> bool:
     """CASE_uncertainty.nii.gz lies beside CASE.nii.gz where we write."""
-    return any(name.endswith(f"_{of}") and name.removesuffix(f"_{of}") in cases for of in ALL_MAPS)
+    return any(name.endswith(f"_{of}") and name.removesuffix(f"_{of}") in cases for of in MAPS)
 
 
-def _maps(folder: Path, case: str, problems: list[Problem]) -> dict[str, Path]:
+def _maps(folder: Path, case: str, masks: Sequence[Path], problems: list[Problem]) -> dict[str, Path]:
+    """A case's maps by region; its own masks, where they lie in the same folder, are none."""
+
     def of(suffix: str) -> Path | None:
-        return next((file for end in ENDINGS if (file := folder / f"{case}{suffix}{end}").is_file()), None)
+        files = [file for end in ENDINGS if (file := folder / f"{case}{suffix}{end}").is_file()]
+        return next((file for file in files if not any(file.samefile(mask) for mask in masks)), None)
 
     maps = {region: file for region in REGIONS if (file := of(f"_{region.lower()}")) is not None}
     whole = of("_uncertainty") or of("")
@@ -180,15 +184,18 @@ def _labels(volume: Volume | None, problems: list[Problem]) -> np.ndarray:
     """Labels of 2023; those of 2018 to 2021 (4 for ET) are mapped."""
     if volume is None:
         return np.zeros(0, dtype=np.uint8)
-    values, counts = np.unique(volume.array, return_counts=True)
+    # a scale factor in the header makes 1.00000002 of 1
+    whole = np.rint(volume.array)
+    array = whole if np.allclose(volume.array, whole, rtol=0, atol=1e-3) else volume.array
+    values, counts = np.unique(array, return_counts=True)
     convention: Literal["2023", "2018"] = "2018" if 4 in values else "2023"
     known = CONVENTION_LABELS[convention]
-    strange = [f"{value:g} ({n} voxels)" for value, n in zip(values, counts, strict=True) if value not in known]
+    strange = [f"{value:.9g} ({n} voxels)" for value, n in zip(values, counts, strict=True) if value not in known]
     if strange:
         expected = "only 0, 1, 2, 3 or only 0, 1, 2, 4"
         problems.append(Problem(str(volume.file), f"label {', '.join(strange[:5])}", expected, "map these labels"))
         return np.zeros(0, dtype=np.uint8)
-    return map_labels(volume.array, convention)
+    return map_labels(array, convention)
 
 
 def _uncertainty(volume: Volume | None, scale: Scale, problems: list[Problem]) -> np.ndarray:

@@ -9,9 +9,10 @@ from uncseg.dataset.brats import LABELS, REGIONS
 from uncseg.errors import Problem, ProblemsFound
 
 _NAMES = {
-    "NCR": ("ncr", "ncrnet", "net", "necrosis", "necrotic", "necroticcore", "necrotictumorcore", "nonenhancing"),
-    "ED": ("ed", "edema", "oedema", "peritumoraledema", "peritumoraledematoustissue", "snfh", "invadedtissue"),
-    "ET": ("et", "at", "enhancing", "enhancingtumor", "enhancingtumour", "gdenhancingtumor", "gdenhancingtumour"),
+    "NCR": "ncr ncrnet net netc necrosis necrotic necroticcore necrotictumor necrotictumour necrotictumorcore "
+    "nonenhancing nonenhancingtumor nonenhancingtumour nonenhancingtumorcore nonenhancingtumourcore",
+    "ED": "ed edema oedema peritumoraledema peritumoraledematoustissue snfh invadedtissue",
+    "ET": "et at enhancing enhancingtumor enhancingtumour enhancingtissue gdenhancingtumor gdenhancingtumour",
 }
 
 
@@ -26,7 +27,9 @@ def brats_labels(dataset_json: dict[str, Any], where: str) -> dict[int, int]:
     Raises:
         ProblemsFound: where its labels are others.
     """
-    labels = {name: value for name, value in dataset_json["labels"].items() if value not in (0, [0])}
+    labels = {
+        name: value for name, value in dataset_json["labels"].items() if value not in (0, [0]) and name != "ignore"
+    }
     nested = sorted((set(np.atleast_1d(value).tolist()) for value in labels.values()), key=len)
     if [len(part) for part in nested] == [1, 2, 3] and nested[0] < nested[1] < nested[2]:
         et, tc, wt = nested
@@ -34,7 +37,7 @@ def brats_labels(dataset_json: dict[str, Any], where: str) -> dict[int, int]:
     meaning = {}
     for name, value in labels.items():
         plain = re.sub("[^a-z]", "", name.lower())
-        found = [region for region, names in _NAMES.items() if plain in names]
+        found = [region for region, names in _NAMES.items() if plain in names.split()]
         if found and isinstance(value, int):
             meaning[value] = LABELS[found[0]]
     if len(labels) != len(LABELS) or sorted(meaning.values()) != sorted(LABELS.values()):

@@ -88,6 +88,11 @@ def open_model_folder(folder: Path, trust: bool = False) -> ModelFolder:
     if not folds:
         problem = Problem(str(folder), "no fold_N/checkpoint_final.pth", "a finished fold", "train one")
         raise ProblemsFound("There is nothing to predict with.", [problem])
+    reader = read_json(folder / "plans.json").get("image_reader_writer")
+    if reader == "NibabelIOWithReorient":
+        expected, advice = "one that leaves the axes as they are", "predict with nnUNetv2_predict, then uncseg score"
+        problem = Problem(f"{folder}: plans.json", f"image_reader_writer {reader}", expected, advice)
+        raise ProblemsFound("The model cannot be used: its labels would come out mirrored.", [problem])
     named = folder.name.split("__")
     if len(named) == 3:  # nnU-Net's own naming: TRAINER__PLANS__CONFIGURATION
         return ModelFolder(folder, named[2])

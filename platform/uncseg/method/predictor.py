@@ -146,7 +146,7 @@ def _trainer(name: str, model: ModelFolder) -> Any:
     return found
 
 
-@lru_cache(maxsize=5)  # the folds of a run, which predict a new case together
+@lru_cache(maxsize=16)  # the folds of a run, which predict a new case together
 def loaded_predictor(
     model: ModelFolder, fold: int, tile_step: float, mirroring: bool, trust: bool
 ) -> UncertaintyPredictor:

@@ -1,0 +1,50 @@
+"""Where networks run, on a Ray that is told of GPUs: a process for each, which stays, and whose work is done anyhow."""
+
+import json
+import os
+import subprocess
+import sys
+
+SCRIPT = """
+import json, os, signal, sys
+from pathlib import Path
+import ray
+from uncseg.cluster.resources import FoldResources, Slots
+from uncseg.cluster.spread import collect
+from uncseg.cluster.workers import Workers
+
+ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
+folder = Path(sys.argv[1])
+
+def work(number):
+    if number == 5 and not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 7:
+        raise ValueError("seven")
+    return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
+
+slots = Slots(2, 2, 2, FoldResources(cpus=1, gpus=1), cases=2)
+with Workers(slots, 20) as workers:
+    pieces = [(str(n), work, (n,)) for n in range(20)]
+    results, problems = collect(pieces, lambda *_: None, lambda: 2 * workers.count(), "a number", workers.start)
+# nothing is held after the block
+ray.get(ray.remote(num_gpus=2)(lambda: None).remote(), timeout=60)
+(folder / "found").write_text(json.dumps([results, [problem.found for problem in problems]]))
+"""
+
+
+def test_a_gpu_keeps_its_process(tmp_path):
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    results, problems = json.loads((tmp_path / "found").read_text())
+    assert len(results) == 19
+    assert len(problems) == 1
+    assert "seven" in problems[0]
+    # one process was killed and came back as another; each stayed on one GPU
+    places = {tuple(place) for place in results.values()}
+    assert len({pid for pid, _ in places}) == len(places) == 3
+    assert {gpu for _, gpu in places} == {"0", "1"}
