@@ -65,16 +65,29 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return 2.0 * np.logical_and(a, b).sum() / (a.sum() + b.sum())
 
 
+def ratios(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """Sensitivity and specificity over the whole volume."""
+    tp = np.logical_and(expected == 1, found == 1).sum()
+    fp, fn = found.sum() - tp, expected.sum() - tp
+    tn = np.count_nonzero((found != 1) & (expected != 1))
+    empty = not expected.any() and not found.any()
+    return {"sensitivity": 1.0 if empty else tp / max(tp + fn, 1), "specificity": tn / (tn + fp)}
+
+
 def plain(pair: Pair) -> Scores:
-    """What the script computes for a pair."""
-    reference, spacing = read(pair.reference)
-    prediction, _ = read(pair.prediction)
+    """What the script computes for a pair; it reads both files anew for every region."""
     scores: Scores = {}
     for region, labels in REGIONS.items():
-        expected, found = (np.isin(array, labels) for array in (reference, prediction))
-        scores[region, "dice"] = overlap(expected, found) if expected.any() or found.any() else 1.0
-        scores[region, "hd95_mm"] = distances(expected, found, spacing)
-        scores |= {(region, name): value for name, value in plain_lesions(expected, found, spacing).items()}
+        reference, spacing = read(pair.reference)
+        prediction, _ = read(pair.prediction)
+        expected, found = (np.isin(array, labels).astype(np.float64) for array in (reference, prediction))
+        figures = {
+            "dice": overlap(expected, found) if expected.any() or found.any() else 1.0,
+            "hd95_mm": distances(expected > 0, found > 0, spacing),
+            **ratios(expected, found),
+            **plain_lesions(expected, found, spacing),
+        }
+        scores |= {(region, name): float(value) for name, value in figures.items()}
     return scores
 
 
@@ -83,10 +96,13 @@ def plain_lesions(expected: np.ndarray, found: np.ndarray, spacing: tuple[float,
     element = ndimage.generate_binary_structure(3, 2)
     components = cc3d.connected_components(found.astype(np.uint8), connectivity=26)
     dilated = ndimage.binary_dilation(expected, structure=element, iterations=3)
-    lesions = cc3d.connected_components(dilated.astype(np.uint8), connectivity=26) * expected
+    merged_areas = cc3d.connected_components(dilated.astype(np.uint8), connectivity=26)
+    lesions = np.zeros_like(merged_areas)
+    for number in range(1, int(merged_areas.max()) + 1):
+        lesions[(merged_areas == number) & (expected > 0)] = number
     dices, distances_mm, touched = [], [], []
-    for lesion in range(1, int(lesions.max()) + 1):
-        mask = lesions == lesion
+    for number in range(1, int(lesions.max()) + 1):
+        mask = lesions == number
         near = ndimage.binary_dilation(mask, structure=element, iterations=3)
         matched = np.unique(components * near)
         matched = matched[matched != 0]
@@ -109,7 +125,7 @@ def ours(pair: Pair) -> Scores:
     return {
         (row["region"], name): row[name]
         for row in score_pair(pair, "unit")
-        for name in ("dice", "hd95_mm", "lesionwise_dice", "lesionwise_hd95_mm")
+        for name in ("dice", "hd95_mm", "sensitivity", "specificity", "lesionwise_dice", "lesionwise_hd95_mm")
     }
 
 

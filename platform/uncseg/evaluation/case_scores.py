@@ -10,10 +10,10 @@ from uncseg.dataset.brats import REGIONS
 from uncseg.evaluation.calibration import calibration_errors, reliability
 from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.expectation import mean_uncertainty
-from uncseg.evaluation.lesions import lesionwise
+from uncseg.evaluation.lesions import DILATIONS, lesionwise
 from uncseg.evaluation.overlap import dice, region_mask, sensitivity, specificity, volume_ml
 from uncseg.evaluation.qu_brats import qu_brats
-from uncseg.evaluation.surface import hd95_mm
+from uncseg.evaluation.surface import bounding_box
 from uncseg.evaluation.uncertainty import protocol_mask, score_map
 from uncseg.names import PROTOCOLS
 
@@ -41,33 +41,45 @@ def score_case(
         A row for each of WT, TC, ET with ``region`` and the columns of :func:`segmentation_row` and, where there is
         a map, :func:`uncertainty_row`.
     """
+    box = _around_tumour(reference, prediction)
+    near_reference, near_prediction = reference[box], prediction[box]
     # failures of the whole tumour are what the uncertainty head learns, so every region's failure rate is of them
-    failure = region_mask(reference, "WT") != region_mask(prediction, "WT")
+    failure = region_mask(near_reference, "WT") != region_mask(near_prediction, "WT")
     rows = []
     for region in REGIONS:
-        expected, found = region_mask(reference, region), region_mask(prediction, region)
-        row: Row = {"region": region, **segmentation_row(expected, found, spacing_mm)}
+        expected, found = region_mask(near_reference, region), region_mask(near_prediction, region)
+        row: Row = {"region": region, **segmentation_row(expected, found, spacing_mm, reference.size)}
         row["failure_rate"] = float(failure[expected].mean()) if expected.any() else math.nan
         if uncertainty and region in uncertainty:
-            row |= uncertainty_row(expected, found, uncertainty[region], brain)
+            # certain voxels count wherever they are
+            whole = region_mask(reference, region), region_mask(prediction, region)
+            row |= uncertainty_row(*whole, uncertainty[region], brain)
         rows.append(row)
     return rows
 
 
-def segmentation_row(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> Row:
-    """Figures of one region: ``dice``, ``hd95_mm``, those of :func:`~uncseg.evaluation.lesions.lesionwise`,
+def _around_tumour(reference: np.ndarray, prediction: np.ndarray) -> tuple[slice, ...]:
+    """The part of the volume that holds what is in either, with room for the dilation of lesions within the volume."""
+    tumour = (reference > 0) | (prediction > 0)
+    if not tumour.any():
+        return tuple(slice(0, 1) for _ in tumour.shape)
+    return tuple(slice(max(0, part.start - DILATIONS), part.stop + DILATIONS) for part in bounding_box(tumour))
+
+
+def segmentation_row(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], voxels: int) -> Row:
+    """Figures of one region: ``dice``, those of :func:`~uncseg.evaluation.lesions.lesionwise`,
     ``sensitivity``, ``specificity``, ``reference_volume_ml``, ``predicted_volume_ml``.
 
     Args:
-        reference, prediction: bool, 3D.
+        reference, prediction: bool, 3D; a part of the volume will do.
         spacing_mm: along the arrays' axes.
+        voxels: of the whole volume.
     """
     return {
         "dice": dice(reference, prediction),
-        "hd95_mm": hd95_mm(reference, prediction, spacing_mm),
         **lesionwise(reference, prediction, spacing_mm),
         "sensitivity": sensitivity(reference, prediction),
-        "specificity": specificity(reference, prediction),
+        "specificity": specificity(reference, prediction, voxels),
         "reference_volume_ml": volume_ml(reference, spacing_mm),
         "predicted_volume_ml": volume_ml(prediction, spacing_mm),
     }

