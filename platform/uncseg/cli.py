@@ -170,6 +170,17 @@ def predict(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+    cases: Annotated[int, typer.Option(min=0, help="Cases with a slice viewer, the worst and most uncertain.")] = 6,
+) -> None:
+    """Write a run as one HTML page that needs no network: tables, figures, slices of the cases to look at."""
+    from uncseg.commands.report import report_run
+
+    raise typer.Exit(report_run(run, cases))
+
+
+@app.command()
 def sync(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
     tracking_uri: Annotated[str | None, typer.Option(help="Another MLflow than the experiment's.")] = None,

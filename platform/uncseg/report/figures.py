@@ -14,7 +14,8 @@ from matplotlib.patches import Patch
 from uncseg.files import whole_file
 from uncseg.names import BASELINES, FLOORS, HEAD, ORACLE, PROTOCOLS
 
-LABEL_COLOURS = {"NCR": "#e41a1c", "ED": "#4daf4a", "ET": "#ffd92f"}
+# told apart by every kind of eyes, and in grey (Okabe and Ito)
+LABEL_COLOURS = {"NCR": "#d55e00", "ED": "#56b4e9", "ET": "#f0e442"}
 NAMES = {HEAD: "uncertainty head", "one_minus_p": "1 − p", "one_minus_max": "1 − max p"}
 
 

@@ -1,0 +1,101 @@
+"""Volumes as sheets of slices, small enough for a page: one picture a layer, all axial slices side by side."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+
+from uncseg.dataset.brats import LABELS
+from uncseg.report.figures import LABEL_COLOURS
+
+SHADES = 32
+FAINTEST = 0.02
+"""Values of a map under this are not drawn."""
+MARGIN_VOXELS = 3
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The layers of a case, all of one layout."""
+
+    width: int
+    height: int
+    slices: int
+    columns: int
+    first: int
+    """The slice to open with: the one with most tumour."""
+    layers: Mapping[str, str]
+    """Data URLs by name; "image" is the one below."""
+
+
+def make_sheet(image: np.ndarray, labels: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray]) -> Sheet:
+    """Sheets of a case, cropped to where the image is not 0.
+
+    Args:
+        image: (D, H, W), any units.
+        labels: by name, 1 NCR, 2 ED, 3 ET; the slice to open with is that of the first that is not empty.
+        maps: by name, in [0, 1].
+    """
+    inside = np.nonzero(image)
+    box = tuple(
+        slice(max(0, int(axis.min()) - MARGIN_VOXELS), int(axis.max()) + 1 + MARGIN_VOXELS)
+        if len(axis)
+        else slice(None)
+        for axis in inside
+    )
+    shown = image[box].astype(np.float32)
+    low, high = np.percentile(shown[shown != 0] if shown.any() else shown, (0.5, 99.5))
+    grey = (np.clip((shown - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+    slices, height, width = grey.shape
+    columns = math.ceil(math.sqrt(slices))
+    tumour = next((array[box] for array in labels.values() if array.any()), np.zeros_like(grey))
+    layers = {"image": _jpeg(_tiled(grey, columns))}
+    layers |= {name: _png(_tiled(array[box], columns), _label_palette()) for name, array in labels.items()}
+    layers |= {name: _png(_tiled(_shades(array[box]), columns), _map_palette()) for name, array in maps.items()}
+    first = int((tumour > 0).sum((1, 2)).argmax()) if tumour.any() else slices // 2
+    return Sheet(width, height, slices, columns, first, layers)
+
+
+def _tiled(volume: np.ndarray, columns: int) -> np.ndarray:
+    slices, height, width = volume.shape
+    rows = math.ceil(slices / columns)
+    padded = np.zeros((rows * columns, height, width), dtype=np.uint8)
+    padded[:slices] = volume
+    return padded.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
+
+
+def _shades(values: np.ndarray) -> np.ndarray:
+    """0 where nothing is drawn, else 1 to SHADES."""
+    shade = 1 + np.minimum((np.clip(values, 0, 1) * SHADES).astype(np.uint8), SHADES - 1)
+    return np.where(values < FAINTEST, 0, shade).astype(np.uint8)
+
+
+def _label_palette() -> list[int]:
+    colours = {number: LABEL_COLOURS[name] for name, number in LABELS.items()}
+    return [0, 0, 0, *(int(colours[n][at : at + 2], 16) for n in sorted(colours) for at in (1, 3, 5))]
+
+
+def _map_palette() -> list[int]:
+    colours = colormaps["inferno"](np.linspace(0, 1, SHADES))[:, :3]
+    return [0, 0, 0, *(np.round(255 * colours).astype(int).ravel().tolist())]
+
+
+def _png(indices: np.ndarray, palette: list[int]) -> str:
+    picture = Image.frombytes("P", indices.shape[::-1], np.ascontiguousarray(indices).tobytes())
+    picture.putpalette(palette)
+    return _url(picture, "png", transparency=0, optimize=True)
+
+
+def _jpeg(grey: np.ndarray) -> str:
+    return _url(Image.fromarray(grey), "jpeg", quality=80)
+
+
+def _url(picture: Image.Image, kind: str, **options: object) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
