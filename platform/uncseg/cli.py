@@ -94,9 +94,12 @@ def sweep(
 def score(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, CASE.nii.gz.", show_default=False)],
     references: Annotated[Path, typer.Argument(help="Folder of reference masks, or BraTS folder.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Table to write, a row for each case and region.")],
+    out: Annotated[Path, typer.Option(help="NAME.parquet, a row for each case and region; a csv comes beside it.")],
     uncertainty: Annotated[
-        Path | None, typer.Option(help="Folder of maps: CASE.nii.gz, or CASE_wt.nii.gz, _tc and _et.")
+        Path | None,
+        typer.Option(
+            help="Folder of maps: CASE_wt.nii.gz, _tc, _et, or one for all: CASE_uncertainty.nii.gz, CASE.nii.gz."
+        ),
     ] = None,
     uncertainty_scale: Annotated[str, typer.Option(help="unit: 0 to 1; percent: 0 to 100.")] = "unit",
     brain: Annotated[
@@ -137,7 +140,10 @@ def evaluate(
 @app.command()
 def predict(
     model: Annotated[
-        str, typer.Argument(help="Run, fold of it, nnU-Net model folder, or models:/NAME/VERSION.", show_default=False)
+        str,
+        typer.Argument(
+            help="Run, fold of it, nnU-Net model folder, models:/NAME/VERSION or runs:/ID/NAME.", show_default=False
+        ),
     ],
     source: Annotated[
         Path, typer.Argument(metavar="INPUT", help="BraTS folder, or nnU-Net's input files.", show_default=False)

@@ -33,6 +33,8 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
     with console.status("") as status:
 
         def show(what: str, done: int, total: int) -> None:
+            if not total:
+                return
             if console.is_terminal:
                 status.update(f"{what}: {done} of {total}")
             tenth = 10 * done // max(total, 1)

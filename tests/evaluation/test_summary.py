@@ -31,6 +31,15 @@ def test_patients_are_drawn_and_not_scans():
     assert ratio == pytest.approx(math.sqrt(8), rel=0.1)
 
 
+def test_of_few_patients_there_is_no_interval():
+    random = np.random.default_rng(0)
+    for count, known in ((9, False), (10, True)):
+        summary = summarize(frame(random.random(count), mean_uncertainty=random.random(count))).set_index("figure")
+        assert summary.loc["dice", "mean"] > 0
+        for figure, column in (("dice", "ci_low"), ("aurc", "mean"), ("spearman_uncertainty_dice", "mean")):
+            assert math.isfinite(summary.loc[figure, column]) == known
+
+
 def test_what_is_not_known_is_left_out():
     summary = summarize(frame([0.5, math.nan, 1.0], auroc=[math.nan] * 3)).set_index("figure")
     assert summary.loc["dice", ["cases", "mean", "median"]].tolist() == [2, 0.75, 0.75]

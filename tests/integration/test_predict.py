@@ -177,6 +177,7 @@ def test_review_by_the_runs_own_cases_or_as_one_says(root, run, both, tmp_path, 
     for case in cases(root):
         record = read_json(both / f"{case}.json")
         assert record["review"] == (record["expected_dice_wt"] < own)
+        assert record["review_below"] == pytest.approx(own)
     assert uncseg("predict", run.root, root / "cohort", tmp_path / "out", "--review-below", 1) == 0
     assert all(read_json(tmp_path / "out" / f"{case}.json")["review"] for case in cases(root))
     assert capsys.readouterr().out.count("is below 1.000") == len(cases(root))
@@ -224,6 +225,7 @@ def test_two_runs_are_compared(root, run, capsys, monkeypatch):
     monkeypatch.setattr(console, "width", 300)
     second = root / "runs" / "second"
     assert uncseg("evaluate", run.root, second) == 2
+    assert uncseg("evaluate", run.root, run.root) == 2
     shutil.copytree(run.root / "tables", second / "tables")
     shutil.copy(run.experiment, second / "experiment.yaml")
     scores = pd.read_parquet(run.tables / "scores.parquet")
@@ -273,7 +275,7 @@ def test_a_model_that_nnunet_trained(root, run, tmp_path, monkeypatch):
     ours = voxels(out / f"{first}.nii.gz")
     swapped = np.array([0, 2, 1, 3])[expected]
     assert (ours == swapped).mean() > 0.9999
-    assert sorted(file.name for file in out.iterdir()) == [f"{first}.json", f"{first}.nii.gz"]
+    assert sorted(file.name for file in out.glob("BraTS*")) == [f"{first}.json", f"{first}.nii.gz"]
     assert "expected_dice_wt" not in read_json(out / f"{first}.json")
 
 
@@ -295,7 +297,10 @@ def test_other_inputs_and_other_options_are_predicted_anew(root, run, tmp_path):
     # one fold: no spread, and no probabilities of both
     assert uncseg("predict", run.root, cohort, out, "--folds", 0) == 0
     left = [f"{case}{name}" for case in (first, second) for name in (".json", ".nii.gz", "_uncertainty.nii.gz")]
-    assert sorted(file.name for file in out.iterdir()) == sorted(left)
+    assert sorted(file.name for file in out.glob("BraTS*")) == sorted(left)
+    listed = pd.read_csv(out / "predictions.csv")
+    assert listed["case"].tolist() == [first, second]
+    assert listed["expected_dice_wt"].between(0, 1).all()
 
 
 def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path):

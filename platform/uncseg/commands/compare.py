@@ -20,6 +20,9 @@ def compare_runs(first: Path, second: Path) -> int:
     Raises:
         ProblemsFound: where a run has not been evaluated, or no case is in both.
     """
+    if first.resolve() == second.resolve():
+        problem = Problem("RUN_B", f"{second}, which is RUN_A", "another run", "give two runs")
+        raise ProblemsFound("The runs cannot be compared.", [problem])
     runs = [run_to_use(root)[0] for root in (first, second)]
     files = [run.tables / "scores.parquet" for run in runs]
     problems = [

@@ -113,7 +113,7 @@ def _chosen(folds: Sequence[int] | None, finished: list[int], source: str) -> tu
     if not finished or wrong:
         found = f"fold {', '.join(map(str, wrong))}" if wrong else "no finished fold"
         expected = f"finished folds: {', '.join(map(str, finished)) or 'at least one'}"
-        problem = Problem(source, found, expected, "finish them with uncseg cross-validate")
+        problem = Problem(source, found, expected, "choose among these, or train it (uncseg cross-validate)")
         raise ProblemsFound("There is nothing to predict with.", [problem])
     return tuple(sorted(set(folds))) if folds else tuple(finished)
 

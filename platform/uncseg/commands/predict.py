@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
+
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.new_cases import PredictionTask, predict_new_cases
 from uncseg.cluster.node_checks import require_places
@@ -13,6 +15,7 @@ from uncseg.commands.models import Model, find_model
 from uncseg.console import console, counting
 from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import ProblemsFound
+from uncseg.evaluation.tables import write_table
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,23 @@ def predict_cases(
             records, failed = predict_new_cases(
                 task, cases, slots, lambda done, of: progress("predicted cases", done, of)
             )
-    console.print(f"{len(records)} cases by folds {', '.join(map(str, model.folds))} in {output}")
-    for case, record in sorted(records.items()):
-        if record["review"]:
-            console.print(f"review {case}: {record['review_reason']}")
+    if records:
+        _show(output, model, records)
     if problems + failed:
         raise ProblemsFound("Some cases could not be predicted.", problems + failed, exit_code=1)
     return 0
+
+
+def _show(output: Path, model: Model, records: dict[str, dict]) -> None:
+    """Every case's record as a table in OUTPUT, the flagged ones by name."""
+    table = pd.DataFrame([records[case] for case in sorted(records)]).drop(columns=["source", "files", "folds"])
+    write_table(table, output, "predictions")
+    for row in table[table["review"]].to_dict("records"):
+        console.print(f"review {row['case']}: {row['review_reason']}")
+    folds = f"fold{'s' * (len(model.folds) > 1)} {', '.join(map(str, model.folds))}"
+    below = f"expected WT Dice below {table['review_below'].iloc[0]:.3f}, or no tumour"
+    console.print(f"{len(table)} predicted by {folds}, {table['review'].sum()} flagged for review ({below})")
+    console.print(f"predictions: {output}", soft_wrap=True)
 
 
 def prediction_task(model: Model, output: Path, slots: Slots, trust: bool, wanted: Wanted) -> PredictionTask:

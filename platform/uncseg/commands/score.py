@@ -44,13 +44,15 @@ def score_folders(
         require_places({"--out": out.parent}, folders, own_ray)
         rows, failed = score_pairs(pairs, chosen, kept, lambda done, of: progress("scored cases", done, of))
     problems += failed
+    if not rows and out.is_file():
+        console.print(f"no case was scored; {out} is of an earlier run, and was left as it is")
     if rows:
         summary = write_scores(pd.DataFrame(rows), out.parent, out.stem)
         console.print(show_summary(summary, len({row["case"] for row in rows})))
         if uncertainty is not None and brain is None:
             console.print("Without --brain the whole volume counts as brain: filtered true negatives, detection and")
             console.print("calibration include the air around the head.")
-        console.print(f"scores of {len(rows) // 3} cases: {out}")
+        console.print(f"scores: {out}", soft_wrap=True)
     if problems:
         raise ProblemsFound("Some cases could not be scored.", problems, exit_code=1)
     return 0

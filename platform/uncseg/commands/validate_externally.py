@@ -43,7 +43,6 @@ def validate_externally(root: Path, dataset: Path, overrides: list[str] | None =
     model = find_model(str(root), run.root, None, overrides, trust)
     name = dataset.resolve().name
     output = run.root / "external" / name
-    _refuse_another(output / ".cohort", dataset.resolve())
     found, problems = find_inputs(dataset.resolve(), model.folder.dataset_json)
     cases = [case for case in found if case.reference is not None]
     problems += [
@@ -51,6 +50,7 @@ def validate_externally(root: Path, dataset: Path, overrides: list[str] | None =
         for case in found
         if case.reference is None
     ]
+    _refuse_another(output / ".cohort", dataset.resolve())
     with ray_session(model.resources.ray_address) as own_ray:
         require_places({"RUN": run.root}, {"--dataset": dataset}, own_ray)
         slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
@@ -102,14 +102,18 @@ def _report(run: RunFolder, name: str, records: dict[str, dict]) -> None:
 
 
 def expectation_lines(cases: pd.DataFrame) -> list[str]:
-    """What the expected Dice and the review flag are worth, in two sentences.
+    """What the expected Dice and the review flag are worth, a line each.
 
     Args:
         cases: dice_wt, expected_dice_wt, review.
     """
     known = cases.dropna(subset=["expected_dice_wt"])
     found = spearman(known["expected_dice_wt"].to_numpy(float), known["dice_wt"].to_numpy(float))
-    lines = [f"expected and real WT Dice of {len(known)} cases: Spearman {found:.3f}"]
+    off = known["expected_dice_wt"] - known["dice_wt"]
+    lines = [
+        f"expected and real WT Dice of {len(known)} cases: Spearman {found:.3f}",
+        f"the expected one is off by {off.mean():+.3f} on average, by {off.abs().mean():.3f} a case",
+    ]
     flagged, others = (cases.loc[cases["review"] == flag, "dice_wt"] for flag in (True, False))
     if len(flagged) and len(others):
         lines.append(

@@ -55,7 +55,7 @@ def read_volume(file: Path, problems: list[Problem]) -> Volume | None:
 def unreadable(file: Path) -> Problem:
     """The problem of a file that is not a whole image."""
     found = f"{file.stat().st_size} bytes that are not a whole NIfTI image" if file.exists() else "no file"
-    return Problem(str(file), found, "a NIfTI image", "fetch it again, or exclude the case")
+    return Problem(str(file), found, "a NIfTI image", "write or fetch it again, or exclude the case")
 
 
 def geometry_problems(volume: Volume, like: Volume) -> list[Problem]:

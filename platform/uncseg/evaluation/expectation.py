@@ -81,8 +81,8 @@ def describe(
 
     Returns:
         ``volume_{wt,tc,et}_ml``; of a map ``mean_uncertainty``, ``total_uncertainty_ml`` (its sum times the volume of a
-        voxel), ``expected_wrong_voxels`` (its sum), ``expected_dice_wt`` (None where nothing is predicted); ``review``
-        and ``review_reason``.
+        voxel), ``expected_wrong_voxels`` (its sum), ``expected_dice_wt`` (None where nothing is predicted); ``review``,
+        ``review_reason`` and ``review_below``.
     """
     record: dict[str, Any] = {
         f"volume_{region.lower()}_ml": volume_ml(region_mask(labels, region), spacing_mm) for region in REGIONS
@@ -97,4 +97,4 @@ def describe(
         record["expected_wrong_voxels"] = total
         record["expected_dice_wt"] = expected
     reason = review_reason(predicted, expected, review_below)
-    return record | {"review": reason is not None, "review_reason": reason}
+    return record | {"review": reason is not None, "review_reason": reason, "review_below": review_below}

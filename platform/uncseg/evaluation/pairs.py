@@ -223,5 +223,6 @@ def _uncertainty(volume: Volume | None, scale: Scale, problems: list[Problem]) -
     elif scale == "percent" and 0 < high <= LARGEST["unit"]:
         found = f"values from {low:g} to {high:g}, a map of another scale"
         expected = "0 to 100 (--uncertainty-scale percent)"
-        problems.append(Problem(str(volume.file), found, expected, "multiply it by 100, or score it for itself"))
+        advice = "say --uncertainty-scale unit if all maps are so, else multiply it by 100"
+        problems.append(Problem(str(volume.file), found, expected, advice))
     return np.clip(array / array.dtype.type(largest), 0, 1)

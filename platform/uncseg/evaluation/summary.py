@@ -11,6 +11,8 @@ import pandas as pd
 from scipy import stats
 
 RESAMPLES = 2000
+FEWEST_PATIENTS = 10
+"""For an interval; of fewer, resampling gives little more than their range."""
 KEYS = ("case", "patient", "region", "fold", "model")
 RISK_COVERAGE = ("aurc", "e_aurc", "spearman_uncertainty_dice")
 
@@ -30,7 +32,7 @@ def summarize(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Returns:
         Columns region, figure, cases (that have it), mean, sd (sample), median, ci_low, ci_high. Where there is an
         uncertainty, also RISK_COVERAGE: :func:`risk_coverage` and the rank correlation of a case's mean uncertainty
-        with its Dice, in the column ``mean``.
+        with its Dice, in the column ``mean``. NaN with fewer than 10 patients, as intervals are.
     """
     rows: list[dict[str, object]] = []
     for region, of_region in scores.groupby("region", sort=False):
@@ -53,7 +55,9 @@ def _case_level(region: str, scores: pd.DataFrame, seed: int) -> list[dict[str, 
     drawn = np.random.default_rng(seed).integers(len(patients), size=(RESAMPLES // 4, len(patients)))
 
     def row(figure: str, of: Callable[[np.ndarray], float]) -> dict[str, object]:
-        samples = [of(np.concatenate([patients[n] for n in numbers])) for numbers in drawn] if len(known) else []
+        if len(patients) < FEWEST_PATIENTS:
+            return {"region": region, "figure": figure, "cases": len(known), "mean": math.nan}
+        samples = [of(np.concatenate([patients[n] for n in numbers])) for numbers in drawn]
         low, high = _percentiles(np.array(samples, dtype=float))
         value = of(np.arange(len(known)))
         return {"region": region, "figure": figure, "cases": len(known), "mean": value, "ci_low": low, "ci_high": high}
@@ -93,12 +97,12 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def bootstrap_mean(values: pd.Series, patients: pd.Series, seed: int) -> tuple[float, float]:
-    """95 % interval of the mean over cases, patients drawn with replacement; NaN where nothing is known."""
+    """95 % interval of the mean over cases, patients drawn with replacement; NaN where there are fewer than 10."""
     known = values.notna()
     by_patient = values[known].groupby(patients[known], sort=True).agg(["sum", "size"])
-    if not len(by_patient):
-        return math.nan, math.nan
     count = len(by_patient)
+    if count < FEWEST_PATIENTS:
+        return math.nan, math.nan
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     return _percentiles(times @ by_patient["sum"].to_numpy() / (times @ by_patient["size"].to_numpy()))
 

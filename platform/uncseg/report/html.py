@@ -196,8 +196,8 @@ def _spread(mean: float, sd: float, digits: int) -> str:
 
 def _interval(row: pd.Series) -> str:
     if math.isnan(row["mean"]):
-        return "none valid"
-    return f"{row['mean']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+        return "too few"
+    return f"{row['mean']:.3f}" + ("" if math.isnan(row["ci_low"]) else f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]")
 
 
 def _figures(run: RunFolder) -> list[dict[str, str]]:

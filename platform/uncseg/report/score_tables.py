@@ -20,10 +20,10 @@ SHOWN = {
     "lesionwise_hd95_mm": "lesion-wise HD95 (mm)",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
-    "failure_rate": "failure rate (WT wrong)",
-    "rmsd_failure_union": "RMSD with the error, union mask",
-    "corr_failure_reference": "correlation with the error, reference mask",
-    "corr_failure_union": "correlation with the error, union mask",
+    "failure_rate": "failure rate: outside the predicted WT",
+    "rmsd_failure_union": "RMSD with the final error, union mask",
+    "corr_failure_reference": "correlation with the final error, reference mask",
+    "corr_failure_union": "correlation with the final error, union mask",
     "qu_score": "QU-BraTS",
     "qu_score_always_certain": "QU-BraTS of an always certain map *",
     "auroc_band": "AUROC of errors, band",
@@ -77,8 +77,10 @@ def draw_reliability(path: Path, diagram: pd.DataFrame) -> None:
     figure = Figure(figsize=(5, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="as it should be")
-    for region, bins in diagram.groupby("region", sort=False):
-        axes.plot(bins["mean_uncertainty"], bins["error_rate"], marker="o", markersize=3, label=str(region))
+    styles = (("o", "-"), ("s", "--"), ("^", "-."))
+    for (region, bins), (marker, line) in zip(diagram.groupby("region", sort=False), styles, strict=False):
+        style = f"{marker}{line}"
+        axes.plot(bins["mean_uncertainty"], bins["error_rate"], style, markersize=4, label=str(region))
     axes.set(xlabel="mean uncertainty of the bin", ylabel="share of wrong voxels", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
     save_figure(figure, path)
@@ -89,8 +91,8 @@ def show_summary(summary: pd.DataFrame, cases: int) -> Table:
     regions = list(dict.fromkeys(summary["region"]))
     shown = Table(
         title=f"Scores of {cases} case{'s' * (cases != 1)}",
-        caption="mean over cases [95 % interval, patients resampled]. Empty on both sides: Dice 1, HD95 0; on one: 0 "
-        "and 374 mm. * floor: needs no model.",
+        caption="mean over cases [95 % interval of 10 patients or more, resampled]. Empty on both sides: Dice 1, HD95 "
+        "0; on one: 0 and 374 mm. * floor: needs no model. One map for all regions is judged as theirs.",
     )
     shown.add_column("")
     for region in regions:
@@ -133,15 +135,17 @@ def show_models(summary: pd.DataFrame) -> Table:
 def show_comparison(table: pd.DataFrame, a: str, b: str) -> Table:
     """Paired differences for a terminal."""
     shown = Table(
-        title=f"{b} − {a}",
+        title=f"B − A: {b} − {a}",
         caption="paired by case; 95 % interval over patients; p: Wilcoxon's signed-rank test of patients, two-sided, "
         "not corrected for the number of figures.",
     )
-    for column in ("region", "figure", "cases", a, b, "difference [95 %]", "p"):
+    for column in ("region", "figure", "cases", f"A: {a}", f"B: {b}", "difference [95 %]", "p"):
         shown.add_column(column, justify="left" if column in ("region", "figure") else "right", overflow="fold")
     for row in table.to_dict("records"):
         if row["figure"] in SHOWN and row["cases"]:
-            interval = f"{row['difference']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
+            interval = f"{row['difference']:+.4f}"
+            if not math.isnan(row["ci_low"]):
+                interval += f" [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
             means = (f"{row['mean_a']:.4f}", f"{row['mean_b']:.4f}")
             figures = (str(row["cases"]), *means, interval, f"{row['p_value']:.3g}")
             shown.add_row(row["region"], SHOWN[row["figure"]], *figures)
@@ -150,5 +154,5 @@ def show_comparison(table: pd.DataFrame, a: str, b: str) -> Table:
 
 def _interval(row: pd.Series) -> str:
     if math.isnan(row["mean"]):
-        return "none valid"
-    return f"{row['mean']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+        return "too few"
+    return f"{row['mean']:.4f}" + ("" if math.isnan(row["ci_low"]) else f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]")
