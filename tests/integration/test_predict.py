@@ -303,6 +303,7 @@ def test_other_inputs_and_other_options_are_predicted_anew(root, run, tmp_path):
     assert listed["expected_dice_wt"].between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path):
     cohort, out = tmp_path / "cohort", tmp_path / "out"
     write_phantoms(cohort, cases=12, size=28, seed=3)
