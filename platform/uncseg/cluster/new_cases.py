@@ -17,7 +17,7 @@ import torch
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.spread import as_task, collect
 from uncseg.cluster.workers import Workers
-from uncseg.dataset.brats import MODALITIES, REGIONS, BratsCase, read_reference, write_image
+from uncseg.dataset.brats import MODALITIES, REGIONS, BratsCase, read_reference, read_voxels, write_image
 from uncseg.dataset.check import check_case
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.case_scores import SCORES_VERSION, score_case
@@ -189,7 +189,7 @@ def _finish(
 def _scores(task: PredictionTask, case: BratsCase, ensemble: Ensemble) -> list[Record]:
     """Rows for each fold and for all together (``model``: fold_0, …, mean)."""
     reference, image = read_reference(case)
-    brain = sitk.GetArrayFromImage(sitk.ReadImage(str(case.images[0]))) != 0
+    brain = read_voxels(case.images[0]) != 0
     rows = []
     together = (ensemble.labels, ensemble.uncertainty)
     names = [*(f"fold_{fold}" for fold in task.folds), "mean"]
@@ -203,5 +203,4 @@ def _scores(task: PredictionTask, case: BratsCase, ensemble: Ensemble) -> list[R
 
 def _draw(files: CaseFiles, case: BratsCase, labels: np.ndarray, uncertainty: np.ndarray | None) -> None:
     shown = case.images[min(MODALITIES.index("t2f"), len(case.images) - 1)]
-    image = sitk.GetArrayFromImage(sitk.ReadImage(str(shown)))
-    case_overlay(files.overlay, image, labels, uncertainty, case.case_id)
+    case_overlay(files.overlay, read_voxels(shown), labels, uncertainty, case.case_id)

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import torch
 
 from uncseg.cluster.fold_worker import FoldTask
-from uncseg.dataset.brats import REGIONS, BratsCase, oracle_path, read_reference, write_image
+from uncseg.dataset.brats import REGIONS, BratsCase, oracle_path, read_reference, read_voxels, write_image
 from uncseg.estimators import best_constant, estimate_all
 from uncseg.evaluation.case_scores import SCORES_VERSION, score_case
 from uncseg.evaluation.expectation import around_prediction, expected_dice
@@ -124,7 +124,7 @@ def _scores(
 ) -> list[dict[str, Any]]:
     """Rows of the regions; the head's one map stands for all of them, as in the challenge."""
     maps = None if uncertainty is None else dict.fromkeys(REGIONS, uncertainty)
-    brain = sitk.GetArrayFromImage(sitk.ReadImage(str(case.images[0]))) != 0
+    brain = read_voxels(case.images[0]) != 0
     return score_case(reference, labels, image.GetSpacing()[::-1], maps, brain)
 
 
@@ -176,7 +176,7 @@ def _batch(volume: np.ndarray) -> torch.Tensor:
 
 def _native_estimates(case: BratsCase, prediction: Prediction, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
     q_file = oracle_path(case)
-    q = None if q_file is None else sitk.GetArrayFromImage(sitk.ReadImage(str(q_file))).astype(np.float32)
+    q = None if q_file is None else read_voxels(q_file).astype(np.float32)
     maps = estimate_all(
         p_wt=_batch(prediction.p_wt),
         max_probability=_batch(prediction.max_probability),

@@ -156,6 +156,12 @@ def read_reference(case: BratsCase) -> tuple[np.ndarray, sitk.Image]:
     return map_labels(sitk.GetArrayFromImage(image), case.convention), image
 
 
+def read_voxels(file: Path) -> np.ndarray:
+    """An image's voxels, (D, H, W)."""
+    voxels: np.ndarray = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+    return voxels
+
+
 def write_image(path: Path, array: np.ndarray, like: sitk.Image) -> None:
     """Write (D, H, W) voxels as compressed NIfTI in the geometry of another image; never half-written."""
     image = sitk.GetImageFromArray(array)

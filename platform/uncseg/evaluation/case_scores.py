@@ -61,9 +61,7 @@ def score_case(
 def _around_tumour(reference: np.ndarray, prediction: np.ndarray) -> tuple[slice, ...]:
     """The part of the volume that holds what is in either, with room for the dilation of lesions within the volume."""
     tumour = (reference > 0) | (prediction > 0)
-    if not tumour.any():
-        return tuple(slice(0, 1) for _ in tumour.shape)
-    return tuple(slice(max(0, part.start - DILATIONS), part.stop + DILATIONS) for part in bounding_box(tumour))
+    return bounding_box(tumour, DILATIONS) if tumour.any() else tuple(slice(0, 1) for _ in tumour.shape)
 
 
 def segmentation_row(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], voxels: int) -> Row:

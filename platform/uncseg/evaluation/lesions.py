@@ -76,7 +76,7 @@ def _dilated(reference: np.ndarray) -> np.ndarray:
     """3 times with the 18-neighbour element; within the volume, whose border nothing connects beyond."""
     grown = np.zeros_like(reference)
     if reference.any():
-        box = tuple(slice(max(0, part.start - DILATIONS), part.stop + DILATIONS) for part in bounding_box(reference))
+        box = bounding_box(reference, DILATIONS)
         element = ndimage.generate_binary_structure(3, 2)
         grown[box] = ndimage.binary_dilation(reference[box], element, iterations=DILATIONS)
     return grown

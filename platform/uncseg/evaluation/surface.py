@@ -100,13 +100,18 @@ def _surface_of(volume: np.ndarray, spacing: tuple[float, ...]) -> _Surface:
     return _Surface(corners * np.array(spacing), numbers, corner_areas(spacing)[codes[at]], part)
 
 
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around what is not 0 in a volume that is not empty."""
+def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
+    """The smallest box around what is not 0 in a 3D volume that is not empty.
+
+    Args:
+        mask: bool, or numbers of which those above 0 count.
+        margin: voxels more to each side, as far as the volume has them.
+    """
     inside = mask if mask.dtype == bool else mask > 0
     rows = np.any(inside, axis=-1)  # the longest pass, and along memory
     spans = [np.any(rows, axis=1), np.any(rows, axis=0), np.any(inside[rows], axis=0)]
     ends = [np.flatnonzero(span)[[0, -1]] for span in spans]
-    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
+    return tuple(slice(max(0, int(first) - margin), int(last) + 1 + margin) for first, last in ends)
 
 
 @lru_cache

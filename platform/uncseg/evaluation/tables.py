@@ -56,11 +56,11 @@ def _dice_rows(per_case: pd.DataFrame, kind: str, model: str) -> pd.DataFrame:
     rows = folds.reset_index().astype({"fold": str})
     rows["cases"] = counts.to_numpy()
     mean = {"fold": "mean", "cases": int(counts.sum()), **folds.mean().to_dict()}
-    spread = {"fold": "sd", "cases": int(counts.sum()), **folds.std(ddof=1).to_dict()}
+    deviation = {"fold": "sd", "cases": int(counts.sum()), **folds.std(ddof=1).to_dict()}
     wt, tc, et = PAPER_DICE[kind]
     paper = {"fold": PAPER, "cases": 1248, "dice_wt": wt, "dice_tc": tc, "dice_et": et}
     paper["dice_mean"] = (wt + tc + et) / 3
-    rows = pd.concat([rows, pd.DataFrame([mean, spread, paper])], ignore_index=True)
+    rows = pd.concat([rows, pd.DataFrame([mean, deviation, paper])], ignore_index=True)
     rows.insert(0, "model", model)
     return rows[["model", "fold", "cases", *columns]]
 
@@ -137,14 +137,14 @@ def _verdict(by_name: pd.DataFrame, figure: str) -> str:
         return f"no valid correlation of {side}, so nothing is shown."
     best = max(floors, key=floors.__getitem__)
     lead = means[HEAD] - means[best]
-    head, floor = (_spread(means[name], spreads[name], 3) for name in (HEAD, best))
+    head, floor = (spread(means[name], spreads[name], 3) for name in (HEAD, best))
     if lead <= 0:
         return f"the head's correlation {head} does not exceed the best floor's ({best}, {floor})."
     found = f"the head's correlation {head} exceeds the best floor's ({best}, {floor}) by {lead:.4f}"
     if math.isnan(spreads[HEAD]) or math.isnan(spreads[best]):
         return f"{found}; on a single fold, unproven."
-    spread = max(spreads[HEAD], spreads[best])
-    return f"{found}." if lead > spread else f"{found}, within the spread over folds ({spread:.4f}): unproven."
+    widest = max(spreads[HEAD], spreads[best])
+    return f"{found}." if lead > widest else f"{found}, within the spread over folds ({widest:.4f}): unproven."
 
 
 def write_table(frame: pd.DataFrame, folder: Path, name: str) -> None:
@@ -168,7 +168,7 @@ def show_table1(table: pd.DataFrame) -> Table:
         mean, sd, paper = (by_fold.pop(name) for name in ("mean", "sd", PAPER))
         for fold, row in by_fold.items():
             shown.add_row(str(model), str(fold), str(row["cases"]), *(f"{row[c]:.4f}" for c in DICE_COLUMNS))
-        spreads = (_spread(mean[c], sd[c], 4) for c in DICE_COLUMNS)
+        spreads = (spread(mean[c], sd[c], 4) for c in DICE_COLUMNS)
         shown.add_row(str(model), "mean ± sd", str(mean["cases"]), *spreads, style="bold")
         anchors = (f"{paper[c]:.4f}" for c in DICE_COLUMNS)
         shown.add_row(str(model), "paper (anchor)", str(paper["cases"]), *anchors, style="dim", end_section=True)
@@ -192,12 +192,13 @@ def show_table2(table: pd.DataFrame) -> Table:
         for _, row in rows.iterrows():
             name = f"  {row['estimator']}{' *' if row['floor'] else ''}"
             names = [f"{kind}_{what}" for kind in ("corr", "rmsd") for what in ("ema_last", "ema_final", "failure")]
-            shown.add_row(name, *(_spread(row[n], row[f"{n}_std"], 3) for n in names))
+            shown.add_row(name, *(spread(row[n], row[f"{n}_std"], 3) for n in names))
         shown.add_section()
     return shown
 
 
-def _spread(mean: float, sd: float, digits: int) -> str:
+def spread(mean: float, sd: float, digits: int, sign: str = "±") -> str:
+    """A mean over folds with its spread, where there is one; ``sign`` stands between."""
     if math.isnan(mean):
         return "none valid"
-    return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f}±{sd:.{digits}f}"
+    return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f}{sign}{sd:.{digits}f}"

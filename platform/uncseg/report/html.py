@@ -1,6 +1,5 @@
 """One page of a run that needs no network: tables, figures, and the cases to look at, slice by slice."""
 
-import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,18 +8,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import SimpleITK as sitk
 from jinja2 import Environment
 
-from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference
-from uncseg.evaluation.tables import DICE_COLUMNS, PAPER, beats_floor
-from uncseg.files import read_json, write_text
+from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference, read_voxels
+from uncseg.evaluation.tables import DICE_COLUMNS, PAPER, beats_floor, spread
+from uncseg.files import write_text
 from uncseg.layout import CaseFiles, RunFolder
 from uncseg.report.figures import LABEL_COLOURS
-from uncseg.report.score_tables import SHOWN
-from uncseg.report.slices import Sheet, make_sheet
+from uncseg.report.score_tables import SHOWN, interval
+from uncseg.report.slices import Sheet, data_url, make_sheet
+from uncseg.tracking.manifest import read_manifest
 
 FIGURES = {
     "overlay.png": "The case of median Dice: image, reference, prediction, error memory, uncertainty",
@@ -143,7 +141,7 @@ def _first(table: pd.DataFrame) -> PageTable:
         paper = by_fold.pop(PAPER, None)
         for fold, row in by_fold.items():
             rows.append(Row([str(model), str(fold), str(row["cases"]), *(f"{row[c]:.4f}" for c in DICE_COLUMNS)]))
-        spreads = [_spread(mean[c], sd[c], 4) for c in DICE_COLUMNS]
+        spreads = [spread(mean[c], sd[c], 4, " ± ") for c in DICE_COLUMNS]
         rows.append(Row([str(model), "mean ± sd", str(mean["cases"]), *spreads], "strong"))
         if paper is not None:
             figures = [f"{paper[c]:.4f}" for c in DICE_COLUMNS]
@@ -160,7 +158,7 @@ def _second(table: pd.DataFrame) -> PageTable:
     for protocol, part in table.groupby("protocol", sort=False):
         rows.append(Row([f"{protocol} mask", *[""] * (len(columns) + 2)], "part"))
         for row in part.to_dict("records"):
-            cells = [_spread(row[c], row[f"{c}_std"], 3) for c in columns]
+            cells = [spread(row[c], row[f"{c}_std"], 3, " ± ") for c in columns]
             paper = [
                 "" if math.isnan(row[f"paper_{kind}"]) else f"{row[f'paper_{kind}']:g}" for kind in ("corr", "rmsd")
             ]
@@ -180,7 +178,7 @@ def _scores(summary: pd.DataFrame) -> PageTable:
     regions = list(dict.fromkeys(summary["region"]))
     by_name = summary.set_index(["figure", "region"])
     rows = [
-        Row([name, *(_interval(by_name.loc[(figure, region)]) for region in regions)], "floor" if "*" in name else "")
+        Row([name, *(interval(by_name.loc[(figure, region)], 3) for region in regions)], "floor" if "*" in name else "")
         for figure, name in SHOWN.items()
         if (figure, regions[0]) in by_name.index
     ]
@@ -188,24 +186,10 @@ def _scores(summary: pd.DataFrame) -> PageTable:
     return PageTable("scores", "Scores out of fold", ["", *regions], rows, note)
 
 
-def _spread(mean: float, sd: float, digits: int) -> str:
-    if math.isnan(mean):
-        return "none valid"
-    return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
-
-
-def _interval(row: pd.Series) -> str:
-    if math.isnan(row["mean"]):
-        return "too few"
-    return f"{row['mean']:.3f}" + ("" if math.isnan(row["ci_low"]) else f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]")
-
-
 def _figures(run: RunFolder) -> list[dict[str, str]]:
     found = [(folder / name, caption) for name, caption in FIGURES.items() for folder in (run.figures, run.tables)]
     return [
-        {"url": f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}", "caption": caption}
-        for file, caption in found
-        if file.is_file()
+        {"url": data_url("png", file.read_bytes()), "caption": caption} for file, caption in found if file.is_file()
     ]
 
 
@@ -228,28 +212,22 @@ def _viewers(run: RunFolder, cases: Sequence[BratsCase], number: int) -> list[Vi
 def _viewer(run: RunFolder, case: BratsCase, why: str, row: pd.Series) -> Viewer:
     files_of = CaseFiles(run.out_of_fold, case.case_id)
     reference, _ = read_reference(case)
-    labels = {"reference": reference, "prediction": _voxels(files_of.segmentation)}
+    labels = {"reference": reference, "prediction": read_voxels(files_of.segmentation)}
     maps = {"uncertainty": "uncertainty", "error": "error memory"}
-    present = {shown: _voxels(files_of.map(name)) for name, shown in maps.items() if files_of.map(name).is_file()}
+    present = {shown: read_voxels(files_of.map(name)) for name, shown in maps.items() if files_of.map(name).is_file()}
     figures = f"fold {row['fold']}, WT Dice {row['dice']:.3f}, HD95 {row['hd95_mm']:.1f} mm"
     if "mean_uncertainty" in row:
         figures += f", mean uncertainty {row['mean_uncertainty']:.3f}"
-    image = _voxels(case.images[MODALITIES.index("t2f")])
+    image = read_voxels(case.images[MODALITIES.index("t2f")])
     return Viewer(case.case_id, why, figures, make_sheet(image, labels, present))
-
-
-def _voxels(file: Path) -> np.ndarray:
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
 def _commands(run: RunFolder) -> str:
     lines = [f"uncseg cross-validate {run.experiment}", f"uncseg report {run.root}"]
-    manifest = read_json(run.manifest) if run.manifest.is_file() else {}
-    commit = manifest.get("tags", {}).get("git_commit")
+    commit = read_manifest(run).get("tags", {}).get("git_commit")
     return "\n".join([*([f"git checkout {commit}"] if commit else []), *lines])
 
 
 def _environment(run: RunFolder) -> str:
-    manifest = read_json(run.manifest) if run.manifest.is_file() else {}
-    kept = {name: value for name, value in manifest.items() if name != "mlflow"}
+    kept = {name: value for name, value in read_manifest(run).items() if name != "mlflow"}
     return json.dumps(kept, indent=2, sort_keys=True)

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
-import SimpleITK as sitk
 
-from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference
+from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference, read_voxels
 from uncseg.layout import CaseFiles, RunFolder
 from uncseg.report.figures import corr_curves, dice_curves, overlay
 
@@ -24,17 +22,13 @@ def draw_run(run: RunFolder, cases: Sequence[BratsCase], per_case: pd.DataFrame,
     shown = "uncertainty" if files.map("uncertainty").is_file() else "variance_stable"
     overlay(
         run.figures / "overlay.png",
-        _read(case.images[MODALITIES.index("t2f")]),
+        read_voxels(case.images[MODALITIES.index("t2f")]),
         labels,
-        _read(files.segmentation),
-        _read(files.map("error")),
-        _read(files.map(shown)),
+        read_voxels(files.segmentation),
+        read_voxels(files.map("error")),
+        read_voxels(files.map(shown)),
         f"{case.case_id}, fold {chosen['fold']} (median Dice {chosen['dice_mean']:.2f})",
         uncertainty_name=shown,
     )
     corr_curves(run.figures / "correlation.png", epochs)
     dice_curves(run.figures / "dice.png", epochs)
-
-
-def _read(path: object) -> np.ndarray:
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))

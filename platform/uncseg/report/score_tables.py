@@ -101,7 +101,7 @@ def show_summary(summary: pd.DataFrame, cases: int) -> Table:
     for figure, name in SHOWN.items():
         if figure in by_name.index.get_level_values(0):
             cells = [
-                _interval(by_name.loc[(figure, region)]) for region in regions if (figure, region) in by_name.index
+                interval(by_name.loc[(figure, region)], 4) for region in regions if (figure, region) in by_name.index
             ]
             shown.add_row(name, *cells)
     return shown
@@ -152,7 +152,9 @@ def show_comparison(table: pd.DataFrame, a: str, b: str) -> Table:
     return shown
 
 
-def _interval(row: pd.Series) -> str:
+def interval(row: pd.Series, digits: int) -> str:
+    """A figure of the summary with its interval, where there is one."""
     if math.isnan(row["mean"]):
         return "too few"
-    return f"{row['mean']:.4f}" + ("" if math.isnan(row["ci_low"]) else f" [{row['ci_low']:.4f}, {row['ci_high']:.4f}]")
+    mean, low, high = (f"{row[name]:.{digits}f}" for name in ("mean", "ci_low", "ci_high"))
+    return mean if math.isnan(row["ci_low"]) else f"{mean} [{low}, {high}]"

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from uncseg.dataset.brats import LABELS
+from uncseg.evaluation.surface import bounding_box
 from uncseg.report.figures import LABEL_COLOURS
 
 SHADES = 32
@@ -41,13 +42,8 @@ def make_sheet(image: np.ndarray, labels: Mapping[str, np.ndarray], maps: Mappin
         labels: by name, 1 NCR, 2 ED, 3 ET; the slice to open with is that of the first that is not empty.
         maps: by name, in [0, 1].
     """
-    inside = np.nonzero(image)
-    box = tuple(
-        slice(max(0, int(axis.min()) - MARGIN_VOXELS), int(axis.max()) + 1 + MARGIN_VOXELS)
-        if len(axis)
-        else slice(None)
-        for axis in inside
-    )
+    inside = image != 0
+    box = bounding_box(inside, MARGIN_VOXELS) if inside.any() else tuple(slice(None) for _ in image.shape)
     shown = image[box].astype(np.float32)
     low, high = np.percentile(shown[shown != 0] if shown.any() else shown, (0.5, 99.5))
     grey = (np.clip((shown - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
@@ -98,4 +94,9 @@ def _jpeg(grey: np.ndarray) -> str:
 def _url(picture: Image.Image, kind: str, **options: object) -> str:
     stream = io.BytesIO()
     picture.save(stream, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return data_url(kind, stream.getvalue())
+
+
+def data_url(kind: str, content: bytes) -> str:
+    """A picture (kind: png, jpeg) as text that stands in a page."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
