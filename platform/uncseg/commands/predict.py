@@ -1,20 +1,21 @@
 """``uncseg predict``: new cases, by one fold or several together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.new_cases import PredictionTask, predict_new_cases
+from uncseg.cluster.new_cases import PredictionTask, Record, predict_new_cases
 from uncseg.cluster.node_checks import require_places
 from uncseg.cluster.ray_session import ray_session
 from uncseg.cluster.resources import Slots, plan_slots
 from uncseg.commands.models import Model, find_model
 from uncseg.console import console, counting
+from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.inputs import find_inputs
-from uncseg.errors import ProblemsFound
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.tables import write_table
 
 
@@ -30,6 +31,8 @@ class Wanted:
     """Test-time mirroring, 8 passes."""
     review_below: float | None = None
     """Expected WT Dice under which a case is flagged."""
+    scores: bool = False
+    """Scores against the cases' references too."""
 
 
 def predict_cases(
@@ -58,14 +61,10 @@ def predict_cases(
     model = find_model(source, output, folds, overrides, trust)
     found, problems = find_inputs(folder.resolve(), model.folder.dataset_json)
     cases = [replace(case, reference=None) for case in found]  # whatever is wrong with one does not matter here
-    with ray_session(model.resources.ray_address) as own_ray:
-        require_places({"OUTPUT": output}, {"INPUT": folder, "MODEL": model.folder.root}, own_ray)
-        slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
-        task = prediction_task(model, output, slots, trust, wanted or Wanted())
-        with counting() as progress:
-            records, failed = predict_new_cases(
-                task, cases, slots, lambda done, of: progress("predicted cases", done, of)
-            )
+    reads = {"INPUT": folder, "MODEL": model.folder.root}
+    records, failed = predict_with(
+        model, cases, output, wanted or Wanted(), trust, writes={"OUTPUT": output}, reads=reads, what="predicted cases"
+    )
     if records:
         _show(output, model, records)
     if problems + failed:
@@ -85,7 +84,36 @@ def _show(output: Path, model: Model, records: dict[str, dict]) -> None:
     console.print(f"predictions: {output}", soft_wrap=True)
 
 
-def prediction_task(model: Model, output: Path, slots: Slots, trust: bool, wanted: Wanted) -> PredictionTask:
+def predict_with(
+    model: Model,
+    cases: Sequence[BratsCase],
+    output: Path,
+    wanted: Wanted,
+    trust: bool,
+    *,
+    writes: Mapping[str, Path],
+    reads: Mapping[str, Path],
+    what: str,
+) -> tuple[dict[str, Record], list[Problem]]:
+    """Predict cases on whatever Ray the model's resources name.
+
+    Args:
+        model, cases, output, wanted, trust: as :func:`predict_cases` has found them.
+        writes, reads: folders that every node has to see, by the names that the user knows them under.
+        what: is counted, for the progress.
+
+    Returns:
+        As :func:`~uncseg.cluster.new_cases.predict_new_cases`.
+    """
+    with ray_session(model.resources.ray_address) as own_ray:
+        require_places(writes, reads, own_ray)
+        slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
+        task = _task(model, output, slots, trust, wanted)
+        with counting() as progress:
+            return predict_new_cases(task, cases, slots, lambda done, of: progress(what, done, of))
+
+
+def _task(model: Model, output: Path, slots: Slots, trust: bool, wanted: Wanted) -> PredictionTask:
     """How cases are predicted with a model; what its labels mean is looked at first.
 
     Raises:
@@ -103,4 +131,5 @@ def prediction_task(model: Model, output: Path, slots: Slots, trust: bool, wante
         trust=trust,
         probabilities=wanted.probabilities,
         overlays=wanted.overlays,
+        scores=wanted.scores,
     )

@@ -1,18 +1,12 @@
 """``uncseg evaluate RUN --dataset FOLDER``: the run's folds, each and averaged, on another cohort with references."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.new_cases import predict_new_cases
-from uncseg.cluster.node_checks import require_places
-from uncseg.cluster.ray_session import ray_session
-from uncseg.cluster.resources import plan_slots
 from uncseg.commands.models import find_model
-from uncseg.commands.predict import Wanted, prediction_task
-from uncseg.console import console, counting
+from uncseg.commands.predict import Wanted, predict_with
+from uncseg.console import console
 from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.summary import spearman
@@ -51,14 +45,10 @@ def validate_externally(root: Path, dataset: Path, overrides: list[str] | None =
         if case.reference is None
     ]
     _refuse_another(output / ".cohort", dataset.resolve())
-    with ray_session(model.resources.ray_address) as own_ray:
-        require_places({"RUN": run.root}, {"--dataset": dataset}, own_ray)
-        slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
-        task = replace(prediction_task(model, output, slots, trust, Wanted()), scores=True)
-        with counting() as progress:
-            records, failed = predict_new_cases(
-                task, cases, slots, lambda done, of: progress(f"cases of {name}", done, of)
-            )
+    writes, reads = {"RUN": run.root}, {"--dataset": dataset}
+    records, failed = predict_with(
+        model, cases, output, Wanted(scores=True), trust, writes=writes, reads=reads, what=f"cases of {name}"
+    )
     if records:
         _report(run, name, records)
     if problems + failed:
