@@ -99,13 +99,13 @@ class FoldProgress:
     def _figures(self, history: FoldHistory) -> tuple[str, str, str, str, str]:
         done = history.last_epoch + 1
         metrics = history.epochs[history.last_epoch].metrics if done else {}
-        recent = [record.metrics["epoch_seconds"] for record in list(history.epochs.values())[-5:]]
+        recent = [record.metrics["system/epoch_seconds"] for record in list(history.epochs.values())[-5:]]
         left = (self.epochs - done) * sum(recent) / len(recent) if recent and history.state == "running" else None
         return (
             f"{done}/{self.epochs}",
             _number(metrics.get("train/loss")),
             _number(metrics.get("val_patch/dice_mean")),
-            _number(metrics.get("uncertainty/uncertainty/reference/corr_ema")),
+            _number(metrics.get("uncertainty/reference/corr_ema/uncertainty")),
             "" if left is None else f"{int(left) // 60}:{int(left) % 60:02d}",
         )
 

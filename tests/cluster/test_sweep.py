@@ -21,7 +21,7 @@ from uncseg.layout import SweepFolder
 from uncseg.sweeps.file import Budget, Constraint, Objective, Search, Sweep
 from uncseg.tracking.spool import FoldHistory, SpoolWriter
 
-DICE, CORR = "val_patch/dice_mean", "uncertainty/uncertainty/union/corr_ema"
+DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
 UNIFORM = {"loss.unc_weight": {"uniform": [0, 1]}}
 
 

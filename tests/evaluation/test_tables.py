@@ -37,8 +37,8 @@ def epochs():
             row = {"fold": fold, "epoch": epoch}
             for protocol in ("reference", "union"):
                 for name in ("uncertainty", "one_minus_p"):
-                    row[f"uncertainty/{name}/{protocol}/corr_ema"] = start + 0.1 * epoch
-                    row[f"uncertainty/{name}/{protocol}/rmsd_ema"] = 0.2
+                    row[f"uncertainty/{protocol}/corr_ema/{name}"] = start + 0.1 * epoch
+                    row[f"uncertainty/{protocol}/rmsd_ema/{name}"] = 0.2
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -78,7 +78,7 @@ def test_table2_by_hand():
 
 def test_table2_leaves_invalid_epochs_and_folds_out():
     frame = epochs()
-    column = "uncertainty/uncertainty/reference/corr_ema"
+    column = "uncertainty/reference/corr_ema/uncertainty"
     frame.loc[(frame["fold"] == 0) & (frame["epoch"] == 3), column] = np.nan
     frame.loc[frame["fold"] == 1, column] = np.nan
     head = table2(per_case(), frame.sample(frac=1, random_state=0), 2).set_index(["protocol", "estimator"])

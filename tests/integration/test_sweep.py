@@ -21,7 +21,7 @@ from uncseg.tracking.spool import read_history
 
 pytestmark = pytest.mark.slow
 
-DICE, CORR = "val_patch/dice_mean", "uncertainty/uncertainty/union/corr_ema"
+DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
 
 
 @pytest.fixture

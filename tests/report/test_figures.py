@@ -102,7 +102,7 @@ def epochs():
         for epoch in range(9):
             row = {"fold": fold, "epoch": epoch, "val_patch/dice_wt": epoch / 9 + 0.1 * fold}
             for name in ("uncertainty", "one_minus_p"):
-                row[f"uncertainty/{name}/reference/corr_ema"] = epoch / 9 if fold or epoch > 2 else np.nan
+                row[f"uncertainty/reference/corr_ema/{name}"] = epoch / 9 if fold or epoch > 2 else np.nan
             rows.append(row)
     return pd.DataFrame(rows)
 

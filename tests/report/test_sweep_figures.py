@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from uncseg.report.sweep_figures import BOUND, FRONT, draw_sweep
 from uncseg.sweeps.file import Constraint, Objective, Sweep
 
-DICE, CORR = "val_patch/dice_mean", "uncertainty/uncertainty/union/corr_ema"
+DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
 HEARD = pd.DataFrame(
     [
         {"trial": trial, "epoch": epoch, DICE: epoch / 10 + shift, CORR: -1e9 if epoch == 1 else 0.3}

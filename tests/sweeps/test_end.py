@@ -14,7 +14,7 @@ from uncseg.sweeps.file import load_sweep
 from uncseg.sweeps.results import rank_trials, read_promoted, read_trials
 from uncseg.tracking.spool import SpoolWriter
 
-DICE, CORR = "val_patch/dice_mean", "uncertainty/uncertainty/union/corr_ema"
+DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
 
 
 @pytest.fixture

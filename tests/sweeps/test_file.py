@@ -12,7 +12,7 @@ from uncseg.sweeps.file import load_sweep
 from uncseg.sweeps.space import base_values, trial_experiment, write_trial
 from uncseg.tracking.spool import SpoolWriter
 
-DICE, CORR = "val_patch/dice_mean", "uncertainty/uncertainty/union/corr_ema"
+DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
 BOTH = [{"metric": DICE}, {"metric": CORR}]
 
 

@@ -12,7 +12,7 @@ from uncseg.sweeps.importances import importances
 from uncseg.sweeps.results import Trial, heard_table, pareto_front, rank_trials, read_promoted, read_trials
 from uncseg.tracking.spool import SpoolWriter
 
-DICE, CORR = "val_patch/dice_mean", "uncertainty/uncertainty/union/corr_ema"
+DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
 
 
 def sweep_of(**fields):

@@ -41,7 +41,7 @@ def test_the_parent_shows_mean_and_spread_over_folds(run, store, make_syncer):
     parent, _ = entries(run)
     losses = np.array([[fold + epoch / 10 for epoch in range(4)] for fold in range(3)])
     np.testing.assert_allclose([value for _, value in rows(store, parent["run_id"], "loss")], losses.mean(axis=0))
-    spread = [value for _, value in rows(store, parent["run_id"], "loss_std")]
+    spread = [value for _, value in rows(store, parent["run_id"], "std/loss")]
     np.testing.assert_allclose(spread, np.sqrt(((losses - losses.mean(axis=0)) ** 2).sum(axis=0) / 3))
     assert rows(store, parent["run_id"], "corr") == [(epoch, epoch / 100) for epoch in range(4)]  # one fold has it
 

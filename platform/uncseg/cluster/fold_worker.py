@@ -15,7 +15,7 @@ from uncseg.method.settings import TrainerSettings
 from uncseg.tracking.spool import SpoolWriter, write_state
 
 DONE = "done.json"
-REPORTED = ("train/loss", "val_patch/dice_mean", "uncertainty/uncertainty/reference/corr_ema")
+REPORTED = ("train/loss", "val_patch/dice_mean", "uncertainty/reference/corr_ema/uncertainty")
 
 
 @dataclass(frozen=True)

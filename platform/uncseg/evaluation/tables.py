@@ -2,7 +2,7 @@
 
 ``per_case`` has a row a case: case, patient, fold, dice_wt, dice_tc, dice_et, dice_mean, and for each estimator and
 protocol ``ESTIMATOR/PROTOCOL/rmsd_failure`` and ``…/corr_failure``. ``epochs`` has a row a fold and epoch: fold, epoch
-and ``uncertainty/ESTIMATOR/PROTOCOL/rmsd_ema`` and ``…/corr_ema``. NaN means left out, everywhere. Spreads are sample
+and ``uncertainty/PROTOCOL/rmsd_ema/ESTIMATOR`` and ``…/corr_ema/…``. NaN means left out, everywhere. Spreads are sample
 standard deviations over folds (ddof 1).
 """
 
@@ -82,8 +82,8 @@ def table2(per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int) -> pd
     rows = []
     for protocol in PROTOCOLS:
         for estimator in (HEAD, *BASELINES, *FLOORS, ORACLE):
-            name = f"{estimator}/{protocol}"
-            if f"{name}/rmsd_failure" in per_case.columns or f"uncertainty/{name}/rmsd_ema" in epochs.columns:
+            failure, ema = f"{estimator}/{protocol}/rmsd_failure", f"uncertainty/{protocol}/rmsd_ema/{estimator}"
+            if failure in per_case.columns or ema in epochs.columns:
                 rows.append(_estimator_row(per_case, epochs, last_epochs, protocol, estimator))
     figures = [column for name in FIGURES for column in (name, f"{name}_std")]
     return pd.DataFrame(rows, columns=["protocol", "estimator", "floor", *figures, "paper_corr", "paper_rmsd"])
@@ -95,7 +95,7 @@ def _estimator_row(
     row: dict[str, object] = {"protocol": protocol, "estimator": estimator, "floor": estimator in FLOORS}
     epochs = epochs.sort_values("epoch")
     for kind in ("rmsd", "corr"):
-        ema = _by_fold(epochs, f"uncertainty/{estimator}/{protocol}/{kind}_ema")
+        ema = _by_fold(epochs, f"uncertainty/{protocol}/{kind}_ema/{estimator}")
         over_folds = {
             f"{kind}_ema_last": [values.tail(last_epochs).mean() for values in ema],
             f"{kind}_ema_final": [values.iloc[-1] for values in ema],

@@ -4,9 +4,17 @@ from uncseg.config import Experiment
 from uncseg.method.validation import REGION_NAMES
 from uncseg.names import BASELINES, FLOORS, HEAD, PROTOCOLS
 
+MEMORY = ("mean_error_train", "mean_error_val", "visited_share")
+SYSTEM = (
+    "epoch_seconds",
+    "data_wait_seconds",
+    "memory_bytes_per_case_training",
+    "memory_bytes_per_case_validation",
+)
+
 
 def epoch_metric_names(experiment: Experiment) -> tuple[str, ...]:
-    """Metrics of training, patches and estimators that each fold of an experiment reports.
+    """Metrics that each fold of an experiment reports.
 
     An epoch leaves out those for which nothing could be measured; a phantom's oracle is not among them.
     """
@@ -15,10 +23,13 @@ def epoch_metric_names(experiment: Experiment) -> tuple[str, ...]:
         loss += ["loss_unc", "loss_rmsd", "loss_one_minus_corr"]
     if experiment.loss.output_l2 > 0:
         loss.append("loss_output_l2")
+    loss += ["learning_rate", "uncertainty_warmup"]
     patch = [f"{figure}_{region}" for figure in ("dice", "failure_rate") for region in REGION_NAMES]
     estimators = [*([HEAD] if head else []), *BASELINES, *FLOORS]
     return (
         *(f"train/{name}" for name in loss),
         *(f"val_patch/{name}" for name in ("dice_mean", *patch, "loss_seg")),
-        *(f"uncertainty/{e}/{p}/{figure}_ema" for e in estimators for p in PROTOCOLS for figure in ("corr", "rmsd")),
+        *(f"uncertainty/{p}/{figure}_ema/{e}" for e in estimators for p in PROTOCOLS for figure in ("corr", "rmsd")),
+        *(f"uncertainty/memory/{what}_{p}" for what in MEMORY for p in PROTOCOLS),
+        *(f"system/{name}" for name in SYSTEM),
     )

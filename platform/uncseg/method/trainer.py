@@ -159,7 +159,10 @@ class UncertaintyTrainer(ReproducibleTrainer):
         sums = {f"train/{name}": (value, torch.ones_like(value)) for name, value in terms.items()}
         for protocol, m in both.items():
             weights = m * memory.visited
-            sums[f"memory/mean_error_train_{protocol}"] = ((weights * memory.values["error"]).sum(), weights.sum())
+            sums[f"uncertainty/memory/mean_error_train_{protocol}"] = (
+                (weights * memory.values["error"]).sum(),
+                weights.sum(),
+            )
         self._means.add(sums)
         return loss, failure, mask
 
@@ -236,12 +239,12 @@ class UncertaintyTrainer(ReproducibleTrainer):
         metrics |= {f"val_patch/dice_{name}": float(d) for name, d in zip(REGION_NAMES, dice, strict=True)}
         metrics["val_patch/dice_mean"] = float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
         metrics["val_patch/loss_seg"] = float(self.logger.get_value("val_losses", step=-1))
-        metrics["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
-        metrics["uncertainty_warmup"] = warmup_factor(self.current_epoch, self.settings.loss.warmup_epochs)
-        metrics["epoch_seconds"] = time.perf_counter() - self._epoch_started
-        metrics["data_wait_seconds"] = self.dataloader_train.seconds_waited + self.dataloader_val.seconds_waited
+        metrics["train/learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
+        metrics["train/uncertainty_warmup"] = warmup_factor(self.current_epoch, self.settings.loss.warmup_epochs)
+        metrics["system/epoch_seconds"] = time.perf_counter() - self._epoch_started
+        metrics["system/data_wait_seconds"] = self.dataloader_train.seconds_waited + self.dataloader_val.seconds_waited
         for side, memory in self.memories.items():
-            metrics[f"memory/bytes_per_case_{side}"] = memory.bytes_per_case
+            metrics[f"system/memory_bytes_per_case_{side}"] = memory.bytes_per_case
         return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
     def resume_content(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def estimator_sums(
     memory: Reading,
     head: Head,
 ) -> Sums:
-    """``uncertainty/ESTIMATOR/PROTOCOL/{rmsd,corr}_ema`` of a batch as (sum, number of valid samples).
+    """``uncertainty/PROTOCOL/{rmsd,corr}_ema/ESTIMATOR`` of a batch as (sum, number of valid samples).
 
     Args:
         logits: full-resolution segmentation logits.
@@ -48,15 +48,14 @@ def estimator_sums(
         weights = mask * memory.visited
         for name, estimate in (maps | {"constant": best_constant(error, weights)}).items():
             scores = per_sample_scores(estimate, error, weights)
-            prefix = f"uncertainty/{name}/{protocol}"
-            sums[f"{prefix}/rmsd_ema"] = _valid_sum(scores["rmsd"], scores["rmsd_valid"])
+            sums[f"uncertainty/{protocol}/rmsd_ema/{name}"] = _valid_sum(scores["rmsd"], scores["rmsd_valid"])
             # a constant has no correlation: 0, over the samples that have an RMSD
             corr, valid = (scores["corr"], scores["corr_valid"])
             if name == "constant":
                 corr, valid = torch.zeros_like(corr), scores["rmsd_valid"]
-            sums[f"{prefix}/corr_ema"] = _valid_sum(corr, valid)
-        sums[f"memory/visited_share_{protocol}"] = (weights.sum(), mask.sum())
-        sums[f"memory/mean_error_val_{protocol}"] = ((weights * error).sum(), weights.sum())
+            sums[f"uncertainty/{protocol}/corr_ema/{name}"] = _valid_sum(corr, valid)
+        sums[f"uncertainty/memory/visited_share_{protocol}"] = (weights.sum(), mask.sum())
+        sums[f"uncertainty/memory/mean_error_val_{protocol}"] = ((weights * error).sum(), weights.sum())
     return sums
 
 

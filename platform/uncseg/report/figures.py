@@ -122,7 +122,7 @@ def corr_curves(path: Path, epochs: pd.DataFrame) -> None:
     for axes, protocol in zip(panels, PROTOCOLS, strict=True):
         for name in (HEAD, *BASELINES, *FLOORS[:-1], ORACLE):
             style = ":" if name in FLOORS else "--" if name == ORACLE else "-"
-            column = f"uncertainty/{name}/{protocol}/corr_ema"
+            column = f"uncertainty/{protocol}/corr_ema/{name}"
             _curve(axes, epochs, column, {"label": NAMES.get(name, name), "linestyle": style})
         axes.set(title=f"{protocol} mask", xlabel="epoch", ylabel="correlation with the error memory")
         axes.grid(alpha=0.3)

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from mlflow.entities import Metric
 
+from uncseg.tracking.shown import is_shown, spread_name
 from uncseg.tracking.spool import EpochRecord, FoldHistory
 from uncseg.tracking.store import METRICS_PER_CALL, PARENT_TAG, TERMINAL, Store
 
@@ -153,19 +154,19 @@ def push_parent(store: Store, record: dict[str, Any], histories: Histories, clos
 
 
 def epoch_rows(record: EpochRecord) -> list[Metric]:
-    """An epoch's finite metrics."""
-    finite = {name: value for name, value in record.metrics.items() if math.isfinite(value)}
+    """An epoch's finite metrics, those that MLflow shows."""
+    finite = {name: value for name, value in record.metrics.items() if is_shown(name) and math.isfinite(value)}
     return [Metric(name, value, record.time_ms, record.epoch) for name, value in finite.items()]
 
 
 def mean_rows(histories: Histories, epoch: int) -> list[Metric]:
-    """``NAME``: the mean over the folds that have a finite value at this epoch; ``NAME_std``: their spread.
+    """``NAME``: the mean over the folds that have a finite value at this epoch; ``GROUP/std/NAME``: their spread.
 
     The spread is the population standard deviation (ddof = 0: the folds are all there are, not a sample of folds).
     The time is that of the last fold to reach the epoch, so that pushing again gives the same rows.
     """
     records = [history.epochs[epoch] for history in histories.values() if epoch in history.epochs]
-    names = dict.fromkeys(name for record in records for name in record.metrics)
+    names = dict.fromkeys(name for record in records for name in record.metrics if is_shown(name))
     rows = []
     for name in names:
         values = [value for record in records if math.isfinite(value := record.metrics.get(name, math.nan))]
@@ -173,8 +174,7 @@ def mean_rows(histories: Histories, epoch: int) -> list[Metric]:
             continue
         time_ms = max(record.time_ms for record in records)
         rows.append(Metric(name, float(np.mean(values)), time_ms, epoch))
-        if f"{name}_std" not in names:  # a metric that the folds themselves call so keeps its name
-            rows.append(Metric(f"{name}_std", float(np.std(values, ddof=0)), time_ms, epoch))
+        rows.append(Metric(spread_name(name), float(np.std(values, ddof=0)), time_ms, epoch))
     return rows
 
 

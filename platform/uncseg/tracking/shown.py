@@ -1,0 +1,42 @@
+"""Which metrics and params MLflow shows: what a person compares runs by.
+
+The chart page has a section for everything up to a metric's last slash, so the names make its chapters:
+
+    train/loss                                  of an epoch's steps
+    val_patch/dice_wt                           of an epoch's validation patches
+    uncertainty/PROTOCOL/corr_ema/ESTIMATOR     against the error memory
+    system/epoch_seconds
+    final/dice_wt                               out of fold, once
+    GROUP/std/NAME                              the same over folds: their spread
+
+The spool and the tables of epochs hold all the others as well.
+"""
+
+import re
+from collections.abc import Mapping
+
+_NOT_SHOWN = re.compile(
+    r"uncertainty/\w+/corr_ema/constant"  # 0 by definition
+    # in RMSD the constant is the floor to beat
+    r"|uncertainty/\w+/rmsd_ema/(one_minus_p|one_minus_max|border_distance|oracle)"
+    r"|uncertainty/memory/(visited_share_\w+|mean_error_\w+_reference)"
+    r"|system/memory_bytes_per_case_\w+"
+    r"|train/uncertainty_warmup"  # the experiment says it
+)
+_NO_PARAMS = ("name", "resources.", "tracking.", "storage.")
+
+
+def is_shown(metric: str) -> bool:
+    """Whether a metric of the epochs goes to MLflow."""
+    return _NOT_SHOWN.fullmatch(metric) is None
+
+
+def spread_name(metric: str) -> str:
+    """Of a metric's standard deviation over folds: a section of its own, below the metric's."""
+    group, slash, name = metric.rpartition("/")
+    return f"{group}{slash}std/{name}"
+
+
+def shown_params(params: Mapping[str, str]) -> dict[str, str]:
+    """Without those that change where a run is computed and kept, and nothing of what is computed."""
+    return {name: value for name, value in params.items() if not name.startswith(_NO_PARAMS)}
