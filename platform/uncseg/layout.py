@@ -61,6 +61,11 @@ class RunFolder:
         """PNG overlays."""
         return self.root / "figures"
 
+    @property
+    def progress(self) -> Path:
+        """fold_{fold}_epoch_{epoch:04d}.png: what a fold made of one patch at each of its checkpoints."""
+        return self.root / "progress"
+
 
 @dataclass(frozen=True)
 class PreparedFolder:

@@ -116,7 +116,7 @@ def _train(
     trainer.on_epoch = on_epoch
     if spool is not None:
         spool.state("running", note)
-        trainer.on_checkpoint = spool.checkpoint
+        trainer.on_checkpoint = _checkpoint_listener(task, trainer, spool)
     first_reported = report_from(first_epoch)
     if first_epoch < trainer.num_epochs:
         with _console_to(folder / ("console.log" if rank == 0 else f"console_rank_{rank}.log")):
@@ -126,6 +126,33 @@ def _train(
     if spool is not None:
         write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
         spool.state("finished")
+
+
+def _checkpoint_listener(task: FoldTask, trainer, spool: SpoolWriter) -> Callable[[int], None]:  # type: ignore[no-untyped-def]
+    """Write a checkpoint down and draw what the network makes of one patch by then; without the picture if need be."""
+    from uncseg.method.watched_patch import look_at, watched_patch
+    from uncseg.report.progress import draw_progress
+
+    patches: list[object] = []  # looked for once
+
+    def draw(epoch: int) -> None:
+        if not patches:
+            cases = read_json(task.prepared.splits)[task.fold]["val"]
+            size = trainer.configuration_manager.patch_size
+            patches.append(watched_patch(Path(trainer.preprocessed_dataset_folder), cases, size))
+        if (patch := patches[0]) is not None:
+            title = f"{patch.case_id}, fold {task.fold}, after {epoch + 1} of {trainer.num_epochs} epochs"
+            file = task.run.progress / f"fold_{task.fold}_epoch_{epoch:04d}.png"
+            draw_progress(file, look_at(trainer, patch), title)
+
+    def on_checkpoint(epoch: int) -> None:
+        spool.checkpoint(epoch)
+        try:
+            draw(epoch)
+        except Exception as error:
+            trainer.print_to_log_file(f"no picture of epoch {epoch}: {_describe(error)}")
+
+    return on_checkpoint
 
 
 def _resume(trainer, folder: Path, rank: int) -> tuple[int, str]:  # type: ignore[no-untyped-def]

@@ -15,9 +15,9 @@ from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference, read_vox
 from uncseg.evaluation.tables import DICE_COLUMNS, PAPER, beats_floor, spread
 from uncseg.files import write_text
 from uncseg.layout import CaseFiles, RunFolder
-from uncseg.report.figures import LABEL_COLOURS
 from uncseg.report.score_tables import SHOWN, interval
 from uncseg.report.slices import Sheet, data_url, make_sheet
+from uncseg.report.style import LABEL_COLOURS
 from uncseg.tracking.manifest import read_manifest
 
 FIGURES = {

@@ -1,4 +1,4 @@
-"""The figures of a run: an overlay of its most telling case, and its curves."""
+"""The figures of a run, into its folder of figures."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,14 @@ import pandas as pd
 
 from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference, read_voxels
 from uncseg.layout import CaseFiles, RunFolder
-from uncseg.report.figures import corr_curves, dice_curves, overlay
+from uncseg.report.figures import overlay
+from uncseg.report.training_curves import Training, draw_training
 
 
-def draw_run(run: RunFolder, cases: Sequence[BratsCase], per_case: pd.DataFrame, epochs: pd.DataFrame) -> None:
-    """Write overlay.png, correlation.png and dice.png into the run's figures.
+def draw_run(
+    run: RunFolder, cases: Sequence[BratsCase], per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int = 30
+) -> None:
+    """Write overlay.png and figure2.png into the run's figures.
 
     The overlay shows the case of median Dice: neither the best nor the worst.
     """
@@ -30,5 +33,4 @@ def draw_run(run: RunFolder, cases: Sequence[BratsCase], per_case: pd.DataFrame,
         f"{case.case_id}, fold {chosen['fold']} (median Dice {chosen['dice_mean']:.2f})",
         uncertainty_name=shown,
     )
-    corr_curves(run.figures / "correlation.png", epochs)
-    dice_curves(run.figures / "dice.png", epochs)
+    draw_training(run.figures / "figure2.png", Training(run.root.name, epochs, last_epochs))

@@ -11,7 +11,7 @@ from rich.table import Table
 from uncseg.evaluation.calibration import BINS
 from uncseg.evaluation.summary import summarize
 from uncseg.evaluation.tables import write_table
-from uncseg.report.figures import save_figure
+from uncseg.report.style import save_figure
 
 SHOWN = {
     "dice": "Dice",

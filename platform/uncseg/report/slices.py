@@ -12,11 +12,9 @@ from PIL import Image
 
 from uncseg.dataset.brats import LABELS
 from uncseg.evaluation.surface import bounding_box
-from uncseg.report.figures import LABEL_COLOURS
+from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS
 
 SHADES = 32
-FAINTEST = 0.02
-"""Values of a map under this are not drawn."""
 MARGIN_VOXELS = 3
 
 
@@ -77,7 +75,7 @@ def _label_palette() -> list[int]:
 
 
 def _map_palette() -> list[int]:
-    colours = colormaps["inferno"](np.linspace(0, 1, SHADES))[:, :3]
+    colours = colormaps[MAP_COLOURS](np.linspace(0, 1, SHADES))[:, :3]
     return [0, 0, 0, *(np.round(255 * colours).astype(int).ravel().tolist())]
 
 

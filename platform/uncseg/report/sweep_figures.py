@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from uncseg.report.figures import save_figure
+from uncseg.report.style import save_figure
 from uncseg.sweeps.file import Sweep
 
 FRONT, OTHER, BOUND = "#0072b2", "#999999", "#d55e00"  # told apart by colour-blind readers, and in grey

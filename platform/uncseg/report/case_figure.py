@@ -1,0 +1,164 @@
+"""Figure 1: a case in three planes through the largest disagreement of reference and prediction."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from uncseg.evaluation.surface import bounding_box
+from uncseg.report.case_images import CaseImages, largest_disagreement
+from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, grey_range, save_figure
+
+MAPS = ("error memory", "uncertainty", "variance_stable", "var1shot")
+MARGIN_VOXELS = 3
+PANEL_INCHES = 1.75
+REFERENCE_LINE, PREDICTION_LINE, CUT_LINE = "#ffffff", "#56b4e9", "#e69f00"
+
+
+@dataclass(frozen=True)
+class Plane:
+    """How a plane is cut out of (D, H, W) volumes that run to the head, the back and the patient's left."""
+
+    name: str
+    axis: int
+    """The one that it is perpendicular to."""
+    ends: tuple[str, str, str, str]
+    """Letters at its left, right, top and bottom."""
+
+    def cut(self, volume: np.ndarray, at: tuple[int, int, int]) -> np.ndarray:
+        """The slice through a voxel, rows from the top and columns from the left of the picture."""
+        slice_: np.ndarray = volume.take(at[self.axis], axis=self.axis)
+        return slice_ if self.axis == 0 else slice_[::-1]
+
+    def sizes(self, of: tuple[float, ...]) -> tuple[float, float]:
+        """What belongs to rows and to columns of something that each axis has."""
+        rows, columns = (value for axis, value in enumerate(of) if axis != self.axis)
+        return rows, columns
+
+    def place(self, at: tuple[int, int, int], shape: tuple[int, ...]) -> tuple[float, float]:
+        """Row and column of a voxel in the picture."""
+        row, column = self.sizes(at)
+        return (row if self.axis == 0 else shape[0] - 1 - row), column
+
+
+PLANES = (
+    Plane("axial", 0, ("R", "L", "A", "P")),
+    Plane("coronal", 1, ("R", "L", "S", "I")),
+    Plane("sagittal", 2, ("A", "P", "S", "I")),
+)
+
+
+def draw_case(path: Path, case: CaseImages, title: str) -> None:
+    """Figure 1 of a case: rows axial, coronal, sagittal; columns image, reference, prediction and the maps there are.
+
+    The planes meet in :func:`~uncseg.report.case_images.largest_disagreement`, marked in the first column. All maps
+    share one scale from 0 to 1 and are drawn in its very colours; where they are under 0.02 the image shows, dimmed.
+    Lines are the borders of the whole tumour in reference and prediction.
+
+    Args:
+        path: PNG to write.
+        case: its volumes; cropped here to where the image is not 0.
+        title: a line above.
+    """
+    at, why = largest_disagreement(case.reference, case.prediction, case.spacing_mm)
+    case, at = _cropped(case, at)
+    maps = [name for name in MAPS if name in case.maps]
+    names = ("image (FLAIR)", "reference", "prediction", *maps)
+    heights = [_inches(plane, case) for plane in PLANES]
+    figure = Figure(figsize=(PANEL_INCHES * len(names) + 0.9, sum(heights) + 1.2), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr]
+    figure.suptitle(f"{title}\nplanes through the voxel {why}", fontsize=11)
+    grid = figure.subplots(len(PLANES), len(names), squeeze=False, gridspec_kw={"height_ratios": heights})
+    for row, (plane, axes_of_row) in enumerate(zip(PLANES, grid, strict=True)):
+        for axes, name in zip(axes_of_row, names, strict=True):
+            _draw_panel(axes, plane, case, at, name)
+            if row == 0:
+                axes.set_title(name, fontsize=10)
+        axes_of_row[0].set_ylabel(plane.name, fontsize=10)
+    _legend(figure, grid[:, 3:])
+    save_figure(figure, path, 120)
+
+
+def _cropped(case: CaseImages, at: tuple[int, int, int]) -> tuple[CaseImages, tuple[int, int, int]]:
+    """The part where the image is not 0, or either side has tumour; and where the voxel lies in it."""
+    shown = (case.image != 0) | (case.reference > 0) | (case.prediction > 0)
+    if not shown.any():
+        return case, at
+    box = bounding_box(shown, MARGIN_VOXELS)
+    d, h, w = (n - s.start for n, s in zip(at, box, strict=True))
+    maps = {name: values[box] for name, values in case.maps.items()}
+    parts = (case.image[box], case.reference[box], case.prediction[box])
+    return CaseImages(*parts, maps, case.spacing_mm), (d, h, w)
+
+
+def _inches(plane: Plane, case: CaseImages) -> float:
+    """Height of a plane's panels, all of one width."""
+    (rows, columns), (high, wide) = plane.sizes(case.image.shape), plane.sizes(case.spacing_mm)
+    return float(np.clip(PANEL_INCHES * rows * high / (columns * wide), 0.4 * PANEL_INCHES, 1.6 * PANEL_INCHES))
+
+
+def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: tuple[int, int, int], name: str) -> None:
+    high, wide = plane.sizes(case.spacing_mm)
+    low, bright = grey_range(case.image)
+    image = np.clip((plane.cut(case.image, at) - low) / max(bright - low, 1e-6), 0, 1)
+    shade = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": high / wide, "interpolation": "nearest"}
+    axes.imshow(image * (0.55 if name in MAPS else 1), **shade)
+    reference, prediction = (plane.cut(labels, at) for labels in (case.reference, case.prediction))
+    if name in MAPS:
+        shown = np.ma.masked_less(plane.cut(case.maps[name], at), FAINTEST)
+        axes.imshow(shown, **(shade | {"cmap": MAP_COLOURS}))
+        _outline(axes, reference > 0, REFERENCE_LINE, "solid")
+        _outline(axes, prediction > 0, PREDICTION_LINE, "dashed")
+    elif name in ("reference", "prediction"):
+        labels = np.ma.masked_equal(reference if name == "reference" else prediction, 0)
+        colours = ListedColormap(list(LABEL_COLOURS.values()))
+        style = {"cmap": colours, "norm": BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3), "interpolation": "nearest"}
+        axes.imshow(labels, **style, alpha=0.75, aspect=high / wide)
+    else:
+        _mark(axes, plane, at, case.image.shape)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _outline(axes: Axes, mask: np.ndarray, colour: str, style: str) -> None:
+    if mask.any() and not mask.all():
+        axes.contour(mask, levels=[0.5], colors=[colour], linewidths=0.8, linestyles=style)
+
+
+def _mark(axes: Axes, plane: Plane, at: tuple[int, int, int], shape: tuple[int, ...]) -> None:
+    """The letters of the sides, and where the other two planes cut this one (not over the voxel itself)."""
+    row, column = plane.place(at, shape)
+    rows, columns = plane.sizes(shape)
+    gap = 0.06 * max(rows, columns)
+    line = {"color": CUT_LINE, "linewidth": 0.8}
+    axes.plot([-0.5, column - gap], [row, row], **line)
+    axes.plot([column + gap, columns - 0.5], [row, row], **line)
+    axes.plot([column, column], [-0.5, row - gap], **line)
+    axes.plot([column, column], [row + gap, rows - 0.5], **line)
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
+    left, right, top, bottom = plane.ends
+    for x, y, text in ((0.03, 0.5, left), (0.97, 0.5, right), (0.5, 0.97, top), (0.5, 0.03, bottom)):
+        where = {"ha": "left" if x < 0.1 else "right" if x > 0.9 else "center"}
+        where["va"] = "bottom" if y < 0.1 else "top" if y > 0.9 else "center"
+        axes.text(x, y, text, transform=axes.transAxes, color="white", fontsize=8, fontweight="bold", **where)
+
+
+def _legend(figure: Figure, with_maps: np.ndarray) -> None:
+    handles: list[Patch | Line2D] = [Patch(color=colour, label=label) for label, colour in LABEL_COLOURS.items()]
+    for colour, style, label in (
+        (REFERENCE_LINE, "solid", "border of the reference (WT)"),
+        (PREDICTION_LINE, "dashed", "border of the prediction (WT)"),
+        (CUT_LINE, "solid", "the other two planes"),
+    ):
+        handles.append(Line2D([], [], color=colour, linestyle=style, label=label))
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=9, facecolor="0.45")
+    for text in legend.get_texts():
+        text.set_color("white")
+    if with_maps.size:
+        (bar,) = (image for image in with_maps[0, 0].images if image.get_cmap().name == MAP_COLOURS)
+        figure.colorbar(bar, ax=with_maps, shrink=0.6, pad=0.01, label="0 to 1, all maps")

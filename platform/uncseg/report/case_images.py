@@ -1,0 +1,103 @@
+"""What there is to see of an out-of-fold case, turned the way radiologists look at it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cc3d
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from uncseg.dataset.brats import MODALITIES, BratsCase, map_labels
+from uncseg.evaluation.surface import bounding_box
+from uncseg.layout import CaseFiles, RunFolder
+
+MAPS = {"error": "error memory", "uncertainty": "uncertainty", "variance_stable": "variance_stable"}
+"""Out-of-fold maps as pictures name them; var1shot is made from p(WT)."""
+
+
+@dataclass(frozen=True)
+class CaseImages:
+    """A case's volumes, (D, H, W): feet to head, front to back, the patient's right to left."""
+
+    image: np.ndarray
+    """FLAIR, any units."""
+    reference: np.ndarray
+    """Labels 1 NCR, 2 ED, 3 ET."""
+    prediction: np.ndarray
+    maps: Mapping[str, np.ndarray]
+    """In [0, 1]: error memory, uncertainty, variance_stable, var1shot; those that were written."""
+    spacing_mm: tuple[float, float, float]
+
+
+def read_case(run: RunFolder, case: BratsCase) -> CaseImages:
+    """A case with its reference and what its fold wrote of it.
+
+    Raises:
+        ValueError: where the case has no reference.
+    """
+    if case.reference is None:
+        raise ValueError(f"{case.case_id} has no reference")
+    files = CaseFiles(run.out_of_fold, case.case_id)
+    image, spacing_mm = _turned(case.images[MODALITIES.index("t2f")])
+    maps = {shown: _turned(files.map(name))[0] for name, shown in MAPS.items() if files.map(name).is_file()}
+    if files.map("wt_probability").is_file():
+        p = _turned(files.map("wt_probability"))[0].astype(np.float32)
+        maps["var1shot"] = 4 * p * (1 - p)
+    labels = map_labels(_turned(case.reference)[0], case.convention)
+    return CaseImages(image, labels, _turned(files.segmentation)[0], maps, spacing_mm)
+
+
+def _turned(file: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Voxels and the spacing along their axes; BraTS files lie this way already."""
+    image = sitk.DICOMOrient(sitk.ReadImage(str(file)), "LPS")
+    x, y, z = image.GetSpacing()
+    return sitk.GetArrayFromImage(image), (z, y, x)
+
+
+def largest_disagreement(
+    reference: np.ndarray, prediction: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> tuple[tuple[int, int, int], str]:
+    """The voxel to look at, and why it.
+
+    Of the largest 26-connected region where one side calls a voxel tumour and the other does not, the voxel deepest in
+    it (in mm; of several the one nearest to the region's centroid). Where both tumours are the same, that of the
+    labels within; where these are the same too, the voxel of the tumour nearest to its centroid; without any tumour,
+    the middle of the volume.
+
+    Args:
+        reference, prediction: labels, (D, H, W).
+        spacing_mm: along the axes.
+    """
+    for differs, what in (
+        ((reference > 0) != (prediction > 0), "where reference and prediction of the whole tumour differ most"),
+        (reference != prediction, "where the labels differ most"),
+    ):
+        if differs.any():
+            components = cc3d.connected_components(differs, connectivity=26)
+            region = components == 1 + np.bincount(components[differs])[1:].argmax()
+            return _deepest(region, spacing_mm), what
+    tumour = reference > 0
+    if tumour.any():
+        voxels = np.argwhere(tumour)
+        return _nearest_to_centroid(voxels, voxels, spacing_mm), "the middle of the tumour: reference = prediction"
+    d, h, w = (n // 2 for n in reference.shape)
+    return (d, h, w), "the middle of the image: no tumour"
+
+
+def _deepest(region: np.ndarray, spacing_mm: tuple[float, float, float]) -> tuple[int, int, int]:
+    box = bounding_box(region)
+    part = np.pad(region[box], 1)
+    depth = ndimage.distance_transform_edt(part, sampling=spacing_mm)
+    first = np.array([s.start for s in box]) - 1
+    deepest = np.argwhere(depth >= depth.max() - 1e-6) + first
+    return _nearest_to_centroid(deepest, np.argwhere(part) + first, spacing_mm)
+
+
+def _nearest_to_centroid(
+    candidates: np.ndarray, voxels: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> tuple[int, int, int]:
+    distances = ((candidates - voxels.mean(0)) * np.array(spacing_mm)) ** 2
+    d, h, w = (int(n) for n in candidates[distances.sum(1).argmin()])
+    return d, h, w

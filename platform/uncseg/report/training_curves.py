@@ -1,0 +1,145 @@
+"""Figure 2: metrics over epochs, every fold as a thin line and their mean as a thick one; of one run, or of several."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from uncseg.names import FLOORS, HEAD, PROTOCOLS
+from uncseg.report.style import BLACK, BLUE, GREEN, NAMES, ORANGE, PURPLE, REGION_STYLES, VERMILION, save_figure
+
+ESTIMATOR_STYLES = {
+    HEAD: {"color": BLUE, "linestyle": "-", "marker": "o"},
+    "variance_stable": {"color": ORANGE, "linestyle": "--", "marker": "s"},
+}
+FLOOR_STYLE = {"color": BLACK, "linestyle": ":", "marker": "^"}
+MEAN_STYLE = {"color": BLACK, "linestyle": ":", "marker": "D"}
+RUN_STYLES = (
+    {"color": BLUE, "linestyle": "-", "marker": "o"},
+    {"color": VERMILION, "linestyle": "--", "marker": "s"},
+    {"color": GREEN, "linestyle": "-.", "marker": "^"},
+    {"color": PURPLE, "linestyle": ":", "marker": "D"},
+)
+KINDS = {"corr": "correlation", "rmsd": "RMSD"}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What there is of a run's epochs."""
+
+    name: str
+    epochs: pd.DataFrame
+    """A row a fold and epoch: fold, epoch and metrics."""
+    last_epochs: int
+    """Epochs at the end that Table 2 averages."""
+
+
+def draw_training(path: Path, run: Training) -> None:
+    """Six panels of a run: loss, Dice of validation patches, correlation and RMSD with the error memory by protocol.
+
+    The floor shown is the best of the last epochs: the highest correlation, the lowest RMSD.
+    """
+    figure, panels = _panels(3)
+    _curves(panels[0], run.epochs, "train/loss", {"color": BLUE, "marker": "o"}, "total")
+    _curves(panels[0], run.epochs, "train/loss_seg", {"color": ORANGE, "linestyle": "--", "marker": "s"}, "seg.")
+    panels[0].set(title="training loss")
+    _curves(panels[1], run.epochs, "val_patch/dice_mean", MEAN_STYLE, "mean")
+    for region, style in REGION_STYLES.items():
+        _curves(panels[1], run.epochs, f"val_patch/dice_{region.lower()}", style, region)
+    panels[1].set(title="Dice of validation patches", ylim=(0, 1))
+    for row, kind in enumerate(KINDS, start=1):
+        for axes, protocol in zip(panels[2 * row : 2 * row + 2], PROTOCOLS, strict=True):
+            _estimators(axes, run, protocol, kind)
+    _finish(panels, [run])
+    save_figure(figure, path, 130)
+
+
+def draw_trainings(path: Path, runs: Sequence[Training]) -> None:
+    """The same of several runs, a colour a run; of the estimators the head alone."""
+    figure, panels = _panels(3)
+    columns = {"training loss": "train/loss", "mean Dice of validation patches": "val_patch/dice_mean"}
+    for kind, name in KINDS.items():
+        columns |= {f"{name} of the head, {p} mask": f"uncertainty/{p}/{kind}_ema/{HEAD}" for p in PROTOCOLS}
+    for axes, (title, column) in zip(panels, columns.items(), strict=True):
+        for number, run in enumerate(runs):
+            _curves(axes, run.epochs, column, RUN_STYLES[number % len(RUN_STYLES)], run.name)
+        axes.set(title=title)
+    panels[1].set(ylim=(0, 1))
+    _finish(panels, runs)
+    save_figure(figure, path, 130)
+
+
+def best_floor(run: Training, protocol: str, kind: str) -> str | None:
+    """The floor with the highest correlation, or lowest RMSD, over the last epochs; None where there is none."""
+    last = run.epochs[run.epochs["epoch"] >= first_of_window(run)]
+    columns = {name: f"uncertainty/{protocol}/{kind}_ema/{name}" for name in FLOORS}
+    means = {name: last[column].mean() for name, column in columns.items() if column in last}
+    # a constant has no correlation
+    known = {name: m for name, m in means.items() if not math.isnan(m) and (kind == "rmsd" or name != "constant")}
+    if not known:
+        return None
+    return (max if kind == "corr" else min)(known, key=known.__getitem__)
+
+
+def first_of_window(run: Training) -> int:
+    """The first epoch that Table 2 averages."""
+    return max(0, int(run.epochs["epoch"].max()) + 1 - run.last_epochs) if len(run.epochs) else 0
+
+
+def _estimators(axes: Axes, run: Training, protocol: str, kind: str) -> None:
+    column = f"uncertainty/{protocol}/{kind}_ema"
+    for name, style in ESTIMATOR_STYLES.items():
+        _curves(axes, run.epochs, f"{column}/{name}", style, NAMES.get(name, name))
+    floor = best_floor(run, protocol, kind)
+    if floor is not None:
+        _curves(axes, run.epochs, f"{column}/{floor}", FLOOR_STYLE, f"best floor ({NAMES.get(floor, floor)})")
+    axes.set(title=f"{KINDS[kind]} with the error memory, {protocol} mask")
+
+
+def _panels(rows: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(11, 3.1 * rows), layout="constrained")
+    return figure, list(figure.subplots(rows, 2, sharex=True).flat)
+
+
+def _curves(axes: Axes, epochs: pd.DataFrame, column: str, style: dict[str, Any], label: str) -> None:
+    if column not in epochs.columns or not epochs[column].notna().any():
+        return
+    for _, fold in epochs.groupby("fold"):
+        axes.plot(fold["epoch"] + 1, fold[column], color=style["color"], linewidth=0.7, alpha=0.4)
+    mean = epochs.groupby("epoch")[column].mean()
+    every = max(1, len(mean) // 8)
+    axes.plot(mean.index + 1, mean, **style, linewidth=2.2, markersize=5, markevery=every, label=label)
+
+
+def _finish(panels: Sequence[Axes], runs: Sequence[Training]) -> None:
+    for axes in panels:
+        for start, end, text in _windows(runs):
+            axes.axvspan(start, end, color="0.9", zorder=0, linewidth=0)
+            if axes is panels[0]:
+                axes.text(end, 1.0, text, transform=axes.get_xaxis_transform(), ha="right", va="top", fontsize=8)
+        axes.grid(alpha=0.25)
+        axes.set_title(axes.get_title(), fontsize=11)
+        axes.margins(x=0.01)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8.5, framealpha=0.85)
+        else:
+            axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", color="0.4")
+    for axes in panels[-2:]:
+        axes.set_xlabel("epochs trained (thin: each fold, thick: their mean)")
+
+
+def _windows(runs: Sequence[Training]) -> list[tuple[float, float, str]]:
+    """Shaded stretches, each once: first and last epoch, and what they are."""
+    spans = {}
+    for run in runs:
+        if len(run.epochs):
+            first, last = first_of_window(run), int(run.epochs["epoch"].max())
+            spans[first + 0.5, last + 1.5] = f"last {last + 1 - first} epochs,\naveraged in Table 2"
+    return [(start, end, text) for (start, end), text in spans.items()]
