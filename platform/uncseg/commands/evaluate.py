@@ -93,7 +93,7 @@ def evaluate_folds(
     for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
         write_table(frame, run.tables, name)
     summary = write_scores(scores, run.tables, "scores")
-    draw_run(run, cases, per_case, epochs)
+    draw_run(run, cases, per_case, scores, epochs, experiment.evaluation.last_epochs)
     console.print(show_summary(summary, len(per_case)))
     console.print(show_table1(first))
     console.print(show_table2(second))

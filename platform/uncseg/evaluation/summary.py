@@ -69,6 +69,17 @@ def _case_level(region: str, scores: pd.DataFrame, seed: int) -> list[dict[str, 
     ]
 
 
+def risk_curve(uncertainty: np.ndarray, risk: np.ndarray) -> np.ndarray:
+    """Mean risk of the k most certain cases, (N,), k from 1 to N; equal uncertainties as if in random order.
+
+    Args:
+        uncertainty, risk: as :func:`risk_coverage` takes them.
+    """
+    groups = pd.Series(risk).groupby(uncertainty)
+    expected = np.repeat(groups.mean().to_numpy(), groups.size().to_numpy())
+    return np.cumsum(expected) / np.arange(1, len(risk) + 1)
+
+
 def risk_coverage(uncertainty: np.ndarray, risk: np.ndarray) -> tuple[float, float]:
     """AURC and E-AURC: mean risk of the k most certain cases, averaged over k (Geifman et al. 2019).
 
@@ -77,16 +88,12 @@ def risk_coverage(uncertainty: np.ndarray, risk: np.ndarray) -> tuple[float, flo
         risk: (N,), 1 − Dice.
 
     Returns:
-        AURC, where equal uncertainties count as if in random order, and what of it exceeds the best order's. NaN
-        without cases.
+        AURC, and what of it exceeds the best order's. NaN without cases.
     """
     if not len(risk):
         return math.nan, math.nan
-    groups = pd.Series(risk).groupby(uncertainty)
-    expected = np.repeat(groups.mean().to_numpy(), groups.size().to_numpy())
-    covered = np.arange(1, len(risk) + 1)
-    area = float((np.cumsum(expected) / covered).mean())
-    return area, area - float((np.cumsum(np.sort(risk)) / covered).mean())
+    area = float(risk_curve(uncertainty, risk).mean())
+    return area, area - float(risk_curve(risk, risk).mean())
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

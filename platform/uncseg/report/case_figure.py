@@ -9,6 +9,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import Normal, Stroke
 
 from uncseg.evaluation.surface import bounding_box
 from uncseg.report.case_images import CaseImages, largest_disagreement
@@ -145,7 +146,8 @@ def _mark(axes: Axes, plane: Plane, at: tuple[int, int, int], shape: tuple[int, 
     for x, y, text in ((0.03, 0.5, left), (0.97, 0.5, right), (0.5, 0.97, top), (0.5, 0.03, bottom)):
         where = {"ha": "left" if x < 0.1 else "right" if x > 0.9 else "center"}
         where["va"] = "bottom" if y < 0.1 else "top" if y > 0.9 else "center"
-        axes.text(x, y, text, transform=axes.transAxes, color="white", fontsize=8, fontweight="bold", **where)
+        letter = axes.text(x, y, text, transform=axes.transAxes, color="white", fontsize=8, fontweight="bold", **where)
+        letter.set_path_effects([Stroke(linewidth=2, foreground="black"), Normal()])  # read on bright tissue too
 
 
 def _legend(figure: Figure, with_maps: np.ndarray) -> None:

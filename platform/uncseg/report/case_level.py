@@ -1,0 +1,70 @@
+"""Figures with a point or a step a case: risk against coverage, and Dice by fold."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from uncseg.evaluation.summary import risk_coverage, risk_curve
+from uncseg.report.style import REGION_STYLES, save_figure
+
+
+def draw_risk_coverage(path: Path, scores: pd.DataFrame) -> None:
+    """Risk (1 − mean Dice) of the most certain cases against their share, a panel a region.
+
+    Beside the order of the cases' mean uncertainty stand the best order (an oracle's) and a random one.
+
+    Args:
+        path: PNG to write.
+        scores: a row a case and region: region, dice and mean_uncertainty.
+    """
+    known = scores.dropna(subset=["dice", "mean_uncertainty"])
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(REGION_STYLES), sharey=True)
+    for axes, (region, style) in zip(panels, REGION_STYLES.items(), strict=True):
+        rows = known[known["region"] == region]
+        u, risk = rows["mean_uncertainty"].to_numpy(float), 1 - rows["dice"].to_numpy(float)
+        axes.set_title(f"{region}, {len(rows)} cases", fontsize=11)
+        axes.set_xlabel("share of cases kept, most certain first")
+        axes.grid(alpha=0.25)
+        if len(rows):
+            share = np.arange(1, len(rows) + 1) / len(rows)
+            aurc, excess = risk_coverage(u, risk)
+            axes.axhline(risk.mean(), color="0.45", linestyle=":", label=f"random order ({risk.mean():.3f})")
+            every = max(1, len(rows) // 10)
+            label = f"mean uncertainty: AURC {aurc:.3f}"
+            axes.plot(share, risk_curve(u, risk), **style, linewidth=2, markersize=4, markevery=every, label=label)
+            label = f"best order: {aurc - excess:.3f}"
+            axes.plot(share, risk_curve(risk, risk), color="black", linewidth=1, linestyle=(0, (5, 2)), label=label)
+            axes.legend(fontsize=8.5)
+    panels[0].set_ylabel("risk: 1 − mean Dice")
+    panels[0].set_ylim(bottom=0)
+    save_figure(figure, path)
+
+
+def draw_folds(path: Path, per_case: pd.DataFrame) -> None:
+    """Dice of WT, TC and ET by fold: each case a point, with median, quartiles and whiskers of 1.5 quartile ranges.
+
+    Args:
+        path: PNG to write.
+        per_case: a row a case: fold, dice_wt, dice_tc, dice_et.
+    """
+    folds = sorted(per_case["fold"].unique())
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(REGION_STYLES), sharey=True)
+    for axes, (region, style) in zip(panels, REGION_STYLES.items(), strict=True):
+        values = [per_case.loc[per_case["fold"] == fold, f"dice_{region.lower()}"].to_numpy(float) for fold in folds]
+        median = {"color": "black", "linewidth": 1.6}
+        axes.boxplot(values, widths=0.55, showfliers=False, medianprops=median, boxprops={"color": "0.4"})
+        size = 16 if len(per_case) < 200 else 5
+        for place, of_fold in enumerate(values, start=1):
+            # beside each other in the order of the table: the same picture each time
+            x = place + np.linspace(-0.18, 0.18, len(of_fold)) if len(of_fold) > 1 else [place]
+            axes.scatter(x, of_fold, s=size, color=style["color"], marker=style["marker"], alpha=0.7, zorder=3)
+        axes.set_xticks(range(1, len(folds) + 1), [str(fold) for fold in folds])
+        axes.set_title(region, fontsize=11)
+        axes.set_xlabel("fold")
+        axes.grid(alpha=0.25, axis="y")
+    panels[0].set_ylabel("Dice, out of fold")
+    save_figure(figure, path)
