@@ -11,15 +11,30 @@ import pytest
 
 from tracking.runs import TAGS, entries, rows, status, train
 from uncseg.errors import ProblemsFound
+from uncseg.evaluation.tables import table1, table2, write_table
 from uncseg.tracking.manifest import read_manifest
+from uncseg.tracking.spool import epoch_table
 from uncseg.tracking.store import open_store
 from uncseg.tracking.sync import sync_run
 
+DICE = [[0.8, 0.9], [0.7, 0.5]]  # of two cases a fold: means 0.85 and 0.6
+
 
 def add_results(run):
-    run.tables.mkdir(parents=True)
-    pd.DataFrame({"dice": [0.9]}).to_parquet(run.tables / "cases.parquet")
-    (run.tables / "cases.csv").write_text("dice\n0.9\n")
+    rows = []
+    for fold, dices in enumerate(DICE):
+        for number, dice in enumerate(dices):
+            row = {"case": f"{fold}{number}", "patient": f"{fold}{number}", "fold": fold}
+            row |= {f"dice_{name}": dice for name in ("wt", "tc", "et", "mean")}
+            for protocol in ("reference", "union"):
+                for name, corr in (("uncertainty", 0.2), ("one_minus_max", 0.3), ("constant", 0)):
+                    row |= {f"{name}/{protocol}/corr_failure": corr + fold / 10}
+                    row |= {f"{name}/{protocol}/rmsd_failure": 0.1 if number else math.nan}
+            rows.append(row)
+    per_case = pd.DataFrame(rows)
+    write_table(per_case, run.tables, "per_case")
+    write_table(table1(per_case), run.tables, "table1")
+    write_table(table2(per_case, epoch_table(run.spool), 3), run.tables, "table2")
     run.figures.mkdir()
     (run.figures / "overlay.png").write_bytes(b"\x89PNG")
     (run.model).mkdir(exist_ok=True)
@@ -36,9 +51,25 @@ def artifacts(store, run_id, folder=None):
 def check_results(store, run):
     parent, folds = entries(run)
     assert artifacts(store, parent["run_id"]) == ["experiment.yaml", "figures", "tables"]
-    assert artifacts(store, parent["run_id"], "tables") == ["tables/cases.csv", "tables/cases.parquet"]
+    names = ("per_case", "table1", "table2")
+    files = [f"tables/{name}.{kind}" for name in names for kind in ("csv", "parquet")]
+    assert artifacts(store, parent["run_id"], "tables") == files
     assert artifacts(store, parent["run_id"], "figures") == ["figures/overlay.png"]
-    assert rows(store, parent["run_id"], "table1/dice_wt") == [(2, 0.91)]
+    final = {k: v for k, v in store.client.get_run(parent["run_id"]).data.metrics.items() if k.startswith("final/")}
+    assert final["final/dice_wt"] == pytest.approx((0.85 + 0.6) / 2)
+    assert final["final/std/dice_wt"] == pytest.approx((0.85 - 0.6) / math.sqrt(2))  # of a sample of two
+    assert final["final/union/corr_failure/uncertainty"] == pytest.approx(0.25)
+    assert final["final/reference/rmsd_failure/constant"] == pytest.approx(0.1)
+    assert "final/union/corr_failure/constant" not in final
+    assert rows(store, parent["run_id"], "final/dice_wt") == [(0, final["final/dice_wt"])]
+    for fold, dice in enumerate((0.85, 0.6)):
+        assert rows(store, folds[fold]["run_id"], "final/dice_wt") == [(0, pytest.approx(dice))]
+    first, second, third = store.client.get_run(parent["run_id"]).data.tags["mlflow.note.content"].splitlines()
+    assert "WT 0.725 ± 0.177" in first
+    assert "2 folds, 4 cases" in first
+    assert "uncertainty 0.250 ± 0.071; best floor, one_minus_max 0.350 ± 0.071" in second
+    address = f"#/experiments/{store.experiment_id}/runs/{parent['run_id']}/artifacts/tables/table1.csv"
+    assert f"[Table 1]({address})" in third
     for fold, entry in folds.items():
         assert artifacts(store, entry["run_id"]) == ["epochs.csv", "epochs.parquet"]
         table = pd.read_parquet(store.client.download_artifacts(entry["run_id"], "epochs.parquet"))
@@ -56,16 +87,15 @@ def test_results_are_logged_once_and_again_when_they_change(run, store, make_syn
     for fold in (0, 1):
         train(run, fold, 3)
     add_results(run)
-    scores = {"table1/dice_wt": 0.91, "table2/corr": math.nan}
     for _ in range(2):
         syncer = make_syncer()
-        assert syncer.finish(scores=scores)
+        assert syncer.finish()
         assert syncer.stop() == 0
         check_results(store, run)
-    (run.tables / "cases.csv").write_text("dice\n0.95\n")
+    (run.tables / "per_case.csv").write_text("dice\n0.95\n")
     assert make_syncer().finish()
     parent, _ = entries(run)
-    path = store.client.download_artifacts(parent["run_id"], "tables/cases.csv")
+    path = store.client.download_artifacts(parent["run_id"], "tables/per_case.csv")
     assert Path(path).read_text() == "dice\n0.95\n"
     assert status(store, parent) == "FINISHED"
 
@@ -75,7 +105,7 @@ def test_an_empty_database_is_filled_again_from_the_files(run, store, make_synce
         train(run, fold, 3)
     add_results(run)
     syncer = make_syncer()
-    assert syncer.finish(scores={"table1/dice_wt": 0.91})
+    assert syncer.finish()
     assert syncer.stop() == 0
     old_parent, _ = entries(run)
     uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"

@@ -25,13 +25,9 @@ def test_each_fold_gets_every_metric_with_its_original_time(run, store, make_syn
     assert child.data.params == {"fold": "0"}
     top = store.client.get_run(parent["run_id"])
     assert top.info.run_name == "demo"
-    assert top.data.params == {"name": "demo", "loss.unc_weight": "0.4", **_tracking_params()}
+    assert top.data.params == {"loss.unc_weight": "0.4"}  # not where it is computed and kept
     for tags in (child.data.tags, top.data.tags):
         assert TAGS.items() <= tags.items()
-
-
-def _tracking_params():
-    return {"tracking.experiment": "uncseg", "tracking.uri": "null"}
 
 
 def test_the_parent_shows_mean_and_spread_over_folds(run, store, make_syncer):

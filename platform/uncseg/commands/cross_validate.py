@@ -28,7 +28,7 @@ from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.store import artifact_location
 from uncseg.tracking.sync import Syncer
-from uncseg.tracking.tags import describe_versions, git_commit
+from uncseg.tracking.tags import describe_source, describe_versions, git_commit
 
 
 def cross_validate(
@@ -132,8 +132,7 @@ def _syncer(work: _Work) -> Syncer:
     tags = {f"{name}_digest": value for name, value in read_json(work.prepared.done)["digests"].items()}
     tags |= {f"version_{name}": value for name, value in describe_versions().items()}
     commit = git_commit(Path(__file__).parent)
-    if commit is not None:
-        tags["git_commit"] = commit
+    tags |= describe_source("uncseg cross-validate", commit) | ({} if commit is None else {"git_commit": commit})
     return Syncer(
         work.run,
         work.experiment.tracking_uri,

@@ -24,12 +24,14 @@ from typing import Any, Literal
 import numpy as np
 from mlflow.entities import Metric
 
-from uncseg.tracking.shown import is_shown, spread_name
+from uncseg.tracking.shown import in_order, spread_name
 from uncseg.tracking.spool import EpochRecord, FoldHistory
 from uncseg.tracking.store import METRICS_PER_CALL, PARENT_TAG, TERMINAL, Store
 
 KEY_TAG = "uncseg.key"
 FOLD_TAG = "uncseg.fold"
+DATASET_TAG = "dataset_digest"
+DIGEST_LENGTH = 12  # that of a dataset in MLflow is short
 TRAINED_TAG = "uncseg.epochs_trained"
 FOLD_STATUS = {
     "waiting": "SCHEDULED",
@@ -93,6 +95,7 @@ def ensure_runs(
     histories: Histories,
     name: str,
     params: Mapping[str, str],
+    dataset: tuple[str, str] | None,
     tags: Mapping[str, str],
     verify: bool,
 ) -> None:
@@ -100,6 +103,7 @@ def ensure_runs(
 
     Args:
         params: logged on the parent; a child has its fold's number only, so that a search finds an experiment once.
+        dataset: (name, folder) of the cases, shown with the parent under the digest among the tags.
         tags: set on all of them.
         verify: whether to ask MLflow if runs made earlier still exist. Those that do not are made anew, from epoch 0.
     """
@@ -108,6 +112,9 @@ def ensure_runs(
     _ensure(store, parent, name, tags, min(starts, default=None), verify)
     if not parent.get("has_params"):
         store.log_params(parent["run_id"], params)
+        if dataset is not None and DATASET_TAG in tags:
+            name_of_cases, folder = dataset
+            store.log_dataset(parent["run_id"], name_of_cases, tags[DATASET_TAG][:DIGEST_LENGTH], folder)
         parent["has_params"] = True
     for fold, history in histories.items():
         entry = record["folds"][str(fold)]
@@ -155,8 +162,8 @@ def push_parent(store: Store, record: dict[str, Any], histories: Histories, clos
 
 def epoch_rows(record: EpochRecord) -> list[Metric]:
     """An epoch's finite metrics, those that MLflow shows."""
-    finite = {name: value for name, value in record.metrics.items() if is_shown(name) and math.isfinite(value)}
-    return [Metric(name, value, record.time_ms, record.epoch) for name, value in finite.items()]
+    finite = [name for name, value in record.metrics.items() if math.isfinite(value)]
+    return [Metric(name, record.metrics[name], record.time_ms, record.epoch) for name in in_order(finite)]
 
 
 def mean_rows(histories: Histories, epoch: int) -> list[Metric]:
@@ -166,7 +173,7 @@ def mean_rows(histories: Histories, epoch: int) -> list[Metric]:
     The time is that of the last fold to reach the epoch, so that pushing again gives the same rows.
     """
     records = [history.epochs[epoch] for history in histories.values() if epoch in history.epochs]
-    names = dict.fromkeys(name for record in records for name in record.metrics if is_shown(name))
+    names = in_order(dict.fromkeys(name for record in records for name in record.metrics))
     rows = []
     for name in names:
         values = [value for record in records if math.isfinite(value := record.metrics.get(name, math.nan))]

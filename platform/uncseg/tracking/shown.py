@@ -6,14 +6,14 @@ The chart page has a section for everything up to a metric's last slash, so the 
     val_patch/dice_wt                           of an epoch's validation patches
     uncertainty/PROTOCOL/corr_ema/ESTIMATOR     against the error memory
     system/epoch_seconds
-    final/dice_wt                               out of fold, once
+    final/dice_wt                               out of fold, once, at step 0: the UI draws bars of it, not curves
     GROUP/std/NAME                              the same over folds: their spread
 
 The spool and the tables of epochs hold all the others as well.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _NOT_SHOWN = re.compile(
     r"uncertainty/\w+/corr_ema/constant"  # 0 by definition
@@ -23,12 +23,20 @@ _NOT_SHOWN = re.compile(
     r"|system/memory_bytes_per_case_\w+"
     r"|train/uncertainty_warmup"  # the experiment says it
 )
-_NO_PARAMS = ("name", "resources.", "tracking.", "storage.")
+_NO_PARAMS = ("name", "dataset.path", "resources.", "tracking.", "storage.")
+
+# the UI opens a comparison's plots with the metric that a run was given first
+HEADLINES = ("uncertainty/union/corr_ema/uncertainty", "val_patch/dice_mean")
 
 
 def is_shown(metric: str) -> bool:
     """Whether a metric of the epochs goes to MLflow."""
     return _NOT_SHOWN.fullmatch(metric) is None
+
+
+def in_order(metrics: Iterable[str]) -> list[str]:
+    """Those that MLflow shows, the headlines first."""
+    return sorted(filter(is_shown, metrics), key=lambda metric: metric not in HEADLINES)
 
 
 def spread_name(metric: str) -> str:

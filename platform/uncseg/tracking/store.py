@@ -9,6 +9,7 @@ run that no longer exists.
 """
 
 import hashlib
+import json
 import os
 import tempfile
 import threading
@@ -20,7 +21,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Param, RunTag, ViewType
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    LoggedModel,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
 
 from uncseg.config import LABEL_NAMES, Experiment
@@ -28,6 +39,9 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
 
 PARENT_TAG = "mlflow.parentRunId"
+NOTE_TAG = "mlflow.note.content"
+# without it the UI takes the experiment for one of language models, and hides the charts
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 CHECKPOINT_TAG = "uncseg.sha256"
 METRICS_PER_CALL = 1000  # MLflow's own limit on log_batch
 _upload_lock = threading.Lock()
@@ -96,6 +110,16 @@ class Store:
     def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         """Log params; the same ones again change nothing."""
         self.client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()], synchronous=True)
+
+    def log_dataset(self, run_id: str, name: str, digest: str, path: str) -> None:
+        """Name the dataset of a run; the same one again changes nothing.
+
+        Args:
+            digest: at most 36 characters.
+            path: where it lies.
+        """
+        dataset = Dataset(name, digest, "local", json.dumps({"uri": path}))
+        self.client.log_inputs(run_id, [DatasetInput(dataset)])
 
     def log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
         """Log metrics, at most 1000 a call. A row that is there already (name, value, time, step) stays one row.
@@ -224,7 +248,7 @@ def _experiment_id(client: MlflowClient, tracking_uri: str, name: str, artifact_
     if found is None:
         location = artifact_location.resolve().as_uri() if artifact_location else None
         try:
-            return client.create_experiment(name, location)
+            return client.create_experiment(name, location, EXPERIMENT_TAGS)
         except MlflowException as error:
             found = client.get_experiment_by_name(name)  # another driver was quicker
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:

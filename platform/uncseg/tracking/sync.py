@@ -11,9 +11,7 @@ Drivers of the same run side by side (one per fold, say) share one parent run; t
 """
 
 import logging
-import math
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from uncseg.files import file_lock
 from uncseg.layout import RunFolder
 from uncseg.tracking import push, uploads
 from uncseg.tracking.manifest import read_manifest, update_manifest
+from uncseg.tracking.shown import shown_params
 from uncseg.tracking.spool import FoldHistory, spooled_folds
 from uncseg.tracking.store import Store, flat_params, open_store
 
@@ -60,14 +59,15 @@ class Syncer:
         self.interval_s = interval_s
         self._opening = (tracking_uri, experiment_name, artifact_location)
         self._name = str(experiment.get("name", run.root.name))
-        self._params = flat_params(experiment)
+        self._params = shown_params(flat_params(experiment))
+        cases = experiment.get("dataset")
+        self._dataset = (str(cases["name"]), str(cases["path"])) if cases else None
         self._tags = None if tags is None else dict(tags)
         self._histories = {fold: FoldHistory(fold) for fold in folds}
         self._store: Store | None = None
         self._verify = True
         self._warned = False
         self._extra: list[str] = []
-        self._scores: dict[str, float] = {}
         self._uploads_left = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -82,18 +82,13 @@ class Syncer:
         """Push what there is; False (and one warning) where MLflow did not take it."""
         return self._guarded(outcome=None, upload=False)
 
-    def finish(self, extra: Iterable[Path] = (), scores: Mapping[str, float] | None = None) -> bool:
-        """Log the run's results: tables, figures, report.html, experiment.yaml and ``extra`` files on the parent; the
-        epochs table and the final checkpoint (as a logged model) of each finished fold on its child.
+    def finish(self, extra: Iterable[Path] = ()) -> bool:
+        """Log the run's results: final figures, tables, pictures, report.html, experiment.yaml and ``extra`` files on
+        the parent; the epochs table and the final checkpoint (as a logged model) of each finished fold on its child.
 
         Whatever lies there already and is unchanged is not logged again. False where MLflow did not take them all.
-
-        Args:
-            scores: final figures of the run (Table 1 and 2), by which runs are compared: metrics of the parent, under
-                names that no epoch metric has, step = last epoch.
         """
         self._extra += [str(Path(path).resolve()) for path in extra]
-        self._scores |= {name: float(value) for name, value in (scores or {}).items() if math.isfinite(value)}
         return self._guarded(outcome=None, upload=True)
 
     def stop(self, outcome: push.Outcome | None = None) -> int:
@@ -160,12 +155,12 @@ class Syncer:
             update_manifest(self.run, mlflow=record)
             verify = self._verify or closing or upload
             tags = record["tags"]
-            push.ensure_runs(store, record, self._histories, self._name, self._params, tags, verify)
+            push.ensure_runs(store, record, self._histories, self._name, self._params, self._dataset, tags, verify)
             push.push_folds(store, record, self._histories, closing)
             push.push_parent(store, record, self._histories, closing)
             if upload:
-                uploads.upload_scores(store, record, self._histories)
                 uploads.upload_files(store, record, self.run)
+                uploads.upload_results(store, record, self.run)
                 uploads.upload_folds(store, record, self.run, self._histories, self._name)
             if closing or not upload:  # files may be added after the end
                 push.push_statuses(store, record, self._histories, outcome)
@@ -186,8 +181,6 @@ class Syncer:
         for fold in self._histories:
             record["folds"].setdefault(str(fold), push.new_entry())
         record["extra"] = list(dict.fromkeys([*record.get("extra", []), *self._extra]))
-        if self._scores and record.get("scores", {}).get("values") != self._scores:
-            record["scores"] = {"values": self._scores, "time_ms": time.time_ns() // 1_000_000}
         record["tags"] = record.get("tags", {}) if self._tags is None else self._tags
         return record
 

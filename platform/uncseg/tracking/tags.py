@@ -1,5 +1,7 @@
 """Where a run came from: the commit of the code and the versions of what it ran on."""
 
+import contextlib
+import getpass
 import os
 import platform
 import subprocess
@@ -34,3 +36,16 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
+
+
+def describe_source(command: str, commit: str | None) -> dict[str, str]:
+    """Tags from which MLflow's UI fills its columns: source, version, user.
+
+    Args:
+        command: that made the run, as ``uncseg cross-validate``.
+        commit: of the code, where it is known.
+    """
+    tags = {"mlflow.source.name": command, "mlflow.source.type": "LOCAL"}
+    with contextlib.suppress(OSError, KeyError):  # a container's user may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})

@@ -1,20 +1,23 @@
-"""Uploads: the results of a run that MLflow shows: scores, tables, figures, report, epoch tables, final checkpoints.
+"""Uploads: results that MLflow shows: final figures, tables, pictures, report, epoch tables, final checkpoints.
 
 Each is logged once; again only when the file has changed. The manifest's entry of a run remembers size and time.
 """
 
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric
 
+from uncseg.files import digest
 from uncseg.layout import RunFolder
 from uncseg.tracking.push import Histories, epoch_rows
+from uncseg.tracking.results import describe, final_figures
 from uncseg.tracking.spool import FoldHistory, epoch_table
-from uncseg.tracking.store import Store
+from uncseg.tracking.store import NOTE_TAG, Store
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 
@@ -35,12 +38,27 @@ def upload_files(store: Store, record: dict[str, Any], run: RunFolder) -> None:
         _log_changed(store, record["parent"], path, folder)
 
 
-def upload_scores(store: Store, record: dict[str, Any], histories: Histories) -> None:
-    """Log the final figures on the parent; the same ones again change nothing."""
-    scores = record.get("scores", {"values": {}})
-    last = max((history.last_epoch for history in histories.values()), default=0)
-    rows = [Metric(name, value, scores["time_ms"], max(last, 0)) for name, value in scores["values"].items()]
-    store.log_metrics(record["parent"]["run_id"], rows)
+def upload_results(store: Store, record: dict[str, Any], run: RunFolder) -> None:
+    """Log the final figures of the run and of each fold, and the run's description.
+
+    The same ones again change nothing: they keep the time at which they were first seen.
+    """
+    figures = final_figures(run)
+    if not figures.run:
+        return
+    found = {"run": dict(figures.run), "folds": {str(fold): dict(values) for fold, values in figures.folds.items()}}
+    if record.get("final", {}).get("figures") != found:
+        record["final"] = {"figures": found, "time_ms": time.time_ns() // 1_000_000}
+    time_ms = record["final"]["time_ms"]
+    shown = [(record["parent"], figures.run)]
+    shown += [(record["folds"][str(fold)], v) for fold, v in figures.folds.items() if str(fold) in record["folds"]]
+    for entry, values in shown:
+        store.log_metrics(entry["run_id"], [Metric(name, value, time_ms, 0) for name, value in values.items()])
+    run_id = record["parent"]["run_id"]
+    text = describe(run, f"#/experiments/{store.experiment_id}/runs/{run_id}/artifacts")
+    if text is not None and record["parent"]["files"].get("description") != digest(text):
+        store.set_tags(run_id, {NOTE_TAG: text})
+        record["parent"]["files"]["description"] = digest(text)
 
 
 def upload_folds(store: Store, record: dict[str, Any], run: RunFolder, histories: Histories, name: str) -> None:
