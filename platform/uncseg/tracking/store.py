@@ -33,10 +33,12 @@ from mlflow.entities import (
     ViewType,
 )
 from mlflow.exceptions import MlflowException
+from PIL import Image
 
 from uncseg.config import LABEL_NAMES, Experiment
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
+from uncseg.tracking.versions import database_problem, server_problem
 
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
@@ -155,6 +157,12 @@ class Store:
         with patient_uploads():
             self.client.log_artifact(run_id, str(path), folder)
 
+    def log_image(self, run_id: str, path: Path, key: str, step: int) -> None:
+        """Log a PNG of an epoch; the UI shows those of one key side by side, or by a slider over ``step``."""
+        time_ms = path.stat().st_mtime_ns // 1_000_000
+        with Image.open(path) as image, patient_uploads():
+            self.client.log_image(run_id, image, key=key, step=step, timestamp=time_ms, synchronous=True)
+
     def log_checkpoint(
         self,
         run_id: str,
@@ -224,6 +232,9 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
         problem = Problem("tracking.uri", "a password, which would be kept and shown", "an address alone", advice)
         raise ProblemsFound("MLflow cannot be reached.", [problem])
     _settle_environment()
+    wrong_version = server_problem(tracking_uri)
+    if wrong_version is not None:
+        raise ProblemsFound("MLflow cannot be used.", [wrong_version])
     database = _sqlite_path(tracking_uri)
     if database is not None:
         artifact_location = artifact_location or database.parent / "mlartifacts"
@@ -236,7 +247,7 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
         raise
     except Exception as error:  # MLflow's own, the database driver's, a missing driver's, the disk's
         first_line = (str(error) or repr(error)).splitlines()[0]
-        problem = Problem(
+        problem = database_problem(tracking_uri, error) or Problem(
             "tracking.uri", f"{tracking_uri}: {first_line}", "an MLflow that answers", "start it or correct the address"
         )
         raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error

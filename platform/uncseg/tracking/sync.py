@@ -164,6 +164,8 @@ class Syncer:
                 uploads.upload_folds(store, record, self.run, self._histories, self._name)
             if closing or not upload:  # files may be added after the end
                 push.push_statuses(store, record, self._histories, outcome)
+            # after all that is small: a store that takes no files still shows the curves
+            uploads.upload_progress(store, record, self.run, self._histories)
         finally:
             record["parent_run_id"] = record["parent"]["run_id"]
             update_manifest(self.run, mlflow=record)

@@ -19,6 +19,7 @@ from uncseg.tracking.results import describe, final_figures
 from uncseg.tracking.spool import FoldHistory, epoch_table
 from uncseg.tracking.store import NOTE_TAG, Store
 
+PROGRESS_KEY = "one case over training"
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 
 
@@ -59,6 +60,18 @@ def upload_results(store: Store, record: dict[str, Any], run: RunFolder) -> None
     if text is not None and record["parent"]["files"].get("description") != digest(text):
         store.set_tags(run_id, {NOTE_TAG: text})
         record["parent"]["files"]["description"] = digest(text)
+
+
+def upload_progress(store: Store, record: dict[str, Any], run: RunFolder, histories: Histories) -> None:
+    """Log each fold's pictures of its training that no restart draws again, as images with step = epoch."""
+    for fold, history in histories.items():
+        entry = record["folds"][str(fold)]
+        for path in sorted(run.progress.glob(f"fold_{fold}_epoch_*.png")):
+            epoch = int(path.stem.rpartition("_")[2])
+            if epoch <= history.kept_epoch and entry["files"].get(path.name) != _signature(path):
+                signature = _signature(path)
+                store.log_image(entry["run_id"], path, PROGRESS_KEY, epoch)
+                entry["files"][path.name] = signature
 
 
 def upload_folds(store: Store, record: dict[str, Any], run: RunFolder, histories: Histories, name: str) -> None:
