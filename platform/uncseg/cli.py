@@ -177,13 +177,16 @@ def predict(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folder of a run, or of several.", show_default=False),
+    ],
     cases: Annotated[int, typer.Option(min=0, help="Cases with a slice viewer, the worst and most uncertain.")] = 6,
 ) -> None:
-    """Write a run as one HTML page that needs no network: tables, figures, slices of the cases to look at."""
-    from uncseg.commands.report import report_run
+    """Write a run, or several side by side, as one HTML page that needs no network: tables, figures, slices."""
+    from uncseg.commands.report import report_runs
 
-    raise typer.Exit(report_run(run, cases))
+    raise typer.Exit(report_runs(runs, cases))
 
 
 @app.command()

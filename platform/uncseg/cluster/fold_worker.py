@@ -130,10 +130,10 @@ def _train(
 
 def _checkpoint_listener(task: FoldTask, trainer, spool: SpoolWriter) -> Callable[[int], None]:  # type: ignore[no-untyped-def]
     """Write a checkpoint down and draw what the network makes of one patch by then; without the picture if need be."""
-    from uncseg.method.watched_patch import look_at, watched_patch
+    from uncseg.method.watched_patch import WatchedPatch, look_at, watched_patch
     from uncseg.report.progress import draw_progress
 
-    patches: list[object] = []  # looked for once
+    patches: list[WatchedPatch | None] = []  # looked for once
 
     def draw(epoch: int) -> None:
         if not patches:

@@ -15,10 +15,12 @@ from uncseg.cluster.ray_session import ray_session
 from uncseg.cluster.resources import Slots, plan_slots
 from uncseg.config import Experiment, load_experiment
 from uncseg.console import console, counting
+from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.prepare import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.tables import beats_floor, show_table1, show_table2, table1, table2, write_table
 from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.report.html import Reported, write_report
 from uncseg.report.run_figures import draw_run
 from uncseg.report.score_tables import show_summary, write_scores
 from uncseg.tracking.spool import epoch_table
@@ -94,11 +96,21 @@ def evaluate_folds(
         write_table(frame, run.tables, name)
     summary = write_scores(scores, run.tables, "scores")
     draw_run(run, cases, per_case, scores, epochs, experiment.evaluation.last_epochs)
+    _write_report(run, experiment, cases)
     console.print(show_summary(summary, len(per_case)))
     console.print(show_table1(first))
     console.print(show_table2(second))
     for line in beats_floor(second):
         console.print(line)
+
+
+def _write_report(run: RunFolder, experiment: Experiment, cases: Sequence[BratsCase]) -> None:
+    try:
+        page = write_report([Reported(run, experiment, cases)])
+    except Exception as error:  # it shows what is kept in the tables already
+        console.print(f"no report ({error}); once mended: uncseg report {run.root}", soft_wrap=True)
+    else:
+        console.print(f"report:  {page}", soft_wrap=True)
 
 
 def _baseline(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:

@@ -1,29 +1,53 @@
-"""``uncseg report``: a run as one page."""
+"""``uncseg report``: a run as one page, or several side by side."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from uncseg.commands.evaluate import run_to_use
 from uncseg.console import console
 from uncseg.dataset.brats import scan_folder
-from uncseg.errors import ProblemsFound
-from uncseg.report.html import write_report
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.report.html import Reported, write_report
+from uncseg.report.run_figures import draw_run
+from uncseg.tracking.spool import epoch_table
 
 
-def report_run(root: Path, cases: int) -> int:
-    """Write the report of a run, however far it has come.
+def report_runs(roots: Sequence[Path], cases: int) -> int:
+    """Draw the runs' figures and write the page of one run, or of several, however far they have come.
 
     Args:
-        root: the run's folder.
-        cases: with a slice viewer.
+        roots: the runs' folders; the first gets the page.
+        cases: in each run's work list, with a slice viewer.
 
     Raises:
-        ProblemsFound: where there is no such run.
+        ProblemsFound: where one is no run, or the same twice.
     """
+    places = [root.resolve() for root in roots]
+    if len(set(places)) < len(places):
+        problem = Problem("RUN", ", ".join(map(str, roots)), "runs that differ", "give each run once")
+        raise ProblemsFound("The runs cannot be compared.", [problem])
+    reported = [_reported(root) for root in roots]
+    for one in reported:
+        _draw(one)
+    page = write_report(reported, cases)
+    console.print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+    return 0
+
+
+def _reported(root: Path) -> Reported:
     run, experiment = run_to_use(root)
     try:
         found, _ = scan_folder(experiment.dataset.path)
     except ProblemsFound:  # the page says so
         found = []
-    page = write_report(run, found, cases)
-    console.print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
-    return 0
+    return Reported(run, experiment, found)
+
+
+def _draw(reported: Reported) -> None:
+    run = reported.run
+    files = [run.tables / f"{name}.parquet" for name in ("per_case", "scores")]
+    per_case, scores = (pd.read_parquet(file) if file.is_file() else pd.DataFrame() for file in files)
+    last_epochs = reported.experiment.evaluation.last_epochs
+    draw_run(run, reported.cases, per_case, scores, epoch_table(run.spool), last_epochs)

@@ -105,8 +105,18 @@ def look_at(trainer: Any, patch: WatchedPatch) -> Look:
     labels = placed(np.asarray(reference[(0, *inside)])).clip(0)  # nnU-Net marks what it cropped away with −1
     error, variance = (placed(known.values[name][0, 0].cpu().numpy()) for name in ("error", "variance"))
     order = (0, 1, 2) if patch.two_dimensional else trainer.plans_manager.transpose_backward
-    shown = (image[FLAIR], labels.astype(np.uint8), prediction, error, variance, u)
-    return Look(*(None if part is None else part.reshape(patch.shape).transpose(order) for part in shown))
+
+    def turned(part: np.ndarray) -> np.ndarray:
+        return part.reshape(patch.shape).transpose(order)
+
+    return Look(
+        image=turned(image[FLAIR]),
+        reference=turned(labels.astype(np.uint8)),
+        prediction=turned(prediction),
+        error=turned(error),
+        variance=turned(variance),
+        uncertainty=None if u is None else turned(u),
+    )
 
 
 def _boxes(patch: WatchedPatch, case_shape: Sequence[int]) -> tuple[Box, Box]:

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
@@ -71,8 +73,8 @@ def draw_case(path: Path, case: CaseImages, title: str) -> None:
     maps = [name for name in MAPS if name in case.maps]
     names = ("image (FLAIR)", "reference", "prediction", *maps)
     heights = [_inches(plane, case) for plane in PLANES]
-    figure = Figure(figsize=(PANEL_INCHES * len(names) + 0.9, sum(heights) + 1.2), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure = Figure(figsize=(PANEL_INCHES * len(names) + 0.9, sum(heights) + 1.2), layout=layout)
     figure.suptitle(f"{title}\nplanes through the voxel {why}", fontsize=11)
     grid = figure.subplots(len(PLANES), len(names), squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, (plane, axes_of_row) in enumerate(zip(PLANES, grid, strict=True)):
@@ -107,7 +109,7 @@ def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: tuple[int, int, 
     high, wide = plane.sizes(case.spacing_mm)
     low, bright = grey_range(case.image)
     image = np.clip((plane.cut(case.image, at) - low) / max(bright - low, 1e-6), 0, 1)
-    shade = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": high / wide, "interpolation": "nearest"}
+    shade: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": high / wide, "interpolation": "nearest"}
     axes.imshow(image * (0.55 if name in MAPS else 1), **shade)
     reference, prediction = (plane.cut(labels, at) for labels in (case.reference, case.prediction))
     if name in MAPS:
@@ -118,7 +120,11 @@ def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: tuple[int, int, 
     elif name in ("reference", "prediction"):
         labels = np.ma.masked_equal(reference if name == "reference" else prediction, 0)
         colours = ListedColormap(list(LABEL_COLOURS.values()))
-        style = {"cmap": colours, "norm": BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3), "interpolation": "nearest"}
+        style: dict[str, Any] = {
+            "cmap": colours,
+            "norm": BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3),
+            "interpolation": "nearest",
+        }
         axes.imshow(labels, **style, alpha=0.75, aspect=high / wide)
     else:
         _mark(axes, plane, at, case.image.shape)
@@ -136,7 +142,7 @@ def _mark(axes: Axes, plane: Plane, at: tuple[int, int, int], shape: tuple[int, 
     row, column = plane.place(at, shape)
     rows, columns = plane.sizes(shape)
     gap = 0.06 * max(rows, columns)
-    line = {"color": CUT_LINE, "linewidth": 0.8}
+    line: dict[str, Any] = {"color": CUT_LINE, "linewidth": 0.8}
     axes.plot([-0.5, column - gap], [row, row], **line)
     axes.plot([column + gap, columns - 0.5], [row, row], **line)
     axes.plot([column, column], [-0.5, row - gap], **line)
@@ -144,7 +150,7 @@ def _mark(axes: Axes, plane: Plane, at: tuple[int, int, int], shape: tuple[int, 
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     left, right, top, bottom = plane.ends
     for x, y, text in ((0.03, 0.5, left), (0.97, 0.5, right), (0.5, 0.97, top), (0.5, 0.03, bottom)):
-        where = {"ha": "left" if x < 0.1 else "right" if x > 0.9 else "center"}
+        where: dict[str, Any] = {"ha": "left" if x < 0.1 else "right" if x > 0.9 else "center"}
         where["va"] = "bottom" if y < 0.1 else "top" if y > 0.9 else "center"
         letter = axes.text(x, y, text, transform=axes.transAxes, color="white", fontsize=8, fontweight="bold", **where)
         letter.set_path_effects([Stroke(linewidth=2, foreground="black"), Normal()])  # read on bright tissue too
@@ -152,12 +158,9 @@ def _mark(axes: Axes, plane: Plane, at: tuple[int, int, int], shape: tuple[int, 
 
 def _legend(figure: Figure, with_maps: np.ndarray) -> None:
     handles: list[Patch | Line2D] = [Patch(color=colour, label=label) for label, colour in LABEL_COLOURS.items()]
-    for colour, style, label in (
-        (REFERENCE_LINE, "solid", "border of the reference (WT)"),
-        (PREDICTION_LINE, "dashed", "border of the prediction (WT)"),
-        (CUT_LINE, "solid", "the other two planes"),
-    ):
-        handles.append(Line2D([], [], color=colour, linestyle=style, label=label))
+    handles.append(Line2D([], [], color=REFERENCE_LINE, label="border of the reference (WT)"))
+    handles.append(Line2D([], [], color=PREDICTION_LINE, linestyle="dashed", label="border of the prediction (WT)"))
+    handles.append(Line2D([], [], color=CUT_LINE, label="the other two planes"))
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=9, facecolor="0.45")
     for text in legend.get_texts():
         text.set_color("white")

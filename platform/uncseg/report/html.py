@@ -1,7 +1,6 @@
-"""One page of a run that needs no network: tables, figures, and the cases to look at, slice by slice."""
+"""One page of one run or several that needs no network: tables, figures, and the cases to look at, slice by slice."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -9,42 +8,55 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment
+from jinja2 import DictLoader, Environment
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
-from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference, read_voxels
-from uncseg.evaluation.tables import DICE_COLUMNS, PAPER, beats_floor, spread
+from uncseg.config import Experiment
+from uncseg.dataset.brats import BratsCase
+from uncseg.evaluation.tables import beats_floor, write_table
 from uncseg.files import write_text
-from uncseg.layout import CaseFiles, RunFolder
-from uncseg.report.score_tables import SHOWN, interval
+from uncseg.layout import RunFolder
+from uncseg.report.case_images import read_case
+from uncseg.report.comparison import Compared, Results, compare_results
+from uncseg.report.page_tables import (
+    PageTable,
+    first_table,
+    scores_table,
+    second_table,
+    work_list,
+    work_table,
+    write_latex,
+)
+from uncseg.report.run_figures import figure1, telling_cases
 from uncseg.report.slices import Sheet, data_url, make_sheet
-from uncseg.report.style import LABEL_COLOURS
+from uncseg.report.style import LABEL_COLOURS, MAP_COLOURS
+from uncseg.report.training_curves import Training, draw_trainings
 from uncseg.tracking.manifest import read_manifest
+from uncseg.tracking.spool import epoch_table, read_history
 
 FIGURES = {
-    "overlay.png": "The case of median Dice: image, reference, prediction, error memory, uncertainty",
-    "correlation.png": "Correlation with the error memory over epochs, mean over folds in a band of one sample sd",
-    "dice.png": "Dice of validation patches over epochs, mean over folds in a band of one sample sd",
-    "scores_reliability.png": "Share of wrong voxels against the uncertainty of each bin, out of fold",
+    "figures/figure2.png": "Figure 2. Metrics over epochs: thin lines are folds, thick ones their mean; shaded are the "
+    "last epochs, which Table 2 averages.",
+    "figures/folds.png": "Dice out of fold: each case a point; boxes are quartiles with the median.",
+    "figures/risk_coverage.png": "Risk against coverage, out of fold: what is left of the error when only the most "
+    "certain cases are kept.",
+    "tables/scores_reliability.png": "Reliability: share of wrong voxels against the uncertainty of each bin, out of "
+    "fold, in the brain.",
 }
+FIGURE_1 = "Figure 1. {case}: {why}. All maps from 0 to 1; planes through the largest disagreement."
+LEAFED = 6
+"""Pictures of a training that the page shows, of all checkpoints."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """Cells of a table, and what kind of row it is: "", strong, floor, part."""
+class Reported:
+    """A run, as far as it has come."""
 
-    cells: Sequence[str]
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class PageTable:
-    """A table as the page shows it."""
-
-    name: str
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Row]
-    note: str
+    run: RunFolder
+    experiment: Experiment
+    cases: Sequence[BratsCase]
+    """Those whose images are at hand."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +64,11 @@ class Viewer:
     """A case with its slices."""
 
     case: str
-    why: str
-    figures: str
+    anchor: str
+    text: str
     sheet: Sheet
+    number: int
+    """Of the sheet on the page."""
 
     @property
     def names(self) -> list[str]:
@@ -62,57 +76,83 @@ class Viewer:
         return [name for name in self.sheet.layers if name != "image"]
 
 
-def write_report(run: RunFolder, cases: Sequence[BratsCase], number: int = 6) -> Path:
-    """Write ``report.html``, and tables 1 and 2 as LaTeX.
+def write_report(runs: Sequence[Reported], number: int = 6) -> Path:
+    """Write the page, and every table of it as csv and LaTeX beside the runs' own tables.
 
     Args:
-        run: as far as it has come: what is missing is named on the page.
-        cases: those whose images are at hand.
-        number: of cases with a slice viewer.
+        runs: with one, the page is its ``report.html``; with more, ``report_NAME1_NAME2….html`` of the first.
+        number: of cases in each run's work list, each with a slice viewer where its images are at hand.
 
     Returns:
         The page.
     """
-    tables = {name: _read(run.tables / f"{name}.parquet") for name in ("table1", "table2", "scores_summary")}
-    table1, table2, summary = tables.values()
-    shown = []
-    if table1 is not None:
-        shown.append(_first(table1))
-    if table2 is not None:
-        shown.append(_second(table2))
-    if summary is not None:
-        shown.append(_scores(summary))
-    for name, frame in (("table1", table1), ("table2", table2)):
-        if frame is not None:
-            write_text(run.tables / f"{name}.tex", frame.to_latex(index=False, float_format="%.4f", escape=True))
-    viewers = _viewers(run, cases, number)
+    labels = _labels(runs)
+    sections: list[dict[str, Any]] = []
+    viewers: list[Viewer] = []
+    for place, (label, reported) in enumerate(zip(labels, runs, strict=True)):
+        prefix = f"run{place + 1}-" if len(runs) > 1 else ""
+        sections.append(_section(label, prefix, reported, number, len(viewers)))
+        viewers += sections[-1]["viewers"]
+    first = runs[0].run
+    several = len(runs) > 1
+    name = f"report_{'_'.join(reported.run.root.name for reported in runs)}.html" if several else "report.html"
+    title = " and ".join(labels) if several else f"{labels[0]}: uncertainty of brain-tumour segmentation"
     page = _template().render(
-        title=f"{run.root.name}: uncertainty of brain-tumour segmentation",
-        subtitle=_subtitle(table1),
-        missing=_missing(run, tables, viewers),
-        verdicts=[] if table2 is None else beats_floor(table2),
-        tables=shown,
-        figures=_figures(run),
-        viewers=viewers,
+        title=title,
+        comparison=_comparison(labels, runs) if several else None,
+        sections=sections,
         sheets=[asdict(viewer.sheet) for viewer in viewers],
         colours=LABEL_COLOURS,
-        commands=_commands(run),
-        configuration=run.experiment.read_text(encoding="utf-8"),
-        environment=_environment(run),
+        scale=[to_hex(colormaps[MAP_COLOURS](step / 8)) for step in range(9)],
     )
-    target = run.root / "report.html"
-    write_text(target, page)
-    return target
+    write_text(first.root / name, page)
+    return first.root / name
+
+
+def _labels(runs: Sequence[Reported]) -> list[str]:
+    """Names of runs, told apart where two have one."""
+    names = [reported.run.root.name for reported in runs]
+    return [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, start=1)]
 
 
 def _template() -> Any:
+    parts = [part for part in files("uncseg.report").iterdir() if part.name.endswith(".html")]
+    templates = {part.name: part.read_text(encoding="utf-8") for part in parts}
     # the page quotes names of files and cases that strangers chose
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(files("uncseg.report").joinpath("page.html").read_text(encoding="utf-8"))
+    environment = Environment(loader=DictLoader(templates), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("page.html")
 
 
-def _read(file: Path) -> pd.DataFrame | None:
+def _read(run: RunFolder, name: str) -> pd.DataFrame | None:
+    file = run.tables / f"{name}.parquet"
     return pd.read_parquet(file) if file.is_file() else None
+
+
+def _section(label: str, prefix: str, reported: Reported, number: int, sheets: int) -> dict[str, Any]:
+    """What the page says of one run."""
+    run = reported.run
+    table1, table2, summary = (_read(run, name) for name in ("table1", "table2", "scores_summary"))
+    tables = [first_table(table1)] if table1 is not None else []
+    tables += [second_table(table2, reported.experiment.evaluation.last_epochs)] if table2 is not None else []
+    tables += [scores_table(summary)] if summary is not None else []
+    work, viewers = _work(reported, prefix, number, sheets)
+    for table in [*tables, *([work] if work is not None else [])]:
+        write_latex(table, run.tables)
+    return {
+        "label": label,
+        "prefix": prefix,
+        "subtitle": _subtitle(table1),
+        "missing": _missing(reported, {"table1": table1, "table2": table2, "scores": summary}, work, viewers),
+        "verdicts": [] if table2 is None else beats_floor(table2),
+        "tables": tables,
+        "figures": _figures(run),
+        "progress": _progress(run),
+        "work": work,
+        "viewers": viewers,
+        "commands": _commands(run),
+        "configuration": run.experiment.read_text(encoding="utf-8"),
+        "environment": _environment(run),
+    }
 
 
 def _subtitle(table1: pd.DataFrame | None) -> str:
@@ -123,109 +163,122 @@ def _subtitle(table1: pd.DataFrame | None) -> str:
     return f"{cases} cases, each predicted by the fold that did not see it; folds {folds}"
 
 
-def _missing(run: RunFolder, tables: Mapping[str, pd.DataFrame | None], viewers: Sequence[Viewer]) -> list[str]:
+def _missing(
+    reported: Reported,
+    tables: Mapping[str, pd.DataFrame | None],
+    work: PageTable | None,
+    viewers: Sequence[Viewer],
+) -> list[str]:
+    run, epochs = reported.run, reported.experiment.training.epochs
     lines = []
+    for fold in range(reported.experiment.split.folds):
+        history = read_history(run.spool, fold)
+        if history.state != "finished":
+            state = {"waiting": "not started", "running": "running or interrupted"}.get(history.state, history.state)
+            kept = f", {history.kept_epoch + 1} of them in a checkpoint" if history.last_epoch >= 0 else ""
+            said = f": {history.message}" if history.message and history.state == "failed" else ""
+            lines.append(f"Fold {fold}: {history.last_epoch + 1} of {epochs} epochs trained{kept}; {state}{said}.")
     if any(table is None for table in tables.values()):
         names = ", ".join(name for name, table in tables.items() if table is None)
         lines.append(f"This run has no {names} yet: uncseg evaluate {run.root}, once its folds are trained.")
-    elif not viewers:
+    elif work is not None and not viewers:
         lines.append("The cases' images are not where the experiment says, so there are no slices to look at.")
     return lines
 
 
-def _first(table: pd.DataFrame) -> PageTable:
-    rows = []
-    for model, part in table.groupby("model", sort=False):
-        by_fold = {row["fold"]: row for row in part.to_dict("records")}
-        mean, sd = by_fold.pop("mean"), by_fold.pop("sd")
-        paper = by_fold.pop(PAPER, None)
-        for fold, row in by_fold.items():
-            rows.append(Row([str(model), str(fold), str(row["cases"]), *(f"{row[c]:.4f}" for c in DICE_COLUMNS)]))
-        spreads = [spread(mean[c], sd[c], 4, " ± ") for c in DICE_COLUMNS]
-        rows.append(Row([str(model), "mean ± sd", str(mean["cases"]), *spreads], "strong"))
-        if paper is not None:
-            figures = [f"{paper[c]:.4f}" for c in DICE_COLUMNS]
-            rows.append(Row([str(model), "paper (anchor)", str(paper["cases"]), *figures], "floor"))
-    note = (
-        "Dice of whole regions, mean over a fold's cases, then over folds; sd: sample, over folds. Paper: BraTS 2023."
-    )
-    return PageTable("table1", "Table 1. Dice out of fold", ["", "fold", "cases", *DICE_COLUMNS.values()], rows, note)
+def _work(reported: Reported, prefix: str, number: int, sheets: int) -> tuple[PageTable | None, list[Viewer]]:
+    """The work list, and the slices of its cases whose images are at hand."""
+    scores, per_case = (_read(reported.run, name) for name in ("scores", "per_case"))
+    if scores is None or per_case is None or number == 0:
+        return None, []
+    cases = work_list(scores, per_case, number)
+    write_table(cases, reported.run.tables, "work_list")
+    by_id = {case.case_id: case for case in reported.cases}
+    shown = [case for case in cases["case"] if case in by_id]
+    links = {case: f"{prefix}case-{place}" for place, case in enumerate(shown, start=1)}
+    table = work_table(cases, scores["case"].nunique(), number, links)
+    cells = {row.cells[0]: row.cells for row in table.rows}
+    viewers = []
+    for place, case in enumerate(shown):
+        text = "; ".join(
+            f"{name} {cell}" for name, cell in zip(table.header[1:-1], cells[case][1:-1], strict=True) if cell
+        )
+        sheet = _sheet(reported.run, by_id[case])
+        viewers.append(Viewer(case, links[case], f"{cells[case][-1]}. {text}", sheet, sheets + place))
+    return table, viewers
 
 
-def _second(table: pd.DataFrame) -> PageTable:
-    columns = [f"{kind}_{what}" for kind in ("corr", "rmsd") for what in ("ema_last", "ema_final", "failure")]
-    rows = []
-    for protocol, part in table.groupby("protocol", sort=False):
-        rows.append(Row([f"{protocol} mask", *[""] * (len(columns) + 2)], "part"))
-        for row in part.to_dict("records"):
-            cells = [spread(row[c], row[f"{c}_std"], 3, " ± ") for c in columns]
-            paper = [
-                "" if math.isnan(row[f"paper_{kind}"]) else f"{row[f'paper_{kind}']:g}" for kind in ("corr", "rmsd")
-            ]
-            name = f"{row['estimator']}{' *' if row['floor'] else ''}"
-            rows.append(Row([name, *cells, *paper], "floor" if row["floor"] else ""))
-    names = [f"{kind} {what}" for kind in ("corr", "RMSD") for what in ("ema", "ema, final", "failure")]
-    note = (
-        "mean ± sample sd over folds. ema: against the error memory on validation patches; failure: against the single "
-        "error out of fold. * floor: needs no training. The paper's figures are anchors; its RMSD is probably on a "
-        "compressed scale."
-    )
-    header = ["estimator", *names, "paper corr", "paper RMSD"]
-    return PageTable("table2", "Table 2. Uncertainty against error", header, rows, note)
+def _sheet(run: RunFolder, case: BratsCase) -> Sheet:
+    images = read_case(run, case)
+    labels = {"reference": images.reference, "prediction": images.prediction}
+    maps = {name: images.maps[name] for name in ("uncertainty", "error memory") if name in images.maps}
+    return make_sheet(images.image, labels, maps)
 
 
-def _scores(summary: pd.DataFrame) -> PageTable:
-    regions = list(dict.fromkeys(summary["region"]))
-    by_name = summary.set_index(["figure", "region"])
-    rows = [
-        Row([name, *(interval(by_name.loc[(figure, region)], 3) for region in regions)], "floor" if "*" in name else "")
-        for figure, name in SHOWN.items()
-        if (figure, regions[0]) in by_name.index
+def _comparison(labels: Sequence[str], runs: Sequence[Reported]) -> dict[str, Any]:
+    results = [
+        Results(
+            label,
+            reported.experiment,
+            read_manifest(reported.run),
+            *(_read(reported.run, name) for name in ("table1", "table2", "scores")),
+        )
+        for label, reported in zip(labels, runs, strict=True)
     ]
-    note = "mean over cases [95 % interval, patients resampled]. * floor: needs no model."
-    return PageTable("scores", "Scores out of fold", ["", *regions], rows, note)
+    compared, notes = compare_results(results)
+    folder, names = runs[0].run.tables, "_".join(reported.run.root.name for reported in runs)
+    for part in compared:
+        _write_compared(part, folder, names)
+    trainings = [
+        Training(label, epoch_table(reported.run.spool), reported.experiment.evaluation.last_epochs)
+        for label, reported in zip(labels, runs, strict=True)
+    ]
+    file = runs[0].run.figures / f"figure2_{names}.png"
+    draw_trainings(file, trainings)
+    caption = "Figure 2 of both runs" if len(runs) == 2 else "Figure 2 of all runs"
+    caption += ": a colour a run, thin lines are folds, thick ones their mean; shaded are the last epochs."
+    return {"tables": [part.table for part in compared], "notes": notes, "figures": [_picture(file, caption)]}
+
+
+def _write_compared(part: Compared, folder: Path, names: str) -> None:
+    name = f"comparison_{names}_{part.table.name.replace(' ', '_')}"
+    write_table(part.frame, folder, name)
+    table = PageTable(name, part.table.title, part.table.header, part.table.rows, part.table.note)
+    if table.rows:
+        write_latex(table, folder)
 
 
 def _figures(run: RunFolder) -> list[dict[str, str]]:
-    found = [(folder / name, caption) for name, caption in FIGURES.items() for folder in (run.figures, run.tables)]
-    return [
-        {"url": data_url("png", file.read_bytes()), "caption": caption} for file, caption in found if file.is_file()
-    ]
+    shown = [(run.root / name, caption) for name, caption in FIGURES.items()]
+    per_case, scores = (_read(run, name) for name in ("per_case", "scores"))
+    if per_case is not None and scores is not None:
+        for case, why in telling_cases(per_case, scores).items():
+            shown.append((figure1(run, case), FIGURE_1.format(case=case, why=", ".join(why))))
+    return [_picture(file, caption) for file, caption in shown if file.is_file()]
 
 
-def _viewers(run: RunFolder, cases: Sequence[BratsCase], number: int) -> list[Viewer]:
-    """The worst and the most uncertain cases whose images are at hand."""
-    scores = _read(run.tables / "scores.parquet")
-    if scores is None:
-        return []
-    by_id = {case.case_id: case for case in cases}
-    wt = scores[(scores["region"] == "WT") & scores["case"].isin(list(by_id))].set_index("case")
-    half = (number + 1) // 2
-    chosen = dict.fromkeys(wt.sort_values("dice").index[:half], "among the worst")
-    if "mean_uncertainty" in wt:
-        for case in wt.sort_values("mean_uncertainty", ascending=False).index[: number - half]:
-            chosen[case] = ", ".join(filter(None, [chosen.get(case), "among the most uncertain"]))
-    rows = dict(wt.iterrows())
-    return [_viewer(run, by_id[case], why, rows[case]) for case, why in chosen.items()]
+def _progress(run: RunFolder) -> list[dict[str, str]]:
+    """Some of the pictures of the first fold that has any, first and last among them."""
+    found = sorted(run.progress.glob("fold_*_epoch_*.png"))
+    of_fold = [file for file in found if file.name.split("_")[1] == found[0].name.split("_")[1]]
+    step = max(1, len(of_fold) - 1) / (LEAFED - 1)
+    places = dict.fromkeys(min(len(of_fold) - 1, round(number * step)) for number in range(LEAFED)) if of_fold else {}
+    return [_picture(of_fold[place], f"epoch {int(of_fold[place].stem[-4:]) + 1}") for place in places]
 
 
-def _viewer(run: RunFolder, case: BratsCase, why: str, row: pd.Series) -> Viewer:
-    files_of = CaseFiles(run.out_of_fold, case.case_id)
-    reference, _ = read_reference(case)
-    labels = {"reference": reference, "prediction": read_voxels(files_of.segmentation)}
-    maps = {"uncertainty": "uncertainty", "error": "error memory"}
-    present = {shown: read_voxels(files_of.map(name)) for name, shown in maps.items() if files_of.map(name).is_file()}
-    figures = f"fold {row['fold']}, WT Dice {row['dice']:.3f}, HD95 {row['hd95_mm']:.1f} mm"
-    if "mean_uncertainty" in row:
-        figures += f", mean uncertainty {row['mean_uncertainty']:.3f}"
-    image = read_voxels(case.images[MODALITIES.index("t2f")])
-    return Viewer(case.case_id, why, figures, make_sheet(image, labels, present))
+def _picture(file: Path, caption: str) -> dict[str, str]:
+    return {"url": data_url("png", file.read_bytes()), "caption": caption}
 
 
 def _commands(run: RunFolder) -> str:
-    lines = [f"uncseg cross-validate {run.experiment}", f"uncseg report {run.root}"]
-    commit = read_manifest(run).get("tags", {}).get("git_commit")
-    return "\n".join([*([f"git checkout {commit}"] if commit else []), *lines])
+    lines = []
+    commit = read_manifest(run).get("mlflow", {}).get("tags", {}).get("git_commit")
+    if commit:
+        clean = commit.removesuffix("-dirty")
+        lines.append(f"git checkout {clean}" + ("  # and changes that were not committed" if clean != commit else ""))
+    lines.append("python -m pip install -c constraints.txt -e .")
+    lines.append(f"uncseg cross-validate {run.experiment} --set storage.path=ELSEWHERE")
+    return "\n".join([*lines, f"uncseg report ELSEWHERE/{run.root.name} {run.root}  # side by side"])
 
 
 def _environment(run: RunFolder) -> str:

@@ -19,12 +19,29 @@ INK, SOFT, PAPER = (31, 35, 40), (89, 99, 110), (255, 255, 255)
 class Patch(Protocol):
     """What is drawn, (D, H, W): as :class:`uncseg.method.watched_patch.Look` has it."""
 
-    image: np.ndarray
-    reference: np.ndarray
-    prediction: np.ndarray
-    error: np.ndarray
-    variance: np.ndarray
-    uncertainty: np.ndarray | None
+    @property
+    def image(self) -> np.ndarray:
+        """FLAIR, any units."""
+
+    @property
+    def reference(self) -> np.ndarray:
+        """Labels 1 NCR, 2 ED, 3 ET."""
+
+    @property
+    def prediction(self) -> np.ndarray:
+        """The same."""
+
+    @property
+    def error(self) -> np.ndarray:
+        """The error memory's, in [0, 1]."""
+
+    @property
+    def variance(self) -> np.ndarray:
+        """The variance baseline's, in [0, 1]."""
+
+    @property
+    def uncertainty(self) -> np.ndarray | None:
+        """In [0, 1]; None without the head."""
 
 
 def draw_progress(path: Path, patch: Patch, title: str) -> None:
@@ -34,7 +51,7 @@ def draw_progress(path: Path, patch: Patch, title: str) -> None:
 
     Args:
         path: PNG to write.
-        patch: labels 1 NCR, 2 ED, 3 ET; maps in [0, 1].
+        patch: what it shows.
         title: a line above.
     """
     z = most_tumour(patch.reference)

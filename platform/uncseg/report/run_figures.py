@@ -72,12 +72,12 @@ def telling_cases(per_case: pd.DataFrame, scores: pd.DataFrame) -> Mapping[str, 
     chosen: dict[str, list[str]] = {}
     if len(ranked):
         for place, what in ((0, "lowest mean Dice"), (len(ranked) // 2, "median Dice"), (-1, "highest mean Dice")):
-            chosen.setdefault(ranked.iloc[place], []).append(what)
+            chosen.setdefault(str(ranked.iloc[place]), []).append(what)
     if "mean_uncertainty" in scores:
         wt = scores[scores["region"] == "WT"].dropna(subset=["mean_uncertainty"])
         if len(wt):
-            most = wt.loc[wt["mean_uncertainty"].idxmax(), "case"]
-            chosen.setdefault(most, []).append("the most uncertain")
+            most = wt["case"].iloc[int(wt["mean_uncertainty"].argmax())]
+            chosen.setdefault(str(most), []).append("the most uncertain")
     return chosen
 
 

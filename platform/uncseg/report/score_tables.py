@@ -11,7 +11,7 @@ from rich.table import Table
 from uncseg.evaluation.calibration import BINS
 from uncseg.evaluation.summary import summarize
 from uncseg.evaluation.tables import write_table
-from uncseg.report.style import save_figure
+from uncseg.report.style import REGION_STYLES, save_figure
 
 SHOWN = {
     "dice": "Dice",
@@ -77,10 +77,9 @@ def draw_reliability(path: Path, diagram: pd.DataFrame) -> None:
     figure = Figure(figsize=(5, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="as it should be")
-    styles = (("o", "-"), ("s", "--"), ("^", "-."))
-    for (region, bins), (marker, line) in zip(diagram.groupby("region", sort=False), styles, strict=False):
-        style = f"{marker}{line}"
-        axes.plot(bins["mean_uncertainty"], bins["error_rate"], style, markersize=4, label=str(region))
+    for region, bins in diagram.groupby("region", sort=False):
+        style = REGION_STYLES.get(str(region), {})
+        axes.plot(bins["mean_uncertainty"], bins["error_rate"], **style, markersize=4, label=str(region))
     axes.set(xlabel="mean uncertainty of the bin", ylabel="share of wrong voxels", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
     save_figure(figure, path)

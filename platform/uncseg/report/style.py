@@ -1,6 +1,7 @@
 """How pictures look: colours that every kind of eyes tells apart, also in grey, and how a figure becomes a file."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,7 +21,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK = (
     "#000000",
 )
 LABEL_COLOURS = {"NCR": "#d55e00", "ED": "#56b4e9", "ET": "#f0e442"}
-REGION_STYLES = {
+REGION_STYLES: dict[str, dict[str, Any]] = {
     "WT": {"color": BLUE, "linestyle": "-", "marker": "o"},
     "TC": {"color": VERMILION, "linestyle": "--", "marker": "s"},
     "ET": {"color": GREEN, "linestyle": "-.", "marker": "^"},

@@ -14,13 +14,15 @@ from matplotlib.ticker import MaxNLocator
 from uncseg.names import FLOORS, HEAD, PROTOCOLS
 from uncseg.report.style import BLACK, BLUE, GREEN, NAMES, ORANGE, PURPLE, REGION_STYLES, VERMILION, save_figure
 
-ESTIMATOR_STYLES = {
+Style = dict[str, Any]
+
+ESTIMATOR_STYLES: dict[str, Style] = {
     HEAD: {"color": BLUE, "linestyle": "-", "marker": "o"},
     "variance_stable": {"color": ORANGE, "linestyle": "--", "marker": "s"},
 }
-FLOOR_STYLE = {"color": BLACK, "linestyle": ":", "marker": "^"}
-MEAN_STYLE = {"color": BLACK, "linestyle": ":", "marker": "D"}
-RUN_STYLES = (
+FLOOR_STYLE: Style = {"color": BLACK, "linestyle": ":", "marker": "^"}
+MEAN_STYLE: Style = {"color": BLACK, "linestyle": ":", "marker": "D"}
+RUN_STYLES: tuple[Style, ...] = (
     {"color": BLUE, "linestyle": "-", "marker": "o"},
     {"color": VERMILION, "linestyle": "--", "marker": "s"},
     {"color": GREEN, "linestyle": "-.", "marker": "^"},
@@ -107,7 +109,7 @@ def _panels(rows: int) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(rows, 2, sharex=True).flat)
 
 
-def _curves(axes: Axes, epochs: pd.DataFrame, column: str, style: dict[str, Any], label: str) -> None:
+def _curves(axes: Axes, epochs: pd.DataFrame, column: str, style: Style, label: str) -> None:
     if column not in epochs.columns or not epochs[column].notna().any():
         return
     for _, fold in epochs.groupby("fold"):

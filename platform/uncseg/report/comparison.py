@@ -1,0 +1,193 @@
+"""Runs side by side: what was set differently, and what came of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from uncseg.config import Experiment
+from uncseg.evaluation.summary import compare
+from uncseg.evaluation.tables import DICE_COLUMNS, spread
+from uncseg.names import HEAD
+from uncseg.report.page_tables import PageTable, Row, dice_cells
+from uncseg.report.score_tables import SHOWN
+from uncseg.report.style import NAMES
+
+WHERE_IT_RUNS = ("name", "dataset.path", "resources", "tracking", "storage", "training.loader_processes")
+FIGURES = ("corr_ema_last", "corr_failure", "rmsd_ema_last")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known of a run; tables are None before its evaluation."""
+
+    name: str
+    experiment: Experiment
+    manifest: Mapping[str, Any]
+    table1: pd.DataFrame | None
+    table2: pd.DataFrame | None
+    scores: pd.DataFrame | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A table of numbers, and the same for the page."""
+
+    frame: pd.DataFrame
+    table: PageTable
+
+
+def compare_results(runs: Sequence[Results]) -> tuple[list[Compared], list[str]]:
+    """Tables of several runs beside each other, and sentences on the cases that not all of them have.
+
+    Settings that differ; Table 1's means; Table 2's head and best floor by protocol; paired differences of every
+    other run from the first, as :func:`uncseg.evaluation.summary.compare` gives them. What has not been evaluated
+    is left out.
+    """
+    tables = [_settings(runs)]
+    tables += [part for part in (_dice(runs), _uncertainty(runs)) if part.table.rows]
+    notes = []
+    first, *others = runs
+    for other in others:
+        notes += _different_cases(first, other)
+        if first.scores is not None and other.scores is not None:
+            both = set(first.scores["case"]) & set(other.scores["case"])
+            if both:
+                tables.append(_differences(first, other, len(both)))
+    return tables, notes
+
+
+def _settings(runs: Sequence[Results]) -> Compared:
+    described = {run.name: _flat(run.experiment.model_dump(mode="json")) | _described(run.manifest) for run in runs}
+    fields = dict.fromkeys(field for values in described.values() for field in values)
+    kept = [field for field in fields if not any(f"{field}.".startswith(f"{w}.") for w in WHERE_IT_RUNS)]
+    differing = [field for field in kept if len({values.get(field, "") for values in described.values()}) > 1]
+    rows = [Row([field, *(values.get(field, "") for values in described.values())]) for field in differing]
+    frame = pd.DataFrame([row.cells for row in rows], columns=["setting", *described])
+    note = "Where a run computes and keeps its files is left out. Digests of 12 characters."
+    title = "Settings that differ" if rows else "Settings: none differs"
+    return Compared(frame, PageTable("settings", title, ["setting", *described], rows, note))
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
+    return flat
+
+
+def _described(manifest: Mapping[str, Any]) -> dict[str, str]:
+    digests = {f"digest of {name}": str(text)[:12] for name, text in manifest.get("digests", {}).items()}
+    versions = {f"version of {name}": str(text) for name, text in manifest.get("versions", {}).items()}
+    return digests | versions
+
+
+def _dice(runs: Sequence[Results]) -> Compared:
+    records, rows = [], []
+    for run in runs:
+        if run.table1 is None:
+            continue
+        model = run.table1["model"].iloc[0]
+        by_fold = {row["fold"]: row for row in run.table1[run.table1["model"] == model].to_dict("records")}
+        mean, sd = by_fold["mean"], by_fold["sd"]
+        folds = sum(str(fold).isdigit() for fold in by_fold)
+        record = {"run": run.name, "model": model, "folds": folds, "cases": mean["cases"]}
+        records.append(record | {c: mean[c] for c in DICE_COLUMNS} | {f"{c}_sd": sd[c] for c in DICE_COLUMNS})
+        rows.append(Row([run.name, str(model), str(folds), str(mean["cases"]), *dice_cells(mean, sd)]))
+    header = ["run", "model", "folds", "cases", *DICE_COLUMNS.values()]
+    note = "Mean over a fold's cases, then over folds ± sample sd over folds."
+    return Compared(
+        pd.DataFrame(records), PageTable("dice", "Table 1 of each run: Dice out of fold", header, rows, note)
+    )
+
+
+def _uncertainty(runs: Sequence[Results]) -> Compared:
+    records, rows = [], []
+    known = [run for run in runs if run.table2 is not None]
+    for protocol in dict.fromkeys(p for run in known if run.table2 is not None for p in run.table2["protocol"]):
+        rows.append(Row([f"{protocol} mask", *[""] * (2 * len(FIGURES))], "part"))
+        for run in known:
+            assert run.table2 is not None
+            part = run.table2[run.table2["protocol"] == protocol].set_index("estimator")
+            cells = []
+            for figure in FIGURES:
+                for name in (HEAD, _best_floor(part, figure)):
+                    found = None if name is None or name not in part.index else part.loc[name]
+                    mean, sd = (math.nan, math.nan) if found is None else (found[figure], found[f"{figure}_std"])
+                    called = "" if name is None or name == HEAD else f" ({NAMES.get(name, name)})"
+                    cells.append("none" if found is None else spread(mean, sd, 3, " ± ").replace("-", "−") + called)
+                    record = {"protocol": protocol, "run": run.name, "figure": figure, "estimator": name}
+                    records.append(record | {"mean": mean, "sd": sd})
+            rows.append(Row([run.name, *cells]))
+    names = ("corr, error memory", "corr, out-of-fold failure", "RMSD, error memory")
+    header = ["run", *(f"{name}: {of}" for name in names for of in ("head", "best floor"))]
+    title = "Table 2 of each run: the head and the best floor, by protocol"
+    note = (
+        "Mean ± sample sd over folds; error memory: of the last epochs. The best floor is each run's own; it needs no "
+    )
+    note += "training, and is to be beaten."
+    return Compared(pd.DataFrame(records), PageTable("uncertainty", title, header, rows, note))
+
+
+def _best_floor(part: pd.DataFrame, figure: str) -> str | None:
+    floors = part.loc[part["floor"], figure].dropna()
+    if figure.startswith("corr"):
+        floors = floors.drop("constant", errors="ignore")  # it has no correlation
+    if floors.empty:
+        return None
+    return str(floors.idxmax() if figure.startswith("corr") else floors.idxmin())
+
+
+def _differences(first: Results, other: Results, cases: int) -> Compared:
+    assert first.scores is not None
+    assert other.scores is not None
+    table = compare(first.scores, other.scores)
+    shown = table[table["figure"].isin(list(SHOWN)) & (table["cases"] > 0)]
+    regions = list(dict.fromkeys(shown["region"]))
+    by_name = {(row["figure"], row["region"]): row for row in shown.to_dict("records")}
+    rows = []
+    for figure, name in SHOWN.items():
+        if any((figure, region) in by_name for region in regions):
+            cells = [_difference(by_name.get((figure, region))) for region in regions]
+            rows.append(Row([name, *cells], "floor" if "*" in name else ""))
+    note = (
+        f"{other.name} − {first.name}, paired by case, {cases} cases: mean [95 % interval, patients resampled], and "
+        "p of Wilcoxon's signed-rank test of patients, two-sided, not corrected for the number of figures. Masks by "
+        "protocol as each row names them. * floor: needs no model."
+    )
+    title = f"Paired differences: {other.name} − {first.name}"
+    return Compared(table, PageTable(f"differences_{other.name}", title, ["", *regions], rows, note))
+
+
+def _difference(row: Mapping[Any, Any] | None) -> str:
+    if row is None:
+        return ""
+    text = f"{row['difference']:+.3f}"
+    if not math.isnan(row["ci_low"]):
+        text += f" [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]"
+    p = "p < 0.001" if row["p_value"] < 0.001 else f"p {row['p_value']:.2g}"
+    return f"{text}, {p}".replace("-", "−")
+
+
+def _different_cases(first: Results, other: Results) -> list[str]:
+    if first.scores is None or other.scores is None:
+        missing = " and ".join(run.name for run in (first, other) if run.scores is None)
+        return [f"{first.name} and {other.name} are not compared case by case: {missing} is not evaluated yet."]
+    folds = [
+        run.scores.drop_duplicates("case").set_index("case")["fold"] for run in (first, other) if run.scores is not None
+    ]
+    a, b = folds
+    lines = [
+        f"Only in {run.name} ({len(only)}), and left out of the paired differences: {', '.join(only)}."
+        for run, only in ((first, sorted(set(a.index) - set(b.index))), (other, sorted(set(b.index) - set(a.index))))
+        if only
+    ]
+    both = a.index.intersection(b.index)
+    moved = sorted(both[(a[both] != b[both]).to_numpy()])
+    if moved:
+        lines.append(f"In another fold of {other.name} than of {first.name} ({len(moved)}): {', '.join(moved)}.")
+    if not len(both):
+        lines.append(f"{first.name} and {other.name} have no case in common: nothing can be paired.")
+    return lines
