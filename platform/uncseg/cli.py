@@ -191,15 +191,27 @@ def report(
 
 @app.command()
 def sync(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Folder of a run or a sweep.", show_default=False)],
     tracking_uri: Annotated[str | None, typer.Option(help="Another MLflow than the experiment's.")] = None,
 ) -> None:
     """Push to MLflow what has not reached it yet."""
-    from uncseg.tracking.sync import sync_run
+    from uncseg.commands.sync import sync_folder
 
-    left = sync_run(run, tracking_uri)
+    left = sync_folder(run, tracking_uri)
     typer.echo(f"{left} records are left" if left else "MLflow holds everything")
     raise typer.Exit(1 if left else 0)
+
+
+@app.command()
+def ui(
+    run: Annotated[Path, typer.Argument(help="Folder of a run or a sweep.", show_default=False)],
+    port: Annotated[int | None, typer.Option(min=1, max=65535, show_default="the first free one from 5000")] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser, where there is one.")] = True,
+) -> None:
+    """Show a run in MLflow, on this machine's loopback address, until Ctrl-C."""
+    from uncseg.commands.ui import show_run
+
+    raise typer.Exit(show_run(run, port, browser))
 
 
 def _fold_numbers(text: str | None) -> list[int] | None:

@@ -14,7 +14,8 @@ from uncseg.cluster.promotion import choose_promoted, train_promoted, with_slots
 from uncseg.cluster.ray_session import ray_session, terminated_like_ctrl_c
 from uncseg.cluster.sweep import require_gpus, run_sweep, trials_at_once
 from uncseg.cluster.trial import TrialSetup
-from uncseg.commands.sweep_results import close_sweep, open_sweep_run
+from uncseg.commands.sweep_results import close_sweep
+from uncseg.commands.sweep_run import open_sweep_run
 from uncseg.commands.trial_events import TrialEvents
 from uncseg.config import Experiment
 from uncseg.console import FoldProgress, console, counting

@@ -1,20 +1,19 @@
 """The end of a sweep: its tables and figures, the best as an experiment file, and all of it in MLflow."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from rich.table import Table
 
+from uncseg.commands.sweep_run import log_sweep
 from uncseg.config import Experiment
 from uncseg.console import console
 from uncseg.errors import ProblemsFound
 from uncseg.evaluation.tables import write_table
-from uncseg.files import read_json, write_json
-from uncseg.layout import RunFolder, SweepFolder
+from uncseg.files import read_json
+from uncseg.layout import SweepFolder
 from uncseg.report.sweep_figures import draw_sweep
 from uncseg.sweeps.file import Sweep
 from uncseg.sweeps.importances import importances
@@ -28,30 +27,6 @@ from uncseg.sweeps.results import (
     read_trials,
 )
 from uncseg.sweeps.space import base_values, write_trial
-from uncseg.tracking.manifest import read_manifest
-from uncseg.tracking.store import Store, artifact_location, open_store
-
-
-def open_sweep_run(folder: SweepFolder, sweep: Sweep, base: Experiment) -> str:
-    """Id of the sweep's own run in MLflow, made once."""
-    if folder.manifest.is_file():
-        return str(read_json(folder.manifest)["run_id"])
-    store = open_store(base.tracking_uri, base.tracking.experiment, artifact_location(base))
-    run_id = store.create_run(sweep.name, {"uncseg.sweep": sweep.name})
-    store.log_params(run_id, _params(sweep))
-    write_json(folder.manifest, {"run_id": run_id})
-    return run_id
-
-
-def _params(sweep: Sweep) -> dict[str, str]:
-    return {
-        "search": sweep.search.type,
-        "scheduler": sweep.scheduler.type,
-        "trials": str(sweep.trials),
-        "folds": ", ".join(map(str, sweep.folds)),
-        "objectives": ", ".join(f"{one.mode} {one.metric}" for one in sweep.objectives),
-        **{f"space.{field}": str(words) for field, words in sweep.space.items()},
-    }
 
 
 def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: Sequence[str]) -> int:
@@ -83,7 +58,7 @@ def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: S
         console.print(f"front:   {folder.front}", soft_wrap=True)
     console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}", soft_wrap=True)
     try:
-        _log(folder, sweep, base, table, best)
+        log_sweep(folder, sweep, base, table, best)
     except (ProblemsFound, MlflowException) as error:
         console.print(f"MLflow did not take the table of trials; the same command tries again. {error}")
     return 0 if best else 1
@@ -131,33 +106,6 @@ def why_none(table: pd.DataFrame, sweep: Sweep) -> str:
         valued = (finished & has_objectives(table, sweep)).any()
         reason = "satisfies the constraints" if valued else "that was finished has a value of every objective"
     return f"no trial {reason}: there is no best one"
-
-
-def _log(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame, best: str | None) -> None:
-    store = open_store(base.tracking_uri, base.tracking.experiment)
-    run_id = read_json(folder.manifest)["run_id"]
-    for artifacts in (folder.tables, folder.figures):
-        for file in sorted(artifacts.glob("[!.]*")):
-            store.log_file(run_id, file, artifacts.name)
-    if best is not None:
-        store.log_file(run_id, folder.best)
-        values, now = table[table["trial"] == best].iloc[0], time.time_ns() // 1_000_000
-        store.log_metrics(run_id, [Metric(f"best/{metric}", values[metric], now, 0) for metric in sweep.metrics])
-        store.set_tags(run_id, {"uncseg.best": best})
-    for rank, row in enumerate(table.to_dict("records"), start=1):
-        _tag_trial(store, folder, row, rank)
-    store.set_status(run_id, "FAILED" if best is None else "FINISHED")
-
-
-def _tag_trial(store: Store, folder: SweepFolder, row: Mapping[Any, Any], rank: int) -> None:
-    record = read_manifest(RunFolder(folder.trials / str(row["trial"]))).get("mlflow")
-    if record is None or not record["parent"]["run_id"]:
-        return
-    tags = {"uncseg.rank": str(rank), "uncseg.state": str(row["state"])}
-    for name, tag in (("front", "pareto_front"), ("feasible", "feasible"), ("promoted", "promoted")):
-        if name in row:
-            tags[f"uncseg.{tag}"] = str(row[name]).lower()
-    store.set_tags(record["parent"]["run_id"], tags)
 
 
 def _shown(table: pd.DataFrame, sweep: Sweep) -> Table:

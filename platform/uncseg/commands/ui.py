@@ -73,10 +73,8 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
 def _find(root: Path) -> Shown:
     folder, sweep = root.resolve(), SweepFolder(root.resolve())
     if sweep.content.is_file():
-        content, record = read_json(sweep.content)["experiment"], read_json(sweep.manifest)
-        uri = content["tracking"]["uri"] or f"sqlite:///{Path(content['storage']['path']) / 'mlflow.db'}"
-        record = {"tracking_uri": uri, "experiment": content["tracking"]["experiment"]} | record
-        run_id = record["run_id"]
+        record = read_json(sweep.manifest) if sweep.manifest.is_file() else {}
+        run_id = record.get("run_id")
     elif RunFolder(folder).experiment.is_file():
         record = read_manifest(RunFolder(folder)).get("mlflow", {})
         run_id = record.get("parent", {}).get("run_id")

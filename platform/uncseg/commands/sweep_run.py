@@ -1,0 +1,145 @@
+"""A sweep's own run in MLflow: the trials' parent, with their table, the best one and its description."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import Metric
+
+from uncseg.config import Experiment
+from uncseg.files import read_json, write_json
+from uncseg.layout import RunFolder, SweepFolder
+from uncseg.sweeps.file import Sweep
+from uncseg.sweeps.results import VALUES, read_trials
+from uncseg.tracking.manifest import read_manifest, update_manifest
+from uncseg.tracking.store import NOTE_TAG, PARENT_TAG, Store, artifact_location, open_store
+from uncseg.tracking.sync import sync_run
+from uncseg.tracking.tags import describe_source
+
+MOST_COMPARED = 100
+"""Trials that a link to MLflow's comparison names: a browser's address is only so long."""
+
+
+def open_sweep_run(folder: SweepFolder, sweep: Sweep, base: Experiment) -> str:
+    """Id of the sweep's own run in MLflow, made where MLflow has none."""
+    store = open_store(base.tracking_uri, base.tracking.experiment, artifact_location(base))
+    record: dict[str, Any] = read_json(folder.manifest) if folder.manifest.is_file() else {"start_ms": _now_ms()}
+    if not record.get("run_id") or not store.has_run(record["run_id"]):
+        tags = {"uncseg.sweep": sweep.name} | describe_source("uncseg sweep", None)
+        record["run_id"] = store.create_run(sweep.name, tags, record["start_ms"])
+        store.log_params(record["run_id"], _params(sweep))
+    where = {"tracking_uri": base.tracking_uri, "experiment": base.tracking.experiment}
+    write_json(folder.manifest, record | where)
+    return str(record["run_id"])
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _params(sweep: Sweep) -> dict[str, str]:
+    return {
+        "search": sweep.search.type,
+        "scheduler": sweep.scheduler.type,
+        "trials": str(sweep.trials),
+        "folds": ", ".join(map(str, sweep.folds)),
+        "objectives": ", ".join(f"{one.mode} {one.metric}" for one in sweep.objectives),
+        **{f"space.{field}": str(words) for field, words in sweep.space.items()},
+    }
+
+
+def log_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame, best: str | None) -> None:
+    """Log tables, figures and the best trial, and give each trial its rank.
+
+    Args:
+        table: one row a trial, the best first, as ``rank_trials`` gives it.
+        best: its name, where there is one.
+
+    Raises:
+        ProblemsFound, MlflowException: MLflow does not take it.
+    """
+    store = open_store(base.tracking_uri, base.tracking.experiment)
+    record = read_json(folder.manifest)
+    if record.get("best", "") != best:
+        record |= {"best": best, "end_ms": _now_ms()}
+        write_json(folder.manifest, record)
+    run_id = record["run_id"]
+    for artifacts in (folder.tables, folder.figures):
+        for file in sorted(artifacts.glob("[!.]*")):
+            store.log_file(run_id, file, artifacts.name)
+    if best is not None:
+        store.log_file(run_id, folder.best)
+        values = table[table["trial"] == best].iloc[0]
+        rows = [Metric(f"best/{metric}", values[metric], record["end_ms"], 0) for metric in sweep.metrics]
+        store.log_metrics(run_id, rows)
+        store.set_tags(run_id, {"uncseg.best": best})
+    runs = [_tag_trial(store, folder, run_id, row, rank) for rank, row in enumerate(table.to_dict("records"), start=1)]
+    store.set_tags(run_id, {NOTE_TAG: _describe(store, folder, sweep, table, best, [run for run in runs if run])})
+    store.set_status(run_id, "FAILED" if best is None else "FINISHED", record["end_ms"])
+
+
+def _tag_trial(store: Store, folder: SweepFolder, parent: str, row: Mapping[Any, Any], rank: int) -> str | None:
+    """Give a trial's run its rank; its id, where it has one."""
+    record = read_manifest(RunFolder(folder.trials / str(row["trial"]))).get("mlflow")
+    if record is None or not record["parent"]["run_id"]:
+        return None
+    tags = {PARENT_TAG: parent, "uncseg.rank": str(rank), "uncseg.state": str(row["state"])}
+    for name, tag in (("front", "pareto_front"), ("feasible", "feasible"), ("promoted", "promoted")):
+        if name in row:
+            tags[f"uncseg.{tag}"] = str(row[name]).lower()
+    store.set_tags(record["parent"]["run_id"], tags)
+    return str(record["parent"]["run_id"])
+
+
+def _describe(
+    store: Store, folder: SweepFolder, sweep: Sweep, table: pd.DataFrame, best: str | None, runs: list[str]
+) -> str:
+    """The result in three lines of Markdown."""
+    lines = [f"**No best trial** among {len(table)}", ""]
+    if best is not None:
+        row = table[table["trial"] == best].iloc[0]
+        figures = ", ".join(f"{metric} {row[metric]:.4f} ± {row[f'{metric}_std']:.4f}" for metric in sweep.metrics)
+        values = ", ".join(f"{field} {value}" for field, value in read_json(folder.trials / best / VALUES).items())
+        lines = [f"**Best of {len(table)} trials**, {best}: {figures}", f"with {values}"]
+    compared = ",".join(f'"{run}"' for run in runs[:MOST_COMPARED])
+    page = f"#/experiments/{store.experiment_id}/runs/{read_json(folder.manifest)['run_id']}/artifacts"
+    links = [f"[table]({page}/tables/trials.csv)", f"[importances]({page}/tables/importances.csv)"]
+    if runs:
+        experiments = f'experiments=["{store.experiment_id}"]'
+        links.insert(0, f"[compare the trials](#/compare-runs?runs=[{compared}]&{experiments})")
+    return "  \n".join([line for line in lines if line] + [" · ".join(links)]) + "\n"
+
+
+def sync_sweep(root: Path, tracking_uri: str | None = None) -> int:
+    """Bring MLflow to what a sweep's folder says: its own run, its trials, their ranks.
+
+    Args:
+        root: the sweep's folder.
+        tracking_uri: where to; None: where it went before.
+
+    Returns:
+        Number of the trials' epochs and uploads that are left.
+
+    Raises:
+        ProblemsFound: MLflow cannot be reached.
+    """
+    folder = SweepFolder(root.resolve())
+    content = read_json(folder.content)
+    sweep = Sweep.model_validate({"base": str(folder.content)} | content["sweep"])
+    base = Experiment.model_validate(content["experiment"])
+    record = read_json(folder.manifest) if folder.manifest.is_file() else {}
+    uri = tracking_uri or record.get("tracking_uri") or base.tracking_uri
+    base = base.model_copy(update={"tracking": base.tracking.model_copy(update={"uri": uri})})
+    parent, left = open_sweep_run(folder, sweep, base), 0
+    for trial in read_trials(folder.trials, sweep):
+        run = RunFolder(folder.trials / trial.name)
+        mlflow = read_manifest(run).get("mlflow")
+        if mlflow is not None:
+            update_manifest(run, mlflow=mlflow | {"tags": mlflow["tags"] | {PARENT_TAG: parent}})
+        if run.experiment.is_file():
+            left += sync_run(run.root, uri)
+    if "best" in record:
+        log_sweep(folder, sweep, base, pd.read_parquet(folder.tables / "trials.parquet"), record["best"])
+    return left
