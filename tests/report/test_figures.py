@@ -1,12 +1,11 @@
 """Figures are whole PNG files that show what they are given."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib import image as mpl_image
 from scipy import ndimage
 
-from uncseg.report.figures import corr_curves, dice_curves, overlay
+from uncseg.report.figures import overlay
 
 
 def shown(path):
@@ -94,33 +93,3 @@ def test_nothing_is_left_of_a_figure_that_could_not_be_drawn(tmp_path):
     with pytest.raises((IndexError, ValueError, TypeError)):
         overlay(tmp_path / "o.png", labels, labels, labels, labels[:1], labels, "no such slice")
     assert list(tmp_path.iterdir()) == []
-
-
-def epochs():
-    rows = []
-    for fold in range(2):
-        for epoch in range(9):
-            row = {"fold": fold, "epoch": epoch, "val_patch/dice_wt": epoch / 9 + 0.1 * fold}
-            for name in ("uncertainty", "one_minus_p"):
-                row[f"uncertainty/reference/corr_ema/{name}"] = epoch / 9 if fold or epoch > 2 else np.nan
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-@pytest.mark.parametrize("draw", [corr_curves, dice_curves])
-def test_curves(tmp_path, draw):
-    frame = epochs()
-    draw(tmp_path / "c.png", frame)
-    height, width, _ = shown(tmp_path / "c.png").shape
-    assert 600 < width < 1800
-    assert height < width
-    assert (tmp_path / "c.png").stat().st_size < 300_000
-
-
-@pytest.mark.parametrize("draw", [corr_curves, dice_curves])
-def test_curves_of_one_fold_and_of_nothing(tmp_path, draw, recwarn):
-    for name, frame in (("one", epochs().query("fold == 0")), ("none", epochs()[["fold", "epoch"]])):
-        (tmp_path / name).mkdir()
-        draw(tmp_path / name / "c.png", frame)
-        shown(tmp_path / name / "c.png")
-    assert [str(warning.message) for warning in recwarn] == []

@@ -1,6 +1,7 @@
 """The report in a real Chromium: opened from disk, without a network, with slices that move."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,10 @@ from uncseg.dataset.phantom import write_phantoms
 from uncseg.evaluation.case_scores import score_case
 from uncseg.evaluation.tables import table1, table2, write_table
 from uncseg.layout import CaseFiles, RunFolder
+from uncseg.report.progress import draw_progress
 from uncseg.report.score_tables import write_scores
+from uncseg.tracking.manifest import update_manifest
+from uncseg.tracking.spool import SpoolWriter
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -34,31 +38,59 @@ def run(tmp_path):
     return run
 
 
-@pytest.fixture
-def evaluated(run, tmp_path):
-    """With the outputs of a model that shifts every tumour by the case's number of voxels."""
+def evaluate(run, folder, shift=lambda number: number, leave_out=(), moved=()):
+    """The outputs of a model that shifts every tumour by some voxels."""
     rows, per_case = [], []
-    for number, case in enumerate(find_cases(tmp_path / "cases")):
+    for number, case in enumerate(find_cases(folder)):
+        if case.case_id in leave_out:
+            continue
         labels, image = read_reference(case)
         files = CaseFiles(run.out_of_fold, case.case_id)
-        shifted = np.roll(labels, number, axis=2)
+        shifted = np.roll(labels, shift(number), axis=2)
         u = np.where(shifted > 0, 0.2 * number + 0.05, 0).astype(np.float32)
         write_image(files.segmentation, shifted, image)
         write_image(files.map("uncertainty"), u, image)
         write_image(files.map("error"), (labels != shifted).astype(np.float32), image)
-        keys = {"case": case.case_id, "patient": case.patient, "fold": number % 2}
+        write_image(files.map("wt_probability"), np.where(shifted > 0, 0.9, 0.1).astype(np.float32), image)
+        keys = {"case": case.case_id, "patient": case.patient, "fold": (number + (case.case_id in moved)) % 2}
         scores = score_case(labels, shifted, image.GetSpacing()[::-1], dict.fromkeys(("WT", "TC", "ET"), u))
         rows += [keys | row for row in scores]
         dices = {f"dice_{row['region'].lower()}": row["dice"] for row in scores}
         corr = {"uncertainty/union/corr_failure": 0.5 + number / 10, "one_minus_max/union/corr_failure": 0.1}
         corr |= {name.replace("corr", "rmsd"): 0.2 for name in corr}
-        per_case.append(keys | dices | {"dice_mean": np.mean(list(dices.values()))} | corr)
+        per_case.append(keys | dices | {"dice_mean": np.mean(list(dices.values())), "expected_dice_wt": 0.5} | corr)
     frame = pd.DataFrame(per_case)
     write_table(frame, run.tables, "per_case")
     write_table(table1(frame), run.tables, "table1")
     write_table(table2(frame, pd.DataFrame({"fold": [], "epoch": []}), 3), run.tables, "table2")
     write_scores(pd.DataFrame(rows), run.tables, "scores")
     return run
+
+
+@pytest.fixture
+def evaluated(run, tmp_path):
+    """With outputs; the number of a case is the number of voxels that its tumour was shifted."""
+    return evaluate(run, tmp_path / "cases")
+
+
+@pytest.fixture
+def other(evaluated, tmp_path):
+    """Another run on the same cases but for one, another of which is in another fold."""
+    run = RunFolder(tmp_path / "runs" / "other")
+    run.root.mkdir(parents=True)
+    sets = ["name=other", "loss.cancer_mask=union", "training.loader_processes=3", "resources.gpus_per_fold=2"]
+    save_experiment(load_experiment(tmp_path / "small.yaml", sets), run.experiment)
+    return evaluate(run, tmp_path / "cases", lambda _number: 1, ["BraTS-GLI-00000-000"], ["BraTS-GLI-00002-000"])
+
+
+def train(run, fold, epochs, finish=False):
+    """Write the records of a fold."""
+    writer = SpoolWriter(run.spool, fold, first_epoch=0)
+    for epoch in range(epochs):
+        writer.epoch(epoch, {"train/loss": 1 - epoch / 10, "val_patch/dice_mean": epoch / 10})
+    writer.checkpoint(epochs - 2)
+    if finish:
+        writer.state("finished")
 
 
 def report(*arguments):
@@ -99,8 +131,13 @@ def test_the_page_needs_nothing_but_itself(evaluated, open_page):
     assert f"{mean:.4f}" in page.inner_text("#table1 + .wide")
     assert "exceeds the best floor" in page.inner_text("body")
     # the worst and the most uncertain case: both the one with the largest shift
-    assert page.locator(".viewer strong").all_inner_texts() == ["BraTS-GLI-00003-000"]
-    assert "\\begin{tabular}" in (evaluated.tables / "table1.tex").read_text()
+    assert page.locator(".viewer h4").all_inner_texts() == ["BraTS-GLI-00003-000"]
+    for name in ("table1", "table2", "work_list"):
+        text = (evaluated.tables / f"{name}.tex").read_text()
+        assert "\\begin{tabular}" in text
+        assert text.isascii()
+        assert (evaluated.tables / f"{name}.csv").is_file()
+    assert "union mask" in (evaluated.tables / "table2.tex").read_text()
 
 
 def test_slices_move_and_overlays_switch(evaluated, open_page, tmp_path):
@@ -142,14 +179,141 @@ def test_it_is_read_on_a_phone(evaluated, open_page):
 def test_a_run_that_is_not_evaluated_says_what_is_missing(run, open_page):
     assert report(run.root) == 0
     page = open_page(run.root / "report.html")
-    assert "uncseg evaluate" in page.inner_text(".missing")
+    assert "uncseg evaluate" in " ".join(page.locator(".missing").all_inner_texts())
     assert page.said == []
+
+
+def test_the_papers_figures_are_quoted_as_such(evaluated, open_page):
+    assert report(evaluated.root) == 0
+    page = open_page(evaluated.root / "report.html")
+    quoted = page.locator("#table1 + .wide tr.quoted").all_inner_texts()
+    assert [row.split()[1:] for row in quoted] == [
+        ["with", "head", "quoted", "1248", "0.9163", "0.9162", "0.8734", "0.9020"],
+        ["without", "head", "quoted", "1248", "0.9179", "0.9169", "0.8710", "0.9019"],
+    ]
+    assert page.locator("#table1 ~ .soft").first.inner_text().endswith("not recomputed here.")
+
+
+def test_the_work_list_leads_to_the_slices(evaluated, open_page):
+    assert report(evaluated.root, "--cases", 4) == 0
+    page = open_page(evaluated.root / "report.html")
+    rows = [row.split("\t") for row in page.locator("#work_list + .wide tbody tr").all_inner_texts()]
+    per_case = pd.read_parquet(evaluated.tables / "per_case.parquet").set_index("case")
+    assert [row[0] for row in rows] == ["BraTS-GLI-00003-000", "BraTS-GLI-00002-000"]  # worst and most uncertain
+    for row in rows:
+        assert row[2] == f"{per_case.loc[row[0], 'dice_wt']:.3f}"
+    assert rows[1][-1] == "worst 2, most uncertain 2"
+    page.locator("#work_list + .wide a").nth(1).click()
+    target = page.url.rpartition("#")[2]
+    assert page.locator(f"#{target} h4").inner_text() == "BraTS-GLI-00002-000"
+
+
+def test_figure_1_shows_the_telling_cases_and_no_others(evaluated, open_page):
+    stale = evaluated.figures / "cases" / "figure1_BraTS-GLI-99999-000.png"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of an earlier evaluation")
+    assert report(evaluated.root) == 0
+    drawn = [path.stem for path in sorted(stale.parent.iterdir())]
+    # the best is shifted by 0, the median of four by 1, the worst and most uncertain by 3
+    assert drawn == [f"figure1_BraTS-GLI-0000{number}-000" for number in (0, 1, 3)]
+    captions = open_page(evaluated.root / "report.html").locator("figcaption").all_inner_texts()
+    assert any("BraTS-GLI-00003-000: lowest mean Dice, the most uncertain" in caption for caption in captions)
+
+
+def test_runs_side_by_side(evaluated, other, open_page):
+    update_manifest(evaluated, digests={"dataset": "a" * 64})
+    update_manifest(other, digests={"dataset": "b" * 64})
+    train(evaluated, 0, 3)
+    assert report(evaluated.root, other.root) == 0
+    page = open_page(evaluated.root / "report_small_other.html")
+    assert page.said == []
+    assert [url for url in page.asked if not url.startswith(("file:", "data:"))] == []
+    settings = page.locator("#compared-settings + .wide tbody tr").all_inner_texts()
+    assert [row.split("\t") for row in settings] == [
+        ["loss.cancer_mask", "target", "union"],
+        ["digest of dataset", "a" * 12, "b" * 12],
+    ]
+    text = page.inner_text("body")
+    assert "Only in small (1), and left out of the paired differences: BraTS-GLI-00000-000." in text
+    assert "In another fold of other than of small (1): BraTS-GLI-00002-000." in text
+    a, b = (pd.read_parquet(run.tables / "per_case.parquet").set_index("case")["dice_wt"] for run in (evaluated, other))
+    difference = (b - a).dropna().mean()
+    assert f"{difference:+.3f}".replace("-", "−") in page.inner_text("#compared-differences_other + .wide tbody tr")
+    means = pd.read_csv(evaluated.tables / "comparison_small_other_dice.csv").set_index("run")
+    folds = pd.read_parquet(other.tables / "per_case.parquet").set_index("case")["fold"]
+    assert means.loc["other", "dice_wt"] == pytest.approx(b.groupby(folds).mean().mean())
+    assert (evaluated.tables / "comparison_small_other_uncertainty.tex").read_text().isascii()
+    # each run's own sections, and slices of both
+    for prefix in ("run1-", "run2-"):
+        assert page.locator(f"#{prefix}table1").count() == 1
+    canvases = page.locator("#run2-case-1 canvas")
+    canvases.focus()
+    opened = int(canvases.get_attribute("data-slice"))
+    page.keyboard.press("ArrowUp")
+    assert int(canvases.get_attribute("data-slice")) == opened + 1
+    assert len(page.locator("[id]").evaluate_all("all => all.map(one => one.id)")) == page.evaluate(
+        "new Set(Array.from(document.querySelectorAll('[id]')).map(one => one.id)).size"
+    )
+
+
+def test_a_comparison_is_read_on_a_phone(evaluated, other, open_page):
+    assert report(evaluated.root, other.root) == 0
+    page = open_page(evaluated.root / "report_small_other.html", width=375)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_a_comparison_with_a_run_that_is_not_evaluated(evaluated, tmp_path, open_page):
+    file = tmp_path / "runs" / "young" / "experiment.yaml"
+    file.parent.mkdir()
+    save_experiment(load_experiment(tmp_path / "small.yaml", ["name=young"]), file)
+    assert report(evaluated.root, file.parent) == 0
+    page = open_page(evaluated.root / "report_small_young.html")
+    assert "young is not evaluated yet" in page.inner_text("body")
+    assert "none differs" in page.inner_text("body")
+
+
+def test_a_run_is_not_compared_with_itself(evaluated, capsys):
+    assert report(evaluated.root, evaluated.root / ".") == 2
+    assert "give each run once" in capsys.readouterr().out
+
+
+def test_folds_that_are_not_finished_are_named(run, open_page):
+    train(run, 0, 4, finish=True)
+    train(run, 1, 5)
+    SpoolWriter(run.spool, 2, first_epoch=0).state("failed", "out of memory")
+    assert report(run.root) == 0
+    page = open_page(run.root / "report.html")
+    lines = page.locator(".missing").all_inner_texts()
+    assert lines[:3] == [
+        "Fold 1: 5 of 500 epochs trained, 4 of them in a checkpoint; running or interrupted.",
+        "Fold 2: 0 of 500 epochs trained; failed: out of memory.",
+        "Folds 3, 4: 0 of 500 epochs trained; not started.",
+    ]
+    assert "Figure 2" in page.inner_text("body")
+    assert page.said == []
+
+
+def test_pictures_of_the_training_are_shown_first_and_last(run, open_page):
+    labels = np.zeros((4, 8, 8), np.uint8)
+    labels[:, 2:6, 2:6] = 3
+    zeros = np.zeros(labels.shape)
+    for fold in (1, 2):
+        for epoch in range(0, 40, 4):
+            patch = SimpleNamespace(
+                image=zeros, reference=labels, prediction=labels, error=zeros, variance=zeros, uncertainty=zeros
+            )
+            draw_progress(run.progress / f"fold_{fold}_epoch_{epoch:04d}.png", patch, "a patch")
+    assert report(run.root) == 0
+    shown = open_page(run.root / "report.html").locator(".progress img")
+    names = shown.evaluate_all("all => all.map(one => one.alt)")
+    assert (names[0], names[-1], len(names)) == ("epoch 1", "epoch 37", 6)
 
 
 def test_images_that_have_moved(evaluated, tmp_path, open_page):
     (tmp_path / "cases").rename(tmp_path / "elsewhere")
     assert report(evaluated.root) == 0
-    assert "no slices to look at" in open_page(evaluated.root / "report.html").inner_text(".missing")
+    missing = open_page(evaluated.root / "report.html").locator(".missing").all_inner_texts()
+    assert "no slices to look at" in missing[-1]
 
 
 def test_an_unknown_run(tmp_path, capsys):

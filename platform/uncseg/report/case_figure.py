@@ -75,7 +75,7 @@ def draw_case(path: Path, case: CaseImages, title: str) -> None:
     heights = [_inches(plane, case) for plane in PLANES]
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     figure = Figure(figsize=(PANEL_INCHES * len(names) + 0.9, sum(heights) + 1.2), layout=layout)
-    figure.suptitle(f"{title}\nplanes through the voxel {why}", fontsize=11)
+    figure.suptitle(f"{title}\nplanes through {why}", fontsize=11)
     grid = figure.subplots(len(PLANES), len(names), squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, (plane, axes_of_row) in enumerate(zip(PLANES, grid, strict=True)):
         for axes, name in zip(axes_of_row, names, strict=True):

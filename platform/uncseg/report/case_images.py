@@ -71,8 +71,11 @@ def largest_disagreement(
         spacing_mm: along the axes.
     """
     for differs, what in (
-        ((reference > 0) != (prediction > 0), "where reference and prediction of the whole tumour differ most"),
-        (reference != prediction, "where the labels differ most"),
+        (
+            (reference > 0) != (prediction > 0),
+            "the voxel where reference and prediction of the whole tumour differ most",
+        ),
+        (reference != prediction, "the voxel where the labels differ most"),
     ):
         if differs.any():
             components = cc3d.connected_components(differs, connectivity=26)

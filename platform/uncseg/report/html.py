@@ -169,21 +169,29 @@ def _missing(
     work: PageTable | None,
     viewers: Sequence[Viewer],
 ) -> list[str]:
-    run, epochs = reported.run, reported.experiment.training.epochs
-    lines = []
-    for fold in range(reported.experiment.split.folds):
-        history = read_history(run.spool, fold)
-        if history.state != "finished":
-            state = {"waiting": "not started", "running": "running or interrupted"}.get(history.state, history.state)
-            kept = f", {history.kept_epoch + 1} of them in a checkpoint" if history.last_epoch >= 0 else ""
-            said = f": {history.message}" if history.message and history.state == "failed" else ""
-            lines.append(f"Fold {fold}: {history.last_epoch + 1} of {epochs} epochs trained{kept}; {state}{said}.")
+    run = reported.run
+    lines = _unfinished(run, reported.experiment)
     if any(table is None for table in tables.values()):
         names = ", ".join(name for name, table in tables.items() if table is None)
         lines.append(f"This run has no {names} yet: uncseg evaluate {run.root}, once its folds are trained.")
     elif work is not None and not viewers:
         lines.append("The cases' images are not where the experiment says, so there are no slices to look at.")
     return lines
+
+
+def _unfinished(run: RunFolder, experiment: Experiment) -> list[str]:
+    """How far the folds are that have not ended, by the spool; those that are equally far in one line."""
+    alike: dict[str, list[str]] = {}
+    for fold in range(experiment.split.folds):
+        history = read_history(run.spool, fold)
+        if history.state == "finished":
+            continue
+        state = {"waiting": "not started", "running": "running or interrupted"}.get(history.state, history.state)
+        kept = f", {history.kept_epoch + 1} of them in a checkpoint" if history.last_epoch >= 0 else ""
+        said = f": {history.message}" if history.message and history.state == "failed" else ""
+        text = f"{history.last_epoch + 1} of {experiment.training.epochs} epochs trained{kept}; {state}{said}."
+        alike.setdefault(text, []).append(str(fold))
+    return [f"Fold{'s' * (len(folds) > 1)} {', '.join(folds)}: {text}" for text, folds in alike.items()]
 
 
 def _work(reported: Reported, prefix: str, number: int, sheets: int) -> tuple[PageTable | None, list[Viewer]]:

@@ -1,0 +1,59 @@
+"""What a fold's worker draws at its checkpoints."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from uncseg.cluster.fold_worker import FoldTask, is_done, train_fold
+from uncseg.cluster.prepare import prepare
+from uncseg.config import load_experiment
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.layout import RunFolder
+from uncseg.tracking.spool import read_history
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("progress")
+    write_phantoms(folder / "cases", cases=4, size=28, seed=0)
+    return folder
+
+
+@pytest.fixture
+def task(local_ray, experiment_file, shared, monkeypatch, request):
+    """Fold 1 of a small run of its own, its process's environment put back afterwards."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    storage = {"path": str(shared / "runs")}  # prepared once for all tests
+    file = experiment_file(shared / "cases", storage=storage, training={"checkpoint_every": 2}, name=request.node.name)
+    experiment = load_experiment(file)
+    return FoldTask(experiment.resolved(), prepare(experiment), RunFolder(experiment.run_folder), fold=1, cpus=1)
+
+
+def ignore(_metrics):
+    pass
+
+
+def test_one_picture_a_checkpoint_all_of_one_size(task):
+    train_fold(task, ignore)
+    files = sorted(task.run.progress.iterdir())
+    assert [file.name for file in files] == ["fold_1_epoch_0001.png", "fold_1_epoch_0003.png"]
+    assert len({Image.open(file).size for file in files}) == 1
+    assert files[0].read_bytes() != files[1].read_bytes()
+
+
+def test_only_one_of_several_processes_draws(task):
+    train_fold(task, ignore, rank=1)
+    assert not task.run.progress.exists()
+
+
+def test_a_picture_that_cannot_be_drawn_ends_nothing(task):
+    task.run.root.mkdir(parents=True)
+    task.run.progress.write_text("no folder")
+    train_fold(task, ignore)
+    assert is_done(task.run, 1)
+    history = read_history(task.run.spool, 1)
+    assert (history.state, history.kept_epoch) == ("finished", 3)
+    (log,) = task.run.fold(1).glob("training_log*.txt")
+    assert "no picture of epoch 3" in log.read_text()
