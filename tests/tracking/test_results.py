@@ -57,7 +57,7 @@ def check_results(store, run):
     assert artifacts(store, parent["run_id"], "figures") == ["figures/overlay.png"]
     final = {k: v for k, v in store.client.get_run(parent["run_id"]).data.metrics.items() if k.startswith("final/")}
     assert final["final/dice_wt"] == pytest.approx((0.85 + 0.6) / 2)
-    assert final["final/std/dice_wt"] == pytest.approx((0.85 - 0.6) / math.sqrt(2))  # of a sample of two
+    assert final["final/dice_wt_std"] == pytest.approx((0.85 - 0.6) / math.sqrt(2))  # of a sample of two
     assert final["final/union/corr_failure/uncertainty"] == pytest.approx(0.25)
     assert final["final/reference/rmsd_failure/constant"] == pytest.approx(0.1)
     assert "final/union/corr_failure/constant" not in final

@@ -100,23 +100,34 @@ def _train(
 ) -> None:
     import torch.distributed
 
+    from uncseg.cluster.training_pictures import TrainingPictures
+
     together = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     assert together == task.processes, "a process group across folds would average gradients over them"
     trainer = start_trainer(task)
     folder = Path(trainer.output_folder)
     first_epoch, note = _resume(trainer, folder, rank)
     spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch) if rank == 0 else None
+    pictures = TrainingPictures(trainer, read_json(task.prepared.splits)[task.fold]["val"], task.run.progress)
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         if spool is not None:
             spool.epoch(epoch, metrics)
+            if epoch == 0:
+                pictures.draw(epoch)
         if epoch >= first_reported:
             report({"epoch": epoch, **{name: metrics[name] for name in task.reported if name in metrics}})
+
+    def on_checkpoint(epoch: int) -> None:
+        assert spool is not None
+        spool.checkpoint(epoch)
+        if epoch > 0:
+            pictures.draw(epoch)
 
     trainer.on_epoch = on_epoch
     if spool is not None:
         spool.state("running", note)
-        trainer.on_checkpoint = _checkpoint_listener(task, trainer, spool)
+        trainer.on_checkpoint = on_checkpoint
     first_reported = report_from(first_epoch)
     if first_epoch < trainer.num_epochs:
         with _console_to(folder / ("console.log" if rank == 0 else f"console_rank_{rank}.log")):
@@ -126,33 +137,6 @@ def _train(
     if spool is not None:
         write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
         spool.state("finished")
-
-
-def _checkpoint_listener(task: FoldTask, trainer, spool: SpoolWriter) -> Callable[[int], None]:  # type: ignore[no-untyped-def]
-    """Write a checkpoint down and draw what the network makes of one patch by then; without the picture if need be."""
-    from uncseg.method.watched_patch import WatchedPatch, look_at, watched_patch
-    from uncseg.report.progress import draw_progress
-
-    patches: list[WatchedPatch | None] = []  # looked for once
-
-    def draw(epoch: int) -> None:
-        if not patches:
-            cases = read_json(task.prepared.splits)[task.fold]["val"]
-            size = trainer.configuration_manager.patch_size
-            patches.append(watched_patch(Path(trainer.preprocessed_dataset_folder), cases, size))
-        if (patch := patches[0]) is not None:
-            title = f"{patch.case_id}, fold {task.fold}, after {epoch + 1} of {trainer.num_epochs} epochs"
-            file = task.run.progress / f"fold_{task.fold}_epoch_{epoch:04d}.png"
-            draw_progress(file, look_at(trainer, patch), title)
-
-    def on_checkpoint(epoch: int) -> None:
-        spool.checkpoint(epoch)
-        try:
-            draw(epoch)
-        except Exception as error:
-            trainer.print_to_log_file(f"no picture of epoch {epoch}: {_describe(error)}")
-
-    return on_checkpoint
 
 
 def _resume(trainer, folder: Path, rank: int) -> tuple[int, str]:  # type: ignore[no-untyped-def]

@@ -1,9 +1,11 @@
 """A sweep's own run in MLflow: the trials' parent, with their table, the best one and its description."""
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from mlflow.entities import Metric
@@ -103,12 +105,11 @@ def _describe(
         figures = ", ".join(f"{metric} {row[metric]:.4f} ± {row[f'{metric}_std']:.4f}" for metric in sweep.metrics)
         values = ", ".join(f"{field} {value}" for field, value in read_json(folder.trials / best / VALUES).items())
         lines = [f"**Best of {len(table)} trials**, {best}: {figures}", f"with {values}"]
-    compared = ",".join(f'"{run}"' for run in runs[:MOST_COMPARED])
     page = f"#/experiments/{store.experiment_id}/runs/{read_json(folder.manifest)['run_id']}/artifacts"
     links = [f"[table]({page}/tables/trials.csv)", f"[importances]({page}/tables/importances.csv)"]
     if runs:
-        experiments = f'experiments=["{store.experiment_id}"]'
-        links.insert(0, f"[compare the trials](#/compare-runs?runs=[{compared}]&{experiments})")
+        compared, experiments = (quote(json.dumps(ids)) for ids in (runs[:MOST_COMPARED], [store.experiment_id]))
+        links.insert(0, f"[compare the trials](#/compare-runs?runs={compared}&experiments={experiments})")
     return "  \n".join([line for line in lines if line] + [" · ".join(links)]) + "\n"
 
 

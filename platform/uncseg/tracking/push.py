@@ -181,7 +181,8 @@ def mean_rows(histories: Histories, epoch: int) -> list[Metric]:
             continue
         time_ms = max(record.time_ms for record in records)
         rows.append(Metric(name, float(np.mean(values)), time_ms, epoch))
-        rows.append(Metric(spread_name(name), float(np.std(values, ddof=0)), time_ms, epoch))
+        if (beside := spread_name(name)) is not None:
+            rows.append(Metric(beside, float(np.std(values, ddof=0)), time_ms, epoch))
     return rows
 
 

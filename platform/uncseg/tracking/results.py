@@ -29,7 +29,7 @@ class FinalFigures:
     """``final/…`` by name; finite ones only."""
 
     run: Mapping[str, float] = field(default_factory=dict)
-    """Mean over folds of their means over cases, and ``final/std/…``, the sample standard deviation over folds."""
+    """Mean over folds of their means over cases, and ``…_std``, the sample standard deviation over folds."""
     folds: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """Mean over each fold's cases."""
 
@@ -51,7 +51,7 @@ def final_figures(run: RunFolder) -> FinalFigures:
         by_fold = by_fold.join(_of_regions(scores))
     figures: dict[str, float] = {}
     for column, values in by_fold.items():
-        figures |= {str(column): float(values.mean()), spread_name(str(column)): float(values.std(ddof=1))}
+        figures |= {str(column): float(values.mean()), str(spread_name(str(column))): float(values.std(ddof=1))}
     if summary is not None:
         wt = summary[summary["region"] == "WT"].set_index("figure")["mean"]
         figures |= {f"final/{name}_wt": float(wt[name]) for name in _OF_ALL_CASES if name in wt}

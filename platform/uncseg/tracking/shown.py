@@ -7,7 +7,7 @@ The chart page has a section for everything up to a metric's last slash, so the 
     uncertainty/PROTOCOL/corr_ema/ESTIMATOR     against the error memory
     system/epoch_seconds
     final/dice_wt                               out of fold, once, at step 0: the UI draws bars of it, not curves
-    GROUP/std/NAME                              the same over folds: their spread
+    GROUP/std/NAME, final/NAME_std              the same over folds: their spread; beside it where it is a result
 
 The spool and the tables of epochs hold all the others as well.
 """
@@ -39,8 +39,15 @@ def in_order(metrics: Iterable[str]) -> list[str]:
     return sorted(filter(is_shown, metrics), key=lambda metric: metric not in HEADLINES)
 
 
-def spread_name(metric: str) -> str:
-    """Of a metric's standard deviation over folds: a section of its own, below the metric's."""
+def spread_name(metric: str) -> str | None:
+    """Of a metric's standard deviation over folds: a section of its own, or where it is a result the next line.
+
+    None where nobody asks for it.
+    """
+    if metric.startswith("system/"):
+        return None
+    if metric.startswith("final/"):
+        return f"{metric}_std"
     group, slash, name = metric.rpartition("/")
     return f"{group}{slash}std/{name}"
 
