@@ -162,6 +162,8 @@ class Tracking(Section):
     uri: str | None = None
     """None: sqlite:///STORAGE/mlflow.db"""
     experiment: str = "uncseg"
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    """Name in MLflow's registry under which a finished run is a version of a model. None: the experiment's name."""
 
 
 class Storage(Section):

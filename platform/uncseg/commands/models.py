@@ -12,11 +12,10 @@ from pydantic import ValidationError
 from uncseg.commands.evaluate import finished_folds, run_to_use
 from uncseg.config import Evaluation, Resources, Section, apply_override, problems_of
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.evaluation.expectation import REVIEW_BELOW, REVIEWED_SHARE
+from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
 from uncseg.files import digest
-from uncseg.layout import RunFolder
 from uncseg.method.checkpoints import FINAL
-from uncseg.method.model_folder import ModelFolder, folds_in, is_model_folder, open_model_folder
+from uncseg.method.model_folder import ModelFolder, folds_in, is_model_folder, open_model_folder, read_description
 from uncseg.tracking.models import download, fixed
 
 
@@ -76,28 +75,22 @@ def _of_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None
     run, experiment = run_to_use(root, overrides)
     chosen = _chosen(folds, finished_folds(experiment, run), str(root))
     folder = ModelFolder(run.model, experiment.plan.configuration)
-    return Model(folder, chosen, experiment.resources, experiment.evaluation, review_threshold(run))
-
-
-def review_threshold(run: RunFolder) -> float:
-    """Expected Dice that a fifth of the run's own out-of-fold cases do not reach; 0.8 before it has been evaluated."""
-    file = run.tables / "per_case.parquet"
-    if not file.is_file():
-        return REVIEW_BELOW
-    table = pd.read_parquet(file)
-    known = table["expected_dice_wt"].dropna() if "expected_dice_wt" in table else pd.Series(dtype=float)
-    return float(known.quantile(REVIEWED_SHARE)) if len(known) else REVIEW_BELOW
+    table = run.tables / "per_case.parquet"
+    below = review_threshold(pd.read_parquet(table) if table.is_file() else None)
+    return Model(folder, chosen, experiment.resources, experiment.evaluation, below)
 
 
 def _of_folder(path: Path, source: str, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> Model:
     folder = open_model_folder(path, trust)
-    sections = _sections(overrides or [])
-    return Model(folder, _chosen(folds, folds_in(path), source), *sections, REVIEW_BELOW)
+    description = read_description(path)
+    sections = _sections({"evaluation": description.get("evaluation", {})}, overrides or [])
+    below = float(description.get("review_below", REVIEW_BELOW))
+    return Model(folder, _chosen(folds, folds_in(path), source), *sections, below)
 
 
-def _sections(overrides: list[str]) -> tuple[Resources, Evaluation]:
-    """Resources and evaluation of a model that brings no experiment along."""
-    title, content = "The fields cannot be changed.", dict[str, Any]()
+def _sections(content: dict[str, Any], overrides: list[str]) -> tuple[Resources, Evaluation]:
+    """Resources and evaluation of a model that brings no experiment along, but perhaps some fields of it."""
+    title = "The fields cannot be changed."
     problems = [p for p in (apply_override(content, assignment) for assignment in overrides) if p is not None]
     try:
         sections = _Sections.model_validate(content)

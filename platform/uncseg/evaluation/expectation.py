@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from uncseg.dataset.brats import REGIONS
 from uncseg.evaluation.overlap import region_mask, volume_ml
@@ -45,6 +46,18 @@ def review_reason(predicted: np.ndarray, expected: float | None, below: float) -
     if expected is not None and expected < below:
         return f"expected WT Dice {expected:.3f} is below {below:.3f}"
     return None
+
+
+def review_threshold(per_case: pd.DataFrame | None) -> float:
+    """Expected Dice that a fifth of a run's own out-of-fold cases do not reach; 0.8 before it has been evaluated.
+
+    Args:
+        per_case: the run's table, a row a case.
+    """
+    if per_case is None or "expected_dice_wt" not in per_case:
+        return REVIEW_BELOW
+    known = per_case["expected_dice_wt"].dropna()
+    return float(known.quantile(REVIEWED_SHARE)) if len(known) else REVIEW_BELOW
 
 
 def around_prediction(uncertainty: np.ndarray | None, predicted: np.ndarray) -> np.ndarray | None:

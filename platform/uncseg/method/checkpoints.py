@@ -24,6 +24,7 @@ LATEST, PREVIOUS = "checkpoint_latest.pth", "checkpoint_previous.pth"
 RESUME_PREFIX = "resume_epoch_"
 MODEL_KEYS = ("network_weights", "trainer_name", "inference_allowed_mirroring_axes")
 TRAINING_KEYS = (*MODEL_KEYS, "optimizer_state", "current_epoch", "logging")
+WEIGHTS_KEYS = (*MODEL_KEYS, "init_args", "current_epoch")
 RESUME_KEYS = ("epoch", "memories", "random", "next_batch")
 
 # what nnU-Net puts into a checkpoint beside tensors and plain values: numpy's numbers, under their new and old names
@@ -86,6 +87,40 @@ def _damaged(path: Path, found: str, advice: str) -> DamagedCheckpoint:
 
 def _problem(path: Path, found: str, advice: str) -> Problem:
     return Problem(str(path), found, "a whole checkpoint of tensors and plain values", advice)
+
+
+def write_weights(checkpoint: Path, target: Path) -> None:
+    """Write what a prediction needs of a checkpoint, by ours and by nnU-Net's own commands: about half of it.
+
+    The optimiser's momenta, which are as many numbers as the weights, are left out, and so are the training's curves.
+
+    Raises:
+        ProblemsFound: as :func:`load_torch_file`.
+    """
+    content = load_torch_file(checkpoint, WEIGHTS_KEYS)
+    with whole_file(target) as temporary:
+        torch.save({key: content[key] for key in WEIGHTS_KEYS}, temporary)
+
+
+def keep_best_and_final(folder: Path, epochs: int) -> None:
+    """Remove what only a fold that still trains needs; the final checkpoint's resume file stays for its evaluation.
+
+    Args:
+        folder: of a fold whose training has ended.
+        epochs: that it has trained.
+    """
+    for name in (LATEST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+    remove_old_resume_files(resume_file(folder / FINAL, epochs))
+
+
+def remove_checkpoints(folder: Path) -> int:
+    """Remove all checkpoints and resume files of a fold; logs stay. The number of bytes that were freed."""
+    files = [file for pattern in ("checkpoint_*", f"{RESUME_PREFIX}*") for file in folder.glob(pattern)]
+    freed = sum(file.stat().st_size for file in files)
+    for file in files:
+        file.unlink(missing_ok=True)
+    return freed
 
 
 def set_aside_latest(folder: Path) -> None:

@@ -14,6 +14,9 @@ from uncseg.files import digest, read_json
 from uncseg.method.checkpoints import FINAL, MODEL_KEYS, load_torch_file
 from uncseg.method.label_meaning import brats_labels
 
+DESCRIPTION = "uncseg.json"
+"""Beside plans.json in a model that uncseg has put into MLflow: what it was trained on and how it predicts."""
+
 
 @dataclass(frozen=True)
 class ModelFolder:
@@ -61,6 +64,14 @@ class ModelFolder:
         """Digest of what these folds' predictions depend on: the checkpoint files, by size and time."""
         files = [self.checkpoint(fold).stat() for fold in folds]
         return digest([list(folds), [[file.st_size, file.st_mtime_ns] for file in files]])
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Content of :data:`DESCRIPTION`; empty where a model brings none along."""
+    file = folder / DESCRIPTION
+    content = read_json(file) if file.is_file() else {}
+    assert isinstance(content, dict)
+    return content
 
 
 def is_model_folder(folder: Path) -> bool:

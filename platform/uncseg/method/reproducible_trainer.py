@@ -23,10 +23,9 @@ from uncseg.files import whole_file
 from uncseg.method.batches import INITIALISATION, TRAINING, VALIDATION, BatchStream, LoaderWithGeometry, Share, seeded
 from uncseg.method.checkpoints import (
     BEST,
-    FINAL,
     LATEST,
-    PREVIOUS,
     TRAINING_KEYS,
+    keep_best_and_final,
     load_resume_file,
     load_torch_file,
     random_states,
@@ -246,8 +245,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         """nnU-Net saves the final checkpoint, removes the latest, and stops its loaders; here the previous goes too."""
         super().on_train_end()
         if self.local_rank == 0:
-            Path(self.output_folder, PREVIOUS).unlink(missing_ok=True)
-            remove_old_resume_files(resume_file(Path(self.output_folder, FINAL), self.current_epoch))
+            keep_best_and_final(Path(self.output_folder), self.current_epoch)
         for stream in (self.dataloader_train, self.dataloader_val):
             stream.close()
 
