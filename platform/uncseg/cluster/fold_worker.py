@@ -100,11 +100,11 @@ def _train(
 ) -> None:
     import torch.distributed
 
-    from uncseg.cluster.training_pictures import TrainingPictures
-
     together = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     assert together == task.processes, "a process group across folds would average gradients over them"
     trainer = start_trainer(task)
+    from uncseg.cluster.training_pictures import TrainingPictures  # nnU-Net reads its environment when imported
+
     folder = Path(trainer.output_folder)
     first_epoch, note = _resume(trainer, folder, rank)
     spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch) if rank == 0 else None
