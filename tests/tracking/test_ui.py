@@ -1,0 +1,61 @@
+"""``uncseg ui`` where there is nothing to show. That it shows a run: integration/test_mlflow_pages.py."""
+
+import socket
+
+import pytest
+
+from tracking.runs import train
+from uncseg.cli import main
+from uncseg.console import console
+
+
+@pytest.fixture
+def ui(monkeypatch, capsys):
+    """Run the command in this process: (exit code, what it printed)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(console, "width", 600)  # no cell wraps
+        with pytest.raises(SystemExit) as ended:
+            main(["ui", "--no-browser", *map(str, arguments)])
+        return ended.value.code, capsys.readouterr().out
+
+    return run
+
+
+def test_a_folder_of_neither(ui, tmp_path):
+    code, said = ui(tmp_path)
+    assert code == 2
+    assert "no run and no sweep" in said
+
+
+def test_a_run_that_mlflow_has_not(ui, run, make_syncer):
+    make_syncer()
+    train(run, 0, 2)
+    code, said = ui(run.root)
+    assert code == 1
+    assert f"first: uncseg sync {run.root}" in said
+
+
+def test_a_port_that_is_taken(ui, run, make_syncer):
+    syncer = make_syncer()
+    train(run, 0, 2)
+    assert syncer.push_once()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = ui(run.root, "--port", port)
+    assert code == 2
+    assert f"port {port}, taken" in said
+
+
+def test_a_database_that_is_gone_is_not_made_anew(ui, run, make_syncer, tmp_path):
+    database = tmp_path / "gone" / "mlflow.db"
+    syncer = make_syncer(uri=f"sqlite:///{database}")
+    train(run, 0, 2)
+    assert syncer.push_once()
+    database.unlink()
+    code, said = ui(run.root)
+    assert code == 1
+    assert "nothing in MLflow" in said
+    assert not database.exists()
