@@ -92,7 +92,7 @@ def test_ctrl_c_says_what_to_do(stopped_and_resumed):
 def test_second_command_ends_well(stopped_and_resumed):
     second = stopped_and_resumed["second"]
     assert second.returncode == 0, second.stdout + second.stderr
-    for text in ("Table 1", "Table 2", "mlflow ui --backend-store-uri sqlite", "figures:"):
+    for text in ("Table 1", "Table 2", "uncseg ui ", "report:", "figures:"):
         assert text in second.stdout
 
 

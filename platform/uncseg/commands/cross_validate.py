@@ -157,18 +157,19 @@ def _train(work: _Work) -> dict[int, str]:
     return failed
 
 
-def _how_to_look(tracking_uri: str) -> str:
+def _how_to_look(tracking_uri: str, run: RunFolder) -> str:
     """A server's address; for a database the command that opens the UI, as short as it can be typed here."""
     if tracking_uri.startswith("http"):
         return tracking_uri
-    command = Path(sys.executable).with_name("mlflow")
-    name = str(command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command)
-    return f"{'mlflow' if shutil.which('mlflow') == str(command) else name} ui --backend-store-uri {tracking_uri}"
+    command, here = Path(sys.executable).with_name("uncseg"), Path.cwd()
+    name = str(command.relative_to(here) if command.is_relative_to(here) else command)
+    folder = run.root.relative_to(here) if run.root.is_relative_to(here) else run.root
+    return f"{'uncseg' if shutil.which('uncseg') == str(command) else name} ui {folder}"
 
 
 def _print_end(experiment: Experiment, run: RunFolder, failed: dict[int, str], left: int) -> None:
     console.print(f"tables:  {run.tables}\nfigures: {run.figures}\nmaps:    {run.out_of_fold}")
-    console.print(f"MLflow:  {_how_to_look(experiment.tracking_uri)}", soft_wrap=True)
+    console.print(f"MLflow:  {_how_to_look(experiment.tracking_uri, run)}", soft_wrap=True)
     if left:
         console.print(f"{left} records did not reach MLflow; when it is back: uncseg sync {run.root}")
     if failed:
