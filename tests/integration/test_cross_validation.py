@@ -133,8 +133,9 @@ def test_mlflow_can_search_and_load_what_was_run(stopped_and_resumed):
     client, parent, _ = mlflow_runs(stopped_and_resumed)
     assert float(parent.data.params["loss.unc_weight"]) == 0.4
     assert {"dataset_digest", "split_digest", "version_torch"} <= set(parent.data.tags)
-    models = client.search_logged_models([parent.info.experiment_id])
-    assert len(models) == 2
+    (model,) = client.search_logged_models([parent.info.experiment_id])
+    assert model.source_run_id == parent.info.run_id
+    assert client.get_model_version_by_alias(parent.info.run_name, "candidate").run_id == parent.info.run_id
     names = {item.path for item in client.list_artifacts(parent.info.run_id, "tables")}
     assert {"tables/table1.csv", "tables/table2.csv", "tables/per_case.parquet"} <= names
 

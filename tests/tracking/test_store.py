@@ -98,19 +98,30 @@ def test_a_deleted_run_counts_as_absent(store):
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    files = {"plans.json": tmp_path / "plans.json", "fold_0/checkpoint_final.pth": tmp_path / "final.pth"}
-    for name, path in files.items():
-        path.write_text(name)
-    return files
+def parts(tmp_path):
+    """Two folders that a model is made of."""
+    for number, name in enumerate(("plans.json", "fold_0/checkpoint_final.pth")):
+        file = tmp_path / f"part_{number}" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(name)
+    return [tmp_path / "part_0", tmp_path / "part_1"]
 
 
-def test_a_checkpoint_is_a_model_with_metrics_at_their_step(store, checkpoint):
+def test_a_model_has_metrics_at_their_step(store, parts):
     run_id = store.create_run("child", {})
     store.log_metrics(run_id, [Metric("val/dice_a", 0.9, 1234, 7)])
-    arguments = (run_id, "demo-fold_0", checkpoint, {"val/dice_a": 0.9}, 7, {"fold": "0"}, 1234)
-    model_id = store.log_checkpoint(*arguments)
-    assert store.log_checkpoint(*arguments) == model_id
+    arguments = (
+        run_id,
+        "demo-fold_0",
+        "abc",
+        lambda _: (part for part in parts),
+        {"val/dice_a": 0.9},
+        7,
+        {"fold": "0"},
+        1234,
+    )
+    model_id = store.log_model(*arguments).model_id
+    assert store.log_model(*arguments).model_id == model_id
 
     found = store.client.search_logged_models([store.experiment_id], "metrics.`val/dice_a` > 0.8")
     assert [model.model_id for model in found] == [model_id]
@@ -122,30 +133,43 @@ def test_a_checkpoint_is_a_model_with_metrics_at_their_step(store, checkpoint):
     assert [output.model_id for output in store.client.get_run(run_id).outputs.model_outputs] == [model_id]
     folder = Path(found[0].artifact_location.removeprefix("file://"))
     assert (folder / "fold_0" / "checkpoint_final.pth").read_text() == "fold_0/checkpoint_final.pth"
-    assert not (folder / "plans.json").is_symlink()
     (folder / "plans.json").unlink()
-    store.log_checkpoint(*arguments)
+    store.log_model(*arguments)
     assert not (folder / "plans.json").exists()  # nothing was uploaded a second time
 
     store.delete_run(run_id)
     assert not store.client.search_logged_models([store.experiment_id], "metrics.`val/dice_a` > 0.8")
 
 
-def test_a_checkpoint_whose_upload_broke_off_is_completed(store, checkpoint):
+def test_a_model_whose_upload_broke_off_is_completed(store, parts):
     run_id = store.create_run("broken off", {})
-    arguments = (run_id, "demo", checkpoint, {"val/dice_b": 0.9}, 7, {}, 1234)
-    whole = checkpoint["plans.json"]
     location = Path(store.client.get_experiment(store.experiment_id).artifact_location.removeprefix("file://"))
     models = location / "models"
     models.mkdir(parents=True, exist_ok=True)
-    hidden = models.rename(location / "hidden")
-    models.write_text("a file where a folder should be")  # the artifact store is out of order
+    hidden = location / "hidden"
+
+    def out_of_order(_model):
+        yield parts[0]
+        models.rename(hidden)
+        models.write_text("a file where a folder should be")
+        yield parts[1]
+
+    others = ({"val/dice_b": 0.9}, 7, {}, 1234)
     with pytest.raises((OSError, MlflowException)):
-        store.log_checkpoint(*arguments)
+        store.log_model(run_id, "demo", "abc", out_of_order, *others)
     models.unlink()
     hidden.rename(models)
-    model_id = store.log_checkpoint(*arguments)
+    model = store.log_model(run_id, "demo", "abc", lambda _: (part for part in parts), *others)
     found = store.client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'")
-    assert [(model.model_id, model.status) for model in found] == [(model_id, LoggedModelStatus.READY)]
-    whole.write_text("other plans")
-    assert store.log_checkpoint(*arguments) != model_id
+    assert [(one.model_id, one.status) for one in found] == [(model.model_id, LoggedModelStatus.READY)]
+    assert (
+        store.log_model(run_id, "demo", "abd", lambda _: (part for part in parts), *others).model_id != model.model_id
+    )
+
+
+def test_a_registered_model_outlives_its_run(store, parts):
+    run_id = store.create_run("void", {})
+    model = store.log_model(run_id, "kept", "abc", lambda _: (part for part in parts), {}, 0, {}, 0)
+    store.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": '[{"name": "kept", "version": 1}]'})
+    store.delete_run(run_id)
+    assert [one.model_id for one in store.models_of(run_id)] == [model.model_id]

@@ -8,13 +8,11 @@ them. Every function may raise ``MlflowException`` where MLflow cannot be reache
 run that no longer exists.
 """
 
-import hashlib
 import json
 import os
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +42,32 @@ PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
 # without it the UI takes the experiment for one of language models, and hides the charts
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-CHECKPOINT_TAG = "uncseg.sha256"
+CONTENT_TAG = "uncseg.sha256"
+VERSIONS_TAG = "mlflow.modelVersions"  # of a logged model that is registered
 METRICS_PER_CALL = 1000  # MLflow's own limit on log_batch
 _upload_lock = threading.Lock()
 TERMINAL = ("FINISHED", "FAILED", "KILLED")
+
+
+class NotStored(ProblemsFound):
+    """What MLflow, or the place where it keeps files, did not take."""
+
+
+@contextmanager
+def storing(what: str) -> Iterator[None]:
+    """Say what was not stored where storing it fails.
+
+    Raises:
+        NotStored: with the reason.
+    """
+    try:
+        yield
+    except Exception as error:  # MLflow's own, the disk's, those of each object store's client, a damaged checkpoint
+        reason = (str(error) or repr(error)).strip().splitlines()[0]
+        if isinstance(error, ProblemsFound):
+            reason = f"{error.problems[0].where}: {error.problems[0].found}"
+        problem = Problem(what, reason, "a place for it", "free some, or mend the store; then: uncseg sync RUN")
+        raise NotStored("MLflow did not take everything.", [problem], exit_code=1) from error
 
 
 def is_gone(error: MlflowException) -> bool:
@@ -143,12 +163,11 @@ class Store:
             self.client.update_run(run_id, status)
 
     def delete_run(self, run_id: str) -> None:
-        """Put a run into MLflow's bin, from where it can be restored, and delete its logged models.
+        """Put a run into MLflow's bin, from where it can be restored, and its logged models that nobody registered.
 
         A run that does not exist, or was deleted before, is fine.
         """
-        for model in self._models(run_id):
-            self.client.delete_logged_model(model.model_id)
+        self.delete_models(run_id)
         if self.has_run(run_id):
             self.client.delete_run(run_id)
 
@@ -163,49 +182,62 @@ class Store:
         with Image.open(path) as image, patient_uploads():
             self.client.log_image(run_id, image, key=key, step=step, timestamp=time_ms, synchronous=True)
 
-    def log_checkpoint(
+    def log_model(
         self,
         run_id: str,
         name: str,
-        files: Mapping[str, Path],
+        content: str,
+        folders: Callable[[LoggedModel], Generator[Path, None, None]],
         metrics: Mapping[str, float],
         step: int,
         params: Mapping[str, str],
         time_ms: int,
-    ) -> str:
-        """Log files as a logged model of a run and return its id; the same content is logged once, whoever asks.
+    ) -> LoggedModel:
+        """Log a model of a run; the same content is logged once, whoever asks, and completed where a kill broke it off.
 
         Args:
             run_id: the run that made the model.
             name: name of the logged model.
-            files: path inside the model (``fold_0/checkpoint_final.pth``) → file.
+            content: digest of what it holds.
+            folders: gives, for the model's entry in MLflow, folders whose files it consists of; each is asked for when
+                the one before has been stored, so that they need not all lie on a disk at once.
             metrics: finite values, tied to model and run.
             step: epoch of the metrics. time_ms: their Unix time in milliseconds; with the time under which the run
                 already has these metrics, the run gets no second row.
             params: shown beside the model, searchable.
         """
-        tags = {CHECKPOINT_TAG: _content_digest(files)}
-        model = self._find_model(run_id, tags[CHECKPOINT_TAG])
+        model = next((one for one in self.models_of(run_id) if one.tags.get(CONTENT_TAG) == content), None)
         if model is not None and model.status == LoggedModelStatus.READY:
-            return model.model_id
+            return model
         if model is None:
+            tags = {CONTENT_TAG: content}
             model = self.client.create_logged_model(
                 self.experiment_id, name, source_run_id=run_id, tags=tags, params=dict(params), model_type="nnU-Net"
             )
-        with _as_folder(files) as folder, patient_uploads():
-            self.client.log_model_artifacts(model.model_id, str(folder))
+        with closing(folders(model)) as parts:
+            for folder in parts:
+                with patient_uploads():
+                    self.client.log_model_artifacts(model.model_id, str(folder))
         rows = [Metric(key, value, time_ms, step, model_id=model.model_id) for key, value in metrics.items()]
         self.log_metrics(run_id, rows)
+        self.link_model(run_id, model.model_id, step)
+        return self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+    def link_model(self, run_id: str, model_id: str, step: int) -> None:
+        """Show a model with a run that it came from; again changes nothing."""
         outputs = self.client.get_run(run_id).outputs
-        if outputs is None or model.model_id not in [output.model_id for output in outputs.model_outputs]:
-            self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
-        return self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY).model_id
+        if outputs is None or model_id not in [output.model_id for output in outputs.model_outputs]:
+            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
 
-    def _find_model(self, run_id: str, digest: str) -> LoggedModel | None:
-        return next((model for model in self._models(run_id) if model.tags.get(CHECKPOINT_TAG) == digest), None)
-
-    def _models(self, run_id: str) -> list[LoggedModel]:
+    def models_of(self, run_id: str) -> list[LoggedModel]:
+        """Logged models of a run, not deleted."""
         return list(self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'"))
+
+    def delete_models(self, run_id: str) -> None:
+        """Put a run's logged models into MLflow's bin, but for those that somebody has registered."""
+        for model in self.models_of(run_id):
+            if VERSIONS_TAG not in model.tags:
+                self.client.delete_logged_model(model.model_id)
 
 
 def artifact_location(experiment: Experiment) -> Path | None:
@@ -295,22 +327,3 @@ def patient_uploads(timeout_s: int = 600) -> Iterator[None]:
 def _sqlite_path(tracking_uri: str) -> Path | None:
     prefix = "sqlite:///"
     return Path(tracking_uri.removeprefix(prefix)).resolve() if tracking_uri.startswith(prefix) else None
-
-
-def _content_digest(files: Mapping[str, Path]) -> str:
-    digests = []
-    for name, path in sorted(files.items()):
-        with Path(path).open("rb") as stream:
-            digests.append(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}")
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-@contextmanager
-def _as_folder(files: Mapping[str, Path]) -> Iterator[Path]:
-    """A temporary folder with links to the files under their names in the model."""
-    with tempfile.TemporaryDirectory() as temporary:
-        for name, path in files.items():
-            link = Path(temporary, name)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(Path(path).resolve())
-        yield Path(temporary)

@@ -21,11 +21,11 @@ import yaml
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
 from uncseg.layout import RunFolder
-from uncseg.tracking import push, uploads
+from uncseg.tracking import push, registry, uploads
 from uncseg.tracking.manifest import read_manifest, update_manifest
 from uncseg.tracking.shown import shown_params
 from uncseg.tracking.spool import FoldHistory, spooled_folds
-from uncseg.tracking.store import Store, flat_params, open_store
+from uncseg.tracking.store import NotStored, Store, flat_params, open_store, storing
 
 logger = logging.getLogger(__name__)
 LONGEST_PAUSE_S = 60.0
@@ -128,6 +128,11 @@ class Syncer:
         try:
             with file_lock(self._lock):
                 self._round(outcome, upload)
+        except NotStored as error:
+            self._uploads_left = max(self._uploads_left, 1)
+            what, reason, root = error.problems[0].where, error.problems[0].found, self.run.root
+            logger.warning("MLflow at %s did not store %s: %s. To try again: uncseg sync %s", uri, what, reason, root)
+            return False
         except Exception as error:
             self._verify = True
             self._uploads_left = self._uploads_left or int(upload)
@@ -159,13 +164,16 @@ class Syncer:
             push.push_folds(store, record, self._histories, closing)
             push.push_parent(store, record, self._histories, closing)
             if upload:
-                uploads.upload_files(store, record, self.run)
-                uploads.upload_results(store, record, self.run)
-                uploads.upload_folds(store, record, self.run, self._histories, self._name)
+                with storing("tables, figures and report"):
+                    uploads.upload_files(store, record, self.run)
+                    uploads.upload_results(store, record, self.run)
+                    uploads.upload_folds(store, record, self.run, self._histories)
             if closing or not upload:  # files may be added after the end
                 push.push_statuses(store, record, self._histories, outcome)
             # after all that is small: a store that takes no files still shows the curves
             uploads.upload_progress(store, record, self.run, self._histories)
+            if upload:
+                registry.store_models(store, record, self.run, self._histories, self._name)
         finally:
             record["parent_run_id"] = record["parent"]["run_id"]
             update_manifest(self.run, mlflow=record)

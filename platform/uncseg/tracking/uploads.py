@@ -1,9 +1,8 @@
-"""Uploads: results that MLflow shows: final figures, tables, pictures, report, epoch tables, final checkpoints.
+"""Uploads: results that MLflow shows: final figures, tables, pictures, report, epoch tables.
 
 Each is logged once; again only when the file has changed. The manifest's entry of a run remembers size and time.
 """
 
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -14,13 +13,12 @@ from mlflow.entities import Metric
 
 from uncseg.files import digest
 from uncseg.layout import RunFolder
-from uncseg.tracking.push import Histories, epoch_rows
+from uncseg.tracking.push import Histories
 from uncseg.tracking.results import describe, final_figures
-from uncseg.tracking.spool import FoldHistory, epoch_table
+from uncseg.tracking.spool import epoch_table
 from uncseg.tracking.store import NOTE_TAG, Store
 
 PROGRESS_KEY = "one case over training"
-FINAL_CHECKPOINT = "checkpoint_final.pth"
 
 
 def files_to_show(run: RunFolder, extra: Iterable[Path] = ()) -> list[tuple[Path, str | None]]:
@@ -74,15 +72,13 @@ def upload_progress(store: Store, record: dict[str, Any], run: RunFolder, histor
                 entry["files"][path.name] = signature
 
 
-def upload_folds(store: Store, record: dict[str, Any], run: RunFolder, histories: Histories, name: str) -> None:
-    """Log each ended fold's table of epochs, and a finished fold's final checkpoint as a logged model."""
+def upload_folds(store: Store, record: dict[str, Any], run: RunFolder, histories: Histories) -> None:
+    """Log each ended fold's table of epochs."""
     for fold, history in histories.items():
         entry = record["folds"][str(fold)]
         if history.state in ("finished", "failed") and entry["files"].get("epochs") != history.offset:
             _log_epochs(store, entry, run, fold)
             entry["files"]["epochs"] = history.offset
-        if history.state == "finished" and history.epochs:
-            _log_final_checkpoint(store, entry, run, history, name)
 
 
 def _log_changed(store: Store, entry: dict[str, Any], path: Path, folder: str | None) -> None:
@@ -107,24 +103,3 @@ def _log_epochs(store: Store, entry: Mapping[str, Any], run: RunFolder, fold: in
         table.to_csv(csv, index=False)
         for path in (parquet, csv):
             store.log_file(entry["run_id"], path)
-
-
-def _log_final_checkpoint(store: Store, entry: dict[str, Any], run: RunFolder, history: FoldHistory, name: str) -> None:
-    checkpoint = run.final_checkpoint(history.fold)
-    if not checkpoint.exists() or entry["files"].get(FINAL_CHECKPOINT) == _signature(checkpoint):
-        return
-    signature = _signature(checkpoint)
-    # with plans and dataset beside it, what one downloads is an nnU-Net model folder
-    files = {path: run.model / path for path in ("plans.json", "dataset.json") if (run.model / path).exists()}
-    files[f"fold_{history.fold}/{FINAL_CHECKPOINT}"] = checkpoint
-    last = history.epochs[history.last_epoch]
-    entry["model_id"] = store.log_checkpoint(
-        entry["run_id"],
-        name=re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}-fold_{history.fold}"),
-        files=files,
-        metrics={row.key: row.value for row in epoch_rows(last)},
-        step=last.epoch,
-        params={"run": name, "fold": str(history.fold)},
-        time_ms=last.time_ms,
-    )
-    entry["files"][FINAL_CHECKPOINT] = signature

@@ -1,0 +1,256 @@
+"""Models in MLflow: a finished run as one model, a version of a registered one; until then each finished fold alone.
+
+A run's model is an nnU-Net model folder with the weights of all folds, :data:`~uncseg.method.model_folder.DESCRIPTION`,
+a model card (README.md) and MLflow's own MLmodel, by which ``mlflow.pyfunc.load_model`` finds
+:mod:`uncseg.pyfunc_model`: no Python object is pickled into it. Optimisers stay in the run's folder.
+
+The alias ``candidate`` is the newest finished run's; others, ``champion`` for example, are people's own.
+"""
+
+import contextlib
+import hashlib
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from mlflow import pyfunc
+from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from uncseg.files import digest, file_states, write_json, write_text
+from uncseg.layout import RunFolder
+from uncseg.tracking.model_card import describe_model, what_it_predicts, write_card
+from uncseg.tracking.push import Histories, epoch_rows
+from uncseg.tracking.results import describe
+from uncseg.tracking.spool import FoldHistory
+from uncseg.tracking.store import CONTENT_TAG, PARENT_TAG, Store, storing
+
+logger = logging.getLogger(__name__)
+CANDIDATE = "candidate"
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+FOLDER_FILES = ("plans.json", "dataset.json")
+MODEL_KEY = "model"
+LOADER = "uncseg.pyfunc_model"
+# how a server says that it has no registry, or that one may not write to it
+REFUSALS = (
+    "PERMISSION_DENIED",
+    "CUSTOMER_UNAUTHORIZED",
+    "UNAUTHENTICATED",
+    "ENDPOINT_NOT_FOUND",
+    "NOT_FOUND",
+    "NOT_IMPLEMENTED",
+    "FEATURE_DISABLED",
+)
+
+
+def store_models(store: Store, record: dict[str, Any], run: RunFolder, histories: Histories, name: str) -> None:
+    """Log and register the model of a run whose folds have all been evaluated; else log a model a finished fold.
+
+    Trials of a sweep keep their weights to themselves. What is there already is not logged again.
+
+    Args:
+        record: the manifest's "mlflow" entry; changed as it goes.
+        name: of the run.
+
+    Raises:
+        NotStored: naming what MLflow did not take.
+    """
+    if PARENT_TAG in record["tags"]:
+        return
+    folds = whole_folds(run, histories)
+    if folds:
+        with storing(f"the model of {name} ({len(folds)} folds)"):
+            _store_run(store, record, run, histories, name, folds)
+        return
+    for fold, history in histories.items():
+        if history.state == "finished" and history.epochs:
+            with storing(f"the model of {name}, fold {fold}"):
+                _store_fold(store, record["folds"][str(fold)], run, history, name)
+
+
+def whole_folds(run: RunFolder, histories: Histories) -> list[int]:
+    """All folds of a run's split, where each has been trained to its end and evaluated; else none."""
+    split = _experiment(run).get("split") or {}
+    folds, table = list(range(split.get("folds", 0))), run.tables / "per_case.parquet"
+    trained = all(
+        fold in histories and histories[fold].state == "finished" and run.final_checkpoint(fold).is_file()
+        for fold in folds
+    )
+    if not folds or not trained or not table.is_file():
+        return []
+    return folds if set(pd.read_parquet(table, columns=["fold"])["fold"]) == set(folds) else []
+
+
+def _plain(name: str) -> str:
+    """As MLflow takes the name of a logged model."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)
+
+
+def _experiment(run: RunFolder) -> dict[str, Any]:
+    content = yaml.safe_load(run.experiment.read_text(encoding="utf-8")) if run.experiment.is_file() else {}
+    assert isinstance(content, dict)
+    return content
+
+
+def _store_fold(store: Store, entry: dict[str, Any], run: RunFolder, history: FoldHistory, name: str) -> None:
+    checkpoint = run.final_checkpoint(history.fold)
+    signature = digest(file_states([checkpoint])) if checkpoint.is_file() else None
+    if signature is None or entry["files"].get(FINAL_CHECKPOINT) == signature:
+        return
+    last = history.epochs[history.last_epoch]
+    model = store.log_model(
+        entry["run_id"],
+        name=f"{_plain(name)}-fold_{history.fold}",
+        content=_content(run, [history.fold]),
+        folders=lambda _model: _folders(run, [history.fold]),
+        metrics={row.key: row.value for row in epoch_rows(last)},
+        step=last.epoch,
+        params={"run": name, "fold": str(history.fold)},
+        time_ms=last.time_ms,
+    )
+    entry["model_id"] = model.model_id
+    entry["files"][FINAL_CHECKPOINT] = signature
+
+
+def _store_run(
+    store: Store, record: dict[str, Any], run: RunFolder, histories: Histories, name: str, folds: Sequence[int]
+) -> None:
+    parent, experiment = record["parent"], _experiment(run)
+    registered = (experiment.get("tracking") or {}).get("model") or name
+    tables = sorted(run.tables.glob("[!.]*.parquet"))
+    states = file_states([*map(run.final_checkpoint, folds), *tables, run.experiment])
+    signature = digest([registered, states])
+    if parent["files"].get(MODEL_KEY) == signature:
+        return
+    about = describe_model(run, experiment, record["tags"], folds)
+    final = record.get("final", {"figures": {"run": {}}, "time_ms": 0})
+    model = store.log_model(
+        parent["run_id"],
+        name=_plain(name),
+        content=_content(run, folds, what_it_predicts(about)),
+        folders=partial(_run_folders, run, folds, about, registered),
+        metrics=final["figures"]["run"],
+        step=0,
+        params={"run": name, "folds": ", ".join(map(str, folds))},
+        time_ms=final["time_ms"],
+    )
+    parent["model_id"] = model.model_id
+    for fold in folds:  # a fold's page leads to the weights, which lie there and nowhere else
+        entry = record["folds"][str(fold)]
+        store.link_model(entry["run_id"], model.model_id, histories[fold].last_epoch)
+        store.delete_models(entry["run_id"])
+        entry["model_id"] = model.model_id
+        entry["files"].pop(FINAL_CHECKPOINT, None)
+    try:
+        version = register(
+            store, registered, model, _version_tags(record, name), _summary(store, run, parent["run_id"])
+        )
+    except MlflowException as error:
+        if error.error_code not in REFUSALS:
+            raise
+        reason = str(error).splitlines()[0]
+        logger.warning("The model of %s is stored, and not registered as %s: %s", name, registered, reason)
+        return
+    parent["version"] = f"{registered}/{version.version}"
+    parent["files"][MODEL_KEY] = signature
+
+
+def register(
+    store: Store, name: str, model: LoggedModel, tags: Mapping[str, str], description: str | None
+) -> ModelVersion:
+    """Make a logged model a version of a registered one, its ``candidate``; the same model again changes nothing.
+
+    Args:
+        name: of the registered model, made where there is none.
+        tags: of the version.
+        description: of the version.
+    """
+    client = store.client
+    try:
+        client.create_registered_model(name, description=f"Cross-validated runs of uncseg; {CANDIDATE}: the newest.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = {**tags, CONTENT_TAG: model.tags[CONTENT_TAG]}
+    versions = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version))
+    same = [one for one in versions if one.run_id == model.source_run_id and tags.items() <= one.tags.items()]
+    version = same[-1] if same else _new_version(store, name, model, tags, description)
+    if not same or same[-1] is versions[-1]:
+        client.set_registered_model_alias(name, CANDIDATE, str(version.version))
+    return version
+
+
+def _new_version(
+    store: Store, name: str, model: LoggedModel, tags: Mapping[str, str], description: str | None
+) -> ModelVersion:
+    # a server finds the model by its id; a database asked directly would look for it at the process's own default
+    served = store.tracking_uri.startswith("http")
+    return store.client.create_model_version(
+        name,
+        f"models:/{model.model_id}" if served else model.artifact_location,
+        run_id=model.source_run_id,
+        tags=dict(tags),
+        description=description,
+        model_id=model.model_id,
+    )
+
+
+def _version_tags(record: Mapping[str, Any], name: str) -> dict[str, str]:
+    wanted = ("dataset_digest", "split_digest", "git_commit")
+    return {"run": name} | {tag: record["tags"][tag] for tag in wanted if tag in record["tags"]}
+
+
+def _summary(store: Store, run: RunFolder, run_id: str) -> str | None:
+    return describe(run, f"#/experiments/{store.experiment_id}/runs/{run_id}/artifacts")
+
+
+def _content(run: RunFolder, folds: Sequence[int], *others: Any) -> str:
+    """Digest of a model, by the checkpoints as they lie here, whole: to compare, none has to be written anew."""
+    files = {name: run.model / name for name in FOLDER_FILES if (run.model / name).is_file()}
+    files |= {f"fold_{fold}": run.final_checkpoint(fold) for fold in folds}
+    digests = {}
+    for name, file in files.items():
+        with file.open("rb") as stream:
+            digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digest([digests, *others])
+
+
+def _folders(run: RunFolder, folds: Sequence[int]) -> Generator[Path, None, None]:
+    """The files of a model folder, a fold at a time: temporary space is needed for one."""
+    from uncseg.method.checkpoints import write_weights
+
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in FOLDER_FILES:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(run.model / name, Path(temporary, name))
+        yield Path(temporary)
+    for fold in folds:
+        with tempfile.TemporaryDirectory() as temporary:
+            write_weights(run.final_checkpoint(fold), Path(temporary, f"fold_{fold}", FINAL_CHECKPOINT))
+            yield Path(temporary)
+
+
+def _run_folders(
+    run: RunFolder, folds: Sequence[int], about: Mapping[str, Any], registered: str, model: LoggedModel
+) -> Generator[Path, None, None]:
+    from uncseg.method.model_folder import DESCRIPTION
+
+    with tempfile.TemporaryDirectory() as temporary:
+        write_json(Path(temporary, DESCRIPTION), about)
+        write_text(Path(temporary, "README.md"), write_card(run, about, registered, CANDIDATE))
+        flavours = Model(
+            model.artifact_location, model.source_run_id, model_id=model.model_id, model_uuid=model.model_id
+        )
+        pyfunc.add_to_model(flavours, LOADER)
+        flavours.save(str(Path(temporary, "MLmodel")))
+        yield Path(temporary)
+    yield from _folders(run, folds)
