@@ -23,7 +23,8 @@ PROGRESS_KEY = "one case over training"
 
 def files_to_show(run: RunFolder, extra: Iterable[Path] = ()) -> list[tuple[Path, str | None]]:
     """Files of the whole run and the artifact folder of each (None: the root); those that exist."""
-    shown: list[tuple[Path, str | None]] = [(run.experiment, None), (run.root / "report.html", None)]
+    pages = sorted(run.root.glob("report*.html"))
+    shown: list[tuple[Path, str | None]] = [(run.experiment, None), *((page, None) for page in pages)]
     for folder in (run.tables, run.figures):
         files = sorted(path for path in folder.rglob("*") if not path.name.startswith("."))
         shown += [(path, path.parent.relative_to(run.root).as_posix()) for path in files]
