@@ -1,20 +1,15 @@
 """What a run will do and take, printed before it begins."""
 
-import shutil
 from collections.abc import Sequence
 
 from uncseg.cluster.calibration import Calibration
 from uncseg.cluster.fold_worker import is_done
 from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.resources import FEWEST_CPUS_PER_GPU, Slots
+from uncseg.commands.disk_plan import disk_of, print_disk, size_text
 from uncseg.config import Experiment
 from uncseg.console import console
-from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
-
-CHECKPOINTS_KEPT = 4  # of a fold while it trains: latest, the one before, best, and the one being written
-MEMORIES_KEPT = 3  # of all these but the best
-MEMORY_BYTES_PER_ML = 6800  # measured at 1 mm: docs/benchmarks.md
 
 
 def print_plan(
@@ -25,7 +20,7 @@ def print_plan(
     slots: Slots,
     calibration: Calibration | str | None,
 ) -> None:
-    """Print folds, slots, waves, places, and with a calibration hours and disk.
+    """Print folds, slots, waves, places, disk, and with a calibration hours.
 
     Args:
         cluster: its nodes are named where there are several.
@@ -53,20 +48,23 @@ def print_plan(
             f"{FEWEST_CPUS_PER_GPU} to 12"
         )
     if isinstance(calibration, str):
-        console.print(f"time and disk are not measured: {calibration}", soft_wrap=True)
+        console.print(f"time is not measured: {calibration}", soft_wrap=True)
     elif calibration is not None:
-        volume_ml = sum(read_json(prepared.done)["volumes_ml"].values())
-        _print_cost(experiment, run, todo, slots, calibration, waves, volume_ml)
+        _print_time(experiment, todo, slots, calibration, waves)
+    measured = calibration.checkpoint_bytes if isinstance(calibration, Calibration) else None
+    disk = disk_of(experiment, prepared, measured)
+    if todo:
+        print_disk(disk, disk.training * len(todo), len(todo), run.root)
+    console.print(
+        f"kept:     best and last checkpoint of each fold with its error memory, {size_text(disk.kept * len(folds))}; "
+        f"maps of every case, about {size_text(disk.maps * len(folds) / experiment.split.folds)}\n"
+        f"stored:   in MLflow the weights alone, {size_text(disk.weights * len(folds))}",
+        soft_wrap=True,
+    )
 
 
-def _print_cost(
-    experiment: Experiment,
-    run: RunFolder,
-    todo: Sequence[int],
-    slots: Slots,
-    calibration: Calibration,
-    waves: int,
-    volume_ml: float,
+def _print_time(
+    experiment: Experiment, todo: Sequence[int], slots: Slots, calibration: Calibration, waves: int
 ) -> None:
     hours = calibration.hours(experiment)
     share = slots.each.gpus or slots.each.cpus
@@ -78,17 +76,3 @@ def _print_cost(
         f"{share * hours * len(todo):.3g} {unit}-hours",
         soft_wrap=True,
     )
-    memory = volume_ml * MEMORY_BYTES_PER_ML
-    of_fold = CHECKPOINTS_KEPT * calibration.checkpoint_bytes + MEMORIES_KEPT * memory
-    free = shutil.disk_usage(run.root.parent if run.root.parent.exists() else run.root.anchor).free
-    console.print(
-        f"disk:     {_size(calibration.checkpoint_bytes)} a checkpoint and about {_size(memory)} its error memory, "
-        f"{_size(of_fold)} a fold and {_size(of_fold * len(todo))} in all at most; {_size(free)} are free",
-        soft_wrap=True,
-    )
-    if of_fold * len(todo) > free:
-        console.print("the disk will be full before the run ends: free some, or give another storage.path")
-
-
-def _size(n: float) -> str:
-    return f"{n / 1e9:.3g} GB" if n >= 1e9 else f"{n / 1e6:.3g} MB"

@@ -14,6 +14,7 @@ from uncseg.cluster.promotion import choose_promoted, train_promoted, with_slots
 from uncseg.cluster.ray_session import ray_session, terminated_like_ctrl_c
 from uncseg.cluster.sweep import require_gpus, run_sweep, trials_at_once
 from uncseg.cluster.trial import TrialSetup
+from uncseg.commands.disk_plan import print_sweep_disk
 from uncseg.commands.sweep_results import close_sweep
 from uncseg.commands.sweep_run import open_sweep_run
 from uncseg.commands.trial_events import TrialEvents
@@ -64,6 +65,7 @@ def _screen(setup: TrialSetup, folder: SweepFolder, at_once: int, events: TrialE
     if folder.promoted.is_file():
         return
     console.print(f"{sweep.name}: {sweep.trials} trials at most, {len(sweep.folds)} folds each, {at_once} side by side")
+    print_sweep_disk(sweep, setup.base, setup.prepared, folder.root)
     before = [history for trial in read_trials(folder.trials, sweep) for history in trial.histories]
     hours, of_folds = hours_trained(before)
     gpus = setup.slots.each.gpus
@@ -105,9 +107,10 @@ def _leave_at_once(events: TrialEvents) -> NoReturn:
 
 
 def _content(sweep: Sweep, base: Experiment) -> dict[str, Any]:
-    """What is searched and from where; the number of trials side by side changes neither."""
+    """What is searched and from where; how many trials are trained side by side, and kept, changes neither."""
     experiment = base.resolved().model_dump(mode="json")
-    return {"sweep": sweep.model_dump(mode="json", exclude={"base", "trials_at_once"}), "experiment": experiment}
+    unasked = {"base", "trials_at_once", "keep_checkpoints"}
+    return {"sweep": sweep.model_dump(mode="json", exclude=unasked), "experiment": experiment}
 
 
 def _refuse_another(folder: SweepFolder, sweep: Sweep, base: Experiment) -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from rich.table import Table
 
+from uncseg.commands.disk_plan import size_text
 from uncseg.commands.sweep_run import log_sweep
 from uncseg.config import Experiment
 from uncseg.console import console
@@ -14,6 +15,7 @@ from uncseg.errors import ProblemsFound
 from uncseg.evaluation.tables import write_table
 from uncseg.files import read_json
 from uncseg.layout import SweepFolder
+from uncseg.method.checkpoints import remove_checkpoints
 from uncseg.report.sweep_figures import draw_sweep
 from uncseg.sweeps.file import Sweep
 from uncseg.sweeps.importances import importances
@@ -61,7 +63,30 @@ def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: S
         log_sweep(folder, sweep, base, table, best)
     except (ProblemsFound, MlflowException) as error:
         console.print(f"MLflow did not take the table of trials; the same command tries again. {error}")
+    if best and sweep.keep_checkpoints == "best":
+        _remove_checkpoints_of_losers(folder, table, best)
     return 0 if best else 1
+
+
+def _remove_checkpoints_of_losers(folder: SweepFolder, table: pd.DataFrame, best: str) -> None:
+    """Remove checkpoints and error memories of all trials but the best, the front and the promoted; the rest stays.
+
+    Nothing goes on with a trial of a sweep that has ended. Where no trial is the best, all are kept: somebody will want
+    to know why.
+    """
+    won = table["trial"] == best
+    for column in ("front", "promoted"):
+        if column in table:
+            won |= table[column]
+    freed = [
+        sum(map(remove_checkpoints, (folder.trials / str(trial)).glob("folds/*/*/fold_*")))
+        for trial in table["trial"][~won]
+    ]
+    if any(freed):
+        console.print(
+            f"removed: checkpoints of {sum(map(bool, freed))} trials that lost, {size_text(sum(freed))} "
+            "(keep_checkpoints: all keeps them)"
+        )
 
 
 def _show_base(table: pd.DataFrame, values: Mapping[str, Any] | None) -> None:

@@ -134,6 +134,8 @@ class Sweep(Section):
     scheduler: Scheduler = Scheduler()
     promote: Promote | None = None
     budget: Budget = Budget()
+    keep_checkpoints: Literal["best", "all"] = "best"
+    """Of which trials, once the sweep has ended: best, front and promoted ones, or all."""
     seed: int = 0
     """Of the draws."""
 
