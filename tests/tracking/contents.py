@@ -14,7 +14,7 @@ def everything(store):
     runs = client.search_runs([store.experiment_id], "", ViewType.ACTIVE_ONLY, max_results=1000)
     names = {run.info.run_id: run.info.run_name for run in runs}
     models = client.search_logged_models([store.experiment_id])
-    names |= {model.model_id: model.name for model in models} | {store.experiment_id: "EXPERIMENT"}
+    names |= {model.model_id: f"model {model.name}" for model in models} | {store.experiment_id: "EXPERIMENT"}
     assert len(set(names.values())) == len(names)
 
     def plain(text):

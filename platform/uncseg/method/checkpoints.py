@@ -98,8 +98,9 @@ def write_weights(checkpoint: Path, target: Path) -> None:
         ProblemsFound: as :func:`load_torch_file`.
     """
     content = load_torch_file(checkpoint, WEIGHTS_KEYS)
-    with whole_file(target) as temporary:
-        torch.save({key: content[key] for key in WEIGHTS_KEYS}, temporary)
+    # given a name, torch writes it into the file: the same weights would differ in every process
+    with whole_file(target) as temporary, temporary.open("wb") as stream:
+        torch.save({key: content[key] for key in WEIGHTS_KEYS}, stream)
 
 
 def keep_best_and_final(folder: Path, epochs: int) -> None:

@@ -17,6 +17,7 @@ was taken up again after its end had been shown), the run is put into MLflow's b
 """
 
 import math
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -131,11 +132,12 @@ def _ensure(
 ) -> None:
     if entry["run_id"] and (not verify or store.has_run(entry["run_id"])):
         return
-    kept = {part: entry[part] for part in ("key", "attempt", "folds") if part in entry}
+    kept = {part: entry[part] for part in ("key", "attempt", "folds", "start_ms") if part in entry}
     entry.clear()
-    entry.update(new_entry() | kept)
+    # a run that is made again began when it began
+    entry.update(new_entry() | {"start_ms": start_ms or time.time_ns() // 1_000_000} | kept)
     found = store.find_run(KEY_TAG, entry["key"])
-    entry["run_id"] = found or store.create_run(name, {**tags, KEY_TAG: entry["key"]}, start_ms)
+    entry["run_id"] = found or store.create_run(name, {**tags, KEY_TAG: entry["key"]}, entry["start_ms"])
 
 
 def push_folds(store: Store, record: dict[str, Any], histories: Histories, closing: bool) -> None:

@@ -176,9 +176,8 @@ class Store:
         with patient_uploads():
             self.client.log_artifact(run_id, str(path), folder)
 
-    def log_image(self, run_id: str, path: Path, key: str, step: int) -> None:
+    def log_image(self, run_id: str, path: Path, key: str, step: int, time_ms: int) -> None:
         """Log a PNG of an epoch; the UI shows those of one key side by side, or by a slider over ``step``."""
-        time_ms = path.stat().st_mtime_ns // 1_000_000
         with Image.open(path) as image, patient_uploads():
             self.client.log_image(run_id, image, key=key, step=step, timestamp=time_ms, synchronous=True)
 

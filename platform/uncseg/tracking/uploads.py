@@ -69,7 +69,7 @@ def upload_progress(store: Store, record: dict[str, Any], run: RunFolder, histor
             epoch = int(path.stem.rpartition("_")[2])
             if epoch <= history.kept_epoch and entry["files"].get(path.name) != _signature(path):
                 signature = _signature(path)
-                store.log_image(entry["run_id"], path, PROGRESS_KEY, epoch)
+                store.log_image(entry["run_id"], path, PROGRESS_KEY, epoch, history.epochs[epoch].time_ms)
                 entry["files"][path.name] = signature
 
 
