@@ -41,7 +41,8 @@ class Segmentation:
         description = read_description(folder)
         evaluation = Evaluation.model_validate(description.get("evaluation", {}))
         self._review_below = float(description.get("review_below", REVIEW_BELOW))
-        self._channels = [str(name) for name in self.model.dataset_json["channel_names"].values()]
+        named = description.get("channels") or self.model.dataset_json["channel_names"].values()
+        self._channels = [str(name) for name in named]
         self._predictors = [
             loaded_predictor(self.model, fold, evaluation.tile_step, evaluation.mirroring, trust=False)
             for fold in self.folds

@@ -6,15 +6,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import SimpleITK as sitk
 
-import uncseg.method.for_nnunet
+from uncseg.cli import main
+from uncseg.method import for_nnunet
 
 UNCSEG = str(Path(sys.executable).with_name("uncseg"))
 
 
 def environment():
     return os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+
+
+def uncseg(*arguments):
+    """The command's exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return ended.value.code or 0
 
 
 def run_uncseg(*arguments, limit_s):
@@ -73,7 +82,7 @@ def assert_nnunet_runs(folder, command, *arguments, **variables):
     """One of nnU-Net's own commands ends well, told where our trainer is."""
     script = folder / "nnunet.py"  # a file: nnU-Net's own processes are spawned from it
     script.write_text(NNUNET)
-    trainer = Path(uncseg.method.for_nnunet.__file__).parent
+    trainer = Path(for_nnunet.__file__).parent
     line = [sys.executable, str(script), command, *map(str, arguments)]
     variables = environment() | {"nnUNet_extTrainer": str(trainer)} | variables
     done = subprocess.run(line, capture_output=True, text=True, env=variables, timeout=300)

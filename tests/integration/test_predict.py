@@ -14,58 +14,23 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
-import yaml
 from mlflow import MlflowClient
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy import ndimage
 
-from commands import start_uncseg
-from uncseg.cli import main
+from commands import start_uncseg, uncseg
 from uncseg.console import console
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.prepare import nnunet_environment
 from uncseg.files import read_json
-from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.layout import PreparedFolder
 
 CHANNELS = ("t1n", "t1c", "t2w", "t2f")
 
 
-def uncseg(*arguments):
-    """The command's exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return ended.value.code or 0
-
-
 def voxels(file):
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
-
-
-@pytest.fixture(scope="module")
-def root(local_ray, tmp_path_factory):
-    """Two folds trained for a moment on six cases, and a cohort of three others."""
-    root = tmp_path_factory.mktemp("predict")
-    write_phantoms(root / "cases", cases=6, size=28, seed=0)
-    write_phantoms(root / "cohort", cases=3, size=28, seed=7)
-    experiment = {
-        "name": "small",
-        "dataset": {"path": str(root / "cases"), "name": "Small"},
-        "split": {"folds": 2},
-        "plan": {"patch_size": [16] * 3, "batch_size": 2, "base_features": 4, "max_features": 8, "max_stages": 2},
-        "loss": {"weight_ce": [0.2, 1, 0.2, 1], "warmup_epochs": 10},
-        "training": {"epochs": 20, "iterations_per_epoch": 8, "val_iterations_per_epoch": 2},
-        "evaluation": {"last_epochs": 2},
-        "storage": {"path": str(root / "runs")},
-    }
-    (root / "experiment.yaml").write_text(yaml.safe_dump(experiment))
-    assert uncseg("cross-validate", root / "experiment.yaml") == 0
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(root):
-    return RunFolder(root / "runs" / "small")
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +71,9 @@ def test_a_model_of_mlflow(root, run, alone, tmp_path, monkeypatch):
     address = f"sqlite:///{root}/runs/mlflow.db"
     client = MlflowClient(address)
     (experiment,) = [found for found in client.search_experiments() if found.name == "uncseg"]
-    models = client.search_logged_models([experiment.experiment_id])
-    (model,) = [model for model in models if model.params["fold"] == "0"]
+    (model,) = client.search_logged_models([experiment.experiment_id])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    assert uncseg("predict", f"models:/{model.model_id}", root / "cohort", tmp_path / "out") == 0
+    assert uncseg("predict", f"models:/{model.model_id}", root / "cohort", tmp_path / "out", "--folds", 0) == 0
     for case in cases(root):
         assert_same(alone[0], tmp_path / "out", case)
 

@@ -7,6 +7,7 @@ import yaml
 
 from uncseg.commands import sweep_results
 from uncseg.commands.sweep_results import close_sweep, why_none, write_best
+from uncseg.commands.sweep_run import open_sweep_run
 from uncseg.config import load_experiment
 from uncseg.files import write_json
 from uncseg.layout import SweepFolder
@@ -91,6 +92,52 @@ def test_why_there_is_no_best_one(loaded, folder, state, dice, reason):
     table = ranked(folder, sweep, base)
     assert write_best(folder, sweep, base, table) is None
     assert why_none(table, sweep).startswith(reason)
+
+
+def write_checkpoints(folder, *names):
+    for name in names:
+        for fold in (0, 1):
+            fold_folder = folder.trials / name / "folds/Dataset/Trainer__Plans__3d_fullres" / f"fold_{fold}"
+            fold_folder.mkdir(parents=True)
+            for file in ("checkpoint_final.pth", "checkpoint_best.pth", "resume_epoch_0001.pt", "console.log"):
+                (fold_folder / file).write_bytes(b"x" * 500_000)
+
+
+def with_checkpoints(folder):
+    return {file.relative_to(folder.trials).parts[0] for file in folder.trials.rglob("*.pt*")}
+
+
+def test_trials_that_lost_keep_all_but_their_checkpoints(loaded, folder, capsys):
+    objectives = [{"metric": DICE}, {"metric": CORR}]
+    sweep, base = loaded(objectives=objectives, scheduler={"type": "fifo"}, promote={"top": 1, "folds": [0]})
+    write_trial(folder, "best", 0.1, "finished", dice=0.9, corr=0.1)
+    write_trial(folder, "front", 0.2, "finished", dice=0.5, corr=0.6)
+    write_trial(folder, "lost", 0.4, "finished", dice=0.4, corr=0.1)
+    write_trial(folder, "promoted", 0.3, "failed", dice=0.4, corr=0.1)
+    write_trial(folder, "stopped", 0.5, "stopped", dice=0.99, corr=0.1)
+    names = [trial.name for trial in folder.trials.iterdir()]
+    write_checkpoints(folder, *names)
+    open_sweep_run(folder, sweep, base)
+    for _ in range(2):  # as the same command again
+        assert close_sweep(folder, sweep, base, ["promoted"]) == 0
+        assert with_checkpoints(folder) == {"best", "front", "promoted"}
+    assert capsys.readouterr().out.count("removed: checkpoints of 2 trials that lost, 6 MB") == 1
+    for name in names:
+        assert (folder.trials / name / "values.json").is_file()
+        assert len(list((folder.trials / name / "spool").iterdir())) == 1
+        assert len(list((folder.trials / name).rglob("console.log"))) == 2
+
+
+@pytest.mark.parametrize(("keep", "state"), [("all", "finished"), ("best", "failed")])
+def test_all_trials_keep_their_checkpoints(loaded, folder, keep, state):
+    """Where the sweep file says so; and where there is no best trial, and somebody will ask why."""
+    sweep, base = loaded(keep_checkpoints=keep)
+    for name in ("a", "b"):
+        write_trial(folder, name, 0.1, state)
+    write_checkpoints(folder, "a", "b")
+    open_sweep_run(folder, sweep, base)
+    close_sweep(folder, sweep, base, [])
+    assert with_checkpoints(folder) == {"a", "b"}
 
 
 def test_the_best_is_there_whatever_becomes_of_the_figures(loaded, folder, monkeypatch):

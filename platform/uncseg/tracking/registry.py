@@ -180,10 +180,10 @@ def register(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    tags = {**tags, CONTENT_TAG: model.tags[CONTENT_TAG]}
+    content = model.tags[CONTENT_TAG]
     versions = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version))
-    same = [one for one in versions if one.run_id == model.source_run_id and tags.items() <= one.tags.items()]
-    version = same[-1] if same else _new_version(store, name, model, tags, description)
+    same = [one for one in versions if (one.run_id, one.tags.get(CONTENT_TAG)) == (model.source_run_id, content)]
+    version = same[-1] if same else _new_version(store, name, model, {**tags, CONTENT_TAG: content}, description)
     if not same or same[-1] is versions[-1]:
         client.set_registered_model_alias(name, CANDIDATE, str(version.version))
     return version
