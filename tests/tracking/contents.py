@@ -28,9 +28,10 @@ def everything(store):
     for registered in client.search_registered_models():
         versions = client.search_model_versions(f"name = '{registered.name}'")
         described = [
-            (plain(v.source), names[v.run_id], plain(v.description or ""), _plain(v.tags, plain)) for v in versions
+            (_named(v.source, names), names[v.run_id], plain(v.description or ""), _plain(v.tags, plain))
+            for v in versions
         ]
-        found[f"registered {registered.name}"] = (dict(registered.aliases), described)
+        found[f"registered {registered.name}"] = ({alias: int(v) for alias, v in registered.aliases.items()}, described)
     return found
 
 
@@ -54,7 +55,10 @@ def _run(client, run, plain):
 def _model(client, model, plain):
     metrics = sorted((row.key, row.step, row.timestamp, row.value) for row in model.metrics or [])
     files = {path: digest for path, digest in _model_files(client, model.model_id).items() if path != "MLmodel"}
-    return (str(model.status), plain(model.source_run_id), _plain(model.tags, plain), model.params, metrics, files)
+    tags = _plain(
+        {tag: text for tag, text in model.tags.items() if tag != "mlflow.modelVersions"}, plain
+    )  # servers' own
+    return (str(model.status), plain(model.source_run_id), tags, model.params, metrics, files)
 
 
 def _plain(tags, plain):
@@ -86,3 +90,11 @@ def _digests(folder):
             name = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", path.relative_to(folder).as_posix())
             digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return digests
+
+
+def _named(source, names):
+    """The model that a version points to: by its id with a server, by its folder without one."""
+    (name,) = {
+        name for name_of_mlflow, name in names.items() if name_of_mlflow.startswith("m-") and name_of_mlflow in source
+    }
+    return name
