@@ -8,6 +8,7 @@ as ``cli.py`` is, and lies beside it: it uses method, dataset and evaluation, an
 MLflow, which only calls :func:`_load_pyfunc`.
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,11 @@ class Segmentation:
         self._review_below = float(description.get("review_below", REVIEW_BELOW))
         named = description.get("channels") or self.model.dataset_json["channel_names"].values()
         self._channels = [str(name) for name in named]
-        self._predictors = [
-            loaded_predictor(self.model, fold, evaluation.tile_step, evaluation.mirroring, trust=False)
-            for fold in self.folds
-        ]
+        with contextlib.redirect_stdout(None):  # nnU-Net prints that it does without a GPU
+            self._predictors = [
+                loaded_predictor(self.model, fold, evaluation.tile_step, evaluation.mirroring, trust=False)
+                for fold in self.folds
+            ]
         _ = self.model.meaning  # labels that are not BraTS' are refused here
 
     def predict(self, model_input: Mapping[str, Any], params: Any = None) -> dict[str, Any]:  # noqa: ARG002

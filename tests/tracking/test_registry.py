@@ -81,6 +81,8 @@ def test_a_finished_run_is_a_registered_model(store, tmp_path):
     parent, folds = entries(run)
     (version,) = versions(store, "whole")
     assert version.run_id == parent["run_id"]
+    (model,) = store.models_of(parent["run_id"])
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "whole", "version": 1}]
     assert {"run": "whole", "split_digest": "s", "git_commit": "c"}.items() <= version.tags.items()
     assert store.client.get_registered_model("whole").aliases == {"candidate": version.version}
 

@@ -100,6 +100,8 @@ def _train(
 ) -> None:
     import torch.distributed
 
+    from uncseg.method.checkpoints import keep_best_and_final
+
     together = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     assert together == task.processes, "a process group across folds would average gradients over them"
     trainer = start_trainer(task)
@@ -134,6 +136,7 @@ def _train(
             trainer.run_training()
     elif spool is not None:  # killed between its last checkpoint and the note below
         spool.checkpoint(first_epoch - 1)
+        keep_best_and_final(folder, first_epoch)
     if spool is not None:
         write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
         spool.state("finished")

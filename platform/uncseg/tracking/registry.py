@@ -9,6 +9,7 @@ The alias ``candidate`` is the newest finished run's; others, ``champion`` for e
 
 import contextlib
 import hashlib
+import json
 import logging
 import re
 import shutil
@@ -32,7 +33,7 @@ from uncseg.tracking.model_card import describe_model, what_it_predicts, write_c
 from uncseg.tracking.push import Histories, epoch_rows
 from uncseg.tracking.results import describe
 from uncseg.tracking.spool import FoldHistory
-from uncseg.tracking.store import CONTENT_TAG, PARENT_TAG, Store, storing
+from uncseg.tracking.store import CONTENT_TAG, PARENT_TAG, VERSIONS_TAG, Store, storing
 
 logger = logging.getLogger(__name__)
 CANDIDATE = "candidate"
@@ -194,7 +195,7 @@ def _new_version(
 ) -> ModelVersion:
     # a server finds the model by its id; a database asked directly would look for it at the process's own default
     served = store.tracking_uri.startswith("http")
-    return store.client.create_model_version(
+    version = store.client.create_model_version(
         name,
         f"models:/{model.model_id}" if served else model.artifact_location,
         run_id=model.source_run_id,
@@ -202,6 +203,10 @@ def _new_version(
         description=description,
         model_id=model.model_id,
     )
+    if not served:  # what a server notes by itself
+        noted = [*json.loads(model.tags.get(VERSIONS_TAG, "[]")), {"name": name, "version": version.version}]
+        store.client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json.dumps(noted)})
+    return version
 
 
 def _version_tags(record: Mapping[str, Any], name: str) -> dict[str, str]:
