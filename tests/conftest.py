@@ -61,7 +61,7 @@ def experiment_file(tmp_path):
 @pytest.fixture
 def database(tmp_path):
     """An empty MLflow database."""
-    from uncseg.tracking.store import open_store
+    from uncseg.tracking.opening import open_store
 
     path = tmp_path / "server" / "mlflow.db"
     open_store(f"sqlite:///{path}", "made here, which is quicker")

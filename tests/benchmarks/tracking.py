@@ -24,9 +24,10 @@ import numpy as np
 from mlflow.entities import Metric
 
 from uncseg.layout import RunFolder
+from uncseg.tracking.opening import open_store
 from uncseg.tracking.push import mean_rows
 from uncseg.tracking.spool import SpoolWriter, read_history
-from uncseg.tracking.store import METRICS_PER_CALL, Store, open_store
+from uncseg.tracking.store import METRICS_PER_CALL, Store
 from uncseg.tracking.sync import Syncer
 
 FOLDS = range(5)

@@ -20,7 +20,7 @@ from commands import run_uncseg, start_uncseg
 from servers import free_port, kill, postgresql, postgresql_binaries, server_starter
 from studies import DICE, run_study
 from tracking.contents import everything
-from uncseg.tracking.store import open_store
+from uncseg.tracking.opening import open_store
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
 from uncseg.pyfunc_model import _load_pyfunc
-from uncseg.tracking.store import open_store
+from uncseg.tracking.opening import open_store
 from uncseg.tracking.sync import sync_run
 
 CHANNELS = ("t1n", "t1c", "t2w", "t2f")

@@ -5,7 +5,7 @@ import yaml
 
 from tracking.runs import EXPERIMENT, TAGS
 from uncseg.layout import RunFolder
-from uncseg.tracking.store import open_store
+from uncseg.tracking.opening import open_store
 from uncseg.tracking.sync import Syncer
 
 

@@ -19,7 +19,7 @@ from uncseg.evaluation.tables import write_table
 from uncseg.files import file_states, read_json
 from uncseg.layout import RunFolder
 from uncseg.method.checkpoints import WEIGHTS_KEYS
-from uncseg.tracking.store import open_store
+from uncseg.tracking.opening import open_store
 from uncseg.tracking.sync import Syncer, sync_run
 
 WHOLE = EXPERIMENT | {

@@ -13,8 +13,8 @@ from tracking.runs import TAGS, entries, rows, save_final_checkpoint, status, tr
 from uncseg.errors import ProblemsFound
 from uncseg.evaluation.tables import table1, table2, write_table
 from uncseg.tracking.manifest import read_manifest
+from uncseg.tracking.opening import open_store
 from uncseg.tracking.spool import epoch_table
-from uncseg.tracking.store import open_store
 from uncseg.tracking.sync import sync_run
 
 DICE = [[0.8, 0.9], [0.7, 0.5]]  # of two cases a fold: means 0.85 and 0.6

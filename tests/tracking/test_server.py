@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from servers import kill
 from tracking.runs import save_final_checkpoint
 from uncseg.tracking.manifest import read_manifest
+from uncseg.tracking.opening import open_store
 from uncseg.tracking.spool import SpoolWriter
-from uncseg.tracking.store import open_store
 from uncseg.tracking.sync import Syncer
 
 METRICS = 60

@@ -9,7 +9,8 @@ from mlflow.exceptions import MlflowException
 
 from uncseg.config import Dataset, Experiment, Loss, Plan
 from uncseg.errors import ProblemsFound
-from uncseg.tracking.store import flat_params, open_store
+from uncseg.tracking.opening import open_store
+from uncseg.tracking.shown import flat_params
 
 
 def test_params_are_flat_and_numbers_stay_numbers():
@@ -50,7 +51,7 @@ def test_opening_again_finds_the_same_experiment(store, tmp_path):
 
 def test_processes_may_open_a_new_database_at_once(tmp_path):
     command = (
-        "import sys; from uncseg.tracking.store import open_store; print(open_store(sys.argv[1], 'e').experiment_id)"
+        "import sys; from uncseg.tracking.opening import open_store; print(open_store(sys.argv[1], 'e').experiment_id)"
     )
     arguments = [sys.executable, "-c", command, f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"]
     processes = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(3)]

@@ -10,7 +10,7 @@ import pytest
 
 from tracking.runs import train
 from uncseg.errors import ProblemsFound
-from uncseg.tracking.store import open_store
+from uncseg.tracking.opening import open_store
 
 
 class Another(BaseHTTPRequestHandler):

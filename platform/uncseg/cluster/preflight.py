@@ -6,7 +6,7 @@ from uncseg.cluster.resources import Slots, plan_slots
 from uncseg.config import Experiment
 from uncseg.dataset.prepare import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.tracking.store import open_store
+from uncseg.tracking.opening import open_store
 
 
 def preflight(experiment: Experiment, folds: int, cluster: Cluster, own_ray: bool, begun: bool) -> Slots:

@@ -26,7 +26,7 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.tracking.manifest import update_manifest
-from uncseg.tracking.store import artifact_location
+from uncseg.tracking.opening import artifact_location
 from uncseg.tracking.sync import Syncer
 from uncseg.tracking.tags import describe_source, describe_versions, git_commit
 

@@ -16,7 +16,8 @@ from uncseg.layout import RunFolder, SweepFolder
 from uncseg.sweeps.file import Sweep
 from uncseg.sweeps.results import VALUES, read_trials
 from uncseg.tracking.manifest import read_manifest, update_manifest
-from uncseg.tracking.store import NOTE_TAG, PARENT_TAG, Store, artifact_location, open_store
+from uncseg.tracking.opening import artifact_location, open_store
+from uncseg.tracking.store import NOTE_TAG, PARENT_TAG, Store
 from uncseg.tracking.sync import sync_run
 from uncseg.tracking.tags import describe_source
 

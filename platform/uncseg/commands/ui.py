@@ -24,7 +24,7 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import RunFolder, SweepFolder
 from uncseg.tracking.manifest import read_manifest
-from uncseg.tracking.store import open_store
+from uncseg.tracking.opening import open_store
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(5000, 5100)

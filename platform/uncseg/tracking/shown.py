@@ -14,6 +14,9 @@ The spool and the tables of epochs hold all the others as well.
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
+
+from uncseg.config import LABEL_NAMES
 
 _NOT_SHOWN = re.compile(
     r"uncertainty/\w+/corr_ema/constant"  # 0 by definition
@@ -55,3 +58,29 @@ def spread_name(metric: str) -> str | None:
 def shown_params(params: Mapping[str, str]) -> dict[str, str]:
     """Without those that change where a run is computed and kept, and nothing of what is computed."""
     return {name: value for name, value in params.items() if not name.startswith(_NO_PARAMS)}
+
+
+def flat_params(experiment: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """An experiment's fields as MLflow params: dotted names, values as YAML would write them.
+
+    Class weights get a param each (``loss.weight_ce_background``, ``_ncr``, ``_ed``, ``_et``), because parallel
+    coordinates need numbers; other lists are joined by ", ".
+    """
+    params: dict[str, str] = {}
+    for key, value in experiment.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            params |= flat_params(value, f"{name}.")
+        elif key == "weight_ce" and isinstance(value, (list, tuple)):
+            params |= {f"{name}_{label}": _text(weight) for label, weight in zip(LABEL_NAMES, value, strict=True)}
+        elif isinstance(value, (list, tuple)):
+            params[name] = ", ".join(_text(item) for item in value)
+        else:
+            params[name] = _text(value)
+    return params
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

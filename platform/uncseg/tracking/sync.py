@@ -23,9 +23,10 @@ from uncseg.files import file_lock
 from uncseg.layout import RunFolder
 from uncseg.tracking import push, registry, uploads
 from uncseg.tracking.manifest import read_manifest, update_manifest
-from uncseg.tracking.shown import shown_params
+from uncseg.tracking.opening import open_store
+from uncseg.tracking.shown import flat_params, shown_params
 from uncseg.tracking.spool import FoldHistory, spooled_folds
-from uncseg.tracking.store import NotStored, Store, flat_params, open_store, storing
+from uncseg.tracking.store import NotStored, Store, storing
 
 logger = logging.getLogger(__name__)
 LONGEST_PAUSE_S = 60.0

@@ -1,0 +1,97 @@
+"""Opening MLflow: a database or a server, and the experiment that collects the runs.
+
+store = open_store("sqlite:////data/runs/mlflow.db", "uncseg")
+"""
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from uncseg.config import Experiment
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import file_lock
+from uncseg.tracking.store import Store
+from uncseg.tracking.versions import database_problem, server_problem
+
+# without it the UI takes the experiment for one of language models, and hides the charts
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+
+def artifact_location(experiment: Experiment) -> Path | None:
+    """Where the artifacts of a new MLflow experiment go: beside the SQLite default; None: where its server says."""
+    return experiment.storage.path.resolve() / "mlflow_artifacts" if experiment.tracking.uri is None else None
+
+
+def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path | None = None) -> Store:
+    """Open MLflow, making the database (for ``sqlite:///PATH``) and the experiment where they are absent.
+
+    A server that is down is noticed in seconds.
+
+    Args:
+        tracking_uri: ``sqlite:///PATH``, ``http://HOST:PORT``, ….
+        experiment_name: name of the MLflow experiment that collects the runs.
+        artifact_location: absolute folder for the artifacts of a new experiment. None: ``mlartifacts`` beside an
+            SQLite database, else what the server has been told.
+
+    Raises:
+        ProblemsFound: MLflow cannot be reached, or the experiment was deleted.
+    """
+    if urlsplit(tracking_uri).password is not None:
+        advice = "write the address without it, and put it into MLFLOW_TRACKING_PASSWORD or PGPASSWORD"
+        problem = Problem("tracking.uri", "a password, which would be kept and shown", "an address alone", advice)
+        raise ProblemsFound("MLflow cannot be reached.", [problem])
+    _settle_environment()
+    wrong_version = server_problem(tracking_uri)
+    if wrong_version is not None:
+        raise ProblemsFound("MLflow cannot be used.", [wrong_version])
+    database = _sqlite_path(tracking_uri)
+    if database is not None:
+        artifact_location = artifact_location or database.parent / "mlartifacts"
+    try:
+        # processes that open a new database at the same time trip over each other's migrations
+        with file_lock(database.with_name(f".{database.name}.lock")) if database else nullcontext():
+            client = MlflowClient(tracking_uri)
+            experiment_id = _experiment_id(client, tracking_uri, experiment_name, artifact_location)
+    except ProblemsFound:
+        raise
+    except Exception as error:  # MLflow's own, the database driver's, a missing driver's, the disk's
+        first_line = (str(error) or repr(error)).splitlines()[0]
+        problem = database_problem(tracking_uri, error) or Problem(
+            "tracking.uri", f"{tracking_uri}: {first_line}", "an MLflow that answers", "start it or correct the address"
+        )
+        raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error
+    return Store(client, experiment_id, tracking_uri)
+
+
+def _experiment_id(client: MlflowClient, tracking_uri: str, name: str, artifact_location: Path | None) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = artifact_location.resolve().as_uri() if artifact_location else None
+        try:
+            return client.create_experiment(name, location, EXPERIMENT_TAGS)
+        except MlflowException as error:
+            found = client.get_experiment_by_name(name)  # another driver was quicker
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        advice = f"restore it (mlflow experiments restore -x {found.experiment_id}) or write another name"
+        problem = Problem("tracking.experiment", f"{name}, deleted", f"a living experiment at {tracking_uri}", advice)
+        raise ProblemsFound("The MLflow experiment cannot be used.", [problem])
+    return found.experiment_id
+
+
+def _settle_environment() -> None:
+    """Make a down server fail in seconds (MLflow's defaults: minutes); what the user has set stays."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a live table is on the screen
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # hospital networks
+
+
+def _sqlite_path(tracking_uri: str) -> Path | None:
+    prefix = "sqlite:///"
+    return Path(tracking_uri.removeprefix(prefix)).resolve() if tracking_uri.startswith(prefix) else None
