@@ -83,6 +83,12 @@ def unfold(page, mlflow, name):
     page.locator("[role=row]", has=link(page, mlflow, name)).locator(EXPANDER).click()
 
 
+def experiment_page(uri):
+    """Of the list of runs, after the server's address."""
+    experiment = MlflowClient(uri).get_experiment_by_name("uncseg").experiment_id
+    return f"/#/experiments/{experiment}/runs"
+
+
 def compare(mlflow, *names):
     address, _, experiment, ids = mlflow
     chosen = quote(json.dumps([ids[name] for name in names]))
@@ -198,7 +204,7 @@ def test_everything_comes_back_after_the_database_is_lost(runs, tmp_path):
 
 
 @pytest.mark.skipif(postgresql_binaries() is None, reason="Debian's package postgresql is not installed")
-def test_a_server_on_postgresql_with_an_artifact_store_holds_the_same(runs, tmp_path):
+def test_a_server_on_postgresql_with_an_artifact_store_holds_the_same(runs, page, tmp_path):
     copy = tmp_path / "runs"
     shutil.copytree(runs, copy)
     with postgresql(tmp_path / "postgresql") as database:
@@ -208,6 +214,8 @@ def test_a_server_on_postgresql_with_an_artifact_store_holds_the_same(runs, tmp_
             for name in ("paper", "union", "search"):
                 done = run_uncseg("sync", copy / name, "--tracking-uri", uri, limit_s=300)
                 assert done.returncode == 0, done.stdout + done.stderr
+            page.goto(uri + experiment_page(uri))
+            expect(page.get_by_text("paper", exact=True).first).to_be_visible()
             there = everything(open_store(uri, "uncseg"))
             again = run_uncseg("sync", copy / "paper", limit_s=300)
             assert again.returncode == 0
@@ -220,7 +228,8 @@ def test_a_server_on_postgresql_with_an_artifact_store_holds_the_same(runs, tmp_
     assert there == here
 
 
-def test_ui_shows_a_run_on_the_loopback_address(runs, page, tmp_path):
+def test_ui_shows_a_run_on_the_loopback_address(runs, page, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody there, and not to be asked for this machine's own
     port, log = free_port(), tmp_path / "ui.log"
     process = start_uncseg("ui", runs / "paper", "--no-browser", "--port", port, log=log)
     try:

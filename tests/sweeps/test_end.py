@@ -7,12 +7,13 @@ import yaml
 
 from uncseg.commands import sweep_results
 from uncseg.commands.sweep_results import close_sweep, why_none, write_best
-from uncseg.commands.sweep_run import open_sweep_run
+from uncseg.commands.sweep_run import open_sweep_run, sync_sweep
 from uncseg.config import load_experiment
-from uncseg.files import write_json
+from uncseg.files import read_json, write_json
 from uncseg.layout import SweepFolder
 from uncseg.sweeps.file import load_sweep
 from uncseg.sweeps.results import rank_trials, read_promoted, read_trials
+from uncseg.tracking.opening import open_store
 from uncseg.tracking.spool import SpoolWriter
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
@@ -151,3 +152,51 @@ def test_the_best_is_there_whatever_becomes_of_the_figures(loaded, folder, monke
         close_sweep(folder, sweep, base, [])
     assert best_weight(folder) == 0.1
     assert (folder.tables / "trials.parquet").is_file()
+
+
+def logged(folder, base):
+    """What the sweep's run in MLflow holds: (its tags, its files)."""
+    record = read_json(folder.manifest)
+    client = open_store(base.tracking_uri, base.tracking.experiment).client
+    files = [item.path for part in ("", "tables") for item in client.list_artifacts(record["run_id"], part)]
+    return client.get_run(record["run_id"]).data.tags, files
+
+
+def test_a_store_that_takes_no_files_spoils_no_end_of_a_sweep(loaded, folder, capsys):
+    sweep, base = loaded()
+    write_trial(folder, "a", 0.1, "finished")
+    write_json(
+        folder.content,
+        {"sweep": sweep.model_dump(mode="json", exclude={"base"}), "experiment": base.model_dump(mode="json")},
+    )
+    open_sweep_run(folder, sweep, base)
+    place = folder.root.parent / "mlflow_artifacts"
+    place.write_text("no folder")
+    assert close_sweep(folder, sweep, base, []) == 0
+    assert "the sweep's tables and figures" in capsys.readouterr().out
+    tags, files = logged(folder, base)
+    assert tags["uncseg.best"] == "a"
+    assert "Best of 1 trials" in tags["mlflow.note.content"]
+    assert files == []
+    place.unlink()
+    assert sync_sweep(folder.root) == 0
+    assert {"tables/trials.csv", "best.yaml"} <= set(logged(folder, base)[1])
+
+
+def test_a_manifest_of_a_sweep_from_before_goes_on(loaded, folder):
+    sweep, base = loaded()
+    folder.root.mkdir(parents=True)
+    run_id = open_store(base.tracking_uri, base.tracking.experiment).create_run("s", {})
+    write_json(folder.manifest, {"run_id": run_id})
+    assert open_sweep_run(folder, sweep, base) == run_id
+    assert read_json(folder.manifest)["tracking_uri"] == base.tracking_uri
+
+
+def test_a_command_killed_before_it_noted_the_sweeps_run_finds_it(loaded, folder):
+    sweep, base = loaded()
+    folder.root.mkdir(parents=True)
+    run_id = open_sweep_run(folder, sweep, base)
+    record = read_json(folder.manifest)
+    del record["run_id"]
+    write_json(folder.manifest, record)
+    assert open_sweep_run(folder, sweep, base) == run_id

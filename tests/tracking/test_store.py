@@ -46,7 +46,7 @@ def test_opening_again_finds_the_same_experiment(store, tmp_path):
     again = open_store(store.tracking_uri, "uncseg", tmp_path / "elsewhere")
     assert again.experiment_id == store.experiment_id
     location = store.client.get_experiment(store.experiment_id).artifact_location
-    assert location == (Path(store.tracking_uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
+    assert location == (Path(store.tracking_uri.removeprefix("sqlite:///")).parent / "mlflow_artifacts").as_uri()
 
 
 def test_processes_may_open_a_new_database_at_once(tmp_path):

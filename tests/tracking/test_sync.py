@@ -1,9 +1,11 @@
 import time
 
 import numpy as np
+from PIL import Image
 
 from tracking.runs import TAGS, entries, rows, status, train
 from uncseg.tracking.manifest import read_manifest, update_manifest
+from uncseg.tracking.opening import open_store
 from uncseg.tracking.spool import epoch_table
 
 
@@ -189,3 +191,29 @@ def test_the_manifest_keeps_the_keys_of_others(run, make_syncer):
     content = read_manifest(run)
     assert content["digests"] == {"dataset": "a"}
     assert content["mlflow"]["parent_run_id"] == content["mlflow"]["parent"]["run_id"]
+
+
+def test_pictures_that_the_store_does_not_take_cost_no_metric(run, make_syncer, tmp_path, caplog):
+    uri = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"
+    syncer = make_syncer(folds=[0], uri=uri)
+    writer = train(run, 0, 2, finish=False)
+    writer.checkpoint(1)
+    run.progress.mkdir()
+    for epoch in (0, 1):
+        Image.new("RGB", (8, 8)).save(run.progress / f"fold_0_epoch_000{epoch}.png")
+    place = tmp_path / "other" / "mlflow_artifacts"
+    place.parent.mkdir()
+    place.write_text("no folder")
+    assert not syncer.push_once()
+    assert "did not store pictures of the training" in caplog.text
+    store = open_store(uri, "uncseg")
+    _, folds = entries(run)
+    assert [step for step, _ in rows(store, folds[0]["run_id"], "loss")] == [0, 1]
+    assert syncer.push_once()  # and goes on without them
+    assert syncer.stop("interrupted") > 0
+    place.unlink()
+    again = make_syncer(folds=[0], uri=uri)
+    assert again.finish()
+    assert again.stop("interrupted") == 0
+    names = [item.path for item in store.client.list_artifacts(folds[0]["run_id"], "images")]
+    assert sorted(name.split("+step+")[1][0] for name in names if name.endswith(".png")) == ["0", "1"]

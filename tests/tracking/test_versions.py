@@ -1,8 +1,10 @@
 """Servers and databases of another MLflow are refused before anything is written."""
 
+import socket
 import sqlite3
 import subprocess
 import sys
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -17,7 +19,8 @@ class Another(BaseHTTPRequestHandler):
     """How an MLflow server tells its version."""
 
     def do_GET(self):
-        self.send_response(200)
+        allowed = self.server.password is None or self.headers["Authorization"] == self.server.password
+        self.send_response(200 if allowed else 401)
         self.end_headers()
         self.wfile.write(self.server.version.encode())
         self.server.asked.append(self.path)
@@ -31,9 +34,9 @@ def server_of():
     servers = []
     with ThreadPoolExecutor(1) as pool:
 
-        def start(version):
+        def start(version, password=None):
             server = HTTPServer(("127.0.0.1", 0), Another)
-            server.version, server.asked = version, []
+            server.version, server.asked, server.password = version, [], password
             servers.append(server)
             pool.submit(server.serve_forever)
             return server
@@ -57,6 +60,43 @@ def test_a_server_of_another_version(server_of, version):
     assert server.asked == ["/version"]
 
 
+def test_a_server_that_asks_for_a_password(server_of, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    server = server_of("2.9.2", "Basic " + b64encode(b"ann:secret").decode())
+    with pytest.raises(ProblemsFound, match=r"an MLflow server 2\.9\.2"):
+        open_store(f"http://127.0.0.1:{server.server_port}", "uncseg")
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:abc", "http://[::1", "http://no such host"])
+def test_an_address_that_is_none(uri):
+    with pytest.raises(ProblemsFound) as caught:
+        open_store(uri, "uncseg")
+    assert uri in caught.value.problems[0].found
+
+
+def test_a_port_where_something_else_answers():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        def talk():
+            for _ in range(9):
+                try:
+                    connection, _ = other.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.sendall(b"220 this is no web server\r\n")
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(talk)
+            uri = f"http://127.0.0.1:{other.getsockname()[1]}"
+            with pytest.raises(ProblemsFound, match="an MLflow that answers"):
+                open_store(uri, "uncseg")
+            other.shutdown(socket.SHUT_RDWR)
+
+
 def test_a_real_server_is_asked_and_taken(start_server):
     uri, _ = start_server()
     assert open_store(uri, "uncseg").experiment_id
@@ -77,7 +117,7 @@ def test_a_database_of_another_version(database, run, make_syncer, revision, fou
         (known,) = connection.execute("select version_num from alembic_version").fetchone()
         connection.execute("update alembic_version set version_num = ?", [revision])
     refused = sync(run, database)  # in a process of its own: MLflow keeps what it has opened
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     said = " ".join(refused.stdout.replace("│", " ").split())
     assert all(word in said for word in (found + " " + advice).split())
     assert sorted((path, path.stat().st_mtime_ns) for path in run.root.rglob("*")) == before

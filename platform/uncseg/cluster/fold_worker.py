@@ -128,6 +128,7 @@ def _train(
 
     trainer.on_epoch = on_epoch
     if spool is not None:
+        pictures.forget(first_epoch)
         spool.state("running", note)
         trainer.on_checkpoint = on_checkpoint
     first_reported = report_from(first_epoch)

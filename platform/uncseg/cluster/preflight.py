@@ -6,7 +6,7 @@ from uncseg.cluster.resources import Slots, plan_slots
 from uncseg.config import Experiment
 from uncseg.dataset.prepare import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.opening import AnotherVersion, open_store
 
 
 def preflight(experiment: Experiment, folds: int, cluster: Cluster, own_ray: bool, begun: bool) -> Slots:
@@ -31,11 +31,12 @@ def preflight(experiment: Experiment, folds: int, cluster: Cluster, own_ray: boo
         slots = plan_slots(experiment.resources, folds, cluster)
     except ProblemsFound as error:
         problems += error.problems
-    if experiment.tracking.uri is not None and not begun:
+    database = experiment.storage.path / "mlflow.db"
+    if experiment.tracking.uri is not None or database.is_file():
         try:
-            open_store(experiment.tracking.uri, experiment.tracking.experiment)
+            open_store(experiment.tracking_uri, experiment.tracking.experiment)
         except ProblemsFound as error:
-            problems += error.problems
+            problems += error.problems if isinstance(error, AnotherVersion) or not begun else []
     if slots is None or problems:
         raise ProblemsFound("The run would fail.", problems + _check_cases(experiment))
     return slots  # the cases come next: preparing looks into every one of them

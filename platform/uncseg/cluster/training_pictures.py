@@ -21,6 +21,12 @@ class TrainingPictures:
         self._trainer, self._cases, self._folder = trainer, cases, folder
         self._patches: list[WatchedPatch | None] = []  # looked for once
 
+    def forget(self, first_epoch: int) -> None:
+        """Remove the pictures of epochs that are trained again."""
+        for file in self._folder.glob(f"fold_{self._trainer.fold}_epoch_*.png"):
+            if int(file.stem.rpartition("_")[2]) >= first_epoch:
+                file.unlink(missing_ok=True)
+
     def draw(self, epoch: int) -> None:
         """Draw what the network makes of the patch after this epoch. Changes nothing of the training."""
         try:

@@ -2,6 +2,7 @@
 
 import json
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder, SweepFolder
 from uncseg.sweeps.file import Sweep
 from uncseg.sweeps.results import VALUES, read_trials
-from uncseg.tracking.manifest import read_manifest, update_manifest
+from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.opening import artifact_location, open_store
-from uncseg.tracking.store import NOTE_TAG, PARENT_TAG, Store
+from uncseg.tracking.push import KEY_TAG
+from uncseg.tracking.store import NOTE_TAG, PARENT_TAG, Store, storing
 from uncseg.tracking.sync import sync_run
 from uncseg.tracking.tags import describe_source
 
@@ -28,13 +30,16 @@ MOST_COMPARED = 100
 def open_sweep_run(folder: SweepFolder, sweep: Sweep, base: Experiment) -> str:
     """Id of the sweep's own run in MLflow, made where MLflow has none."""
     store = open_store(base.tracking_uri, base.tracking.experiment, artifact_location(base))
-    record: dict[str, Any] = read_json(folder.manifest) if folder.manifest.is_file() else {"start_ms": _now_ms()}
+    record: dict[str, Any] = {"start_ms": _now_ms(), "key": uuid.uuid4().hex}
+    record |= read_json(folder.manifest) if folder.manifest.is_file() else {}
+    record |= {"tracking_uri": base.tracking_uri, "experiment": base.tracking.experiment}
+    write_json(folder.manifest, record)  # the key before the run: a command killed between the two finds it
     if not record.get("run_id") or not store.has_run(record["run_id"]):
-        tags = {"uncseg.sweep": sweep.name} | describe_source("uncseg sweep", None)
-        record["run_id"] = store.create_run(sweep.name, tags, record["start_ms"])
+        tags = {"uncseg.sweep": sweep.name, KEY_TAG: record["key"]} | describe_source("uncseg sweep", None)
+        found = store.find_run(KEY_TAG, record["key"])
+        record["run_id"] = found or store.create_run(sweep.name, tags, record["start_ms"])
         store.log_params(record["run_id"], _params(sweep))
-    where = {"tracking_uri": base.tracking_uri, "experiment": base.tracking.experiment}
-    write_json(folder.manifest, record | where)
+        write_json(folder.manifest, record)
     return str(record["run_id"])
 
 
@@ -69,11 +74,7 @@ def log_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.Dat
         record |= {"best": best, "end_ms": _now_ms()}
         write_json(folder.manifest, record)
     run_id = record["run_id"]
-    for artifacts in (folder.tables, folder.figures):
-        for file in sorted(artifacts.glob("[!.]*")):
-            store.log_file(run_id, file, artifacts.name)
     if best is not None:
-        store.log_file(run_id, folder.best)
         values = table[table["trial"] == best].iloc[0]
         rows = [Metric(f"best/{metric}", values[metric], record["end_ms"], 0) for metric in sweep.metrics]
         store.log_metrics(run_id, rows)
@@ -81,6 +82,12 @@ def log_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.Dat
     runs = [_tag_trial(store, folder, run_id, row, rank) for rank, row in enumerate(table.to_dict("records"), start=1)]
     store.set_tags(run_id, {NOTE_TAG: _describe(store, folder, sweep, table, best, [run for run in runs if run])})
     store.set_status(run_id, "FAILED" if best is None else "FINISHED", record["end_ms"])
+    with storing("the sweep's tables and figures"):
+        for artifacts in (folder.tables, folder.figures):
+            for file in sorted(artifacts.glob("[!.]*")):
+                store.log_file(run_id, file, artifacts.name)
+        if best is not None:
+            store.log_file(run_id, folder.best)
 
 
 def _tag_trial(store: Store, folder: SweepFolder, parent: str, row: Mapping[Any, Any], rank: int) -> str | None:
@@ -137,11 +144,8 @@ def sync_sweep(root: Path, tracking_uri: str | None = None) -> int:
     parent, left = open_sweep_run(folder, sweep, base), 0
     for trial in read_trials(folder.trials, sweep):
         run = RunFolder(folder.trials / trial.name)
-        mlflow = read_manifest(run).get("mlflow")
-        if mlflow is not None:
-            update_manifest(run, mlflow=mlflow | {"tags": mlflow["tags"] | {PARENT_TAG: parent}})
         if run.experiment.is_file():
-            left += sync_run(run.root, uri)
+            left += sync_run(run.root, uri, parent)
     if "best" in record:
         log_sweep(folder, sweep, base, pd.read_parquet(folder.tables / "trials.parquet"), record["best"])
     return left

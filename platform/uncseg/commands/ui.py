@@ -9,12 +9,12 @@ import tempfile
 import time
 import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import quote
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from mlflow.exceptions import MlflowException
 
@@ -28,7 +28,7 @@ from uncseg.tracking.opening import open_store
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(5000, 5100)
-STARTS_WITHIN_S = 120
+STARTS_WITHIN_S, ENDS_WITHIN_S = 120, 10
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
     """
     shown = _find(root)
     if shown.tracking_uri.startswith("http"):
-        _open(shown.tracking_uri + shown.page, browser)
+        _open(shown.tracking_uri.rstrip("/") + shown.page, browser)
         return 0
     with terminated_like_ctrl_c(), _server(shown.tracking_uri, _free_port(port)) as (address, process):
         _open(address + shown.page, browser)
@@ -74,7 +74,7 @@ def _find(root: Path) -> Shown:
     folder, sweep = root.resolve(), SweepFolder(root.resolve())
     if sweep.content.is_file():
         record = read_json(sweep.manifest) if sweep.manifest.is_file() else {}
-        run_id = record.get("run_id")
+        run_id = record.get("run_id") if "tracking_uri" in record else None
     elif RunFolder(folder).experiment.is_file():
         record = read_manifest(RunFolder(folder)).get("mlflow", {})
         run_id = record.get("parent", {}).get("run_id")
@@ -128,27 +128,38 @@ def _server(tracking_uri: str, port: int) -> Iterator[tuple[str, subprocess.Pope
             _wait_for(f"http://{LOOPBACK}:{port}", process, log)
             yield f"http://{LOOPBACK}:{port}", process
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
+            _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a server and its workers, by force where it takes its time."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(ENDS_WITHIN_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _wait_for(address: str, process: subprocess.Popen, log) -> None:  # type: ignore[no-untyped-def]
     last = time.monotonic() + STARTS_WITHIN_S
+    direct = build_opener(ProxyHandler({}))  # what http_proxy names does not know this machine's own servers
     while process.poll() is None and time.monotonic() < last:
         try:
-            urlopen(f"{address}/health", timeout=5)
+            direct.open(f"{address}/health", timeout=5)
         except (URLError, OSError):
             time.sleep(0.2)
         else:
             return
     log.seek(0)
     said = log.read().decode(errors="replace").strip().splitlines() or ["nothing"]
-    problem = Problem(address, f"MLflow's server ended: {said[-1]}", "a server that answers", "see the reason")
+    how = "ended" if process.poll() is not None else f"did not answer in {STARTS_WITHIN_S} s"
+    problem = Problem(address, f"MLflow's server {how}: {said[-1]}", "a server that answers", "see the reason")
     raise ProblemsFound("MLflow's pages cannot be shown.", [problem], exit_code=1)
 
 
 def _open(address: str, browser: bool) -> None:
     console.print(f"MLflow:  {address}", soft_wrap=True)
     if browser:
-        webbrowser.open(quote(address, safe=":/#?=&"))
+        webbrowser.open(quote(address, safe=":/#?=&@"))

@@ -21,6 +21,10 @@ from uncseg.tracking.versions import database_problem, server_problem
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
+class AnotherVersion(ProblemsFound):
+    """A server or a database that another version of MLflow made: waiting does not mend it."""
+
+
 def artifact_location(experiment: Experiment) -> Path | None:
     """Where the artifacts of a new MLflow experiment go: beside the SQLite default; None: where its server says."""
     return experiment.storage.path.resolve() / "mlflow_artifacts" if experiment.tracking.uri is None else None
@@ -34,23 +38,27 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
     Args:
         tracking_uri: ``sqlite:///PATH``, ``http://HOST:PORT``, ….
         experiment_name: name of the MLflow experiment that collects the runs.
-        artifact_location: absolute folder for the artifacts of a new experiment. None: ``mlartifacts`` beside an
+        artifact_location: absolute folder for the artifacts of a new experiment. None: ``mlflow_artifacts`` beside an
             SQLite database, else what the server has been told.
 
     Raises:
         ProblemsFound: MLflow cannot be reached, or the experiment was deleted.
     """
-    if urlsplit(tracking_uri).password is not None:
+    try:
+        password = urlsplit(tracking_uri).password
+    except ValueError as error:
+        problem = Problem("tracking.uri", f"{tracking_uri}: {error}", "an address", "correct it")
+        raise ProblemsFound("MLflow cannot be reached.", [problem]) from error
+    if password is not None:
         advice = "write the address without it, and put it into MLFLOW_TRACKING_PASSWORD or PGPASSWORD"
         problem = Problem("tracking.uri", "a password, which would be kept and shown", "an address alone", advice)
         raise ProblemsFound("MLflow cannot be reached.", [problem])
     _settle_environment()
-    wrong_version = server_problem(tracking_uri)
-    if wrong_version is not None:
-        raise ProblemsFound("MLflow cannot be used.", [wrong_version])
+    if (wrong_version := server_problem(tracking_uri)) is not None:
+        raise AnotherVersion("MLflow cannot be used.", [wrong_version])
     database = _sqlite_path(tracking_uri)
     if database is not None:
-        artifact_location = artifact_location or database.parent / "mlartifacts"
+        artifact_location = artifact_location or database.parent / "mlflow_artifacts"
     try:
         # processes that open a new database at the same time trip over each other's migrations
         with file_lock(database.with_name(f".{database.name}.lock")) if database else nullcontext():
@@ -60,7 +68,9 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
         raise
     except Exception as error:  # MLflow's own, the database driver's, a missing driver's, the disk's
         first_line = (str(error) or repr(error)).splitlines()[0]
-        problem = database_problem(tracking_uri, error) or Problem(
+        if (wrong_version := database_problem(tracking_uri, error)) is not None:
+            raise AnotherVersion("MLflow cannot be used.", [wrong_version]) from error
+        problem = Problem(
             "tracking.uri", f"{tracking_uri}: {first_line}", "an MLflow that answers", "start it or correct the address"
         )
         raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error

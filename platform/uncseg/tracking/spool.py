@@ -23,6 +23,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,6 +146,24 @@ def read_records(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int
     return records, offset + len(whole)
 
 
+_FORMER_NAMES = (
+    (r"uncertainty/(\w+)/(reference|union)/(corr_ema|rmsd_ema)", r"uncertainty/\2/\3/\1"),
+    (r"(learning_rate|uncertainty_warmup)", r"train/\1"),
+    (r"(epoch_seconds|data_wait_seconds)", r"system/\1"),
+    (r"memory/(bytes_per_case_\w+)", r"system/memory_\1"),
+    (r"memory/(\w+)", r"uncertainty/memory/\1"),
+)
+
+
+@cache
+def _current(name: str) -> str:
+    """The name of a metric today, of runs that were begun when it had another."""
+    for former, now in _FORMER_NAMES:
+        if re.fullmatch(former, name):
+            return re.sub(former, now, name)
+    return name
+
+
 @dataclass(frozen=True)
 class EpochRecord:
     """One epoch that counts. ``metrics`` holds NaN where the worker had no finite value."""
@@ -199,7 +218,8 @@ class FoldHistory:
             self._begin(record["attempt"], record["first_epoch"])
             self.spans[self.attempt] = (record["time_ms"], record["time_ms"])
         elif record["kind"] == "epoch":
-            metrics = {name: math.nan if value is None else value for name, value in record["metrics"].items()}
+            values = {_current(name): value for name, value in record["metrics"].items()}
+            metrics = {name: math.nan if value is None else value for name, value in values.items()}
             epoch = record["epoch"]
             self.epochs[epoch] = EpochRecord(epoch, record["attempt"], record["time_ms"], metrics)
         elif record["kind"] == "checkpoint":

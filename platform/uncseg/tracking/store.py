@@ -144,8 +144,11 @@ class Store:
             self.client.log_artifact(run_id, str(path), folder)
 
     def log_image(self, run_id: str, path: Path, key: str, step: int, time_ms: int) -> None:
-        """Log a PNG of an epoch; the UI shows those of one key side by side, or by a slider over ``step``."""
-        with Image.open(path) as image, patient_uploads():
+        """Log a small PNG of an epoch; the UI shows those of one key side by side, or by a slider over ``step``.
+
+        A store that hangs is noticed in seconds: whoever ends a run waits for the picture under way.
+        """
+        with Image.open(path) as image:
             self.client.log_image(run_id, image, key=key, step=step, timestamp=time_ms, synchronous=True)
 
     def log_model(

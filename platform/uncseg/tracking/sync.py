@@ -26,7 +26,7 @@ from uncseg.tracking.manifest import read_manifest, update_manifest
 from uncseg.tracking.opening import open_store
 from uncseg.tracking.shown import flat_params, shown_params
 from uncseg.tracking.spool import FoldHistory, spooled_folds
-from uncseg.tracking.store import NotStored, Store, storing
+from uncseg.tracking.store import PARENT_TAG, NotStored, Store, storing
 
 logger = logging.getLogger(__name__)
 LONGEST_PAUSE_S = 60.0
@@ -70,6 +70,7 @@ class Syncer:
         self._warned = False
         self._extra: list[str] = []
         self._uploads_left = 0
+        self._pictures_wait = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -171,10 +172,14 @@ class Syncer:
                     uploads.upload_folds(store, record, self.run, self._histories)
             if closing or not upload:  # files may be added after the end
                 push.push_statuses(store, record, self._histories, outcome)
-            # after all that is small: a store that takes no files still shows the curves
-            uploads.upload_progress(store, record, self.run, self._histories)
             if upload:
                 registry.store_models(store, record, self.run, self._histories, self._name)
+            # last, and after a failure only when all files are tried again: curves are worth more
+            if upload or not self._pictures_wait:
+                self._pictures_wait = True
+                with storing("pictures of the training"):
+                    uploads.upload_progress(store, record, self.run, self._histories)
+                self._pictures_wait = False
         finally:
             record["parent_run_id"] = record["parent"]["run_id"]
             update_manifest(self.run, mlflow=record)
@@ -207,7 +212,7 @@ class Syncer:
         return self._store
 
 
-def sync_run(run_root: Path, tracking_uri: str | None = None) -> int:
+def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str | None = None) -> int:
     """Bring MLflow to what a run's folder says, from files alone; the number of epochs and uploads that are left.
 
     Runs that MLflow does not have (a new database, another server) are made anew. Needs no training to be going on;
@@ -216,6 +221,7 @@ def sync_run(run_root: Path, tracking_uri: str | None = None) -> int:
     Args:
         run_root: the run's folder.
         tracking_uri: where to; None: where the run went before, else what its experiment says.
+        parent_run_id: the run above it there, a sweep's; None: as before.
 
     Raises:
         ProblemsFound: ``run_root`` is no run, or MLflow cannot be reached.
@@ -231,6 +237,7 @@ def sync_run(run_root: Path, tracking_uri: str | None = None) -> int:
     uri = tracking_uri or record.get("tracking_uri") or tracking.get("uri") or default
     name = record.get("experiment") or tracking.get("experiment") or "uncseg"
     open_store(uri, name)  # raises for people, where the syncer would only log
-    syncer = Syncer(run, uri, name, content, spooled_folds(run.spool))
+    tags = None if parent_run_id is None else record.get("tags", {}) | {PARENT_TAG: parent_run_id}
+    syncer = Syncer(run, uri, name, content, spooled_folds(run.spool), tags)
     syncer.finish()
     return syncer.stop()

@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 from uncseg.errors import Problem
 
@@ -19,13 +20,16 @@ def server_problem(tracking_uri: str) -> Problem | None:
 
     A server takes what older clients of its own major version send it; an older server lacks what we send.
     """
-    if urlsplit(tracking_uri).scheme not in ("http", "https"):
+    if not tracking_uri.startswith(("http://", "https://")):
         return None
     try:
-        with urlopen(f"{tracking_uri.rstrip('/')}/version", timeout=ANSWER_WITHIN_S) as answer:
-            told = answer.read(100).decode(errors="replace").strip()
-    except OSError:
+        # as MLflow asks: with the password and the certificates that the environment names
+        answer = http_request(
+            get_default_host_creds(tracking_uri), "/version", "GET", max_retries=0, timeout=ANSWER_WITHIN_S
+        )
+    except (MlflowException, OSError, ValueError):
         return None  # that it does not answer is found out, and said, by whoever asks it for more
+    told = answer.text[:100].strip() if answer.status_code == 200 else ""
     numbers = re.match(r"(\d+)\.(\d+)", told)
     if numbers is None:
         return None
