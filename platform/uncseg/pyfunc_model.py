@@ -34,7 +34,7 @@ class Segmentation:
         folder: with plans.json, dataset.json, folds, and uncseg.json where the model comes from MLflow.
 
     Raises:
-        ProblemsFound: where it is no such folder, or its checkpoints cannot be read without running code.
+        ProblemsFound: where it is no such folder, or its checkpoints or plans cannot be used without running code.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -52,7 +52,7 @@ def find_model(
         output: where an MLflow model is kept, so that every node sees it.
         folds: to average; None: all that are finished.
         overrides: ``FIELD=VALUE`` for the experiment of a run; for others only of resources and evaluation.
-        trust: let checkpoints run code of their own.
+        trust: let checkpoints, and the classes that plans name, run code of their own.
 
     Raises:
         ProblemsFound: where it is none of these, or a fold is not there.
@@ -61,7 +61,7 @@ def find_model(
         return _of_folder(_download(source, output), source, folds, overrides, trust)
     path = Path(source).resolve()
     if (path / "experiment.yaml").is_file():
-        return _of_run(path, folds, overrides)
+        return _of_run(path, folds, overrides, trust)
     if re.fullmatch(r"fold_\d+", path.name) and (path / FINAL).is_file() and is_model_folder(path.parent):
         return _of_folder(path.parent, source, [int(path.name.removeprefix("fold_"))], overrides, trust)
     if is_model_folder(path):
@@ -71,10 +71,12 @@ def find_model(
     raise ProblemsFound("There is no such model.", [Problem(source, found, expected, "correct the path")])
 
 
-def _of_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None) -> Model:
+def _of_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> Model:
     run, experiment = run_to_use(root, overrides)
     chosen = _chosen(folds, finished_folds(experiment, run), str(root))
     folder = ModelFolder(run.model, experiment.plan.configuration)
+    if not trust:
+        folder.require_known_classes()
     table = run.tables / "per_case.parquet"
     below = review_threshold(pd.read_parquet(table) if table.is_file() else None)
     return Model(folder, chosen, experiment.resources, experiment.evaluation, below)

@@ -13,6 +13,7 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json
 from uncseg.method.checkpoints import FINAL, MODEL_KEYS, load_torch_file
 from uncseg.method.label_meaning import brats_labels
+from uncseg.method.network_names import require_known_classes
 
 DESCRIPTION = "uncseg.json"
 """Beside plans.json in a model that uncseg has put into MLflow: what it was trained on and how it predicts."""
@@ -56,6 +57,20 @@ class ModelFolder:
         """For each label the one of BraTS 2023."""
         return brats_labels(self.dataset_json, str(self.root))
 
+    def require_known_classes(self) -> None:
+        """Refuse plans that would run code of a stranger's choice.
+
+        Raises:
+            ProblemsFound: naming plans.json, where it has no such configuration or names anything but networks.
+        """
+        where = f"{self.root}: plans.json, {self.configuration}"
+        try:
+            architecture = self.configuration_manager.configuration["architecture"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            problem = Problem(where, f"{error}", "the configuration that was trained", "fetch the file again")
+            raise ProblemsFound("The model cannot be used.", [problem]) from error
+        require_known_classes(architecture, where)
+
     def checkpoint(self, fold: int) -> Path:
         """Of a fold whose training has ended."""
         return self.root / f"fold_{fold}" / FINAL
@@ -90,10 +105,11 @@ def open_model_folder(folder: Path, trust: bool = False) -> ModelFolder:
 
     Args:
         folder: with at least one finished fold.
-        trust: let its checkpoint run code of its own.
+        trust: let its checkpoint, and the classes that its plans name, run code of their own.
 
     Raises:
-        ProblemsFound: where no fold is finished, or the first one's checkpoint cannot be read.
+        ProblemsFound: where no fold is finished, the first one's checkpoint cannot be read, or the plans name other
+            classes than networks of torch and nnU-Net.
     """
     folds = folds_in(folder)
     if not folds:
@@ -106,6 +122,10 @@ def open_model_folder(folder: Path, trust: bool = False) -> ModelFolder:
         raise ProblemsFound("The model cannot be used: its labels would come out mirrored.", [problem])
     named = folder.name.split("__")
     if len(named) == 3:  # nnU-Net's own naming: TRAINER__PLANS__CONFIGURATION
-        return ModelFolder(folder, named[2])
-    checkpoint = load_torch_file(folder / f"fold_{folds[0]}" / FINAL, (*MODEL_KEYS, "init_args"), trust=trust)
-    return ModelFolder(folder, str(checkpoint["init_args"]["configuration"]))
+        model = ModelFolder(folder, named[2])
+    else:
+        checkpoint = load_torch_file(folder / f"fold_{folds[0]}" / FINAL, (*MODEL_KEYS, "init_args"), trust=trust)
+        model = ModelFolder(folder, str(checkpoint["init_args"]["configuration"]))
+    if not trust:
+        model.require_known_classes()
+    return model

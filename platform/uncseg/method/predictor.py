@@ -41,12 +41,14 @@ class UncertaintyPredictor(nnUNetPredictor):
         Args:
             model: ours, or one that nnU-Net trained (which has no uncertainty).
             fold: which checkpoint.
-            trust: let the checkpoint run code of its own.
+            trust: let the checkpoint, and the classes that its plans name, run code of their own.
 
         Raises:
-            ProblemsFound: where the checkpoint cannot be read without it, is truncated or of another kind, or its
-                trainer is not installed.
+            ProblemsFound: where the checkpoint or the plans cannot be used without it, the checkpoint is truncated or
+                of another kind, or its trainer is not installed.
         """
+        if not trust:  # a run's folder comes here without having been opened as a model folder
+            model.require_known_classes()
         checkpoint = load_torch_file(model.checkpoint(fold), MODEL_KEYS, trust=trust)
         network = _trainer(checkpoint["trainer_name"], model).build_network_architecture(
             model.plans_manager,

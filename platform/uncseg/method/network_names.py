@@ -1,0 +1,68 @@
+"""Which classes a model's plans.json may name: nnU-Net finds a dotted name anywhere in Python, and calls what it finds.
+
+Other names in plans.json are harmless: preprocessor, label manager, image reader, normalisation and resampling are
+looked for by one plain name in nnU-Net's own folder of such things (``recursive_find_python_class``), and are called
+with arguments that nnU-Net chooses; the experiment planner is not asked for when predicting.
+"""
+
+import pydoc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dynamic_network_architectures
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from torch import nn
+
+from uncseg.errors import Problem, ProblemsFound
+
+KNOWN = ("torch.nn.", "dynamic_network_architectures.")
+ARCHITECTURES = Path(dynamic_network_architectures.__path__[0], "architectures")
+
+
+def require_known_classes(architecture: Any, where: str) -> None:
+    """Refuse an architecture that would have nnU-Net call anything but network classes of torch and nnU-Net.
+
+    Args:
+        architecture: ``network_class_name``, ``arch_kwargs`` and ``_kw_requires_import`` of a configuration.
+        where: names the file and the configuration.
+
+    Raises:
+        ProblemsFound: with every name that is refused.
+    """
+    expected = f"a network class below {' or '.join(KNOWN)}"
+    advice = "if you know where the model comes from, say --trust"
+    try:
+        problems = [
+            Problem(where, f"{field}: {name}", expected, advice)
+            for field, name in _names(architecture)
+            if not _is_known(name, field == "network_class_name")
+        ]
+    except (KeyError, TypeError, AttributeError):
+        found, wanted = "an architecture that is not whole", "network_class_name, arch_kwargs, _kw_requires_import"
+        problems = [Problem(where, found, wanted, "fetch the file again")]
+    if problems:
+        raise ProblemsFound("The model cannot be used: its plans name code to run.", problems)
+
+
+def _names(architecture: Any) -> Iterator[tuple[str, Any]]:
+    """Field and value of what nnU-Net looks up in Python; None is passed on as it is."""
+    yield "network_class_name", architecture["network_class_name"]
+    for field in architecture["_kw_requires_import"]:
+        if architecture["arch_kwargs"][field] is not None:
+            yield field, architecture["arch_kwargs"][field]
+
+
+def _is_known(name: Any, of_network: bool) -> bool:
+    # looking up a name imports modules on its way, so the name comes before the look
+    if not isinstance(name, str) or not name.startswith(KNOWN):
+        return False
+    try:
+        found = pydoc.locate(name)
+        if found is None and of_network:  # where nnU-Net looks for networks that have moved
+            last = name.split(".")[-1]
+            found = recursive_find_python_class(str(ARCHITECTURES), last, f"{KNOWN[1]}architectures")
+    except Exception:  # of a module that cannot be imported
+        return False
+    # every module's own imports are within reach of a dotted name
+    return isinstance(found, type) and issubclass(found, nn.Module) and f"{found.__module__}.".startswith(KNOWN)
