@@ -6,9 +6,11 @@ import pytest
 import yaml
 
 from uncseg.commands import sweep_results
+from uncseg.commands.sweep import record_sweep, refuse_another
 from uncseg.commands.sweep_results import close_sweep, why_none, write_best
 from uncseg.commands.sweep_run import open_sweep_run, sync_sweep
 from uncseg.config import load_experiment
+from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
 from uncseg.layout import SweepFolder
 from uncseg.sweeps.file import load_sweep
@@ -139,6 +141,39 @@ def test_all_trials_keep_their_checkpoints(loaded, folder, keep, state):
     open_sweep_run(folder, sweep, base)
     close_sweep(folder, sweep, base, [])
     assert with_checkpoints(folder) == {"a", "b"}
+
+
+def test_a_sweep_from_when_all_were_kept_loses_nothing(loaded, folder):
+    """Nor one that once said all; one that has said best from its beginning is told apart."""
+    write_trial(folder, "a", 0.1, "finished", dice=0.9)
+    write_trial(folder, "b", 0.2, "finished")
+    write_checkpoints(folder, "a", "b")
+    _, base = loaded()
+    before = {"before the field": None, "best, then all": ["best", "all"], "all": ["all"], "best": ["best"]}
+    for began, said in before.items():
+        folder.content.unlink(missing_ok=True)
+        for keep in said or ["best"]:
+            record_sweep(folder, loaded(keep_checkpoints=keep)[0], base)
+        if said is None:
+            content = read_json(folder.content)
+            del content["sweep"]["keep_checkpoints"]
+            write_json(folder.content, content)
+        for _ in range(2):  # the same command again, and again
+            sweep, base = loaded()
+            sweep = record_sweep(folder, sweep, base)
+            open_sweep_run(folder, sweep, base)
+            assert close_sweep(folder, sweep, base, []) == 0
+            assert with_checkpoints(folder) == ({"a"} if began == "best" else {"a", "b"}), began
+
+
+def test_what_is_kept_makes_no_other_sweep(loaded, folder):
+    for keep in ("best", "all", "best"):
+        sweep, base = loaded(keep_checkpoints=keep)
+        refuse_another(folder, sweep, base)
+        record_sweep(folder, sweep, base)
+    sweep, base = loaded(trials=8)
+    with pytest.raises(ProblemsFound, match="trials"):
+        refuse_another(folder, sweep, base)
 
 
 def test_the_best_is_there_whatever_becomes_of_the_figures(loaded, folder, monkeypatch):

@@ -27,6 +27,8 @@ from uncseg.layout import RunFolder, SweepFolder
 from uncseg.sweeps.file import Sweep
 from uncseg.sweeps.results import VALUES, read_trials
 
+KEPT = "keep_checkpoints"
+
 
 def sweep_experiment(sweep: Sweep, base: Experiment) -> int:
     """Run a sweep, or go on with it; print and write the table of trials, and the best one's experiment file.
@@ -35,7 +37,7 @@ def sweep_experiment(sweep: Sweep, base: Experiment) -> int:
         0, or 1 where there is no best trial.
     """
     folder = SweepFolder(base.storage.path.resolve() / sweep.name)
-    _refuse_another(folder, sweep, base)
+    refuse_another(folder, sweep, base)
     write_missing_phantoms(base.dataset)
     with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
         cluster = connected_cluster(base.resources, own_ray)
@@ -48,7 +50,7 @@ def sweep_experiment(sweep: Sweep, base: Experiment) -> int:
             prepared = prepare(base.resolved(), progress=progress)
         with holding("The sweep is at work already.", {str(folder.root): folder.root / ".lock"}):
             folder.trials.mkdir(parents=True, exist_ok=True)
-            write_json(folder.content, _content(sweep, base))
+            sweep = record_sweep(folder, sweep, base)
             setup = TrialSetup(sweep, base.resolved(), prepared, folder.trials, slots)
             events = TrialEvents(setup, open_sweep_run(folder, sweep, base))
             try:
@@ -106,20 +108,32 @@ def _leave_at_once(events: TrialEvents) -> NoReturn:
     os._exit(1)
 
 
+def record_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment) -> Sweep:
+    """Write what is searched and from where, and return the sweep, which keeps all checkpoints where it ever said so.
+
+    A sweep that says nothing was begun when all were kept: the same command must not remove them.
+    """
+    before = read_json(folder.content)["sweep"].get(KEPT, "all") if folder.content.is_file() else sweep.keep_checkpoints
+    sweep = sweep if before == "best" else sweep.model_copy(update={KEPT: "all"})
+    content = _content(sweep, base)
+    write_json(folder.content, content | {"sweep": content["sweep"] | {KEPT: sweep.keep_checkpoints}})
+    return sweep
+
+
 def _content(sweep: Sweep, base: Experiment) -> dict[str, Any]:
     """What is searched and from where; how many trials are trained side by side, and kept, changes neither."""
     experiment = base.resolved().model_dump(mode="json")
-    unasked = {"base", "trials_at_once", "keep_checkpoints"}
-    return {"sweep": sweep.model_dump(mode="json", exclude=unasked), "experiment": experiment}
+    return {"sweep": sweep.model_dump(mode="json", exclude={"base", "trials_at_once", KEPT}), "experiment": experiment}
 
 
-def _refuse_another(folder: SweepFolder, sweep: Sweep, base: Experiment) -> None:
+def refuse_another(folder: SweepFolder, sweep: Sweep, base: Experiment) -> None:
     """Trials of other settings in the same table would be compared with these."""
     if RunFolder(folder.root).experiment.is_file():
         problem = Problem(str(folder.root), "a run of this name", "a folder for the sweep", "write another name")
         raise ProblemsFound("The sweep has no place.", [problem])
     if folder.content.is_file():
         before, now = read_json(folder.content), _content(sweep, base)
+        before["sweep"].pop(KEPT, None)
         problems = [p for part in now for p in differing_settings(before.get(part), now[part])]
         if problems:
             raise ProblemsFound(f"The sweep {folder.root} exists with other settings.", problems)

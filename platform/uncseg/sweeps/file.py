@@ -135,7 +135,8 @@ class Sweep(Section):
     promote: Promote | None = None
     budget: Budget = Budget()
     keep_checkpoints: Literal["best", "all"] = "best"
-    """Of which trials, once the sweep has ended: best, front and promoted ones, or all."""
+    """Of which trials, once the sweep has ended: best, front and promoted ones, or all. A sweep that was begun with
+    all, or before there was this field, stays with all."""
     seed: int = 0
     """Of the draws."""
 
