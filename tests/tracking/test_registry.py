@@ -20,6 +20,7 @@ from uncseg.files import file_states, read_json
 from uncseg.layout import RunFolder
 from uncseg.method.checkpoints import WEIGHTS_KEYS
 from uncseg.tracking.opening import open_store
+from uncseg.tracking.spool import read_history
 from uncseg.tracking.sync import Syncer, sync_run
 
 WHOLE = EXPERIMENT | {
@@ -122,6 +123,22 @@ def test_the_same_run_is_registered_once_and_its_new_figures_are_a_new_version(s
     finish(run, store)
     aliases = store.client.get_registered_model("again").aliases
     assert {name: int(version) for name, version in aliases.items()} == {"champion": 1, "candidate": 2}
+
+
+@pytest.mark.parametrize("last_first", [False, True])
+def test_the_candidate_is_of_the_run_that_ended_last_in_whatever_order_they_come(store, tmp_path, last_first):
+    model = f"shared.{last_first}"
+    runs = [write_run(tmp_path, f"{name}_{last_first}", model=model) for name in ("early", "late")]
+    for run in runs[::-1] if last_first else runs:
+        finish(run, store)
+    finish(runs[0], store)
+    evaluate(runs[0], ece=0.4)  # a new version of the run that ended first
+    finish(runs[0], store)
+    assert len(versions(store, model)) == 3
+    candidate = store.client.get_model_version_by_alias(model, "candidate")
+    assert candidate.tags["run"] == f"late_{last_first}"
+    ended = max(read_history(runs[1].spool, fold).last_ms for fold in (0, 1))
+    assert candidate.tags["uncseg.ended_ms"] == str(ended)
 
 
 def without_notes(run):

@@ -13,10 +13,9 @@ from uncseg.commands.evaluate import finished_folds, run_to_use
 from uncseg.config import Evaluation, Resources, Section, apply_override, problems_of
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
-from uncseg.files import digest
 from uncseg.method.checkpoints import FINAL
 from uncseg.method.model_folder import ModelFolder, folds_in, is_model_folder, open_model_folder, read_description
-from uncseg.tracking.models import download, fixed
+from uncseg.tracking.models import download, find_stored
 
 
 class _Sections(Section):
@@ -114,9 +113,9 @@ def _chosen(folds: Sequence[int] | None, finished: list[int], source: str) -> tu
 
 
 def _download(uri: str, output: Path) -> Path:
-    """The model folder of an MLflow model; downloaded once into OUTPUT/.model-…"""
-    uri = fixed(uri)
-    folder = download(uri, output.resolve() / f".model-{digest(uri)[:12]}")
+    """The model folder of an MLflow model; the same one is downloaded once into OUTPUT/.model-…"""
+    uri, content = find_stored(uri)
+    folder = download(uri, output.resolve() / f".model-{content[:12]}")
     found = next((file.parent for file in sorted(folder.rglob("plans.json"))), None)
     if found is None or not is_model_folder(found):
         problem = Problem(uri, "no plans.json and dataset.json in it", "a model that uncseg logged", "correct the URI")

@@ -4,7 +4,7 @@ A run's model is an nnU-Net model folder with the weights of all folds, :data:`~
 a model card (README.md) and MLflow's own MLmodel, by which ``mlflow.pyfunc.load_model`` finds
 :mod:`uncseg.pyfunc_model`: no Python object is pickled into it. Optimisers stay in the run's folder.
 
-The alias ``candidate`` is the newest finished run's; others, ``champion`` for example, are people's own.
+The alias ``candidate`` is the finished run's that ended last; others, ``champion`` for example, are people's own.
 """
 
 import contextlib
@@ -37,6 +37,7 @@ from uncseg.tracking.store import CONTENT_TAG, PARENT_TAG, VERSIONS_TAG, Store, 
 
 logger = logging.getLogger(__name__)
 CANDIDATE = "candidate"
+ENDED_TAG = "uncseg.ended_ms"
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 FOLDER_FILES = ("plans.json", "dataset.json")
 MODEL_KEY = "model"
@@ -152,9 +153,9 @@ def _store_run(
         entry["model_id"] = model.model_id
         entry["files"].pop(FINAL_CHECKPOINT, None)
     try:
-        version = register(
-            store, registered, model, _version_tags(record, name), _summary(store, run, parent["run_id"])
-        )
+        ended = max(history.last_ms or 0 for history in histories.values())
+        tags = _version_tags(record, name) | {ENDED_TAG: str(ended)}
+        version = register(store, registered, model, tags, _summary(store, run, parent["run_id"]))
     except MlflowException as error:
         if error.error_code not in REFUSALS:
             raise
@@ -168,11 +169,13 @@ def _store_run(
 def register(
     store: Store, name: str, model: LoggedModel, tags: Mapping[str, str], description: str | None
 ) -> ModelVersion:
-    """Make a logged model a version of a registered one, its ``candidate``; the same model again changes nothing.
+    """Make a logged model a version of a registered one; the same model again changes nothing.
+
+    It becomes the ``candidate`` unless the run of another version ended later, in whichever order they come here.
 
     Args:
         name: of the registered model, made where there is none.
-        tags: of the version.
+        tags: of the version; :data:`ENDED_TAG` says when its run ended.
         description: of the version.
     """
     client = store.client
@@ -182,12 +185,22 @@ def register(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     content = model.tags[CONTENT_TAG]
-    versions = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda one: int(one.version))
+    versions = client.search_model_versions(f"name = '{name}'")
     same = [one for one in versions if (one.run_id, one.tags.get(CONTENT_TAG)) == (model.source_run_id, content)]
-    version = same[-1] if same else _new_version(store, name, model, {**tags, CONTENT_TAG: content}, description)
-    if not same or same[-1] is versions[-1]:
+    if same:
+        version = max(same, key=_ended)
+    else:
+        version = _new_version(store, name, model, {**tags, CONTENT_TAG: content}, description)
+        versions = client.search_model_versions(f"name = '{name}'")
+    if int(max(versions, key=_ended).version) == int(version.version):
         client.set_registered_model_alias(name, CANDIDATE, str(version.version))
     return version
+
+
+def _ended(version: ModelVersion) -> tuple[int, int]:
+    """When a version's run ended, Unix time in ms (one from before the tag: when it was registered), and its number."""
+    ended = version.tags.get(ENDED_TAG, "")
+    return int(ended) if ended.isdigit() else version.creation_timestamp, int(version.version)
 
 
 def _new_version(

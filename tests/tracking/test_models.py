@@ -1,0 +1,142 @@
+"""A model of MLflow on this disk: the one that MLflow has now, whichever was here before."""
+
+import subprocess
+import sys
+
+import pytest
+from mlflow import MlflowClient
+
+from servers import kill, server_starter
+from uncseg.commands.models import find_model
+from uncseg.errors import ProblemsFound
+from uncseg.files import write_json
+from uncseg.tracking.opening import open_store
+
+KNOWN = {"plans.json": {"configurations": {"3d_fullres": {"architecture": {}}}}, "dataset.json": {"labels": {}}}
+
+
+@pytest.fixture
+def register(tmp_path):
+    """Register files as a new version of "glioma" in a database of this name; (its address, the version's URI)."""
+
+    def write(database, text):
+        store = open_store(f"sqlite:///{tmp_path / database / 'mlflow.db'}", "uncseg")
+        folder = tmp_path / "model"
+        for name, content in KNOWN.items():
+            write_json(folder / name, content)
+        (folder / "text").write_text(text)
+        run_id = store.create_run(text, {})
+        store.client.log_artifacts(run_id, str(folder), "model")
+        if not store.client.search_registered_models("name = 'glioma'"):
+            store.client.create_registered_model("glioma")
+        source = f"{store.client.get_run(run_id).info.artifact_uri}/model"
+        version = store.client.create_model_version("glioma", source, run_id=run_id)
+        store.client.set_registered_model_alias("glioma", "candidate", str(version.version))
+        return store.tracking_uri, f"models:/glioma/{version.version}", f"runs:/{run_id}/model"
+
+    return write
+
+
+def texts(uri, output):
+    """What is in OUTPUT after MODEL was asked for: it has no folds, which is said after it was downloaded."""
+    before = set(output.glob(".model-*"))
+    with pytest.raises(ProblemsFound, match="fold") as caught:
+        find_model(uri, output)
+    assert caught.value.problems[0].found.startswith("no fold_N")
+    return sorted(next(path.rglob("text")).read_text() for path in set(output.glob(".model-*")) - before)
+
+
+def ask(monkeypatch, address):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+
+
+def test_the_same_name_elsewhere_is_another_model(register, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    (one, uri, _), (two, same_uri, _) = register("one", "first"), register("two", "second")
+    assert uri == same_uri == "models:/glioma/1"
+    ask(monkeypatch, one)
+    assert texts(uri, output) == ["first"]
+    assert texts("models:/glioma@candidate", output) == texts("models:/glioma/latest", output) == []  # is there
+    ask(monkeypatch, two)
+    assert texts(uri, output) == ["second"]
+    ask(monkeypatch, one)
+    assert texts(uri, output) == []
+
+
+def test_a_registry_that_was_emptied_and_filled_again(register, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    address, uri, _ = register("one", "first")
+    ask(monkeypatch, address)
+    assert texts(uri, output) == ["first"]
+    MlflowClient(address).delete_registered_model("glioma")
+    for gone in (uri, "models:/glioma@candidate", "models:/glioma/latest"):
+        with pytest.raises(ProblemsFound, match="There is no such model"):
+            find_model(gone, output)
+    assert register("one", "again")[1] == uri
+    assert texts(uri, output) == ["again"]
+
+
+def test_a_run_that_was_deleted_has_no_model(register, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    address, _, uri = register("one", "first")
+    ask(monkeypatch, address)
+    assert texts(uri, output) == ["first"]
+    MlflowClient(address).delete_run(uri.split("/")[1])
+    with pytest.raises(ProblemsFound, match="was deleted"):
+        find_model(uri, output)
+
+
+def test_a_logged_model_that_was_deleted(tmp_path, monkeypatch):
+    store = open_store(f"sqlite:///{tmp_path / 'one' / 'mlflow.db'}", "uncseg")
+    for name, content in KNOWN.items():
+        write_json(tmp_path / "model" / name, content)
+    (tmp_path / "model" / "text").write_text("first")
+    model = store.client.create_logged_model(store.experiment_id, name="alone")
+    store.client.log_model_artifacts(model.model_id, str(tmp_path / "model"))
+    store.client.finalize_logged_model(model.model_id, "READY")
+    ask(monkeypatch, store.tracking_uri)
+    uri, output = f"models:/{model.model_id}", tmp_path / "out"
+    assert texts(uri, output) == ["first"]
+    store.client.delete_logged_model(model.model_id)
+    with pytest.raises(ProblemsFound, match="There is no such model"):
+        find_model(uri, output)
+
+
+def test_a_password_is_not_shown(tmp_path, monkeypatch):
+    ask(monkeypatch, "http://ada:se%2Fcret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ProblemsFound) as caught:
+        find_model("models:/glioma/1", tmp_path / "out")
+    assert "127.0.0.1:9" in caught.value.problems[0].expected
+    assert caught.value.__cause__ is None
+    for secret in ("ada", "cret"):
+        assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(None, False), ("true", True)])
+def test_bars_are_for_terminals(tmp_path, asked, shown):
+    """From a server; and who has set MLflow's own variable has it so."""
+    start, processes = server_starter(tmp_path, tmp_path / "mlflow.db")
+    try:
+        uri, _ = start()
+        store = open_store(uri, "uncseg")
+        run_id = store.create_run("run", {})
+        for name, content in KNOWN.items():
+            write_json(tmp_path / "model" / name, content)
+        store.client.log_artifacts(run_id, str(tmp_path / "model"), "model")
+        program = f"""
+import os, pathlib
+from uncseg.tracking.models import download
+os.environ["MLFLOW_TRACKING_URI"] = {uri!r}
+name, asked = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", {asked!r}
+os.environ.pop(name, None)
+os.environ.update({{name: asked}} if asked else {{}})
+download("runs:/{run_id}/model", pathlib.Path({str(tmp_path / "out")!r}))
+assert os.environ.get(name) == asked
+"""
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert ("Downloading artifacts" in done.stderr) == shown
+    finally:
+        for process in processes:
+            kill(process)
