@@ -76,6 +76,12 @@ def file_states(files: Iterable[Path]) -> list[tuple[str, int, int]]:
     return [(name, status.st_size, status.st_mtime_ns) for name, status in states]
 
 
+def short_name(name: str) -> str:
+    """A name of at most 100 bytes, for a part of a file's name: a longer one ends in a digest of the whole."""
+    whole = name.encode()
+    return name if len(whole) <= 100 else f"{whole[:87].decode(errors='ignore')}_{digest(name)[:12]}"
+
+
 def digest(content: Any) -> str:
     """SHA-256 (hex) of JSON-like content, independent of the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

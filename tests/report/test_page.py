@@ -11,6 +11,7 @@ from playwright.sync_api import sync_playwright
 
 from uncseg.cli import main
 from uncseg.config import load_experiment, save_experiment
+from uncseg.console import console
 from uncseg.dataset.brats import find_cases, read_reference, write_image
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.evaluation.case_scores import score_case
@@ -270,6 +271,30 @@ def test_a_comparison_with_a_run_that_is_not_evaluated(evaluated, tmp_path, open
     page = open_page(evaluated.root / "report_small_young.html")
     assert "young is not evaluated yet" in page.inner_text("body")
     assert "none differs" in page.inner_text("body")
+
+
+def test_runs_with_long_names(evaluated, other, tmp_path):
+    runs, long = [], ["a" * 85, "b" * 85, "c" * 85]
+    for root, name in zip((evaluated.root, other.root, evaluated.root), long, strict=True):
+        runs.append(RunFolder(shutil.copytree(root, tmp_path / "runs" / name)))
+    assert report(*(run.root for run in runs), "--cases", 0) == 0
+    assert report(runs[0].root, runs[2].root, "--cases", 0) == 0
+    pages = list(runs[0].root.glob("report_*.html"))
+    assert len(pages) == 2  # told apart, where the beginnings are alike
+    assert all(page.name.startswith("report_" + "a" * 85) for page in pages)
+    csv = list(runs[0].tables.glob("comparison_*.csv"))
+    assert len({file.stem.rpartition("_differences_")[2] for file in csv if "_differences_" in file.stem}) == 2
+    assert max(len(file.name) for folder in (runs[0].root, runs[0].tables) for file in folder.iterdir()) < 240
+
+
+def test_a_sweep_is_no_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(console, "width", 400)
+    (tmp_path / "sweep.json").write_text("{}")
+    assert report(tmp_path) == 2
+    said = capsys.readouterr().out
+    assert "a sweep" in said
+    assert f"{tmp_path}/trials/NAME" in said
+    assert "experiment.yaml" not in said
 
 
 def test_a_run_is_not_compared_with_itself(evaluated, capsys):

@@ -19,7 +19,7 @@ from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.prepare import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.tables import beats_floor, show_table1, show_table2, table1, table2, write_table
-from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.layout import PreparedFolder, RunFolder, SweepFolder
 from uncseg.report.html import Reported, write_report
 from uncseg.report.run_figures import draw_run
 from uncseg.report.score_tables import show_summary, write_scores
@@ -57,6 +57,9 @@ def run_to_use(root: Path, overrides: list[str] | None = None) -> tuple[RunFolde
     run = RunFolder(root.resolve())
     if not run.experiment.is_file():
         problem = Problem(str(root), "no experiment.yaml", "the folder of a run", "give RUNS/NAME")
+        if SweepFolder(run.root).content.is_file():
+            advice = f"give one of its trials, {root}/trials/NAME; uncseg ui {root} shows all of it"
+            problem = Problem(str(root), "a sweep", "the folder of a run", advice)
         raise ProblemsFound("There is no such run.", [problem])
     experiment = load_experiment(run.experiment, overrides)
     refuse_other_settings(experiment, run)

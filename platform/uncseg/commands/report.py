@@ -22,7 +22,7 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
         cases: in each run's work list, with a slice viewer.
 
     Raises:
-        ProblemsFound: where one is no run, or the same twice.
+        ProblemsFound: where one is no run (a sweep's trials are), or the same twice.
     """
     places = [root.resolve() for root in roots]
     if len(set(places)) < len(places):

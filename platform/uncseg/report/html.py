@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from uncseg.config import Experiment
 from uncseg.dataset.brats import BratsCase
 from uncseg.evaluation.tables import beats_floor, write_table
-from uncseg.files import write_text
+from uncseg.files import short_name, write_text
 from uncseg.layout import RunFolder
 from uncseg.report.case_images import read_case
 from uncseg.report.comparison import Compared, Results, compare_results
@@ -80,7 +80,8 @@ def write_report(runs: Sequence[Reported], number: int = 6) -> Path:
     """Write the page, and every table of it as csv and LaTeX beside the runs' own tables.
 
     Args:
-        runs: with one, the page is its ``report.html``; with more, ``report_NAME1_NAME2….html`` of the first.
+        runs: with one, the page is its ``report.html``; with more, ``report_NAME1_NAME2….html`` of the first, where
+            long names are cut.
         number: of cases in each run's work list, each with a slice viewer where its images are at hand.
 
     Returns:
@@ -95,7 +96,7 @@ def write_report(runs: Sequence[Reported], number: int = 6) -> Path:
         viewers += sections[-1]["viewers"]
     first = runs[0].run
     several = len(runs) > 1
-    name = f"report_{'_'.join(reported.run.root.name for reported in runs)}.html" if several else "report.html"
+    name = f"report_{_joined(runs)}.html" if several else "report.html"
     title = " and ".join(labels) if several else f"{labels[0]}: uncertainty of brain-tumour segmentation"
     page = _template().render(
         title=title,
@@ -113,6 +114,10 @@ def _labels(runs: Sequence[Reported]) -> list[str]:
     """Names of runs, told apart where two have one."""
     names = [reported.run.root.name for reported in runs]
     return [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, start=1)]
+
+
+def _joined(runs: Sequence[Reported]) -> str:
+    return short_name("_".join(reported.run.root.name for reported in runs))
 
 
 def _template() -> Any:
@@ -234,7 +239,7 @@ def _comparison(labels: Sequence[str], runs: Sequence[Reported]) -> dict[str, An
         for label, reported in zip(labels, runs, strict=True)
     ]
     compared, notes = compare_results(results)
-    folder, names = runs[0].run.tables, "_".join(reported.run.root.name for reported in runs)
+    folder, names = runs[0].run.tables, _joined(runs)
     for part in compared:
         _write_compared(part, folder, names)
     trainings = [
@@ -249,7 +254,7 @@ def _comparison(labels: Sequence[str], runs: Sequence[Reported]) -> dict[str, An
 
 
 def _write_compared(part: Compared, folder: Path, names: str) -> None:
-    name = f"comparison_{names}_{part.table.name.replace(' ', '_')}"
+    name = f"comparison_{names}_{short_name(part.table.name.replace(' ', '_'))}"
     write_table(part.frame, folder, name)
     table = PageTable(name, part.table.title, part.table.header, part.table.rows, part.table.note)
     if table.rows:
