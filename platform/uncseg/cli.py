@@ -142,7 +142,7 @@ def predict(
     model: Annotated[
         str,
         typer.Argument(
-            help="Run, fold of it, nnU-Net model folder, models:/NAME/VERSION or runs:/ID/NAME.", show_default=False
+            help="Run, fold of it, nnU-Net model folder, models:/NAME@ALIAS or runs:/ID/NAME.", show_default=False
         ),
     ],
     source: Annotated[

@@ -68,7 +68,7 @@ def check_results(store, run):
     assert "2 folds, 4 cases" in first
     assert "uncertainty 0.250 ± 0.071; best floor, one_minus_max 0.350 ± 0.071" in second
     address = f"#/experiments/{store.experiment_id}/runs/{parent['run_id']}/artifacts/tables/table1.csv"
-    assert f"[Table 1]({address})" in third
+    assert f"[Table 1]({address}?workflowType=machine_learning)" in third
     for fold, entry in folds.items():
         assert artifacts(store, entry["run_id"]) == ["epochs.csv", "epochs.parquet"]
         table = pd.read_parquet(store.client.download_artifacts(entry["run_id"], "epochs.parquet"))

@@ -25,7 +25,7 @@ from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
-from uncseg.tracking.manifest import update_manifest
+from uncseg.tracking.manifest import read_manifest, update_manifest
 from uncseg.tracking.opening import artifact_location
 from uncseg.tracking.sync import Syncer
 from uncseg.tracking.tags import describe_source, describe_versions, git_commit
@@ -170,6 +170,9 @@ def _how_to_look(tracking_uri: str, run: RunFolder) -> str:
 def _print_end(experiment: Experiment, run: RunFolder, failed: dict[int, str], left: int) -> None:
     console.print(f"tables:  {run.tables}\nfigures: {run.figures}\nmaps:    {run.out_of_fold}")
     console.print(f"MLflow:  {_how_to_look(experiment.tracking_uri, run)}", soft_wrap=True)
+    registered = read_manifest(run).get("mlflow", {}).get("parent", {}).get("version")
+    if registered:
+        console.print(f"model:   models:/{registered}", soft_wrap=True)
     if left:
         console.print(f"{left} records did not reach MLflow; when it is back: uncseg sync {run.root}")
     if failed:

@@ -60,6 +60,7 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
     if shown.tracking_uri.startswith("http"):
         _open(shown.tracking_uri.rstrip("/") + shown.page, browser)
         return 0
+    console.print("starting MLflow's server …")
     with terminated_like_ctrl_c(), _server(shown.tracking_uri, _free_port(port)) as (address, process):
         _open(address + shown.page, browser)
         console.print("Ctrl-C ends it")

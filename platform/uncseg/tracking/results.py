@@ -124,5 +124,6 @@ def _links(run: RunFolder, artifacts: str) -> str:
         "every case": run.tables / "per_case.csv",
         "report": run.root / "report.html",
     }
+    mode = "?workflowType=machine_learning"  # else the UI shows the page as one of a language model
     there = {name: file.relative_to(run.root).as_posix() for name, file in files.items() if file.is_file()}
-    return " · ".join(f"[{name}]({artifacts}/{path})" for name, path in there.items())
+    return " · ".join(f"[{name}]({artifacts}/{path}{mode})" for name, path in there.items())
