@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pydantic import ValidationError
 
 from uncseg.commands.evaluate import finished_folds, run_to_use
 from uncseg.config import Evaluation, Resources, Section, apply_override, problems_of
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
+from uncseg.evaluation.tables import read_table
 from uncseg.method.checkpoints import FINAL
 from uncseg.method.model_folder import ModelFolder, folds_in, is_model_folder, open_model_folder, read_description
 from uncseg.tracking.models import download, find_stored
@@ -76,8 +76,7 @@ def _of_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None
     folder = ModelFolder(run.model, experiment.plan.configuration)
     if not trust:
         folder.require_known_classes()
-    table = run.tables / "per_case.parquet"
-    below = review_threshold(pd.read_parquet(table) if table.is_file() else None)
+    below = review_threshold(read_table(run.tables, "per_case"))
     return Model(folder, chosen, experiment.resources, experiment.evaluation, below)
 
 

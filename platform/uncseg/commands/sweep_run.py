@@ -1,7 +1,6 @@
 """A sweep's own run in MLflow: the trials' parent, with their table, the best one and its description."""
 
 import json
-import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from uncseg.sweeps.results import VALUES, read_trials
 from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.opening import artifact_location, open_store
 from uncseg.tracking.push import KEY_TAG
+from uncseg.tracking.spool import now_ms
 from uncseg.tracking.store import NOTE_TAG, PARENT_TAG, Store, storing
 from uncseg.tracking.sync import sync_run
 from uncseg.tracking.tags import describe_source
@@ -30,7 +30,7 @@ MOST_COMPARED = 100
 def open_sweep_run(folder: SweepFolder, sweep: Sweep, base: Experiment) -> str:
     """Id of the sweep's own run in MLflow, made where MLflow has none."""
     store = open_store(base.tracking_uri, base.tracking.experiment, artifact_location(base))
-    record: dict[str, Any] = {"start_ms": _now_ms(), "key": uuid.uuid4().hex}
+    record: dict[str, Any] = {"start_ms": now_ms(), "key": uuid.uuid4().hex}
     record |= read_json(folder.manifest) if folder.manifest.is_file() else {}
     record |= {"tracking_uri": base.tracking_uri, "experiment": base.tracking.experiment}
     write_json(folder.manifest, record)  # the key before the run: a command killed between the two finds it
@@ -41,10 +41,6 @@ def open_sweep_run(folder: SweepFolder, sweep: Sweep, base: Experiment) -> str:
         store.log_params(record["run_id"], _params(sweep))
         write_json(folder.manifest, record)
     return str(record["run_id"])
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _params(sweep: Sweep) -> dict[str, str]:
@@ -71,7 +67,7 @@ def log_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.Dat
     store = open_store(base.tracking_uri, base.tracking.experiment)
     record = read_json(folder.manifest)
     if record.get("best", "") != best:
-        record |= {"best": best, "end_ms": _now_ms()}
+        record |= {"best": best, "end_ms": now_ms()}
         write_json(folder.manifest, record)
     run_id = record["run_id"]
     if best is not None:
@@ -113,7 +109,7 @@ def _describe(
         figures = ", ".join(f"{metric} {row[metric]:.4f} ± {row[f'{metric}_std']:.4f}" for metric in sweep.metrics)
         values = ", ".join(f"{field} {value}" for field, value in read_json(folder.trials / best / VALUES).items())
         lines = [f"**Best of {len(table)} trials**, {best}: {figures}", f"with {values}"]
-    page = f"#/experiments/{store.experiment_id}/runs/{read_json(folder.manifest)['run_id']}/artifacts"
+    page = f"{store.run_page(read_json(folder.manifest)['run_id'])}/artifacts"
     links = [f"[table]({page}/tables/trials.csv)", f"[importances]({page}/tables/importances.csv)"]
     if runs:
         compared, experiments = (quote(json.dumps(ids)) for ids in (runs[:MOST_COMPARED], [store.experiment_id]))

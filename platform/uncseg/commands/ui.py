@@ -36,13 +36,8 @@ class Shown:
     """What is to be seen, and where MLflow keeps it."""
 
     tracking_uri: str
-    experiment_id: str
-    run_id: str
-
-    @property
-    def page(self) -> str:
-        """Of the run, after the server's address."""
-        return f"/#/experiments/{self.experiment_id}/runs/{self.run_id}?workflowType=machine_learning"
+    page: str
+    """Of the run, after the server's address."""
 
 
 def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
@@ -82,19 +77,21 @@ def _find(root: Path) -> Shown:
     else:
         problem = Problem(str(root), "no run and no sweep", "the folder of one", "give RUNS/NAME")
         raise ProblemsFound("There is nothing to show.", [problem])
-    if not run_id or not _has(record, run_id):
+    page = _page(record, run_id) if run_id else None
+    if page is None:
         problem = Problem(str(root), "nothing in MLflow", "a run that MLflow holds", f"first: uncseg sync {root}")
         raise ProblemsFound("There is nothing to show.", [problem], exit_code=1)
-    store = open_store(record["tracking_uri"], record["experiment"])
-    return Shown(record["tracking_uri"], store.experiment_id, run_id)
+    return Shown(record["tracking_uri"], f"/{page}?workflowType=machine_learning")
 
 
-def _has(record: dict, run_id: str) -> bool:
+def _page(record: dict, run_id: str) -> str | None:
+    """Of a run, after the server's address and a slash; None where MLflow has it not."""
     uri = record["tracking_uri"]
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        return False  # opening would make an empty one
+        return None  # opening would make an empty one
     try:
-        return open_store(uri, record["experiment"]).has_run(run_id)
+        store = open_store(uri, record["experiment"])
+        return store.run_page(run_id) if store.has_run(run_id) else None
     except MlflowException as error:
         problem = Problem(uri, str(error).splitlines()[0], "an MLflow that answers", "start it")
         raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error

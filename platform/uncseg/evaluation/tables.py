@@ -155,6 +155,12 @@ def write_table(frame: pd.DataFrame, folder: Path, name: str) -> None:
         frame.to_csv(temporary, index=False)
 
 
+def read_table(folder: Path, name: str) -> pd.DataFrame | None:
+    """A table that :func:`write_table` wrote; None where it was not written yet."""
+    file = folder / f"{name}.parquet"
+    return pd.read_parquet(file) if file.is_file() else None
+
+
 def show_table1(table: pd.DataFrame) -> Table:
     """Table 1 for a terminal."""
     shown = Table(

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 
 from uncseg.config import Experiment
 from uncseg.dataset.brats import BratsCase
-from uncseg.evaluation.tables import beats_floor, write_table
+from uncseg.evaluation.tables import beats_floor, read_table, write_table
 from uncseg.files import short_name, write_text
 from uncseg.layout import RunFolder
 from uncseg.report.case_images import read_case
@@ -128,15 +128,10 @@ def _template() -> Any:
     return environment.get_template("page.html")
 
 
-def _read(run: RunFolder, name: str) -> pd.DataFrame | None:
-    file = run.tables / f"{name}.parquet"
-    return pd.read_parquet(file) if file.is_file() else None
-
-
 def _section(label: str, prefix: str, reported: Reported, number: int, sheets: int) -> dict[str, Any]:
     """What the page says of one run."""
     run = reported.run
-    table1, table2, summary = (_read(run, name) for name in ("table1", "table2", "scores_summary"))
+    table1, table2, summary = (read_table(run.tables, name) for name in ("table1", "table2", "scores_summary"))
     tables = [first_table(table1)] if table1 is not None else []
     tables += [second_table(table2, reported.experiment.evaluation.last_epochs)] if table2 is not None else []
     tables += [scores_table(summary)] if summary is not None else []
@@ -201,7 +196,7 @@ def _unfinished(run: RunFolder, experiment: Experiment) -> list[str]:
 
 def _work(reported: Reported, prefix: str, number: int, sheets: int) -> tuple[PageTable | None, list[Viewer]]:
     """The work list, and the slices of its cases whose images are at hand."""
-    scores, per_case = (_read(reported.run, name) for name in ("scores", "per_case"))
+    scores, per_case = (read_table(reported.run.tables, name) for name in ("scores", "per_case"))
     if scores is None or per_case is None or number == 0:
         return None, []
     cases = work_list(scores, per_case, number)
@@ -234,7 +229,7 @@ def _comparison(labels: Sequence[str], runs: Sequence[Reported]) -> dict[str, An
             label,
             reported.experiment,
             read_manifest(reported.run),
-            *(_read(reported.run, name) for name in ("table1", "table2", "scores")),
+            *(read_table(reported.run.tables, name) for name in ("table1", "table2", "scores")),
         )
         for label, reported in zip(labels, runs, strict=True)
     ]
@@ -263,7 +258,7 @@ def _write_compared(part: Compared, folder: Path, names: str) -> None:
 
 def _figures(run: RunFolder) -> list[dict[str, str]]:
     shown = [(run.root / name, caption) for name, caption in FIGURES.items()]
-    per_case, scores = (_read(run, name) for name in ("per_case", "scores"))
+    per_case, scores = (read_table(run.tables, name) for name in ("per_case", "scores"))
     if per_case is not None and scores is not None:
         for case, why in telling_cases(per_case, scores).items():
             shown.append((figure1(run, case), FIGURE_1.format(case=case, why=", ".join(why))))

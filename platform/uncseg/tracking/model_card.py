@@ -11,7 +11,7 @@ import pandas as pd
 
 from uncseg.dataset.brats import LABELS, MODALITIES
 from uncseg.evaluation.expectation import review_threshold
-from uncseg.evaluation.tables import DICE_COLUMNS, spread
+from uncseg.evaluation.tables import DICE_COLUMNS, read_table, spread
 from uncseg.layout import RunFolder
 from uncseg.tracking.manifest import read_manifest
 
@@ -49,8 +49,8 @@ def describe_model(
         ``uncseg predict`` uses it: ``evaluation`` (tile_step, mirroring), ``review_below``; and out of fold
         ``calibration`` (region → figure → mean over cases) and ``reliability`` (rows of the diagram).
     """
-    manifest, per_case = read_manifest(run), _read(run, "per_case")
-    summary, bins = _read(run, "scores_summary"), _read(run, "scores_reliability")
+    manifest, per_case = read_manifest(run), read_table(run.tables, "per_case")
+    summary, bins = read_table(run.tables, "scores_summary"), read_table(run.tables, "scores_reliability")
     evaluation, dataset = experiment.get("evaluation") or {}, experiment.get("dataset") or {}
     return {
         "run": run.root.name,
@@ -89,11 +89,6 @@ def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(k): None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
-def _read(run: RunFolder, name: str) -> pd.DataFrame | None:
-    file = run.tables / f"{name}.parquet"
-    return pd.read_parquet(file) if file.is_file() else None
-
-
 def write_card(run: RunFolder, about: Mapping[str, Any], registered: str, alias: str) -> str:
     """The model card, Markdown.
 
@@ -107,8 +102,8 @@ def write_card(run: RunFolder, about: Mapping[str, Any], registered: str, alias:
         _opening(about, registered),
         _USE,
         _interface(about),
-        _dice(_read(run, "table1")),
-        _uncertainty(_read(run, "table2"), about),
+        _dice(read_table(run.tables, "table1")),
+        _uncertainty(read_table(run.tables, "table2"), about),
         _calibrated(about),
         _loading(f"{registered}@{alias}", len(about["folds"])),
     ]

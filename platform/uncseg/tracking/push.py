@@ -17,7 +17,6 @@ was taken up again after its end had been shown), the run is put into MLflow's b
 """
 
 import math
-import time
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -26,7 +25,7 @@ import numpy as np
 from mlflow.entities import Metric
 
 from uncseg.tracking.shown import in_order, spread_name
-from uncseg.tracking.spool import EpochRecord, FoldHistory
+from uncseg.tracking.spool import EpochRecord, FoldHistory, now_ms
 from uncseg.tracking.store import METRICS_PER_CALL, PARENT_TAG, TERMINAL, Store
 
 KEY_TAG = "uncseg.key"
@@ -135,7 +134,7 @@ def _ensure(
     kept = {part: entry[part] for part in ("key", "attempt", "folds", "start_ms") if part in entry}
     entry.clear()
     # a run that is made again began when it began
-    entry.update(new_entry() | {"start_ms": start_ms or time.time_ns() // 1_000_000} | kept)
+    entry.update(new_entry() | {"start_ms": start_ms or now_ms()} | kept)
     found = store.find_run(KEY_TAG, entry["key"])
     entry["run_id"] = found or store.create_run(name, {**tags, KEY_TAG: entry["key"]}, entry["start_ms"])
 

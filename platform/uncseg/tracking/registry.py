@@ -155,7 +155,7 @@ def _store_run(
     try:
         ended = max(history.last_ms or 0 for history in histories.values())
         tags = _version_tags(record, name) | {ENDED_TAG: str(ended)}
-        version = register(store, registered, model, tags, _summary(store, run, parent["run_id"]))
+        version = register(store, registered, model, tags, describe(run, store.run_page(parent["run_id"])))
     except MlflowException as error:
         if error.error_code not in REFUSALS:
             raise
@@ -225,10 +225,6 @@ def _new_version(
 def _version_tags(record: Mapping[str, Any], name: str) -> dict[str, str]:
     wanted = ("dataset_digest", "split_digest", "git_commit")
     return {"run": name} | {tag: record["tags"][tag] for tag in wanted if tag in record["tags"]}
-
-
-def _summary(store: Store, run: RunFolder, run_id: str) -> str | None:
-    return describe(run, f"#/experiments/{store.experiment_id}/runs/{run_id}/artifacts")
 
 
 def _content(run: RunFolder, folds: Sequence[int], *others: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.evaluation.tables import DICE_COLUMNS, WITH, spread
+from uncseg.evaluation.tables import DICE_COLUMNS, WITH, read_table, spread
 from uncseg.layout import RunFolder
 from uncseg.names import BASELINES, FLOORS, HEAD, PROTOCOLS
 from uncseg.tracking.shown import spread_name
@@ -36,7 +36,7 @@ class FinalFigures:
 
 def final_figures(run: RunFolder) -> FinalFigures:
     """The final figures of an evaluated run; none before its evaluation."""
-    per_case, scores, summary = (_read(run, name) for name in ("per_case", "scores", "scores_summary"))
+    per_case, scores, summary = (read_table(run.tables, name) for name in ("per_case", "scores", "scores_summary"))
     if per_case is None:
         return FinalFigures()
     columns = {f"final/{name}": per_case[name] for name in DICE_COLUMNS}
@@ -72,23 +72,18 @@ def _finite(figures: Mapping[Any, Any]) -> dict[str, float]:
     return {str(name): float(value) for name, value in figures.items() if math.isfinite(value)}
 
 
-def _read(run: RunFolder, name: str) -> pd.DataFrame | None:
-    file = run.tables / f"{name}.parquet"
-    return pd.read_parquet(file) if file.is_file() else None
-
-
-def describe(run: RunFolder, artifacts: str) -> str | None:
+def describe(run: RunFolder, page: str) -> str | None:
     """The result in three lines of Markdown; None before the run's evaluation.
 
     Args:
         run: its folder.
-        artifacts: address of its artifacts in MLflow's UI, to link to.
+        page: its own in MLflow's UI; the links lead to its artifacts.
     """
-    first, second = _read(run, "table1"), _read(run, "table2")
+    first, second = read_table(run.tables, "table1"), read_table(run.tables, "table2")
     if first is None or second is None:
         return None
     # a hard break each: the UI folds what is longer than three lines
-    return "  \n".join([_dice_line(first), _uncertainty_line(second), _links(run, artifacts)]) + "\n"
+    return "  \n".join([_dice_line(first), _uncertainty_line(second), _links(run, page)]) + "\n"
 
 
 def _dice_line(table: pd.DataFrame) -> str:
@@ -117,7 +112,7 @@ def _uncertainty_line(table: pd.DataFrame) -> str:
     return f"**Correlation with the final error**, union mask: {'; '.join(figures) or 'none valid'}"
 
 
-def _links(run: RunFolder, artifacts: str) -> str:
+def _links(run: RunFolder, page: str) -> str:
     files = {
         "Table 1": run.tables / "table1.csv",
         "Table 2": run.tables / "table2.csv",
@@ -126,4 +121,4 @@ def _links(run: RunFolder, artifacts: str) -> str:
     }
     mode = "?workflowType=machine_learning"  # else the UI shows the page as one of a language model
     there = {name: file.relative_to(run.root).as_posix() for name, file in files.items() if file.is_file()}
-    return " · ".join(f"[{name}]({artifacts}/{path}{mode})" for name, path in there.items())
+    return " · ".join(f"[{name}]({page}/artifacts/{path}{mode})" for name, path in there.items())

@@ -63,7 +63,8 @@ def _end_torn_line(path: Path) -> None:
             stream.write(b"\n")
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Unix time in milliseconds, as MLflow has it."""
     return time.time_ns() // 1_000_000
 
 
@@ -108,7 +109,7 @@ class SpoolWriter:
         self._write("state", fsync=True, state=state, message=message)
 
     def _write(self, kind: str, fsync: bool, **values: Any) -> None:
-        record = {"kind": kind, "fold": self.fold, "attempt": self.attempt, "time_ms": _now_ms(), **values}
+        record = {"kind": kind, "fold": self.fold, "attempt": self.attempt, "time_ms": now_ms(), **values}
         _append(self.path, record, fsync)
 
 
@@ -118,7 +119,7 @@ def write_state(folder: Path, fold: int, state: Literal["finished", "failed", "s
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_torn_line(path)
     attempt = read_history(folder, fold).attempt
-    record = {"kind": "state", "fold": fold, "attempt": attempt, "time_ms": _now_ms(), "state": state}
+    record = {"kind": "state", "fold": fold, "attempt": attempt, "time_ms": now_ms(), "state": state}
     _append(path, {**record, "message": message}, fsync=True)
 
 

@@ -81,6 +81,10 @@ class Store:
         run = self.client.create_run(self.experiment_id, start_time=start_ms, tags=dict(tags), run_name=name)
         return run.info.run_id
 
+    def run_page(self, run_id: str) -> str:
+        """A run's page in MLflow's UI, after the server's address and a slash."""
+        return f"#/experiments/{self.experiment_id}/runs/{run_id}"
+
     def find_run(self, tag: str, value: str) -> str | None:
         """Id of the run, not deleted, whose ``tag`` has this value; None if there is none."""
         query = f"tags.`{tag}` = '{value}'"

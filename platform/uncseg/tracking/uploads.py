@@ -4,7 +4,6 @@ Each is logged once; again only when the file has changed. The manifest's entry 
 """
 
 import tempfile
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from uncseg.files import digest
 from uncseg.layout import RunFolder
 from uncseg.tracking.push import Histories
 from uncseg.tracking.results import describe, final_figures
-from uncseg.tracking.spool import epoch_table
+from uncseg.tracking.spool import epoch_table, now_ms
 from uncseg.tracking.store import NOTE_TAG, Store
 
 PROGRESS_KEY = "one case over training"
@@ -48,14 +47,14 @@ def upload_results(store: Store, record: dict[str, Any], run: RunFolder) -> None
         return
     found = {"run": dict(figures.run), "folds": {str(fold): dict(values) for fold, values in figures.folds.items()}}
     if record.get("final", {}).get("figures") != found:
-        record["final"] = {"figures": found, "time_ms": time.time_ns() // 1_000_000}
+        record["final"] = {"figures": found, "time_ms": now_ms()}
     time_ms = record["final"]["time_ms"]
     shown = [(record["parent"], figures.run)]
     shown += [(record["folds"][str(fold)], v) for fold, v in figures.folds.items() if str(fold) in record["folds"]]
     for entry, values in shown:
         store.log_metrics(entry["run_id"], [Metric(name, value, time_ms, 0) for name, value in values.items()])
     run_id = record["parent"]["run_id"]
-    text = describe(run, f"#/experiments/{store.experiment_id}/runs/{run_id}/artifacts")
+    text = describe(run, store.run_page(run_id))
     if text is not None and record["parent"]["files"].get("description") != digest(text):
         store.set_tags(run_id, {NOTE_TAG: text})
         record["parent"]["files"]["description"] = digest(text)
