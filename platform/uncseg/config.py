@@ -4,185 +4,28 @@ experiment, path = load_experiment(Path("experiments/demo.yaml"), overrides=["lo
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from uncseg.errors import Problem, ProblemsFound
-
-Positive = Annotated[int, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-LABEL_NAMES = ("background", "ncr", "ed", "et")
-
-
-class Section(BaseModel):
-    """A part of an experiment. Unknown keys are errors, values cannot change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Phantoms(Section):
-    """Synthetic cases, as ``uncseg phantom`` writes them."""
-
-    cases: Positive = 20
-    size: Annotated[int, Field(ge=24)] = 48
-    """Voxels along each axis, 1 mm each."""
-    seed: int = 0
-
-
-class Dataset(Section):
-    """The cases."""
-
-    path: Path
-    """BraTS folder: one folder a case."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")] = "BraTS2023"
-    """Name in nnU-Net's dataset name, letters and digits."""
-    id: Annotated[int, Field(ge=1, le=999)] = 501
-    """Number in nnU-Net's dataset name."""
-    expected_cases: Positive | None = None
-    """Number of cases after exclusion; another number is an error. None: any."""
-    exclude: tuple[str, ...] | Path = ()
-    """Case ids to leave out, or a text file with one a line."""
-    phantoms: Phantoms | None = None
-    """Written to ``path`` first, where nothing lies there yet."""
-
-
-class Split(Section):
-    """Cross-validation split, grouped by patient, balanced by tumour volume."""
-
-    folds: Annotated[int, Field(ge=2)] = 5
-    seed: int = 12345
-
-
-class Plan(Section):
-    """What nnU-Net's planner is told. None leaves nnU-Net's own choice."""
-
-    configuration: Literal["2d", "3d_fullres"] = "3d_fullres"
-    preset: Literal["resenc_m", "resenc_l", "resenc_xl"] | None = None
-    """nnU-Net's residual encoder presets. None: its standard U-Net."""
-    target_spacing_mm: tuple[float, float, float] | None = None
-    """Voxel size of the preprocessed grid, in nnU-Net's axis order (z, y, x)."""
-    patch_size: tuple[Positive, ...] | None = None
-    """Voxels; each a multiple of the network's total stride."""
-    batch_size: Positive | None = None
-    base_features: Positive | None = None
-    """Feature maps of the first stage (nnU-Net: 32)."""
-    max_features: Positive | None = None
-    """Most feature maps of any stage (nnU-Net: 320 in 3D)."""
-    max_stages: Annotated[int, Field(ge=2)] | None = None
-    """Most resolution stages of the network."""
-    memory_target_gib: Annotated[float, Field(gt=0)] | None = None
-    """GPU memory the planner aims at. None: 8, or the preset's own (8, 24, 40)."""
-
-
-class Model(Section):
-    """The network's output."""
-
-    head: Literal["labels", "regions"] = "labels"
-    """labels: softmax over background, NCR, ED, ET. regions: sigmoid of WT, TC, ET."""
-    uncertainty: bool = True
-    """False: nnU-Net without the uncertainty head (the baseline)."""
-    deep_supervision: bool = True
-
-
-class Loss(Section):
-    """l_seg + unc_weight·l_unc + rmsd_weight·mean(rmsd) + corr_weight·(1 − mean(corr))."""
-
-    unc_weight: Weight = 0.4
-    rmsd_weight: Weight = 0.5
-    corr_weight: Weight = 0.4
-    weight_ce: tuple[Weight, Weight, Weight, Weight] | None = None
-    """Class weights of the cross-entropy: background, NCR, ED, ET. Only with model.head: labels."""
-    cancer_mask: Literal["target", "union"] = "target"
-    """target: the reference (paper protocol). union: reference or prediction, dilated by 2 voxels."""
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs over which the uncertainty terms rise linearly to full weight."""
-    output_l2: Weight = 0
-    """Weight of an L2 penalty on the outputs, against over-prediction."""
-
-
-class Memory(Section):
-    """The per-case average of the model's own errors."""
-
-    alpha: Annotated[float, Field(gt=0, le=1)] = 1 / 30
-    """Smallest step of the average: a running mean over 1/alpha visits, an exponential one after."""
-
-
-class Training(Section):
-    """Optimisation, with nnU-Net's defaults."""
-
-    epochs: Positive = 500
-    iterations_per_epoch: Positive = 250
-    val_iterations_per_epoch: Positive = 50
-    initial_lr: Annotated[float, Field(gt=0)] = 0.01
-    weight_decay: Weight = 3e-5
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
-    """Share of a batch's patches that are forced to contain foreground."""
-    seed: int = 0
-    checkpoint_every: Positive = 10
-    """Epochs between checkpoints: what a killed worker can lose at most."""
-    precision: Literal["fp32", "fp16", "bf16"] | None = None
-    """Of forward passes; the loss terms are always float32. None: fp16 on a GPU, fp32 on a CPU."""
-    compile: bool | None = None
-    """Whether torch.compile builds the network. None: on a GPU."""
-    accumulate: Positive = 1
-    """Parts that a batch is trained in, one after the other, where the whole does not fit on the GPU."""
-    loader_processes: Annotated[int, Field(ge=0)] | None = None
-    """Processes that load and augment, per fold. None: the fold's CPUs less one with a GPU, else a quarter of them."""
-
-
-class Autoscaler(Section):
-    """Nodes of one kind that a cluster's autoscaler adds when folds wait."""
-
-    nodes: Positive
-    """Most of them at a time, those that are there included."""
-    cpus: Annotated[float, Field(gt=0)]
-    gpus: Annotated[float, Field(ge=0)] = 0
-
-
-class Resources(Section):
-    """What a fold takes. None: found (a GPU each if there are any, else CPUs)."""
-
-    gpus_per_fold: Annotated[float, Field(ge=0)] | None = None
-    cpus_per_fold: Annotated[float, Field(gt=0)] | None = None
-    folds_at_once: Positive | None = None
-    """Most folds side by side; the others wait."""
-    ray_address: str | None = None
-    """None: a local Ray, started by the command. "auto" or HOST:PORT: a running cluster."""
-    autoscaler: Autoscaler | None = None
-    """None: found on the head of a cluster of Ray's launcher; on Kubernetes it has to be said."""
-
-
-class Tracking(Section):
-    """MLflow."""
-
-    uri: str | None = None
-    """None: sqlite:///STORAGE/mlflow.db"""
-    experiment: str = "uncseg"
-    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
-    """Name in MLflow's registry under which a finished run is a version of a model. None: the experiment's name."""
-
-
-class Storage(Section):
-    """Where runs lie."""
-
-    path: Path = Path("runs")
-
-
-class Evaluation(Section):
-    """Out-of-fold prediction and the tables."""
-
-    tile_step: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Step of the sliding window, in patch sizes."""
-    mirroring: bool = False
-    """Test-time mirroring (8 passes) instead of one forward pass."""
-    last_epochs: Positive = 30
-    """Epochs averaged for the *_ema figures."""
-    baseline: str | None = None
-    """Name of the run without the head, for Table 1."""
+from uncseg.sections import (
+    Dataset,
+    Evaluation,
+    Loss,
+    Memory,
+    Model,
+    Plan,
+    Resources,
+    Section,
+    Split,
+    Storage,
+    Tracking,
+    Training,
+)
+from uncseg.sections_together import problems_of_estimators, problems_of_model
 
 
 class Experiment(Section):
@@ -203,7 +46,8 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> "Experiment":
-        wrong = []
+        wrong = problems_of_model(self.model, self.memory, self.plan)
+        wrong += problems_of_estimators(self.evaluation.estimators, self.model, self.training)
         if self.model.head == "regions" and self.loss.weight_ce is not None:
             wrong.append(
                 "loss.weight_ce weighs classes, and model.head: regions has none; "

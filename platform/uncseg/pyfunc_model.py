@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from uncseg.config import Evaluation
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import REVIEW_BELOW, around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
@@ -23,6 +22,7 @@ from uncseg.method.ensemble import average
 from uncseg.method.model_folder import folds_in, open_model_folder, read_description
 from uncseg.method.native_space import predict_grid
 from uncseg.method.predictor import loaded_predictor
+from uncseg.sections import Evaluation
 
 FIELDS = ("image", "spacing_mm")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
 from uncseg.cluster.fold_group import run_fold_group
 from uncseg.cluster.fold_worker import FoldTask, is_done
@@ -41,11 +42,18 @@ def refuse_other_settings(experiment: Experiment, run: RunFolder) -> None:
         ProblemsFound: naming every field that differs.
     """
     if run.experiment.exists():
-        before = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
+        before = with_defaults(yaml.safe_load(run.experiment.read_text(encoding="utf-8")))
         now = experiment.resolved().model_dump(mode="json")
         problems = differing_settings(before, now)
         if problems:
             raise ProblemsFound(f"The run {run.root} exists with other settings.", problems)
+
+
+def with_defaults(content: object) -> object:
+    """An experiment as an earlier version wrote it, the fields that are new since then at their defaults."""
+    with contextlib.suppress(ValidationError):  # of one that is no experiment any more, every difference is named
+        return Experiment.model_validate(content).resolved().model_dump(mode="json")
+    return content
 
 
 def differing_settings(before: object, now: object, field: tuple[str, ...] = ()) -> list[Problem]:

@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from uncseg.commands.evaluate import finished_folds, run_to_use
-from uncseg.config import Evaluation, Resources, Section, apply_override, problems_of
+from uncseg.config import apply_override, problems_of
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
 from uncseg.evaluation.tables import read_table
 from uncseg.method.checkpoints import FINAL
 from uncseg.method.model_folder import ModelFolder, folds_in, is_model_folder, open_model_folder, read_description
+from uncseg.sections import Evaluation, Resources, Section
 from uncseg.tracking.models import download, find_stored
 
 

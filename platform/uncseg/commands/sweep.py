@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.budget import BudgetStopper, hours_trained
-from uncseg.cluster.cross_validation import differing_settings, holding
+from uncseg.cluster.cross_validation import differing_settings, holding, with_defaults
 from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.preflight import preflight
 from uncseg.cluster.prepare import prepare
@@ -134,6 +134,7 @@ def refuse_another(folder: SweepFolder, sweep: Sweep, base: Experiment) -> None:
     if folder.content.is_file():
         before, now = read_json(folder.content), _content(sweep, base)
         before["sweep"].pop(KEPT, None)
+        before["experiment"] = with_defaults(before["experiment"])
         problems = [p for part in now for p in differing_settings(before.get(part), now[part])]
         if problems:
             raise ProblemsFound(f"The sweep {folder.root} exists with other settings.", problems)

@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
+from uncseg.method.build import build_network
 from uncseg.method.epoch_metrics import EpochMeans
 from uncseg.method.error_memory import ErrorMemory, Reading
 from uncseg.method.loss import protocol_masks, uncertainty_terms, warmup_factor
 from uncseg.method.network import (
-    BACKBONE_CHANNELS,
-    MaskedUncertaintyNetwork,
     full_resolution,
     predicted_regions,
     reference_regions,
@@ -69,11 +67,14 @@ class UncertaintyTrainer(ReproducibleTrainer):
     ) -> nn.Module:
         """nnU-Net builds the plans' network here; ours gets 4 output channels and is read as z1..z3 and u."""
         model = TrainerSettings.from_plans(plans_manager.plans).model
-        channels = BACKBONE_CHANNELS if model.uncertainty else num_output_channels
-        network = nnUNetTrainer.build_network_architecture(
-            plans_manager, configuration_manager, num_input_channels, channels, enable_deep_supervision
+        return build_network(
+            model,
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
         )
-        return MaskedUncertaintyNetwork(network, model.head) if model.uncertainty else network
 
     def _build_loss(self) -> nn.Module:
         """nnU-Net builds Dice + cross-entropy here; the cross-entropy gets its class weights."""

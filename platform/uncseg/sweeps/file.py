@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from uncseg.config import Experiment, Positive, Section, Weight, load_experiment, problems_of, read_yaml
+from uncseg.config import Experiment, load_experiment, problems_of, read_yaml
 from uncseg.errors import ProblemsFound
+from uncseg.sections import Positive, Section, Weight
 
 Metric = Annotated[str, Field(pattern=r"^(train|val_patch|uncertainty)/.+")]
 """Name of an epoch's metric, as MLflow shows it."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from uncseg.config import LABEL_NAMES, Experiment, save_experiment
+from uncseg.config import Experiment, save_experiment
 from uncseg.errors import Problem
+from uncseg.sections import LABEL_NAMES
 from uncseg.sweeps.file import Sweep
 
 RANGES = ("uniform", "quniform", "loguniform", "qloguniform", "randint", "qrandint", "lograndint")

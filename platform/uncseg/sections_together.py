@@ -1,0 +1,77 @@
+"""Which settings of networks and estimators cannot work together, and what to write instead.
+
+Each problem is one line, "FIELD what is wrong; what to do".
+"""
+
+from uncseg.sections import Estimators, Memory, Model, Plan, Training
+
+PATCH_MULTIPLES = {"swin_unetr": 32, "transbts": 8}
+
+
+def problems_of_model(model: Model, memory: Memory, plan: Plan) -> list[str]:
+    """What is wrong with a network, how it is trained and what from."""
+    wrong = []
+    if model.uncertainty and model.heteroscedastic:
+        wrong.append(
+            "model.heteroscedastic takes the place of the head, and model.uncertainty asks for the head; "
+            "write model.uncertainty: false"
+        )
+    for name in ("detached", "error_network"):
+        if getattr(model, name) and not model.uncertainty:
+            wrong.append(
+                f"model.{name} says how an uncertainty map is trained, and model.uncertainty: false has none; "
+                f"write model.uncertainty: true or remove model.{name}"
+            )
+    if model.detached and model.error_network is not None:
+        wrong.append(
+            "model.detached is about the head, which model.error_network replaces; write model.detached: false"
+        )
+    if memory.source == "teacher" and (not model.uncertainty or model.error_network is not None):
+        wrong.append("memory.source: teacher teaches a head, and this network has none; write memory.source: cases")
+    if memory.source == "teacher" and memory.coordinates == "patch":
+        wrong.append(
+            "memory.coordinates: patch is a case memory's mistake, and a teacher keeps no memory; "
+            "write memory.coordinates: case or memory.source: cases"
+        )
+    return wrong + _problems_of_backbone(model, plan)
+
+
+def _problems_of_backbone(model: Model, plan: Plan) -> list[str]:
+    if model.backbone == "plans":
+        return []
+    wrong, field = [], f"model.backbone ({model.backbone})"
+    if plan.configuration == "2d":
+        wrong.append(f"{field} is a network of volumes, and plan.configuration is 2d; write 3d_fullres")
+    if plan.preset is not None:
+        wrong.append(f"{field} is not among the networks of plan.preset; remove plan.preset")
+    if model.deep_supervision:
+        wrong.append(f"{field} has one output, and no deep supervision; write model.deep_supervision: false")
+    multiple = PATCH_MULTIPLES[model.backbone]
+    if plan.patch_size is not None and any(n % multiple for n in plan.patch_size):
+        nearest = [max(1, round(n / multiple)) * multiple for n in plan.patch_size]
+        wrong.append(
+            f"plan.patch_size {list(plan.patch_size)} does not fit {field}, whose patches are multiples of "
+            f"{multiple}; write {nearest}"
+        )
+    return wrong
+
+
+def problems_of_estimators(estimators: Estimators, model: Model, training: Training) -> list[str]:
+    """Which estimators a network was not trained for."""
+    wrong, field = [], "evaluation.estimators"
+    if estimators.mc_dropout is not None and model.dropout == 0:
+        wrong.append(
+            f"{field}.mc_dropout leaves dropout on, and this network has none; "
+            "train with model.dropout: 0.2, or remove the estimator"
+        )
+    if estimators.ensemble and training.members < 2:
+        wrong.append(
+            f"{field}.ensemble needs several networks of each fold, and training.members is {training.members}; "
+            "train with training.members: 5, or remove the estimator"
+        )
+    if estimators.heteroscedastic is not None and not model.heteroscedastic:
+        wrong.append(
+            f"{field}.heteroscedastic draws logits from their variance, which this network was not trained to say; "
+            "train with model.heteroscedastic: true and model.uncertainty: false, or remove the estimator"
+        )
+    return wrong
