@@ -46,6 +46,10 @@ class RunFolder:
         """Of a fold whose training has ended."""
         return self.fold(fold) / "checkpoint_final.pth"
 
+    def member(self, number: int) -> "RunFolder":
+        """A member of the run's ensemble; the first one is the run itself."""
+        return self if number == 0 else RunFolder(self.root / "members" / str(number))
+
     @property
     def out_of_fold(self) -> Path:
         """Predictions and maps of every case by the fold that did not see it, NIfTI in native space."""

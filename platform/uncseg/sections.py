@@ -117,6 +117,8 @@ class Model(Section):
     """The head reads the last features and does not train them: its loss moves nothing of the segmentation."""
     heteroscedastic: bool = False
     """A log-variance of the logits in place of the head; the loss sees logits drawn with it (Kendall and Gal 2017)."""
+    logit_samples: Positive = 10
+    """Draws in a training step, with heteroscedastic."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0
     """Share of the channels that are dropped around the bottleneck, in training and in the samples of mc_dropout."""
     error_network: ErrorNetwork | None = None
@@ -141,8 +143,6 @@ class Loss(Section):
     """Epochs over which the uncertainty terms rise linearly to full weight."""
     output_l2: Weight = 0
     """Weight of an L2 penalty on the outputs, against over-prediction."""
-    logit_samples: Positive = 10
-    """Draws of the logits in a step, with model.heteroscedastic."""
 
 
 class Memory(Section):

@@ -16,7 +16,7 @@ from uncseg.dataset.brats import REGIONS, BratsCase, oracle_path, read_reference
 from uncseg.estimators import best_constant, estimate_all
 from uncseg.evaluation.case_scores import SCORES_VERSION, score_case
 from uncseg.evaluation.expectation import around_prediction, expected_dice
-from uncseg.evaluation.overlap import region_mask
+from uncseg.evaluation.overlap import dice, region_mask
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
 from uncseg.files import digest, read_json, write_json
 from uncseg.layout import CASE_MAPS, CaseFiles
@@ -24,8 +24,9 @@ from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
 from uncseg.method.error_memory import ErrorMemory
 from uncseg.method.model_folder import ModelFolder
 from uncseg.method.native_space import into_native, predict_grid, to_native
-from uncseg.method.predictor import loaded_predictor
-from uncseg.names import PROTOCOLS
+from uncseg.method.predictor import UncertaintyPredictor, loaded_predictor
+from uncseg.method.sampling import NativeEstimate, chosen_estimators, estimate_grid, estimate_into_native
+from uncseg.names import PROTOCOLS, SAMPLED
 
 
 @lru_cache(maxsize=1)
@@ -46,6 +47,8 @@ class Prediction:
     max_probability: np.ndarray
     maps: dict[str, np.ndarray]
     """error, variance_stable, visited, and uncertainty where the network has the head."""
+    estimates: dict[str, NativeEstimate]
+    """Of the estimators that the experiment asks for; each has a segmentation of its own."""
 
 
 def predict_case(task: FoldTask, case_id: str) -> Prediction:
@@ -57,8 +60,9 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
     model = ModelFolder(task.run.model, configuration)
     predictor = loaded_predictor(model, task.fold, settings.tile_step, settings.mirroring, task.trust)
     folder = task.prepared.dataset / predictor.configuration_manager.data_identifier
-    data, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
-    native = into_native(predict_grid(predictor, data[:]), predictor, properties, task.cpus)
+    volume, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
+    data = volume[:]
+    native = into_native(predict_grid(predictor, data), predictor, properties, task.cpus)
     known = _memory_of_case(task, case_id, tuple(int(n) for n in data.shape[1:]))
     maps = dict(zip(known, to_native(np.stack(list(known.values())), properties, predictor), strict=True))
     if native.uncertainty is not None:
@@ -71,7 +75,22 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
         p_wt, most = probabilities[1:].sum(0), probabilities.max(0)
     outside = probabilities.sum(0) == 0  # beyond nnU-Net's crop: certainly background
     most = np.where(outside, 1, most)
-    return Prediction(native.labels, p_wt.astype(np.float32), most.astype(np.float32), maps)
+    estimates = {
+        name: estimate_into_native(
+            estimate_grid(name, _members(task, predictor), data, settings.estimators), predictor, properties, task.cpus
+        )
+        for name in chosen_estimators(settings.estimators)
+    }
+    return Prediction(native.labels, p_wt.astype(np.float32), most.astype(np.float32), maps, estimates)
+
+
+def _members(task: FoldTask, first: UncertaintyPredictor) -> list[UncertaintyPredictor]:
+    """The fold's networks, the run's own first."""
+    settings, configuration = task.experiment.evaluation, task.experiment.plan.configuration
+    others = range(1, task.experiment.training.members) if settings.estimators.ensemble else ()
+    models = (ModelFolder(task.run.member(number).model, configuration) for number in others)
+    how = (settings.tile_step, settings.mirroring, task.trust)
+    return [first, *(loaded_predictor(model, task.fold, *how) for model in models)]
 
 
 def _memory_of_case(task: FoldTask, case_id: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -106,14 +125,16 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
         # the scores below use each protocol's own mask
         written |= {"uncertainty": masked, "uncertainty_unmasked": written["uncertainty"]}
     write_image(files.segmentation, prediction.labels.astype(np.uint8), image)
-    for name in CASE_MAPS:
+    for estimate in prediction.estimates.values():
+        written |= estimate.maps
+    for name in (*CASE_MAPS, *SAMPLED):
         if name in written:
             write_image(files.map(name), written[name].astype(np.float32), image)
     keys = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
     scores = [keys | row for row in _scores(case, reference, prediction.labels, masked, image)]
     row = keys | _overlap_row(scores)
     row["expected_dice_wt"] = math.nan if masked is None or not predicted.any() else expected_dice(predicted, masked)
-    row |= _uncertainty_row(case, reference, prediction)
+    row |= _uncertainty_row(case, reference, prediction) | _sampled_row(reference, prediction)
     record = {"source": source, "row": row, "scores": scores}
     write_json(files.scores, record)
     return record
@@ -132,9 +153,14 @@ def _source(task: FoldTask) -> str:
     """What a case's outputs were made from: the fold's checkpoint and how it was applied."""
     status = task.run.final_checkpoint(task.fold).stat()
     settings = task.experiment.evaluation
-    return digest(
-        [SCORES_VERSION, task.fold, status.st_size, status.st_mtime_ns, settings.tile_step, settings.mirroring]
-    )
+    made_from: list[Any] = [SCORES_VERSION, task.fold, status.st_size, status.st_mtime_ns]
+    made_from += [settings.tile_step, settings.mirroring]
+    if chosen_estimators(settings.estimators):
+        members = [
+            task.run.member(n).final_checkpoint(task.fold).stat() for n in range(task.experiment.training.members)
+        ]
+        made_from += [settings.estimators.model_dump(), [(file.st_size, file.st_mtime_ns) for file in members]]
+    return digest(made_from)
 
 
 def _overlap_row(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -168,6 +194,27 @@ def _uncertainty_row(case: BratsCase, reference: np.ndarray, prediction: Predict
             row[f"{name}/{protocol}/corr_failure"] = 0.0 if undefined else scores["corr"]
         row[f"mask_voxels_{protocol}"] = int(mask.sum())
     return row
+
+
+def _sampled_row(reference: np.ndarray, prediction: Prediction) -> dict[str, Any]:
+    """Maps of several predictions, each against the failure of their own mean."""
+    row: dict[str, Any] = {}
+    reference_wt = region_mask(reference, "WT")
+    for estimator, estimate in prediction.estimates.items():
+        labels = estimate.prediction.labels
+        predicted_wt = region_mask(labels, "WT")
+        row |= {f"dice_{region.lower()}/{estimator}": dice(*_both(reference, labels, region)) for region in REGIONS}
+        failure = failure_map(reference_wt, predicted_wt)
+        for protocol in PROTOCOLS:
+            mask = protocol_mask(reference_wt, predicted_wt, protocol)
+            for name, values in estimate.maps.items():
+                scores = score_map(values, failure, mask)
+                row |= {f"{name}/{protocol}/{kind}_failure": scores[kind] for kind in ("rmsd", "corr")}
+    return row
+
+
+def _both(reference: np.ndarray, labels: np.ndarray, region: str) -> tuple[np.ndarray, np.ndarray]:
+    return region_mask(reference, region), region_mask(labels, region)
 
 
 def _batch(volume: np.ndarray) -> torch.Tensor:

@@ -11,7 +11,8 @@ from typing import Literal, NoReturn
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.calibration import calibrate
 from uncseg.cluster.cross_validation import holding_folds, open_run, refuse_other_settings, train_folds
-from uncseg.cluster.fold_worker import FoldTask, is_done
+from uncseg.cluster.fold_worker import FoldTask
+from uncseg.cluster.members import all_done, member_experiment, of_all_members
 from uncseg.cluster.node_checks import require_storage
 from uncseg.cluster.preflight import preflight
 from uncseg.cluster.prepare import prepare
@@ -51,12 +52,12 @@ def cross_validate(
     write_missing_phantoms(experiment.dataset)
     with ray_session(experiment.resources.ray_address) as own_ray, terminated_like_ctrl_c():
         cluster = connected_cluster(experiment.resources, own_ray)
-        slots = preflight(experiment, len(folds), cluster, own_ray, begun)
+        slots = preflight(experiment, len(folds) * experiment.training.members, cluster, own_ray, begun)
         experiment = experiment.resolved()
         with counting() as progress:
             prepared = prepare(experiment, progress=progress)
             # on a machine of one's own the first epochs say the same for nothing
-            todo = [fold for fold in folds if not is_done(run, fold)]
+            todo = [fold for fold in folds if not all_done(experiment, run, fold)]
             measure = bool(todo) and (dry_run or not (own_ray or begun))
             calibration = calibrate(experiment, prepared, todo[0], slots, progress) if measure else None
         if not own_ray and connected_cluster(experiment.resources, own_ray).nodes != cluster.nodes:
@@ -65,7 +66,8 @@ def cross_validate(
         if dry_run:
             return 0
         with holding_folds(run, folds):
-            open_run(experiment)
+            for number in range(experiment.training.members):
+                open_run(member_experiment(experiment, number))
             update_manifest(run, digests=read_json(prepared.done)["digests"], versions=describe_versions())
             failed, left = _train_and_evaluate(_Work(experiment, prepared, run, folds, slots, trust, own_ray))
     _print_end(experiment, run, failed, left)
@@ -145,16 +147,30 @@ def _syncer(work: _Work) -> Syncer:
 
 
 def _train(work: _Work) -> dict[int, str]:
-    processes = work.slots.each.processes
+    processes, experiment = work.slots.each.processes, work.experiment
     tasks = [
-        FoldTask(work.experiment, work.prepared, work.run, fold, work.slots.cpus, processes, work.trust)
+        one
         for fold in work.folds
+        for one in of_all_members(
+            FoldTask(experiment, work.prepared, work.run, fold, work.slots.cpus, processes, work.trust)
+        )
     ]
-    with FoldProgress(work.run, work.folds, work.experiment.training.epochs).shown() as progress:
-        failed = {task.fold: message for task, message in train_folds(tasks, work.slots, progress, work.own_ray)}
-    for fold, message in failed.items():
-        console.print(f"fold {fold} failed: {message}")
+    shown = [
+        FoldProgress(work.run.member(n), work.folds, experiment.training.epochs, f"member {n} " if n else "")
+        for n in range(1, experiment.training.members)
+    ]
+    with FoldProgress(work.run, work.folds, experiment.training.epochs).shown() as progress:
+        ended = train_folds(tasks, work.slots, lambda: _show([progress, *shown]), work.own_ray)
+    failed = {task.fold: message for task, message in ended}
+    for task, message in ended:
+        of_member = "" if task.run == work.run else f" of member {task.run.root.name}"
+        console.print(f"fold {task.fold}{of_member} failed: {message}")
     return failed
+
+
+def _show(folds: Sequence[FoldProgress]) -> None:
+    for progress in folds:
+        progress()
 
 
 def _how_to_look(tracking_uri: str, run: RunFolder) -> str:

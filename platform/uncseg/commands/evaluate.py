@@ -7,8 +7,8 @@ import pandas as pd
 
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.cross_validation import refuse_other_settings
-from uncseg.cluster.fold_worker import is_done
 from uncseg.cluster.inference import evaluate_out_of_fold
+from uncseg.cluster.members import all_done
 from uncseg.cluster.node_checks import require_storage
 from uncseg.cluster.prepare import prepare
 from uncseg.cluster.ray_session import ray_session
@@ -68,7 +68,7 @@ def run_to_use(root: Path, overrides: list[str] | None = None) -> tuple[RunFolde
 
 def finished_folds(experiment: Experiment, run: RunFolder) -> list[int]:
     """Folds of a run whose training has ended."""
-    return [fold for fold in range(experiment.split.folds) if is_done(run, fold)]
+    return [fold for fold in range(experiment.split.folds) if all_done(experiment, run, fold)]
 
 
 def evaluate_folds(

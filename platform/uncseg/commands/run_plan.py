@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from uncseg.cluster.calibration import Calibration
-from uncseg.cluster.fold_worker import is_done
+from uncseg.cluster.members import all_done
 from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.resources import FEWEST_CPUS_PER_GPU, Slots
 from uncseg.commands.disk_plan import disk_of, print_disk, size_text
@@ -27,15 +27,17 @@ def print_plan(
         calibration: measured a moment ago; a text: why not; None: not asked for.
     """
     run = RunFolder(experiment.run_folder)
-    todo = [fold for fold in folds if not is_done(run, fold)]
+    todo = [fold for fold in folds if not all_done(experiment, run, fold)]
+    networks = len(todo) * experiment.training.members
     if len(todo) < len(folds):
         console.print(f"finished already: {', '.join(str(fold) for fold in folds if fold not in todo)}")
-    waves = -(-len(todo) // max(1, slots.most))
+    waves = -(-networks // max(1, slots.most))
+    members = f", {experiment.training.members} networks a fold" if experiment.training.members > 1 else ""
     gpus = f", {slots.each.gpus:g} GPUs" if slots.each.gpus else ""
     now = "" if slots.count == slots.most else f" ({slots.count} on the nodes there are, the others as nodes come)"
     console.print(
-        f"{experiment.name}: folds {', '.join(map(str, todo)) or 'none'}, {experiment.training.epochs} epochs each; "
-        f"{slots.most} side by side{now} ({slots.each.cpus:g} CPUs{gpus} each), {waves} wave{'s' * (waves != 1)}"
+        f"{experiment.name}: folds {', '.join(map(str, todo)) or 'none'}{members}, {experiment.training.epochs} epochs "
+        f"each; {slots.most} side by side{now} ({slots.each.cpus:g} CPUs{gpus} each), {waves} wave{'s' * (waves != 1)}"
     )
     if len(cluster.nodes) > 1:
         nodes = "; ".join(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in cluster.nodes)
@@ -50,22 +52,21 @@ def print_plan(
     if isinstance(calibration, str):
         console.print(f"time is not measured: {calibration}", soft_wrap=True)
     elif calibration is not None:
-        _print_time(experiment, todo, slots, calibration, waves)
+        _print_time(experiment, networks, slots, calibration, waves)
     measured = calibration.checkpoint_bytes if isinstance(calibration, Calibration) else None
     disk = disk_of(experiment, prepared, measured)
+    kept = disk.kept * len(folds) * experiment.training.members
     if todo:
-        print_disk(disk, disk.training * len(todo), len(todo), run.root)
+        print_disk(disk, disk.training * networks, networks, run.root)
     console.print(
-        f"kept:     best and last checkpoint of each fold with its error memory, {size_text(disk.kept * len(folds))}; "
+        f"kept:     best and last checkpoint of each fold with its error memory, {size_text(kept)}; "
         f"maps of every case, about {size_text(disk.maps * len(folds) / experiment.split.folds)}\n"
         f"stored:   in MLflow the weights alone, {size_text(disk.weights * len(folds))}",
         soft_wrap=True,
     )
 
 
-def _print_time(
-    experiment: Experiment, todo: Sequence[int], slots: Slots, calibration: Calibration, waves: int
-) -> None:
+def _print_time(experiment: Experiment, networks: int, slots: Slots, calibration: Calibration, waves: int) -> None:
     hours = calibration.hours(experiment)
     share = slots.each.gpus or slots.each.cpus
     unit = "GPU" if slots.each.gpus else "CPU"
@@ -73,6 +74,6 @@ def _print_time(
     console.print(
         f"measured: {calibration.training_step_s:.3g} s a training step, {calibration.validation_step_s:.3g} s a "
         f"validation step{alone}\ntime:     {hours:.3g} h a fold, {waves * hours:.3g} h in all if the slots stay free; "
-        f"{share * hours * len(todo):.3g} {unit}-hours",
+        f"{share * hours * networks:.3g} {unit}-hours",
         soft_wrap=True,
     )

@@ -2,6 +2,7 @@
 
 import torch
 
+from uncseg.estimators.entropy import predictive_entropy
 from uncseg.estimators.floors import best_constant, border_distance, one_minus_max, one_minus_p
 from uncseg.estimators.head import uncertainty
 from uncseg.estimators.oracle import failure_probability
@@ -27,6 +28,7 @@ def estimate_all(
     maps |= {
         "variance_stable": variance_stable,
         "var1shot": var1shot(p_wt),
+        "entropy": predictive_entropy(p_wt),
         "one_minus_p": one_minus_p(p_wt),
         "one_minus_max": one_minus_max(max_probability),
         "border_distance": border_distance(predicted_wt),

@@ -13,7 +13,7 @@ import pandas as pd
 from rich.table import Table
 
 from uncseg.files import whole_file
-from uncseg.names import BASELINES, FLOORS, HEAD, ORACLE, PROTOCOLS
+from uncseg.names import BASELINES, FLOORS, HEAD, ORACLE, PROTOCOLS, SAMPLED
 
 DICE_COLUMNS = {"dice_wt": "Dice WT", "dice_tc": "Dice TC", "dice_et": "Dice ET", "dice_mean": "mean"}
 WITH, WITHOUT = "with head", "without head"
@@ -81,7 +81,7 @@ def table2(per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int) -> pd
     """
     rows = []
     for protocol in PROTOCOLS:
-        for estimator in (HEAD, *BASELINES, *FLOORS, ORACLE):
+        for estimator in (HEAD, *BASELINES, *SAMPLED, *FLOORS, ORACLE):
             failure, ema = f"{estimator}/{protocol}/rmsd_failure", f"uncertainty/{protocol}/rmsd_ema/{estimator}"
             if failure in per_case.columns or ema in epochs.columns:
                 rows.append(_estimator_row(per_case, epochs, last_epochs, protocol, estimator))

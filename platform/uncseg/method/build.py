@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import nn
 
-from uncseg.method.backbones import build_backbone
-from uncseg.method.network import BACKBONE_CHANNELS, MaskedUncertaintyNetwork
+from uncseg.estimators.mc_dropout import add_dropout
+from uncseg.method.backbones import around_bottleneck, build_backbone, output_layer
+from uncseg.method.network import BACKBONE_CHANNELS, HeteroscedasticNetwork, MaskedUncertaintyNetwork, detach_head
 from uncseg.sections import Model
 
 
@@ -21,6 +22,14 @@ def build_network(
         outputs: channels of a plain network.
         deep_supervision: give outputs of lower resolutions too, while it is on.
     """
-    channels = BACKBONE_CHANNELS if model.uncertainty else outputs
+    channels = BACKBONE_CHANNELS if model.uncertainty or model.heteroscedastic else outputs
     backbone = build_backbone(model, plans_manager, configuration_manager, inputs, channels, deep_supervision)
-    return MaskedUncertaintyNetwork(backbone, model.head) if model.uncertainty else backbone
+    if model.dropout > 0:
+        add_dropout(around_bottleneck(backbone), model.dropout)
+    if model.heteroscedastic:
+        return HeteroscedasticNetwork(backbone, model.head, model.logit_samples)
+    if not model.uncertainty:
+        return backbone
+    if model.detached:
+        detach_head(output_layer(backbone))
+    return MaskedUncertaintyNetwork(backbone, model.head)

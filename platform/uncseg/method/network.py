@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+
+from uncseg.estimators.heteroscedastic import expected_likelihood_logits
 
 Head = Literal["labels", "regions"]
 
@@ -82,6 +85,9 @@ class MaskedUncertaintyNetwork(nn.Module):
         head: what z1..z3 mean.
     """
 
+    gives = "uncertainty"
+    """What a map of :meth:`as_map` is."""
+
     def __init__(self, backbone: nn.Module, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
@@ -93,6 +99,11 @@ class MaskedUncertaintyNetwork(nn.Module):
         decoder = self.backbone.decoder
         assert isinstance(decoder, nn.Module)
         return decoder
+
+    @staticmethod
+    def as_map(u: torch.Tensor) -> torch.Tensor:
+        """What a sliding window averages of u, float32."""
+        return u.float().sigmoid()
 
     def _logits(self, output: torch.Tensor) -> torch.Tensor:
         z = output[:, :SEGMENTATION_LOGITS]
@@ -106,6 +117,53 @@ class MaskedUncertaintyNetwork(nn.Module):
         if not uncertainty:
             return logits
         return logits, (output[0] if deep else output)[:, SEGMENTATION_LOGITS:]
+
+
+def detach_head(output_layer: nn.Module) -> None:
+    """Let the last output channel, u, train its own weights only: the features it reads take no gradient from it.
+
+    Args:
+        output_layer: the convolution that makes the outputs.
+    """
+    output_layer.register_forward_hook(_with_detached_u)
+
+
+def _with_detached_u(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+    weight, bias = layer.weight[SEGMENTATION_LOGITS:], layer.bias[SEGMENTATION_LOGITS:]  # type: ignore[index]
+    convolve = F.conv3d if output.ndim == 5 else F.conv2d
+    u = convolve(inputs[0].detach(), weight, bias)
+    return torch.cat((output[:, :SEGMENTATION_LOGITS], u), dim=1)
+
+
+class HeteroscedasticNetwork(MaskedUncertaintyNetwork):
+    """The same backbone with the log-variance of the logits as its fourth channel (Kendall and Gal 2017).
+
+    In training, ``forward(x)`` gives the logits of the mean probability over draws of the logits, at every resolution:
+    nnU-Net's loss of them is the one of Kendall and Gal. Otherwise it gives z1..z3, as every other network.
+
+    Args:
+        backbone: nnU-Net network, built for 4 output channels.
+        head: what z1..z3 mean.
+        samples: draws of a training step.
+    """
+
+    gives = "log_variance"
+
+    def __init__(self, backbone: nn.Module, head: Head, samples: int) -> None:
+        super().__init__(backbone, head)
+        self.samples = samples
+
+    @staticmethod
+    def as_map(u: torch.Tensor) -> torch.Tensor:
+        """The log-variance, float32."""
+        return u.float()
+
+    def _logits(self, output: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super()._logits(output)
+        with torch.autocast(output.device.type, enabled=False):
+            z, log_variance = output[:, :SEGMENTATION_LOGITS], output[:, SEGMENTATION_LOGITS:]
+            return expected_likelihood_logits(z, log_variance, self.samples, self.head)
 
 
 def masked_uncertainty(u: torch.Tensor, cancer_mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -5,9 +5,10 @@ weights.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
@@ -25,12 +26,13 @@ from uncseg.method.trainer import UncertaintyTrainer
 
 
 class UncertaintyPredictor(nnUNetPredictor):
-    """nnU-Net's predictor; after a prediction ``uncertainty`` holds sigmoid(u), (D, H, W) float32 in [0, 1].
+    """nnU-Net's predictor; after a prediction ``maps`` holds what else the network says of it, (D, H, W) float32.
 
-    It is None for a network without the head.
+    That is ``uncertainty``, sigmoid(u) in [0, 1], of a network with the head; ``log_variance`` of a heteroscedastic
+    one.
     """
 
-    uncertainty: torch.Tensor | None = None
+    maps: Mapping[str, torch.Tensor] = MappingProxyType({})
     _sum: torch.Tensor | None = None
     _weight: torch.Tensor | None = None
     _tiles: Iterator[Any] = iter(())
@@ -69,19 +71,25 @@ class UncertaintyPredictor(nnUNetPredictor):
         )
 
     @property
-    def head(self) -> str:
-        """What the network's channels mean: labels or regions."""
+    def uncertainty(self) -> torch.Tensor | None:
+        """The head's map of the last prediction; None without the head."""
+        return self.maps.get("uncertainty")
+
+    @property
+    def head(self) -> Literal["labels", "regions"]:
+        """What the network's channels mean."""
         return "regions" if self.label_manager.has_regions else "labels"
 
     @torch.inference_mode()
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
         """nnU-Net pads, predicts and cuts the padding off the logits here; the map's is cut off beside them."""
         logits = super().predict_sliding_window_return_logits(input_image)
-        self.uncertainty = None
+        self.maps = {}
         if self._sum is not None and self._weight is not None:
+            assert isinstance(self.network, MaskedUncertaintyNetwork)
             patch = self.configuration_manager.patch_size
             _, inside = pad_nd_image(input_image, patch, "constant", {"value": 0}, True, None)
-            self.uncertainty = (self._sum / self._weight)[tuple(inside[1:])]
+            self.maps = {self.network.gives: (self._sum / self._weight)[tuple(inside[1:])]}
         return logits
 
     @torch.inference_mode()
@@ -107,17 +115,17 @@ class UncertaintyPredictor(nnUNetPredictor):
             return super()._internal_maybe_mirror_and_predict(x)
         axes = [axis + 2 for axis in self.allowed_mirroring_axes or ()] if self.use_mirroring else []
         flips = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
-        logits = uncertainty = None
+        logits = beside = None
         for flip in flips:
             z, u = (torch.flip(t, flip) for t in network(torch.flip(x, flip), uncertainty=True))
             logits = z if logits is None else logits + z
-            uncertainty = u.float().sigmoid() if uncertainty is None else uncertainty + u.float().sigmoid()
+            beside = network.as_map(u) if beside is None else beside + network.as_map(u)
         assert logits is not None
-        assert uncertainty is not None
-        self._add_tile(uncertainty[0, 0] / len(flips))
+        assert beside is not None
+        self._add_tile(beside[0, 0] / len(flips))
         return logits / len(flips)
 
-    def _add_tile(self, uncertainty: torch.Tensor) -> None:
+    def _add_tile(self, values: torch.Tensor) -> None:
         assert self._sum is not None
         assert self._weight is not None
         weight: torch.Tensor | float = 1.0
@@ -129,7 +137,7 @@ class UncertaintyPredictor(nnUNetPredictor):
                 device=self._sum.device,
             ).float()
         tile = next(self._tiles)[1:]
-        self._sum[tile] += (uncertainty.to(self._sum.device) * weight).reshape(self._sum[tile].shape)
+        self._sum[tile] += (values.to(self._sum.device) * weight).reshape(self._sum[tile].shape)
         self._weight[tile] += weight
 
 

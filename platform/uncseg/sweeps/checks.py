@@ -49,6 +49,9 @@ def _check_folds(path: Path, sweep: Sweep, base: Experiment) -> list[Problem]:
                 problems.append(Problem(f"{path}: {field}", str(fold), expected, "correct the list"))
         if len(set(folds)) < len(folds):
             problems.append(Problem(f"{path}: {field}", str(list(folds)), "each fold once", "correct the list"))
+    if base.training.members > 1:
+        found, advice = f"{base.training.members} networks a fold", "write training.members: 1 in overrides"
+        problems.append(Problem(f"{path}: training.members", found, "one: a trial is judged by a network", advice))
     if sweep.promote is not None and sweep.promote.top > sweep.trials:
         found, expected = str(sweep.promote.top), f"at most the number of trials, {sweep.trials}"
         problems.append(Problem(f"{path}: promote.top", found, expected, "promote fewer, or write more trials"))

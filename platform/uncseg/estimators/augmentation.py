@@ -1,0 +1,103 @@
+"""Test-time augmentation: predictions of changed copies of a case, changed back (Wang et al. 2019)."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from uncseg.estimators.moments import Moments, entropy
+from uncseg.sections import Augmentation
+
+MAPS = ("augmentation_total", "augmentation_variance", "augmentation_entropy")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One copy: mirrored axes, noise or none, and how it is turned and scaled."""
+
+    flip: tuple[int, ...]
+    """Axes of (C, D, H, W)."""
+    noise: torch.Tensor | None
+    matrix: torch.Tensor | None
+    """(3, 3): from the copy's positions to the case's, in voxels from the middle."""
+
+
+def draw_change(number: int, axes: Sequence[int], shape: Sequence[int], settings: Augmentation) -> Change:
+    """The change of a sample, always the same one.
+
+    Args:
+        number: of the sample: each choice of mirrored axes without noise, then each with noise, over and over.
+        axes: that may be mirrored, of (C, D, H, W).
+        shape: (C, D, H, W).
+        settings: noise, rotation and scaling.
+    """
+    flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
+    generator = torch.Generator().manual_seed((settings.seed << 20) + number)
+    noise = None
+    if number >= len(flips) and settings.noise_sd > 0:
+        noise = settings.noise_sd * torch.randn(tuple(shape), generator=generator)
+    matrix = None
+    if number > 0 and (settings.rotation_degrees or settings.scaling):
+        matrix = _turn(settings, generator)
+    return Change(flips[number % len(flips)], noise, matrix)
+
+
+def _turn(settings: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """Rotation about a random axis times a scaling."""
+    axis = F.normalize(torch.randn(3, generator=generator, dtype=torch.float64), dim=0)
+    angle, factor = (torch.rand(2, generator=generator, dtype=torch.float64) * 2 - 1).tolist()
+    x, y, z = axis.tolist()
+    # exp of the cross-product matrix of a vector is the rotation about it
+    turning = math.radians(settings.rotation_degrees * angle)
+    cross = turning * torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
+    return torch.linalg.matrix_exp(cross) * (1 + settings.scaling * factor)
+
+
+def resample(volume: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """A volume as a matrix turns and scales it about its middle, linear, its border going on beyond it.
+
+    Args:
+        volume: (C, D, H, W).
+        matrix: (3, 3) from the result's positions (z, y, x) to the volume's, in voxels from the middle.
+    """
+    # torch counts from −1 to 1 along each axis, and names x first
+    half = torch.tensor([(n - 1) / 2 for n in volume.shape[1:]], dtype=torch.float64).clamp(min=0.5)
+    scaled = (matrix * half[None] / half[:, None]).flip(0, 1)
+    theta = torch.cat((scaled, torch.zeros(3, 1, dtype=torch.float64)), dim=1).to(volume)
+    grid = F.affine_grid(theta[None], [1, *volume.shape], align_corners=True)
+    return F.grid_sample(volume[None], grid, align_corners=True, padding_mode="border")[0]
+
+
+def sample_changes(
+    probabilities: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    axes: Sequence[int],
+    settings: Augmentation,
+    moments: Moments,
+) -> dict[str, torch.Tensor]:
+    """Predict changed copies and change the predictions back.
+
+    Args:
+        probabilities: predicts a volume, (channels, D, H, W) to (C, D, H, W).
+        images: the preprocessed case, (channels, D, H, W), 0 outside the brain.
+        axes: that may be mirrored, of (C, D, H, W).
+        settings: how many, and how they are changed.
+        moments: takes the samples.
+
+    Returns:
+        MAPS, each (D, H, W) in [0, 1]: 4·p·(1 − p) of the mean, 4·Var(p) over the copies, entropy of the mean.
+    """
+    for number in range(settings.samples):
+        change = draw_change(number, axes, images.shape, settings)
+        copy = images if change.noise is None else torch.where(images != 0, images + change.noise.to(images), images)
+        if change.matrix is not None:
+            copy = resample(copy, change.matrix)
+        predicted = probabilities(copy.flip(change.flip)).flip(change.flip)
+        if change.matrix is not None:
+            predicted = resample(predicted, torch.linalg.inv(change.matrix)).clamp(0, 1)
+        moments.add(predicted)
+    maps = (moments.total(), moments.between(), entropy(moments.p_wt))
+    return dict(zip(MAPS, maps, strict=True))

@@ -1,0 +1,70 @@
+"""Heteroscedastic logits: z + sigma·e, e normal, sigma the network's own (Kendall and Gal 2017; Nair et al. 2020)."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch.nn import functional as F
+
+from uncseg.estimators.moments import Head, Moments, class_probabilities, entropy
+
+MAPS = ("heteroscedastic_total", "heteroscedastic_variance", "heteroscedastic_entropy")
+LARGEST = 10.0
+"""Of |log sigma²|: sigma between 0.007 and 148."""
+
+
+def deviation(log_variance: torch.Tensor) -> torch.Tensor:
+    """Sigma of the logits, float32."""
+    return (0.5 * log_variance.float().clamp(-LARGEST, LARGEST)).exp()
+
+
+def expected_likelihood_logits(z: torch.Tensor, log_variance: torch.Tensor, samples: int, head: Head) -> torch.Tensor:
+    """Logits of the mean probability over draws of the logits: a cross-entropy of them is Kendall and Gal's (12).
+
+    Args:
+        z: (B, 3, …), background being the constant 0 with ``labels``.
+        log_variance: of all three, (B, 1, …).
+        samples: number of draws; their noise is torch's.
+
+    Returns:
+        (B, 4, …) with ``labels``, (B, 3, …) with ``regions``; float32, with gradients to both.
+    """
+    z, sigma = z.float(), deviation(log_variance)
+    drawn = [z + sigma * torch.randn_like(z) for _ in range(samples)]
+    if head == "regions":
+        return _mean_log([F.logsigmoid(d) for d in drawn]) - _mean_log([F.logsigmoid(-d) for d in drawn])
+    return _mean_log([F.pad(d, [0, 0] * (d.ndim - 2) + [1, 0]).log_softmax(1) for d in drawn])
+
+
+def _mean_log(logs: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(logs).logsumexp(0) - math.log(len(logs))
+
+
+def sample_logits(
+    logits: torch.Tensor, log_variance: torch.Tensor, samples: int, head: Head, generator: torch.Generator
+) -> Iterator[torch.Tensor]:
+    """Probabilities of logits drawn around a prediction; voxels are drawn each for itself.
+
+    Args:
+        logits: (4, …) with ``labels``, background first, (3, …) with ``regions``.
+        log_variance: (…).
+        samples: number of draws.
+        generator: of the noise, on the CPU.
+
+    Yields:
+        Each draw's probabilities, the shape of the logits.
+    """
+    sigma = deviation(log_variance)
+    noisy = logits.float()
+    first = 0 if head == "regions" else 1
+    for _ in range(samples):
+        noise = torch.randn(noisy[first:].shape, generator=generator).to(noisy)
+        moved = torch.cat((noisy[:first], noisy[first:] + sigma * noise))
+        yield class_probabilities(moved, head)
+
+
+def combine_draws(draws: Iterable[torch.Tensor], moments: Moments) -> dict[str, torch.Tensor]:
+    """MAPS of the draws, each (…) in [0, 1]: 4·p·(1 − p) and the entropy of the mean, and 4·Var(p) over the draws."""
+    for draw in draws:
+        moments.add(draw)
+    return dict(zip(MAPS, (moments.total(), moments.between(), entropy(moments.p_wt)), strict=True))

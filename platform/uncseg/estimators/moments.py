@@ -1,0 +1,64 @@
+"""Mean and variance of several predictions of one case, and the maps that they give."""
+
+import math
+from typing import Literal
+
+import torch
+
+Head = Literal["labels", "regions"]
+LEAST_PROBABILITY = 1e-7
+
+
+def entropy(p_wt: torch.Tensor) -> torch.Tensor:
+    """Entropy of tumour against no tumour, −p·log p − (1 − p)·log(1 − p), over log 2: in [0, 1]."""
+    return (torch.special.entr(p_wt) + torch.special.entr(1 - p_wt)) / math.log(2)
+
+
+def class_probabilities(logits: torch.Tensor, head: Head) -> torch.Tensor:
+    """Probabilities of the classes, background first, or of WT, TC, ET; float32, the shape of the logits, (C, …)."""
+    return logits.float().sigmoid() if head == "regions" else logits.float().softmax(0)
+
+
+class Moments:
+    """Running moments over samples of a case's probabilities, by Welford's algorithm: equal samples have variance 0.
+
+    Args:
+        head: what the channels are.
+    """
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.samples = 0
+        self._mean = self._mean_wt = self._squares = torch.zeros(())
+
+    def add(self, probabilities: torch.Tensor) -> None:
+        """Take one more sample, (C, …) in [0, 1]."""
+        p = probabilities[0] if self.head == "regions" else probabilities[1:].sum(0)
+        self.samples += 1
+        self._mean = self._mean + (probabilities - self._mean) / self.samples
+        before = p - self._mean_wt
+        self._mean_wt = self._mean_wt + before / self.samples
+        self._squares = self._squares + before * (p - self._mean_wt)
+
+    @property
+    def p_wt(self) -> torch.Tensor:
+        """Mean probability of the whole tumour, (…)."""
+        return self._mean_wt.clamp(0, 1)
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """Logits of the mean probabilities, (C, …) float32: nnU-Net takes its decisions from logits."""
+        mean = self._mean.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+        return mean.logit() if self.head == "regions" else mean.log()
+
+    def total(self) -> torch.Tensor:
+        """4·p·(1 − p) of the mean probability, in [0, 1]: the sum of :meth:`within` and :meth:`between`."""
+        return 4 * self.p_wt * (1 - self.p_wt)
+
+    def between(self) -> torch.Tensor:
+        """4·Var(p) over the samples, in [0, 1]."""
+        return (4 * self._squares / self.samples).clamp(0, 1)
+
+    def within(self) -> torch.Tensor:
+        """4·mean(p·(1 − p)) over the samples, in [0, 1]."""
+        return (self.total() - self.between()).clamp(0, 1)

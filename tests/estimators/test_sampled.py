@@ -1,0 +1,207 @@
+"""What the maps of several predictions mean, on networks small enough to know the answer."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from uncseg.estimators.augmentation import draw_change, resample, sample_changes
+from uncseg.estimators.ensemble import combine_members
+from uncseg.estimators.entropy import predictive_entropy
+from uncseg.estimators.heteroscedastic import combine_draws, expected_likelihood_logits, sample_logits
+from uncseg.estimators.mc_dropout import ChannelDropout, add_dropout, one_sample, sample_dropout
+from uncseg.estimators.moments import Moments, class_probabilities
+from uncseg.sections import Augmentation
+
+SHAPE = (1, 4, 6, 7, 8)
+
+
+def network(p, seed=0):
+    """Two convolutions with channel dropout between them; 3 outputs (regions)."""
+    torch.manual_seed(seed)
+    blocks = nn.Sequential(nn.Conv3d(4, 32, 1), nn.ReLU(), nn.Conv3d(32, 3, 1))
+    add_dropout([blocks[1]], p)
+    return blocks.eval()
+
+
+def predict(net, x):
+    with torch.no_grad():
+        return class_probabilities(net(x)[0], "regions")
+
+
+def dropout_maps(p, samples=40):
+    net, x = network(p), torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+    return sample_dropout(net, lambda: predict(net, x), samples, 0, Moments("regions"))
+
+
+def test_variance_of_dropout_is_0_without_it_and_grows_with_it():
+    spread = [float(dropout_maps(p)["mc_dropout_epistemic"].mean()) for p in (0.0, 0.1, 0.3, 0.5)]
+    assert spread[0] == 0
+    assert spread == sorted(spread)
+    assert spread[-1] > 2 * spread[1]
+
+
+def test_kwons_parts_add_up_to_the_whole():
+    maps = dropout_maps(0.4)
+    parts = maps["mc_dropout_aleatoric"] + maps["mc_dropout_epistemic"]
+    torch.testing.assert_close(parts, maps["mc_dropout_total"])
+    assert float(maps["mc_dropout_epistemic"].max()) > 0.01
+
+
+def test_a_sample_is_one_network_for_the_whole_volume():
+    net, x = network(0.5), torch.randn(SHAPE)
+    with one_sample(net, seed=0, sample=3):
+        first, again = predict(net, x), predict(net, x)
+        mirrored = predict(net, x.flip(2)).flip(1)
+    with one_sample(net, seed=0, sample=4):
+        other = predict(net, x)
+    with one_sample(net, seed=0, sample=3):
+        same = predict(net, x)
+    assert torch.equal(first, again)
+    assert torch.equal(first, mirrored)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_dropout_is_off_in_an_ordinary_prediction_and_on_in_training():
+    net, plain, x = network(0.5), network(0.0), torch.randn(SHAPE)
+    assert torch.equal(predict(net, x), predict(plain, x))
+    with one_sample(net, seed=0, sample=0):
+        predict(net, x)
+    assert torch.equal(predict(net, x), predict(plain, x)), "a sample that has ended leaves nothing behind"
+    net.train()
+    assert not torch.equal(predict(net, x), predict(net, x))
+
+
+def test_dropout_leaves_the_names_of_weights_and_the_mean_alone():
+    assert network(0.5).state_dict().keys() == network(0.0).state_dict().keys()
+    dropout = ChannelDropout(0.25).train()
+    x = torch.ones(400, 50, 2)
+    out = dropout(x)
+    assert sorted(out.unique().tolist()) == pytest.approx([0, 4 / 3])
+    assert abs(float(out.mean()) - 1) < 0.02
+    assert torch.equal(out[..., 0], out[..., 1]), "a channel is dropped as a whole"
+
+
+def test_identical_members_have_no_variance_and_different_ones_have():
+    x = torch.randn(SHAPE)
+    same = combine_members([predict(network(0, seed=5), x) for _ in range(3)], Moments("regions"))
+    assert float(same["ensemble_epistemic"].max()) == 0
+    other = combine_members([predict(network(0, seed=n), x) for n in range(3)], Moments("regions"))
+    assert float(other["ensemble_epistemic"].mean()) > 0.001
+
+
+@pytest.mark.parametrize("head", ["labels", "regions"])
+def test_moments_are_those_of_numpy(head):
+    random = np.random.default_rng(0)
+    samples = [torch.from_numpy(random.normal(size=(4 if head == "labels" else 3, 5, 6))) for _ in range(7)]
+    moments = Moments(head)
+    for sample in samples:
+        moments.add(class_probabilities(sample, head))
+    p = np.stack([s.double().softmax(0)[1:].sum(0) if head == "labels" else s.sigmoid()[0] for s in samples])
+    np.testing.assert_allclose(moments.between(), 4 * p.var(0), atol=1e-6)
+    np.testing.assert_allclose(moments.within(), 4 * (p * (1 - p)).mean(0), atol=1e-6)
+    np.testing.assert_allclose(moments.total(), 4 * p.mean(0) * (1 - p.mean(0)), atol=1e-6)
+    back = class_probabilities(moments.logits, head)
+    mean = np.mean([class_probabilities(s, head).numpy() for s in samples], axis=0)
+    np.testing.assert_allclose(back, mean, atol=1e-6)
+
+
+def test_augmentation_has_no_variance_where_the_network_does_not_mind():
+    net = network(0)
+    x = torch.randn(SHAPE)[0]
+    settings = Augmentation(samples=16, noise_sd=0)
+    maps = sample_changes(lambda image: predict(net, image[None]), x, [1, 2, 3], settings, Moments("regions"))
+    assert float(maps["augmentation_variance"].max()) == 0
+    noisy = Augmentation(samples=16, noise_sd=0.5)
+    maps = sample_changes(lambda image: predict(net, image[None]), x, [1, 2, 3], noisy, Moments("regions"))
+    assert float(maps["augmentation_variance"].mean()) > 0.001
+
+
+def test_augmentation_finds_a_network_that_minds_being_mirrored():
+    net = nn.Conv3d(1, 3, (3, 1, 1), padding=(1, 0, 0), bias=False).eval()
+    with torch.no_grad():
+        net.weight[:] = torch.tensor([1.0, 0, 0])[None, None, :, None, None]
+    x = torch.randn((1, 6, 7, 8))
+    run = lambda axes: sample_changes(  # noqa: E731
+        lambda image: predict(net, image[None]), x, axes, Augmentation(samples=4, noise_sd=0), Moments("regions")
+    )["augmentation_variance"]
+    assert float(run([2, 3]).max()) == 0
+    assert float(run([1, 2]).mean()) > 0.01
+
+
+def test_the_first_samples_are_every_choice_of_mirrored_axes_then_the_same_with_noise():
+    changes = [draw_change(n, (1, 2, 3), (2, 4, 4, 4), Augmentation(noise_sd=0.1)) for n in range(16)]
+    assert {change.flip for change in changes[:8]} == {change.flip for change in changes[8:]}
+    assert len({change.flip for change in changes[:8]}) == 8
+    assert [change.noise is None for change in changes] == [True] * 8 + [False] * 8
+    assert not torch.equal(changes[8].noise, changes[9].noise)
+
+
+def test_a_turned_volume_is_turned_back():
+    z, y, x = torch.meshgrid(*[torch.linspace(-1, 1, n) for n in (20, 24, 28)], indexing="ij")
+    volume = torch.exp(-(z**2 + 2 * (y - 0.2) ** 2 + 3 * (x + 0.1) ** 2) * 3)[None]
+    settings = Augmentation(rotation_degrees=20, scaling=0.1, noise_sd=0)
+    matrix = draw_change(5, (1, 2, 3), volume.shape, settings).matrix
+    turned = resample(volume, matrix)
+    back = resample(turned, torch.linalg.inv(matrix))
+    assert float((turned - volume).abs().max()) > 0.05
+    inner = (slice(None), slice(4, -4), slice(4, -4), slice(4, -4))
+    assert float((back - volume)[inner].abs().max()) < 0.05
+
+
+def test_a_quarter_turn_is_numpys():
+    volume = torch.randn((1, 9, 9, 9), dtype=torch.float64)
+    # about the first axis: what stands at (y, x) from the middle comes from (x, −y)
+    matrix = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
+    expected = np.rot90(volume[0].numpy(), k=1, axes=(1, 2))
+    found = resample(volume, matrix)[0].numpy()
+    assert np.allclose(found, expected) or np.allclose(found, np.rot90(volume[0].numpy(), k=-1, axes=(1, 2)))
+
+
+def test_entropy_is_1_at_one_half_and_0_where_nothing_is_doubted():
+    p = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+    quarter = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
+    torch.testing.assert_close(predictive_entropy(p), torch.tensor([0, quarter, 1, quarter, 0], dtype=torch.float32))
+
+
+@pytest.mark.parametrize("true_sigma", [0.7, 3.0])
+def test_a_log_variance_trained_on_noisy_decisions_finds_their_noise(true_sigma):
+    """Decisions are drawn from logits of known mean and unknown noise; their shares are Gauss and Hermite's."""
+    torch.manual_seed(0)
+    z = torch.tensor([-3.0, -1.0, 1.0, 3.0])
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    noisy = z.numpy()[:, None] + true_sigma * nodes
+    share = torch.from_numpy((weights / (1 + np.exp(-noisy))).sum(1) / weights.sum()).float()
+    z, y = z.repeat_interleave(1000), share.repeat_interleave(1000)
+    log_variance = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.Adam([log_variance], lr=0.1)
+    for _ in range(150):
+        optimizer.zero_grad()
+        logits = expected_likelihood_logits(
+            z[None, None].expand(1, 3, -1), log_variance.expand(1, 1, len(z)), samples=60, head="regions"
+        )[0, 0]
+        nn.functional.binary_cross_entropy_with_logits(logits, y).backward()
+        optimizer.step()
+    assert math.exp(log_variance.item() / 2) == pytest.approx(true_sigma, rel=0.1)
+
+
+def test_expected_likelihood_is_the_mean_of_softmax_over_draws():
+    z, log_variance = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 1, 4, 5, 6)
+    torch.manual_seed(3)
+    logits = expected_likelihood_logits(z, log_variance, samples=6, head="labels")
+    torch.manual_seed(3)
+    drawn = [z + (log_variance / 2).exp() * torch.randn_like(z) for _ in range(6)]
+    mean = torch.stack([torch.cat((torch.zeros_like(d[:, :1]), d), 1).softmax(1) for d in drawn]).mean(0)
+    torch.testing.assert_close(logits.softmax(1), mean)
+
+
+def test_drawn_logits_vary_where_the_network_says_so():
+    logits = torch.zeros(4, 2, 50)
+    log_variance = torch.tensor([-20.0, 2.0])[:, None].expand(2, 50)
+    draws = sample_logits(logits, log_variance, 200, "labels", torch.Generator().manual_seed(0))
+    variance = combine_draws(draws, Moments("labels"))["heteroscedastic_variance"]
+    assert float(variance[0].max()) < 1e-4
+    assert float(variance[1].min()) > 0.1
