@@ -18,8 +18,22 @@ def reliability(uncertainty: np.ndarray, error: np.ndarray, mask: np.ndarray) ->
         (20, 3) float64: voxels, sum of their uncertainty, wrong voxels. Counts of several cases add up.
     """
     u, wrong = uncertainty[mask].astype(np.float64), error[mask]
+    return _counted(u, None, wrong.astype(np.float64))
+
+
+def reliability_of_counts(values: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """The counts of :func:`reliability` where voxels of equal uncertainty were counted before.
+
+    Args:
+        values: uncertainty, (N,) in [0, 1].
+        right, wrong: voxels with it, (N,).
+    """
+    return _counted(values.astype(np.float64), (right + wrong).astype(np.float64), wrong.astype(np.float64))
+
+
+def _counted(u: np.ndarray, voxels: np.ndarray | None, wrong: np.ndarray) -> np.ndarray:
     bins = np.minimum((u * BINS).astype(np.int64), BINS - 1)
-    columns = (None, u, wrong.astype(np.float64))
+    columns = (voxels, u if voxels is None else u * voxels, wrong)
     return np.stack([np.bincount(bins, weights=weights, minlength=BINS) for weights in columns], axis=1).astype(float)
 
 

@@ -5,6 +5,7 @@ Intervals are 95 % percentile bootstraps over patients, since scans of one patie
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -110,8 +111,16 @@ def bootstrap_mean(values: pd.Series, patients: pd.Series, seed: int) -> tuple[f
     count = len(by_patient)
     if count < FEWEST_PATIENTS:
         return math.nan, math.nan
-    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    times = draw_patients(count, seed)
     return _percentiles(times @ by_patient["sum"].to_numpy() / (times @ by_patient["size"].to_numpy()))
+
+
+@lru_cache(maxsize=4)
+def draw_patients(count: int, seed: int) -> np.ndarray:
+    """How often each of so many patients is drawn in each resample, (2000, count); the same for the same arguments."""
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    times.setflags(write=False)
+    return times
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

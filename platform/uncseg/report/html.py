@@ -98,7 +98,7 @@ def write_report(runs: Sequence[Reported], number: int = 6) -> Path:
     several = len(runs) > 1
     name = f"report_{_joined(runs)}.html" if several else "report.html"
     title = " and ".join(labels) if several else f"{labels[0]}: uncertainty of brain-tumour segmentation"
-    page = _template().render(
+    page = page_template().render(
         title=title,
         comparison=_comparison(labels, runs) if several else None,
         sections=sections,
@@ -120,7 +120,7 @@ def _joined(runs: Sequence[Reported]) -> str:
     return short_name("_".join(reported.run.root.name for reported in runs))
 
 
-def _template() -> Any:
+def page_template() -> Any:
     parts = [part for part in files("uncseg.report").iterdir() if part.name.endswith(".html")]
     templates = {part.name: part.read_text(encoding="utf-8") for part in parts}
     # the page quotes names of files and cases that strangers chose
@@ -245,7 +245,7 @@ def _comparison(labels: Sequence[str], runs: Sequence[Reported]) -> dict[str, An
     draw_trainings(file, trainings)
     caption = "Figure 2 of both runs" if len(runs) == 2 else "Figure 2 of all runs"
     caption += ": a colour a run, thin lines are folds, thick ones their mean; shaded are the last epochs."
-    return {"tables": [part.table for part in compared], "notes": notes, "figures": [_picture(file, caption)]}
+    return {"tables": [part.table for part in compared], "notes": notes, "figures": [picture(file, caption)]}
 
 
 def _write_compared(part: Compared, folder: Path, names: str) -> None:
@@ -262,7 +262,7 @@ def _figures(run: RunFolder) -> list[dict[str, str]]:
     if per_case is not None and scores is not None:
         for case, why in telling_cases(per_case, scores).items():
             shown.append((figure1(run, case), FIGURE_1.format(case=case, why=", ".join(why))))
-    return [_picture(file, caption) for file, caption in shown if file.is_file()]
+    return [picture(file, caption) for file, caption in shown if file.is_file()]
 
 
 def _progress(run: RunFolder) -> list[dict[str, str]]:
@@ -271,10 +271,10 @@ def _progress(run: RunFolder) -> list[dict[str, str]]:
     of_fold = [file for file in found if file.name.split("_")[1] == found[0].name.split("_")[1]]
     step = max(1, len(of_fold) - 1) / (LEAFED - 1)
     places = dict.fromkeys(min(len(of_fold) - 1, round(number * step)) for number in range(LEAFED)) if of_fold else {}
-    return [_picture(of_fold[place], f"epoch {int(of_fold[place].stem[-4:]) + 1}") for place in places]
+    return [picture(of_fold[place], f"epoch {int(of_fold[place].stem[-4:]) + 1}") for place in places]
 
 
-def _picture(file: Path, caption: str) -> dict[str, str]:
+def picture(file: Path, caption: str) -> dict[str, str]:
     return {"url": data_url("png", file.read_bytes()), "caption": caption}
 
 

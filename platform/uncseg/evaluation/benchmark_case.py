@@ -1,0 +1,195 @@
+"""One method's map of one case, for the benchmark: what a scale cannot change, and counts for the figures that it does.
+
+Methods give maps on scales of their own, so each is multiplied by a factor that is fitted when all cases are known.
+Figures that depend on it come from counts of voxels by uncertainty, rounded to 1/1000 or, where the largest value of a
+map is below 0.1, 0.01, …, to as many steps of it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from uncseg.dataset.brats import REGIONS
+from uncseg.evaluation.calibration import calibration_errors, reliability_of_counts
+from uncseg.evaluation.detection import boundary_band, error_detection
+from uncseg.evaluation.overlap import dice, region_mask
+from uncseg.evaluation.qu_brats import certain_from, qu_brats_of_counts
+from uncseg.evaluation.surface import bounding_box
+from uncseg.evaluation.uncertainty import DILATION_VOXELS, failure_map, pearson, protocol_mask, rmsd
+from uncseg.names import PROTOCOLS
+
+STEPS = 1000
+FINEST = 10**8
+"""Steps of 1, at most; a map below that says nothing in float32 either."""
+HISTOGRAMS = (
+    "tp",
+    "fp",
+    "fn",
+    "tn_union",
+    "tp_brain",
+    "fp_brain",
+    "fn_brain",
+    "tn_brain",
+    "around_prediction",
+)
+SCALED = ("rmsd_reference", "rmsd_union", "ace", "ece", "qu_score", "mean_uncertainty")
+"""Figures that a factor changes."""
+
+
+@dataclass(frozen=True)
+class MethodCase:
+    """Figures of a map, and what the rest is worked out from when the factor is known."""
+
+    figures: dict[str, float]
+    """``dice_wt``, ``dice_tc``, ``dice_et``; ``corr_failure_PROTOCOL`` with the failure and ``corr_oracle_PROTOCOL``
+    with its probability, ``auroc``, ``auprc`` and ``fpr95`` with ``_brain`` and ``_band``; ``qu_score_always_certain``;
+    ``sum_ue`` and ``sum_uu`` over the union mask, for the factor's fit."""
+    counts: dict[str, np.ndarray]
+    """``histograms``: voxels, (9, 1001) int32, in the order of HISTOGRAMS; ``steps``: of 1, int64 ()."""
+
+
+def score_method_case(
+    reference: np.ndarray,
+    labels: np.ndarray,
+    uncertainty: np.ndarray,
+    brain: np.ndarray,
+    q: np.ndarray | None = None,
+) -> MethodCase:
+    """Score a map against the errors of a segmentation's whole tumour.
+
+    Args:
+        reference, labels: 1 NCR, 2 ED, 3 ET, (D, H, W).
+        uncertainty: in [0, 1], float.
+        brain: bool.
+        q: probability that a rater calls a voxel tumour, in [0, 1]; None: not a phantom, and figures against the
+            oracle's P(failure) are NaN.
+
+    Returns:
+        Figures are NaN by the rules of :func:`~uncseg.evaluation.uncertainty.pearson` and
+        :func:`~uncseg.evaluation.detection.error_detection`, but for one: where the error varies over a mask and the
+        map does not, the correlation is 0, since a case that was left out would speak for the map.
+    """
+    largest = float(uncertainty.max(initial=0))
+    box = _counted_part(reference, labels, brain)
+    reference, labels, u, brain = reference[box], labels[box], uncertainty[box], brain[box]
+    figures = {f"dice_{name.lower()}": dice(region_mask(reference, name), region_mask(labels, name)) for name in REGIONS}
+    expected, predicted = region_mask(reference, "WT"), region_mask(labels, "WT")
+    failure = failure_map(expected, predicted)
+    masks = {protocol: protocol_mask(expected, predicted, protocol) for protocol in PROTOCOLS}
+    chance = None if q is None else np.where(predicted, 1 - q[box], q[box])
+    for protocol, mask in masks.items():
+        figures[f"corr_failure_{protocol}"] = correlation(u[mask], failure[mask])
+        figures[f"corr_oracle_{protocol}"] = math.nan if chance is None else correlation(u[mask], chance[mask])
+    for name, mask in (("brain", brain), ("band", boundary_band(predicted))):
+        figures |= {f"{key}_{name}": value for key, value in error_detection(u, failure, mask).items()}
+    inside = u[masks["union"]].astype(np.float64)
+    figures |= {"sum_ue": float(inside @ failure[masks["union"]]), "sum_uu": float(inside @ inside)}
+    steps = _steps(largest)
+    around = protocol_mask(predicted, predicted, "union")
+    histograms = _histograms(u, steps, expected, predicted, brain, masks["union"], around)
+    if not around.any():
+        # then a case is as uncertain as its most uncertain voxel
+        histograms[HISTOGRAMS.index("around_prediction"), round(largest * steps)] = 1
+    counts = {"histograms": histograms, "steps": np.array(steps)}
+    figures["qu_score_always_certain"] = _qu_brats(counts, 0)["qu_score_always_certain"]
+    return MethodCase(figures, counts)
+
+
+def correlation(u: np.ndarray, error: np.ndarray) -> float:
+    """:func:`~uncseg.evaluation.uncertainty.pearson`, whatever the scale of ``u``; 0 where only ``u`` is constant.
+
+    Args:
+        u: uncertainty of a mask's voxels, ≥ 0, (N,).
+        error: in [0, 1], or bool, (N,).
+    """
+    weights = np.ones(len(u))
+    largest = u.max(initial=0).astype(np.float64)
+    found = pearson(u / largest if largest > 0 else u, error, weights)
+    if math.isnan(found) and not math.isnan(pearson(error, error, weights)):
+        return 0.0
+    return found
+
+
+def scaled_figures(counts: Mapping[str, np.ndarray], factor: float) -> dict[str, float]:
+    """Figures of the map min(1, factor · u).
+
+    Args:
+        counts: of :class:`MethodCase`.
+        factor: ≥ 0; NaN: not known.
+
+    Returns:
+        SCALED: RMSD under both protocols (NaN by the rule of :func:`~uncseg.evaluation.uncertainty.rmsd`), ACE and ECE
+        in the brain, QU-BraTS of WT, and :func:`~uncseg.evaluation.expectation.mean_uncertainty`; NaN where the factor
+        is.
+    """
+    if math.isnan(factor):
+        return dict.fromkeys(SCALED, math.nan)
+    voxels = _by_name(counts)
+    u = _scaled(counts, factor)
+    wrong_brain = voxels["fp_brain"] + voxels["fn_brain"]
+    bins = reliability_of_counts(u, voxels["tp_brain"] + voxels["tn_brain"], wrong_brain)
+    return {
+        "rmsd_reference": _rmsd(u, voxels["tp"], voxels["fn"]),
+        "rmsd_union": _rmsd(u, voxels["tp"] + voxels["tn_union"], voxels["fp"] + voxels["fn"]),
+        **calibration_errors(bins),
+        "qu_score": _qu_brats(counts, factor)["qu_score"],
+        "mean_uncertainty": float(np.average(u, weights=voxels["around_prediction"])),
+    }
+
+
+def _counted_part(reference: np.ndarray, labels: np.ndarray, brain: np.ndarray) -> tuple[slice, ...]:
+    """What holds all that is counted, with room for the masks' dilation."""
+    counted = brain | (reference > 0) | (labels > 0)
+    return bounding_box(counted, DILATION_VOXELS + 1) if counted.any() else tuple(slice(0, 1) for _ in counted.shape)
+
+
+def _steps(largest: float) -> int:
+    steps = STEPS
+    while largest > 0 and largest * steps * 10 <= STEPS and steps < FINEST:
+        steps *= 10
+    return steps
+
+
+def _histograms(
+    u: np.ndarray,
+    steps: int,
+    expected: np.ndarray,
+    predicted: np.ndarray,
+    brain: np.ndarray,
+    union: np.ndarray,
+    around: np.ndarray,
+) -> np.ndarray:
+    kind = np.zeros(u.shape, np.int32)
+    for bit, mask in enumerate((expected, predicted, brain, union, around)):
+        kind += mask.astype(np.int32) << bit
+    step = np.rint(u * np.float32(steps)).astype(np.int32)
+    by_kind = np.bincount((kind * (STEPS + 1) + step).ravel(), minlength=32 * (STEPS + 1)).reshape(32, STEPS + 1)
+    of = {name: np.arange(32) >> bit & 1 for bit, name in enumerate(("e", "p", "brain", "union", "around"))}
+    both, extra = of["e"] & of["p"], of["p"] & ~of["e"]
+    missed, neither = of["e"] & ~of["p"], 1 - (of["e"] | of["p"])
+    chosen = [both, extra, missed, neither & of["union"]]
+    chosen += [group & of["brain"] for group in (both, extra, missed, neither)] + [of["around"]]
+    return np.stack([by_kind[group == 1].sum(0) for group in chosen]).astype(np.int32)
+
+
+def _by_name(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return dict(zip(HISTOGRAMS, counts["histograms"].astype(np.int64), strict=True))
+
+
+def _scaled(counts: Mapping[str, np.ndarray], factor: float) -> np.ndarray:
+    # as near as a float can be to the decimal number, so that thresholds and borders of bins are met
+    return np.minimum(1, np.round(factor * np.arange(STEPS + 1) / int(counts["steps"]), 12))
+
+
+def _rmsd(u: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> float:
+    return rmsd(np.tile(u, 2), np.repeat([0, 1], len(u)), np.concatenate([right, wrong]))
+
+
+def _qu_brats(counts: Mapping[str, np.ndarray], factor: float) -> dict[str, float]:
+    voxels = _by_name(counts)
+    start = certain_from(np.round(100 * _scaled(counts, factor), 9))
+    groups = {"both": "tp", "both_brain": "tp_brain", "neither_brain": "tn_brain"}
+    summed = {name: np.bincount(start, weights=voxels[group]) for name, group in groups.items()}
+    return qu_brats_of_counts(one=np.bincount(start, weights=voxels["fp"] + voxels["fn"]), **summed)
