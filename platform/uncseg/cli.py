@@ -91,6 +91,22 @@ def sweep(
 
 
 @app.command()
+def benchmark(
+    file: Annotated[Path, typer.Argument(metavar="BENCHMARK", help="Benchmark, YAML.", show_default=False)],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
+    trust: Trust = False,
+) -> None:
+    """Train several kinds of networks with several seeds, and compare every uncertainty map on the same cases."""
+    from uncseg.benchmark.file import load_benchmark
+
+    loaded = load_benchmark(file, overrides)
+    from uncseg.commands.benchmark import run_benchmark
+
+    raise typer.Exit(run_benchmark(*loaded, dry_run, trust))
+
+
+@app.command()
 def score(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, CASE.nii.gz.", show_default=False)],
     references: Annotated[Path, typer.Argument(help="Folder of reference masks, or BraTS folder.", show_default=False)],

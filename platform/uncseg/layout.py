@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from uncseg.names import SAMPLED
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -124,7 +126,7 @@ class PreparedFolder:
 
 CASE_MAPS = ("uncertainty", "uncertainty_unmasked", "wt_probability", "error", "variance_stable")
 """The head's map inside the dilated prediction and everywhere, p(WT), and the error memory's two averages."""
-PREDICTION_MAPS = ("uncertainty", "spread", "wt_probability", "tc_probability", "et_probability")
+PREDICTION_MAPS = ("uncertainty", "spread", "wt_probability", "tc_probability", "et_probability", *SAMPLED)
 """Of a new case."""
 
 
@@ -205,3 +207,53 @@ class SweepFolder:
     def figures(self) -> Path:
         """PNG."""
         return self.root / "figures"
+
+
+@dataclass(frozen=True)
+class BenchmarkFolder:
+    """Everything of one benchmark."""
+
+    root: Path
+
+    @property
+    def content(self) -> Path:
+        """JSON: the benchmark and its base as resolved."""
+        return self.root / "benchmark.json"
+
+    @property
+    def manifest(self) -> Path:
+        """JSON: the id of the benchmark's own run in MLflow."""
+        return self.root / "manifest.json"
+
+    @property
+    def trainings(self) -> Path:
+        """A run folder for each training and seed."""
+        return self.root / "trainings"
+
+    def shared_labels(self, run: str, case_id: str) -> Path:
+        """The segmentation of a case that all maps are scored on, by the run that made it; NIfTI."""
+        return self.root / "shared" / run / f"{case_id}.nii.gz"
+
+    def case(self, run: str, case_id: str) -> Path:
+        """JSON: scores of a run's maps of a case; their counts lie beside it, .npz."""
+        return self.root / "cases" / run / f"{case_id}.json"
+
+    @property
+    def costs(self) -> Path:
+        """JSON: seconds of predicting one case, by method."""
+        return self.root / "costs.json"
+
+    @property
+    def tables(self) -> Path:
+        """Parquet (the truth), csv and Markdown (for reading)."""
+        return self.root / "tables"
+
+    @property
+    def figures(self) -> Path:
+        """PNG."""
+        return self.root / "figures"
+
+    @property
+    def page(self) -> Path:
+        """HTML that needs no network."""
+        return self.root / "report.html"

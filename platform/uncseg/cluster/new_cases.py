@@ -5,7 +5,7 @@ one before is written and the next is read.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,11 @@ from uncseg.files import digest, file_states, read_json, remove_partial, write_j
 from uncseg.layout import PREDICTION_MAPS, CaseFiles
 from uncseg.method.ensemble import Ensemble, average
 from uncseg.method.model_folder import ModelFolder
-from uncseg.method.native_space import GridPrediction, predict_grid
+from uncseg.method.native_space import GridPrediction, predict_grid, to_native
 from uncseg.method.predictor import loaded_predictor
+from uncseg.method.sampling import chosen_estimators, estimate_grid
 from uncseg.report.figures import case_overlay
+from uncseg.sections import Estimators
 
 IN_FLIGHT = 3  # for each that computes: one being read, one computed, one written
 Record = dict[str, Any]
@@ -55,11 +57,18 @@ class PredictionTask:
     """Draw a PNG of each case."""
     scores: bool = False
     """Score each fold, and all together, against the cases' references."""
+    estimators: Estimators = field(default_factory=Estimators)
+    """Maps of more than one pass, beside the folds' segmentation."""
+    members: tuple[ModelFolder, ...] = ()
+    """The other networks of each fold, of a deep ensemble."""
 
     def source(self) -> str:
         """What predictions are made from: the checkpoints, how they are applied, what is wanted."""
         wanted = [self.tile_step, self.mirroring, self.review_below, self.probabilities, self.overlays, self.scores]
-        return digest([SCORES_VERSION, self.model.state(self.folds), wanted])
+        parts = [SCORES_VERSION, self.model.state(self.folds), wanted]
+        if chosen_estimators(self.estimators):
+            parts += [self.estimators.model_dump(), [member.state(self.folds) for member in self.members]]
+        return digest(parts)
 
     def files_of(self, case: BratsCase) -> list[Path]:
         """What a case's outputs are made from."""
@@ -147,20 +156,33 @@ def _known(model: ModelFolder) -> ModelFolder:
     return model
 
 
-def _predict(task: PredictionTask, data: np.ndarray) -> list[GridPrediction]:
+def _predict(task: PredictionTask, data: np.ndarray) -> tuple[list[GridPrediction], dict[str, np.ndarray]]:
+    """What each fold says, and the estimators' maps, each the folds' mean; on the preprocessed grid."""
     torch.set_num_threads(task.threads)
     # the networks write into nothing of it, but torch wants memory that could be written
     data = np.array(data)
-    return [
-        predict_grid(loaded_predictor(task.model, fold, task.tile_step, task.mirroring, task.trust), data)
-        for fold in task.folds
-    ]
+    grids: list[GridPrediction] = []
+    maps: dict[str, np.ndarray] = {}
+    how = (task.tile_step, task.mirroring, task.trust)
+    for fold in task.folds:
+        networks = [loaded_predictor(model, fold, *how) for model in (task.model, *task.members)]
+        grids.append(predict_grid(networks[0], data))
+        for estimator in chosen_estimators(task.estimators):
+            of_fold = estimate_grid(estimator, networks, data, task.estimators).maps
+            for name, values in of_fold.items():
+                maps[name] = maps.get(name, np.zeros_like(values)) + values / len(task.folds)
+    return grids, maps
 
 
 def _finish(
-    task: PredictionTask, case: BratsCase, source: str, properties: dict[str, Any], grids: Sequence[GridPrediction]
+    task: PredictionTask,
+    case: BratsCase,
+    source: str,
+    properties: dict[str, Any],
+    predicted_grids: tuple[list[GridPrediction], dict[str, np.ndarray]],
 ) -> Record:
     torch.set_num_threads(1)
+    grids, sampled = predicted_grids
     ensemble = average(_known(task.model), grids, properties)
     image = sitk.ReadImage(str(case.images[0]))
     files = CaseFiles(task.output, case.case_id)
@@ -170,6 +192,10 @@ def _finish(
     maps = {"uncertainty": uncertainty, "spread": ensemble.spread if len(grids) > 1 else None}
     if task.probabilities:
         maps |= {f"{name.lower()}_probability": p for name, p in zip(REGIONS, ensemble.probabilities, strict=True)}
+    if sampled:
+        maps |= dict(
+            zip(sampled, to_native(np.stack(list(sampled.values())), properties, _known(task.model)), strict=True)
+        )
     written = [files.segmentation]
     for name, values in maps.items():
         if values is not None:

@@ -51,17 +51,31 @@ class Prediction:
     """Of the estimators that the experiment asks for; each has a segmentation of its own."""
 
 
-def predict_case(task: FoldTask, case_id: str) -> Prediction:
-    """Predict a case from its preprocessed volume with one fold's final checkpoint."""
+def loaded_members(task: FoldTask) -> list[UncertaintyPredictor]:
+    """The fold's networks with their final checkpoints: the run's own, and the others where the ensemble is chosen."""
+    settings, configuration = task.experiment.evaluation, task.experiment.plan.configuration
+    count = task.experiment.training.members if settings.estimators.ensemble else 1
+    models = (ModelFolder(task.run.member(number).model, configuration) for number in range(count))
+    how = (settings.tile_step, settings.mirroring, task.trust)
+    return [loaded_predictor(model, task.fold, *how) for model in models]
+
+
+def preprocessed_case(task: FoldTask, case_id: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """A case as the network takes it, (channels, D, H, W) float32, and nnU-Net's properties."""
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    settings = task.experiment.evaluation
-    configuration = task.experiment.plan.configuration
-    model = ModelFolder(task.run.model, configuration)
-    predictor = loaded_predictor(model, task.fold, settings.tile_step, settings.mirroring, task.trust)
-    folder = task.prepared.dataset / predictor.configuration_manager.data_identifier
+    model = ModelFolder(task.run.model, task.experiment.plan.configuration)
+    folder = task.prepared.dataset / model.configuration_manager.data_identifier
     volume, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
-    data = volume[:]
+    return volume[:], properties
+
+
+def predict_case(task: FoldTask, case_id: str) -> Prediction:
+    """Predict a case from its preprocessed volume with one fold's final checkpoint."""
+    estimators = task.experiment.evaluation.estimators
+    members = loaded_members(task)
+    predictor = members[0]
+    data, properties = preprocessed_case(task, case_id)
     native = into_native(predict_grid(predictor, data), predictor, properties, task.cpus)
     known = _memory_of_case(task, case_id, tuple(int(n) for n in data.shape[1:]))
     maps = dict(zip(known, to_native(np.stack(list(known.values())), properties, predictor), strict=True))
@@ -76,21 +90,10 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
     outside = probabilities.sum(0) == 0  # beyond nnU-Net's crop: certainly background
     most = np.where(outside, 1, most)
     estimates = {
-        name: estimate_into_native(
-            estimate_grid(name, _members(task, predictor), data, settings.estimators), predictor, properties, task.cpus
-        )
-        for name in chosen_estimators(settings.estimators)
+        name: estimate_into_native(estimate_grid(name, members, data, estimators), predictor, properties, task.cpus)
+        for name in chosen_estimators(estimators)
     }
     return Prediction(native.labels, p_wt.astype(np.float32), most.astype(np.float32), maps, estimates)
-
-
-def _members(task: FoldTask, first: UncertaintyPredictor) -> list[UncertaintyPredictor]:
-    """The fold's networks, the run's own first."""
-    settings, configuration = task.experiment.evaluation, task.experiment.plan.configuration
-    others = range(1, task.experiment.training.members) if settings.estimators.ensemble else ()
-    models = (ModelFolder(task.run.member(number).model, configuration) for number in others)
-    how = (settings.tile_step, settings.mirroring, task.trust)
-    return [first, *(loaded_predictor(model, task.fold, *how) for model in models)]
 
 
 def _memory_of_case(task: FoldTask, case_id: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -110,7 +113,7 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     """
     torch.set_num_threads(task.cpus)
     files = CaseFiles(task.run.out_of_fold, case.case_id)
-    source = _source(task)
+    source = made_from(task)
     if files.scores.is_file():
         record = read_json(files.scores)
         if record["source"] == source:
@@ -149,18 +152,18 @@ def _scores(
     return score_case(reference, labels, image.GetSpacing()[::-1], maps, brain)
 
 
-def _source(task: FoldTask) -> str:
+def made_from(task: FoldTask) -> str:
     """What a case's outputs were made from: the fold's checkpoint and how it was applied."""
     status = task.run.final_checkpoint(task.fold).stat()
     settings = task.experiment.evaluation
-    made_from: list[Any] = [SCORES_VERSION, task.fold, status.st_size, status.st_mtime_ns]
-    made_from += [settings.tile_step, settings.mirroring]
+    parts: list[Any] = [SCORES_VERSION, task.fold, status.st_size, status.st_mtime_ns]
+    parts += [settings.tile_step, settings.mirroring]
     if chosen_estimators(settings.estimators):
         members = [
             task.run.member(n).final_checkpoint(task.fold).stat() for n in range(task.experiment.training.members)
         ]
-        made_from += [settings.estimators.model_dump(), [(file.st_size, file.st_mtime_ns) for file in members]]
-    return digest(made_from)
+        parts += [settings.estimators.model_dump(), [(file.st_size, file.st_mtime_ns) for file in members]]
+    return digest(parts)
 
 
 def _overlap_row(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -179,7 +182,7 @@ def _uncertainty_row(case: BratsCase, reference: np.ndarray, prediction: Predict
     reference_wt, predicted_wt = region_mask(reference, "WT"), region_mask(prediction.labels, "WT")
     failure = failure_map(reference_wt, predicted_wt)
     visited = prediction.maps["visited"] > 0.5
-    maps = _native_estimates(case, prediction, predicted_wt)
+    maps = one_pass_maps(case, prediction, predicted_wt)
     row: dict[str, Any] = {}
     for protocol in PROTOCOLS:
         mask = protocol_mask(reference_wt, predicted_wt, protocol)
@@ -221,7 +224,14 @@ def _batch(volume: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(volume))[None, None]
 
 
-def _native_estimates(case: BratsCase, prediction: Prediction, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
+def one_pass_maps(case: BratsCase, prediction: Prediction, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
+    """Every map of one pass by name, (D, H, W) float32 in [0, 1], without the constant; a phantom's oracle among them.
+
+    Args:
+        case: that was predicted.
+        prediction: of it.
+        predicted_wt: bool.
+    """
     q_file = oracle_path(case)
     q = None if q_file is None else read_voxels(q_file).astype(np.float32)
     maps = estimate_all(

@@ -15,7 +15,9 @@ from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
 from uncseg.evaluation.tables import read_table
 from uncseg.method.checkpoints import FINAL
 from uncseg.method.model_folder import ModelFolder, folds_in, is_model_folder, open_model_folder, read_description
-from uncseg.sections import Evaluation, Resources, Section
+from uncseg.method.settings import TrainerSettings
+from uncseg.sections import Estimators, Evaluation, Resources, Section
+from uncseg.sections_together import problems_of_estimators
 from uncseg.tracking.models import download, find_stored
 
 
@@ -35,6 +37,8 @@ class Model:
     evaluation: Evaluation
     review_below: float
     """Expected Dice under which a case is to be reviewed."""
+    members: tuple[ModelFolder, ...] = ()
+    """The other networks of each fold, of a deep ensemble."""
 
 
 def find_model(
@@ -78,13 +82,16 @@ def _of_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None
     if not trust:
         folder.require_known_classes()
     below = review_threshold(read_table(run.tables, "per_case"))
-    return Model(folder, chosen, experiment.resources, experiment.evaluation, below)
+    others = range(1, experiment.training.members if experiment.evaluation.estimators.ensemble else 1)
+    members = tuple(ModelFolder(run.member(number).model, experiment.plan.configuration) for number in others)
+    return Model(folder, chosen, experiment.resources, experiment.evaluation, below, members)
 
 
 def _of_folder(path: Path, source: str, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> Model:
     folder = open_model_folder(path, trust)
     description = read_description(path)
     sections = _sections({"evaluation": description.get("evaluation", {})}, overrides or [])
+    _require_trained_for(sections[1].estimators, folder, source)
     below = float(description.get("review_below", REVIEW_BELOW))
     return Model(folder, _chosen(folds, folds_in(path), source), *sections, below)
 
@@ -100,6 +107,21 @@ def _sections(content: dict[str, Any], overrides: list[str]) -> tuple[Resources,
     if problems:
         raise ProblemsFound(title, problems)
     return sections.resources, sections.evaluation
+
+
+def _require_trained_for(estimators: Estimators, folder: ModelFolder, source: str) -> None:
+    """Refuse estimators that a network was not trained for; a run's experiment has been checked when it was read."""
+    title, settings = "The estimators cannot be used.", TrainerSettings.from_plans(folder.plans_manager.plans)
+    wrong = problems_of_estimators(estimators, settings.model, settings.training)
+    if estimators.ensemble and not any(".ensemble" in line for line in wrong):
+        wrong.append(
+            "evaluation.estimators.ensemble needs all members, and a model has one network of each fold; "
+            "give the run's folder, or remove the estimator"
+        )
+    if wrong:
+        lines = [line.rpartition("; ") for line in wrong]
+        problems = [Problem(source, what, "what the network was trained for", advice) for what, _, advice in lines]
+        raise ProblemsFound(title, problems)
 
 
 def _chosen(folds: Sequence[int] | None, finished: list[int], source: str) -> tuple[int, ...]:

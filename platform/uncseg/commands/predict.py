@@ -49,7 +49,8 @@ def predict_cases(
     Args:
         source: MODEL, as :func:`~uncseg.commands.models.find_model` takes it.
         folder: BraTS folder, of one case or many, or nnU-Net's input files; references are not needed.
-        output: folder for CASE.nii.gz, CASE_uncertainty.nii.gz, CASE_spread.nii.gz and CASE.json.
+        output: folder for CASE.nii.gz, CASE_uncertainty.nii.gz, CASE_spread.nii.gz, a map for each of
+            evaluation.estimators and CASE.json.
         folds: folds to average; None: all that are finished.
         overrides: ``FIELD=VALUE`` of resources and evaluation.
         trust: let checkpoints run code of their own.
@@ -132,4 +133,6 @@ def _task(model: Model, output: Path, slots: Slots, trust: bool, wanted: Wanted)
         probabilities=wanted.probabilities,
         overlays=wanted.overlays,
         scores=wanted.scores,
+        estimators=model.evaluation.estimators,
+        members=model.members,
     )

@@ -1,0 +1,58 @@
+"""What a training is compared by: the maps that become rows of the table, and what each takes to compute."""
+
+from dataclasses import dataclass
+
+from uncseg.benchmark.file import Training
+from uncseg.names import FLOORS, HEAD, ORACLE, SPLIT
+
+PARTS = {
+    "mc_dropout": SPLIT,
+    "ensemble": SPLIT,
+    "augmentation": ("total", "variance", "entropy"),
+    "heteroscedastic": ("total", "variance", "entropy"),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table."""
+
+    training: str
+    map: str
+    estimator: str | None
+    """Of several predictions; None: one pass."""
+    passes: int
+    """Of networks over a case."""
+    models: int
+    """Networks that are trained for it."""
+
+    @property
+    def name(self) -> str:
+        """TRAINING/MAP."""
+        return f"{self.training}/{self.map}"
+
+    @property
+    def floor(self) -> bool:
+        """Whether it needs no uncertainty of any kind."""
+        return self.map in FLOORS
+
+
+def methods_of(training: Training) -> list[Method]:
+    """A training's rows: the head's map, the maps of one pass that the file names, every map of its estimators."""
+    experiment, name = training.experiment, training.name
+    watched = experiment.model.error_network
+    one_pass = dict.fromkeys(([HEAD] if experiment.model.uncertainty else []) + list(training.maps))
+    extra = 0 if watched is None else 1
+    second = extra if watched is not None and watched.kind == "image_and_prediction" else 0
+    methods = [Method(name, one, None, 1 + second, 1 + extra) for one in one_pass]
+    for estimator, settings in experiment.evaluation.estimators:
+        if settings:
+            members = experiment.training.members if estimator == "ensemble" else 1
+            samples = 1 if estimator == "heteroscedastic" else getattr(settings, "samples", members)
+            methods += [Method(name, f"{estimator}_{part}", estimator, samples, members) for part in PARTS[estimator]]
+    return methods
+
+
+def oracle_method(shared: str) -> Method:
+    """The row of phantoms that nobody can beat: the true probability of failure."""
+    return Method(shared, ORACLE, None, 1, 1)

@@ -1,0 +1,150 @@
+"""A benchmark's work on the cluster: all trainings side by side, then every map of every case scored, once each.
+
+Each case is scored on a method's own segmentation and on the shared one, which its training has written before.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from uncseg.benchmark.file import Training
+from uncseg.benchmark.methods import Method
+from uncseg.cluster.fold_worker import FoldTask
+from uncseg.cluster.inference import run_cases
+from uncseg.cluster.members import of_all_members
+from uncseg.cluster.out_of_fold import Prediction, made_from, one_pass_maps, predict_case
+from uncseg.cluster.resources import Slots
+from uncseg.dataset.brats import BratsCase, oracle_path, read_reference, read_voxels, write_image
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.benchmark_case import score_method_case
+from uncseg.evaluation.overlap import region_mask
+from uncseg.files import digest, read_json, whole_file, write_json
+from uncseg.layout import BenchmarkFolder
+from uncseg.names import ORACLE
+
+OWN, SHARED = "own", "shared"
+KEYS = ("method", "segmentation", "seed", "fold", "case")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A training's fold whose cases are scored."""
+
+    folder: BenchmarkFolder
+    training: Training
+    task: FoldTask
+    methods: tuple[Method, ...]
+    shared: FoldTask
+    """The training of the same fold and seed whose segmentation is shared."""
+
+
+def fold_tasks(scored: Iterable[Scored]) -> list[FoldTask]:
+    """What is to be trained, members of ensembles included."""
+    return [one for each in scored for one in of_all_members(each.task)]
+
+
+def score_cases(
+    scored: Sequence[Scored], cases: Sequence[BratsCase], slots: Slots, progress: Callable[[int, int], None]
+) -> list[Problem]:
+    """Score every out-of-fold case of every training; cases scored already are only looked at.
+
+    Returns:
+        A problem for each case that could not be scored.
+    """
+    by_id = {case.case_id: case for case in cases}
+    # the shared segmentations come first
+    first = [one for one in scored if one.task.run == one.shared.run]
+    rest = [one for one in scored if one.task.run != one.shared.run]
+    problems: list[Problem] = []
+    total = sum(len(_cases_of(one.task)) for one in scored)
+    for part, before in ((first, 0), (rest, sum(len(_cases_of(one.task)) for one in first))):
+        work = [
+            (f"{one.training.run_name}, {case}", score_case, (one, by_id[case]))
+            for one in part
+            for case in _cases_of(one.task)
+        ]
+
+        def show(ended: int, _all: int, before: int = before) -> None:
+            progress(before + ended, total)
+
+        problems += run_cases(work, slots, show)[1]
+    return problems
+
+
+def _cases_of(task: FoldTask) -> list[str]:
+    cases: list[str] = read_json(task.prepared.splits)[task.fold]["val"]
+    return cases
+
+
+def score_case(scored: Scored, case: BratsCase) -> None:
+    """Predict a case and score every map of it, on both segmentations.
+
+    Raises:
+        ProblemsFound: the shared segmentation is not there.
+    """
+    torch.set_num_threads(scored.task.cpus)
+    task, folder, run = scored.task, scored.folder, scored.training.run_name
+    record = folder.case(run, case.case_id)
+    own = task.run == scored.shared.run
+    sources = [made_from(task), *([] if own else [made_from(scored.shared)])]
+    source = digest([*sources, [method.name for method in scored.methods]])
+    if record.is_file() and read_json(record)["source"] == source:
+        return
+    reference, image = read_reference(case)
+    prediction = predict_case(task, case.case_id)
+    file = folder.shared_labels(scored.shared.run.root.name, case.case_id)
+    if own:
+        write_image(file, prediction.labels.astype(np.uint8), image)
+    elif not file.is_file():
+        expected, advice = "a segmentation that the shared training has written", "give the command again"
+        raise ProblemsFound("A case cannot be scored.", [Problem(str(file), "nothing", expected, advice)], exit_code=1)
+    shared = read_voxels(file)
+    brain = read_voxels(case.images[0]) != 0
+    q_file = oracle_path(case)
+    q = None if q_file is None else read_voxels(q_file).astype(np.float32)
+    rows: list[dict[str, Any]] = []
+    counts: dict[str, np.ndarray] = {}
+    for method, labels, values in _maps(scored.methods, case, prediction):
+        for segmentation, on in ((OWN, labels), (SHARED, shared)):
+            one = score_method_case(reference, on, values, brain, q)
+            keys = {"method": method.name, "segmentation": segmentation, "seed": scored.training.seed}
+            rows.append(keys | {"fold": task.fold, "case": case.case_id, "patient": case.patient} | one.figures)
+            counts |= {f"{len(rows) - 1}/{name}": array for name, array in one.counts.items()}
+    with whole_file(record.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **counts)
+    write_json(record, {"source": source, "rows": rows})
+
+
+def _maps(
+    methods: Sequence[Method], case: BratsCase, prediction: Prediction
+) -> Iterable[tuple[Method, np.ndarray, np.ndarray]]:
+    """Each method with its own segmentation and its map, (D, H, W)."""
+    one_pass = one_pass_maps(case, prediction, region_mask(prediction.labels, "WT"))
+    one_pass["constant"] = np.ones_like(prediction.p_wt)  # its factor makes it the training folds' mean error
+    for method in methods:
+        if method.map == ORACLE and ORACLE not in one_pass:
+            continue
+        if method.estimator is None:
+            yield method, prediction.labels, one_pass[method.map]
+        else:
+            estimate = prediction.estimates[method.estimator]
+            yield method, estimate.prediction.labels, estimate.maps[method.map]
+
+
+def read_scores(scored: Sequence[Scored]) -> tuple[list[dict[str, Any]], dict[tuple[Any, ...], dict[str, np.ndarray]]]:
+    """Rows of all cases that are scored, and their counts by KEYS."""
+    rows: list[dict[str, Any]] = []
+    counts: dict[tuple[Any, ...], dict[str, np.ndarray]] = {}
+    for one in scored:
+        for case in _cases_of(one.task):
+            file = one.folder.case(one.training.run_name, case)
+            with np.load(file.with_suffix(".npz")) as arrays:
+                for number, row in enumerate(read_json(file)["rows"]):
+                    rows.append(row)
+                    counts[tuple(row[key] for key in KEYS)] = {
+                        name.partition("/")[2]: arrays[name] for name in arrays.files if name.startswith(f"{number}/")
+                    }
+    return rows, counts
