@@ -26,6 +26,11 @@ def problems_of_model(model: Model, memory: Memory, plan: Plan) -> list[str]:
         wrong.append(
             "model.detached is about the head, which model.error_network replaces; write model.detached: false"
         )
+    if model.dropout > 0 and model.error_network is not None:
+        wrong.append(
+            "model.dropout is about a network that segments, and model.error_network trains another; "
+            "write model.dropout: 0, or train the other run with it"
+        )
     if memory.source == "teacher" and (not model.uncertainty or model.error_network is not None):
         wrong.append("memory.source: teacher teaches a head, and this network has none; write memory.source: cases")
     if memory.source == "teacher" and memory.coordinates == "patch":

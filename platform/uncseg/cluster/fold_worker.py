@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from uncseg.cluster.segmentation_run import segmentation_run
 from uncseg.config import Experiment
 from uncseg.dataset.prepare import nnunet_environment
 from uncseg.files import read_json, write_json, write_text
@@ -109,6 +110,8 @@ def _train(
 
     folder = Path(trainer.output_folder)
     first_epoch, note = _resume(trainer, folder, rank)
+    if first_epoch == 0:  # a checkpoint of one's own holds the other run's network too
+        load_segmentation_of(task, trainer)
     spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch) if rank == 0 else None
     pictures = TrainingPictures(trainer, read_json(task.prepared.splits)[task.fold]["val"], task.run.progress)
 
@@ -141,6 +144,23 @@ def _train(
     if spool is not None:
         write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
         spool.state("finished")
+
+
+def load_segmentation_of(task: FoldTask, trainer) -> None:  # type: ignore[no-untyped-def]
+    """Give an error network's trainer the segmentation of the run that it judges; other trainers need none.
+
+    Raises:
+        ProblemsFound: where there is no such run, or its checkpoint cannot be read.
+    """
+    from uncseg.method.error_network import ErrorNetwork, load_segmentation
+    from uncseg.method.network import bare
+
+    error_network = task.experiment.model.error_network
+    if error_network is not None:
+        judged = segmentation_run(task.run.root, error_network.of)
+        network = bare(trainer.network)
+        assert isinstance(network, ErrorNetwork)
+        load_segmentation(network, judged.final_checkpoint(task.fold), task.trust)
 
 
 def _resume(trainer, folder: Path, rank: int) -> tuple[int, str]:  # type: ignore[no-untyped-def]

@@ -24,15 +24,16 @@ from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
 from uncseg.method.error_memory import ErrorMemory
 from uncseg.method.model_folder import ModelFolder
 from uncseg.method.native_space import into_native, predict_grid, to_native
+from uncseg.method.patch_frame import make_memory
 from uncseg.method.predictor import UncertaintyPredictor, loaded_predictor
 from uncseg.method.sampling import NativeEstimate, chosen_estimators, estimate_grid, estimate_into_native
 from uncseg.names import PROTOCOLS, SAMPLED
+from uncseg.sections import Memory
 
 
 @lru_cache(maxsize=1)
-def _validation_memory(fold_folder: Path) -> ErrorMemory:
-    # alpha only matters for writing
-    memory = ErrorMemory(("error", "variance"), alpha=1.0)
+def _validation_memory(fold_folder: Path, settings: Memory) -> ErrorMemory:
+    memory = make_memory(settings, ("error", "variance"))
     file = max(fold_folder.glob(f"{RESUME_PREFIX}*.pt"))
     memory.load_state(load_resume_file(file)["memories"]["validation"])
     return memory
@@ -99,7 +100,8 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
 def _memory_of_case(task: FoldTask, case_id: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """What the validation memory holds of a case, (D, H, W) on the preprocessed grid."""
     d, h, w = shape
-    known = _validation_memory(task.run.fold(task.fold)).read_box(case_id, (slice(0, d), slice(0, h), slice(0, w)))
+    memory = _validation_memory(task.run.fold(task.fold), task.experiment.memory)
+    known = memory.read_box(case_id, (slice(0, d), slice(0, h), slice(0, w)))
     error, variance = known.values["error"][0, 0].numpy(), known.values["variance"][0, 0].numpy()
     return {"error": error, "variance_stable": variance, "visited": known.visited[0, 0].numpy()}
 

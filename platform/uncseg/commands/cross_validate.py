@@ -18,6 +18,7 @@ from uncseg.cluster.preflight import preflight
 from uncseg.cluster.prepare import prepare
 from uncseg.cluster.ray_session import ray_session, terminated_like_ctrl_c
 from uncseg.cluster.resources import Slots
+from uncseg.cluster.segmentation_run import require_same_data, require_segmentation_run
 from uncseg.commands.evaluate import evaluate_folds, finished_folds
 from uncseg.commands.run_plan import print_plan
 from uncseg.config import Experiment
@@ -48,6 +49,7 @@ def cross_validate(
     folds = _chosen_folds(experiment, folds)
     run = RunFolder(experiment.run_folder)
     refuse_other_settings(experiment, run)
+    require_segmentation_run(experiment, folds)
     begun = run.experiment.exists()
     write_missing_phantoms(experiment.dataset)
     with ray_session(experiment.resources.ray_address) as own_ray, terminated_like_ctrl_c():
@@ -56,6 +58,7 @@ def cross_validate(
         experiment = experiment.resolved()
         with counting() as progress:
             prepared = prepare(experiment, progress=progress)
+            require_same_data(experiment, folds, prepared)
             # on a machine of one's own the first epochs say the same for nothing
             todo = [fold for fold in folds if not all_done(experiment, run, fold)]
             measure = bool(todo) and (dry_run or not (own_ray or begun))

@@ -6,6 +6,7 @@ from torch import nn
 
 from uncseg.estimators.mc_dropout import add_dropout
 from uncseg.method.backbones import around_bottleneck, build_backbone, output_layer
+from uncseg.method.error_network import build_error_network
 from uncseg.method.network import BACKBONE_CHANNELS, HeteroscedasticNetwork, MaskedUncertaintyNetwork, detach_head
 from uncseg.sections import Model
 
@@ -22,6 +23,8 @@ def build_network(
         outputs: channels of a plain network.
         deep_supervision: give outputs of lower resolutions too, while it is on.
     """
+    if model.error_network is not None:
+        return build_error_network(model, plans_manager, configuration_manager, inputs, outputs)
     channels = BACKBONE_CHANNELS if model.uncertainty or model.heteroscedastic else outputs
     backbone = build_backbone(model, plans_manager, configuration_manager, inputs, channels, deep_supervision)
     if model.dropout > 0:

@@ -19,7 +19,9 @@ def epoch_metric_names(experiment: Experiment) -> tuple[str, ...]:
     An epoch leaves out those for which nothing could be measured; a phantom's oracle is not among them.
     """
     head, loss = experiment.model.uncertainty, ["loss", "loss_seg"]
-    if head:
+    if experiment.model.error_network is not None:
+        loss.append("loss_error")
+    elif head:
         loss += ["loss_unc", "loss_rmsd", "loss_one_minus_corr"]
     if experiment.loss.output_l2 > 0:
         loss.append("loss_output_l2")

@@ -72,6 +72,14 @@ def full_resolution(output: Any) -> torch.Tensor:
     return tensor
 
 
+def bare(network: nn.Module) -> nn.Module:
+    """A network as it was before torch.compile, and without what waits for other processes."""
+    network = getattr(network, "module", network)
+    inner = getattr(network, "_orig_mod", network)
+    assert isinstance(inner, nn.Module)
+    return inner
+
+
 class MaskedUncertaintyNetwork(nn.Module):
     """A backbone with 4 output channels, read as a segmentation and an uncertainty.
 

@@ -14,18 +14,21 @@ from torch import nn
 
 from uncseg.method.build import build_network
 from uncseg.method.epoch_metrics import EpochMeans
-from uncseg.method.error_memory import ErrorMemory, Reading
-from uncseg.method.loss import protocol_masks, uncertainty_terms, warmup_factor
+from uncseg.method.error_memory import Reading
+from uncseg.method.loss import protocol_masks, warmup_factor
 from uncseg.method.network import (
     full_resolution,
     predicted_regions,
     reference_regions,
     wt_probability,
 )
+from uncseg.method.objective import total_loss
 from uncseg.method.one_fold_group import JointCrossEntropy, gather_samples
 from uncseg.method.oracle_maps import OracleMaps
+from uncseg.method.patch_frame import make_memory
 from uncseg.method.reproducible_trainer import ReproducibleTrainer, split_evenly
 from uncseg.method.settings import TrainerSettings
+from uncseg.method.teacher import Teacher
 from uncseg.method.validation import REGION_NAMES, estimator_sums, failure_rates, overlap_counts
 
 EpochListener = Callable[[int, dict[str, float]], None]
@@ -47,15 +50,24 @@ class UncertaintyTrainer(ReproducibleTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.on_epoch: EpochListener = lambda _epoch, _metrics: None
-        alpha = self.settings.memory.alpha
         # the loss reads errors only; the variance baseline is judged on validation cases
         self.memories = {
-            "training": ErrorMemory(("error",), alpha, self.device),
-            "validation": ErrorMemory(("error", "variance"), alpha, self.device),
+            "training": make_memory(self.settings.memory, ("error",), self.device),
+            "validation": make_memory(self.settings.memory, ("error", "variance"), self.device),
         }
+        self.teacher: Teacher | None = None
+        if self.settings.model.error_network is not None:  # the outputs of lower resolutions train nothing
+            self.enable_deep_supervision = False
         self.oracle = OracleMaps(Path(self.preprocessed_dataset_folder_base or "") / "oracle")
         self._means = EpochMeans()
         self._epoch_started = 0.0
+
+    def initialize(self) -> None:
+        """nnU-Net builds the network here; a teacher starts as its copy."""
+        super().initialize()
+        memory = self.settings.memory
+        if memory.source == "teacher":
+            self.teacher = Teacher(self.network, self.settings.model.head, memory.teacher_decay)
 
     @staticmethod
     def build_network_architecture(
@@ -134,7 +146,8 @@ class UncertaintyTrainer(ReproducibleTrainer):
         for number, part in enumerate(parts, start=1):
             logits, u, segmentation = self._forward(data[part], [t[part] for t in target])
             memory = memory or self._read("training", batch, data.shape)
-            loss, failure, mask = self._judge(logits, u, segmentation, target[0][part], memory.part(part))
+            taught = self._taught(data[part], target[0][part])
+            loss, failure, mask = self._judge(logits, u, segmentation, target[0][part], memory.part(part), taught)
             failures.append(failure)
             masks.append(mask)
             if number == len(parts):
@@ -145,10 +158,25 @@ class UncertaintyTrainer(ReproducibleTrainer):
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
         self.memories["training"].settle()
         self.descend()
+        if self.teacher is not None:
+            self.teacher.follow(self.network)
         return {"loss": torch.stack(losses).sum().cpu().numpy()}
 
+    def _taught(self, data: torch.Tensor, target: torch.Tensor) -> Reading | None:
+        """The error that a teacher expects; None: the head learns from the memory."""
+        if self.teacher is None:
+            return None
+        with self.autocast():
+            return self.teacher.expected_error(data, reference_regions(target, self.settings.model.head)[:, :1])
+
     def _judge(
-        self, logits: torch.Tensor, u: torch.Tensor | None, segmentation: torch.Tensor, target: Any, memory: Reading
+        self,
+        logits: torch.Tensor,
+        u: torch.Tensor | None,
+        segmentation: torch.Tensor,
+        target: torch.Tensor,
+        memory: Reading,
+        taught: Reading | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Total loss, this visit's failure (NaN where the logits are: no visit) and the mask, (B, 1, …)."""
         with torch.no_grad():
@@ -156,7 +184,9 @@ class UncertaintyTrainer(ReproducibleTrainer):
             both = protocol_masks(reference[:, :1], predicted[:, :1])
             mask = both["reference" if self.settings.loss.cancer_mask == "target" else "union"]
             failure = (predicted[:, :1] != reference[:, :1]) + 0 * logits.detach().float().sum(1, keepdim=True)
-        loss, terms = self._total_loss(segmentation, logits, u, memory, mask)
+        loss, terms = total_loss(
+            self.settings, self.current_epoch, segmentation, logits, u, failure, taught or memory, mask
+        )
         sums = {f"train/{name}": (value, torch.ones_like(value)) for name, value in terms.items()}
         for protocol, m in both.items():
             weights = m * memory.visited
@@ -170,33 +200,6 @@ class UncertaintyTrainer(ReproducibleTrainer):
     def _regions(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         head = self.settings.model.head
         return predicted_regions(logits.detach(), head), reference_regions(target, head)
-
-    def _total_loss(
-        self,
-        segmentation: torch.Tensor,
-        logits: torch.Tensor,
-        u: torch.Tensor | None,
-        memory: Reading,
-        mask: torch.Tensor,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """l and its terms by name; outside autocast, in float32."""
-        settings = self.settings.loss
-        loss = segmentation.float()
-        parts = {"loss_seg": loss}
-        if u is not None:
-            terms = uncertainty_terms(u.float().sigmoid(), memory.values["error"], mask * memory.visited)
-            weighted = (
-                settings.unc_weight * terms.unc
-                + settings.rmsd_weight * terms.rmsd
-                + settings.corr_weight * terms.one_minus_corr
-            )
-            loss = loss + warmup_factor(self.current_epoch, settings.warmup_epochs) * weighted
-            parts |= {"loss_unc": terms.unc, "loss_rmsd": terms.rmsd, "loss_one_minus_corr": terms.one_minus_corr}
-        if settings.output_l2 > 0:
-            outputs = logits if u is None else torch.cat((logits, u), dim=1)
-            parts["loss_output_l2"] = outputs.float().square().mean()
-            loss = loss + settings.output_l2 * parts["loss_output_l2"]
-        return loss, parts | {"loss": loss}
 
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's patch Dice, here always of WT, TC, ET; and every estimator against the validation memory."""
@@ -249,10 +252,13 @@ class UncertaintyTrainer(ReproducibleTrainer):
         return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
     def resume_content(self) -> dict[str, Any]:
-        """The error memories."""
-        return {name: memory.state() for name, memory in self.memories.items()}
+        """The error memories, and the teacher."""
+        memories = {name: memory.state() for name, memory in self.memories.items()}
+        return memories if self.teacher is None else memories | {"teacher": self.teacher.state()}
 
     def restore_resume_content(self, content: dict[str, Any]) -> None:
         """The way back of :meth:`resume_content`."""
         for name, memory in self.memories.items():
             memory.load_state(content[name])
+        if self.teacher is not None:
+            self.teacher.load_state(content["teacher"])

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-from torch import nn
 
 from uncseg.method.loss import dilate
-from uncseg.method.network import MaskedUncertaintyNetwork, full_resolution, masked_uncertainty, predicted_regions
+from uncseg.method.network import MaskedUncertaintyNetwork, bare, full_resolution, masked_uncertainty, predicted_regions
 from uncseg.method.patch_geometry import Box
 
 FLAIR = 3
@@ -131,7 +130,7 @@ def _boxes(patch: WatchedPatch, case_shape: Sequence[int]) -> tuple[Box, Box]:
 
 def _predict(trainer: Any, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     """Labels and uncertainty of one sample, each with the sample's voxels."""
-    network = _bare(trainer.network)
+    network = bare(trainer.network)  # nothing waits, or is compiled anew for one sample
     mode = network.training
     network.eval()
     try:
@@ -148,11 +147,3 @@ def _predict(trainer: Any, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray | No
         return labels, None
     around = dilate(wt[None, None]) if wt.any() else None
     return labels, masked_uncertainty(u, around)[0, 0].cpu().numpy()
-
-
-def _bare(network: nn.Module) -> nn.Module:
-    """Without what waits for other processes (DistributedDataParallel) or would be compiled anew for one sample."""
-    network = getattr(network, "module", network)
-    bare = getattr(network, "_orig_mod", network)
-    assert isinstance(bare, nn.Module)
-    return bare
