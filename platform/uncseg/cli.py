@@ -207,7 +207,7 @@ def report(
 
 @app.command()
 def sync(
-    run: Annotated[Path, typer.Argument(help="Folder of a run or a sweep.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, a sweep or a benchmark.", show_default=False)],
     tracking_uri: Annotated[str | None, typer.Option(help="Another MLflow than the experiment's.")] = None,
 ) -> None:
     """Push to MLflow what has not reached it yet."""
@@ -220,7 +220,7 @@ def sync(
 
 @app.command()
 def ui(
-    run: Annotated[Path, typer.Argument(help="Folder of a run or a sweep.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, a sweep or a benchmark.", show_default=False)],
     port: Annotated[int | None, typer.Option(min=1, max=65535, show_default="the first free one from 5000")] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser, where there is one.")] = True,
 ) -> None:

@@ -25,7 +25,7 @@ def ui(monkeypatch, capsys):
 def test_a_folder_of_neither(ui, tmp_path):
     code, said = ui(tmp_path)
     assert code == 2
-    assert "no run and no sweep" in said
+    assert "no run, sweep or benchmark" in said
 
 
 def test_a_run_that_mlflow_has_not(ui, run, make_syncer):

@@ -1,7 +1,6 @@
 """A sweep's own run in MLflow: the trials' parent, with their table, the best one and its description."""
 
 import json
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ from urllib.parse import quote
 import pandas as pd
 from mlflow.entities import Metric
 
+from uncseg.commands.parent_run import open_parent_run
 from uncseg.config import Experiment
 from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder, SweepFolder
 from uncseg.sweeps.file import Sweep
 from uncseg.sweeps.results import VALUES, read_trials
 from uncseg.tracking.manifest import read_manifest
-from uncseg.tracking.opening import artifact_location, open_store
-from uncseg.tracking.push import KEY_TAG
+from uncseg.tracking.opening import open_store
 from uncseg.tracking.spool import now_ms
 from uncseg.tracking.store import NOTE_TAG, PARENT_TAG, Store, storing
 from uncseg.tracking.sync import sync_run
@@ -29,18 +28,8 @@ MOST_COMPARED = 100
 
 def open_sweep_run(folder: SweepFolder, sweep: Sweep, base: Experiment) -> str:
     """Id of the sweep's own run in MLflow, made where MLflow has none."""
-    store = open_store(base.tracking_uri, base.tracking.experiment, artifact_location(base))
-    record: dict[str, Any] = {"start_ms": now_ms(), "key": uuid.uuid4().hex}
-    record |= read_json(folder.manifest) if folder.manifest.is_file() else {}
-    record |= {"tracking_uri": base.tracking_uri, "experiment": base.tracking.experiment}
-    write_json(folder.manifest, record)  # the key before the run: a command killed between the two finds it
-    if not record.get("run_id") or not store.has_run(record["run_id"]):
-        tags = {"uncseg.sweep": sweep.name, KEY_TAG: record["key"]} | describe_source("uncseg sweep", None)
-        found = store.find_run(KEY_TAG, record["key"])
-        record["run_id"] = found or store.create_run(sweep.name, tags, record["start_ms"])
-        store.log_params(record["run_id"], _params(sweep))
-        write_json(folder.manifest, record)
-    return str(record["run_id"])
+    tags = {"uncseg.sweep": sweep.name} | describe_source("uncseg sweep", None)
+    return open_parent_run(folder.manifest, base, sweep.name, tags, _params(sweep))
 
 
 def _params(sweep: Sweep) -> dict[str, str]:

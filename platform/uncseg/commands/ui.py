@@ -22,7 +22,7 @@ from uncseg.cluster.ray_session import terminated_like_ctrl_c
 from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
-from uncseg.layout import RunFolder, SweepFolder
+from uncseg.layout import BenchmarkFolder, RunFolder, SweepFolder
 from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.opening import open_store
 
@@ -41,10 +41,10 @@ class Shown:
 
 
 def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
-    """Open a run's or a sweep's page; for a database by a server on the loopback address, until Ctrl-C.
+    """Open a run's, a sweep's or a benchmark's page; for a database by a server on the loopback address, until Ctrl-C.
 
     Args:
-        root: folder of a run or a sweep.
+        root: folder of a run, a sweep or a benchmark.
         port: of the server; None: the first free one from 5000 on.
         browser: open it in one, where there is one.
 
@@ -67,15 +67,16 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
 
 
 def _find(root: Path) -> Shown:
-    folder, sweep = root.resolve(), SweepFolder(root.resolve())
-    if sweep.content.is_file():
-        record = read_json(sweep.manifest) if sweep.manifest.is_file() else {}
+    folder = root.resolve()
+    above = next((one for one in (SweepFolder(folder), BenchmarkFolder(folder)) if one.content.is_file()), None)
+    if above is not None:
+        record = read_json(above.manifest) if above.manifest.is_file() else {}
         run_id = record.get("run_id") if "tracking_uri" in record else None
     elif RunFolder(folder).experiment.is_file():
         record = read_manifest(RunFolder(folder)).get("mlflow", {})
         run_id = record.get("parent", {}).get("run_id")
     else:
-        problem = Problem(str(root), "no run and no sweep", "the folder of one", "give RUNS/NAME")
+        problem = Problem(str(root), "no run, sweep or benchmark", "the folder of one", "give RUNS/NAME")
         raise ProblemsFound("There is nothing to show.", [problem])
     page = _page(record, run_id) if run_id else None
     if page is None:
