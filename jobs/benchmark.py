@@ -1,6 +1,6 @@
 r"""Run a benchmark, as a job on a running Ray cluster.
 
-    ray job submit --working-dir . -- python jobs/benchmark.py experiments/benchmark.yaml \
+    ray job submit --working-dir . -- python jobs/benchmark.py experiments/benchmarks/phantoms.yaml \
         --set dataset.path=/shared/brats --set storage.path=/shared/runs
 """
 

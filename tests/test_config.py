@@ -46,6 +46,34 @@ def test_fields_that_do_not_fit_together(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("settings", "where", "advice"),
+    [
+        (["evaluation.estimators.mc_dropout.samples=9"], "evaluation.estimators.mc_dropout", "model.dropout: 0.2"),
+        (["evaluation.estimators.ensemble=true"], "evaluation.estimators.ensemble", "training.members: 5"),
+        (
+            ["evaluation.estimators.heteroscedastic.samples=9"],
+            "evaluation.estimators.heteroscedastic",
+            "model.heteroscedastic: true",
+        ),
+        (["evaluation.estimators.augmentation.samples=1"], "evaluation.estimators.augmentation.samples", ""),
+        (["model.heteroscedastic=true"], "model.heteroscedastic", "model.uncertainty: false"),
+        (["model.detached=true", "model.uncertainty=false"], "model.detached", "model.uncertainty: true"),
+        (["memory.source=teacher", "model.uncertainty=false"], "memory.source", "memory.source: cases"),
+        (["memory.source=teacher", "memory.coordinates=patch"], "memory.coordinates", "memory.coordinates: case"),
+        (["model.backbone=transbts"], "model.backbone", "model.deep_supervision: false"),
+        (
+            ["model.backbone=swin_unetr", "model.deep_supervision=false", "plan.patch_size=[48,32,40]"],
+            "plan.patch_size",
+            "[64, 32, 32]",
+        ),
+    ],
+)
+def test_networks_and_estimators_that_cannot_work_together(tmp_path, settings, where, advice):
+    problem = problems_of(tmp_path, SMALL, settings)[where]
+    assert advice in problem.advice
+
+
+@pytest.mark.parametrize(
     ("content", "where"),
     [
         ("name: [", "line"),

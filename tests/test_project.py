@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from uncseg.benchmark.file import load_benchmark
 from uncseg.config import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.sweeps.file import load_sweep
@@ -26,7 +27,11 @@ def test_platform_is_never_a_package():
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").rglob("*.yaml")), ids=lambda file: file.name)
 def test_shipped_experiments_load(file, monkeypatch):
     monkeypatch.chdir(ROOT)
-    if file.parent.name != "sweeps":
+    if file.parent.name == "benchmarks":
+        benchmark, base, trainings = load_benchmark(file)
+        assert benchmark.name != base.name
+        assert {one.seed for one in trainings} == set(benchmark.seeds)
+    elif file.parent.name != "sweeps":
         assert load_experiment(file).name == file.stem
     elif file.name == "pareto.yaml":  # compares with a run that has to be trained first
         with pytest.raises(ProblemsFound) as caught:

@@ -32,10 +32,12 @@ def problems_of_model(model: Model, memory: Memory, plan: Plan) -> list[str]:
             "write model.dropout: 0, or train the other run with it"
         )
     if memory.source == "teacher" and (not model.uncertainty or model.error_network is not None):
-        wrong.append("memory.source: teacher teaches a head, and this network has none; write memory.source: cases")
+        wrong.append(
+            "memory.source is teacher, which teaches a head, and this network has none; write memory.source: cases"
+        )
     if memory.source == "teacher" and memory.coordinates == "patch":
         wrong.append(
-            "memory.coordinates: patch is a case memory's mistake, and a teacher keeps no memory; "
+            "memory.coordinates is patch, a mistake of a case memory, and a teacher keeps no memory; "
             "write memory.coordinates: case or memory.source: cases"
         )
     return wrong + _problems_of_backbone(model, plan)

@@ -1,6 +1,6 @@
 """Benchmark file: a base experiment, the trainings to compare, and the seeds that each is repeated with.
 
-benchmark, trainings = load_benchmark(Path("experiments/benchmark.yaml"))
+benchmark, trainings = load_benchmark(Path("experiments/benchmarks/phantoms.yaml"))
 """
 
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def load_benchmark(path: Path, overrides: list[str] | None = None) -> tuple[Benc
     """
     title = f"The benchmark {path} cannot be used."
     try:
-        benchmark = Benchmark.model_validate(read_yaml(path, title, "experiments/benchmark.yaml"))
+        benchmark = Benchmark.model_validate(read_yaml(path, title, "experiments/benchmarks/phantoms.yaml"))
     except ValidationError as error:
         raise ProblemsFound(title, problems_of(path, error)) from error
     common = _assignments(benchmark.overrides) + (overrides or [])

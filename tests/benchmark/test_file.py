@@ -1,0 +1,106 @@
+"""Benchmark files: what they are made of, and every problem at once."""
+
+import pytest
+import yaml
+
+from uncseg.benchmark.file import load_benchmark
+from uncseg.benchmark.methods import methods_of
+from uncseg.errors import ProblemsFound
+
+PLAIN = {"set": {"model.uncertainty": False}, "maps": ["entropy", "constant"]}
+
+
+@pytest.fixture
+def benchmark_file(experiment_file, tmp_path):
+    """Write a benchmark over the small experiment."""
+    base = experiment_file(tmp_path / "cases")
+
+    def write(trainings, **fields):
+        content = {"name": "compared", "base": str(base), "seeds": [3, 5], "trainings": trainings} | fields
+        file = tmp_path / "benchmark.yaml"
+        file.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return file
+
+    return write
+
+
+def problems_of(file, overrides=()):
+    with pytest.raises(ProblemsFound) as caught:
+        load_benchmark(file, list(overrides))
+    assert caught.value.exit_code == 2
+    return {problem.where.partition(": ")[2]: problem for problem in caught.value.problems}
+
+
+def test_each_training_is_done_with_each_seed_and_looks_at_its_own_segmentation(benchmark_file):
+    file = benchmark_file({"plain": PLAIN, "watcher": {"set": {"model.error_network": {"of": "plain"}}}})
+    benchmark, base, trainings = load_benchmark(file, ["training.iterations_per_epoch=7"])
+    assert benchmark.folds is None
+    assert [one.run_name for one in trainings] == [
+        f"{name}_seed_{seed}" for seed in (3, 5) for name in ("plain", "watcher")
+    ]
+    for one in trainings:
+        assert one.experiment.training.seed == one.seed
+        assert one.experiment.training.iterations_per_epoch == 7
+        assert one.experiment.run_folder == base.storage.path.resolve() / "compared" / "trainings" / one.run_name
+        assert one.experiment.tracking_uri == base.tracking_uri, "all in one MLflow"
+    assert [one.experiment.model.error_network.of for one in trainings if one.name == "watcher"] == [
+        "plain_seed_3",
+        "plain_seed_5",
+    ]
+
+
+def test_rows_of_a_training_say_what_they_take(benchmark_file):
+    file = benchmark_file(
+        {
+            "plain": {
+                "set": {
+                    "model.uncertainty": False,
+                    "training.members": 4,
+                    "evaluation.estimators": {"ensemble": True, "augmentation": {"samples": 8}},
+                },
+                "maps": ["entropy"],
+            },
+            "head": {},
+            "dropout": {"set": {"model.dropout": 0.1, "evaluation.estimators.mc_dropout.samples": 12}},
+            "second": {"set": {"model.error_network": {"of": "plain", "kind": "image_and_prediction"}}},
+        }
+    )
+    _, _, trainings = load_benchmark(file)
+    rows = {method.name: method for one in trainings for method in methods_of(one)}
+    taken = {name: (method.passes, method.models) for name, method in rows.items()}
+    assert taken["plain/entropy"] == (1, 1)
+    assert taken["plain/ensemble_epistemic"] == (4, 4)
+    assert taken["plain/augmentation_variance"] == (8, 1)
+    assert taken["head/uncertainty"] == (1, 1)
+    assert taken["dropout/uncertainty"] == (1, 1)
+    assert taken["dropout/mc_dropout_aleatoric"] == (12, 1)
+    assert taken["second/uncertainty"] == (2, 2)
+    assert "plain/uncertainty" not in rows, "that network has no head"
+
+
+def test_every_problem_of_every_training_at_once(benchmark_file):
+    file = benchmark_file(
+        {
+            "plain": PLAIN | {"maps": ["entropie"]},
+            "alone": {"set": {"model.uncertainty": False, "evaluation.estimators.ensemble": True}},
+            "dry": {"set": {"evaluation.estimators.mc_dropout.samples": 5}},
+            "other": {"set": {"dataset.path": "elsewhere", "model.colour": "red"}},
+            "watcher": {"set": {"model.error_network": {"of": "nobody"}}},
+        },
+        shared="none",
+        folds=[0, 7],
+        seeds=[1, 1],
+    )
+    problems = problems_of(file)
+    assert {"shared", "folds", "seeds", "trainings.plain.maps", "trainings.other.set"} <= set(problems)
+    assert "trainings.watcher, model.error_network.of" in problems
+    advice = {where: problem.advice for where, problem in problems.items()}
+    assert "training.members" in advice["trainings.alone, evaluation.estimators.ensemble"]
+    assert "model.dropout" in advice["trainings.dry, evaluation.estimators.mc_dropout"]
+    assert problems["trainings.other, model.colour"].found == "an unknown field"
+
+
+def test_trainings_take_equal_optimiser_steps(benchmark_file):
+    problems = problems_of(benchmark_file({"plain": PLAIN, "longer": {"set": {"training.epochs": 9}}}))
+    assert problems["trainings.longer"].found == "36 optimiser steps"
+    assert problems["trainings.longer"].expected == "16, as plain takes"
