@@ -2,16 +2,11 @@
 
 HEAD = "uncertainty"
 BASELINES = ("variance_stable", "var1shot", "entropy")
-SPLIT = ("total", "aleatoric", "epistemic", "entropy")
-SAMPLED = (
-    *(
-        f"{name}_{part}"
-        for name in ("mc_dropout", "ensemble")
-        for part in ("total", "aleatoric", "epistemic", "entropy")
-    ),
-    *(f"{name}_{part}" for name in ("augmentation", "heteroscedastic") for part in ("total", "variance", "entropy")),
-)
-"""Of several predictions of a case, where an experiment asks for them."""
+_SPLIT, _SPREAD = ("total", "aleatoric", "epistemic", "entropy"), ("total", "variance", "entropy")
+PARTS = {"mc_dropout": _SPLIT, "ensemble": _SPLIT, "augmentation": _SPREAD, "heteroscedastic": _SPREAD}
+"""Maps of the estimators of several predictions."""
+SAMPLED = tuple(f"{estimator}_{part}" for estimator, parts in PARTS.items() for part in parts)
+"""The same by their whole names, where an experiment asks for them."""
 FLOORS = ("one_minus_p", "one_minus_max", "border_distance", "constant")
 ORACLE = "oracle"
 PROTOCOLS = ("reference", "union")

@@ -3,14 +3,7 @@
 from dataclasses import dataclass
 
 from uncseg.benchmark.file import Training
-from uncseg.names import FLOORS, HEAD, ORACLE, SPLIT
-
-PARTS = {
-    "mc_dropout": SPLIT,
-    "ensemble": SPLIT,
-    "augmentation": ("total", "variance", "entropy"),
-    "heteroscedastic": ("total", "variance", "entropy"),
-}
+from uncseg.names import FLOORS, HEAD, ORACLE, PARTS
 
 
 @dataclass(frozen=True)

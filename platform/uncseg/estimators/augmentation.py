@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from uncseg.estimators.moments import Moments, entropy
+from uncseg.names import PARTS
 from uncseg.sections import Augmentation
 
-MAPS = ("augmentation_total", "augmentation_variance", "augmentation_entropy")
+MAPS = tuple(f"augmentation_{part}" for part in PARTS["augmentation"])
 
 
 @dataclass(frozen=True)

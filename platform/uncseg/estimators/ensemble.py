@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import torch
 
 from uncseg.estimators.moments import Moments, entropy
+from uncseg.names import PARTS
 
-MAPS = ("ensemble_total", "ensemble_aleatoric", "ensemble_epistemic", "ensemble_entropy")
+MAPS = tuple(f"ensemble_{part}" for part in PARTS["ensemble"])
 
 
 def combine_members(probabilities: Iterable[torch.Tensor], moments: Moments) -> dict[str, torch.Tensor]:

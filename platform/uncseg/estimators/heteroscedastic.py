@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from uncseg.estimators.moments import Head, Moments, class_probabilities, entropy
+from uncseg.names import PARTS
 
-MAPS = ("heteroscedastic_total", "heteroscedastic_variance", "heteroscedastic_entropy")
+MAPS = tuple(f"heteroscedastic_{part}" for part in PARTS["heteroscedastic"])
 LARGEST = 10.0
 """Of |log sigma²|: sigma between 0.007 and 148."""
 

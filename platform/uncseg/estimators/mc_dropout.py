@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from uncseg.estimators.moments import Moments, entropy
+from uncseg.names import PARTS
 
-MAPS = ("mc_dropout_total", "mc_dropout_aleatoric", "mc_dropout_epistemic", "mc_dropout_entropy")
+MAPS = tuple(f"mc_dropout_{part}" for part in PARTS["mc_dropout"])
 CHILD = "channel_dropout"
 
 

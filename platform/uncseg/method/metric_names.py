@@ -2,11 +2,12 @@
 
 from uncseg.config import Experiment
 from uncseg.method.validation import REGION_NAMES
-from uncseg.names import BASELINES, FLOORS, HEAD, PROTOCOLS
+from uncseg.names import BASELINES, FLOORS, HEAD, PARTS, PROTOCOLS
 
 MEMORY = ("mean_error_train", "mean_error_val", "visited_share")
 SYSTEM = (
     "epoch_seconds",
+    "training_seconds",
     "data_wait_seconds",
     "memory_bytes_per_case_training",
     "memory_bytes_per_case_validation",
@@ -27,7 +28,9 @@ def epoch_metric_names(experiment: Experiment) -> tuple[str, ...]:
         loss.append("loss_output_l2")
     loss += ["learning_rate", "uncertainty_warmup"]
     patch = [f"{figure}_{region}" for figure in ("dice", "failure_rate") for region in REGION_NAMES]
-    estimators = [*([HEAD] if head else []), *BASELINES, *FLOORS]
+    chosen = [name for name, value in experiment.evaluation.estimators if value and name != "ensemble"]
+    sampled = [f"{name}_{part}" for name in chosen for part in PARTS[name]]
+    estimators = [*([HEAD] if head else []), *BASELINES, *sampled, *FLOORS]
     return (
         *(f"train/{name}" for name in loss),
         *(f"val_patch/{name}" for name in ("dice_mean", *patch, "loss_seg")),

@@ -6,7 +6,7 @@ So the trained folder carries its own settings, and nnU-Net's commands rebuild t
 from typing import Any
 
 from uncseg.config import Experiment
-from uncseg.sections import Loss, Memory, Model, Section, Training
+from uncseg.sections import Estimators, Loss, Memory, Model, Section, Training
 
 PLANS_KEY = "uncseg"
 
@@ -18,11 +18,19 @@ class TrainerSettings(Section):
     loss: Loss = Loss()
     memory: Memory = Memory()
     training: Training = Training()
+    estimators: Estimators = Estimators()
+    """Judged on validation patches; they train nothing."""
 
     @classmethod
     def of(cls, experiment: Experiment) -> "TrainerSettings":
         """The settings of an experiment."""
-        return cls(model=experiment.model, loss=experiment.loss, memory=experiment.memory, training=experiment.training)
+        return cls(
+            model=experiment.model,
+            loss=experiment.loss,
+            memory=experiment.memory,
+            training=experiment.training,
+            estimators=experiment.evaluation.estimators,
+        )
 
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "TrainerSettings":

@@ -27,6 +27,7 @@ from uncseg.method.one_fold_group import JointCrossEntropy, gather_samples
 from uncseg.method.oracle_maps import OracleMaps
 from uncseg.method.patch_frame import make_memory
 from uncseg.method.reproducible_trainer import ReproducibleTrainer, split_evenly
+from uncseg.method.sampled_patches import sampled_maps
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.teacher import Teacher
 from uncseg.method.validation import REGION_NAMES, estimator_sums, failure_rates, overlap_counts
@@ -60,7 +61,7 @@ class UncertaintyTrainer(ReproducibleTrainer):
             self.enable_deep_supervision = False
         self.oracle = OracleMaps(Path(self.preprocessed_dataset_folder_base or "") / "oracle")
         self._means = EpochMeans()
-        self._epoch_started = 0.0
+        self._epoch_started = self._training_seconds = 0.0
 
     def initialize(self) -> None:
         """nnU-Net builds the network here; a teacher starts as its copy."""
@@ -107,6 +108,11 @@ class UncertaintyTrainer(ReproducibleTrainer):
         self._epoch_started = time.perf_counter()
         self._means = EpochMeans()
         self.dataloader_train.seconds_waited = self.dataloader_val.seconds_waited = 0.0
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """nnU-Net logs the mean loss here; how long the steps took is noted."""
+        self._training_seconds = time.perf_counter() - self._epoch_started
+        super().on_train_epoch_end(train_outputs)
 
     def _to_device(self, batch: dict) -> tuple[torch.Tensor, list[torch.Tensor]]:
         data = batch["data"].to(self.device, non_blocking=True)
@@ -218,6 +224,7 @@ class UncertaintyTrainer(ReproducibleTrainer):
                 reference[:, :1],
                 memory,
                 self.settings.model.head,
+                self._sampled(data),
             )
         )
         self._means.add(failure_rates(failure, reference))
@@ -230,6 +237,11 @@ class UncertaintyTrainer(ReproducibleTrainer):
         )
         counts = {name: count.cpu().numpy() for name, count in overlap_counts(predicted, reference).items()}
         return {"loss": loss.detach().cpu().numpy(), **counts}
+
+    def _sampled(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
+        axes = [axis + 1 for axis in self.inference_allowed_mirroring_axes or ()]
+        with self.autocast():
+            return sampled_maps(self.network, data, self.settings.estimators, self.settings.model.head, axes)
 
     def on_epoch_end(self) -> None:
         """nnU-Net checkpoints here; before it, the epoch's metrics are handed on."""
@@ -245,6 +257,7 @@ class UncertaintyTrainer(ReproducibleTrainer):
         metrics["val_patch/loss_seg"] = float(self.logger.get_value("val_losses", step=-1))
         metrics["train/learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         metrics["train/uncertainty_warmup"] = warmup_factor(self.current_epoch, self.settings.loss.warmup_epochs)
+        metrics["system/training_seconds"] = self._training_seconds
         metrics["system/epoch_seconds"] = time.perf_counter() - self._epoch_started
         metrics["system/data_wait_seconds"] = self.dataloader_train.seconds_waited + self.dataloader_val.seconds_waited
         for side, memory in self.memories.items():

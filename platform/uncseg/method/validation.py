@@ -1,5 +1,7 @@
 """What a validation step reports: patch Dice, failure rates, and every estimator against the error memory."""
 
+from collections.abc import Mapping
+
 import torch
 
 from uncseg.estimators import best_constant, estimate_all
@@ -24,6 +26,7 @@ def estimator_sums(
     reference_wt: torch.Tensor,
     memory: Reading,
     head: Head,
+    sampled: Mapping[str, torch.Tensor] | None = None,
 ) -> Sums:
     """``uncertainty/PROTOCOL/{rmsd,corr}_ema/ESTIMATOR`` of a batch as (sum, number of valid samples).
 
@@ -33,8 +36,9 @@ def estimator_sums(
         q: a phantom's rater probability, (B, 1, …), or None.
         predicted_wt, reference_wt: (B, 1, …) bool.
         memory: the validation memory as it was before this visit.
+        sampled: maps of estimators of several passes, (B, 1, …).
     """
-    maps = estimate_all(
+    maps = dict(sampled or {}) | estimate_all(
         p_wt=wt_probability(logits, head),
         max_probability=max_probability(logits, head),
         predicted_wt=predicted_wt,
