@@ -1,0 +1,308 @@
+"""Error networks: what they judge stays as it is, they learn where it fails, and need nothing but their checkpoints."""
+
+import contextlib
+import copy
+import shutil
+
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from scipy.stats import rankdata
+from torch import nn
+
+from uncseg.cluster.fold_worker import FoldTask, train_fold
+from uncseg.cluster.prepare import prepare
+from uncseg.cluster.segmentation_run import require_same_data, require_segmentation_run
+from uncseg.config import load_experiment, save_experiment
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.prepare import nnunet_environment
+from uncseg.errors import ProblemsFound
+from uncseg.files import read_json
+from uncseg.layout import RunFolder
+from uncseg.method.error_network import ErrorNetwork
+from uncseg.method.metric_names import epoch_metric_names
+from uncseg.method.model_folder import ModelFolder
+from uncseg.method.predictor import UncertaintyPredictor
+from uncseg.sections import Storage
+from uncseg.tracking.manifest import update_manifest
+from uncseg.tracking.spool import read_history
+
+STEPS = {"epochs": 2, "iterations_per_epoch": 3, "val_iterations_per_epoch": 3}
+FLAT = {
+    "plan": {"configuration": "2d", "patch_size": [16, 16], "batch_size": 4, "max_stages": 3},
+    "training": {**STEPS, "val_iterations_per_epoch": 20},  # slices are seldom seen twice
+}
+REGIONS = {"head": "regions"}
+NO_WEIGHTS = {"loss": {"weight_ce": None}}
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judged") / "phantoms"
+    write_phantoms(folder, cases=4, size=28, seed=0)
+    return folder
+
+
+@pytest.fixture
+def task_for(local_ray, experiment_file, phantoms, tmp_path, monkeypatch):
+    """Fold 0 of an experiment, ready for a worker; runs lie beside each other."""
+
+    def make(name, **sections):
+        storage = {"path": str(phantoms.with_name("prepared"))}
+        sections = {"training": STEPS, "storage": storage, **sections}
+        experiment = load_experiment(experiment_file(phantoms, **sections)).model_copy(update={"name": name})
+        prepared = prepare(experiment)
+        run = RunFolder(tmp_path / "runs" / name)
+        for variable, value in {**nnunet_environment(prepared, run.results), "nnUNet_n_proc_DA": "0"}.items():
+            monkeypatch.setenv(variable, value)  # the worker sets them for its process
+        run.root.mkdir(parents=True, exist_ok=True)
+        save_experiment(experiment, run.experiment)
+        return FoldTask(experiment, prepared, run, 0, cpus=1)
+
+    return make
+
+
+def finished(task):
+    """The metrics by epoch, after the worker has trained the fold to its end."""
+    train_fold(task, lambda _figures: None)
+    history = read_history(task.run.spool, 0)
+    assert history.state == "finished", history.message
+    return {epoch: record.metrics for epoch, record in history.epochs.items()}
+
+
+def weights(task):
+    content = torch.load(task.run.final_checkpoint(0), weights_only=False)
+    return content["network_weights"]
+
+
+def predict(task, x):
+    predictor = UncertaintyPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    with contextlib.redirect_stdout(None):
+        predictor.load_fold(ModelFolder(task.run.model, task.experiment.plan.configuration), 0)
+        return predictor.predict_sliding_window_return_logits(x), predictor.uncertainty
+
+
+@pytest.mark.parametrize("kind", ["features", "image_and_prediction"])
+@pytest.mark.parametrize(
+    ("judged", "shared"),
+    [
+        ({"uncertainty": False}, {}),
+        ({}, {}),
+        (REGIONS, NO_WEIGHTS),
+        ({}, FLAT),
+        ({"detached": True}, {"plan": {"preset": "resenc_m", "max_stages": 3}}),
+    ],
+    ids=["baseline", "head", "regions", "2d", "resenc, detached head"],
+)
+def test_the_segmentation_stays_as_it_was(task_for, judged, shared, kind):
+    first = task_for("judged", model=judged, **shared)
+    finished(first)
+    of = {"error_network": {"of": "judged", "kind": kind}, "head": judged.get("head", "labels")}
+    second = task_for("judging", model=of, **shared)
+    history = finished(second)
+    before, after = weights(first), weights(second)
+    inside = {name.removeprefix("backbone."): value for name, value in after.items() if name.startswith("backbone.")}
+    plain = not judged.get("uncertainty", True)
+    for name, value in before.items():
+        name = name.removeprefix("backbone.")
+        if plain or "seg_layers" not in name:
+            assert torch.equal(inside[name], value), name
+        elif "head" in judged:
+            assert torch.equal(inside[name], value[:3]), name
+        else:  # the head's network has no output for the background, whose logit is 0
+            assert torch.equal(inside[name][1:], value[:3]), name
+            assert not inside[name][0].any()
+    shutil.rmtree(first.run.root / "spool")
+    x = torch.randn(4, 16, 30, 26)
+    expected, _ = predict(first, x)
+    shutil.rmtree(first.run.root)
+    logits, uncertainty = predict(second, x)
+    torch.testing.assert_close(logits, expected, rtol=2e-3, atol=2e-3)  # nnU-Net keeps them in half precision
+    assert uncertainty.shape == x.shape[1:]
+    assert 0 <= uncertainty.min() < uncertainty.max() <= 1
+    names, last = set(epoch_metric_names(second.experiment)), history[1]
+    assert {"train/loss_error", "train/loss_seg", "uncertainty/union/rmsd_ema/uncertainty"} <= set(last)
+    assert last["train/loss"] == last["train/loss_error"]
+    assert {name for name in last if not name.endswith("/oracle")} <= names
+    assert names - set(last) <= {name for name in names if "corr_ema" in name}
+
+
+@pytest.mark.parametrize("kind", ["features", "image_and_prediction"])
+def test_a_resumed_training_is_the_undisturbed_one_and_needs_the_other_run_no_more(task_for, kind, tmp_path):
+    first = task_for("judged", model={"uncertainty": False})
+    finished(first)
+    longer = {
+        "model": {"error_network": {"of": "judged", "kind": kind}},
+        "training": {**STEPS, "epochs": 4, "checkpoint_every": 2},
+    }
+    whole = task_for("whole", **longer)
+    finished(whole)
+
+    def stop(figures):
+        if figures["epoch"] == 2:
+            raise RuntimeError("stopped")
+
+    parts = task_for("parts", **longer)
+    train_fold(parts, stop)
+    assert read_history(parts.run.spool, 0).state == "failed"
+    shutil.rmtree(first.run.root)
+    finished(parts)
+    expected, found = weights(whole), weights(parts)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize("kind", ["features", "image_and_prediction"])
+def test_failures_that_depend_on_the_image_are_learnt(task_for, trainer_on, kind):
+    """A network of a few steps fails in the tumour. Ranked by the map, failures come first; a constant has 0.5."""
+    first = task_for("judged", model={"uncertainty": False})
+    finished(first)
+    training = {"epochs": 6, "iterations_per_epoch": 20, "val_iterations_per_epoch": 6, "momentum": 0.9}
+    second = task_for("judging", model={"error_network": {"of": "judged", "kind": kind}}, training=training)
+    history = finished(second)
+    losses = [history[epoch]["train/loss_error"] for epoch in (0, 5)]
+    assert losses[1] < losses[0]
+    assert len({history[epoch]["train/loss_seg"] for epoch in range(6)}) > 1  # of other patches, measured
+    trainer = trainer_on(second)
+    scores, failures = [], []
+    for _ in range(6):
+        data, target = trainer._to_device(next(trainer.dataloader_val))
+        with torch.no_grad():
+            logits, u = trainer.network(data, uncertainty=True)
+        scores.append(u.flatten())
+        failures.append(((logits.argmax(1, keepdim=True) > 0) != (target[0] > 0)).flatten())
+    scores, failures = torch.cat(scores), torch.cat(failures)
+    assert 0.01 < failures.float().mean() < 0.9
+    assert mann_whitney(scores, failures) > 0.8
+    assert mann_whitney(torch.zeros_like(scores), failures) == 0.5
+
+
+@pytest.fixture
+def trainer_on():
+    """The trainer of a finished fold, its network loaded, its loaders at the first batch."""
+    from uncseg.cluster.fold_worker import start_trainer
+
+    streams = []
+
+    def make(task):
+        trainer = start_trainer(task)
+        trainer.load_checkpoint(str(task.run.final_checkpoint(0)))
+        trainer.network.eval()
+        trainer._next_batch = trainer._batches_of(0)
+        trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
+        streams.extend((trainer.dataloader_train, trainer.dataloader_val))
+        return trainer
+
+    yield make
+    for stream in streams:
+        stream.close()
+
+
+def mann_whitney(scores, failures):
+    """Share of pairs of a failure and a success that the scores put in order; ties count half."""
+    ranks = torch.from_numpy(rankdata(scores.numpy()))
+    n, all_of = int(failures.sum()), len(failures)
+    return float((ranks[failures].sum() - n * (n + 1) / 2) / (n * (all_of - n)))
+
+
+def test_norm_statistics_and_dropout_of_the_judged_network_do_not_move():
+    """A network with both, as nnU-Net's own may be given by plans."""
+    torch.manual_seed(0)
+    judged = PlainConvUNet(
+        2,
+        3,
+        (4, 8, 8),
+        nn.Conv3d,
+        3,
+        ((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+        1,
+        4,
+        1,
+        norm_op=nn.BatchNorm3d,
+        dropout_op=nn.Dropout3d,
+        dropout_op_kwargs={"p": 0.5},
+        nonlin=nn.LeakyReLU,
+    )
+    network = ErrorNetwork(judged, "labels", nn.Conv3d(4, 1, 1), reads_features=True)
+    before = copy.deepcopy(judged.state_dict())
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+    network.train()
+    x = torch.randn(2, 2, 8, 8, 8)
+    outputs = []
+    for _ in range(3):
+        logits, u = network(x, uncertainty=True)
+        outputs.append(logits)
+        optimizer.zero_grad()
+        u.square().mean().backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 12)
+        optimizer.step()
+    assert torch.equal(outputs[0], outputs[2])
+    assert any("running_mean" in name for name in before)
+    for name, value in judged.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    copied = copy.deepcopy(network)
+    assert torch.equal(copied(x), outputs[0])
+
+
+@pytest.fixture
+def judged_run(task_for):
+    """A run and what beside it may be asked to judge it: (experiment of the judge, its prepared folder)."""
+
+    def make(model, folds=(0, 1), digests=None, error_network=None, **judge):
+        first = task_for("judged", model=model, **(NO_WEIGHTS if model == REGIONS else {}))
+        update_manifest(first.run, digests=digests or read_json(first.prepared.done)["digests"])
+        results = first.run.results / "Dataset" / "Trainer__Plans__Configuration"
+        for fold in folds:
+            (results / f"fold_{fold}").mkdir(parents=True)
+            (results / f"fold_{fold}" / "checkpoint_final.pth").touch()
+        shutil.copy(first.prepared.plans, results / "plans.json")
+        second = task_for("judging", model={"error_network": error_network or {"of": "judged"}}, **judge)
+        storage = Storage(path=first.run.root.parent)
+        return second.experiment.model_copy(update={"storage": storage}), second.prepared
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("model", "folds", "error_network", "found"),
+    [
+        ({}, (0, 1), {"of": "absent"}, "absent, and no such run"),
+        ({}, (0, 1), {"of": "judging"}, "judging, and no such run"),
+        ({}, (0,), {"of": "judged"}, "without a finished fold 1"),
+        (REGIONS, (0, 1), {"of": "judged"}, "found labels; expected regions, as in judged"),
+        ({"uncertainty": False, "heteroscedastic": True}, (0, 1), {"of": "judged"}, "heteroscedastic logits"),
+        ({"error_network": {"of": "other"}}, (0, 1), {"of": "judged"}, "an error network itself"),
+    ],
+    ids=["no such run", "itself", "unfinished", "another head", "heteroscedastic", "an error network"],
+)
+def test_a_run_that_cannot_be_judged_is_named(judged_run, model, folds, error_network, found):
+    experiment, _ = judged_run(model, folds, error_network=error_network)
+    with pytest.raises(ProblemsFound, match=found):
+        require_segmentation_run(experiment, [0, 1])
+
+
+def test_a_run_that_fits_is_fine(judged_run):
+    experiment, prepared = judged_run({})
+    require_segmentation_run(experiment, [0, 1])
+    require_same_data(experiment, [0, 1], prepared)
+
+
+def test_another_split_is_named(judged_run):
+    experiment, prepared = judged_run({}, digests={"split": "other"})
+    with pytest.raises(ProblemsFound, match="trained on split other"):
+        require_same_data(experiment, [0, 1], prepared)
+
+
+def test_another_plan_is_named(judged_run):
+    experiment, prepared = judged_run({}, plan={"base_features": 8})
+    with pytest.raises(ProblemsFound, match="another architecture than judged's"):
+        require_same_data(experiment, [0, 1], prepared)
+
+
+def test_a_worker_without_the_other_run_says_so(task_for):
+    task = task_for("judging", model={"error_network": {"of": "absent"}})
+    train_fold(task, lambda _figures: None)
+    history = read_history(task.run.spool, 0)
+    assert history.state == "failed"
+    assert "absent, and no such run" in history.message
