@@ -20,3 +20,5 @@ run memory.py --device "$device"
 run checkpoint.py "${plan[@]}"
 run loader.py "${plan[@]}" --processes "$processes" --batches 100 --runs 3
 run epoch.py "${plan[@]}" --processes "$processes" --iterations 50 --runs 3
+# one case of BraTS' size with the full-size networks; Swin UNETR needs the extra "backbones"
+"$python" estimators.py "${plan[@]}" --volume "${VOLUME:-160}" --samples 20 --full "${FULL:-1}" --runs 3

@@ -1,25 +1,32 @@
-"""What an estimator costs: the prediction of one case, each in turn, several times, in one process."""
+"""What a method costs: training steps and the prediction of one case, each in turn, several rounds, in one process."""
 
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 
 from uncseg.cluster.benchmark import Scored
+from uncseg.cluster.fold_worker import start_trainer
 from uncseg.cluster.out_of_fold import loaded_members, preprocessed_case
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.workers import Workers
+from uncseg.layout import RunFolder
 from uncseg.method.native_space import predict_grid
-from uncseg.method.predictor import UncertaintyPredictor
 from uncseg.method.sampling import estimate_grid
+
+STEPS = 4
+"""Of a round."""
 
 
 def measure_costs(scored: Sequence[Scored], case_id: str, repeats: int, slots: Slots) -> dict[str, Any]:
-    """Seconds of predicting a preprocessed case, as medians, and their ratio to the shared training's single pass.
+    """Seconds of a training step and of predicting a preprocessed case, and their ratio to the shared training's.
 
     Args:
         scored: one fold of each training, the shared one among them.
@@ -29,7 +36,8 @@ def measure_costs(scored: Sequence[Scored], case_id: str, repeats: int, slots: S
         slots: what a fold takes.
 
     Returns:
-        ``seconds`` and ``ratio`` by TRAINING/ESTIMATOR (TRAINING/ for one pass), and ``device``.
+        ``training`` by TRAINING and ``inference`` by TRAINING/ESTIMATOR (TRAINING/ for one pass), each with medians
+        over the rounds: ``seconds``, and ``ratio`` to the shared training's one pass in the same round; ``device``.
     """
     with Workers(slots, 1) as workers:
         measured: dict[str, Any] = ray.get(workers.start(_measure, (list(scored), case_id, repeats)))
@@ -38,28 +46,67 @@ def measure_costs(scored: Sequence[Scored], case_id: str, repeats: int, slots: S
 
 def _measure(scored: list[Scored], case_id: str, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(scored[0].task.cpus)
-    times: dict[str, list[float]] = {}
-    unit = next(f"{one.training.name}/" for one in scored if one.task.run == one.shared.run)
-    for number in range(repeats + 1):
-        for one in scored:
-            data, _ = preprocessed_case(one.task, case_id)
-            members = loaded_members(one.task)
-            for estimator in dict.fromkeys(method.estimator for method in one.methods):
-                seconds = _seconds(one, estimator, members, data)
-                if number:  # the first round warms up
-                    times.setdefault(f"{one.training.name}/{estimator or ''}", []).append(seconds)
-    ratios = {name: median(a / b for a, b in zip(own, times[unit], strict=True)) for name, own in times.items()}
+    shared = next(one.training.name for one in scored if one.task.run == one.shared.run)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return {"seconds": {name: median(own) for name, own in times.items()}, "ratio": ratios, "device": device}
+    training = _in_turn(_steps(scored), repeats, shared)
+    return {"training": training, "inference": _in_turn(_predictions(scored, case_id), repeats, f"{shared}/")} | {
+        "device": device
+    }
 
 
-def _seconds(one: Scored, estimator: str | None, members: list[UncertaintyPredictor], data: np.ndarray) -> float:
+def _in_turn(work: Mapping[str, Callable[[], object]], repeats: int, unit: str) -> dict[str, dict[str, float]]:
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for number in range(repeats + 1):
+        for name, function in work.items():
+            seconds = _seconds(function)
+            if number:  # the first round warms up
+                times[name].append(seconds)
+    return {
+        "seconds": {name: median(own) for name, own in times.items()},
+        "ratio": {name: median(a / b for a, b in zip(own, times[unit], strict=True)) for name, own in times.items()},
+    }
+
+
+def _predictions(scored: list[Scored], case_id: str) -> dict[str, Callable[[], object]]:
+    """How each estimator predicts the case."""
+    work: dict[str, Callable[[], object]] = {}
+    for one in scored:
+        data, _ = preprocessed_case(one.task, case_id)
+        members = loaded_members(one.task)
+        settings = one.task.experiment.evaluation.estimators
+        for estimator in dict.fromkeys(method.estimator for method in one.methods):
+            name = f"{one.training.name}/{estimator or ''}"
+            if estimator is None:
+                work[name] = partial(predict_grid, members[0], data)
+            else:
+                work[name] = partial(estimate_grid, estimator, members, data, settings)
+    return work
+
+
+def _steps(scored: list[Scored]) -> dict[str, Callable[[], object]]:
+    """A few training steps of each training, from fresh weights, on batches that are there already."""
+    work: dict[str, Callable[[], object]] = {}
+    for one in scored:
+        with tempfile.TemporaryDirectory() as folder:  # of a trainer's log
+            trainer = start_trainer(replace(one.task, run=RunFolder(Path(folder))))
+        streams = trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
+        batches = [next(streams[0]) for _ in range(STEPS)]
+        for stream in streams:
+            stream.close()
+        trainer.network.train()
+        work[one.training.name] = partial(_train_steps, trainer, batches)
+    return work
+
+
+def _train_steps(trainer: Any, batches: list[dict]) -> None:
+    for batch in batches:
+        trainer.train_step(batch)
+
+
+def _seconds(function: Callable[[], object]) -> float:
     _wait()
     started = time.perf_counter()
-    if estimator is None:
-        predict_grid(members[0], data)
-    else:
-        estimate_grid(estimator, members, data, one.task.experiment.evaluation.estimators)
+    function()
     _wait()
     return time.perf_counter() - started
 

@@ -36,7 +36,7 @@ def close_benchmark(
     summary = benchmark_summary(rows, benchmark.least_dice_wt)
     floors = [name for name, method in methods.items() if method.floor]
     ranks = ranking(rows, floors=floors)
-    costs = pd.DataFrame([_cost(method, finished, benchmark, folder) for method in methods.values()])
+    costs = pd.DataFrame([_cost(method, folder) for method in methods.values()])
     table = wide_table(summary, costs)
     memory = against_memory(finished)
     tables = {"rows": rows, "summary": summary, "ranking": ranks, "costs": costs, "benchmark": table, "memory": memory}
@@ -50,27 +50,21 @@ def close_benchmark(
     _fill_mlflow(benchmark, base, folder, finished, summary)
 
 
-def _cost(method: Method, finished: Sequence[Scored], benchmark: Benchmark, folder: BenchmarkFolder) -> dict[str, Any]:
+def _cost(method: Method, folder: BenchmarkFolder) -> dict[str, Any]:
     """Passes, networks, and what training and predicting take, as multiples of the shared training's."""
     measured = read_json(folder.costs)
-    training = _training_seconds(finished, method.training) / _training_seconds(finished, benchmark.shared)
+    training = measured["training"]["ratio"][method.training]
     # members train alike; an error network comes on top of the segmentation that it looks at
     trained = training * method.models if method.estimator == "ensemble" else training + method.models - 1
+    prediction = f"{method.training}/{method.estimator or ''}"
     return {
         "method": method.name,
         "passes": method.passes,
         "models": method.models,
         "training_cost": trained,
-        "inference_cost": measured["ratio"][f"{method.training}/{method.estimator or ''}"],
-        "inference_seconds": measured["seconds"][f"{method.training}/{method.estimator or ''}"],
+        "inference_cost": measured["inference"]["ratio"][prediction],
+        "inference_seconds": measured["inference"]["seconds"][prediction],
     }
-
-
-def _training_seconds(finished: Sequence[Scored], training: str) -> float:
-    """Median seconds of an epoch's steps, over the folds and seeds of a training."""
-    runs = {one.task.run.root for one in finished if one.training.name == training}
-    epochs = pd.concat([epoch_table(RunFolder(root).spool) for root in sorted(runs)])
-    return float(epochs["system/training_seconds"].median())
 
 
 def against_memory(finished: Sequence[Scored]) -> pd.DataFrame:
