@@ -74,7 +74,9 @@ def score_method_case(
     largest = float(uncertainty.max(initial=0))
     box = _counted_part(reference, labels, brain)
     reference, labels, u, brain = reference[box], labels[box], uncertainty[box], brain[box]
-    figures = {f"dice_{name.lower()}": dice(region_mask(reference, name), region_mask(labels, name)) for name in REGIONS}
+    figures = {
+        f"dice_{name.lower()}": dice(region_mask(reference, name), region_mask(labels, name)) for name in REGIONS
+    }
     expected, predicted = region_mask(reference, "WT"), region_mask(labels, "WT")
     failure = failure_map(expected, predicted)
     masks = {protocol: protocol_mask(expected, predicted, protocol) for protocol in PROTOCOLS}

@@ -27,7 +27,12 @@ def qu_brats(
     start = certain_from(uncertainty_percent.ravel())
     reference, prediction, brain = reference.ravel(), prediction.ravel(), brain.ravel()
     both, neither = reference & prediction, ~reference & ~prediction
-    groups = {"both": both, "one": reference != prediction, "both_brain": both & brain, "neither_brain": neither & brain}
+    groups = {
+        "both": both,
+        "one": reference != prediction,
+        "both_brain": both & brain,
+        "neither_brain": neither & brain,
+    }
     return qu_brats_of_counts(**{name: np.bincount(start[voxels]) for name, voxels in groups.items()})
 
 
