@@ -34,7 +34,7 @@ TRAININGS = {
 }
 ROWS = {
     *(f"plain/{name}" for name in TRAININGS["plain"]["maps"]),
-    "plain/oracle",
+    "oracle",
     *(f"plain/ensemble_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
     *(f"plain/augmentation_{part}" for part in ("total", "variance", "entropy")),
     "head/uncertainty",

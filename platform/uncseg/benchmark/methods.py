@@ -21,7 +21,9 @@ class Method:
 
     @property
     def name(self) -> str:
-        """TRAINING/MAP."""
+        """TRAINING/MAP; the oracle is nobody's."""
+        if self.map == ORACLE:
+            return ORACLE
         return f"{self.training}/{self.map}"
 
     @property

@@ -3,8 +3,9 @@
 Each case is scored on a method's own segmentation and on the shared one, which its training has written before.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ from uncseg.layout import BenchmarkFolder
 from uncseg.names import ORACLE
 
 OWN, SHARED = "own", "shared"
-KEYS = ("method", "segmentation", "seed", "fold", "case")
 
 
 @dataclass(frozen=True)
@@ -134,17 +134,21 @@ def _maps(
             yield method, estimate.prediction.labels, estimate.maps[method.map]
 
 
-def read_scores(scored: Sequence[Scored]) -> tuple[list[dict[str, Any]], dict[tuple[Any, ...], dict[str, np.ndarray]]]:
-    """Rows of all cases that are scored, and their counts by KEYS."""
-    rows: list[dict[str, Any]] = []
-    counts: dict[tuple[Any, ...], dict[str, np.ndarray]] = {}
+def read_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Rows of all scored cases: method, segmentation, seed, fold, case, patient, and figures that no scale changes."""
+    return [row for file in _records(scored) for row in read_json(file)["rows"]]
+
+
+def read_counts(scored: Sequence[Scored]) -> Iterator[dict[str, np.ndarray]]:
+    """What belongs to each row of :func:`read_rows`, one after the other."""
+    for file in _records(scored):
+        with np.load(file.with_suffix(".npz")) as arrays:
+            for number in range(len(read_json(file)["rows"])):
+                of_row = f"{number}/"
+                yield {name.removeprefix(of_row): arrays[name] for name in arrays.files if name.startswith(of_row)}
+
+
+def _records(scored: Sequence[Scored]) -> Iterator[Path]:
     for one in scored:
         for case in _cases_of(one.task):
-            file = one.folder.case(one.training.run_name, case)
-            with np.load(file.with_suffix(".npz")) as arrays:
-                for number, row in enumerate(read_json(file)["rows"]):
-                    rows.append(row)
-                    counts[tuple(row[key] for key in KEYS)] = {
-                        name.partition("/")[2]: arrays[name] for name in arrays.files if name.startswith(f"{number}/")
-                    }
-    return rows, counts
+            yield one.folder.case(one.training.run_name, case)

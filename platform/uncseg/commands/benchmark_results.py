@@ -1,25 +1,34 @@
 """The end of a benchmark: tables, figure, page, and all of it in MLflow."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 from mlflow.exceptions import MlflowException
 
 from uncseg.benchmark.file import Benchmark
 from uncseg.benchmark.methods import Method
-from uncseg.cluster.benchmark import Scored, read_scores
+from uncseg.cluster.benchmark import Scored, read_counts, read_rows
 from uncseg.commands.benchmark_run import log_benchmark, open_benchmark_run, sync_trainings
 from uncseg.config import Experiment
 from uncseg.console import console
 from uncseg.errors import ProblemsFound
-from uncseg.evaluation.benchmark_table import benchmark_rows, benchmark_summary, ranking, wide_table
+from uncseg.evaluation.benchmark_ranking import ranking
+from uncseg.evaluation.benchmark_table import benchmark_rows, benchmark_summary, wide_table
 from uncseg.evaluation.tables import table2, write_table
 from uncseg.files import read_json, write_text
 from uncseg.layout import BenchmarkFolder, RunFolder
-from uncseg.report.benchmark_figure import draw_quality_cost
-from uncseg.report.benchmark_page import show_benchmark, to_markdown, write_benchmark_page
+from uncseg.report.benchmark_figure import draw_benchmark
+from uncseg.report.benchmark_page import show_benchmark, to_markdown, verdicts, write_benchmark_page
 from uncseg.tracking.spool import epoch_table
+from uncseg.tracking.tags import describe_versions
+
+RANKED_BY = ("corr_oracle_union", "corr_failure_union")
+CAPTION = "Quality on the shared segmentation against what predicting and training cost, as multiples of plain nnU-Net."
+    "Quality on the shared segmentation against what it costs to predict and to train, as multiples of plain nnU-Net."
+)
 
 
 def close_benchmark(
@@ -31,23 +40,50 @@ def close_benchmark(
         finished: trainings and folds whose cases are scored.
     """
     methods = {method.name: method for one in finished for method in one.methods}
-    cases, counts = read_scores(finished)
-    rows = benchmark_rows(pd.DataFrame(cases), counts)
-    summary = benchmark_summary(rows, benchmark.least_dice_wt)
-    floors = [name for name, method in methods.items() if method.floor]
-    ranks = ranking(rows, floors=floors)
+    floors, least = [name for name, method in methods.items() if method.floor], benchmark.least_dice_wt
+    rows = benchmark_rows(pd.DataFrame(read_rows(finished)), read_counts(finished))
+    summary = benchmark_summary(rows, least)
     costs = pd.DataFrame([_cost(method, folder) for method in methods.values()])
-    table = wide_table(summary, costs)
+    wide = wide_table(summary, costs, floors)
+    # real cases have no oracle
+    known = [figure for figure in RANKED_BY if rows[figure].notna().any()]
+    ranked = {figure: ranking(rows, figure, floors=floors, least_dice_wt=least) for figure in known}
     memory = against_memory(finished)
-    tables = {"rows": rows, "summary": summary, "ranking": ranks, "costs": costs, "benchmark": table, "memory": memory}
+    tables = {"rows": rows, "summary": summary, "costs": costs, "benchmark": wide, "memory": memory}
+    tables |= {f"ranking_{figure}": table for figure, table in ranked.items()}
     for name, frame in tables.items():
         write_table(frame, folder.tables, name)
-    write_text(folder.tables / "benchmark.md", to_markdown(table, ranks, memory))
-    draw_quality_cost(summary, costs, folder.figures)
-    write_benchmark_page(folder.page, benchmark.name, table, ranks, memory, folder.figures)
-    show_benchmark(table, ranks)
+    write_text(folder.tables / "benchmark.md", to_markdown(wide, ranked, least))
+    figure = folder.figures / "quality_against_cost.png"
+    drawn = [(figure, CAPTION)] if draw_benchmark(figure, wide) else []
+    _write_page(folder, benchmark, wide, ranked, drawn)
+    console.print(show_benchmark(wide, least))
+    for name, table in ranked.items():
+        for line in verdicts(table, name):
+            console.print(line)
     console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}\nreport:  {folder.page}", soft_wrap=True)
     _fill_mlflow(benchmark, base, folder, finished, summary)
+
+
+def _write_page(
+    folder: BenchmarkFolder,
+    benchmark: Benchmark,
+    wide: pd.DataFrame,
+    ranked: dict[str, pd.DataFrame],
+    drawn: list[tuple[Path, str]],
+) -> None:
+    versions = "\n".join(f"{name} {version}" for name, version in describe_versions().items())
+    write_benchmark_page(
+        folder.page,
+        benchmark.name,
+        wide,
+        ranked,
+        drawn,
+        commands="uncseg benchmark FILE",
+        configuration=yaml.safe_dump(read_json(folder.content), sort_keys=False),
+        environment=f"{versions}\ncosts measured on: {read_json(folder.costs)['device']}",
+        least_dice_wt=benchmark.least_dice_wt,
+    )
 
 
 def _cost(method: Method, folder: BenchmarkFolder) -> dict[str, Any]:
