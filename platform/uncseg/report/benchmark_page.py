@@ -139,7 +139,7 @@ def ranking_table(ranked: pd.DataFrame, figure: str, segmentation: str = "shared
     )
     if ORACLE in set(ranked["method"]):
         note += " The oracle is the probability of failure itself, which nobody has for real cases: not ranked."
-    return PageTable(f"ranking_{figure}", f"Ranking. {what}, {segmentation} segmentation", header, rows, note)
+    return PageTable(f"ranking_{figure}", f"Ranking by {what}, {segmentation} segmentation", header, rows, note)
 
 
 def verdicts(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") -> list[str]:

@@ -1,0 +1,198 @@
+"""The benchmark in a terminal, in Markdown, on a page and as a figure."""
+
+import io
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import image as mpl_image
+from rich.console import Console
+
+from uncseg.evaluation.benchmark_ranking import ranking
+from uncseg.evaluation.benchmark_table import benchmark_summary, wide_table
+from uncseg.report.benchmark_figure import FLOOR_NAME, NAME, benchmark_figure, draw_benchmark
+from uncseg.report.benchmark_page import (
+    benchmark_table,
+    ranking_table,
+    show_benchmark,
+    to_markdown,
+    verdicts,
+    write_benchmark_page,
+)
+from uncseg.report.page_tables import write_latex
+
+FLOORS = ("border_distance", "constant")
+MEANS = {"oracle": 0.9, "constant": 0.0, "border_distance": 0.4, "uncertainty": 0.5, "mc_dropout": 0.34, "weak": 0.3}
+
+
+def rows(cases=12, means=MEANS, seeds=2):
+    random = np.random.default_rng(0)
+    records = []
+    for (method, mean), seed, number, segmentation in itertools.product(
+        means.items(), range(seeds), range(cases), ("own", "shared")
+    ):
+        keys = {"method": method, "segmentation": segmentation, "seed": seed, "fold": number % 2}
+        keys |= {"case": f"c{number:02d}", "patient": f"p{number:02d}"}
+        dice = 0.7 if method == "weak" else 0.91
+        figures = {"dice_wt": dice, "dice_tc": 0.8, "dice_et": 0.75, "mean_uncertainty": random.random()}
+        value = mean + 0.02 * np.sin(number) + random.normal(0, 0.01)
+        names = ("corr_failure_union", "corr_oracle_union", "rmsd_union", "qu_score", "auroc_band", "ace")
+        records.append(keys | figures | dict.fromkeys(names, value) | {"corr_failure_reference": -value})
+    return pd.DataFrame(records)
+
+
+def costs(methods):
+    known = [method for method in methods if method != "oracle"]
+    passes = [20 if "dropout" in method else 1 for method in known]
+    frame = pd.DataFrame({"method": known, "passes": passes, "models": 1, "training_cost": 1.0})
+    return frame.assign(inference_cost=frame["passes"] * 1.03)
+
+
+def wide_of(frame):
+    return wide_table(benchmark_summary(frame), costs(frame["method"].unique()), FLOORS)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    return wide_of(rows())
+
+
+@pytest.fixture(scope="module")
+def rankings():
+    return {figure: ranking(rows(), figure, floors=FLOORS) for figure in ("corr_oracle_union", "corr_failure_union")}
+
+
+def cells(markdown, method, table):
+    """Cells of a method's row in the n-th block of the Markdown, by the column's name."""
+    lines = [line for line in markdown.split("\n\n")[table].splitlines() if line.startswith("|")]
+    header = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    return [dict(zip(header, row, strict=True)) for row in found if row[0] == method]
+
+
+def test_markdown_has_means_with_intervals_floors_and_what_is_not_compared(wide, rankings):
+    text = to_markdown(wide, rankings)
+    own, shared = cells(text, "uncertainty head", 1)
+    row = wide.set_index("method").loc["uncertainty"]
+    ends = f"[{row['shared_corr_failure_union_low']:.2f}, {row['shared_corr_failure_union_high']:.2f}]"
+    if row["shared_corr_failure_union_low"].round(2) == row["shared_corr_failure_union_high"].round(2):
+        ends = f"[{row['shared_corr_failure_union_low']:.3f}, {row['shared_corr_failure_union_high']:.3f}]"
+    assert shared["Pearson, union mask"] == f"{row['shared_corr_failure_union']:.3f} {ends}"
+    assert shared["Pearson, reference mask"].startswith("−0.")
+    assert own["Dice WT"] == "0.910 [0.910, 0.910]"
+    assert (own["passes"], own["inference cost"], shared["passes"]) == ("1", "1.03", "")
+    assert own["AUROC, brain"] == "–"
+    assert len(cells(text, "distance *", 1)) == len(cells(text, "constant *", 1)) == 2
+    for weak in cells(text, "weak", 1):
+        assert "not compared: WT Dice under 0.85" in weak.values()
+    assert "weak is not compared: its mean WT Dice of 0.700 is under 0.85." in text
+    assert cells(text, "oracle", 1)[0]["passes"] == "–"
+
+
+def test_the_ranking_says_who_beats_the_best_floor(wide, rankings):
+    table = ranking_table(rankings["corr_oracle_union"], "corr_oracle_union")
+    by_method = {row.cells[0]: list(row.cells[2:]) for row in table.rows}
+    assert next(iter(by_method)) == "oracle"
+    assert by_method["oracle"] == ["–", "–", "–"]
+    assert by_method["uncertainty head"][:2] == ["1", "1 to 1"]
+    assert by_method["uncertainty head"][2].startswith("+0.1")
+    assert "is it" in (by_method["distance *"][2], by_method["constant *"][2])
+    assert by_method["weak"] == ["–", "–", "–"]
+    (line,) = verdicts(rankings["corr_oracle_union"], "corr_oracle_union")
+    assert "the best floor, distance, has 0." in line
+    assert "above it: uncertainty head (1 of 2); worse: 1; not told apart: 0." in line
+    few = verdicts(ranking(rows(cases=4), floors=FLOORS), "corr_oracle_union")
+    assert "too few patients to prove it" in few[0]
+    assert verdicts(ranking(rows(), floors=()), "corr_oracle_union") == []
+
+
+def test_a_terminal_of_120_columns_shows_every_name_and_number(wide):
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(show_benchmark(wide))
+    text = stream.getvalue()
+    for name in ("uncertainty head", "mc_dropout", "distance *", "constant *", "20.60"):
+        assert name in text
+    assert "…" not in text
+    assert f"{wide.set_index('method').loc['mc_dropout', 'own_ace']:.3f}"[1:] in text
+    assert "weak is not compared" in " ".join(text.split())
+
+
+def test_the_page_needs_no_network_and_quotes_what_it_is_given(tmp_path, wide, rankings):
+    picture = tmp_path / "cost.png"
+    assert draw_benchmark(picture, wide)
+    page = tmp_path / "benchmark.html"
+    write_benchmark_page(
+        page, "A <b>enchmark", wide, rankings, [(picture, "Quality against cost")], "uncseg benchmark b.yaml", "a: 1"
+    )
+    text = page.read_text()
+    assert "A &lt;b&gt;enchmark" in text
+    assert "data:image/png;base64," in text
+    assert "http://" not in text
+    assert "https://" not in text
+    assert text.count("<table") == 3
+    for part in ("uncseg benchmark b.yaml", "weak is not compared", "the best floor, distance", 'id="benchmark"'):
+        assert part in text
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["benchmark.html", "cost.png"]
+
+
+def test_latex(tmp_path, wide):
+    write_latex(benchmark_table(wide), tmp_path)
+    text = (tmp_path / "benchmark.tex").read_text()
+    assert r"mc\_dropout" in text
+    assert text.count("segmentation &") == 2
+
+
+def texts(figure, gid):
+    return [text for axes in figure.axes for text in axes.texts if text.get_gid() == gid]
+
+
+@pytest.mark.parametrize("cases", [12, 4])
+def test_no_names_in_the_figure_overlap(cases):
+    means = MEANS | {f"a_method_with_a_long_name_{n}": 0.35 + 0.01 * n for n in range(14)}
+    means |= {f"dropout_{n}": 0.42 + 0.002 * n for n in range(6)}
+    figure = benchmark_figure(wide_of(rows(cases, means, seeds=1)))
+    figure.canvas.draw()
+    assert len(figure.axes) == 4
+    for axes in figure.axes:
+        names = [text for text in axes.texts if text.get_gid() == NAME]
+        assert {text.get_text() for text in names} == {"uncertainty head", *(set(means) - set(MEANS)), "mc_dropout"}
+        boxes = [text.get_window_extent() for text in names]
+        floors = [text.get_window_extent() for text in axes.texts if text.get_gid() == FLOOR_NAME]
+        for a, b in itertools.combinations([*boxes, *floors], 2):
+            assert not a.overlaps(b)
+        panel = axes.get_window_extent()
+        assert all(panel.x0 <= box.x0 and box.x1 <= panel.x1 and panel.y0 <= box.y0 for box in boxes)
+
+
+def test_points_lie_at_their_quality_and_floors_are_lines(wide):
+    figure = benchmark_figure(wide)
+    indexed = wide.set_index("method")
+    for axes, quality in zip(figure.axes, ("corr_failure_union",) * 2 + ("corr_oracle_union",) * 2, strict=True):
+        points = np.sort(axes.containers[0].lines[0].get_ydata())
+        np.testing.assert_allclose(points, np.sort(indexed.loc[["uncertainty", "mc_dropout"], f"shared_{quality}"]))
+        levels = [line.get_ydata()[0] for line in axes.lines if len(set(line.get_ydata())) == 1]
+        floor = indexed.loc["border_distance", f"shared_{quality}"]
+        assert any(math.isclose(level, floor) for level in levels)
+    assert figure.axes[0].get_xscale() == "log"
+    # the line of the constant is far off, and named at the edge
+    assert any(text.get_text().startswith("constant *: 0.0") for text in texts(figure, FLOOR_NAME))
+
+
+def test_without_an_oracle_there_is_one_row_of_panels(tmp_path):
+    frame = rows()
+    frame["corr_oracle_union"] = math.nan
+    assert len(benchmark_figure(wide_of(frame)).axes) == 2
+    frame["corr_failure_union"] = math.nan
+    assert benchmark_figure(wide_of(frame)) is None
+    assert not draw_benchmark(tmp_path / "none.png", wide_of(frame))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_figure_can_be_read_in_grey(tmp_path, wide):
+    draw_benchmark(tmp_path / "cost.png", wide)
+    grey = mpl_image.imread(tmp_path / "cost.png")[..., :3] @ [0.299, 0.587, 0.114]
+    # points and names are much darker than the paper
+    assert (grey < 0.45).mean() > 0.002
+    assert np.median(grey) == pytest.approx(1)
