@@ -69,8 +69,13 @@ def test_samples_that_count_are_counted_over_both_processes(tmp_path):
 
 @pytest.mark.parametrize(
     "sections",
-    [{}, {"loss": {"cancer_mask": "union"}, "plan": {"max_stages": 3}}],
-    ids=["reference mask", "union mask, deep supervision"],
+    [
+        {},
+        {"loss": {"cancer_mask": "union"}, "plan": {"max_stages": 3}},
+        {"memory": {"source": "teacher", "teacher_decay": 0.5}},
+        {"model": {"error_network": {"of": "another", "kind": "image_and_prediction"}}, "plan": {"max_stages": 3}},
+    ],
+    ids=["reference mask", "union mask, deep supervision", "teacher", "error network"],
 )
 def test_two_processes_are_one_with_the_joint_batch(local_ray, experiment_file, tmp_path, sections):
     write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
