@@ -53,14 +53,14 @@ def ranking(
     table["mean"] = means
     table[["ci_low", "ci_high"]] = _intervals(samples)
     table.loc[ranked, "rank"] = rankdata(-sign * means[ranked], method="min")
-    ranks = samples[ranked].apply(lambda sample: rankdata(-sign * sample, method="min"), axis=1, result_type="expand")
-    if len(ranks):
+    if len(samples):
+        ranks = rankdata(-sign * samples[ranked].to_numpy(float), method="min", axis=1)
         # whole numbers, the wider way
         table.loc[ranked, "rank_low"] = np.percentile(ranks, 2.5, axis=0, method="lower")
         table.loc[ranked, "rank_high"] = np.percentile(ranks, 97.5, axis=0, method="higher")
     present = [method for method in ranked if method in floors]
     if present:
-        best = (sign * means[present]).idxmax()
+        best = max(present, key=lambda method: sign * float(means[method]))
         table.loc[ranked, "lead"] = sign * (means[ranked] - means[best])
         differences = sign * samples[ranked].sub(samples[best], axis=0)
         table.loc[ranked, ["lead_low", "lead_high"]] = _intervals(differences)

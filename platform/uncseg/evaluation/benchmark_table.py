@@ -6,6 +6,7 @@ with several ``seed``s, in every ``fold``.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,8 @@ def benchmark_summary(rows: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT, 
     figures = [column for column in rows.columns if column not in _NOT_FIGURES]
     compared = is_compared(rows, least_dice_wt)
     records = []
-    for (method, segmentation), of_method in rows.groupby(["method", "segmentation"], sort=False):
+    for (name, segmentation), of_method in rows.groupby(["method", "segmentation"], sort=False):
+        method = str(name)
         found = [{"figure": figure} | _mean_of_cases(of_method, figure, seed) for figure in figures]
         found.append({"figure": "aurc"} | _aurc(of_method, seed))
         for record in found:
@@ -140,9 +142,13 @@ def _mean_of_cases(rows: pd.DataFrame, figure: str, seed: int) -> dict[str, obje
 def _aurc(rows: pd.DataFrame, seed: int) -> dict[str, object]:
     known = rows.dropna(subset=["mean_uncertainty", "dice_wt"])
     patients = np.sort(known["patient"].unique())
-    counted = {"cases": known["case"].nunique(), "patients": len(patients), "seeds": known["seed"].nunique()}
+    counted: dict[str, object] = {
+        "cases": known["case"].nunique(),
+        "patients": len(patients),
+        "seeds": known["seed"].nunique(),
+    }
     if len(patients) < FEWEST_PATIENTS:
-        return dict.fromkeys(("mean", "ci_low", "ci_high", "seed_sd"), math.nan) | counted
+        return counted | dict.fromkeys(("mean", "ci_low", "ci_high", "seed_sd"), math.nan)
     times = draw_patients(len(patients), seed)
     areas, samples = [], []
     for _, of_seed in known.groupby("seed"):
@@ -151,7 +157,7 @@ def _aurc(rows: pd.DataFrame, seed: int) -> dict[str, object]:
         samples.append(aurc_of_draws(u, risk, times[:, np.searchsorted(patients, of_seed["patient"])]))
     low, high = np.nanpercentile(np.mean(samples, axis=0), (2.5, 97.5))
     spread = float(np.std(areas, ddof=1)) if len(areas) > 1 else math.nan
-    return {"mean": float(np.mean(areas)), "ci_low": low, "ci_high": high, "seed_sd": spread} | counted
+    return counted | {"mean": float(np.mean(areas)), "ci_low": low, "ci_high": high, "seed_sd": spread}
 
 
 def aurc_of_draws(uncertainty: np.ndarray, risk: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -193,24 +199,21 @@ def wide_table(summary: pd.DataFrame, costs: pd.DataFrame, floors: Sequence[str]
         segmentations; ``SEGMENTATION_FIGURE`` and the same two of QUALITY, for both SEGMENTATIONS; COSTS. NaN where
         not known.
     """
-    indexed = summary.set_index(["method", "segmentation", "figure"])
+    known = {(row["method"], row["segmentation"], row["figure"]): row for row in summary.to_dict("records")}
     records = []
     for method, rows in summary.groupby("method", sort=False):
         dices = rows[rows["figure"] == DICES[0]]
         record = {"method": method, "floor": method in floors, "compared": bool(rows["compared"].iloc[0])}
         record |= {"cases": int(dices["cases"].max()), "seeds": int(dices["seeds"].max())}
         for name in DICES:
-            record |= _cells(indexed, (method, "own", name), name)
+            record |= _cells(known, (method, "own", name), name)
         for segmentation in SEGMENTATIONS:
             for figure in QUALITY:
-                record |= _cells(indexed, (method, segmentation, figure), f"{segmentation}_{figure}")
+                record |= _cells(known, (method, segmentation, figure), f"{segmentation}_{figure}")
         records.append(record)
     return pd.DataFrame(records).merge(costs[["method", *COSTS]], on="method", how="left")
 
 
-def _cells(indexed: pd.DataFrame, key: tuple[object, str, str], name: str) -> dict[str, float]:
+def _cells(known: Mapping[Any, Mapping[Any, Any]], key: tuple[object, str, str], name: str) -> dict[str, float]:
     columns = {name: "mean", f"{name}_low": "ci_low", f"{name}_high": "ci_high"}
-    if key not in indexed.index:
-        return dict.fromkeys(columns, math.nan)
-    row = indexed.loc[key]
-    return {column: float(row[kind]) for column, kind in columns.items()}
+    return {column: float(known[key][kind]) if key in known else math.nan for column, kind in columns.items()}

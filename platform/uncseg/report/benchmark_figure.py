@@ -185,7 +185,7 @@ def _name_points(axes: Axes, names: Sequence[str], pixels: np.ndarray, bars: Seq
             axes.plot(line[:, 0], line[:, 1], color="0.55", linewidth=0.6, zorder=2, scalex=False, scaley=False)
         axes.annotate(
             names[number],
-            axes.transData.inverted().transform((x, y)),
+            tuple(axes.transData.inverted().transform((x, y))),
             xytext=((box.x0 - x) * scale, (box.y0 + box.height / 2 - y) * scale),
             textcoords="offset points",
             fontsize=_NAME_SIZE,

@@ -121,6 +121,7 @@ def _joined(runs: Sequence[Reported]) -> str:
 
 
 def page_template() -> Any:
+    """The page, of sections as :func:`write_report` fills them."""
     parts = [part for part in files("uncseg.report").iterdir() if part.name.endswith(".html")]
     templates = {part.name: part.read_text(encoding="utf-8") for part in parts}
     # the page quotes names of files and cases that strangers chose
@@ -275,6 +276,7 @@ def _progress(run: RunFolder) -> list[dict[str, str]]:
 
 
 def picture(file: Path, caption: str) -> dict[str, str]:
+    """A PNG as the page holds it."""
     return {"url": data_url("png", file.read_bytes()), "caption": caption}
 
 
