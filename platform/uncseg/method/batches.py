@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from uncseg.method.patch_geometry import PatchGeometry, carry_geometry
 
-TRAINING, VALIDATION, INITIALISATION = 0, 1, 2
+TRAINING, VALIDATION, INITIALISATION, STEPS = 0, 1, 2, 3
 KEPT_BYTES = 128 * 2**20  # of case properties, per loader process
 READY = 8  # batches kept ready by few processes; from 4 on, each keeps 2
 
@@ -39,6 +39,13 @@ def seeded(*key: int) -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def seed_steps(*key: int) -> None:
+    """Seed what training steps draw themselves (dropout, noise of logits), on the GPU too, from whole numbers."""
+    _seed(*key, STEPS)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(torch.default_generator.initial_seed())
 
 
 def _seed(*key: int) -> None:

@@ -20,7 +20,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import whole_file
-from uncseg.method.batches import INITIALISATION, TRAINING, VALIDATION, BatchStream, LoaderWithGeometry, Share, seeded
+from uncseg.method.batches import (
+    INITIALISATION,
+    TRAINING,
+    VALIDATION,
+    BatchStream,
+    LoaderWithGeometry,
+    Share,
+    seed_steps,
+    seeded,
+)
 from uncseg.method.checkpoints import (
     BEST,
     LATEST,
@@ -225,6 +234,12 @@ class ReproducibleTrainer(nnUNetTrainer):
             scaler.update()
         elif torch.isfinite(norm):
             self.optimizer.step()
+
+    def on_train_start(self) -> None:
+        """nnU-Net makes folders and loaders here; what the steps of a training that begins draw is seeded."""
+        super().on_train_start()
+        if self.current_epoch == 0:  # later ones go on from the random states of their checkpoint
+            seed_steps(self.settings.training.seed, self._fold_number(), self.local_rank)
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """nnU-Net logs the mean loss here; steps that were skipped don't count, and weights of NaN end the training."""
