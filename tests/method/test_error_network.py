@@ -12,19 +12,14 @@ from torch import nn
 
 from uncseg.cluster.fold_worker import FoldTask, train_fold
 from uncseg.cluster.prepare import prepare
-from uncseg.cluster.segmentation_run import require_same_data, require_segmentation_run
 from uncseg.config import load_experiment, save_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.prepare import nnunet_environment
-from uncseg.errors import ProblemsFound
-from uncseg.files import read_json
 from uncseg.layout import RunFolder
 from uncseg.method.error_network import ErrorNetwork
 from uncseg.method.metric_names import epoch_metric_names
 from uncseg.method.model_folder import ModelFolder
 from uncseg.method.predictor import UncertaintyPredictor
-from uncseg.sections import Storage
-from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.spool import read_history
 
 STEPS = {"epochs": 2, "iterations_per_epoch": 3, "val_iterations_per_epoch": 3}
@@ -253,61 +248,6 @@ def test_norm_statistics_and_dropout_of_the_judged_network_do_not_move():
         assert torch.equal(value, before[name]), name
     copied = copy.deepcopy(network)
     assert torch.equal(copied(x), outputs[0])
-
-
-@pytest.fixture
-def judged_run(task_for):
-    """A run and what beside it may be asked to judge it: (experiment of the judge, its prepared folder)."""
-
-    def make(model, folds=(0, 1), digests=None, error_network=None, **judge):
-        first = task_for("judged", model=model, **(NO_WEIGHTS if model == REGIONS else {}))
-        update_manifest(first.run, digests=digests or read_json(first.prepared.done)["digests"])
-        results = first.run.results / "Dataset" / "Trainer__Plans__Configuration"
-        for fold in folds:
-            (results / f"fold_{fold}").mkdir(parents=True)
-            (results / f"fold_{fold}" / "checkpoint_final.pth").touch()
-        shutil.copy(first.prepared.plans, results / "plans.json")
-        second = task_for("judging", model={"error_network": error_network or {"of": "judged"}}, **judge)
-        storage = Storage(path=first.run.root.parent)
-        return second.experiment.model_copy(update={"storage": storage}), second.prepared
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("model", "folds", "error_network", "found"),
-    [
-        ({}, (0, 1), {"of": "absent"}, "absent, and no such run"),
-        ({}, (0, 1), {"of": "judging"}, "judging, and no such run"),
-        ({}, (0,), {"of": "judged"}, "without a finished fold 1"),
-        (REGIONS, (0, 1), {"of": "judged"}, "found labels; expected regions, as in judged"),
-        ({"uncertainty": False, "heteroscedastic": True}, (0, 1), {"of": "judged"}, "heteroscedastic logits"),
-        ({"error_network": {"of": "other"}}, (0, 1), {"of": "judged"}, "an error network itself"),
-    ],
-    ids=["no such run", "itself", "unfinished", "another head", "heteroscedastic", "an error network"],
-)
-def test_a_run_that_cannot_be_judged_is_named(judged_run, model, folds, error_network, found):
-    experiment, _ = judged_run(model, folds, error_network=error_network)
-    with pytest.raises(ProblemsFound, match=found):
-        require_segmentation_run(experiment, [0, 1])
-
-
-def test_a_run_that_fits_is_fine(judged_run):
-    experiment, prepared = judged_run({})
-    require_segmentation_run(experiment, [0, 1])
-    require_same_data(experiment, [0, 1], prepared)
-
-
-def test_another_split_is_named(judged_run):
-    experiment, prepared = judged_run({}, digests={"split": "other"})
-    with pytest.raises(ProblemsFound, match="trained on split other"):
-        require_same_data(experiment, [0, 1], prepared)
-
-
-def test_another_plan_is_named(judged_run):
-    experiment, prepared = judged_run({}, plan={"base_features": 8})
-    with pytest.raises(ProblemsFound, match="another architecture than judged's"):
-        require_same_data(experiment, [0, 1], prepared)
 
 
 def test_a_worker_without_the_other_run_says_so(task_for):

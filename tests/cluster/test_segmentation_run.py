@@ -1,0 +1,95 @@
+"""A run that an error network is to judge: what is found of it before anything is trained."""
+
+import shutil
+
+import pytest
+
+from uncseg.cluster.prepare import prepare
+from uncseg.cluster.segmentation_run import require_same_data, require_segmentation_run
+from uncseg.config import load_experiment, save_experiment
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.errors import ProblemsFound
+from uncseg.files import read_json
+from uncseg.layout import RunFolder
+from uncseg.tracking.manifest import update_manifest
+
+REGIONS = {"head": "regions"}
+NO_WEIGHTS = {"loss": {"weight_ce": None}}
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judged") / "phantoms"
+    write_phantoms(folder, cases=4, size=28, seed=0)
+    return folder
+
+
+@pytest.fixture
+def judged_run(local_ray, experiment_file, phantoms):
+    """A run, and what beside it is to judge it: (the judge's experiment, its prepared folder)."""
+
+    def prepared_experiment(name, **sections):
+        file = experiment_file(phantoms, **sections)
+        experiment = load_experiment(file, [f"name={name}"])
+        return experiment, prepare(experiment)
+
+    def make(model, folds=(0, 1), digests=None, error_network=None, **judge):
+        first, prepared = prepared_experiment("judged", model=model, **(NO_WEIGHTS if model == REGIONS else {}))
+        run = RunFolder(first.run_folder)
+        results = run.results / "Dataset" / "Trainer__Plans__Configuration"
+        for fold in folds:
+            (results / f"fold_{fold}").mkdir(parents=True)
+            (results / f"fold_{fold}" / "checkpoint_final.pth").touch()
+        save_experiment(first, run.experiment)
+        update_manifest(run, digests=digests or read_json(prepared.done)["digests"])
+        shutil.copy(prepared.plans, results / "plans.json")
+        return prepared_experiment("judging", model={"error_network": error_network or {"of": "judged"}}, **judge)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("model", "folds", "error_network", "found"),
+    [
+        ({}, (0, 1), {"of": "absent"}, "absent, and no such run"),
+        ({}, (0, 1), {"of": "judging"}, "judging, and no such run"),
+        ({}, (0,), {"of": "judged"}, "without a finished fold 1"),
+        (REGIONS, (0, 1), {"of": "judged"}, "found labels; expected regions, as in judged"),
+        ({"uncertainty": False, "heteroscedastic": True}, (0, 1), {"of": "judged"}, "heteroscedastic logits"),
+        ({"error_network": {"of": "other"}}, (0, 1), {"of": "judged"}, "an error network itself"),
+    ],
+    ids=["no such run", "itself", "unfinished", "another head", "heteroscedastic", "an error network"],
+)
+def test_a_run_that_cannot_be_judged_is_named(judged_run, model, folds, error_network, found):
+    experiment, _ = judged_run(model, folds, error_network=error_network)
+    with pytest.raises(ProblemsFound, match=found):
+        require_segmentation_run(experiment, [0, 1])
+
+
+def test_a_run_that_fits_is_fine(judged_run):
+    experiment, prepared = judged_run({})
+    require_segmentation_run(experiment, [0, 1])
+    require_same_data(experiment, [0, 1], prepared)
+
+
+def test_another_split_is_named(judged_run):
+    experiment, prepared = judged_run({}, digests={"split": "other"})
+    with pytest.raises(ProblemsFound, match="trained on split other"):
+        require_same_data(experiment, [0, 1], prepared)
+
+
+def test_another_plan_is_named(judged_run):
+    experiment, prepared = judged_run({}, plan={"base_features": 8})
+    with pytest.raises(ProblemsFound, match="another architecture than judged's"):
+        require_same_data(experiment, [0, 1], prepared)
+
+
+def test_a_fold_that_has_begun_needs_the_other_run_no_more(judged_run):
+    experiment, prepared = judged_run({}, error_network={"of": "absent"})
+    own = RunFolder(experiment.run_folder).results / "Dataset" / "Trainer__Plans__Configuration" / "fold_1"
+    own.mkdir(parents=True)
+    (own / "checkpoint_latest.pth").touch()
+    require_segmentation_run(experiment, [1])
+    require_same_data(experiment, [1], prepared)
+    with pytest.raises(ProblemsFound, match="absent"):
+        require_segmentation_run(experiment, [0, 1])
