@@ -26,7 +26,10 @@ from uncseg.tracking.spool import epoch_table
 from uncseg.tracking.tags import describe_versions
 
 RANKED_BY = ("corr_oracle_union", "corr_failure_union")
-CAPTION = "Quality on the shared segmentation against what predicting and training cost; plain nnU-Net is 1."
+CAPTION = (
+    "Quality on the shared segmentation against what predicting and training cost; plain nnU-Net is 1. Of an estimator "
+    "with several maps the best one is shown; points of about equal cost stand side by side."
+)
 
 
 def close_benchmark(
@@ -53,7 +56,8 @@ def close_benchmark(
         write_table(frame, folder.tables, name)
     write_text(folder.tables / "benchmark.md", to_markdown(wide, ranked, least))
     figure = folder.figures / "quality_against_cost.png"
-    drawn = [(figure, CAPTION)] if draw_benchmark(figure, wide) else []
+    families = wide["method"].map({name: f"{one.training}/{one.estimator or name}" for name, one in methods.items()})
+    drawn = [(figure, CAPTION)] if draw_benchmark(figure, wide.assign(family=families)) else []
     _write_page(folder, benchmark, wide, ranked, drawn)
     console.print(show_benchmark(wide, least))
     for name, table in ranked.items():

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from uncseg.names import ORACLE
@@ -50,7 +50,8 @@ def benchmark_figure(wide: pd.DataFrame) -> Figure | None:
     equal cost stand beside each other. Methods that are not compared, or whose cost is not known, are left out.
 
     Args:
-        wide: of :func:`~uncseg.evaluation.benchmark_table.wide_table`.
+        wide: of :func:`~uncseg.evaluation.benchmark_table.wide_table`; with a column ``family``, of each only the best
+            method is drawn in a panel.
 
     Returns:
         None where no method has a figure and a cost.
@@ -62,9 +63,11 @@ def benchmark_figure(wide: pd.DataFrame) -> Figure | None:
     figure = Figure(figsize=(14, 5.4 * len(drawn)), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(drawn), len(COSTS), squeeze=False)
-    figure.subplots_adjust(left=0.06, right=0.9, wspace=0.32, hspace=0.22, top=0.95, bottom=0.09)
+    figure.subplots_adjust(left=0.06, right=0.9, wspace=0.45, hspace=0.22, top=0.95, bottom=0.09)
     for (quality, cost), axes in zip(product(drawn, COSTS), panels.ravel(), strict=True):
         known = methods.dropna(subset=[quality])
+        if "family" in known:
+            known = known.loc[known.groupby("family")[quality].idxmax()]
         lines = wide[(wide["floor"] | (wide["method"] == ORACLE)) & wide[quality].notna()]
         _limits(axes, known, lines, quality, cost)
         _lines(axes, lines, quality)
@@ -78,6 +81,7 @@ def _limits(axes: Axes, methods: pd.DataFrame, lines: pd.DataFrame, quality: str
         axes.set_xscale("log")
         room = max(high / low, 2) ** 0.3
         axes.set_xlim(low / room, high * room)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
