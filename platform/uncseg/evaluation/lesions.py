@@ -84,7 +84,9 @@ def _dilated(reference: np.ndarray) -> np.ndarray:
 
 def _connected(mask: np.ndarray) -> np.ndarray:
     """Components with 26 neighbours, numbered from 1."""
-    numbers: np.ndarray = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26).astype(np.int32)
+    # cc3d 4.1 makes too little room for the labels of volumes that are a voxel thick
+    padded = cc3d.connected_components(np.pad(mask, 1), connectivity=26)
+    numbers: np.ndarray = padded[1:-1, 1:-1, 1:-1].astype(np.int32)
     return numbers
 
 
