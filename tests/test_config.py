@@ -66,6 +66,11 @@ def test_fields_that_do_not_fit_together(tmp_path):
             "plan.patch_size",
             "[64, 32, 32]",
         ),
+        (
+            ["model.backbone=swin_unetr", "model.deep_supervision=false", "plan.patch_size=[32,32,32]"],
+            "plan.patch_size",
+            "[64, 32, 32]",
+        ),
     ],
 )
 def test_networks_and_estimators_that_cannot_work_together(tmp_path, settings, where, advice):

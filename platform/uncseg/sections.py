@@ -71,7 +71,7 @@ class Plan(Section):
 
 
 class SwinUnetr(Section):
-    """MONAI's Swin UNETR (Hatamizadeh et al. 2022); needs the extra ``backbones``, patches in multiples of 32."""
+    """MONAI's Swin UNETR (Hatamizadeh et al. 2022); needs the extra ``backbones``; patches in multiples of 32."""
 
     feature_size: Annotated[int, Field(gt=0, multiple_of=12)] = 48
     """Feature maps of the first stage."""

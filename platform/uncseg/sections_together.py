@@ -3,9 +3,21 @@
 Each problem is one line, "FIELD what is wrong; what to do".
 """
 
+from collections.abc import Sequence
+
 from uncseg.sections import Estimators, Memory, Model, Plan, Training
 
 PATCH_MULTIPLES = {"swin_unetr": 32, "transbts": 8}
+SWIN_NOTE = " and more than 32 voxels along one axis, since its lowest norm needs more than one voxel"
+
+
+def fitting_patch(patch: Sequence[int], backbone: str) -> list[int]:
+    """The nearest patch that a backbone takes; the same one where it fits."""
+    multiple = PATCH_MULTIPLES[backbone]
+    nearest = [max(1, round(n / multiple)) * multiple for n in patch]
+    if backbone == "swin_unetr" and nearest and max(nearest) == multiple:
+        nearest[0] = 2 * multiple
+    return nearest
 
 
 def problems_of_model(model: Model, memory: Memory, plan: Plan) -> list[str]:
@@ -53,12 +65,11 @@ def _problems_of_backbone(model: Model, plan: Plan) -> list[str]:
         wrong.append(f"{field} is not among the networks of plan.preset; remove plan.preset")
     if model.deep_supervision:
         wrong.append(f"{field} has one output, and no deep supervision; write model.deep_supervision: false")
-    multiple = PATCH_MULTIPLES[model.backbone]
-    if plan.patch_size is not None and any(n % multiple for n in plan.patch_size):
-        nearest = [max(1, round(n / multiple)) * multiple for n in plan.patch_size]
+    nearest = fitting_patch(plan.patch_size or (), model.backbone)
+    if plan.patch_size is not None and nearest != list(plan.patch_size):
         wrong.append(
             f"plan.patch_size {list(plan.patch_size)} does not fit {field}, whose patches are multiples of "
-            f"{multiple}; write {nearest}"
+            f"{PATCH_MULTIPLES[model.backbone]}{SWIN_NOTE if model.backbone == 'swin_unetr' else ''}; write {nearest}"
         )
     return wrong
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch.amp import GradScaler
@@ -144,11 +145,19 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.batch_size = joint // together
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """nnU-Net fixes the momentum at 0.99; ours comes from the experiment."""
+        """nnU-Net uses SGD with a momentum of 0.99; ours come from the experiment. The decay is nnU-Net's for both."""
+        if self.settings.training.optimizer == "adamw":
+            adamw = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
+            return adamw, PolyLRScheduler(adamw, self.initial_lr, self.num_epochs)
         optimizer, scheduler = super().configure_optimizers()
         for group in optimizer.param_groups:
             group["momentum"] = self.settings.training.momentum
         return optimizer, scheduler
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """nnU-Net sets it on the network's decoder; networks other than the plans' have no such thing."""
+        if self.settings.model.backbone == "plans":
+            super().set_deep_supervision_enabled(enabled)
 
     @staticmethod
     def get_training_transforms(*args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,34 @@
+"""Swin UNETR, MONAI's (Hatamizadeh et al. 2022): a transformer with shifted windows as the encoder of a U-Net."""
+
+from torch import nn
+
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.sections import SwinUnetr
+
+
+def build_swin_unetr(inputs: int, outputs: int, settings: SwinUnetr) -> nn.Module:
+    """The network with fresh weights.
+
+    Args:
+        inputs, outputs: channels.
+        settings: sizes.
+
+    Raises:
+        ProblemsFound: MONAI is not installed.
+    """
+    try:
+        from monai.networks.nets import SwinUNETR
+    except ImportError as error:
+        found, expected = "no MONAI", "the package's extra with backbones"
+        problem = Problem("model.backbone: swin_unetr", found, expected, "pip install 'uncseg[backbones]'")
+        raise ProblemsFound("The network cannot be built.", [problem]) from error
+    network = SwinUNETR(
+        in_channels=inputs,
+        out_channels=outputs,
+        feature_size=settings.feature_size,
+        depths=settings.depths,
+        num_heads=settings.heads,
+        spatial_dims=3,
+    )
+    assert isinstance(network, nn.Module)
+    return network
