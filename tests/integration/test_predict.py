@@ -19,7 +19,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy import ndimage
 
-from commands import start_uncseg, uncseg
+from commands import assert_same_geometry, start_uncseg, uncseg
 from uncseg.console import console
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.prepare import nnunet_environment
@@ -134,6 +134,22 @@ def test_what_a_prediction_says(root, both):
         assert record["expected_dice_wt"] == pytest.approx(2 * right / (2 * right + wrong_inside + missing), rel=1e-4)
         assert record["review"] == (record["review_reason"] is not None)
         assert record["folds"] == [0, 1]
+
+
+def test_chosen_estimators_write_their_maps_and_leave_the_labels_alone(root, run, alone, tmp_path):
+    case = cases(root)[0]
+    few = ("--set", "evaluation.estimators.augmentation={samples: 2, noise_sd: 0}", "--folds", 0)
+    assert uncseg("predict", run.root, root / "cohort" / case, tmp_path / "out", *few) == 0
+    assert_same(tmp_path / "out", alone[0], case)
+    # two passes: the case as it is, and mirrored along its first axis
+    variance = voxels(tmp_path / "out" / f"{case}_augmentation_variance.nii.gz")
+    entropy = voxels(tmp_path / "out" / f"{case}_augmentation_entropy.nii.gz")
+    total = voxels(tmp_path / "out" / f"{case}_augmentation_total.nii.gz")
+    assert 0 <= variance.min() < variance.max() <= 1
+    assert (variance <= total + 1e-5).all(), "the spread is a part of the whole"
+    assert entropy.max() <= 1 + 1e-6
+    image = sitk.ReadImage(str(root / "cohort" / case / f"{case}-t2f.nii.gz"))
+    assert_same_geometry(tmp_path / "out" / f"{case}_augmentation_entropy.nii.gz", image)
 
 
 def test_review_by_the_runs_own_cases_or_as_one_says(root, run, both, tmp_path, capsys):
@@ -297,11 +313,22 @@ def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path)
         (("runs/small", "cohort", "out", "--folds", "0,4"), "fold 4"),
         (("runs/small", "nowhere", "out"), "nowhere"),
         (("runs/small/folds", "cohort", "out"), "a folder without experiment.yaml"),
+        (
+            ("runs/small", "cohort", "out", "--set", "evaluation.estimators.mc_dropout.samples=5"),
+            "model.dropout: 0.2",
+        ),
+        (("runs/small", "cohort", "out", "--set", "evaluation.estimators.ensemble=true"), "training.members"),
+        (
+            ("runs/small/model", "cohort", "out", "--set", "evaluation.estimators.heteroscedastic.samples=5"),
+            "train with model.heteroscedastic: true",
+        ),
     ],
 )
 def test_wrong_requests(root, arguments, said, capsys, monkeypatch):
     monkeypatch.setattr(console, "width", 400)
     monkeypatch.chdir(root)
+    model = next((root / "runs" / "small" / "folds").glob("*/*__*__*"))
+    arguments = [str(model) if argument == "runs/small/model" else argument for argument in arguments]
     assert uncseg("predict", *arguments) == 2
     assert said in capsys.readouterr().out
     assert not (root / "out").exists()
