@@ -1,5 +1,7 @@
 """Backbones: sizes, outputs, and a real fold of each."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -26,9 +28,12 @@ def of(backbone, **more):
 
 
 def test_transbts_has_the_published_number_of_parameters():
+    """All the layers of the authors' network: those that run, and a linear map 512 → 512 that never does."""
     with torch.device("meta"):
         network = TransBTS(4, 4, (128, 128, 128), TransBts())
-    assert sum(p.numel() for p in network.parameters()) == 32_987_588
+        never_run = torch.nn.Linear(512, 512)
+    run, unused = (sum(p.numel() for p in part.parameters()) for part in (network, never_run))
+    assert run + unused == 32_987_588
 
 
 def test_transbts_takes_other_patches_and_every_parameter_learns():
@@ -122,6 +127,21 @@ def test_adamw_resumes_bit_for_bit(trainer_for):
     train(second)
     pairs = zip(whole.network.parameters(), second.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("missing", ["monai", "einops"])
+def test_a_package_that_is_missing_is_named(monkeypatch, missing):
+    class Configuration:
+        patch_size = (64, 32, 32)
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)  # as Python itself marks a module that cannot be imported
+    with pytest.raises(ProblemsFound) as caught:
+        build_backbone(Model.model_validate(of("swin_unetr")), None, Configuration(), 4, 4, False)
+    (problem,) = caught.value.problems
+    assert problem.found == f"no {missing}"
+    assert problem.advice == "pip install 'uncseg[backbones]'"
 
 
 def test_a_planned_patch_that_does_not_fit_is_named():

@@ -1,5 +1,7 @@
 """Swin UNETR, MONAI's (Hatamizadeh et al. 2022): a transformer with shifted windows as the encoder of a U-Net."""
 
+from importlib import import_module
+
 from torch import nn
 
 from uncseg.errors import Problem, ProblemsFound
@@ -14,12 +16,13 @@ def build_swin_unetr(inputs: int, outputs: int, settings: SwinUnetr) -> nn.Modul
         settings: sizes.
 
     Raises:
-        ProblemsFound: MONAI is not installed.
+        ProblemsFound: MONAI is not installed, or einops, which it looks for only once it computes.
     """
     try:
+        import_module("einops")
         from monai.networks.nets import SwinUNETR
     except ImportError as error:
-        found, expected = "no MONAI", "the package's extra with backbones"
+        found, expected = f"no {(error.name or 'monai').partition('.')[0]}", "the package's extra with backbones"
         problem = Problem("model.backbone: swin_unetr", found, expected, "pip install 'uncseg[backbones]'")
         raise ProblemsFound("The network cannot be built.", [problem]) from error
     network = SwinUNETR(
