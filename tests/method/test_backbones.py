@@ -57,6 +57,20 @@ def test_transbts_sees_the_whole_patch():
     assert float(change[..., -4:, -4:, -4:].max()) > 0
 
 
+@pytest.mark.parametrize("backbone", sorted(SMALL))
+def test_sizes_are_counted_without_memory(backbone):
+    class Configuration:
+        patch_size = (64, 32, 32)
+
+    def build():
+        return build_backbone(Model.model_validate(of(backbone)), None, Configuration(), 4, 4, False)
+
+    with torch.device("meta"):
+        shapes = build()
+    assert all(weight.is_meta for weight in shapes.parameters())
+    assert [w.shape for w in shapes.parameters()] == [w.shape for w in build().parameters()]
+
+
 @pytest.mark.parametrize("uncertainty", [False, True])
 @pytest.mark.parametrize("backbone", sorted(SMALL))
 def test_a_fold_of_each_is_trained_and_predicts_from_its_checkpoint(trainer_for, tmp_path, backbone, uncertainty):

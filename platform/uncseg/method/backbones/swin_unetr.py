@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+import torch
 from torch import nn
 
 from uncseg.errors import Problem, ProblemsFound
@@ -25,13 +26,15 @@ def build_swin_unetr(inputs: int, outputs: int, settings: SwinUnetr) -> nn.Modul
         found, expected = f"no {(error.name or 'monai').partition('.')[0]}", "the package's extra with backbones"
         problem = Problem("model.backbone: swin_unetr", found, expected, "pip install 'uncseg[backbones]'")
         raise ProblemsFound("The network cannot be built.", [problem]) from error
-    network = SwinUNETR(
-        in_channels=inputs,
-        out_channels=outputs,
-        feature_size=settings.feature_size,
-        depths=settings.depths,
-        num_heads=settings.heads,
-        spatial_dims=3,
-    )
+    wanted = torch.get_default_device()
+    with torch.device("cpu"):  # MONAI reads values of tensors while it builds, and those of the meta device have none
+        network = SwinUNETR(
+            in_channels=inputs,
+            out_channels=outputs,
+            feature_size=settings.feature_size,
+            depths=settings.depths,
+            num_heads=settings.heads,
+            spatial_dims=3,
+        )
     assert isinstance(network, nn.Module)
-    return network
+    return network.to(wanted)
