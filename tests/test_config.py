@@ -71,6 +71,16 @@ def test_fields_that_do_not_fit_together(tmp_path):
             "plan.patch_size",
             "[64, 32, 32]",
         ),
+        (
+            ["model.backbone=transbts", "model.deep_supervision=false", "model.transbts.heads=12"],
+            "model.transbts.heads",
+            "model.transbts.heads: 4",
+        ),
+        (
+            ["model.backbone=swin_unetr", "model.deep_supervision=false", "model.swin_unetr.heads=[5,6,12,24]"],
+            "model.swin_unetr.heads",
+            "[1, 6, 12, 24]",
+        ),
     ],
 )
 def test_networks_and_estimators_that_cannot_work_together(tmp_path, settings, where, advice):

@@ -4,6 +4,7 @@ Each problem is one line, "FIELD what is wrong; what to do".
 """
 
 from collections.abc import Sequence
+from math import gcd
 
 from uncseg.sections import Estimators, Memory, Model, Plan, Training
 
@@ -65,6 +66,7 @@ def _problems_of_backbone(model: Model, plan: Plan) -> list[str]:
         wrong.append(f"{field} is not among the networks of plan.preset; remove plan.preset")
     if model.deep_supervision:
         wrong.append(f"{field} has one output, and no deep supervision; write model.deep_supervision: false")
+    wrong += _problems_of_heads(model)
     nearest = fitting_patch(plan.patch_size or (), model.backbone)
     if plan.patch_size is not None and nearest != list(plan.patch_size):
         wrong.append(
@@ -72,6 +74,21 @@ def _problems_of_backbone(model: Model, plan: Plan) -> list[str]:
             f"{PATCH_MULTIPLES[model.backbone]}{SWIN_NOTE if model.backbone == 'swin_unetr' else ''}; write {nearest}"
         )
     return wrong
+
+
+def _problems_of_heads(model: Model) -> list[str]:
+    """Attention shares out the width of a token among its heads."""
+    if model.backbone == "transbts":
+        widths, heads = [model.transbts.embedding], [model.transbts.heads]
+    else:
+        heads = list(model.swin_unetr.heads)
+        widths = [model.swin_unetr.feature_size * 2**stage for stage in range(len(heads))]
+    divisors = [gcd(width, number) for width, number in zip(widths, heads, strict=True)]
+    if divisors == heads:
+        return []
+    written, wide, advice = (str(n[0] if len(n) == 1 else n) for n in (heads, widths, divisors))
+    field = f"model.{model.backbone}.heads"
+    return [f"{field} {written} must divide the width of a token, {wide}; write {field}: {advice}"]
 
 
 def problems_of_estimators(estimators: Estimators, model: Model, training: Training) -> list[str]:
