@@ -54,9 +54,10 @@ def disk_of(experiment: Experiment, prepared: PreparedFolder, checkpoint_bytes: 
     done, plans = read_json(prepared.done), read_json(prepared.plans)
     dataset_json = read_json(prepared.dataset / "dataset.json")
     count = count_weights(plans, experiment.plan.configuration, dataset_json, TrainerSettings.of(experiment))
+    copies = 3 if experiment.training.optimizer == "adamw" else 2  # a weight with its two moments, or its momentum
     voxels = math.prod(plans["original_median_shape_after_transp"])
     return Disk(
-        checkpoint=checkpoint_bytes or 2 * BYTES_PER_WEIGHT * count,  # a weight and its momentum
+        checkpoint=checkpoint_bytes or copies * BYTES_PER_WEIGHT * count,
         memory=sum(done["volumes_ml"].values()) * MEMORY_BYTES_PER_ML,
         weights=BYTES_PER_WEIGHT * count,
         maps=done["cases"] * voxels * MAP_BYTES_PER_VOXEL,
