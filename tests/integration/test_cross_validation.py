@@ -146,6 +146,7 @@ def test_every_row_of_table_2_is_filled(stopped_and_resumed):
         "uncertainty",
         "variance_stable",
         "var1shot",
+        "entropy",
         "one_minus_p",
         "one_minus_max",
         "border_distance",

@@ -325,7 +325,7 @@ def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path)
     ],
 )
 def test_wrong_requests(root, arguments, said, capsys, monkeypatch):
-    monkeypatch.setattr(console, "width", 400)
+    monkeypatch.setattr(console, "width", 1000)
     monkeypatch.chdir(root)
     model = next((root / "runs" / "small" / "folds").glob("*/*__*__*"))
     arguments = [str(model) if argument == "runs/small/model" else argument for argument in arguments]

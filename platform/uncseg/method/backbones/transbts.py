@@ -92,10 +92,11 @@ class Rise(nn.Module):
 class TransBTS(nn.Module):
     """The network.
 
-    With the defaults, 4 input and 4 output channels and patches of 128³ it has 32,724,932 parameters. The published
-    count of 32,987,588 has 262,656 more: a linear map from 512 to 512, another way to make the tokens, which the
-    authors' network holds and never runs. It is not built here. Two more differences: theirs computes the last norm of
-    the tokens and does not read it, and has dropout at fixed rates, where here ``model.dropout`` alone decides.
+    With the defaults, 4 input and 4 output channels and patches of 128³ it has the published 32,987,588 parameters.
+    262,656 of them are a linear map of the tokens. The authors' network holds it beside the convolution that makes the
+    tokens, and never runs it; here it follows that convolution, which leaves the functions that the network can
+    learn as they are, and every parameter has a gradient. Two more differences: theirs computes the last norm of the
+    tokens and does not read it, and has dropout at fixed rates, where here ``model.dropout`` alone decides.
 
     Args:
         inputs, outputs: channels.
@@ -118,6 +119,7 @@ class TransBTS(nn.Module):
         self.into_tokens = nn.Sequential(
             nn.GroupNorm(GROUPS, lowest), nn.ReLU(inplace=True), nn.Conv3d(lowest, width, 3, padding=1)
         )
+        self.token_map = nn.Linear(width, width)
         tokens = self.grid[0] * self.grid[1] * self.grid[2]
         self.positions = nn.Parameter(torch.zeros(1, tokens, width))
         nn.init.trunc_normal_(self.positions, std=0.02)
@@ -145,7 +147,7 @@ class TransBTS(nn.Module):
             if level < len(self.halvings):
                 beside.append(x)
                 x = self.halvings[level](x)
-        tokens = self.into_tokens(x).flatten(2).transpose(1, 2)
+        tokens = self.token_map(self.into_tokens(x).flatten(2).transpose(1, 2))
         tokens = self.transformer(tokens + self.positions)
         x = self.lowest(self.out_of_tokens(tokens.transpose(1, 2).unflatten(2, self.grid)))
         for rise, features in zip(self.rises, reversed(beside), strict=True):
