@@ -87,7 +87,7 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
         p_wt = probabilities[0]
         most = np.maximum(p_wt, 1 - p_wt)
     else:
-        p_wt, most = probabilities[1:].sum(0), probabilities.max(0)
+        p_wt, most = probabilities[1:].sum(0).clip(0, 1), probabilities.max(0)
     outside = probabilities.sum(0) == 0  # beyond nnU-Net's crop: certainly background
     most = np.where(outside, 1, most)
     estimates = {

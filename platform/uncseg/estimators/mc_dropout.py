@@ -47,6 +47,8 @@ class ChannelDropout(nn.Module):
 def add_dropout(blocks: Iterable[nn.Module], p: float) -> None:
     """Drop channels of what the blocks give; names of their weights stay as they are."""
     for block in blocks:
+        while isinstance(block, nn.Sequential):
+            block = block[-1]  # a Sequential would run the new child as one of its own
         block.add_module(CHILD, ChannelDropout(p))
         block.register_forward_hook(_drop)
 

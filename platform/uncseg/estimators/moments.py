@@ -11,6 +11,7 @@ LEAST_PROBABILITY = 1e-7
 
 def entropy(p_wt: torch.Tensor) -> torch.Tensor:
     """Entropy of tumour against no tumour, −p·log p − (1 − p)·log(1 − p), over log 2: in [0, 1]."""
+    p_wt = p_wt.clamp(0, 1)  # a sum of probabilities may round to more than 1, whose entropy would be −∞
     return (torch.special.entr(p_wt) + torch.special.entr(1 - p_wt)) / math.log(2)
 
 
