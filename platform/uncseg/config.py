@@ -47,7 +47,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _fields_fit_together(self) -> "Experiment":
         wrong = problems_of_model(self.model, self.memory, self.plan)
-        wrong += problems_of_estimators(self.evaluation.estimators, self.model, self.training)
+        wrong += problems_of_estimators(self.evaluation, self.model, self.training)
         if self.model.head == "regions" and self.loss.weight_ce is not None:
             wrong.append(
                 "loss.weight_ce weighs classes, and model.head: regions has none; "

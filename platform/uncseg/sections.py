@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SEEDS_APART = 1000
+"""Between the members of an ensemble."""
 LABEL_NAMES = ("background", "ncr", "ed", "et")
 
 
@@ -185,6 +187,11 @@ class Training(Section):
     """Parts that a batch is trained in, one after the other, where the whole does not fit on the GPU."""
     loader_processes: Annotated[int, Field(ge=0)] | None = None
     """Processes that load and augment, per fold. None: the fold's CPUs less one with a GPU, else a quarter of them."""
+
+    @property
+    def member_seeds(self) -> tuple[int, ...]:
+        """Of the members, so far apart that experiments with seeds 0, 1, 2 … share none."""
+        return tuple(self.seed + number * SEEDS_APART for number in range(self.members))
 
 
 class Autoscaler(Section):

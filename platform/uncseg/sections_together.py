@@ -6,7 +6,8 @@ Each problem is one line, "FIELD what is wrong; what to do".
 from collections.abc import Sequence
 from math import gcd
 
-from uncseg.sections import Estimators, Memory, Model, Plan, Training
+from uncseg.errors import Problem
+from uncseg.sections import Evaluation, Memory, Model, Plan, Training
 
 PATCH_MULTIPLES = {"swin_unetr": 32, "transbts": 8}
 SWIN_NOTE = " and more than 32 voxels along one axis, since its lowest norm needs more than one voxel"
@@ -91,9 +92,19 @@ def _problems_of_heads(model: Model) -> list[str]:
     return [f"{field} {written} must divide the width of a token, {wide}; write {field}: {advice}"]
 
 
-def problems_of_estimators(estimators: Estimators, model: Model, training: Training) -> list[str]:
-    """Which estimators a network was not trained for."""
-    wrong, field = [], "evaluation.estimators"
+def problems_of_estimators(evaluation: Evaluation, model: Model, training: Training) -> list[str]:
+    """Which estimators a network was not trained for, or that undo each other."""
+    wrong, field, estimators = [], "evaluation.estimators", evaluation.estimators
+    if estimators.augmentation is not None and evaluation.mirroring:
+        wrong.append(
+            f"{field}.augmentation mirrors, and with evaluation.mirroring each copy is the mean of all mirrored ones; "
+            "write evaluation.mirroring: false"
+        )
+    if estimators.ensemble and model.error_network is not None:
+        wrong.append(
+            f"{field}.ensemble compares segmentations, and all members of an error network hold the same one; "
+            "choose it in the run that segments, or remove it"
+        )
     if estimators.mc_dropout is not None and model.dropout == 0:
         wrong.append(
             f"{field}.mc_dropout leaves dropout on, and this network has none; "
@@ -110,3 +121,30 @@ def problems_of_estimators(estimators: Estimators, model: Model, training: Train
             "train with model.heteroscedastic: true and model.uncertainty: false, or remove the estimator"
         )
     return wrong
+
+
+SAME = ("head", "backbone")
+"""Settings of a network that an error network shares with the one that it judges, beside the backbone's own section."""
+
+
+def problems_of_judged(judged: Model, own: Model, name: str, field: str = "model") -> list[Problem]:
+    """Why an error network cannot judge another network's segmentation.
+
+    Args:
+        judged, own: the networks' settings.
+        name: of the run or training that is judged.
+        field: of the error network's settings.
+    """
+    problems = []
+    for setting, what in (("error_network", "an error network itself"), ("heteroscedastic", "heteroscedastic logits")):
+        if getattr(judged, setting):
+            found, advice = f"{name}, which has {what}", "name a run that segments, with or without the head"
+            expected = "a run whose outputs are a segmentation"
+            problems.append(Problem(f"{field}.error_network.of", found, expected, advice))
+    of_backbone = (own.backbone,) if own.backbone in Model.model_fields else ()
+    for setting in (*SAME, *of_backbone):
+        theirs, ours = getattr(judged, setting), getattr(own, setting)
+        if theirs != ours:
+            advice = f"write the same, or name another run than {name}"
+            problems.append(Problem(f"{field}.{setting}", str(ours), f"{theirs}, as in {name}", advice))
+    return problems

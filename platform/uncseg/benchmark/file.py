@@ -14,6 +14,7 @@ from uncseg.config import Experiment, load_experiment, problems_of, read_yaml
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.names import FLOORS, HEAD
 from uncseg.sections import Positive, Section
+from uncseg.sections_together import problems_of_judged
 
 ONE_PASS = (HEAD, "var1shot", "entropy", "variance_stable", *FLOORS)
 """Maps that one pass of a network gives, or its error memory."""
@@ -71,6 +72,11 @@ def run_name(training: str, seed: int) -> str:
     return f"{training}_seed_{seed}"
 
 
+def training_of(run: str) -> str:
+    """The training of a run's folder name: the other way round."""
+    return run.rpartition("_seed_")[0]
+
+
 def load_benchmark(path: Path, overrides: list[str] | None = None) -> tuple[Benchmark, Experiment, list[Training]]:
     """Read and check a benchmark file, the base and every training.
 
@@ -103,7 +109,9 @@ def load_benchmark(path: Path, overrides: list[str] | None = None) -> tuple[Benc
             trainings.append(Training(name, seed, _placed(experiment, benchmark, base, name, seed), entry.maps))
         if problems:
             raise ProblemsFound(title, problems)
-    problems = _unequal(path, trainings, benchmark.shared)
+    problems = _unequal(path, trainings, benchmark.shared) + _shared_seeds(path, trainings)
+    problems += [problem for one in trainings if one.seed == benchmark.seeds[0] for problem in _empty(path, one)]
+    problems += _watching(path, trainings)
     if problems:
         raise ProblemsFound(title, problems)
     return benchmark, base, trainings
@@ -143,8 +151,12 @@ def _problems(path: Path, benchmark: Benchmark, base: Experiment) -> list[Proble
     if wrong:
         expected = f"folds from 0 to {base.split.folds - 1}"
         problems.append(Problem(f"{path}: folds", ", ".join(map(str, wrong)), expected, "correct the list"))
-    if len(set(benchmark.seeds)) < len(benchmark.seeds):
-        problems.append(Problem(f"{path}: seeds", str(list(benchmark.seeds)), "each once", "correct the list"))
+    for field, numbers in (("seeds", benchmark.seeds), ("folds", benchmark.folds or ())):
+        if len(set(numbers)) < len(numbers):
+            problems.append(Problem(f"{path}: {field}", str(list(numbers)), "each once", "correct the list"))
+    if benchmark.folds is not None and len(set(benchmark.folds)) == 1:
+        expected = "two folds at least: a map's scale is fitted on the cases of the others"
+        problems.append(Problem(f"{path}: folds", str(list(benchmark.folds)), expected, "name another fold"))
     for name, entry in benchmark.trainings.items():
         where = f"{path}: trainings.{name}"
         unknown = [one for one in entry.maps if one not in ONE_PASS]
@@ -155,7 +167,8 @@ def _problems(path: Path, benchmark: Benchmark, base: Experiment) -> list[Proble
             if field.split(".")[0] in ("dataset", "split", "storage", "tracking", "name") or field == "training.seed":
                 advice = "write it into overrides, for all trainings, or remove it"
                 problems.append(Problem(f"{where}.set", field, "a field that trainings may differ in", advice))
-        of = entry.set.get("model.error_network.of") or (entry.set.get("model.error_network") or {}).get("of")
+        watched = entry.set.get("model.error_network")
+        of = entry.set.get("model.error_network.of") or (watched.get("of") if isinstance(watched, dict) else None)
         if of is not None and of not in benchmark.trainings:
             problems.append(Problem(f"{where}, model.error_network.of", str(of), f"one of {names}", "name a training"))
     return problems
@@ -176,3 +189,42 @@ def _unequal(path: Path, trainings: list[Training], shared: str) -> list[Problem
         for name, number in steps.items()
         if number != steps[shared]
     ]
+
+
+def _shared_seeds(path: Path, trainings: list[Training]) -> list[Problem]:
+    """Trainings that would be the same networks with two seeds, since the members of an ensemble have seeds too."""
+    problems = []
+    for name in dict.fromkeys(one.name for one in trainings):
+        own = [one for one in trainings if one.name == name]
+        seeds = [seed for one in own for seed in one.experiment.training.member_seeds]
+        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if twice:
+            found = f"seeds of which members of {name} would take {', '.join(map(str, twice))} twice"
+            problems.append(Problem(f"{path}: seeds", found, "seeds nearer to each other", "write 0, 1, 2, …"))
+    return problems
+
+
+def _empty(path: Path, training: Training) -> list[Problem]:
+    """A training that nothing is compared of, or a map that it cannot give."""
+    where, problems = f"{path}: trainings.{training.name}.maps", []
+    model, estimators = training.experiment.model, training.experiment.evaluation.estimators
+    if HEAD in training.maps and not model.uncertainty:
+        expected, advice = "a map that a network without the head gives", "write model.uncertainty: true, or remove it"
+        problems.append(Problem(where, HEAD, expected, advice))
+    if not (training.maps or model.uncertainty or any(value for _, value in estimators)):
+        advice = "name some, as [entropy], or choose evaluation.estimators"
+        problems.append(Problem(where, "no map", "something to compare", advice))
+    return problems
+
+
+def _watching(path: Path, trainings: list[Training]) -> list[Problem]:
+    """Error networks that cannot judge the training they name."""
+    of_run = {one.run_name: one for one in trainings}
+    problems = []
+    for one in trainings:
+        watched, first = one.experiment.model.error_network, one.seed == trainings[0].seed
+        if watched is not None and first:
+            judged = of_run[watched.of]
+            field = f"{path}: trainings.{one.name}, model"
+            problems += problems_of_judged(judged.experiment.model, one.experiment.model, judged.name, field)
+    return problems

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uncseg.benchmark.file import Training
+from uncseg.benchmark.file import Training, training_of
 from uncseg.names import FLOORS, HEAD, ORACLE, PARTS
 
 
@@ -18,6 +18,8 @@ class Method:
     """Of networks over a case."""
     models: int
     """Networks that are trained for it."""
+    watches: str | None = None
+    """The training whose segmentation an error network judges, which its own training comes on top of."""
 
     @property
     def name(self) -> str:
@@ -36,10 +38,11 @@ def methods_of(training: Training) -> list[Method]:
     """A training's rows: the head's map, the maps of one pass that the file names, every map of its estimators."""
     experiment, name = training.experiment, training.name
     watched = experiment.model.error_network
+    watches = None if watched is None else training_of(watched.of)
     one_pass = dict.fromkeys(([HEAD] if experiment.model.uncertainty else []) + list(training.maps))
     extra = 0 if watched is None else 1
     second = extra if watched is not None and watched.kind == "image_and_prediction" else 0
-    methods = [Method(name, one, None, 1 + second, 1 + extra) for one in one_pass]
+    methods = [Method(name, one, None, 1 + second, 1 + extra, watches) for one in one_pass]
     for estimator, settings in experiment.evaluation.estimators:
         if settings:
             members = experiment.training.members if estimator == "ensemble" else 1

@@ -86,13 +86,11 @@ def score_case(scored: Scored, case: BratsCase) -> None:
         ProblemsFound: the shared segmentation is not there.
     """
     torch.set_num_threads(scored.task.cpus)
-    task, folder, run = scored.task, scored.folder, scored.training.run_name
-    record = folder.case(run, case.case_id)
-    own = task.run == scored.shared.run
-    sources = [made_from(task), *([] if own else [made_from(scored.shared)])]
-    source = digest([*sources, [method.name for method in scored.methods]])
-    if record.is_file() and read_json(record)["source"] == source:
+    if is_scored(scored, case.case_id):
         return
+    task, folder = scored.task, scored.folder
+    record = folder.case(scored.training.run_name, case.case_id)
+    own = task.run == scored.shared.run
     reference, image = read_reference(case)
     prediction = predict_case(task, case.case_id)
     file = folder.shared_labels(scored.shared.run.root.name, case.case_id)
@@ -115,7 +113,28 @@ def score_case(scored: Scored, case: BratsCase) -> None:
             counts |= {f"{len(rows) - 1}/{name}": array for name, array in one.counts.items()}
     with whole_file(record.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **counts)
-    write_json(record, {"source": source, "rows": rows})
+    write_json(record, {"source": _source(scored), "rows": rows})
+
+
+def is_scored(scored: Scored, case_id: str) -> bool:
+    """Whether a case's scores are there, of these checkpoints and maps, with the segmentation that is shared."""
+    record = scored.folder.case(scored.training.run_name, case_id)
+    shared = scored.folder.shared_labels(scored.shared.run.root.name, case_id)
+    return record.is_file() and shared.is_file() and bool(read_json(record)["source"] == _source(scored))
+
+
+def _source(scored: Scored) -> str:
+    own = scored.task.run == scored.shared.run
+    sources = [made_from(scored.task), *([] if own else [made_from(scored.shared)])]
+    return digest([*sources, [method.name for method in scored.methods]])
+
+
+def comparable(finished: Sequence[Scored]) -> list[Scored]:
+    """Trainings of which every case is scored, and whose shared training is among them."""
+    lacking = {
+        one.training.run_name for one in finished if not all(is_scored(one, case) for case in _cases_of(one.task))
+    }
+    return [one for one in finished if not {one.training.run_name, one.shared.run.root.name} & lacking]
 
 
 def _maps(

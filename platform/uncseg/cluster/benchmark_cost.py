@@ -23,21 +23,24 @@ from uncseg.method.sampling import estimate_grid
 
 STEPS = 4
 """Of a round."""
+NNUNET = "nnU-Net"
+"""The shared training's steps as nnU-Net itself takes them: the unit of training."""
 
 
 def measure_costs(scored: Sequence[Scored], case_id: str, repeats: int, slots: Slots) -> dict[str, Any]:
-    """Seconds of a training step and of predicting a preprocessed case, and their ratio to the shared training's.
+    """Seconds of training steps and of predicting a preprocessed case, and their ratio to plain nnU-Net's.
 
     Args:
         scored: one fold of each training, the shared one among them.
         case_id: of that fold.
-        repeats: rounds; in each every estimator runs once, the shared one's pass too, so that a machine that slows
-            down slows all of them.
+        repeats: rounds; in each every estimator runs once, the unit too, so that a machine that slows down slows all
+            of them.
         slots: what a fold takes.
 
     Returns:
-        ``training`` by TRAINING and ``inference`` by TRAINING/ESTIMATOR (TRAINING/ for one pass), each with medians
-        over the rounds: ``seconds``, and ``ratio`` to the shared training's one pass in the same round; ``device``.
+        ``training`` by TRAINING and NNUNET, ``inference`` by TRAINING/ESTIMATOR (TRAINING/ for one pass), each with
+        medians over the rounds: ``seconds``, and ``ratio`` to the unit in the same round, which is nnU-Net's own step
+        and the shared training's one pass; ``device``.
     """
     with Workers(slots, 1) as workers:
         measured: dict[str, Any] = ray.get(workers.start(_measure, (list(scored), case_id, repeats)))
@@ -48,7 +51,7 @@ def _measure(scored: list[Scored], case_id: str, repeats: int) -> dict[str, Any]
     torch.set_num_threads(scored[0].task.cpus)
     shared = next(one.training.name for one in scored if one.task.run == one.shared.run)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    training = _in_turn(_steps(scored), repeats, shared)
+    training = _in_turn(_steps(scored, shared), repeats, NNUNET)
     return {"training": training, "inference": _in_turn(_predictions(scored, case_id), repeats, f"{shared}/")} | {
         "device": device
     }
@@ -83,8 +86,11 @@ def _predictions(scored: list[Scored], case_id: str) -> dict[str, Callable[[], o
     return work
 
 
-def _steps(scored: list[Scored]) -> dict[str, Callable[[], object]]:
+def _steps(scored: list[Scored], shared: str) -> dict[str, Callable[[], object]]:
     """A few training steps of each training, from fresh weights, on batches that are there already."""
+    # here its environment is set
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
     work: dict[str, Callable[[], object]] = {}
     for one in scored:
         with tempfile.TemporaryDirectory() as folder:  # of a trainer's log
@@ -94,13 +100,16 @@ def _steps(scored: list[Scored]) -> dict[str, Callable[[], object]]:
         for stream in streams:
             stream.close()
         trainer.network.train()
-        work[one.training.name] = partial(_train_steps, trainer, batches)
+        work[one.training.name] = partial(_train_steps, trainer.train_step, batches)
+        if one.training.name == shared:
+            # without the error memory that every training of ours keeps
+            work[NNUNET] = partial(_train_steps, partial(nnUNetTrainer.train_step, trainer), batches)
     return work
 
 
-def _train_steps(trainer: Any, batches: list[dict]) -> None:
+def _train_steps(train_step: Callable[[dict], object], batches: list[dict]) -> None:
     for batch in batches:
-        trainer.train_step(batch)
+        train_step(batch)
 
 
 def _seconds(function: Callable[[], object]) -> float:

@@ -7,15 +7,12 @@ from uncseg.config import Experiment
 from uncseg.layout import RunFolder
 from uncseg.sections import Estimators, Storage
 
-SEEDS_APART = 1000
-"""Between members, so that experiments with seeds 0, 1, 2 … share none."""
-
 
 def member_experiment(experiment: Experiment, number: int) -> Experiment:
     """A member's experiment, which lies in the run's folder; the first member is the run itself."""
     if number == 0:
         return experiment
-    seed = experiment.training.seed + number * SEEDS_APART
+    seed = experiment.training.member_seeds[number]
     return experiment.model_copy(
         update={
             "name": str(number),

@@ -11,15 +11,13 @@ from uncseg.config import Experiment
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
-from uncseg.sections import Model
+from uncseg.sections_together import problems_of_judged
 from uncseg.tracking.manifest import read_manifest
 
 FIELD = "model.error_network.of"
 TITLE = "The error network cannot be trained."
 ABOVE = 4
 """Levels above a run's folder that are looked in: a member of an ensemble and a trial of a sweep lie deeper."""
-SAME = ("head", "backbone")
-"""Settings of a network that both need, beside its backbone's own section."""
 ALIKE = ("architecture", "spacing", "normalization_schemes", "use_mask_for_norm")
 """Entries of a configuration of nnU-Net's plans: the network, and what its images look like."""
 
@@ -74,27 +72,12 @@ def _problems_of_run(experiment: Experiment, folds: Sequence[int]) -> list[Probl
     except ValidationError:
         expected, advice = "an experiment of this version", "train it again under another name"
         return [Problem(FIELD, f"{run.experiment}, which is no experiment any more", expected, advice)]
-    problems = _problems_of_network(judged.model, experiment.model, run.root.name)
+    problems = problems_of_judged(judged.model, experiment.model, run.root.name)
     missing = [fold for fold in folds if not run.final_checkpoint(fold).is_file()]
     if missing:
         names = ", ".join(map(str, missing))
         found, advice = f"{run.root} without a finished fold {names}", f"finish it: --folds {names.replace(' ', '')}"
         problems.append(Problem(FIELD, found, "a run with every fold that is trained here", advice))
-    return problems
-
-
-def _problems_of_network(judged: Model, own: Model, name: str) -> list[Problem]:
-    problems = []
-    for field, what in (("error_network", "an error network itself"), ("heteroscedastic", "heteroscedastic logits")):
-        if getattr(judged, field):
-            found, advice = f"{name}, which has {what}", "name a run that segments, with or without the head"
-            problems.append(Problem(FIELD, found, "a run whose outputs are a segmentation", advice))
-    of_backbone = (own.backbone,) if own.backbone in Model.model_fields else ()
-    for field in (*SAME, *of_backbone):
-        theirs, ours = getattr(judged, field), getattr(own, field)
-        if theirs != ours:
-            advice = f"write the same, or name another run than {name}"
-            problems.append(Problem(f"model.{field}", str(ours), f"{theirs}, as in {name}", advice))
     return problems
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 from uncseg.benchmark.file import Benchmark, Training, run_name
 from uncseg.benchmark.methods import methods_of, oracle_method
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.benchmark import Scored, fold_tasks, score_cases
+from uncseg.cluster.benchmark import Scored, comparable, fold_tasks, score_cases
 from uncseg.cluster.benchmark_cost import measure_costs
 from uncseg.cluster.cross_validation import holding, open_run, refuse_other_settings, train_folds
 from uncseg.cluster.fold_worker import FoldTask, is_done
@@ -77,14 +77,16 @@ def run_benchmark(
                 failed = _train(work)
                 finished = _finished(work)
                 problems = _score(work, finished) if finished else []
+                compared = comparable(finished)
+                if compared:
+                    _measure_costs(work, compared)
             except KeyboardInterrupt:
                 _leave_at_once()
-    if not finished:
-        return 1
-    close_benchmark(benchmark, base, folder, finished)
+    if compared:
+        close_benchmark(benchmark, base, folder, compared)
     if problems:
-        raise ProblemsFound("Some cases could not be scored.", problems, exit_code=1)
-    return 1 if failed else 0
+        raise ProblemsFound("Some cases could not be scored: their trainings are not compared.", problems, exit_code=1)
+    return 1 if failed or not compared else 0
 
 
 def _refuse_others(folder: BenchmarkFolder, trainings: Sequence[Training]) -> None:
@@ -206,15 +208,15 @@ def _finished(work: _Work) -> list[Scored]:
 def _score(work: _Work, finished: list[Scored]) -> list[Problem]:
     cases, _ = chosen_cases(work.base)
     with counting() as progress:
-        problems = score_cases(finished, cases, work.slots, lambda done, of: progress("cases scored", done, of))
-    _measure_costs(work, finished)
-    return problems
+        return score_cases(finished, cases, work.slots, lambda done, of: progress("cases scored", done, of))
 
 
-def _measure_costs(work: _Work, finished: list[Scored]) -> None:
+def _measure_costs(work: _Work, compared: list[Scored]) -> None:
     """Measure each estimator on one case; once for the same networks."""
-    fold, seed = finished[0].task.fold, finished[0].training.seed
-    first = [one for one in finished if (one.task.fold, one.training.seed) == (fold, seed)]
+    fold = compared[0].task.fold
+    # the first seed of each that has one to be compared
+    by_name = {one.training.name: one for one in reversed(compared) if one.task.fold == fold}
+    first = [by_name[name] for name in work.benchmark.trainings if name in by_name]
     networks = [[made_from(one.task), [method.name for method in one.methods]] for one in first]
     source = digest([work.benchmark.cost_repeats, networks])
     if work.folder.costs.is_file() and read_json(work.folder.costs)["source"] == source:

@@ -89,11 +89,13 @@ def _write_page(
 
 
 def _cost(method: Method, folder: BenchmarkFolder) -> dict[str, Any]:
-    """Passes, networks, and what training and predicting take, as multiples of the shared training's."""
+    """Passes, networks, and what training and predicting take, as multiples of plain nnU-Net's."""
     measured = read_json(folder.costs)
     training = measured["training"]["ratio"][method.training]
     # members train alike; an error network comes on top of the segmentation that it looks at
-    trained = training * method.models if method.estimator == "ensemble" else training + method.models - 1
+    trained = training * method.models if method.estimator == "ensemble" else training
+    if method.watches is not None:
+        trained += measured["training"]["ratio"][method.watches]
     prediction = f"{method.training}/{method.estimator or ''}"
     return {
         "method": method.name,

@@ -16,7 +16,7 @@ from uncseg.evaluation.tables import read_table
 from uncseg.method.checkpoints import FINAL
 from uncseg.method.model_folder import ModelFolder, folds_in, is_model_folder, open_model_folder, read_description
 from uncseg.method.settings import TrainerSettings
-from uncseg.sections import Estimators, Evaluation, Resources, Section
+from uncseg.sections import Evaluation, Resources, Section
 from uncseg.sections_together import problems_of_estimators
 from uncseg.tracking.models import download, find_stored
 
@@ -91,7 +91,7 @@ def _of_folder(path: Path, source: str, folds: Sequence[int] | None, overrides: 
     folder = open_model_folder(path, trust)
     description = read_description(path)
     sections = _sections({"evaluation": description.get("evaluation", {})}, overrides or [])
-    _require_trained_for(sections[1].estimators, folder, source)
+    _require_trained_for(sections[1], folder, source)
     below = float(description.get("review_below", REVIEW_BELOW))
     return Model(folder, _chosen(folds, folds_in(path), source), *sections, below)
 
@@ -109,11 +109,11 @@ def _sections(content: dict[str, Any], overrides: list[str]) -> tuple[Resources,
     return sections.resources, sections.evaluation
 
 
-def _require_trained_for(estimators: Estimators, folder: ModelFolder, source: str) -> None:
+def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: str) -> None:
     """Refuse estimators that a network was not trained for; a run's experiment has been checked when it was read."""
     title, settings = "The estimators cannot be used.", TrainerSettings.from_plans(folder.plans_manager.plans)
-    wrong = problems_of_estimators(estimators, settings.model, settings.training)
-    if estimators.ensemble and not any(".ensemble" in line for line in wrong):
+    wrong = problems_of_estimators(evaluation, settings.model, settings.training)
+    if evaluation.estimators.ensemble and not any(".ensemble" in line for line in wrong):
         wrong.append(
             "evaluation.estimators.ensemble needs all members, and a model has one network of each fold; "
             "give the run's folder, or remove the estimator"

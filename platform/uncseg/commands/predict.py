@@ -118,9 +118,14 @@ def _task(model: Model, output: Path, slots: Slots, trust: bool, wanted: Wanted)
     """How cases are predicted with a model; what its labels mean is looked at first.
 
     Raises:
-        ProblemsFound: where they are not BraTS'.
+        ProblemsFound: where they are not BraTS', or two wishes exclude each other.
     """
     _ = model.folder.meaning
+    if wanted.mirroring and model.evaluation.estimators.augmentation is not None:
+        expected = "one of them, since mirrored copies of mirrored copies are all the same"
+        advice = "leave --mirroring out"
+        problem = Problem("--mirroring", "with evaluation.estimators.augmentation", expected, advice)
+        raise ProblemsFound("Both cannot be done at once.", [problem])
     return PredictionTask(
         model=model.folder,
         folds=model.folds,

@@ -12,6 +12,7 @@ from uncseg.cluster.preflight import preflight
 from uncseg.cluster.prepare import prepare
 from uncseg.cluster.promotion import choose_promoted, train_promoted, with_slots_for
 from uncseg.cluster.ray_session import ray_session, terminated_like_ctrl_c
+from uncseg.cluster.segmentation_run import require_same_data, require_segmentation_run
 from uncseg.cluster.sweep import require_gpus, run_sweep, trials_at_once
 from uncseg.cluster.trial import TrialSetup
 from uncseg.commands.disk_plan import print_sweep_disk
@@ -26,6 +27,7 @@ from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder, SweepFolder
 from uncseg.sweeps.file import Sweep
 from uncseg.sweeps.results import VALUES, read_trials
+from uncseg.sweeps.space import trial_experiment
 
 KEPT = "keep_checkpoints"
 
@@ -38,6 +40,9 @@ def sweep_experiment(sweep: Sweep, base: Experiment) -> int:
     """
     folder = SweepFolder(base.storage.path.resolve() / sweep.name)
     refuse_another(folder, sweep, base)
+    # an error network's trials look for its run from where they will lie
+    placed, folds = trial_experiment(base, "first", folder.trials, {}), sweep.promoted_folds(base)
+    require_segmentation_run(placed, folds)
     write_missing_phantoms(base.dataset)
     with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
         cluster = connected_cluster(base.resources, own_ray)
@@ -48,6 +53,7 @@ def sweep_experiment(sweep: Sweep, base: Experiment) -> int:
         at_once = trials_at_once(sweep, slots)
         with counting() as progress:
             prepared = prepare(base.resolved(), progress=progress)
+            require_same_data(placed, folds, prepared)
         with holding("The sweep is at work already.", {str(folder.root): folder.root / ".lock"}):
             folder.trials.mkdir(parents=True, exist_ok=True)
             sweep = record_sweep(folder, sweep, base)

@@ -10,6 +10,8 @@ from uncseg.estimators.moments import Head, Moments, class_probabilities, entrop
 from uncseg.names import PARTS
 
 MAPS = tuple(f"heteroscedastic_{part}" for part in PARTS["heteroscedastic"])
+DRAWS_OF_A_PASS = 4
+"""Where several passes draw, each its own."""
 LARGEST = 10.0
 """Of |log sigma²|: sigma between 0.007 and 148."""
 
@@ -62,6 +64,16 @@ def sample_logits(
         noise = torch.randn(noisy[first:].shape, generator=generator).to(noisy)
         moved = torch.cat((noisy[:first], noisy[first:] + sigma * noise))
         yield class_probabilities(moved, head)
+
+
+def mean_of_draws(
+    logits: torch.Tensor, log_variance: torch.Tensor, head: Head, generator: torch.Generator
+) -> torch.Tensor:
+    """Mean probability over DRAWS_OF_A_PASS draws; arguments as :func:`sample_logits` takes them.
+
+    The generator has to go on from pass to pass: equal draws would not average out over passes.
+    """
+    return torch.stack(list(sample_logits(logits, log_variance, DRAWS_OF_A_PASS, head, generator))).mean(0)
 
 
 def combine_draws(draws: Iterable[torch.Tensor], moments: Moments) -> dict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ from uncseg.evaluation.uncertainty import protocol_mask, score_map
 from uncseg.names import PROTOCOLS
 
 Row = dict[str, Any]
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 """Goes up when a figure is defined anew: then scores that are kept are not used again."""
 
 

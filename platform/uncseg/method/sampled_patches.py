@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from uncseg.estimators.augmentation import sample_changes
-from uncseg.estimators.heteroscedastic import combine_draws, sample_logits
+from uncseg.estimators.heteroscedastic import combine_draws, mean_of_draws, sample_logits
 from uncseg.estimators.mc_dropout import sample_dropout
 from uncseg.estimators.moments import Moments, class_probabilities
-from uncseg.method.network import Head, bare, full_resolution
+from uncseg.method.network import Head, HeteroscedasticNetwork, bare, full_resolution
 from uncseg.sections import Estimators
 
 MOST_SAMPLES = 4
@@ -35,9 +35,15 @@ def sampled_maps(
         Each (B, 1, …) float32 in [0, 1], by name.
     """
 
+    noise = torch.Generator().manual_seed(0)
+
     def probabilities(patches: torch.Tensor) -> torch.Tensor:
         """Classes first: (C, B, …)."""
-        return class_probabilities(full_resolution(network(patches)).transpose(0, 1), head)
+        if not isinstance(bare(network), HeteroscedasticNetwork):
+            return class_probabilities(full_resolution(network(patches)).transpose(0, 1), head)
+        logits, log_variance = network(patches, uncertainty=True)
+        of_voxels = full_resolution(logits).transpose(0, 1), log_variance[:, 0]
+        return mean_of_draws(*of_voxels, head, noise)
 
     maps: dict[str, torch.Tensor] = {}
     if estimators.mc_dropout is not None:

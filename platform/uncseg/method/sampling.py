@@ -11,15 +11,12 @@ import torch
 
 from uncseg.estimators.augmentation import sample_changes
 from uncseg.estimators.ensemble import combine_members
-from uncseg.estimators.heteroscedastic import combine_draws, sample_logits
+from uncseg.estimators.heteroscedastic import combine_draws, mean_of_draws, sample_logits
 from uncseg.estimators.mc_dropout import sample_dropout
 from uncseg.estimators.moments import Moments, class_probabilities
 from uncseg.method.native_space import GridPrediction, NativePrediction, into_native, to_native
 from uncseg.method.predictor import UncertaintyPredictor
 from uncseg.sections import Estimators
-
-DRAWS_OF_A_PASS = 4
-"""Draws of the logits of each dropped-out pass of a heteroscedastic network."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +42,6 @@ def chosen_estimators(estimators: Estimators) -> tuple[str, ...]:
     return tuple(name for name, value in estimators if value)
 
 
-def passes(name: str, estimators: Estimators, members: int) -> int:
-    """Forward passes of the network that a case takes."""
-    if name == "ensemble":
-        return members
-    return 1 if name == "heteroscedastic" else int(getattr(estimators, name).samples)
-
-
 @torch.inference_mode()
 def estimate_grid(
     name: str, members: Sequence[UncertaintyPredictor], data: np.ndarray, estimators: Estimators
@@ -66,18 +56,22 @@ def estimate_grid(
     """
     predictor, images = members[0], torch.from_numpy(np.asarray(data))
     moments = Moments(predictor.head)
+    # goes on from pass to pass: equal draws would never average out
+    noise = torch.Generator().manual_seed(0)
     if name == "ensemble":
-        maps = combine_members((_probabilities(member, images) for member in members), moments)
+        maps = combine_members((_probabilities(member, images, noise) for member in members), moments)
     elif name == "mc_dropout":
         assert estimators.mc_dropout is not None
         dropout = estimators.mc_dropout
         maps = sample_dropout(
-            predictor.network, lambda: _probabilities(predictor, images), dropout.samples, dropout.seed, moments
+            predictor.network, lambda: _probabilities(predictor, images, noise), dropout.samples, dropout.seed, moments
         )
     elif name == "augmentation":
         assert estimators.augmentation is not None
         axes = _mirrored_axes(predictor)
-        maps = sample_changes(lambda x: _probabilities(predictor, x), images, axes, estimators.augmentation, moments)
+        maps = sample_changes(
+            lambda x: _probabilities(predictor, x, noise), images, axes, estimators.augmentation, moments
+        )
     else:
         assert estimators.heteroscedastic is not None
         settings = estimators.heteroscedastic
@@ -88,14 +82,12 @@ def estimate_grid(
     return GridEstimate(moments.logits.numpy(), {key: value.float().numpy() for key, value in maps.items()})
 
 
-def _probabilities(predictor: UncertaintyPredictor, images: torch.Tensor) -> torch.Tensor:
+def _probabilities(predictor: UncertaintyPredictor, images: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
     """Of one pass over a volume, (C, D, H, W) on the CPU; of a heteroscedastic network the mean over a few draws."""
     logits = predictor.predict_sliding_window_return_logits(images).cpu()
     if "log_variance" not in predictor.maps:
         return class_probabilities(logits, predictor.head)
-    generator = torch.Generator().manual_seed(0)
-    draws = sample_logits(logits, _log_variance(predictor), DRAWS_OF_A_PASS, predictor.head, generator)
-    return torch.stack(list(draws)).mean(0)
+    return mean_of_draws(logits, _log_variance(predictor), predictor.head, noise)
 
 
 def _log_variance(predictor: UncertaintyPredictor) -> torch.Tensor:
