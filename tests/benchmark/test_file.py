@@ -100,6 +100,48 @@ def test_every_problem_of_every_training_at_once(benchmark_file):
     assert problems["trainings.other, model.colour"].found == "an unknown field"
 
 
+def test_what_cannot_be_compared_is_known_before_it_is_trained(benchmark_file):
+    judge = {"of": "plain", "kind": "features"}
+    file = benchmark_file(
+        {
+            "plain": PLAIN,
+            "headless": {"set": {"model.uncertainty": False}, "maps": ["uncertainty"]},
+            "mute": {"set": {"model.uncertainty": False}},
+            "noisy": {"set": {"model.uncertainty": False, "model.heteroscedastic": True}, "maps": ["entropy"]},
+            "of_noisy": {"set": {"model.error_network": judge | {"of": "noisy"}}},
+            "of_itself": {"set": {"model.error_network": judge | {"of": "of_itself"}}},
+            "of_regions": {"set": {"model.error_network": judge, "model.head": "regions", "loss.weight_ce": None}},
+        }
+    )
+    problems = problems_of(file)
+    assert set(problems) == {
+        "trainings.headless.maps",
+        "trainings.mute.maps",
+        "trainings.of_noisy, model.error_network.of",
+        "trainings.of_itself, model.error_network.of",
+        "trainings.of_regions, model.head",
+    }
+    assert "model.uncertainty: true" in problems["trainings.headless.maps"].advice
+
+
+@pytest.mark.parametrize(
+    ("fields", "of", "expected"),
+    [
+        ({"folds": [0]}, "folds", "two folds at least"),
+        ({"folds": [0, 0]}, "folds", "each once"),
+        ({"seeds": [0, 1000]}, "seeds", "nearer to each other"),
+    ],
+)
+def test_folds_and_seeds_that_say_nothing(benchmark_file, fields, of, expected):
+    members = {"set": {"model.uncertainty": False, "training.members": 2}, "maps": ["entropy"]}
+    assert expected in problems_of(benchmark_file({"plain": members}, **fields))[of].expected
+
+
+def test_an_error_network_that_is_only_named(benchmark_file):
+    file = benchmark_file({"plain": PLAIN, "watcher": {"set": {"model.error_network": "plain"}}})
+    assert any("model.error_network" in where for where in problems_of(file))
+
+
 def test_trainings_take_equal_optimiser_steps(benchmark_file):
     problems = problems_of(benchmark_file({"plain": PLAIN, "longer": {"set": {"training.epochs": 9}}}))
     assert problems["trainings.longer"].found == "36 optimiser steps"

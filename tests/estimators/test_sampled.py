@@ -5,12 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import nn
 
 from uncseg.estimators.augmentation import draw_change, resample, sample_changes
 from uncseg.estimators.ensemble import combine_members
 from uncseg.estimators.entropy import predictive_entropy
-from uncseg.estimators.heteroscedastic import combine_draws, expected_likelihood_logits, sample_logits
+from uncseg.estimators.heteroscedastic import (
+    combine_draws,
+    expected_likelihood_logits,
+    mean_of_draws,
+    sample_logits,
+)
 from uncseg.estimators.mc_dropout import ChannelDropout, add_dropout, one_sample, sample_dropout
 from uncseg.estimators.moments import Moments, class_probabilities
 from uncseg.sections import Augmentation
@@ -152,13 +158,50 @@ def test_a_turned_volume_is_turned_back():
     assert float((back - volume)[inner].abs().max()) < 0.05
 
 
-def test_a_quarter_turn_is_numpys():
-    volume = torch.randn((1, 9, 9, 9), dtype=torch.float64)
-    # about the first axis: what stands at (y, x) from the middle comes from (x, −y)
-    matrix = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
-    expected = np.rot90(volume[0].numpy(), k=1, axes=(1, 2))
-    found = resample(volume, matrix)[0].numpy()
-    assert np.allclose(found, expected) or np.allclose(found, np.rot90(volume[0].numpy(), k=-1, axes=(1, 2)))
+def test_a_turned_volume_is_scipys():
+    """Any matrix, about the middle, on a volume that is no cube: voxels are the unit along each axis."""
+    volume = torch.randn((2, 7, 10, 13), dtype=torch.float64)
+    settings = Augmentation(rotation_degrees=35, scaling=0.2, noise_sd=0)
+    matrix = draw_change(3, (1, 2, 3), volume.shape, settings).matrix
+    middle = (np.array(volume.shape[1:]) - 1) / 2
+    offset = middle - matrix.numpy() @ middle
+    found = resample(volume, matrix)
+    for channel, turned in zip(volume, found, strict=True):
+        expected = ndimage.affine_transform(channel.numpy(), matrix.numpy(), offset, order=1, mode="nearest")
+        np.testing.assert_allclose(turned, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("turned", [{"rotation_degrees": 25}, {"scaling": 0.2}])
+def test_turned_and_scaled_copies_are_changed_back_before_they_are_compared(turned):
+    """A network that looks at single voxels says the same of a turned copy, but for the interpolation."""
+    z, y, x = torch.meshgrid(*[torch.linspace(-1, 1, n) for n in (24, 30, 36)], indexing="ij")
+    volume = 4 * torch.exp(-3 * ((z - 0.2) ** 2 + 2 * y**2 + (x + 0.3) ** 2))[None] - 2
+    inner = (slice(8, -8), slice(8, -8), slice(8, -8))
+    pointwise, settings = lambda image: image.sigmoid(), Augmentation(samples=6, noise_sd=0, **turned)
+    maps = sample_changes(pointwise, volume, (), settings, Moments("regions"))
+    assert float(maps["augmentation_variance"][inner].max()) < 1e-3
+    seen = []
+    sample_changes(lambda image: seen.append(image) or image.sigmoid(), volume, (), settings, Moments("regions"))
+    unlike = torch.stack(seen).sigmoid().var(0, unbiased=False)[0]
+    assert 4 * float(unlike[inner].max()) > 0.02, "the copies themselves are far from each other"
+
+
+def test_noise_of_many_passes_averages_out():
+    """Equal voxels of one logit and one sigma: their mean over passes is the same probability, by Gauss and Hermite."""
+    z, sigma, passes = -1.0, 3.0, 50
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    expected = float((weights / (1 + np.exp(-(z + sigma * nodes)))).sum() / weights.sum())
+    logits, log_variance = torch.full((3, 4000), z), torch.full((4000,), 2 * math.log(sigma))
+    generator, moments = torch.Generator().manual_seed(0), Moments("regions")
+    for _ in range(passes):
+        moments.add(mean_of_draws(logits, log_variance, "regions", generator))
+    assert float(moments.p_wt.mean()) == pytest.approx(expected, abs=0.005)
+    # 200 draws of a voxel, each of a standard deviation under one half
+    assert float(moments.p_wt.std()) < 0.5 / math.sqrt(200)
+
+
+def test_entropy_is_0_where_a_sum_of_probabilities_rounds_above_1():
+    assert predictive_entropy(torch.tensor([1 + 2**-23, -(2**-24)])).tolist() == [0, 0]
 
 
 def test_entropy_is_1_at_one_half_and_0_where_nothing_is_doubted():

@@ -137,3 +137,16 @@ def test_the_same_command_again_does_nothing_anew(done):
     assert scores == {path: path.stat().st_mtime_ns for path in scores}
     assert "0 of them to be trained" in ended.stdout
     pd.testing.assert_frame_equal(table, pd.read_parquet(folder.tables / "benchmark.parquet"))
+
+
+def test_a_case_that_cannot_be_scored_is_named_and_leaves_the_other_trainings(done):
+    folder, file, _ = done
+    record = next(iter(sorted(folder.root.glob("cases/patch_memory_seed_4/*.json"))))
+    record.unlink()
+    record.mkdir()  # so that nothing can be written there
+    ended = run_uncseg("benchmark", file, limit_s=LIMIT_S)
+    record.rmdir()
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert f"patch_memory_seed_4, {record.stem}" in ended.stdout
+    table = pd.read_parquet(folder.tables / "benchmark.parquet")
+    assert set(table["method"]) == ROWS - {"patch_memory/uncertainty"}

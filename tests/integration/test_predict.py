@@ -201,6 +201,25 @@ def test_out_of_fold_scores_are_those_of_the_files(root, run, tmp_path):
     pd.testing.assert_series_equal(table1, wt[table1.index], check_names=False)
 
 
+def test_estimators_are_scored_on_another_cohort(root, run, alone, tmp_path):
+    cohort = shutil.copytree(root / "cohort", tmp_path / "mirrored")
+    few = "evaluation.estimators.augmentation={samples: 2, noise_sd: 0}"
+    assert uncseg("evaluate", run.root, "--dataset", cohort, "--set", few) == 0
+    means = pd.read_parquet(run.tables / "external_mirrored_folds.parquet").set_index(["model", "region", "figure"])[
+        "mean"
+    ]
+    models = {"fold_0", "fold_1", "mean", *(f"augmentation_{part}" for part in ("total", "variance", "entropy"))}
+    assert set(means.index.get_level_values("model")) == models
+    # maps as written, on the segmentation whose Dice all of them share
+    case = cases(root)[0]
+    entropy = voxels(run.root / "external" / "mirrored" / f"{case}_augmentation_entropy.nii.gz")
+    assert 0 <= entropy.min() < entropy.max() <= 1
+    dices = {part: means[f"augmentation_{part}", "WT", "dice"] for part in ("total", "variance", "entropy")}
+    assert len(set(dices.values())) == 1
+    assert dices["total"] == pytest.approx(means["mean", "WT", "dice"], abs=0.1)
+    assert means["augmentation_total", "WT", "qu_score"] != means["augmentation_variance", "WT", "qu_score"]
+
+
 def test_two_runs_are_compared(root, run, capsys, monkeypatch):
     monkeypatch.setattr(console, "width", 300)
     second = root / "runs" / "second"
@@ -318,6 +337,10 @@ def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path)
             "model.dropout: 0.2",
         ),
         (("runs/small", "cohort", "out", "--set", "evaluation.estimators.ensemble=true"), "training.members"),
+        (
+            ("runs/small", "cohort", "out", "--mirroring", "--set", "evaluation.estimators.augmentation.samples=2"),
+            "leave --mirroring out",
+        ),
         (
             ("runs/small/model", "cohort", "out", "--set", "evaluation.estimators.heteroscedastic.samples=5"),
             "train with model.heteroscedastic: true",

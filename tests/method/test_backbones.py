@@ -8,7 +8,7 @@ import torch
 
 from training import train
 from uncseg.errors import ProblemsFound
-from uncseg.estimators.mc_dropout import ChannelDropout
+from uncseg.estimators.mc_dropout import ChannelDropout, one_sample
 from uncseg.method.backbones import around_bottleneck, build_backbone, output_layer
 from uncseg.method.backbones.transbts import TransBTS
 from uncseg.method.model_folder import ModelFolder
@@ -112,6 +112,43 @@ def test_the_plans_networks_have_an_output_layer_and_a_bottleneck(trainer_for, p
         handle.remove()
     assert len(seen) == 3
     assert min(seen, key=lambda shape: shape[2])[2:] == seen[1][2:], "the middle one is the lowest"
+
+
+@pytest.mark.parametrize(
+    ("model", "plan"),
+    [
+        ({}, {}),
+        ({}, {"preset": "resenc_m"}),
+        (of("transbts"), {"patch_size": [16, 16, 16]}),
+        (of("swin_unetr"), {"patch_size": [64, 32, 32]}),
+    ],
+)
+def test_each_dropout_acts_once_a_pass_with_the_share_that_is_asked_for(trainer_for, model, plan):
+    p = 0.25
+    trainer = trainer_for(model=model | {"dropout": p}, plan=plan)
+    seen = []
+    layers = [layer for layer in trainer.network.modules() if isinstance(layer, ChannelDropout)]
+    for layer in layers:
+        layer.register_forward_hook(lambda of, inputs, output: seen.append((of, inputs[0], output)))
+    patch = trainer.configuration_manager.patch_size
+    with torch.no_grad():
+        trainer.network.train()(torch.randn(1, 4, *patch))
+        with one_sample(trainer.network, seed=0, sample=0):
+            trainer.network.eval()(torch.randn(1, 4, *patch))
+    assert [of for of, _, _ in seen] == [*(of for of, _, _ in seen[:3])] * 2
+    assert {of for of, _, _ in seen} == set(layers)
+    for _, before, after in seen:
+        kept = (after != 0).flatten(2).any(2)
+        torch.testing.assert_close(after[kept], before[kept] / (1 - p))
+    # what follows a block reads what its dropout gave
+    blocks = around_bottleneck(getattr(trainer.network, "backbone", trainer.network))
+    outputs = []
+    for block in blocks:
+        block.register_forward_hook(lambda _block, _inputs, output: outputs.append(output))
+    seen.clear()
+    with torch.no_grad(), one_sample(trainer.network, seed=0, sample=0):
+        trainer.network(torch.randn(1, 4, *patch))
+    assert all(torch.equal(after, output) for (_, _, after), output in zip(seen, outputs, strict=True))
 
 
 def test_adamw_resumes_bit_for_bit(trainer_for):

@@ -154,7 +154,7 @@ def _problems(path: Path, benchmark: Benchmark, base: Experiment) -> list[Proble
     for field, numbers in (("seeds", benchmark.seeds), ("folds", benchmark.folds or ())):
         if len(set(numbers)) < len(numbers):
             problems.append(Problem(f"{path}: {field}", str(list(numbers)), "each once", "correct the list"))
-    if benchmark.folds is not None and len(set(benchmark.folds)) == 1:
+    if benchmark.folds is not None and len(benchmark.folds) == 1:
         expected = "two folds at least: a map's scale is fitted on the cases of the others"
         problems.append(Problem(f"{path}: folds", str(list(benchmark.folds)), expected, "name another fold"))
     for name, entry in benchmark.trainings.items():

@@ -25,16 +25,19 @@ from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, file_states, read_json, remove_partial, write_json
 from uncseg.layout import PREDICTION_MAPS, CaseFiles
-from uncseg.method.ensemble import Ensemble, average
+from uncseg.method.ensemble import average
 from uncseg.method.model_folder import ModelFolder
 from uncseg.method.native_space import GridPrediction, predict_grid, to_native
 from uncseg.method.predictor import loaded_predictor
 from uncseg.method.sampling import chosen_estimators, estimate_grid
+from uncseg.names import PARTS
 from uncseg.report.figures import case_overlay
 from uncseg.sections import Estimators
 
 IN_FLIGHT = 3  # for each that computes: one being read, one computed, one written
 Record = dict[str, Any]
+_Judged = tuple[str, np.ndarray, np.ndarray | None]
+"""Name, labels and map."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class PredictionTask:
     overlays: bool = False
     """Draw a PNG of each case."""
     scores: bool = False
-    """Score each fold, and all together, against the cases' references."""
+    """Score each fold, all together, and the estimators' maps, against the cases' references."""
     estimators: Estimators = field(default_factory=Estimators)
     """Maps of more than one pass, beside the folds' segmentation."""
     members: tuple[ModelFolder, ...] = ()
@@ -156,22 +159,35 @@ def _known(model: ModelFolder) -> ModelFolder:
     return model
 
 
-def _predict(task: PredictionTask, data: np.ndarray) -> tuple[list[GridPrediction], dict[str, np.ndarray]]:
-    """What each fold says, and the estimators' maps, each the folds' mean; on the preprocessed grid."""
+@dataclass(frozen=True)
+class _Grids:
+    """What the folds say of a case, on the preprocessed grid."""
+
+    folds: list[GridPrediction]
+    """In one pass, each."""
+    maps: dict[str, np.ndarray]
+    """Of the estimators, each the folds' mean."""
+    sampled: dict[str, list[GridPrediction]]
+    """Each fold's segmentation by an estimator, where it is scored."""
+
+
+def _predict(task: PredictionTask, data: np.ndarray) -> _Grids:
     torch.set_num_threads(task.threads)
     # the networks write into nothing of it, but torch wants memory that could be written
     data = np.array(data)
-    grids: list[GridPrediction] = []
-    maps: dict[str, np.ndarray] = {}
+    grids = _Grids([], {}, {name: [] for name in chosen_estimators(task.estimators) if task.scores})
+    maps = grids.maps
     how = (task.tile_step, task.mirroring, task.trust)
     for fold in task.folds:
         networks = [loaded_predictor(model, fold, *how) for model in (task.model, *task.members)]
-        grids.append(predict_grid(networks[0], data))
+        grids.folds.append(predict_grid(networks[0], data))
         for estimator in chosen_estimators(task.estimators):
-            of_fold = estimate_grid(estimator, networks, data, task.estimators).maps
-            for name, values in of_fold.items():
+            of_fold = estimate_grid(estimator, networks, data, task.estimators)
+            for name, values in of_fold.maps.items():
                 maps[name] = maps.get(name, np.zeros_like(values)) + values / len(task.folds)
-    return grids, maps
+            if estimator in grids.sampled:
+                grids.sampled[estimator].append(GridPrediction(of_fold.logits, None))
+    return grids
 
 
 def _finish(
@@ -179,23 +195,21 @@ def _finish(
     case: BratsCase,
     source: str,
     properties: dict[str, Any],
-    predicted_grids: tuple[list[GridPrediction], dict[str, np.ndarray]],
+    grids: _Grids,
 ) -> Record:
     torch.set_num_threads(1)
-    grids, sampled = predicted_grids
-    ensemble = average(_known(task.model), grids, properties)
+    ensemble = average(_known(task.model), grids.folds, properties)
     image = sitk.ReadImage(str(case.images[0]))
     files = CaseFiles(task.output, case.case_id)
     predicted = region_mask(ensemble.labels, "WT")
     uncertainty = around_prediction(ensemble.uncertainty, predicted)
     record = describe(ensemble.labels, uncertainty, image.GetSpacing(), task.review_below)
-    maps = {"uncertainty": uncertainty, "spread": ensemble.spread if len(grids) > 1 else None}
+    maps = {"uncertainty": uncertainty, "spread": ensemble.spread if len(grids.folds) > 1 else None}
     if task.probabilities:
         maps |= {f"{name.lower()}_probability": p for name, p in zip(REGIONS, ensemble.probabilities, strict=True)}
-    if sampled:
-        maps |= dict(
-            zip(sampled, to_native(np.stack(list(sampled.values())), properties, _known(task.model)), strict=True)
-        )
+    if grids.maps:
+        stacked = to_native(np.stack(list(grids.maps.values())), properties, _known(task.model))
+        maps |= dict(zip(grids.maps, stacked, strict=True))
     written = [files.segmentation]
     for name, values in maps.items():
         if values is not None:
@@ -206,20 +220,25 @@ def _finish(
         _draw(files, case, ensemble.labels, uncertainty)
         written.append(files.overlay)
     if task.scores:
-        record["scores"] = _scores(task, case, ensemble)
+        judged: list[_Judged] = [
+            *((f"fold_{fold}", *alone) for fold, alone in zip(task.folds, ensemble.alone, strict=True)),
+            ("mean", ensemble.labels, ensemble.uncertainty),
+        ]
+        for estimator, own in grids.sampled.items():
+            labels = average(_known(task.model), own, properties).labels
+            judged += [(name := f"{estimator}_{part}", labels, maps[name]) for part in PARTS[estimator]]
+        record["scores"] = _scores(case, judged)
     about = {"case": case.case_id, "folds": list(task.folds), "source": source, "files": [f.name for f in written]}
     write_json(files.scores, about | record)
     return about | record
 
 
-def _scores(task: PredictionTask, case: BratsCase, ensemble: Ensemble) -> list[Record]:
-    """Rows for each fold and for all together (``model``: fold_0, …, mean)."""
+def _scores(case: BratsCase, judged: Sequence[_Judged]) -> list[Record]:
+    """Rows for each fold, for all together and for each estimator's map (``model``: fold_0, …, mean, MAP, …)."""
     reference, image = read_reference(case)
     brain = read_voxels(case.images[0]) != 0
     rows = []
-    together = (ensemble.labels, ensemble.uncertainty)
-    names = [*(f"fold_{fold}" for fold in task.folds), "mean"]
-    for name, (labels, uncertainty) in zip(names, (*ensemble.alone, together), strict=True):
+    for name, labels, uncertainty in judged:
         masked = around_prediction(uncertainty, region_mask(labels, "WT"))
         maps = None if masked is None else dict.fromkeys(REGIONS, masked)
         for row in score_case(reference, labels, image.GetSpacing()[::-1], maps, brain):

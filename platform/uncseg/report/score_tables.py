@@ -118,7 +118,7 @@ def summarize_models(scores: pd.DataFrame) -> pd.DataFrame:
 
 def show_models(summary: pd.DataFrame) -> Table:
     """Dice and HD95 of each fold and of all together, for a terminal."""
-    shown = Table(title="Each fold, and all averaged", caption="mean over cases")
+    shown = Table(title="Each fold, all averaged, and each estimator", caption="mean over cases")
     regions = list(dict.fromkeys(summary["region"]))
     shown.add_column("model")
     for figure in ("dice", "hd95_mm"):
