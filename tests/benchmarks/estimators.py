@@ -24,13 +24,16 @@ from uncseg.method.trainer import UncertaintyTrainer
 from uncseg.sections import Estimators
 
 PLAIN = {"uncertainty": False, "deep_supervision": False}
+RESENC = "resenc_m"
 
 
 def networks(options: Any) -> dict[str, tuple[dict[str, Any], Estimators, int]]:
     """Name → settings of the network, estimators, number of members."""
     samples = {"samples": options.samples}
     small_swin = {} if options.full else {"feature_size": 12, "depths": (1, 1, 1, 1)}
-    small_bts = {} if options.full else {"base_features": 8, "embedding": 64, "layers": 1, "hidden": 128}
+    small_bts = {} if options.full else {"base_features": 8, "embedding": 64, "layers": 2, "heads": 4, "hidden": 128}
+    watching = {"deep_supervision": False, "error_network": {"of": "plain"}}
+    draws = {"heteroscedastic": {"samples": 50}}
     return {
         "plain": (
             PLAIN,
@@ -39,11 +42,19 @@ def networks(options: Any) -> dict[str, tuple[dict[str, Any], Estimators, int]]:
         ),
         "head": ({"deep_supervision": False}, Estimators(), 1),
         "dropout": (PLAIN | {"dropout": 0.2}, Estimators.model_validate({"mc_dropout": samples}), 1),
-        "heteroscedastic": (
-            PLAIN | {"heteroscedastic": True},
-            Estimators.model_validate({"heteroscedastic": {"samples": 50}}),
+        "heteroscedastic": (PLAIN | {"heteroscedastic": True}, Estimators.model_validate(draws), 1),
+        "heteroscedastic, dropout": (
+            PLAIN | {"heteroscedastic": True, "dropout": 0.2},
+            Estimators.model_validate({"mc_dropout": samples}),
             1,
         ),
+        "error_features": (watching, Estimators(), 1),
+        "error_network": (
+            watching | {"error_network": {"of": "plain", "kind": "image_and_prediction"}},
+            Estimators(),
+            1,
+        ),
+        RESENC: (PLAIN, Estimators(), 1),
         "swin_unetr": (PLAIN | {"backbone": "swin_unetr", "swin_unetr": small_swin}, Estimators(), 1),
         "transbts": (PLAIN | {"backbone": "transbts", "transbts": small_bts}, Estimators(), 1),
     }
@@ -75,11 +86,12 @@ def predictor_of(options: Any, experiment: Any, prepared: Any, settings: dict[st
 def main() -> None:
     """Measure."""
     options = arguments(__doc__, volume=96, patch=32, cases=4, size=64, samples=8, members=3, full=0)
-    with prepared_phantoms(options) as (experiment, prepared):
+    with prepared_phantoms(options) as planned, prepared_phantoms(options, preset=RESENC) as residual:
         data = np.random.default_rng(0).standard_normal((4, *[options.volume] * 3), dtype=np.float32)
         work: dict[str, Callable[[], Any]] = {}
         for name, (settings, estimators, members) in networks(options).items():
-            loaded = [predictor_of(options, experiment, prepared, settings) for _ in range(members)]
+            of = residual if name == RESENC else planned
+            loaded = [predictor_of(options, *of, settings) for _ in range(members)]
             work[name] = lambda loaded=loaded: predict_grid(loaded[0], data)
             for estimator in chosen_estimators(estimators):
                 work[f"{name}, {estimator}"] = lambda loaded=loaded, estimator=estimator, estimators=estimators: (

@@ -52,7 +52,7 @@ def device_name(device: str) -> str:
 
 @contextlib.contextmanager
 def prepared_phantoms(
-    options: Namespace, folds: int = 2, **training: Any
+    options: Namespace, folds: int = 2, preset: str | None = None, **training: Any
 ) -> Iterator[tuple[Experiment, PreparedFolder]]:
     """Phantoms planned with the benchmark's patch and network, in a folder that ends with the block."""
     with tempfile.TemporaryDirectory() as work:
@@ -67,6 +67,7 @@ def prepared_phantoms(
                 "batch_size": options.batch,
                 "base_features": options.features,
                 "memory_target_gib": 40,
+                "preset": preset,
             },
             "training": {"loader_processes": 0, **training},
             "storage": {"path": str(folder / "runs")},

@@ -112,6 +112,8 @@ def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) ->
         "multiples of plain nnU-Net's. * floor: needs no training and is to be beaten; a map that is the same "
         f"everywhere has no correlation, shown as 0. {UNKNOWN}: not known; AURC needs 10 patients."
     )
+    if wide["method"].str.endswith("/variance_stable").any():
+        note += " variance_stable was gathered while the fold trained: there is none for a new case."
     return PageTable("benchmark", "Benchmark. Every method on the same cases", header, rows, note)
 
 
