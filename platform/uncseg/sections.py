@@ -116,7 +116,8 @@ class Model(Section):
     deep_supervision: bool = True
     """Only with the networks of nnU-Net's plans."""
     detached: bool = False
-    """The head reads the last features and does not train them: its loss moves nothing of the segmentation."""
+    """The head reads the last features and does not train them: its loss moves the segmentation at most by nnU-Net's
+    clipping of the norm of all gradients together."""
     heteroscedastic: bool = False
     """A log-variance of the logits in place of the head; the loss sees logits drawn with it (Kendall and Gal 2017)."""
     logit_samples: Positive = 10
