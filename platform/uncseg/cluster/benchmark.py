@@ -21,12 +21,13 @@ from uncseg.cluster.resources import Slots
 from uncseg.dataset.brats import BratsCase, oracle_path, read_reference, read_voxels, write_image
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.benchmark_case import score_method_case
+from uncseg.evaluation.benchmark_table import SEGMENTATIONS
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, read_json, whole_file, write_json
 from uncseg.layout import BenchmarkFolder
 from uncseg.names import ORACLE
 
-OWN, SHARED = "own", "shared"
+OWN, SHARED = SEGMENTATIONS
 
 
 @dataclass(frozen=True)

@@ -247,8 +247,11 @@ class ReproducibleTrainer(nnUNetTrainer):
     def on_train_start(self) -> None:
         """nnU-Net makes folders and loaders here; what the steps of a training that begins draw is seeded."""
         super().on_train_start()
+        key = (self.settings.training.seed, self._fold_number(), self.local_rank)
         if self.current_epoch == 0:  # later ones go on from the random states of their checkpoint
-            seed_steps(self.settings.training.seed, self._fold_number(), self.local_rank)
+            seed_steps(*key)
+        elif self.local_rank:  # which are the first process's: the others would draw the same
+            seed_steps(*key, self.current_epoch)
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """nnU-Net logs the mean loss here; steps that were skipped don't count, and weights of NaN end the training."""
