@@ -124,3 +124,10 @@ def test_what_is_saved_loads_as_the_same(tmp_path, monkeypatch):
     assert again.plan == experiment.plan
     assert again.dataset.path == (tmp_path / "cases")
     assert again.run_folder == experiment.run_folder
+
+
+def test_an_estimator_is_chosen_over_a_saved_experiment_that_has_none(tmp_path):
+    file = tmp_path / "saved.yaml"
+    save_experiment(load_experiment(write(tmp_path, SMALL)), file)
+    chosen = load_experiment(file, ["evaluation.estimators.augmentation.samples=8"])
+    assert chosen.evaluation.estimators.augmentation.samples == 8

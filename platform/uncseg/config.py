@@ -117,7 +117,9 @@ def apply_override(content: dict[str, Any], assignment: str) -> Problem | None:
         return Problem(where, "no FIELD=VALUE", "for example loss.unc_weight=0.2", "write field, =, value")
     *sections, last = field.split(".")
     for section in sections:
-        content = content.setdefault(section, {})
+        if content.get(section) is None:  # also where a saved experiment says that there is none
+            content[section] = {}
+        content = content[section]
         if not isinstance(content, dict):
             return Problem(where, f"{section} is not a section", "SECTION.FIELD=VALUE", "correct the field's name")
     content[last] = yaml.safe_load(value)

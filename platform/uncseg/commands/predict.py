@@ -106,6 +106,11 @@ def predict_with(
     Returns:
         As :func:`~uncseg.cluster.new_cases.predict_new_cases`.
     """
+    if wanted.mirroring and model.evaluation.estimators.augmentation is not None:
+        expected = "one of them, since mirrored copies of mirrored copies are all the same"
+        advice = "leave --mirroring out"
+        problem = Problem("--mirroring", "with evaluation.estimators.augmentation", expected, advice)
+        raise ProblemsFound("Both cannot be done at once.", [problem])
     with ray_session(model.resources.ray_address) as own_ray:
         require_places(writes, reads, own_ray)
         slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
@@ -118,14 +123,9 @@ def _task(model: Model, output: Path, slots: Slots, trust: bool, wanted: Wanted)
     """How cases are predicted with a model; what its labels mean is looked at first.
 
     Raises:
-        ProblemsFound: where they are not BraTS', or two wishes exclude each other.
+        ProblemsFound: where they are not BraTS'.
     """
     _ = model.folder.meaning
-    if wanted.mirroring and model.evaluation.estimators.augmentation is not None:
-        expected = "one of them, since mirrored copies of mirrored copies are all the same"
-        advice = "leave --mirroring out"
-        problem = Problem("--mirroring", "with evaluation.estimators.augmentation", expected, advice)
-        raise ProblemsFound("Both cannot be done at once.", [problem])
     return PredictionTask(
         model=model.folder,
         folds=model.folds,
