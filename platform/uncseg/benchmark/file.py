@@ -110,8 +110,8 @@ def load_benchmark(path: Path, overrides: list[str] | None = None) -> tuple[Benc
         if problems:
             raise ProblemsFound(title, problems)
     problems = _unequal(path, trainings, benchmark.shared) + _shared_seeds(path, trainings)
-    problems += [problem for one in trainings if one.seed == benchmark.seeds[0] for problem in _empty(path, one)]
-    problems += _watching(path, trainings)
+    first = [one for one in trainings if one.seed == benchmark.seeds[0]]  # the others differ in their seeds alone
+    problems += [problem for one in first for problem in _empty(path, one)] + _watching(path, first)
     if problems:
         raise ProblemsFound(title, problems)
     return benchmark, base, trainings
@@ -222,8 +222,8 @@ def _watching(path: Path, trainings: list[Training]) -> list[Problem]:
     of_run = {one.run_name: one for one in trainings}
     problems = []
     for one in trainings:
-        watched, first = one.experiment.model.error_network, one.seed == trainings[0].seed
-        if watched is not None and first:
+        watched = one.experiment.model.error_network
+        if watched is not None:
             judged = of_run[watched.of]
             field = f"{path}: trainings.{one.name}, model"
             problems += problems_of_judged(judged.experiment.model, one.experiment.model, judged.name, field)

@@ -41,6 +41,11 @@ class Scored:
     shared: FoldTask
     """The training of the same fold and seed whose segmentation is shared."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is that one itself."""
+        return self.task.run == self.shared.run
+
 
 def fold_tasks(scored: Iterable[Scored]) -> list[FoldTask]:
     """What is to be trained, members of ensembles included."""
@@ -57,8 +62,8 @@ def score_cases(
     """
     by_id = {case.case_id: case for case in cases}
     # the shared segmentations come first
-    first = [one for one in scored if one.task.run == one.shared.run]
-    rest = [one for one in scored if one.task.run != one.shared.run]
+    first = [one for one in scored if one.is_shared]
+    rest = [one for one in scored if not one.is_shared]
     problems: list[Problem] = []
     total = sum(len(_cases_of(one.task)) for one in scored)
     for part, before in ((first, 0), (rest, sum(len(_cases_of(one.task)) for one in first))):
@@ -91,11 +96,11 @@ def score_case(scored: Scored, case: BratsCase) -> None:
         return
     task, folder = scored.task, scored.folder
     record = folder.case(scored.training.run_name, case.case_id)
-    own = task.run == scored.shared.run
+    source = _source(scored)  # before the prediction: checkpoints that change meanwhile are other ones
     reference, image = read_reference(case)
     prediction = predict_case(task, case.case_id)
     file = folder.shared_labels(scored.shared.run.root.name, case.case_id)
-    if own:
+    if scored.is_shared:
         write_image(file, prediction.labels.astype(np.uint8), image)
     elif not file.is_file():
         expected, advice = "a segmentation that the shared training has written", "give the command again"
@@ -114,7 +119,7 @@ def score_case(scored: Scored, case: BratsCase) -> None:
             counts |= {f"{len(rows) - 1}/{name}": array for name, array in one.counts.items()}
     with whole_file(record.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **counts)
-    write_json(record, {"source": _source(scored), "rows": rows})
+    write_json(record, {"source": source, "rows": rows})
 
 
 def is_scored(scored: Scored, case_id: str) -> bool:
@@ -125,8 +130,7 @@ def is_scored(scored: Scored, case_id: str) -> bool:
 
 
 def _source(scored: Scored) -> str:
-    own = scored.task.run == scored.shared.run
-    sources = [made_from(scored.task), *([] if own else [made_from(scored.shared)])]
+    sources = [made_from(scored.task), *([] if scored.is_shared else [made_from(scored.shared)])]
     return digest([*sources, [method.name for method in scored.methods]])
 
 

@@ -49,7 +49,7 @@ def measure_costs(scored: Sequence[Scored], case_id: str, repeats: int, slots: S
 
 def _measure(scored: list[Scored], case_id: str, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(scored[0].task.cpus)
-    shared = next(one.training.name for one in scored if one.task.run == one.shared.run)
+    shared = next(one.training.name for one in scored if one.is_shared)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     training = _in_turn(_steps(scored, shared), repeats, NNUNET)
     return {"training": training, "inference": _in_turn(_predictions(scored, case_id), repeats, f"{shared}/")} | {
