@@ -153,6 +153,7 @@ def test_a_case_that_cannot_be_scored_is_named_and_leaves_the_other_trainings(do
     ended = run_uncseg("benchmark", file, limit_s=LIMIT_S)
     record.rmdir()
     assert ended.returncode == 1, ended.stdout + ended.stderr
-    assert f"patch_memory_seed_4, {record.stem}" in ended.stdout
+    where = " ".join(line.split("│")[1].strip() for line in ended.stdout.splitlines() if line.startswith("│"))
+    assert f"patch_memory_seed_4, {record.stem}" in where
     table = pd.read_parquet(folder.tables / "benchmark.parquet")
     assert set(table["method"]) == ROWS - {"patch_memory/uncertainty"}
