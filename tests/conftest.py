@@ -39,6 +39,7 @@ def experiment_file(tmp_path):
                 "base_features": 4,
                 "max_features": 8,
                 "max_stages": 2,
+                "foreground_samples": 100_000,  # nnU-Net's own number takes most of the tests' time
             },
             "loss": {"weight_ce": [0.2, 1, 0.2, 1], "warmup_epochs": 2},
             "training": {

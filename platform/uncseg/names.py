@@ -8,5 +8,7 @@ PARTS = {"mc_dropout": _SPLIT, "ensemble": _SPLIT, "augmentation": _SPREAD, "het
 SAMPLED = tuple(f"{estimator}_{part}" for estimator, parts in PARTS.items() for part in parts)
 """The same by their whole names, where an experiment asks for them."""
 FLOORS = ("one_minus_p", "one_minus_max", "border_distance", "constant")
+BENCHMARK_FLOORS = (*FLOORS, "var1shot")
+"""A benchmark's: 4·p·(1 − p) is a baseline in the paper's Table 2, and what any trained competitor has to beat."""
 ORACLE = "oracle"
 PROTOCOLS = ("reference", "union")

@@ -1,6 +1,6 @@
 """What each estimator and backbone takes to predict a case: seconds and memory, as multiples of plain nnU-Net.
 
-    python tests/benchmarks/estimators.py [--volume 96] [--patch 32] [--features 16] [--runs 5] [--device cuda]
+    python tests/benchmarks/estimators.py [--volume 96] [--patch 64] [--features 16] [--runs 5] [--device cuda]
     python tests/benchmarks/estimators.py --volume 160 --patch 128 --features 32 --samples 20 --full 1   # on a GPU
 
 Every network has fresh weights, which cost as much as trained ones. Each round measures all of them in turn; a
@@ -85,7 +85,7 @@ def predictor_of(options: Any, experiment: Any, prepared: Any, settings: dict[st
 
 def main() -> None:
     """Measure."""
-    options = arguments(__doc__, volume=96, patch=32, cases=4, size=64, samples=8, members=3, full=0)
+    options = arguments(__doc__, volume=96, patch=64, cases=4, size=64, samples=8, members=3, full=0)
     with prepared_phantoms(options) as planned, prepared_phantoms(options, preset=RESENC) as residual:
         data = np.random.default_rng(0).standard_normal((4, *[options.volume] * 3), dtype=np.float32)
         work: dict[str, Callable[[], Any]] = {}

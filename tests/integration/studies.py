@@ -15,7 +15,14 @@ def write_study(root):
     content = {
         "dataset": {"path": str(root / "cases"), "name": "Small"},
         "split": {"folds": 2},
-        "plan": {"patch_size": [16, 16, 16], "batch_size": 2, "base_features": 4, "max_features": 8, "max_stages": 2},
+        "plan": {
+            "patch_size": [16, 16, 16],
+            "batch_size": 2,
+            "base_features": 4,
+            "max_features": 8,
+            "max_stages": 2,
+            "foreground_samples": 100_000,
+        },
         "training": {"epochs": 8, "iterations_per_epoch": 4, "val_iterations_per_epoch": 4, "checkpoint_every": 2},
         "evaluation": {"last_epochs": 3},
         "storage": {"path": str(root / "runs")},

@@ -46,7 +46,9 @@ def stopped_and_resumed(tmp_path_factory):
 name: small
 dataset: {{path: {root}/cases, name: Small, exclude: [BraTS-GLI-77777-000]}}
 split: {{folds: 2}}
-plan: {{patch_size: [16, 16, 16], batch_size: 2, base_features: 4, max_features: 8, max_stages: 2}}
+plan:
+  {{patch_size: [16, 16, 16], batch_size: 2, base_features: 4, max_features: 8, max_stages: 2,
+    foreground_samples: 100000}}
 loss: {{weight_ce: [0.2, 1, 0.2, 1], warmup_epochs: 2}}
 training: {{epochs: {EPOCHS}, iterations_per_epoch: 4, val_iterations_per_epoch: 4, checkpoint_every: 1}}
 resources: {{folds_at_once: 1}}

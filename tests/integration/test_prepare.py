@@ -17,7 +17,7 @@ from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.prepare import chosen_cases, nnunet_environment
 from uncseg.errors import ProblemsFound
 
-OURS = ("patch_size", "batch_size", "base_features", "max_features", "max_stages")
+OURS = ("patch_size", "batch_size", "base_features", "max_features", "max_stages", "foreground_samples")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,24 @@ def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, mo
         np.testing.assert_array_equal(ours[1], seg)
         for label, places in properties["class_locations"].items():
             np.testing.assert_array_equal(ours[2]["class_locations"][label], places)
+
+
+def test_fewer_samples_of_the_foreground(local_ray, experiment_file, phantoms):
+    drawn = 60_000
+    few = prepare(load(experiment_file, phantoms, plan=dict.fromkeys(OURS) | {"foreground_samples": drawn}))
+    all_of_them = prepare(nnunet_default(experiment_file, phantoms))
+    channels, nnunets = (
+        json.loads((folder.dataset / "dataset_fingerprint.json").read_text())[
+            "foreground_intensity_properties_per_channel"
+        ]
+        for folder in (few, all_of_them)
+    )
+    for channel in channels:
+        assert channels[channel] != nnunets[channel], "drawn anew"
+        off = channels[channel]["mean"] - nnunets[channel]["mean"]
+        assert abs(off) < 5 * nnunets[channel]["std"] / np.sqrt(drawn), "five standard errors"
+    plans, theirs = (json.loads(folder.plans.read_text()) for folder in (few, all_of_them))
+    assert plans["configurations"] == theirs["configurations"]
 
 
 def test_planner_options(local_ray, experiment_file, phantoms):

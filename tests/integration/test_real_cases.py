@@ -26,6 +26,7 @@ EXPERIMENT = {
         "base_features": 8,
         "max_features": 64,
         "max_stages": 3,
+        "foreground_samples": 1_000_000,
     },
     "loss": {"weight_ce": [0.2, 1, 0.2, 1], "warmup_epochs": 10},
     "training": {"epochs": 25, "iterations_per_epoch": 16, "val_iterations_per_epoch": 8},

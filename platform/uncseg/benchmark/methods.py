@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from uncseg.benchmark.file import Training, training_of
-from uncseg.names import FLOORS, HEAD, ORACLE, PARTS
+from uncseg.names import BENCHMARK_FLOORS, HEAD, ORACLE, PARTS
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Method:
 
     @property
     def floor(self) -> bool:
-        """Whether it needs no uncertainty of any kind."""
-        return self.map in FLOORS
+        """Whether any segmentation gives it: nothing was trained for it, and one pass is enough."""
+        return self.map in BENCHMARK_FLOORS
 
 
 def methods_of(training: Training) -> list[Method]:

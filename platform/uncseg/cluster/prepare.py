@@ -57,7 +57,8 @@ def _prepare(
     progress: Progress,
 ) -> None:
     survey_folder = steps.survey_folder(experiment, cases)
-    surveys = _survey(survey_folder, cases, progress)
+    samples = (experiment.plan.foreground_samples or fingerprint.FOREGROUND_SAMPLES) // len(cases)
+    surveys = _survey(survey_folder, cases, samples, progress)
     splits = make_splits(
         {name: survey["volume_ml"] for name, survey in surveys.items()},
         {name: survey["patient"] for name, survey in surveys.items()},
@@ -84,8 +85,9 @@ def _raise_with_contents(layout: list[Problem], cases: Sequence[BratsCase], prog
     raise ProblemsFound("Some cases cannot be used.", problems, exit_code=1)
 
 
-def _survey(folder: Path, cases: Sequence[BratsCase], progress: Progress) -> Surveys:
-    work = [(case.case_id, fingerprint.survey_case, (folder, case, len(cases))) for case in cases]
+def _survey(folder: Path, cases: Sequence[BratsCase], samples: int, progress: Progress) -> Surveys:
+    # a case has at least one
+    work = [(case.case_id, fingerprint.survey_case, (folder, case, max(1, samples))) for case in cases]
     surveys: Surveys = _spread("checked cases", work, progress)
     problems = [problem for survey in surveys.values() for problem in survey["problems"]]
     if not problems and not any(survey["volume_ml"] for survey in surveys.values()):

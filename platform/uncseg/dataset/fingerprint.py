@@ -15,7 +15,7 @@ from uncseg.dataset.brats import BratsCase, read_reference
 from uncseg.dataset.check import check_case
 from uncseg.files import read_json, whole_file, write_json
 
-FOREGROUND_SAMPLES = 10e7  # nnU-Net's number for a whole dataset
+FOREGROUND_SAMPLES = 100_000_000  # nnU-Net's number for a whole dataset
 
 
 def fingerprint_file(folder: Path) -> Path:
@@ -23,13 +23,13 @@ def fingerprint_file(folder: Path) -> Path:
     return folder / "dataset_fingerprint.json"
 
 
-def survey_case(folder: Path, case: BratsCase, number_of_cases: int) -> dict[str, Any]:
+def survey_case(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
     """Check a case and take its part of the fingerprint; only read where that was done.
 
     Args:
         folder: the survey's; CASE.json, and each channel's foreground intensities until they are joined.
         case: what to look at.
-        number_of_cases: of the dataset; the fewer, the more samples nnU-Net takes of each.
+        samples: foreground intensities of each channel that nnU-Net draws, with replacement.
 
     Returns:
         problems, a list; where it is empty also patient, volume_ml (whole tumour), digest (SHA-256 of the files),
@@ -49,7 +49,7 @@ def survey_case(folder: Path, case: BratsCase, number_of_cases: int) -> dict[str
         "patient": case.patient,
         "volume_ml": float((reference > 0).sum() * np.prod(image.GetSpacing())) / 1000,
         "digest": _digest_of_files(case),
-        **_analyse(folder, case, int(FOREGROUND_SAMPLES // number_of_cases)),
+        **_analyse(folder, case, samples),
     }
     write_json(record, content)
     return content

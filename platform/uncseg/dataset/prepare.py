@@ -97,8 +97,9 @@ def _files_of(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, A
 
 
 def survey_folder(experiment: Experiment, cases: Sequence[BratsCase]) -> Path:
-    """Where the cases' checks and fingerprint lie: they depend on the files alone, so that other plans share them."""
-    name = f"{experiment.dataset.name}-survey-{digest(_files_of(experiment, cases))[:10]}"
+    """Where the cases' checks and fingerprint lie: other plans share them, unless they draw another number."""
+    content = [_files_of(experiment, cases), experiment.plan.foreground_samples]
+    name = f"{experiment.dataset.name}-survey-{digest(content)[:10]}"
     return experiment.storage.path.resolve() / "prepared" / name
 
 
