@@ -93,12 +93,13 @@ def _steps(scored: list[Scored], shared: str) -> dict[str, Callable[[], object]]
 
     work: dict[str, Callable[[], object]] = {}
     for one in scored:
-        with tempfile.TemporaryDirectory() as folder:  # of a trainer's log
+        # of a trainer's log: without it nnU-Net tries for seconds to write each line
+        with tempfile.TemporaryDirectory() as folder:
             trainer = start_trainer(replace(one.task, run=RunFolder(Path(folder))))
-        streams = trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
-        batches = [next(streams[0]) for _ in range(STEPS)]
-        for stream in streams:
-            stream.close()
+            streams = trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
+            batches = [next(streams[0]) for _ in range(STEPS)]
+            for stream in streams:
+                stream.close()
         trainer.network.train()
         work[one.training.name] = partial(_train_steps, trainer.train_step, batches)
         if one.training.name == shared:
