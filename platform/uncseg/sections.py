@@ -71,8 +71,9 @@ class Plan(Section):
     memory_target_gib: Annotated[float, Field(gt=0)] | None = None
     """GPU memory the planner aims at. None: 8, or the preset's own (8, 24, 40)."""
     foreground_samples: Positive | None = None
-    """Intensities of each channel that the fingerprint draws, all cases together. None: nnU-Net's 100 million, most of
-    the time that a few small cases take. MR images are normalised case by case, which does not look at them."""
+    """Intensities of each channel that the fingerprint draws, all cases together, the same number of each and at least
+    one. None: nnU-Net's 100 million, most of the time that a few small cases take. MR images are normalised case by
+    case, which does not look at them."""
 
 
 class SwinUnetr(Section):

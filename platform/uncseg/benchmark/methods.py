@@ -30,7 +30,10 @@ class Method:
 
     @property
     def floor(self) -> bool:
-        """Whether any segmentation gives it: nothing was trained for it, and one pass is enough."""
+        """Whether one pass's probabilities or labels give it, with nothing trained for it.
+
+        So do they the entropy, which ranks voxels as var1shot does: one of the two is enough.
+        """
         return self.map in BENCHMARK_FLOORS
 
 

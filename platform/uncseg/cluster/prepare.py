@@ -57,7 +57,7 @@ def _prepare(
     progress: Progress,
 ) -> None:
     survey_folder = steps.survey_folder(experiment, cases)
-    samples = (experiment.plan.foreground_samples or fingerprint.FOREGROUND_SAMPLES) // len(cases)
+    samples = max(1, (experiment.plan.foreground_samples or fingerprint.FOREGROUND_SAMPLES) // len(cases))
     surveys = _survey(survey_folder, cases, samples, progress)
     splits = make_splits(
         {name: survey["volume_ml"] for name, survey in surveys.items()},
@@ -86,8 +86,7 @@ def _raise_with_contents(layout: list[Problem], cases: Sequence[BratsCase], prog
 
 
 def _survey(folder: Path, cases: Sequence[BratsCase], samples: int, progress: Progress) -> Surveys:
-    # a case has at least one
-    work = [(case.case_id, fingerprint.survey_case, (folder, case, max(1, samples))) for case in cases]
+    work = [(case.case_id, fingerprint.survey_case, (folder, case, samples)) for case in cases]
     surveys: Surveys = _spread("checked cases", work, progress)
     problems = [problem for survey in surveys.values() for problem in survey["problems"]]
     if not problems and not any(survey["volume_ml"] for survey in surveys.values()):

@@ -20,6 +20,7 @@ from uncseg.evaluation.benchmark_table import benchmark_rows, benchmark_summary,
 from uncseg.evaluation.tables import table2, write_table
 from uncseg.files import read_json, write_text
 from uncseg.layout import BenchmarkFolder, RunFolder
+from uncseg.names import BENCHMARK_FLOORS
 from uncseg.report.benchmark_figure import draw_benchmark
 from uncseg.report.benchmark_page import show_benchmark, to_markdown, verdicts, write_benchmark_page
 from uncseg.tracking.spool import epoch_table
@@ -121,6 +122,7 @@ def against_memory(finished: Sequence[Scored]) -> pd.DataFrame:
         parts.append(
             of_run.assign(
                 training=one.training.name,
+                floor=of_run["estimator"].isin(BENCHMARK_FLOORS),
                 cancer_mask=experiment.loss.cancer_mask,
                 coordinates=experiment.memory.coordinates,
             )

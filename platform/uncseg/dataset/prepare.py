@@ -98,16 +98,20 @@ def _files_of(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, A
 
 def survey_folder(experiment: Experiment, cases: Sequence[BratsCase]) -> Path:
     """Where the cases' checks and fingerprint lie: other plans share them, unless they draw another number."""
-    content = [_files_of(experiment, cases), experiment.plan.foreground_samples]
-    name = f"{experiment.dataset.name}-survey-{digest(content)[:10]}"
+    files, samples = _files_of(experiment, cases), experiment.plan.foreground_samples
+    # the files alone, as before there was a choice: what was surveyed then is found
+    name = f"{experiment.dataset.name}-survey-{digest(files if samples is None else [files, samples])[:10]}"
     return experiment.storage.path.resolve() / "prepared" / name
 
 
 def preparation_digest(experiment: Experiment, cases: Sequence[BratsCase]) -> str:
     """What the prepared folder depends on: the files, plan, head, split, and nnU-Net's name of the dataset."""
+    plan = experiment.plan.model_dump(mode="json")
+    if plan["foreground_samples"] is None:
+        del plan["foreground_samples"]  # what was prepared before there was a choice is found
     content = {
         "files": _files_of(experiment, cases),
-        "plan": experiment.plan.model_dump(mode="json"),
+        "plan": plan,
         "head": experiment.model.head,
         "split": experiment.split.model_dump(mode="json"),
         "dataset": [experiment.dataset.id, experiment.dataset.name],

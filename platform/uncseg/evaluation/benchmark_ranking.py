@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from uncseg.evaluation.benchmark_table import LEAST_DICE_WT, by_case, is_compared
 from uncseg.evaluation.summary import FEWEST_PATIENTS, draw_patients
-from uncseg.names import BENCHMARK_FLOORS, ORACLE
+from uncseg.names import ORACLE
 
 LOWER_IS_BETTER = ("rmsd_reference", "rmsd_union", "ace", "ece")
 COLUMNS = ("method", "mean", "ci_low", "ci_high", "rank", "rank_low", "rank_high", "lead", "lead_low", "lead_high")
@@ -19,7 +19,7 @@ def ranking(
     rows: pd.DataFrame,
     figure: str = "corr_oracle_union",
     segmentation: str = "shared",
-    floors: Sequence[str] = BENCHMARK_FLOORS,
+    floors: Sequence[str] = (),
     least_dice_wt: float = LEAST_DICE_WT,
     seed: int = 0,
 ) -> pd.DataFrame:
