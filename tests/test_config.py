@@ -115,6 +115,14 @@ def test_overrides(tmp_path):
     assert set(problems_of(tmp_path, SMALL, ["loss.unc=1", "nonsense"])) == {"loss.unc", "--set nonsense"}
 
 
+def test_a_whole_section_would_lose_fields(tmp_path):
+    file = write(tmp_path, {**SMALL, "loss": {"cancer_mask": "union", "unc_weight": 0.3}})
+    with pytest.raises(ProblemsFound, match="cancer_mask, which would be lost.*write loss.unc_weight"):
+        load_experiment(file, ["loss={unc_weight: 0.2}"])
+    whole = load_experiment(file, ["loss={unc_weight: 0.2, cancer_mask: target}"])
+    assert (whole.loss.unc_weight, whole.loss.cancer_mask) == (0.2, "target")
+
+
 def test_what_is_saved_loads_as_the_same(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     experiment = load_experiment(write(tmp_path, SMALL), ["plan.patch_size=[32, 32, 32]"])

@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 ExperimentFile = Annotated[Path, typer.Argument(help="Experiment, YAML.", show_default=False)]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, as loss.unc_weight=0.2.")
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, as evaluation.mirroring=true.")
 ]
 Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints run code of their own.")]
 

@@ -122,7 +122,11 @@ def apply_override(content: dict[str, Any], assignment: str) -> Problem | None:
         content = content[section]
         if not isinstance(content, dict):
             return Problem(where, f"{section} is not a section", "SECTION.FIELD=VALUE", "correct the field's name")
-    content[last] = yaml.safe_load(value)
+    new, before = yaml.safe_load(value), content.get(last)
+    if not sections and isinstance(new, dict) and isinstance(before, dict) and (lost := [*before.keys() - new.keys()]):
+        found = f"a whole section, without {', '.join(sorted(lost))}, which would be lost"
+        return Problem(where, found, "its fields, one by one", f"write {', '.join(f'{last}.{field}' for field in new)}")
+    content[last] = new
     return None
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from uncseg.errors import ProblemsFound
@@ -18,11 +19,14 @@ console = Console(width=None if Console().is_terminal else 120, highlight=False)
 
 def show_problems(error: ProblemsFound) -> None:
     """Print every problem of an error as one table."""
-    table = Table(title=f"{error.title} ({len(error.problems)} problem{'s' * (len(error.problems) != 1)})", expand=True)
+    table = Table(
+        title=f"{escape(error.title)} ({len(error.problems)} problem{'s' * (len(error.problems) != 1)})", expand=True
+    )
     for column in ("where", "found", "expected", "what to do"):
         table.add_column(column, overflow="fold")
     for problem in error.problems:
-        table.add_row(problem.where, problem.found, problem.expected, problem.advice)
+        cells = (problem.where, problem.found, problem.expected, problem.advice)
+        table.add_row(*map(escape, cells))  # a list in brackets is no markup
     console.print(table)
 
 

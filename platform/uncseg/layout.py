@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from uncseg.names import SAMPLED
+from uncseg.names import ONE_PASS, SAMPLED
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class PreparedFolder:
 
 CASE_MAPS = ("uncertainty", "uncertainty_unmasked", "wt_probability", "error", "variance_stable")
 """The head's map inside the dilated prediction and everywhere, p(WT), and the error memory's two averages."""
-PREDICTION_MAPS = ("uncertainty", "spread", "wt_probability", "tc_probability", "et_probability", *SAMPLED)
+PREDICTION_MAPS = ("uncertainty", "spread", "wt_probability", "tc_probability", "et_probability", *ONE_PASS, *SAMPLED)
 """Of a new case."""
 
 

@@ -10,5 +10,7 @@ SAMPLED = tuple(f"{estimator}_{part}" for estimator, parts in PARTS.items() for 
 FLOORS = ("one_minus_p", "one_minus_max", "border_distance", "constant")
 BENCHMARK_FLOORS = (*FLOORS, "var1shot")
 """A benchmark's: 4·p·(1 − p) is a baseline in the paper's Table 2, and what any trained competitor has to beat."""
+ONE_PASS = ("var1shot", "entropy", "one_minus_p", "one_minus_max", "border_distance")
+"""Maps that one pass of any network gives."""
 ORACLE = "oracle"
 PROTOCOLS = ("reference", "union")

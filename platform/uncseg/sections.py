@@ -268,13 +268,20 @@ class LogitSamples(Section):
 
 
 class Estimators(Section):
-    """Ways to get an uncertainty map that take more than one pass, or a network of their own. None: left out."""
+    """Maps beside the head's. None: left out."""
 
+    one_pass: tuple[Literal["var1shot", "entropy", "one_minus_max", "one_minus_p", "border_distance"], ...] = ()
+    """What ``predict`` writes and ``evaluate --dataset`` scores of one pass; a run's own tables always have all."""
     mc_dropout: McDropout | None = None
     augmentation: Augmentation | None = None
     ensemble: bool = False
     """Needs training.members of 2 or more."""
     heteroscedastic: LogitSamples | None = None
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """Names of those that are chosen and make several predictions, with a segmentation of their own."""
+        return tuple(name for name, value in self if value and name != "one_pass")
 
 
 class Evaluation(Section):

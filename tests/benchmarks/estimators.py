@@ -19,7 +19,7 @@ from side_by_side import arguments, make_trainer, prepared_phantoms, report
 
 from uncseg.method.native_space import predict_grid
 from uncseg.method.predictor import UncertaintyPredictor
-from uncseg.method.sampling import chosen_estimators, estimate_grid
+from uncseg.method.sampling import estimate_grid
 from uncseg.method.trainer import UncertaintyTrainer
 from uncseg.sections import Estimators
 
@@ -93,7 +93,7 @@ def main() -> None:
             of = residual if name == RESENC else planned
             loaded = [predictor_of(options, *of, settings) for _ in range(members)]
             work[name] = lambda loaded=loaded: predict_grid(loaded[0], data)
-            for estimator in chosen_estimators(estimators):
+            for estimator in estimators.sampled:
                 work[f"{name}, {estimator}"] = lambda loaded=loaded, estimator=estimator, estimators=estimators: (
                     estimate_grid(estimator, loaded, data, estimators)
                 )

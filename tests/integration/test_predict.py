@@ -139,7 +139,9 @@ def test_what_a_prediction_says(root, both):
 def test_chosen_estimators_write_their_maps_and_leave_the_labels_alone(root, run, alone, tmp_path):
     case = cases(root)[0]
     few = ("--set", "evaluation.estimators.augmentation={samples: 2, noise_sd: 0}", "--folds", 0)
-    assert uncseg("predict", run.root, root / "cohort" / case, tmp_path / "out", *few) == 0
+    one_pass = ("--set", "evaluation.estimators.one_pass=[var1shot, entropy, one_minus_p, one_minus_max]")
+    more = (*few, *one_pass, "--probabilities")
+    assert uncseg("predict", run.root, root / "cohort" / case, tmp_path / "out", *more) == 0
     assert_same(tmp_path / "out", alone[0], case)
     # two passes: the case as it is, and mirrored along its first axis
     variance = voxels(tmp_path / "out" / f"{case}_augmentation_variance.nii.gz")
@@ -148,6 +150,14 @@ def test_chosen_estimators_write_their_maps_and_leave_the_labels_alone(root, run
     assert 0 <= variance.min() < variance.max() <= 1
     assert (variance <= total + 1e-5).all(), "the spread is a part of the whole"
     assert entropy.max() <= 1 + 1e-6
+    p = voxels(tmp_path / "out" / f"{case}_wt_probability.nii.gz").astype(float).clip(0, 1)
+    bits = -sum(np.where(q > 0, q * np.log2(np.where(q > 0, q, 1)), 0) for q in (p, 1 - p))
+    for name, expected in {"var1shot": 4 * p * (1 - p), "entropy": bits, "one_minus_p": 1 - p}.items():
+        np.testing.assert_allclose(voxels(tmp_path / "out" / f"{case}_{name}.nii.gz"), expected, atol=1e-5)
+    labels, doubt = (voxels(tmp_path / "out" / f"{case}{end}.nii.gz") for end in ("", "_one_minus_max"))
+    # four classes: the decision has a quarter at least, and background's probability where it was taken
+    assert 0 <= doubt.min() < doubt.max() <= 0.75 + 1e-6
+    np.testing.assert_allclose(doubt[labels == 0], p[labels == 0], atol=1e-5)
     image = sitk.ReadImage(str(root / "cohort" / case / f"{case}-t2f.nii.gz"))
     assert_same_geometry(tmp_path / "out" / f"{case}_augmentation_entropy.nii.gz", image)
 
@@ -203,12 +213,14 @@ def test_out_of_fold_scores_are_those_of_the_files(root, run, tmp_path):
 
 def test_estimators_are_scored_on_another_cohort(root, run, alone, tmp_path):
     cohort = shutil.copytree(root / "cohort", tmp_path / "mirrored")
-    few = "evaluation.estimators.augmentation={samples: 2, noise_sd: 0}"
-    assert uncseg("evaluate", run.root, "--dataset", cohort, "--set", few) == 0
+    few = ("--set", "evaluation.estimators.augmentation={samples: 2, noise_sd: 0}")
+    one_pass = ("--set", "evaluation.estimators.one_pass=[var1shot, one_minus_max]")
+    assert uncseg("evaluate", run.root, "--dataset", cohort, *few, *one_pass) == 0
     means = pd.read_parquet(run.tables / "external_mirrored_folds.parquet").set_index(["model", "region", "figure"])[
         "mean"
     ]
     models = {"fold_0", "fold_1", "mean", *(f"augmentation_{part}" for part in ("total", "variance", "entropy"))}
+    models |= {"var1shot", "one_minus_max"}
     assert set(means.index.get_level_values("model")) == models
     # maps as written, on the segmentation whose Dice all of them share
     case = cases(root)[0]
@@ -216,6 +228,8 @@ def test_estimators_are_scored_on_another_cohort(root, run, alone, tmp_path):
     assert 0 <= entropy.min() < entropy.max() <= 1
     dices = {part: means[f"augmentation_{part}", "WT", "dice"] for part in ("total", "variance", "entropy")}
     assert len(set(dices.values())) == 1
+    assert means["var1shot", "WT", "dice"] == means["mean", "WT", "dice"], "a map of the folds' own segmentation"
+    assert means["var1shot", "WT", "auroc_band"] != means["mean", "WT", "auroc_band"]
     assert dices["total"] == pytest.approx(means["mean", "WT", "dice"], abs=0.1)
     assert means["augmentation_total", "WT", "qu_score"] != means["augmentation_variance", "WT", "qu_score"]
 
@@ -337,6 +351,8 @@ def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path)
             "model.dropout: 0.2",
         ),
         (("runs/small", "cohort", "out", "--set", "evaluation.estimators.ensemble=true"), "training.members"),
+        (("runs/small", "cohort", "out", "--set", "evaluation.estimators.one_pass=[entropie]"), "'entropy'"),
+        (("runs/small", "cohort", "out", "--set", "loss.unc_weight=0.2"), "of a trained run only resources"),
         (
             ("runs/small", "cohort", "out", "--mirroring", "--set", "evaluation.estimators.augmentation.samples=2"),
             "leave --mirroring out",

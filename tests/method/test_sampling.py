@@ -12,7 +12,7 @@ from uncseg.method.model_folder import ModelFolder
 from uncseg.method.native_space import predict_grid
 from uncseg.method.network import MaskedUncertaintyNetwork
 from uncseg.method.predictor import UncertaintyPredictor
-from uncseg.method.sampling import chosen_estimators, estimate_grid
+from uncseg.method.sampling import estimate_grid
 from uncseg.sections import Estimators
 
 DATA = np.random.default_rng(0).normal(size=(4, 20, 24, 28)).astype(np.float32)
@@ -146,4 +146,4 @@ def test_a_checkpoint_with_dropout_is_read_back_whole(trainer_for, tmp_path):
         root = next(iter(folder.root.glob("*__*__*")))
         loaded.load_fold(ModelFolder(root, "3d_fullres"), 0)
     np.testing.assert_array_equal(predict_grid(loaded, DATA).logits, predict_grid(predictor_of(trainer), DATA).logits)
-    assert chosen_estimators(Estimators()) == ()
+    assert Estimators(one_pass=("entropy",)).sampled == ()

@@ -211,8 +211,8 @@ def _empty(path: Path, training: Training) -> list[Problem]:
     if HEAD in training.maps and not model.uncertainty:
         expected, advice = "a map that a network without the head gives", "write model.uncertainty: true, or remove it"
         problems.append(Problem(where, HEAD, expected, advice))
-    if not (training.maps or model.uncertainty or any(value for _, value in estimators)):
-        advice = "name some, as [entropy], or choose evaluation.estimators"
+    if not (training.maps or model.uncertainty or estimators.sampled):
+        advice = "name some, as [entropy], or choose evaluation.estimators of several predictions"
         problems.append(Problem(where, "no map", "something to compare", advice))
     return problems
 

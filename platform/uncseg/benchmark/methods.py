@@ -46,11 +46,11 @@ def methods_of(training: Training) -> list[Method]:
     extra = 0 if watched is None else 1
     second = extra if watched is not None and watched.kind == "image_and_prediction" else 0
     methods = [Method(name, one, None, 1 + second, 1 + extra, watches) for one in one_pass]
-    for estimator, settings in experiment.evaluation.estimators:
-        if settings:
-            members = experiment.training.members if estimator == "ensemble" else 1
-            samples = 1 if estimator == "heteroscedastic" else getattr(settings, "samples", members)
-            methods += [Method(name, f"{estimator}_{part}", estimator, samples, members) for part in PARTS[estimator]]
+    for estimator in experiment.evaluation.estimators.sampled:
+        settings = getattr(experiment.evaluation.estimators, estimator)
+        members = experiment.training.members if estimator == "ensemble" else 1
+        samples = 1 if estimator == "heteroscedastic" else getattr(settings, "samples", members)
+        methods += [Method(name, f"{estimator}_{part}", estimator, samples, members) for part in PARTS[estimator]]
     return methods
 
 

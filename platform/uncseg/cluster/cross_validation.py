@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -35,7 +36,7 @@ def open_run(experiment: Experiment) -> RunFolder:
     return run
 
 
-def refuse_other_settings(experiment: Experiment, run: RunFolder) -> None:
+def refuse_other_settings(experiment: Experiment, run: RunFolder, advice: str | None = None) -> None:
     """Look whether the run's folder holds a run of the same name with other settings.
 
     Raises:
@@ -46,6 +47,7 @@ def refuse_other_settings(experiment: Experiment, run: RunFolder) -> None:
         now = experiment.resolved().model_dump(mode="json")
         problems = differing_settings(before, now)
         if problems:
+            problems = [replace(problem, advice=advice or problem.advice) for problem in problems]
             raise ProblemsFound(f"The run {run.root} exists with other settings.", problems)
 
 

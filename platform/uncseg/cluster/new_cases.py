@@ -20,16 +20,17 @@ from uncseg.cluster.workers import Workers
 from uncseg.dataset.brats import MODALITIES, REGIONS, BratsCase, read_reference, read_voxels, write_image
 from uncseg.dataset.check import check_case
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.estimators import estimate_one_pass
 from uncseg.evaluation.case_scores import SCORES_VERSION, score_case
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, file_states, read_json, remove_partial, write_json
 from uncseg.layout import PREDICTION_MAPS, CaseFiles
-from uncseg.method.ensemble import average
+from uncseg.method.ensemble import Ensemble, average
 from uncseg.method.model_folder import ModelFolder
 from uncseg.method.native_space import GridPrediction, predict_grid, to_native
 from uncseg.method.predictor import loaded_predictor
-from uncseg.method.sampling import chosen_estimators, estimate_grid
+from uncseg.method.sampling import estimate_grid
 from uncseg.names import PARTS
 from uncseg.report.figures import case_overlay
 from uncseg.sections import Estimators
@@ -61,7 +62,7 @@ class PredictionTask:
     scores: bool = False
     """Score each fold, all together, and the estimators' maps, against the cases' references."""
     estimators: Estimators = field(default_factory=Estimators)
-    """Maps of more than one pass, beside the folds' segmentation."""
+    """Maps beside the folds' segmentation."""
     members: tuple[ModelFolder, ...] = ()
     """The other networks of each fold, of a deep ensemble."""
 
@@ -69,8 +70,13 @@ class PredictionTask:
         """What predictions are made from: the checkpoints, how they are applied, what is wanted."""
         wanted = [self.tile_step, self.mirroring, self.review_below, self.probabilities, self.overlays, self.scores]
         parts = [SCORES_VERSION, self.model.state(self.folds), wanted]
-        if chosen_estimators(self.estimators):
-            parts += [self.estimators.model_dump(), [member.state(self.folds) for member in self.members]]
+        if self.estimators.one_pass:
+            parts.append(self.estimators.one_pass)
+        if self.estimators.sampled:
+            parts += [
+                self.estimators.model_dump(exclude={"one_pass"}),
+                [member.state(self.folds) for member in self.members],
+            ]
         return digest(parts)
 
     def files_of(self, case: BratsCase) -> list[Path]:
@@ -175,13 +181,13 @@ def _predict(task: PredictionTask, data: np.ndarray) -> _Grids:
     torch.set_num_threads(task.threads)
     # the networks write into nothing of it, but torch wants memory that could be written
     data = np.array(data)
-    grids = _Grids([], {}, {name: [] for name in chosen_estimators(task.estimators) if task.scores})
+    grids = _Grids([], {}, {name: [] for name in task.estimators.sampled if task.scores})
     maps = grids.maps
     how = (task.tile_step, task.mirroring, task.trust)
     for fold in task.folds:
         networks = [loaded_predictor(model, fold, *how) for model in (task.model, *task.members)]
         grids.folds.append(predict_grid(networks[0], data))
-        for estimator in chosen_estimators(task.estimators):
+        for estimator in task.estimators.sampled:
             of_fold = estimate_grid(estimator, networks, data, task.estimators)
             for name, values in of_fold.maps.items():
                 maps[name] = maps.get(name, np.zeros_like(values)) + values / len(task.folds)
@@ -207,6 +213,8 @@ def _finish(
     maps = {"uncertainty": uncertainty, "spread": ensemble.spread if len(grids.folds) > 1 else None}
     if task.probabilities:
         maps |= {f"{name.lower()}_probability": p for name, p in zip(REGIONS, ensemble.probabilities, strict=True)}
+    of_one_pass = _of_one_pass(task.estimators.one_pass, ensemble, predicted)
+    maps |= of_one_pass
     if grids.maps:
         stacked = to_native(np.stack(list(grids.maps.values())), properties, _known(task.model))
         maps |= dict(zip(grids.maps, stacked, strict=True))
@@ -223,6 +231,7 @@ def _finish(
         judged: list[_Judged] = [
             *((f"fold_{fold}", *alone) for fold, alone in zip(task.folds, ensemble.alone, strict=True)),
             ("mean", ensemble.labels, ensemble.uncertainty),
+            *((name, ensemble.labels, values) for name, values in of_one_pass.items()),
         ]
         for estimator, own in grids.sampled.items():
             labels = average(_known(task.model), own, properties).labels
@@ -231,6 +240,16 @@ def _finish(
     about = {"case": case.case_id, "folds": list(task.folds), "source": source, "files": [f.name for f in written]}
     write_json(files.scores, about | record)
     return about | record
+
+
+def _of_one_pass(names: Sequence[str], ensemble: Ensemble, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
+    """Maps that the folds' mean probabilities give, (D, H, W) float32."""
+    p_wt, most, predicted = (
+        torch.from_numpy(np.ascontiguousarray(volume))[None, None]
+        for volume in (ensemble.probabilities[0], ensemble.max_probability, predicted_wt)
+    )
+    maps = estimate_one_pass(names, p_wt=p_wt, max_probability=most, predicted_wt=predicted)
+    return {name: values[0, 0].numpy() for name, values in maps.items()}
 
 
 def _scores(case: BratsCase, judged: Sequence[_Judged]) -> list[Record]:

@@ -23,10 +23,10 @@ from uncseg.layout import CASE_MAPS, CaseFiles
 from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
 from uncseg.method.error_memory import ErrorMemory
 from uncseg.method.model_folder import ModelFolder
-from uncseg.method.native_space import into_native, predict_grid, to_native
+from uncseg.method.native_space import into_native, of_decision, predict_grid, to_native
 from uncseg.method.patch_frame import make_memory
 from uncseg.method.predictor import UncertaintyPredictor, loaded_predictor
-from uncseg.method.sampling import NativeEstimate, chosen_estimators, estimate_grid, estimate_into_native
+from uncseg.method.sampling import NativeEstimate, estimate_grid, estimate_into_native
 from uncseg.names import PROTOCOLS, SAMPLED
 from uncseg.sections import Memory
 
@@ -83,18 +83,14 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
     if native.uncertainty is not None:
         maps["uncertainty"] = native.uncertainty
     probabilities = native.probabilities
-    if predictor.head == "regions":
-        p_wt = probabilities[0]
-        most = np.maximum(p_wt, 1 - p_wt)
-    else:
-        p_wt, most = probabilities[1:].sum(0).clip(0, 1), probabilities.max(0)
-    outside = probabilities.sum(0) == 0  # beyond nnU-Net's crop: certainly background
-    most = np.where(outside, 1, most)
+    regions = predictor.head == "regions"
+    p_wt = probabilities[0] if regions else probabilities[1:].sum(0).clip(0, 1)
+    most = of_decision(probabilities, p_wt, regions)
     estimates = {
         name: estimate_into_native(estimate_grid(name, members, data, estimators), predictor, properties, task.cpus)
-        for name in chosen_estimators(estimators)
+        for name in estimators.sampled
     }
-    return Prediction(native.labels, p_wt.astype(np.float32), most.astype(np.float32), maps, estimates)
+    return Prediction(native.labels, p_wt.astype(np.float32), most, maps, estimates)
 
 
 def _memory_of_case(task: FoldTask, case_id: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -160,11 +156,14 @@ def made_from(task: FoldTask) -> str:
     settings = task.experiment.evaluation
     parts: list[Any] = [SCORES_VERSION, task.fold, status.st_size, status.st_mtime_ns]
     parts += [settings.tile_step, settings.mirroring]
-    if chosen_estimators(settings.estimators):
+    if settings.estimators.sampled:
         members = [
             task.run.member(n).final_checkpoint(task.fold).stat() for n in range(task.experiment.training.members)
         ]
-        parts += [settings.estimators.model_dump(), [(file.st_size, file.st_mtime_ns) for file in members]]
+        parts += [
+            settings.estimators.model_dump(exclude={"one_pass"}),
+            [(file.st_size, file.st_mtime_ns) for file in members],
+        ]
     return digest(parts)
 
 

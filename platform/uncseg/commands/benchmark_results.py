@@ -29,7 +29,7 @@ from uncseg.tracking.tags import describe_versions
 RANKED_BY = ("corr_oracle_union", "corr_failure_union")
 CAPTION = (
     "Quality on the shared segmentation against what predicting and training cost; plain nnU-Net is 1. Of an estimator "
-    "with several maps the best one is shown; points of about equal cost stand side by side."
+    "with several maps the best one is shown."
 )
 
 

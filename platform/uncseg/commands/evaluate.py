@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.cross_validation import refuse_other_settings
+from uncseg.cluster.cross_validation import FREE_TO_CHANGE, refuse_other_settings
 from uncseg.cluster.inference import evaluate_out_of_fold
 from uncseg.cluster.members import all_done
 from uncseg.cluster.node_checks import require_storage
@@ -62,7 +62,9 @@ def run_to_use(root: Path, overrides: list[str] | None = None) -> tuple[RunFolde
             problem = Problem(str(root), "a sweep", "the folder of a run", advice)
         raise ProblemsFound("There is no such run.", [problem])
     experiment = load_experiment(run.experiment, overrides)
-    refuse_other_settings(experiment, run)
+    # starting over, as a training would advise, costs the very run that is to be used
+    advice = f"leave it out: of a trained run only {', '.join(FREE_TO_CHANGE)} can be changed"
+    refuse_other_settings(experiment, run, advice)
     return run, experiment
 
 

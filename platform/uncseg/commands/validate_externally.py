@@ -1,5 +1,6 @@
 """``uncseg evaluate RUN --dataset FOLDER``: the run's folds, each and averaged, on another cohort with references."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -73,6 +74,7 @@ def _report(run: RunFolder, name: str, records: dict[str, dict]) -> None:
     write_table(folds, run.tables, f"external_{name}_folds")
     console.print(show_summary(summary, len(records)))
     console.print(show_models(folds))
+    console.print(f"tables: {run.tables}/external_{name}*", soft_wrap=True)
     wt = together[together["region"] == "WT"].set_index("case")
     cases = pd.DataFrame(
         [
@@ -101,7 +103,8 @@ def expectation_lines(cases: pd.DataFrame) -> list[str]:
     found = spearman(known["expected_dice_wt"].to_numpy(float), known["dice_wt"].to_numpy(float))
     off = known["expected_dice_wt"] - known["dice_wt"]
     lines = [
-        f"expected and real WT Dice of {len(known)} cases: Spearman {found:.3f}",
+        f"expected and real WT Dice of {len(known)} cases: Spearman "
+        + ("not known of so few, or all alike" if math.isnan(found) else f"{found:.3f}"),
         f"the expected one is off by {off.mean():+.3f} on average, by {off.abs().mean():.3f} a case",
     ]
     flagged, others = (cases.loc[cases["review"] == flag, "dice_wt"] for flag in (True, False))

@@ -1,5 +1,7 @@
 """Ways to get an uncertainty map, one a file. All return values in [0, 1]."""
 
+from collections.abc import Callable, Collection
+
 import torch
 
 from uncseg.estimators.entropy import predictive_entropy
@@ -7,7 +9,21 @@ from uncseg.estimators.floors import best_constant, border_distance, one_minus_m
 from uncseg.estimators.head import uncertainty
 from uncseg.estimators.oracle import failure_probability
 from uncseg.estimators.variance import var1shot
-from uncseg.names import HEAD, ORACLE
+from uncseg.names import HEAD, ONE_PASS, ORACLE
+
+
+def estimate_one_pass(
+    names: Collection[str], *, p_wt: torch.Tensor, max_probability: torch.Tensor, predicted_wt: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Maps that one pass of any network gives, by name; arguments as :func:`estimate_all` takes them."""
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        "var1shot": lambda: var1shot(p_wt),
+        "entropy": lambda: predictive_entropy(p_wt),
+        "one_minus_p": lambda: one_minus_p(p_wt),
+        "one_minus_max": lambda: one_minus_max(max_probability),
+        "border_distance": lambda: border_distance(predicted_wt),
+    }
+    return {name: way() for name, way in ways.items() if name in names}
 
 
 def estimate_all(
@@ -25,17 +41,11 @@ def estimate_all(
     head), ``q`` a phantom's rater probability (None: a real case).
     """
     maps = {HEAD: uncertainty(u)} if u is not None else {}
-    maps |= {
-        "variance_stable": variance_stable,
-        "var1shot": var1shot(p_wt),
-        "entropy": predictive_entropy(p_wt),
-        "one_minus_p": one_minus_p(p_wt),
-        "one_minus_max": one_minus_max(max_probability),
-        "border_distance": border_distance(predicted_wt),
-    }
+    maps["variance_stable"] = variance_stable
+    maps |= estimate_one_pass(ONE_PASS, p_wt=p_wt, max_probability=max_probability, predicted_wt=predicted_wt)
     if q is not None:
         maps[ORACLE] = failure_probability(q, predicted_wt)
     return maps
 
 
-__all__ = ["best_constant", "estimate_all"]
+__all__ = ["best_constant", "estimate_all", "estimate_one_pass"]

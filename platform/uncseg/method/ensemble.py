@@ -8,7 +8,7 @@ import numpy as np
 
 from uncseg.method.label_meaning import as_brats, region_probabilities
 from uncseg.method.model_folder import ModelFolder
-from uncseg.method.native_space import GridPrediction, into_native
+from uncseg.method.native_space import GridPrediction, into_native, of_decision
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Ensemble:
     """Of BraTS 2023, from the folds' mean probabilities."""
     probabilities: np.ndarray
     """Mean of WT, TC, ET, (3, D, H, W) float32 in [0, 1]."""
+    max_probability: np.ndarray
+    """Of the decision by the mean probabilities, float32."""
     spread: np.ndarray
     """Standard deviation (population) of p(WT) over the folds, in [0, 0.5]."""
     uncertainty: np.ndarray | None
@@ -43,9 +45,11 @@ def average(model: ModelFolder, grids: Sequence[GridPrediction], properties: dic
         alone.append((as_brats(one.labels, model.meaning), one.uncertainty))
     assert total is not None
     probabilities = total / len(grids)
+    of_regions = region_probabilities(probabilities, foreground, model.meaning)
     return Ensemble(
         as_brats(np.asarray(model.label_manager.convert_probabilities_to_segmentation(probabilities)), model.meaning),
-        region_probabilities(probabilities, foreground, model.meaning),
+        of_regions,
+        of_decision(probabilities, of_regions[0], model.label_manager.has_regions),
         np.std(p_wt, axis=0),
         None if doubt is None else doubt / len(grids),
         tuple(alone),

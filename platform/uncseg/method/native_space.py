@@ -50,6 +50,19 @@ def predict_grid(predictor: UncertaintyPredictor, data: np.ndarray) -> GridPredi
     return GridPrediction(logits, uncertainty)
 
 
+def of_decision(probabilities: np.ndarray, p_wt: np.ndarray, regions: bool) -> np.ndarray:
+    """Probability of each voxel's decision, (D, H, W) float32; where regions are predicted, of tumour or none.
+
+    Args:
+        probabilities: (C, D, H, W), as :class:`NativePrediction` has them.
+        p_wt: of the whole tumour, (D, H, W).
+        regions: whether they are of regions.
+    """
+    most = np.maximum(p_wt, 1 - p_wt) if regions else probabilities.max(0)
+    outside = probabilities.sum(0) == 0  # beyond nnU-Net's crop: certainly background
+    return np.where(outside, 1, most).astype(np.float32)
+
+
 def into_native(grid: GridPrediction, model: Described, properties: dict, threads: int) -> NativePrediction:
     """A prediction in the case's own space.
 

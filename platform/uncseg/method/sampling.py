@@ -37,11 +37,6 @@ class NativeEstimate:
     maps: dict[str, np.ndarray]
 
 
-def chosen_estimators(estimators: Estimators) -> tuple[str, ...]:
-    """Names of the estimators that are switched on, as their settings are called."""
-    return tuple(name for name, value in estimators if value)
-
-
 @torch.inference_mode()
 def estimate_grid(
     name: str, members: Sequence[UncertaintyPredictor], data: np.ndarray, estimators: Estimators
@@ -49,7 +44,7 @@ def estimate_grid(
     """Predict a preprocessed case as an estimator does.
 
     Args:
-        name: one of :func:`chosen_estimators`.
+        name: one of ``estimators.sampled``.
         members: networks of the same fold; all but the ensemble take the first.
         data: (channels, D, H, W).
         estimators: how many samples, and how they are drawn.

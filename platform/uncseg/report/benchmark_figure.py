@@ -27,7 +27,6 @@ COSTS = {
 }
 NAME, FLOOR_NAME = "name of a method", "name of a floor"
 """What texts of the figure are, as matplotlib's gid."""
-_BESIDE = 6.5  # pixels between points of about equal cost
 _NAME_SIZE = 7.5
 
 
@@ -46,8 +45,8 @@ def draw_benchmark(path: Path, wide: pd.DataFrame) -> bool:
 def benchmark_figure(wide: pd.DataFrame) -> Figure | None:
     """Panels of quality on the shared segmentation, union mask, against inference and training cost.
 
-    A row with the final error and, on phantoms, one with the oracle's P(failure). Points have 95 % intervals; those of
-    equal cost stand beside each other. Methods that are not compared, or whose cost is not known, are left out.
+    A row with the final error and, on phantoms, one with the oracle's P(failure). Points have 95 % intervals. Methods
+    that are not compared, or whose cost is not known, are left out.
 
     Args:
         wide: of :func:`~uncseg.evaluation.benchmark_table.wide_table`; with a column ``family``, of each only the best
@@ -155,8 +154,7 @@ def _points(axes: Axes, methods: pd.DataFrame, quality: str, cost: str) -> None:
     ordered = methods.sort_values([cost, quality], kind="stable")
     middles = ordered[quality].to_numpy(float)
     pixels = axes.transData.transform(np.column_stack([ordered[cost], middles]))
-    pixels[:, 0] = _apart(pixels[:, 0], _BESIDE)
-    x = axes.transData.inverted().transform(pixels)[:, 0]
+    x = ordered[cost].to_numpy(float)
     ends = np.array([(ordered[quality] - ordered[f"{quality}_low"]), (ordered[f"{quality}_high"] - ordered[quality])])
     ends = np.maximum(np.nan_to_num(ends), 0)
     style: dict[str, Any] = {"color": BLUE, "markeredgecolor": BLACK, "ecolor": "0.35", "elinewidth": 1}

@@ -36,6 +36,9 @@ SHOWN = {
     "spearman_uncertainty_dice": "Spearman, mean uncertainty and Dice",
 }
 
+MAP_HEADS = {"corr_failure_union": "corr\nunion", "auroc_band": "AUROC\nband"}
+"""Of the figures of maps, where there is little room."""
+
 
 def write_scores(scores: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
     """Write NAME (a row for each case and region), NAME_summary and, of a map, NAME_reliability with its diagram.
@@ -117,17 +120,21 @@ def summarize_models(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_models(summary: pd.DataFrame) -> Table:
-    """Dice and HD95 of each fold and of all together, for a terminal."""
-    shown = Table(title="Each fold, all averaged, and each estimator", caption="mean over cases")
+    """Dice and HD95 of each fold, of all together and of each estimator, and what its map is worth, for a terminal."""
+    shown = Table(title="Each fold, all averaged, and each estimator", caption="mean over cases; maps: of WT")
+    of_maps = [name for name in MAP_HEADS if name in set(summary["figure"])]
     regions = list(dict.fromkeys(summary["region"]))
     shown.add_column("model")
     for figure in ("dice", "hd95_mm"):
         for region in regions:
             shown.add_column(f"{SHOWN[figure]}\n{region}", justify="right")
+    for figure in of_maps:
+        shown.add_column(MAP_HEADS[figure], justify="right")
     for model, rows in summary.groupby("model", sort=False):
         means = rows.set_index(["figure", "region"])["mean"]
         cells = [f"{means[figure, region]:.4f}" for figure in ("dice", "hd95_mm") for region in regions]
-        shown.add_row(str(model), *cells)
+        maps = [means.get((figure, "WT"), math.nan) for figure in of_maps]
+        shown.add_row(str(model), *cells, *("–" if math.isnan(mean) else f"{mean:.3f}" for mean in maps))
     return shown
 
 
