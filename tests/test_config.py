@@ -117,7 +117,7 @@ def test_overrides(tmp_path):
 
 def test_a_whole_section_would_lose_fields(tmp_path):
     file = write(tmp_path, {**SMALL, "loss": {"cancer_mask": "union", "unc_weight": 0.3}})
-    with pytest.raises(ProblemsFound, match="cancer_mask, which would be lost.*write loss.unc_weight"):
+    with pytest.raises(ProblemsFound, match=r"cancer_mask, which would be lost.*write loss\.unc_weight"):
         load_experiment(file, ["loss={unc_weight: 0.2}"])
     whole = load_experiment(file, ["loss={unc_weight: 0.2, cancer_mask: target}"])
     assert (whole.loss.unc_weight, whole.loss.cancer_mask) == (0.2, "target")
