@@ -125,7 +125,8 @@ def apply_override(content: dict[str, Any], assignment: str) -> Problem | None:
     new, before = yaml.safe_load(value), content.get(last)
     if not sections and isinstance(new, dict) and isinstance(before, dict) and (lost := [*before.keys() - new.keys()]):
         found = f"a whole section, without {', '.join(sorted(lost))}, which would be lost"
-        return Problem(where, found, "its fields, one by one", f"write {', '.join(f'{last}.{field}' for field in new)}")
+        fields = ", ".join(f"{last}.{field}" for field in new)
+        return Problem(where.strip(), found, "its fields, one by one", f"write {fields}" if fields else "leave it out")
     content[last] = new
     return None
 

@@ -146,3 +146,8 @@ def test_trainings_take_equal_optimiser_steps(benchmark_file):
     problems = problems_of(benchmark_file({"plain": PLAIN, "longer": {"set": {"training.epochs": 9}}}))
     assert problems["trainings.longer"].found == "36 optimiser steps"
     assert problems["trainings.longer"].expected == "16, as plain takes"
+
+
+def test_a_whole_section_in_a_training(benchmark_file):
+    problems = problems_of(benchmark_file({"plain": PLAIN, "other": {"set": {"loss": {"unc_weight": 0.2}}}}))
+    assert "write loss.unc_weight" in problems["trainings.other, loss"].advice

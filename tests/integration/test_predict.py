@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy import ndimage
+from sklearn.metrics import roc_auc_score
 
 from commands import assert_same_geometry, start_uncseg, uncseg
 from uncseg.console import console
@@ -51,6 +52,15 @@ def alone(root, run):
 
 def cases(root):
     return sorted(path.name for path in (root / "cohort").iterdir() if path.is_dir())
+
+
+def auroc_band(root, out, case, name):
+    """Of wrong WT voxels within two steps of the predicted border, by the map that was written."""
+    predicted = voxels(out / f"{case}.nii.gz") > 0
+    wrong = predicted != (voxels(root / "cohort" / case / f"{case}-seg.nii.gz") > 0)
+    cube = np.ones((3, 3, 3))
+    band = ndimage.binary_dilation(predicted, cube, 2) & ~ndimage.binary_erosion(predicted, cube, 2, border_value=1)
+    return roc_auc_score(wrong[band], voxels(out / f"{case}_{name}.nii.gz")[band])
 
 
 def assert_same(one, other, case):
@@ -229,7 +239,10 @@ def test_estimators_are_scored_on_another_cohort(root, run, alone, tmp_path):
     dices = {part: means[f"augmentation_{part}", "WT", "dice"] for part in ("total", "variance", "entropy")}
     assert len(set(dices.values())) == 1
     assert means["var1shot", "WT", "dice"] == means["mean", "WT", "dice"], "a map of the folds' own segmentation"
-    assert means["var1shot", "WT", "auroc_band"] != means["mean", "WT", "auroc_band"]
+    for name in ("var1shot", "one_minus_max"):
+        expected = np.mean([auroc_band(root, run.root / "external" / "mirrored", case, name) for case in cases(root)])
+        assert 0.5 < expected < 1
+        assert means[name, "WT", "auroc_band"] == pytest.approx(expected)
     assert dices["total"] == pytest.approx(means["mean", "WT", "dice"], abs=0.1)
     assert means["augmentation_total", "WT", "qu_score"] != means["augmentation_variance", "WT", "qu_score"]
 
@@ -273,7 +286,8 @@ def test_a_model_that_nnunet_trained(root, run, tmp_path, monkeypatch):
         trainer.save_checkpoint(str(folder / "fold_0" / "checkpoint_final.pth"))
     first = cases(root)[0]
     out = tmp_path / "out"
-    assert uncseg("predict", folder, root / "cohort" / first, out) == 0
+    one_pass = ("--set", "evaluation.estimators.one_pass=[one_minus_max, border_distance]")
+    assert uncseg("predict", folder, root / "cohort" / first, out, *one_pass) == 0
     theirs = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     with contextlib.redirect_stdout(None):
         theirs.initialize_from_trained_model_folder(str(folder), (0,))
@@ -288,6 +302,14 @@ def test_a_model_that_nnunet_trained(root, run, tmp_path, monkeypatch):
     ours = voxels(out / f"{first}.nii.gz")
     swapped = np.array([0, 2, 1, 3])[expected]
     assert (ours == swapped).mean() > 0.9999
+    doubt = np.zeros(ours.shape)
+    doubt[box] = 1 - torch.softmax(logits.float(), 0).amax(0).numpy()
+    np.testing.assert_allclose(voxels(out / f"{first}_one_minus_max.nii.gz"), doubt, atol=1e-4)
+    eighths = 8 * voxels(out / f"{first}_border_distance.nii.gz")
+    np.testing.assert_allclose(eighths, np.round(eighths), atol=1e-4)
+    assert eighths.max() == pytest.approx(8 if ours.any() else 0, abs=1e-4)
+    assert uncseg("predict", folder, root / "cohort" / first, out) == 0
+    assert not list(out.glob("*_one_minus_max.nii.gz")), "not asked for any more"
     assert sorted(file.name for file in out.glob("BraTS*")) == [f"{first}.json", f"{first}.nii.gz"]
     assert "expected_dice_wt" not in read_json(out / f"{first}.json")
 

@@ -9,7 +9,7 @@ import torch
 from training import SHORT, train
 from uncseg.estimators.mc_dropout import ChannelDropout
 from uncseg.method.model_folder import ModelFolder
-from uncseg.method.native_space import predict_grid
+from uncseg.method.native_space import of_decision, predict_grid
 from uncseg.method.network import MaskedUncertaintyNetwork
 from uncseg.method.predictor import UncertaintyPredictor
 from uncseg.method.sampling import estimate_grid
@@ -147,3 +147,12 @@ def test_a_checkpoint_with_dropout_is_read_back_whole(trainer_for, tmp_path):
         loaded.load_fold(ModelFolder(root, "3d_fullres"), 0)
     np.testing.assert_array_equal(predict_grid(loaded, DATA).logits, predict_grid(predictor_of(trainer), DATA).logits)
     assert Estimators(one_pass=("entropy",)).sampled == ()
+
+
+def test_the_probability_of_a_decision():
+    classes = np.array([[0.4, 0.1, 0.0], [0.3, 0.2, 0.0], [0.2, 0.6, 0.0], [0.1, 0.1, 0.0]])[:, None, None]
+    found = of_decision(classes, classes[1:].sum(0), regions=False)
+    np.testing.assert_allclose(found[0, 0], [0.4, 0.6, 1], rtol=1e-6, err_msg="beyond the crop it is certain")
+    regions = np.array([[0.3, 0.9, 0.0], [0.2, 0.8, 0.0], [0.1, 0.1, 0.0]])[:, None, None]
+    found = of_decision(regions, regions[0], regions=True)
+    np.testing.assert_allclose(found[0, 0], [0.7, 0.9, 1], rtol=1e-6)

@@ -172,6 +172,9 @@ def test_points_lie_at_their_quality_and_floors_are_lines(wide):
     for axes, quality in zip(figure.axes, ("corr_failure_union",) * 2 + ("corr_oracle_union",) * 2, strict=True):
         points = np.sort(axes.containers[0].lines[0].get_ydata())
         np.testing.assert_allclose(points, np.sort(indexed.loc[["uncertainty", "mc_dropout"], f"shared_{quality}"]))
+        cost = "training_cost" if axes.get_xlabel().startswith("training") else "inference_cost"
+        x = np.sort(axes.containers[0].lines[0].get_xdata())
+        np.testing.assert_allclose(x, np.sort(indexed.loc[["uncertainty", "mc_dropout"], cost]))
         levels = [line.get_ydata()[0] for line in axes.lines if len(set(line.get_ydata())) == 1]
         floor = indexed.loc["border_distance", f"shared_{quality}"]
         assert any(math.isclose(level, floor) for level in levels)

@@ -16,7 +16,7 @@ from uncseg.names import FLOORS, HEAD
 from uncseg.sections import Positive, Section
 from uncseg.sections_together import problems_of_judged
 
-ONE_PASS = (HEAD, "var1shot", "entropy", "variance_stable", *FLOORS)
+MAPS = (HEAD, "var1shot", "entropy", "variance_stable", *FLOORS)
 """Maps that one pass of a network gives, or its error memory."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*(_[A-Za-z0-9-]+)*$")]
 
@@ -138,7 +138,10 @@ def _placed(experiment: Experiment, benchmark: Benchmark, base: Experiment, name
 
 
 def _of_training(path: Path, name: str, problem: Problem) -> Problem:
-    field = problem.where.removeprefix("--set ").rpartition(": ")[2]
+    if problem.where.startswith("--set "):
+        field = problem.where.removeprefix("--set ").partition("=")[0]
+    else:
+        field = problem.where.rpartition(": ")[2]
     return Problem(f"{path}: trainings.{name}, {field}", problem.found, problem.expected, problem.advice)
 
 
@@ -159,9 +162,9 @@ def _problems(path: Path, benchmark: Benchmark, base: Experiment) -> list[Proble
         problems.append(Problem(f"{path}: folds", str(list(benchmark.folds)), expected, "name another fold"))
     for name, entry in benchmark.trainings.items():
         where = f"{path}: trainings.{name}"
-        unknown = [one for one in entry.maps if one not in ONE_PASS]
+        unknown = [one for one in entry.maps if one not in MAPS]
         if unknown:
-            expected = f"some of {', '.join(ONE_PASS)}"
+            expected = f"some of {', '.join(MAPS)}"
             problems.append(Problem(f"{where}.maps", ", ".join(unknown), expected, "correct the list"))
         for field in entry.set:
             if field.split(".")[0] in ("dataset", "split", "storage", "tracking", "name") or field == "training.seed":

@@ -71,7 +71,7 @@ class PredictionTask:
         wanted = [self.tile_step, self.mirroring, self.review_below, self.probabilities, self.overlays, self.scores]
         parts = [SCORES_VERSION, self.model.state(self.folds), wanted]
         if self.estimators.one_pass:
-            parts.append(self.estimators.one_pass)
+            parts.append(sorted(set(self.estimators.one_pass)))
         if self.estimators.sampled:
             parts += [
                 self.estimators.model_dump(exclude={"one_pass"}),

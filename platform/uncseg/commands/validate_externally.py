@@ -69,6 +69,7 @@ def _refuse_another(file: Path, dataset: Path) -> None:
 def _report(run: RunFolder, name: str, records: dict[str, dict]) -> None:
     rows = pd.DataFrame([row for record in records.values() for row in record["scores"]])
     together = rows[rows["model"] == MEAN].drop(columns="model").sort_values(["case"], kind="stable")
+    together = together.dropna(axis=1, how="all")  # of a map that these networks do not have, and others may
     summary = write_scores(together, run.tables, f"external_{name}")
     folds = summarize_models(rows.drop(columns="reliability", errors="ignore"))
     write_table(folds, run.tables, f"external_{name}_folds")
@@ -102,11 +103,13 @@ def expectation_lines(cases: pd.DataFrame) -> list[str]:
     known = cases.dropna(subset=["expected_dice_wt"])
     found = spearman(known["expected_dice_wt"].to_numpy(float), known["dice_wt"].to_numpy(float))
     off = known["expected_dice_wt"] - known["dice_wt"]
-    lines = [
-        f"expected and real WT Dice of {len(known)} cases: Spearman "
-        + ("not known of so few, or all alike" if math.isnan(found) else f"{found:.3f}"),
-        f"the expected one is off by {off.mean():+.3f} on average, by {off.abs().mean():.3f} a case",
-    ]
+    lines = []
+    if len(known):
+        worth = "not known of so few, or all alike" if math.isnan(found) else f"{found:.3f}"
+        lines = [
+            f"expected and real WT Dice of {len(known)} cases: Spearman {worth}",
+            f"the expected one is off by {off.mean():+.3f} on average, by {off.abs().mean():.3f} a case",
+        ]
     flagged, others = (cases.loc[cases["review"] == flag, "dice_wt"] for flag in (True, False))
     if len(flagged) and len(others):
         lines.append(

@@ -23,7 +23,7 @@ def estimate_one_pass(
         "one_minus_max": lambda: one_minus_max(max_probability),
         "border_distance": lambda: border_distance(predicted_wt),
     }
-    return {name: way() for name, way in ways.items() if name in names}
+    return {name: ways[name]() for name in dict.fromkeys(names)}
 
 
 def estimate_all(

@@ -52,9 +52,10 @@ def write_scores(scores: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
         The summary, as :func:`~uncseg.evaluation.summary.summarize` gives it.
     """
     if "reliability" in scores.columns:
-        diagram = _reliability(scores)
-        write_table(diagram, folder, f"{name}_reliability")
-        draw_reliability(folder / f"{name}_reliability.png", diagram)
+        if scores["reliability"].notna().any():
+            diagram = _reliability(scores)
+            write_table(diagram, folder, f"{name}_reliability")
+            draw_reliability(folder / f"{name}_reliability.png", diagram)
         scores = scores.drop(columns="reliability")
     summary = summarize(scores)
     write_table(scores, folder, name)
@@ -121,7 +122,10 @@ def summarize_models(scores: pd.DataFrame) -> pd.DataFrame:
 
 def show_models(summary: pd.DataFrame) -> Table:
     """Dice and HD95 of each fold, of all together and of each estimator, and what its map is worth, for a terminal."""
-    shown = Table(title="Each fold, all averaged, and each estimator", caption="mean over cases; maps: of WT")
+    shown = Table(
+        title="Each fold, all averaged, and each estimator",
+        caption="mean over cases; maps: of WT, inside the dilated prediction",
+    )
     of_maps = [name for name in MAP_HEADS if name in set(summary["figure"])]
     regions = list(dict.fromkeys(summary["region"]))
     shown.add_column("model")
