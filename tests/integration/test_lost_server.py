@@ -9,7 +9,7 @@ from clusters import end_of, last_epoch, wait_until
 from commands import start_uncseg
 from servers import kill
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.tracking.shown import is_shown
+from uncseg.tracking.shown import in_order
 from uncseg.tracking.spool import fold_file, read_history, read_records
 
 pytestmark = pytest.mark.slow
@@ -51,9 +51,11 @@ def test_a_server_that_goes_and_comes_back(start_server, experiment_file, tmp_pa
         fold = int(found.data.params["fold"])
         history = read_history(run / "spool", fold)
         assert history.attempt == 1
-        for name, value in history.epochs[EPOCHS - 1].metrics.items():
-            if not is_shown(name):
-                continue
+        metrics = history.epochs[EPOCHS - 1].metrics
+        shown = in_order(metrics)
+        assert {"train/loss", "val_patch/dice_wt", "uncertainty/union/corr_ema/uncertainty"} <= set(shown)
+        for name in shown:
+            value = metrics[name]
             recorded = client.get_metric_history(found.info.run_id, name)
             expected = [epoch for epoch in range(EPOCHS) if history.epochs[epoch].metrics.get(name) is not None]
             assert sorted(metric.step for metric in recorded) == expected, name
