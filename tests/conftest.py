@@ -18,7 +18,7 @@ def local_ray():
     """A local Ray of 2 CPUs, for all tests of the session."""
     import ray
 
-    from uncseg.cluster.ray_session import ray_session
+    from uncseg.cluster.session import ray_session
 
     with ray_session(None, num_cpus=2):
         yield ray

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from uncseg.config import load_experiment, save_experiment
+from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.errors import ProblemsFound
 
 SMALL = {"name": "small", "dataset": {"path": "cases"}}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from uncseg.benchmark.file import load_benchmark
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
-from uncseg.sweeps.file import load_sweep
+from uncseg.studies.benchmark.benchmark_file import load_benchmark
+from uncseg.studies.sweep.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -51,7 +51,7 @@ def check(dataset: Annotated[Path, typer.Argument(help="BraTS folder.", show_def
 @app.command()
 def prepare(experiment: ExperimentFile, overrides: Overrides = None) -> None:
     """Check, plan, preprocess and split the cases of an experiment."""
-    from uncseg.config import load_experiment
+    from uncseg.config.experiment import load_experiment
 
     loaded = load_experiment(experiment, overrides)
     from uncseg.commands.prepare import prepare_dataset
@@ -68,7 +68,7 @@ def cross_validate(
     trust: Trust = False,
 ) -> None:
     """Train the folds side by side, predict every case out of fold, write the tables, fill MLflow."""
-    from uncseg.config import load_experiment
+    from uncseg.config.experiment import load_experiment
 
     loaded, chosen = load_experiment(experiment, overrides), _fold_numbers(folds)
     from uncseg.commands.cross_validate import cross_validate
@@ -82,7 +82,7 @@ def sweep(
     overrides: Overrides = None,
 ) -> None:
     """Search an experiment's fields: trials of a few folds each, and the best as an experiment file."""
-    from uncseg.sweeps.file import load_sweep
+    from uncseg.studies.sweep.sweep_file import load_sweep
 
     loaded, base = load_sweep(file, overrides)
     from uncseg.commands.sweep import sweep_experiment
@@ -98,7 +98,7 @@ def benchmark(
     trust: Trust = False,
 ) -> None:
     """Train several kinds of networks with several seeds, and compare every uncertainty map on the same cases."""
-    from uncseg.benchmark.file import load_benchmark
+    from uncseg.studies.benchmark.benchmark_file import load_benchmark
 
     loaded = load_benchmark(file, overrides)
     from uncseg.commands.benchmark import run_benchmark
@@ -145,7 +145,7 @@ def evaluate(
 
         raise typer.Exit(compare_runs(run, other))
     if dataset is not None:
-        from uncseg.commands.validate_externally import validate_externally
+        from uncseg.commands.evaluate_cohort import validate_externally
 
         raise typer.Exit(validate_externally(run, dataset, overrides, trust))
     from uncseg.commands.evaluate import evaluate_run

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from uncseg.benchmark.file import load_benchmark
-from uncseg.benchmark.methods import methods_of
 from uncseg.errors import ProblemsFound
+from uncseg.studies.benchmark.benchmark_file import load_benchmark
+from uncseg.studies.benchmark.methods import methods_of
 
 PLAIN = {"set": {"model.uncertainty": False}, "maps": ["entropy", "constant"]}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from side_by_side import arguments, make_trainer, medians, prepared_phantoms, report
 
-from uncseg.method.trainer import UncertaintyTrainer
+from uncseg.method.training.trainer import UncertaintyTrainer
 
 
 def main() -> None:

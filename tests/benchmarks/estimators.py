@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from side_by_side import arguments, make_trainer, prepared_phantoms, report
 
-from uncseg.method.native_space import predict_grid
-from uncseg.method.predictor import UncertaintyPredictor
-from uncseg.method.sampling import estimate_grid
-from uncseg.method.trainer import UncertaintyTrainer
-from uncseg.sections import Estimators
+from uncseg.config.sections import Estimators
+from uncseg.method.inference.native_space import predict_grid
+from uncseg.method.inference.predictor import UncertaintyPredictor
+from uncseg.method.inference.several_predictions import estimate_grid
+from uncseg.method.training.trainer import UncertaintyTrainer
 
 PLAIN = {"uncertainty": False, "deep_supervision": False}
 RESENC = "resenc_m"

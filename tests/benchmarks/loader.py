@@ -15,7 +15,7 @@ from typing import Any
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from side_by_side import arguments, in_turn, make_trainer, prepared_phantoms
 
-from uncseg.method.trainer import UncertaintyTrainer
+from uncseg.method.training.trainer import UncertaintyTrainer
 
 
 def batches_per_second(streams: Any, warmup: int, batches: int) -> float:

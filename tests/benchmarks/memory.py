@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from side_by_side import arguments, in_turn
 
-from uncseg.method.error_memory import ErrorMemory
-from uncseg.method.patch_geometry import PatchGeometry
+from uncseg.method.memory.error_memory import ErrorMemory
+from uncseg.method.memory.patch_geometry import PatchGeometry
 
 SHAPE = (140, 170, 138)
 WHOLE = tuple(slice(0, n) for n in SHAPE)

@@ -21,10 +21,10 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from side_by_side import arguments, in_turn, make_trainer, prepared_phantoms
 
-from uncseg.method.model_folder import ModelFolder
-from uncseg.method.native_space import GridPrediction, NativePrediction, into_native, predict_grid
-from uncseg.method.predictor import UncertaintyPredictor
-from uncseg.method.trainer import UncertaintyTrainer
+from uncseg.method.inference.model_folder import ModelFolder
+from uncseg.method.inference.native_space import GridPrediction, NativePrediction, into_native, predict_grid
+from uncseg.method.inference.predictor import UncertaintyPredictor
+from uncseg.method.training.trainer import UncertaintyTrainer
 
 ONLY = "UNCSEG_BENCHMARK_ONLY"  # set for a child process that predicts once, for its peak memory
 

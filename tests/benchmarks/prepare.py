@@ -25,14 +25,14 @@ os.environ.pop("RAY_ADDRESS", None)
 import numpy as np
 import yaml
 
-from uncseg.cluster.prepare import prepare
-from uncseg.cluster.ray_session import ray_session
-from uncseg.config import load_experiment
+from uncseg.cluster.session import ray_session
+from uncseg.config.experiment import load_experiment
 from uncseg.dataset.brats import find_cases, link_or_map
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.dataset.prepare import dataset_description
+from uncseg.dataset.preparation import dataset_description
 from uncseg.files import write_json
 from uncseg.layout import PreparedFolder
+from uncseg.runs.prepare_cases import prepare
 
 CONFIGURATION = "3d_fullres"
 

@@ -20,15 +20,15 @@ import torch
 import yaml
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from uncseg.cluster.prepare import prepare
-from uncseg.cluster.ray_session import ray_session
-from uncseg.config import Experiment, load_experiment
+from uncseg.cluster.session import ray_session
+from uncseg.config.experiment import Experiment, load_experiment
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.dataset.prepare import nnunet_environment
+from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
 from uncseg.method.settings import TrainerSettings
-from uncseg.method.trainer import UncertaintyTrainer
+from uncseg.method.training.trainer import UncertaintyTrainer
+from uncseg.runs.prepare_cases import prepare
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # where torch was imported before this file
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from side_by_side import arguments, medians, prepared_phantoms, report
 
-from uncseg.config import save_experiment
-from uncseg.dataset.prepare import nnunet_environment
+from uncseg.config.experiment import save_experiment
+from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json, write_json
 from uncseg.method.settings import TrainerSettings
 from uncseg.tracking.spool import fold_file, read_records

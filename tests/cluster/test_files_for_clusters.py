@@ -10,7 +10,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from uncseg.cluster.autoscaler import nodes_to_come
 from uncseg.cluster.nodes import Node
 from uncseg.cluster.resources import plan_slots
-from uncseg.sections import Resources
+from uncseg.config.sections import Resources
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,10 +5,10 @@ import sqlite3
 import pytest
 
 from uncseg.cluster.nodes import Cluster, Node
-from uncseg.cluster.preflight import preflight
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.errors import ProblemsFound
+from uncseg.runs.preflight import preflight
 from uncseg.tracking.opening import open_store
 
 

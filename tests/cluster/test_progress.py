@@ -5,11 +5,11 @@ import os
 import pytest
 from PIL import Image
 
-from uncseg.cluster.fold_worker import FoldTask, is_done, train_fold
-from uncseg.cluster.prepare import prepare
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.layout import RunFolder
+from uncseg.runs.fold_worker import FoldTask, is_done, train_fold
+from uncseg.runs.prepare_cases import prepare
 from uncseg.tracking.spool import read_history
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from uncseg.cluster.nodes import Cluster, Node
 from uncseg.cluster.resources import plan_slots
+from uncseg.config.sections import Resources
 from uncseg.errors import ProblemsFound
-from uncseg.sections import Resources
 
 
 def one_node(CPU, GPU=0):

@@ -8,17 +8,17 @@ import pytest
 import ray.tune
 from ray.tune.schedulers import TrialScheduler
 
-from uncseg.cluster.budget import BudgetStopper
-from uncseg.cluster.search import hear_again, tune_config
-from uncseg.cluster.snapshots import can_go_on
-from uncseg.cluster.sweep import sweep_tuner
-from uncseg.cluster.trial import TrialSetup
-from uncseg.commands.trial_events import TrialEvents
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
-from uncseg.sweeps.file import Budget, Objective, Sweep
-from uncseg.sweeps.results import heard_table
+from uncseg.studies.sweep.budget import BudgetStopper
+from uncseg.studies.sweep.search import hear_again, tune_config
+from uncseg.studies.sweep.snapshots import can_go_on
+from uncseg.studies.sweep.sweep_file import Budget, Objective, Sweep
+from uncseg.studies.sweep.train_trial import TrialSetup
+from uncseg.studies.sweep.trial_events import TrialEvents
+from uncseg.studies.sweep.trials import heard_table
+from uncseg.studies.sweep.tuner import sweep_tuner
 
 DICE = "val_patch/dice_mean"
 EPOCHS = 4
@@ -88,7 +88,7 @@ def test_tune_goes_on_with_its_trials_its_rungs_and_another_number_at_once(
     base = load_experiment(experiment_file(tmp_path / "cases", training={"epochs": EPOCHS}))
     setup = TrialSetup(sweep, base, None, tmp_path / "trials", None)
     setup.folder.mkdir()
-    monkeypatch.setattr("uncseg.cluster.sweep.SNAPSHOT_S", "0")
+    monkeypatch.setattr("uncseg.studies.sweep.tuner.SNAPSHOT_S", "0")
     budget = BudgetStopper(Budget(), 0, 0, 0)
     with pytest.raises(Exception, match="killed"):
         sweep_tuner(setup, tmp_path, 1, budget, [Events(setup, killed_at=3)], train).fit()

@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 
-from uncseg.cluster.prepare import prepare
-from uncseg.cluster.segmentation_run import require_same_data, require_segmentation_run
-from uncseg.config import load_experiment, save_experiment
+from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
+from uncseg.runs.judged_run import require_same_data, require_segmentation_run
+from uncseg.runs.prepare_cases import prepare
 from uncseg.tracking.manifest import update_manifest
 
 REGIONS = {"head": "regions"}

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
-from uncseg.cluster.budget import BudgetStopper, hours_trained
 from uncseg.cluster.nodes import Cluster, Node
-from uncseg.cluster.promotion import choose_promoted, with_slots_for
 from uncseg.cluster.resources import plan_slots
-from uncseg.cluster.search import param_space, tune_config
-from uncseg.cluster.sweep import require_gpus, trials_at_once
-from uncseg.cluster.trial import TrialSetup, mean_over_folds
-from uncseg.config import Resources, load_experiment
+from uncseg.config.experiment import Resources, load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import write_json
 from uncseg.layout import SweepFolder
-from uncseg.sweeps.file import Budget, Constraint, Objective, Search, Sweep
+from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
+from uncseg.studies.sweep.promotion import choose_promoted, with_slots_for
+from uncseg.studies.sweep.search import param_space, tune_config
+from uncseg.studies.sweep.sweep_file import Budget, Constraint, Objective, Search, Sweep
+from uncseg.studies.sweep.train_trial import TrialSetup, mean_over_folds
+from uncseg.studies.sweep.tuner import require_gpus, trials_at_once
 from uncseg.tracking.spool import FoldHistory, SpoolWriter
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"

@@ -10,7 +10,7 @@ import json, os, signal, sys
 from pathlib import Path
 import ray
 from uncseg.cluster.resources import FoldResources, Slots
-from uncseg.cluster.spread import collect
+from uncseg.cluster.tasks import collect
 from uncseg.cluster.workers import Workers
 
 ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)

@@ -8,8 +8,9 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from uncseg.config.sections import Augmentation
 from uncseg.estimators.augmentation import draw_change, resample, sample_changes
-from uncseg.estimators.ensemble import combine_members
+from uncseg.estimators.deep_ensemble import combine_members
 from uncseg.estimators.entropy import predictive_entropy
 from uncseg.estimators.heteroscedastic import (
     combine_draws,
@@ -19,7 +20,6 @@ from uncseg.estimators.heteroscedastic import (
 )
 from uncseg.estimators.mc_dropout import ChannelDropout, add_dropout, one_sample, sample_dropout
 from uncseg.estimators.moments import Moments, class_probabilities
-from uncseg.sections import Augmentation
 
 SHAPE = (1, 4, 6, 7, 8)
 

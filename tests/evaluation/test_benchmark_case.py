@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from uncseg.evaluation.benchmark_case import HISTOGRAMS, scaled_figures, score_method_case
 from uncseg.evaluation.calibration import calibration_errors, reliability
 from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.expectation import mean_uncertainty
 from uncseg.evaluation.qu_brats import qu_brats
 from uncseg.evaluation.uncertainty import protocol_mask, rmsd, score_map
+from uncseg.studies.benchmark.map_scores import HISTOGRAMS, scaled_figures, score_method_case
 
 SHAPE = (9, 8, 10)
 labels = arrays(np.uint8, SHAPE, elements=st.sampled_from((0, 0, 1, 2, 3)))

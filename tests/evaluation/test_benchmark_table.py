@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uncseg.evaluation.benchmark_case import score_method_case
-from uncseg.evaluation.benchmark_ranking import ranking
-from uncseg.evaluation.benchmark_table import (
+from uncseg.evaluation.summary import bootstrap_mean, risk_coverage
+from uncseg.evaluation.uncertainty import protocol_mask
+from uncseg.studies.benchmark.benchmark_table import (
     aurc_of_draws,
     benchmark_rows,
     benchmark_summary,
     fitted_factors,
     wide_table,
 )
-from uncseg.evaluation.summary import bootstrap_mean, risk_coverage
-from uncseg.evaluation.uncertainty import protocol_mask
+from uncseg.studies.benchmark.map_scores import score_method_case
+from uncseg.studies.benchmark.ranking import ranking
 
 SIZE = 18
 

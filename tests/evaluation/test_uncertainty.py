@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from uncseg.evaluation.uncertainty import failure_map, pearson, protocol_mask, rmsd, score_map
-from uncseg.method.loss import per_sample_scores, protocol_masks
+from uncseg.method.loss.terms import per_sample_scores, protocol_masks
 
 seeds = st.integers(0, 10_000)
 

@@ -21,10 +21,10 @@ from statistics import median
 import numpy as np
 import ray.tune
 
-from uncseg.cluster.ray_session import ray_session
-from uncseg.cluster.search import param_space, tune_config
-from uncseg.cluster.trial import mean_over_folds
-from uncseg.sweeps.file import Sweep
+from uncseg.cluster.session import ray_session
+from uncseg.studies.sweep.search import param_space, tune_config
+from uncseg.studies.sweep.sweep_file import Sweep
+from uncseg.studies.sweep.train_trial import mean_over_folds
 
 METRIC, EPOCHS, FOLDS, TRIALS, GRID_VALUES = "val_patch/dice_mean", 27, 2, 120, 5
 RANGES = {

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 from commands import assert_nnunet_runs
-from uncseg.cluster.prepare import prepare
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.dataset.prepare import nnunet_environment
+from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json, write_json
 from uncseg.method.settings import TrainerSettings
+from uncseg.runs.prepare_cases import prepare
 
 
 def test_nnunetv2_train_finds_the_trainer(local_ray, experiment_file, tmp_path):

@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from commands import assert_same_geometry, start_uncseg, uncseg
 from uncseg.console import console
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.dataset.prepare import nnunet_environment
+from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from uncseg.cluster.prepare import prepare
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.dataset.brats import read_reference
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.dataset.prepare import chosen_cases, nnunet_environment
+from uncseg.dataset.preparation import chosen_cases, nnunet_environment
 from uncseg.errors import ProblemsFound
+from uncseg.runs.prepare_cases import prepare
 
 OURS = ("patch_size", "batch_size", "base_features", "max_features", "max_stages", "foreground_samples")
 

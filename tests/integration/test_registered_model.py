@@ -11,13 +11,13 @@ import torch
 
 from commands import UNCSEG, assert_nnunet_runs, environment, uncseg
 from servers import kill, server_starter
-from uncseg.commands.disk_plan import disk_of
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
-from uncseg.pyfunc_model import _load_pyfunc
+from uncseg.runs.disk_plan import disk_of
 from uncseg.tracking.opening import open_store
+from uncseg.tracking.pyfunc_model import _load_pyfunc
 from uncseg.tracking.sync import sync_run
 
 CHANNELS = ("t1n", "t1c", "t2w", "t2f")

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from clusters import kill_command, last_epoch, ray_start, wait_until
 from commands import environment, run_uncseg, start_uncseg
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.files import read_json
 from uncseg.tracking.spool import read_history

@@ -16,7 +16,7 @@ SCRIPT = """
 import sys, ray
 from pathlib import Path
 from uncseg.commands.cross_validate import cross_validate
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=True, log_to_driver=False)
 sys.exit(cross_validate(load_experiment(Path(sys.argv[1])), [0]))
 """

@@ -6,13 +6,13 @@ import copy
 import pytest
 import torch
 
-from uncseg.cluster.prepare import prepare
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.dataset.prepare import nnunet_environment
+from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
 from uncseg.method.settings import TrainerSettings
-from uncseg.method.trainer import UncertaintyTrainer
+from uncseg.method.training.trainer import UncertaintyTrainer
+from uncseg.runs.prepare_cases import prepare
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from training import train
+from uncseg.config.sections import Model, TransBts
 from uncseg.errors import ProblemsFound
 from uncseg.estimators.mc_dropout import ChannelDropout, one_sample
-from uncseg.method.backbones import around_bottleneck, build_backbone, output_layer
-from uncseg.method.backbones.transbts import TransBTS
-from uncseg.method.model_folder import ModelFolder
-from uncseg.method.native_space import predict_grid
-from uncseg.method.predictor import UncertaintyPredictor
-from uncseg.sections import Model, TransBts
+from uncseg.method.inference.model_folder import ModelFolder
+from uncseg.method.inference.native_space import predict_grid
+from uncseg.method.inference.predictor import UncertaintyPredictor
+from uncseg.method.network.backbones import around_bottleneck, build_backbone, output_layer
+from uncseg.method.network.backbones.transbts import TransBTS
 
 ONE_EPOCH = {"training": {"epochs": 1, "iterations_per_epoch": 2, "val_iterations_per_epoch": 1}}
 SMALL = {

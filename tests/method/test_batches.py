@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from uncseg.method.batches import TRAINING, BatchStream, Share
+from uncseg.method.training.batches import TRAINING, BatchStream, Share
 
 CALM = {"plan": {"max_stages": 3, "batch_size": 4}}
 

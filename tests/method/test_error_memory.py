@@ -5,11 +5,11 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from uncseg.method.batches import seeded
-from uncseg.method.case_memory import BlockBox
 from uncseg.method.checkpoints import load_resume_file, random_states, save_resume_file
-from uncseg.method.error_memory import ErrorMemory
-from uncseg.method.patch_geometry import PatchGeometry, carry_geometry
+from uncseg.method.memory.case_memory import BlockBox
+from uncseg.method.memory.error_memory import ErrorMemory
+from uncseg.method.memory.patch_geometry import PatchGeometry, carry_geometry
+from uncseg.method.training.batches import seeded
 
 CASE_SHAPE = (40, 44, 36)
 PATCH = (24, 24, 24)

@@ -10,16 +10,16 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from scipy.stats import rankdata
 from torch import nn
 
-from uncseg.cluster.fold_worker import FoldTask, train_fold
-from uncseg.cluster.prepare import prepare
-from uncseg.config import load_experiment, save_experiment
+from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.dataset.prepare import nnunet_environment
+from uncseg.dataset.preparation import nnunet_environment
 from uncseg.layout import RunFolder
-from uncseg.method.error_network import ErrorNetwork
-from uncseg.method.metric_names import epoch_metric_names
-from uncseg.method.model_folder import ModelFolder
-from uncseg.method.predictor import UncertaintyPredictor
+from uncseg.method.inference.model_folder import ModelFolder
+from uncseg.method.inference.predictor import UncertaintyPredictor
+from uncseg.method.network.error_network import ErrorNetwork
+from uncseg.method.training.metric_names import epoch_metric_names
+from uncseg.runs.fold_worker import FoldTask, train_fold
+from uncseg.runs.prepare_cases import prepare
 from uncseg.tracking.spool import read_history
 
 STEPS = {"epochs": 2, "iterations_per_epoch": 3, "val_iterations_per_epoch": 3}
@@ -186,7 +186,7 @@ def find_nothing(task):
 @pytest.fixture
 def trainer_on():
     """The trainer of a finished fold, its network loaded, its loaders at the first batch."""
-    from uncseg.cluster.fold_worker import start_trainer
+    from uncseg.runs.fold_worker import start_trainer
 
     streams = []
 

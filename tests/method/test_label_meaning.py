@@ -8,8 +8,8 @@ import pytest
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.errors import ProblemsFound
-from uncseg.method.label_meaning import as_brats, brats_labels, region_probabilities
-from uncseg.method.model_folder import open_model_folder
+from uncseg.method.inference.label_meaning import as_brats, brats_labels, region_probabilities
+from uncseg.method.inference.model_folder import open_model_folder
 
 
 @pytest.mark.parametrize(

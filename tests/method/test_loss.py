@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from uncseg.method.loss import dilate, per_sample_scores, protocol_masks, uncertainty_terms, warmup_factor
+from uncseg.method.loss.terms import dilate, per_sample_scores, protocol_masks, uncertainty_terms, warmup_factor
 
 
 def random_batch(seed=0, shape=(3, 1, 6, 7, 8)):

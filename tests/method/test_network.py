@@ -5,7 +5,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from uncseg.method.network import (
+from uncseg.method.network.uncertainty_network import (
     MaskedUncertaintyNetwork,
     masked_uncertainty,
     max_probability,

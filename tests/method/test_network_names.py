@@ -8,9 +8,9 @@ import torch
 from uncseg.cli import main
 from uncseg.console import console
 from uncseg.errors import ProblemsFound
-from uncseg.method.model_folder import ModelFolder, open_model_folder
-from uncseg.method.predictor import UncertaintyPredictor
-from uncseg.pyfunc_model import _load_pyfunc
+from uncseg.method.inference.model_folder import ModelFolder, open_model_folder
+from uncseg.method.inference.predictor import UncertaintyPredictor
+from uncseg.tracking.pyfunc_model import _load_pyfunc
 
 UNET = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 KWARGS = {

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from training import SHORT, train
-from uncseg.method.error_memory import ErrorMemory
-from uncseg.method.patch_frame import make_memory
-from uncseg.method.patch_geometry import PatchGeometry
-from uncseg.method.watched_patch import look_at, watched_patch
-from uncseg.sections import Memory
+from uncseg.config.sections import Memory
+from uncseg.method.memory.coordinates import make_memory
+from uncseg.method.memory.error_memory import ErrorMemory
+from uncseg.method.memory.patch_geometry import PatchGeometry
+from uncseg.method.training.watched_patch import look_at, watched_patch
 
 CASE = (40, 32, 24)
 PATCHES = {"3d": ((8, 16, 16), [0, 0, 0], [16, 9, 5]), "2d": ((16, 16), [3, 0, 0], [7, 9, 5])}

@@ -8,20 +8,20 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from uncseg.cluster.prepare import prepare
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.dataset.prepare import nnunet_environment
+from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
-from uncseg.method.loss import uncertainty_terms
+from uncseg.method.loss.terms import uncertainty_terms
 from uncseg.method.settings import TrainerSettings
+from uncseg.runs.prepare_cases import prepare
 
 
 def train(rank, together, folder, environment, plans, dataset_json):
     """One of the processes; what it ends with goes to a file."""
     import os
 
-    from uncseg.method.trainer import UncertaintyTrainer
+    from uncseg.method.training.trainer import UncertaintyTrainer
 
     torch.set_num_threads(1)
     os.environ.update(environment)

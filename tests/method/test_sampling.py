@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from training import SHORT, train
+from uncseg.config.sections import Estimators
 from uncseg.estimators.mc_dropout import ChannelDropout
-from uncseg.method.model_folder import ModelFolder
-from uncseg.method.native_space import of_decision, predict_grid
-from uncseg.method.network import MaskedUncertaintyNetwork
-from uncseg.method.predictor import UncertaintyPredictor
-from uncseg.method.sampling import estimate_grid
-from uncseg.sections import Estimators
+from uncseg.method.inference.model_folder import ModelFolder
+from uncseg.method.inference.native_space import of_decision, predict_grid
+from uncseg.method.inference.predictor import UncertaintyPredictor
+from uncseg.method.inference.several_predictions import estimate_grid
+from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork
 
 DATA = np.random.default_rng(0).normal(size=(4, 20, 24, 28)).astype(np.float32)
 PLAIN = {"uncertainty": False}

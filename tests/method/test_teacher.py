@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from training import SHORT, train
-from uncseg.method.network import reference_regions
-from uncseg.method.objective import total_loss
-from uncseg.method.teacher import Teacher
+from uncseg.method.loss.objective import total_loss
+from uncseg.method.network.uncertainty_network import reference_regions
+from uncseg.method.training.teacher import Teacher
 
 DECAY = 0.8
 SECTIONS = {"memory": {"source": "teacher", "teacher_decay": DECAY}, "loss": {"warmup_epochs": 0}}

@@ -9,7 +9,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from training import SHORT, train
 from uncseg.files import read_json
-from uncseg.method.watched_patch import look_at, watched_patch
+from uncseg.method.training.watched_patch import look_at, watched_patch
 
 KINDS = {
     "labels": {},

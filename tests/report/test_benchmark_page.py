@@ -10,10 +10,8 @@ import pytest
 from matplotlib import image as mpl_image
 from rich.console import Console
 
-from uncseg.evaluation.benchmark_ranking import ranking
-from uncseg.evaluation.benchmark_table import benchmark_summary, wide_table
-from uncseg.report.benchmark_figure import FLOOR_NAME, NAME, benchmark_figure, draw_benchmark
-from uncseg.report.benchmark_page import (
+from uncseg.report.page_tables import write_latex
+from uncseg.studies.benchmark.benchmark_page import (
     benchmark_table,
     ranking_table,
     show_benchmark,
@@ -21,7 +19,9 @@ from uncseg.report.benchmark_page import (
     verdicts,
     write_benchmark_page,
 )
-from uncseg.report.page_tables import write_latex
+from uncseg.studies.benchmark.benchmark_plot import FLOOR_NAME, NAME, benchmark_figure, draw_benchmark
+from uncseg.studies.benchmark.benchmark_table import benchmark_summary, wide_table
+from uncseg.studies.benchmark.ranking import ranking
 
 FLOORS = ("border_distance", "constant")
 MEANS = {"oracle": 0.9, "constant": 0.0, "border_distance": 0.4, "uncertainty": 0.5, "mc_dropout": 0.34, "weak": 0.3}

@@ -5,7 +5,7 @@ import pytest
 from matplotlib import image as mpl_image
 from scipy import ndimage
 
-from uncseg.report.figures import overlay
+from uncseg.report.overlay import overlay
 
 
 def shown(path):

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from playwright.sync_api import sync_playwright
 
 from uncseg.cli import main
-from uncseg.config import load_experiment, save_experiment
+from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.console import console
 from uncseg.dataset.brats import find_cases, read_reference, write_image
 from uncseg.dataset.phantom import write_phantoms

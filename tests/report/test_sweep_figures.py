@@ -6,8 +6,8 @@ import pytest
 from matplotlib import image as mpl_image
 from matplotlib.colors import to_rgb
 
-from uncseg.report.sweep_figures import BOUND, FRONT, draw_sweep
-from uncseg.sweeps.file import Constraint, Objective, Sweep
+from uncseg.studies.sweep.sweep_file import Constraint, Objective, Sweep
+from uncseg.studies.sweep.sweep_plots import BOUND, FRONT, draw_sweep
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
 HEARD = pd.DataFrame(

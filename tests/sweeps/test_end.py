@@ -5,16 +5,16 @@ import math
 import pytest
 import yaml
 
-from uncseg.commands import sweep_results
 from uncseg.commands.sweep import record_sweep, refuse_another
-from uncseg.commands.sweep_results import close_sweep, why_none, write_best
-from uncseg.commands.sweep_run import open_sweep_run, sync_sweep
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
 from uncseg.layout import SweepFolder
-from uncseg.sweeps.file import load_sweep
-from uncseg.sweeps.results import rank_trials, read_promoted, read_trials
+from uncseg.studies.sweep import sweep_results
+from uncseg.studies.sweep.sweep_file import load_sweep
+from uncseg.studies.sweep.sweep_mlflow import open_sweep_run, sync_sweep
+from uncseg.studies.sweep.sweep_results import close_sweep, why_none, write_best
+from uncseg.studies.sweep.trials import rank_trials, read_promoted, read_trials
 from uncseg.tracking.opening import open_store
 from uncseg.tracking.spool import SpoolWriter
 

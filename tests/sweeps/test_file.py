@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from uncseg.config import load_experiment
+from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
-from uncseg.sweeps.file import load_sweep
-from uncseg.sweeps.space import base_values, trial_experiment, write_trial
+from uncseg.studies.sweep.space import base_values, trial_experiment, write_trial
+from uncseg.studies.sweep.sweep_file import load_sweep
 from uncseg.tracking.spool import SpoolWriter
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"

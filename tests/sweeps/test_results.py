@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from uncseg.files import write_json
-from uncseg.sweeps.file import BaselineConstraint, Constraint, Objective, Sweep
-from uncseg.sweeps.importances import importances
-from uncseg.sweeps.results import Trial, heard_table, pareto_front, rank_trials, read_promoted, read_trials
+from uncseg.studies.sweep.importances import importances
+from uncseg.studies.sweep.sweep_file import BaselineConstraint, Constraint, Objective, Sweep
+from uncseg.studies.sweep.trials import Trial, heard_table, pareto_front, rank_trials, read_promoted, read_trials
 from uncseg.tracking.spool import SpoolWriter
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"

@@ -7,9 +7,9 @@ import pytest
 from mlflow import MlflowClient
 
 from servers import kill, server_starter
-from uncseg.commands.models import find_model
 from uncseg.errors import ProblemsFound
 from uncseg.files import write_json
+from uncseg.runs.model_sources import find_model
 from uncseg.tracking.opening import open_store
 
 KNOWN = {"plans.json": {"configurations": {"3d_fullres": {"architecture": {}}}}, "dataset.json": {"labels": {}}}

@@ -101,7 +101,7 @@ def test_a_finished_run_is_a_registered_model(store, tmp_path):
     assert about["calibration"] == {"WT": {"ece": 0.1, "ace": None}, "ET": {"ece": 0.2}}
     flavour = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]
     assert {name: value for name, value in flavour["python_function"].items() if name != "python_version"} == {
-        "loader_module": "uncseg.pyfunc_model"
+        "loader_module": "uncseg.tracking.pyfunc_model"
     }
     card = (folder / "README.md").read_text()
     for said in ("Not a medical device", "1 NCR", "0 t1n", "models:/whole@candidate", "| WT | 0.100 | – |"):

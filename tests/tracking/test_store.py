@@ -7,9 +7,9 @@ import pytest
 from mlflow.entities import LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 
-from uncseg.config import Experiment
+from uncseg.config.experiment import Experiment
+from uncseg.config.sections import Dataset, Loss, Plan
 from uncseg.errors import ProblemsFound
-from uncseg.sections import Dataset, Loss, Plan
 from uncseg.tracking.opening import open_store
 from uncseg.tracking.shown import flat_params
 

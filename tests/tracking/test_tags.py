@@ -3,7 +3,7 @@ import subprocess
 
 import torch
 
-from uncseg.tracking.tags import describe_versions, git_commit
+from uncseg.provenance import describe_versions, git_commit
 
 
 def test_versions_are_those_of_the_installed_packages():

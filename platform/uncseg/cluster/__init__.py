@@ -1,1 +1,1 @@
-"""Ray: fold groups, cross-validation, distributed inference."""
+"""Ray and nothing else: sessions, tasks, workers, resources and the nodes of a cluster."""

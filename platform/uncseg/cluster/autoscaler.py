@@ -10,7 +10,7 @@ import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from uncseg.cluster.nodes import Cluster, Node, node_of
-from uncseg.sections import Resources
+from uncseg.config.sections import Resources
 
 HEAD = "node:__internal_head__"  # a resource that Ray gives to the head alone
 

@@ -12,10 +12,10 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from uncseg.cluster.ray_session import UNDER_A_JOB
-from uncseg.config import Experiment
+from uncseg.cluster.session import UNDER_A_JOB
+from uncseg.config.experiment import Experiment
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.tracking.tags import describe_versions
+from uncseg.provenance import describe_versions
 
 ANSWER_S = 180  # importing torch and nnU-Net from a slow network file system takes a minute
 
@@ -169,7 +169,7 @@ def look_from_node(
         if not Path(path).is_dir():
             wrong.append((f"{name} {path} is not there", shared, "mount it there"))
     try:
-        import uncseg.method.trainer  # noqa: F401
+        import uncseg.method.training.trainer  # noqa: F401
     except Exception as error:  # whatever an installation can do wrong
         what = f"the trainer cannot be imported: {type(error).__name__}: {error}"
         return [*wrong, (what, "the packages of constraints.txt", "pip install -c constraints.txt …")]

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from uncseg.cluster.nodes import Cluster, Node
+from uncseg.config.sections import Resources
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.sections import Resources
 
 MOST_CPUS_PER_GPU = 12  # nnU-Net's loaders feed a GPU well with 8 to 12
 FEWEST_CPUS_PER_GPU = 8

@@ -6,7 +6,7 @@ from typing import Any
 import ray
 
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.spread import Start, as_task
+from uncseg.cluster.tasks import Start, as_task
 
 
 class _Keeper:

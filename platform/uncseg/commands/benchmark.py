@@ -6,29 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from uncseg.benchmark.file import Benchmark, Training, run_name
-from uncseg.benchmark.methods import methods_of, oracle_method
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.benchmark import Scored, comparable, fold_tasks, score_cases
-from uncseg.cluster.benchmark_cost import measure_costs
-from uncseg.cluster.cross_validation import holding, open_run, refuse_other_settings, train_folds
-from uncseg.cluster.fold_worker import FoldTask, is_done
-from uncseg.cluster.members import all_done, member_experiment
-from uncseg.cluster.out_of_fold import made_from
-from uncseg.cluster.preflight import preflight
-from uncseg.cluster.prepare import prepare
-from uncseg.cluster.ray_session import ray_session, terminated_like_ctrl_c
 from uncseg.cluster.resources import Slots
-from uncseg.commands.benchmark_results import close_benchmark
-from uncseg.config import Experiment
+from uncseg.cluster.session import ray_session, terminated_like_ctrl_c
+from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
-from uncseg.dataset.prepare import chosen_cases
+from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json, write_json
 from uncseg.layout import BenchmarkFolder, PreparedFolder, RunFolder
+from uncseg.provenance import describe_versions
+from uncseg.runs.fold_worker import FoldTask, is_done
+from uncseg.runs.members import all_done, member_experiment
+from uncseg.runs.opening import holding, open_run, refuse_other_settings
+from uncseg.runs.out_of_fold import made_from
+from uncseg.runs.preflight import preflight
+from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.train_folds import train_folds
+from uncseg.studies.benchmark.benchmark_file import Benchmark, Training, run_name
+from uncseg.studies.benchmark.benchmark_results import close_benchmark
+from uncseg.studies.benchmark.cost import measure_costs
+from uncseg.studies.benchmark.methods import methods_of, oracle_method
+from uncseg.studies.benchmark.score_maps import Scored, comparable, fold_tasks, score_cases
 from uncseg.tracking.manifest import update_manifest
-from uncseg.tracking.tags import describe_versions
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def run_benchmark(
     """Train whatever is not trained yet, score every map of every case, write tables, figure and page, fill MLflow.
 
     Args:
-        benchmark, base, trainings: of :func:`~uncseg.benchmark.file.load_benchmark`.
+        benchmark, base, trainings: of :func:`~uncseg.studies.benchmark.benchmark_file.load_benchmark`.
         dry_run: check everything and print the plan, train nothing.
         trust: let checkpoints that lie there already run code of their own.
 

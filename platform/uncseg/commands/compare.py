@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from uncseg.commands.evaluate import run_to_use
 from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.summary import compare
 from uncseg.evaluation.tables import write_table
 from uncseg.report.score_tables import show_comparison
+from uncseg.runs.opening import run_to_use
 
 
 def compare_runs(first: Path, second: Path) -> int:

@@ -9,28 +9,29 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.calibration import calibrate
-from uncseg.cluster.cross_validation import holding_folds, open_run, refuse_other_settings, train_folds
-from uncseg.cluster.fold_worker import FoldTask
-from uncseg.cluster.members import all_done, member_experiment, of_all_members
 from uncseg.cluster.node_checks import require_storage
-from uncseg.cluster.preflight import preflight
-from uncseg.cluster.prepare import prepare
-from uncseg.cluster.ray_session import ray_session, terminated_like_ctrl_c
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.segmentation_run import require_same_data, require_segmentation_run
-from uncseg.commands.evaluate import evaluate_folds, finished_folds
-from uncseg.commands.run_plan import print_plan
-from uncseg.config import Experiment
+from uncseg.cluster.session import ray_session, terminated_like_ctrl_c
+from uncseg.config.experiment import Experiment
 from uncseg.console import FoldProgress, console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.provenance import describe_source, describe_versions, git_commit
+from uncseg.runs.evaluate_folds import evaluate_folds
+from uncseg.runs.fold_worker import FoldTask
+from uncseg.runs.judged_run import require_same_data, require_segmentation_run
+from uncseg.runs.members import all_done, member_experiment, of_all_members
+from uncseg.runs.opening import finished_folds, holding_folds, open_run, refuse_other_settings
+from uncseg.runs.preflight import preflight
+from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.run_plan import print_plan
+from uncseg.runs.step_timing import calibrate
+from uncseg.runs.train_folds import train_folds
 from uncseg.tracking.manifest import read_manifest, update_manifest
 from uncseg.tracking.opening import artifact_location
 from uncseg.tracking.sync import Syncer
-from uncseg.tracking.tags import describe_source, describe_versions, git_commit
 
 
 def cross_validate(

@@ -7,16 +7,16 @@ from pathlib import Path
 import pandas as pd
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.new_cases import PredictionTask, Record, predict_new_cases
 from uncseg.cluster.node_checks import require_places
-from uncseg.cluster.ray_session import ray_session
 from uncseg.cluster.resources import Slots, plan_slots
-from uncseg.commands.models import Model, find_model
+from uncseg.cluster.session import ray_session
 from uncseg.console import console, counting
 from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.tables import write_table
+from uncseg.runs.model_sources import Model, find_model
+from uncseg.runs.new_cases import PredictionTask, Record, predict_new_cases
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def predict_cases(
     """Predict every case of a folder; what is there already is not done again.
 
     Args:
-        source: MODEL, as :func:`~uncseg.commands.models.find_model` takes it.
+        source: MODEL, as :func:`~uncseg.runs.model_sources.find_model` takes it.
         folder: BraTS folder, of one case or many, or nnU-Net's input files; references are not needed.
         output: folder for CASE.nii.gz, CASE_uncertainty.nii.gz, CASE_spread.nii.gz, a map for each of
             evaluation.estimators and CASE.json.
@@ -104,7 +104,7 @@ def predict_with(
         what: is counted, for the progress.
 
     Returns:
-        As :func:`~uncseg.cluster.new_cases.predict_new_cases`.
+        As :func:`~uncseg.runs.new_cases.predict_new_cases`.
     """
     if wanted.mirroring and model.evaluation.estimators.augmentation is not None:
         expected = "one of them, since mirrored copies of mirrored copies are all the same"

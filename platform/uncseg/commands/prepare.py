@@ -1,12 +1,12 @@
 """``uncseg prepare``."""
 
 from uncseg.cluster.node_checks import require_storage
-from uncseg.cluster.prepare import prepare
-from uncseg.cluster.ray_session import ray_session
-from uncseg.config import Experiment
+from uncseg.cluster.session import ray_session
+from uncseg.config.experiment import Experiment
 from uncseg.console import counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.layout import PreparedFolder
+from uncseg.runs.prepare_cases import prepare
 
 
 def prepare_dataset(experiment: Experiment) -> PreparedFolder:

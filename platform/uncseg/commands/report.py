@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from uncseg.commands.evaluate import run_to_use
 from uncseg.console import console
 from uncseg.dataset.brats import scan_folder
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.report.html import Reported, write_report
 from uncseg.report.run_figures import draw_run
+from uncseg.runs.opening import run_to_use
 from uncseg.tracking.spool import epoch_table
 
 

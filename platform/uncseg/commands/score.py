@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from uncseg.cluster.node_checks import require_places
-from uncseg.cluster.ray_session import ray_session
-from uncseg.cluster.scoring import score_pairs
+from uncseg.cluster.session import ray_session
 from uncseg.console import console, counting
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.pairs import Scale, find_pairs
 from uncseg.report.score_tables import show_summary, write_scores
+from uncseg.runs.score_cases import score_pairs
 
 
 def score_folders(

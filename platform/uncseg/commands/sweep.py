@@ -5,29 +5,29 @@ import sys
 from typing import Any, NoReturn
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.budget import BudgetStopper, hours_trained
-from uncseg.cluster.cross_validation import differing_settings, holding, with_defaults
 from uncseg.cluster.nodes import Cluster
-from uncseg.cluster.preflight import preflight
-from uncseg.cluster.prepare import prepare
-from uncseg.cluster.promotion import choose_promoted, train_promoted, with_slots_for
-from uncseg.cluster.ray_session import ray_session, terminated_like_ctrl_c
-from uncseg.cluster.segmentation_run import require_same_data, require_segmentation_run
-from uncseg.cluster.sweep import require_gpus, run_sweep, trials_at_once
-from uncseg.cluster.trial import TrialSetup
-from uncseg.commands.disk_plan import print_sweep_disk
-from uncseg.commands.sweep_results import close_sweep
-from uncseg.commands.sweep_run import open_sweep_run
-from uncseg.commands.trial_events import TrialEvents
-from uncseg.config import Experiment
+from uncseg.cluster.session import ray_session, terminated_like_ctrl_c
+from uncseg.config.experiment import Experiment
 from uncseg.console import FoldProgress, console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder, SweepFolder
-from uncseg.sweeps.file import Sweep
-from uncseg.sweeps.results import VALUES, read_trials
-from uncseg.sweeps.space import trial_experiment
+from uncseg.runs.judged_run import require_same_data, require_segmentation_run
+from uncseg.runs.opening import differing_settings, holding
+from uncseg.runs.preflight import preflight
+from uncseg.runs.prepare_cases import prepare
+from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
+from uncseg.studies.sweep.promotion import choose_promoted, train_promoted, with_slots_for
+from uncseg.studies.sweep.space import trial_experiment
+from uncseg.studies.sweep.sweep_disk import print_sweep_disk
+from uncseg.studies.sweep.sweep_file import Sweep
+from uncseg.studies.sweep.sweep_mlflow import open_sweep_run
+from uncseg.studies.sweep.sweep_results import close_sweep
+from uncseg.studies.sweep.train_trial import TrialSetup
+from uncseg.studies.sweep.trial_events import TrialEvents
+from uncseg.studies.sweep.trials import VALUES, read_trials
+from uncseg.studies.sweep.tuner import require_gpus, run_sweep, trials_at_once
 
 KEPT = "keep_checkpoints"
 
@@ -140,7 +140,6 @@ def refuse_another(folder: SweepFolder, sweep: Sweep, base: Experiment) -> None:
     if folder.content.is_file():
         before, now = read_json(folder.content), _content(sweep, base)
         before["sweep"].pop(KEPT, None)
-        before["experiment"] = with_defaults(before["experiment"])
         problems = [p for part in now for p in differing_settings(before.get(part), now[part])]
         if problems:
             raise ProblemsFound(f"The sweep {folder.root} exists with other settings.", problems)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from uncseg.commands.benchmark_run import sync_benchmark
-from uncseg.commands.sweep_run import sync_sweep
 from uncseg.layout import BenchmarkFolder, SweepFolder
+from uncseg.studies.benchmark.benchmark_mlflow import sync_benchmark
+from uncseg.studies.sweep.sweep_mlflow import sync_sweep
 from uncseg.tracking.sync import sync_run
 
 

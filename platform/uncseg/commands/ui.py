@@ -18,7 +18,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from mlflow.exceptions import MlflowException
 
-from uncseg.cluster.ray_session import terminated_like_ctrl_c
+from uncseg.cluster.session import terminated_like_ctrl_c
 from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json

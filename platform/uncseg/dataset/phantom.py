@@ -15,9 +15,9 @@ import SimpleITK as sitk
 from scipy import ndimage
 from scipy.special import ndtr
 
+from uncseg.config.sections import Dataset
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json, whole_file, write_json
-from uncseg.sections import Dataset
 
 CORRELATION_VOXELS = 2.5
 SHARP_SD_VOXELS, VAGUE_SD_VOXELS = 0.3, 2.0

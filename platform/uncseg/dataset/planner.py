@@ -20,9 +20,9 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
+from uncseg.config.sections import Plan
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import write_text
-from uncseg.sections import Plan
 
 LEAST_PATCH_EDGE = 8  # nnU-Net halves down to 4 voxels; a network needs one halving at least
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from uncseg.config.sections import Augmentation
 from uncseg.estimators.moments import Moments, entropy
 from uncseg.names import PARTS
-from uncseg.sections import Augmentation
 
 MAPS = tuple(f"augmentation_{part}" for part in PARTS["augmentation"])
 

@@ -5,8 +5,8 @@ So the trained folder carries its own settings, and nnU-Net's commands rebuild t
 
 from typing import Any
 
-from uncseg.config import Experiment
-from uncseg.sections import Estimators, Loss, Memory, Model, Section, Training
+from uncseg.config.experiment import Experiment
+from uncseg.config.sections import Estimators, Loss, Memory, Model, Section, Training
 
 PLANS_KEY = "uncseg"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.config import Experiment
+from uncseg.config.experiment import Experiment
 from uncseg.evaluation.summary import compare
 from uncseg.evaluation.tables import DICE_COLUMNS, spread
 from uncseg.names import HEAD

@@ -12,7 +12,7 @@ from jinja2 import DictLoader, Environment
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from uncseg.config import Experiment
+from uncseg.config.experiment import Experiment
 from uncseg.dataset.brats import BratsCase
 from uncseg.evaluation.tables import beats_floor, read_table, write_table
 from uncseg.files import short_name, write_text

@@ -10,7 +10,7 @@ from uncseg.layout import RunFolder
 from uncseg.report.case_figure import draw_case
 from uncseg.report.case_images import CaseImages, read_case
 from uncseg.report.case_level import draw_folds, draw_risk_coverage
-from uncseg.report.figures import overlay
+from uncseg.report.overlay import overlay
 from uncseg.report.training_curves import Training, draw_training
 
 

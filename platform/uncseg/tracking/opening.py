@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from uncseg.config import Experiment
+from uncseg.config.experiment import Experiment
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
+from uncseg.tracking.server_version import database_problem, server_problem
 from uncseg.tracking.store import Store
-from uncseg.tracking.versions import database_problem, server_problem
 
 # without it the UI takes the experiment for one of language models, and hides the charts
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}

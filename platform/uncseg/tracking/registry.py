@@ -1,8 +1,8 @@
 """Models in MLflow: a finished run as one model, a version of a registered one; until then each finished fold alone.
 
-A run's model is an nnU-Net model folder with the weights of all folds, :data:`~uncseg.method.model_folder.DESCRIPTION`,
+A run's model is an nnU-Net model folder with the weights of all folds, ``DESCRIPTION``,
 a model card (README.md) and MLflow's own MLmodel, by which ``mlflow.pyfunc.load_model`` finds
-:mod:`uncseg.pyfunc_model`: no Python object is pickled into it. Optimisers stay in the run's folder.
+:mod:`uncseg.tracking.pyfunc_model`: no Python object is pickled into it. Optimisers stay in the run's folder.
 
 The alias ``candidate`` is the finished run's that ended last; others, ``champion`` for example, are people's own.
 """
@@ -41,7 +41,7 @@ ENDED_TAG = "uncseg.ended_ms"
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 FOLDER_FILES = ("plans.json", "dataset.json")
 MODEL_KEY = "model"
-LOADER = "uncseg.pyfunc_model"
+LOADER = "uncseg.tracking.pyfunc_model"
 # how a server says that it has no registry, or that one may not write to it
 REFUSALS = (
     "PERMISSION_DENIED",
@@ -256,7 +256,7 @@ def _folders(run: RunFolder, folds: Sequence[int]) -> Generator[Path, None, None
 def _run_folders(
     run: RunFolder, folds: Sequence[int], about: Mapping[str, Any], registered: str, model: LoggedModel
 ) -> Generator[Path, None, None]:
-    from uncseg.method.model_folder import DESCRIPTION
+    from uncseg.method.inference.model_folder import DESCRIPTION
 
     with tempfile.TemporaryDirectory() as temporary:
         write_json(Path(temporary, DESCRIPTION), about)

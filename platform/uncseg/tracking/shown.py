@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from uncseg.sections import LABEL_NAMES
+from uncseg.config.sections import LABEL_NAMES
 
 _NOT_SHOWN = re.compile(
     r"uncertainty/\w+/corr_ema/constant"  # 0 by definition

@@ -1,5 +1,5 @@
 """The trainer, by the name that plans and checkpoints call it."""
 
-from uncseg.method.trainer import UncertaintyTrainer
+from uncseg.method.training.trainer import UncertaintyTrainer
 
 __all__ = ["UncertaintyTrainer"]

@@ -1,0 +1,266 @@
+"""Preparing a dataset, as plain functions: which cases, where to, planning, preprocessing by nnU-Net's classes.
+
+The cluster spreads these over tasks (``cluster/prepare.py``). nnU-Net is imported only where it is used: it takes
+seconds, and the process that hands out the work does not need it.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from uncseg.config.experiment import Experiment
+from uncseg.dataset.brats import LABELS, MODALITIES, REGIONS, BratsCase, link_or_map, oracle_path, scan_folder
+from uncseg.dataset.fingerprint import fingerprint_file
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import digest, read_json, whole_file, write_json, write_text
+from uncseg.layout import PreparedFolder
+
+REGIONS_CLASS_ORDER = (2, 1, 3)  # painted in turn: WT as ED, TC as NCR over it, ET over that
+
+
+def nnunet_environment(prepared: PreparedFolder, results: Path | None = None) -> dict[str, str]:
+    """The environment variables that nnU-Net reads its folders from.
+
+    Args:
+        prepared: the dataset.
+        results: where trained models go; None: a folder beside the dataset.
+    """
+    return {
+        "nnUNet_raw": str(prepared.raw),
+        "nnUNet_preprocessed": str(prepared.preprocessed),
+        "nnUNet_results": str(results or prepared.root / "nnUNet_results"),
+    }
+
+
+def chosen_cases(experiment: Experiment) -> tuple[list[BratsCase], list[Problem]]:
+    """Complete cases of the experiment after exclusion, and the layout problems of the others that are not excluded.
+
+    Raises:
+        ProblemsFound: no dataset, unknown exclusions, another number than expected, fewer patients than folds.
+    """
+    dataset = experiment.dataset
+    cases, layout = scan_folder(dataset.path)
+    excluded, problems = _excluded(dataset.exclude)
+    # a problem stands at CASE, CASE/FILE or "CASE (what)"
+    layout_names = [problem.where.split("/")[0].split(" ")[0] for problem in layout]
+    known = {case.case_id for case in cases}.union(layout_names)
+    problems += [
+        Problem("dataset.exclude", name, "the id of a case in the folder", "correct or remove it")
+        for name in sorted(excluded - known)
+    ]
+    layout = [problem for name, problem in zip(layout_names, layout, strict=True) if name not in excluded]
+    cases = [case for case in cases if case.case_id not in excluded]
+    number = len(known - excluded)
+    if dataset.expected_cases is not None and number != dataset.expected_cases:
+        found = f"{number} cases in {dataset.path} after exclusion"
+        advice = "list the cases to leave out in dataset.exclude, or correct dataset.expected_cases"
+        problems.append(Problem("dataset.expected_cases", found, f"{dataset.expected_cases}", advice))
+    patients = {case.patient for case in cases}
+    if len(patients) < experiment.split.folds and not layout:
+        found = f"{experiment.split.folds} folds for {len(patients)} patients"
+        advice = f"write split.folds: {max(2, len(patients))} or less, or add patients"
+        problems.append(Problem("split.folds", found, "at most as many folds as patients", advice))
+    if problems:
+        raise ProblemsFound("The cases cannot be used as the experiment says.", problems + layout)
+    return cases, layout
+
+
+def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]:
+    if not isinstance(exclude, Path):
+        return set(exclude), []
+    try:
+        lines = exclude.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        advice = "correct the path, or write the ids as a list"
+        return set(), [Problem("dataset.exclude", f"{exclude}: {error.strerror}", "a file, one id a line", advice)]
+    names = (line.split("#")[0].strip() for line in lines)
+    return {name for name in names if name}, []
+
+
+def _files_of(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, Any]:
+    """Files by name, size and time: what is read of them need not be read again while these stay."""
+    root = experiment.dataset.path
+    content: dict[str, Any] = {"folder": str(root.resolve())}
+    for case in cases:
+        for file in (*case.images, case.reference, oracle_path(case)):
+            if file is not None:
+                status = file.stat()
+                content[str(file.relative_to(root))] = (status.st_size, status.st_mtime_ns)
+    return content
+
+
+def survey_folder(experiment: Experiment, cases: Sequence[BratsCase]) -> Path:
+    """Where the cases' checks and fingerprint lie: other plans share them, unless they draw another number."""
+    files, samples = _files_of(experiment, cases), experiment.plan.foreground_samples
+    # the files alone, as before there was a choice: what was surveyed then is found
+    name = f"{experiment.dataset.name}-survey-{digest(files if samples is None else [files, samples])[:10]}"
+    return experiment.storage.path.resolve() / "prepared" / name
+
+
+def preparation_digest(experiment: Experiment, cases: Sequence[BratsCase]) -> str:
+    """What the prepared folder depends on: the files, plan, head, split, and nnU-Net's name of the dataset."""
+    plan = experiment.plan.model_dump(mode="json")
+    if plan["foreground_samples"] is None:
+        del plan["foreground_samples"]  # what was prepared before there was a choice is found
+    content = {
+        "files": _files_of(experiment, cases),
+        "plan": plan,
+        "head": experiment.model.head,
+        "split": experiment.split.model_dump(mode="json"),
+        "dataset": [experiment.dataset.id, experiment.dataset.name],
+    }
+    return digest(content)
+
+
+def prepared_folder(experiment: Experiment, preparation: str) -> PreparedFolder:
+    """Where a preparation lies."""
+    name = experiment.dataset.name
+    root = experiment.storage.path.resolve() / "prepared" / f"{name}-{preparation[:10]}"
+    return PreparedFolder(root, f"Dataset{experiment.dataset.id:03d}_{name}")
+
+
+def _raw_images(prepared: PreparedFolder, case_id: str) -> list[str]:
+    folder = prepared.raw_dataset / "imagesTr"
+    return [str(folder / f"{case_id}_{channel:04d}.nii.gz") for channel in range(len(MODALITIES))]
+
+
+def _raw_reference(prepared: PreparedFolder, case_id: str) -> Path:
+    return prepared.raw_dataset / "labelsTr" / f"{case_id}.nii.gz"
+
+
+def dataset_description(head: str, cases: int) -> dict[str, Any]:
+    """nnU-Net's dataset.json; the head decides the labels. Their order, and that of the channels, has a meaning."""
+    content: dict[str, Any] = {
+        "channel_names": {str(i): name.capitalize() for i, name in enumerate(MODALITIES)},
+        "labels": {"background": 0, **LABELS},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "SimpleITKIO",
+    }
+    if head == "regions":
+        content["labels"] = {"background": 0, **{name: list(labels) for name, labels in REGIONS.items()}}
+        content["regions_class_order"] = list(REGIONS_CLASS_ORDER)
+    return content
+
+
+def write_raw_description(prepared: PreparedFolder, head: str, case_ids: Sequence[str]) -> None:
+    """dataset.json of the raw folder, with the files listed: nnU-Net would start twelve processes to find them."""
+    folder = prepared.raw_dataset
+    listed = {
+        case: {
+            "images": [os.path.relpath(file, folder) for file in _raw_images(prepared, case)],
+            "label": os.path.relpath(_raw_reference(prepared, case), folder),
+        }
+        for case in case_ids
+    }
+    content = {**dataset_description(head, len(case_ids)), "dataset": listed}
+    write_text(folder / "dataset.json", json.dumps(content, indent=2))
+
+
+def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, cases: int) -> None:
+    """Write the plans from a survey's fingerprint; skipped where they are there.
+
+    Raises:
+        ProblemsFound: where ``plan.patch_size`` does not fit.
+    """
+    if prepared.plans.is_file():
+        return
+    write_json(fingerprint_file(prepared.dataset), read_json(fingerprint_file(survey_folder)))
+    from uncseg.dataset.planner import plan_dataset
+
+    plan_dataset(prepared.dataset_name, experiment.plan, nnunet_environment(prepared))
+    # nnU-Net copied the raw folder's; models carry this one with them and need no list of files
+    content = dataset_description(experiment.model.head, cases)
+    write_text(prepared.dataset / "dataset.json", json.dumps(content, indent=2))
+
+
+def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: str) -> None:
+    """Link a case into the raw folder; crop, normalise and resample it with nnU-Net's preprocessor.
+
+    Whole or absent; skipped where it is there.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    plans = PlansManager(read_json(prepared.plans))
+    settings = plans.get_configuration(configuration)
+    folder = prepared.dataset / settings.data_identifier
+    files = [f"{case.case_id}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]
+    if not all((folder / file).is_file() for file in files):
+        link_or_map(case, prepared.raw_dataset / "imagesTr", prepared.raw_dataset / "labelsTr")
+        folder.mkdir(parents=True, exist_ok=True)
+        # in a folder of its own: nnU-Net takes every .b2nd file beside the others for a case
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=prepared.root) as partial:
+            with contextlib.redirect_stdout(None):
+                settings.preprocessor_class(verbose=False).run_case_save(
+                    str(Path(partial) / case.case_id),
+                    _raw_images(prepared, case.case_id),
+                    str(_raw_reference(prepared, case.case_id)),
+                    plans,
+                    settings,
+                    read_json(prepared.dataset / "dataset.json"),
+                )
+            for file in files:
+                (Path(partial) / file).replace(folder / file)
+    _write_oracle(prepared, case, plans, settings)
+
+
+def _write_oracle(prepared: PreparedFolder, case: BratsCase, plans: Any, settings: Any) -> None:
+    """A phantom's q on the preprocessed grid: nnU-Net's transposition, crop and, where it resamples, linearly."""
+    q_file, target = oracle_path(case), prepared.oracle / f"{case.case_id}.npy"
+    if q_file is None or target.is_file():
+        return
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    folder = str(prepared.dataset / settings.data_identifier)
+    data, _, _, properties = nnUNetDatasetBlosc2(folder, [case.case_id]).load_case(case.case_id)
+    q = sitk.GetArrayFromImage(sitk.ReadImage(str(q_file))).transpose(plans.transpose_forward)
+    box = tuple(slice(lower, upper) for lower, upper in properties["bbox_used_for_cropping"])
+    resampled = q[box][None].astype(np.float32)
+    if resampled.shape[1:] != data.shape[1:]:
+        spacing = [properties["spacing"][i] for i in plans.transpose_forward]
+        # a 2D configuration leaves the spacing between slices alone
+        wanted = settings.spacing if len(settings.spacing) == 3 else [spacing[0], *settings.spacing]
+        resampled = np.asarray(settings.resampling_fn_probabilities(resampled, data.shape[1:], spacing, wanted))
+    with whole_file(target) as temporary:
+        np.save(temporary, resampled[0].astype(np.float16))
+
+
+def link_references(prepared: PreparedFolder, case_ids: Sequence[str]) -> None:
+    """nnU-Net's own validation looks for references in gt_segmentations; links to those of the raw folder."""
+    folder = prepared.dataset / "gt_segmentations"
+    folder.mkdir(exist_ok=True)
+    for case in case_ids:
+        reference = _raw_reference(prepared, case)
+        link = folder / reference.name
+        if not link.exists():
+            link.unlink(missing_ok=True)
+            link.symlink_to(reference)
+
+
+def record_done(
+    prepared: PreparedFolder,
+    preparation: str,
+    split: str,
+    surveys: Mapping[str, Mapping[str, Any]],
+    versions: Mapping[str, str],
+) -> None:
+    """Write prepared.json: from now on the folder is whole."""
+    content = {
+        "digests": {
+            "dataset": digest({case: survey["digest"] for case, survey in surveys.items()}),
+            "split": split,
+            "preparation": preparation,
+        },
+        "cases": len(surveys),
+        "patients": len({survey["patient"] for survey in surveys.values()}),
+        "volumes_ml": {case: survey["volume_ml"] for case, survey in surveys.items()},
+        "versions": dict(versions),
+    }
+    write_json(prepared.done, content)

@@ -1,0 +1,1 @@
+"""Prediction with trained networks, on the preprocessed grid and in a case's own space."""

@@ -1,0 +1,131 @@
+"""A trained model as nnU-Net keeps it: plans.json, dataset.json and a folder for each fold."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import digest, read_json
+from uncseg.method.checkpoints import FINAL, MODEL_KEYS, load_torch_file
+from uncseg.method.inference.label_meaning import brats_labels
+from uncseg.method.network.known_classes import require_known_classes
+
+DESCRIPTION = "uncseg.json"
+"""Beside plans.json in a model that uncseg has put into MLflow: what it was trained on and how it predicts."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """One model folder, ours or nnU-Net's own; the attributes are those of nnU-Net's predictor."""
+
+    root: Path
+    configuration: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What has been read is read again where it arrives."""
+        return {"root": self.root, "configuration": self.configuration}
+
+    @cached_property
+    def dataset_json(self) -> dict[str, Any]:
+        """Labels, channels and file ending."""
+        content = read_json(self.root / "dataset.json")
+        assert isinstance(content, dict)
+        return content
+
+    @cached_property
+    def plans_manager(self) -> Any:
+        """nnU-Net's view of plans.json."""
+        return PlansManager(read_json(self.root / "plans.json"))
+
+    @cached_property
+    def configuration_manager(self) -> Any:
+        """nnU-Net's view of the configuration."""
+        return self.plans_manager.get_configuration(self.configuration)
+
+    @cached_property
+    def label_manager(self) -> Any:
+        """What the network's channels are."""
+        return self.plans_manager.get_label_manager(self.dataset_json)
+
+    @cached_property
+    def meaning(self) -> dict[int, int]:
+        """For each label the one of BraTS 2023."""
+        return brats_labels(self.dataset_json, str(self.root))
+
+    def require_known_classes(self) -> None:
+        """Refuse plans that would run code of a stranger's choice.
+
+        Raises:
+            ProblemsFound: naming plans.json, where it has no such configuration or names anything but networks.
+        """
+        where = f"{self.root}: plans.json, {self.configuration}"
+        try:
+            architecture = self.configuration_manager.configuration["architecture"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            problem = Problem(where, f"{error}", "the configuration that was trained", "fetch the file again")
+            raise ProblemsFound("The model cannot be used.", [problem]) from error
+        require_known_classes(architecture, where)
+
+    def checkpoint(self, fold: int) -> Path:
+        """Of a fold whose training has ended."""
+        return self.root / f"fold_{fold}" / FINAL
+
+    def state(self, folds: Sequence[int]) -> str:
+        """Digest of what these folds' predictions depend on: the checkpoint files, by size and time."""
+        files = [self.checkpoint(fold).stat() for fold in folds]
+        return digest([list(folds), [[file.st_size, file.st_mtime_ns] for file in files]])
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Content of :data:`DESCRIPTION`; empty where a model brings none along."""
+    file = folder / DESCRIPTION
+    content = read_json(file) if file.is_file() else {}
+    assert isinstance(content, dict)
+    return content
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether nnU-Net would take it for one."""
+    return (folder / "plans.json").is_file() and (folder / "dataset.json").is_file()
+
+
+def folds_in(folder: Path) -> list[int]:
+    """Folds with a final checkpoint, sorted."""
+    numbers = (re.fullmatch(r"fold_(\d+)", file.parent.name) for file in folder.glob(f"fold_*/{FINAL}"))
+    return sorted(int(number[1]) for number in numbers if number)
+
+
+def open_model_folder(folder: Path, trust: bool = False) -> ModelFolder:
+    """A model folder with the configuration that it was trained with.
+
+    Args:
+        folder: with at least one finished fold.
+        trust: let its checkpoint, and the classes that its plans name, run code of their own.
+
+    Raises:
+        ProblemsFound: where no fold is finished, the first one's checkpoint cannot be read, or the plans name other
+            classes than networks of torch and nnU-Net.
+    """
+    folds = folds_in(folder)
+    if not folds:
+        problem = Problem(str(folder), "no fold_N/checkpoint_final.pth", "a finished fold", "train one")
+        raise ProblemsFound("There is nothing to predict with.", [problem])
+    reader = read_json(folder / "plans.json").get("image_reader_writer")
+    if reader == "NibabelIOWithReorient":
+        expected, advice = "one that leaves the axes as they are", "predict with nnUNetv2_predict, then uncseg score"
+        problem = Problem(f"{folder}: plans.json", f"image_reader_writer {reader}", expected, advice)
+        raise ProblemsFound("The model cannot be used: its labels would come out mirrored.", [problem])
+    named = folder.name.split("__")
+    if len(named) == 3:  # nnU-Net's own naming: TRAINER__PLANS__CONFIGURATION
+        model = ModelFolder(folder, named[2])
+    else:
+        checkpoint = load_torch_file(folder / f"fold_{folds[0]}" / FINAL, (*MODEL_KEYS, "init_args"), trust=trust)
+        model = ModelFolder(folder, str(checkpoint["init_args"]["configuration"]))
+    if not trust:
+        model.require_known_classes()
+    return model

@@ -1,0 +1,179 @@
+"""The predictor: nnU-Net's sliding window, with the uncertainty map of the same forward pass beside it.
+
+The segmentation takes nnU-Net's own way untouched. The map is averaged after the sigmoid, in float32, with the same
+weights.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
+from uncseg.method.inference.model_folder import ModelFolder
+from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork
+from uncseg.method.training.trainer import UncertaintyTrainer
+
+
+class UncertaintyPredictor(nnUNetPredictor):
+    """nnU-Net's predictor; after a prediction ``maps`` holds what else the network says of it, (D, H, W) float32.
+
+    That is ``uncertainty``, sigmoid(u) in [0, 1], of a network with the head; ``log_variance`` of a heteroscedastic
+    one.
+    """
+
+    maps: Mapping[str, torch.Tensor] = MappingProxyType({})
+    _sum: torch.Tensor | None = None
+    _weight: torch.Tensor | None = None
+    _tiles: Iterator[Any] = iter(())
+
+    def load_fold(self, model: ModelFolder, fold: int, trust: bool = False) -> None:
+        """Load one fold's final checkpoint.
+
+        Args:
+            model: ours, or one that nnU-Net trained (which has no uncertainty).
+            fold: which checkpoint.
+            trust: let the checkpoint, and the classes that its plans name, run code of their own.
+
+        Raises:
+            ProblemsFound: where the checkpoint or the plans cannot be used without it, the checkpoint is truncated or
+                of another kind, or its trainer is not installed.
+        """
+        if not trust:  # a run's folder comes here without having been opened as a model folder
+            model.require_known_classes()
+        checkpoint = load_torch_file(model.checkpoint(fold), MODEL_KEYS, trust=trust)
+        network = _trainer(checkpoint["trainer_name"], model).build_network_architecture(
+            model.plans_manager,
+            model.configuration_manager,
+            determine_num_input_channels(model.plans_manager, model.configuration_manager, model.dataset_json),
+            model.label_manager.num_segmentation_heads,
+            enable_deep_supervision=False,
+        )
+        network.load_state_dict(checkpoint["network_weights"])
+        self.manual_initialization(
+            network,
+            model.plans_manager,
+            model.configuration_manager,
+            None,
+            model.dataset_json,
+            checkpoint["trainer_name"],
+            checkpoint["inference_allowed_mirroring_axes"],
+        )
+
+    @property
+    def uncertainty(self) -> torch.Tensor | None:
+        """The head's map of the last prediction; None without the head."""
+        return self.maps.get("uncertainty")
+
+    @property
+    def head(self) -> Literal["labels", "regions"]:
+        """What the network's channels mean."""
+        return "regions" if self.label_manager.has_regions else "labels"
+
+    @torch.inference_mode()
+    def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
+        """nnU-Net pads, predicts and cuts the padding off the logits here; the map's is cut off beside them."""
+        logits = super().predict_sliding_window_return_logits(input_image)
+        self.maps = {}
+        if self._sum is not None and self._weight is not None:
+            assert isinstance(self.network, MaskedUncertaintyNetwork)
+            patch = self.configuration_manager.patch_size
+            _, inside = pad_nd_image(input_image, patch, "constant", {"value": 0}, True, None)
+            self.maps = {self.network.gives: (self._sum / self._weight)[tuple(inside[1:])]}
+        return logits
+
+    @torch.inference_mode()
+    def _internal_predict_sliding_window_return_logits(
+        self, data: torch.Tensor, slicers: Any, do_on_device: bool = True
+    ) -> torch.Tensor:
+        """nnU-Net predicts tile by tile here, in the order of ``slicers``; the map is summed up along the way."""
+        self._sum = self._weight = None
+        if isinstance(self.network, MaskedUncertaintyNetwork):
+            where = self.device if do_on_device else torch.device("cpu")
+            self._sum = torch.zeros(data.shape[1:], dtype=torch.float32, device=where)
+            self._weight = torch.zeros_like(self._sum)
+        self._tiles = iter(slicers)
+        logits = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
+        assert isinstance(logits, torch.Tensor)
+        return logits
+
+    @torch.inference_mode()
+    def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
+        """nnU-Net predicts one tile here, averaged over mirrored copies if asked; its map is averaged too."""
+        network = self.network
+        if not isinstance(network, MaskedUncertaintyNetwork):
+            return super()._internal_maybe_mirror_and_predict(x)
+        axes = [axis + 2 for axis in self.allowed_mirroring_axes or ()] if self.use_mirroring else []
+        flips = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
+        logits = beside = None
+        for flip in flips:
+            z, u = (torch.flip(t, flip) for t in network(torch.flip(x, flip), uncertainty=True))
+            logits = z if logits is None else logits + z
+            beside = network.as_map(u) if beside is None else beside + network.as_map(u)
+        assert logits is not None
+        assert beside is not None
+        self._add_tile(beside[0, 0] / len(flips))
+        return logits / len(flips)
+
+    def _add_tile(self, values: torch.Tensor) -> None:
+        assert self._sum is not None
+        assert self._weight is not None
+        weight: torch.Tensor | float = 1.0
+        if self.use_gaussian:
+            weight = compute_gaussian(
+                tuple(self.configuration_manager.patch_size),
+                sigma_scale=1.0 / 8,
+                value_scaling_factor=10,
+                device=self._sum.device,
+            ).float()
+        tile = next(self._tiles)[1:]
+        self._sum[tile] += (values.to(self._sum.device) * weight).reshape(self._sum[tile].shape)
+        self._weight[tile] += weight
+
+
+def _trainer(name: str, model: ModelFolder) -> Any:
+    """The class that builds the network of a checkpoint."""
+    if name == UncertaintyTrainer.__name__:
+        return UncertaintyTrainer
+    if name == nnUNetTrainer.__name__:
+        return nnUNetTrainer
+    found = recursive_find_trainer_class_by_name(name)  # imports every trainer there is
+    if found is None:
+        expected, advice = "a trainer that is installed", "install it, or set nnUNet_extTrainer to its folder"
+        raise ProblemsFound(
+            "The model cannot be used.", [Problem(str(model.root), f"trainer {name}", expected, advice)]
+        )
+    return found
+
+
+@lru_cache(maxsize=16)  # the folds of a run, which predict a new case together
+def loaded_predictor(
+    model: ModelFolder, fold: int, tile_step: float, mirroring: bool, trust: bool
+) -> UncertaintyPredictor:
+    """A predictor with a fold's network on this process's device; the same one when asked again.
+
+    Args:
+        model, fold, trust: as :meth:`UncertaintyPredictor.load_fold` takes them.
+        tile_step: step of the sliding window, in patch sizes.
+        mirroring: average over mirrored copies (8 passes).
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    predictor = UncertaintyPredictor(
+        tile_step_size=tile_step,
+        use_mirroring=mirroring,
+        perform_everything_on_device=device.type == "cuda",
+        device=device,
+        allow_tqdm=False,
+    )
+    predictor.load_fold(model, fold, trust)
+    return predictor

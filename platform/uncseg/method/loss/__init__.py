@@ -1,0 +1,1 @@
+"""The loss: its terms, and how they are weighted."""

@@ -1,0 +1,1 @@
+"""The error memory: what the head learns from, kept per case."""

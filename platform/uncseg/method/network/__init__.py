@@ -1,0 +1,1 @@
+"""Networks: nnU-Net's with the uncertainty head, other backbones, error networks."""

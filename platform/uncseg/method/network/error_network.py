@@ -1,0 +1,141 @@
+"""A network that learns where a finished segmentation network fails, which itself stays as it is (Jungo et al. 2020).
+
+network = build_error_network(model, plans_manager, configuration_manager, inputs, outputs)
+load_segmentation(network, checkpoint_of_the_finished_run)
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from uncseg.config.sections import Model
+from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
+from uncseg.method.network.backbones import build_backbone, output_layer
+from uncseg.method.network.uncertainty_network import (
+    SEGMENTATION_LOGITS,
+    Head,
+    MaskedUncertaintyNetwork,
+    with_background,
+)
+
+IN_WRAPPER = "backbone."
+
+
+class ErrorNetwork(MaskedUncertaintyNetwork):
+    """A frozen segmentation network, and one that says of each voxel how likely its whole tumour is wrong there.
+
+    ``forward(x)`` gives the logits of the frozen network at full resolution. It takes no gradient and is in eval mode
+    always: nothing that trains the other network moves a weight or a statistic of it.
+
+    Args:
+        segmentation: nnU-Net network without a head.
+        head: what its logits mean.
+        error: from the last features (B, F, …), or from the images and the probabilities (B, inputs + outputs, …), to
+            one logit.
+        reads_features: which of the two.
+    """
+
+    def __init__(self, segmentation: nn.Module, head: Head, error: nn.Module, reads_features: bool) -> None:
+        super().__init__(segmentation.requires_grad_(False), head)
+        self.error = error
+        self.reads_features = reads_features
+        self.outputs = int(output_layer(segmentation).out_channels)  # type: ignore[arg-type]
+        if reads_features:
+            output_layer(segmentation).register_forward_hook(_with_features)
+
+    def train(self, mode: bool = True) -> "ErrorNetwork":
+        """Of the error network alone."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, x: torch.Tensor, uncertainty: bool = False):  # type: ignore[no-untyped-def]
+        """The frozen network's logits, or ``(logits, u)`` with u the logit of the failure, (B, 1, …)."""
+        with torch.no_grad():
+            output = self.backbone(x)
+        logits, features = output[:, : self.outputs], output[:, self.outputs :]
+        if not uncertainty:
+            return logits
+        return logits, self.error(features if self.reads_features else self._with_probabilities(x, logits))
+
+    def _with_probabilities(self, x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.float()
+        return torch.cat((x, logits.sigmoid() if self.head == "regions" else logits.softmax(1)), dim=1)
+
+
+def _with_features(_layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+    # handed on as further channels: kept in an attribute, they would outlive the pass
+    return torch.cat((output, inputs[0]), dim=1)
+
+
+def build_error_network(
+    model: Model, plans_manager: Any, configuration_manager: Any, inputs: int, outputs: int
+) -> ErrorNetwork:
+    """An error network with fresh weights, the segmentation's too: :func:`load_segmentation` brings the right ones.
+
+    Args:
+        model: with an error network.
+        plans_manager, configuration_manager: nnU-Net's.
+        inputs: channels of the images.
+        outputs: channels of a segmentation network without a head.
+    """
+    assert model.error_network is not None
+    managers = plans_manager, configuration_manager
+    segmentation = build_backbone(model, *managers, inputs, outputs, False)
+    if model.error_network.kind == "features":
+        return ErrorNetwork(segmentation, model.head, _pointwise_layers(output_layer(segmentation)), True)
+    error = build_backbone(model, *managers, inputs + outputs, 1, False)
+    for layer in _output_layers(error)[:-1]:
+        layer.requires_grad_(False)  # those of deep supervision: DistributedDataParallel waits for what never comes
+    return ErrorNetwork(segmentation, model.head, error, False)
+
+
+def _pointwise_layers(output: nn.Module) -> nn.Sequential:
+    """Three convolutions of single voxels, as wide as the features that make the outputs."""
+    flat = isinstance(output, nn.Conv2d)
+    convolution, norm = (nn.Conv2d, nn.InstanceNorm2d) if flat else (nn.Conv3d, nn.InstanceNorm3d)
+    width = int(output.in_channels)  # type: ignore[arg-type]
+    hidden = [
+        layer
+        for _ in range(2)
+        for layer in (convolution(width, width, 1), norm(width, affine=True), nn.LeakyReLU(0.01, inplace=True))
+    ]
+    return nn.Sequential(*hidden, convolution(width, 1, 1))
+
+
+def _output_layers(backbone: nn.Module) -> list[nn.Module]:
+    """The convolutions that make the outputs, of the full resolution last."""
+    lower = getattr(getattr(backbone, "decoder", None), "seg_layers", [])
+    last = output_layer(backbone)
+    return [*(layer for layer in lower if layer is not last), last]
+
+
+def load_segmentation(network: ErrorNetwork, checkpoint: Path, trust: bool = False) -> None:
+    """Give an error network the segmentation that it judges.
+
+    Args:
+        network: of the same plans, backbone and head.
+        checkpoint: of a network with or without a head; of one with it, the logits of the segmentation are taken.
+        trust: let the file run code of its own.
+
+    Raises:
+        ProblemsFound: as :func:`~uncseg.method.checkpoints.load_torch_file`.
+        RuntimeError: where the network is another one.
+    """
+    weights = load_torch_file(checkpoint, MODEL_KEYS, trust=trust)["network_weights"]
+    backbone = network.backbone
+    if weights.keys() != backbone.state_dict().keys():
+        weights = {name.removeprefix(IN_WRAPPER): value for name, value in weights.items()}
+        layers = _output_layers(backbone)
+        for prefix in [name for name, module in backbone.named_modules() if any(module is layer for layer in layers)]:
+            for name in (f"{prefix}.weight", f"{prefix}.bias"):
+                weights[name] = _without_head(weights[name], network.head)
+    backbone.load_state_dict(weights)
+
+
+def _without_head(values: torch.Tensor, head: Head) -> torch.Tensor:
+    """Weights of outputs z1, z2, z3, u → of the network's logits; background's are 0, as its logit is."""
+    z = values[:SEGMENTATION_LOGITS]
+    return with_background(z[None])[0] if head == "labels" else z

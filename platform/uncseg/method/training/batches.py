@@ -1,0 +1,250 @@
+"""Batches as a pure function of (seed, fold, batch index), whatever the number of loader processes.
+
+Around nnU-Net's own sampling and transforms: a batch's cases are drawn from its index, and each sample from its index
+and place, so that several GPUs of one fold share a batch that is the same as one GPU's. A batch carries the geometry
+of its patches.
+"""
+
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.training.dataloading import data_loader
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from uncseg.method.memory.patch_geometry import PatchGeometry, carry_geometry
+
+TRAINING, VALIDATION, INITIALISATION, STEPS = 0, 1, 2, 3
+KEPT_BYTES = 128 * 2**20  # of case properties, per loader process
+READY = 8  # batches kept ready by few processes; from 4 on, each keeps 2
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seed torch, numpy and random from a key of whole numbers; afterwards all three go on as they were."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    _seed(*key)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+def seed_steps(*key: int) -> None:
+    """Seed what training steps draw themselves (dropout, noise of logits), on the GPU too, from whole numbers."""
+    _seed(*key, STEPS)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(torch.default_generator.initial_seed())
+
+
+def _seed(*key: int) -> None:
+    state = np.random.SeedSequence(key).generate_state(3)
+    random.seed(int(state[0]))
+    np.random.seed(int(state[1]))
+    # the CPU's generator alone: torch.manual_seed would wake CUDA in every loader process
+    torch.default_generator.manual_seed(int(state[2]))
+
+
+@dataclass(frozen=True)
+class Share:
+    """The samples of a joint batch that one process draws: ``count`` of ``joint``, from ``first`` on."""
+
+    joint: int
+    first: int
+    count: int
+
+
+class _TransformsWithGeometry:
+    """nnU-Net's loader calls its transforms with image and segmentation; the crop's geometry goes along."""
+
+    def __init__(self, transforms: BasicTransform) -> None:
+        self.transforms = carry_geometry(transforms)
+        self.crop: PatchGeometry | None = None
+        self.results: list[PatchGeometry] = []
+
+    def __call__(self, **sample: Any) -> dict:
+        sample = self.transforms(**sample, geometry=self.crop)
+        self.results.append(sample.pop("geometry"))
+        return sample
+
+
+class _KeptCases:
+    """nnU-Net's dataset, which opens a case and unpickles its properties at every draw; here some stay open.
+
+    As many as fit into ``KEPT_BYTES``, taking each case's properties to be as large as their file; the voxels
+    themselves stay in their file, mapped.
+    """
+
+    def __init__(self, cases: Any) -> None:
+        self.cases = cases
+        self.identifiers = cases.identifiers
+        self._kept: OrderedDict[str, Any] = OrderedDict()
+        sizes = [Path(cases.source_folder, f"{name}.pkl").stat().st_size for name in self.identifiers]
+        self._most = max(1, KEPT_BYTES // max(sizes))
+
+    def load_case(self, identifier: str) -> Any:
+        """nnU-Net's (data, segmentation, previous stage, properties)."""
+        if identifier in self._kept:
+            self._kept.move_to_end(identifier)
+        else:
+            self._kept[identifier] = self.cases.load_case(identifier)
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return self._kept[identifier]
+
+
+class LoaderWithGeometry(nnUNetDataLoader):
+    """nnU-Net's loader, drawing by index; its batches have a ``geometry`` list, one :class:`PatchGeometry` a sample.
+
+    Args:
+        share: what this process draws of every batch.
+        args, kwargs: nnU-Net's; ``batch_size`` is the share's count.
+    """
+
+    def __init__(self, *args: Any, share: Share, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._data: Any = _KeptCases(self._data)
+        self.share = share
+        self.probabilistic = kwargs.get("probabilistic_oversampling", False)
+        self.get_do_oversample = self._start_sample
+        self.transforms: _TransformsWithGeometry = _TransformsWithGeometry(self.transforms)
+        self._key: tuple[int, ...] = ()
+
+    def draw(self, *key: int) -> dict:
+        """The batch that belongs to a key of whole numbers; the process's random states stay as they were."""
+        self._key = key
+        with seeded(*key):
+            return self.generate_train_batch()
+
+    def get_indices(self) -> Any:
+        """nnU-Net draws a batch's cases here; all processes draw the joint batch's and take their share."""
+        drawn = np.random.choice(self.indices, self.share.joint, replace=True, p=self.sampling_probabilities)
+        return drawn[self.share.first : self.share.first + self.share.count]
+
+    def _start_sample(self, sample: int) -> bool:
+        """nnU-Net asks here, first of all for a sample, whether foreground is forced; each sample is seeded anew."""
+        place = self.share.first + sample
+        _seed(*self._key, place)
+        if self.probabilistic:
+            return bool(np.random.uniform() < self.oversample_foreground_percent)
+        return bool(place >= round(self.share.joint * (1 - self.oversample_foreground_percent)))
+
+    def get_bbox(self, data_shape: np.ndarray, *args: Any, **kwargs: Any) -> tuple[list[int], list[int]]:
+        """nnU-Net chooses the crop here; its place is kept for the geometry."""
+        lower, upper = super().get_bbox(data_shape, *args, **kwargs)
+        self.transforms.crop = PatchGeometry.of_crop(lower, self.patch_size, data_shape)
+        return lower, upper
+
+    def generate_train_batch(self) -> dict:
+        """nnU-Net builds the batch here; the geometries of its patches are added."""
+        self.transforms.results = []
+        batch = super().generate_train_batch()
+        batch["keys"] = [str(key) for key in batch["keys"]]
+        batch["geometry"] = self.transforms.results
+        return batch
+
+
+class _BatchByIndex(Dataset):
+    def __init__(self, loader: LoaderWithGeometry, seed: int, fold: int, stage: int) -> None:
+        self.loader = loader
+        self.key = (seed, fold, stage)
+
+    def __getitem__(self, index: int) -> tuple[int, dict]:
+        return index, self.loader.draw(*self.key, index)
+
+
+class _CountFrom(Sampler):
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def __iter__(self) -> Iterator[int]:
+        index = self.first
+        while True:
+            yield index
+            index += 1
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _limit_threads_once(_process: int) -> None:
+    """One thread for each library, set when a loader process starts.
+
+    nnU-Net sets it anew for every batch, which each time reads the map of the process's memory: on small patches a
+    seventh of a batch's time. It takes the name from its own module, so there it is put out of work.
+    """
+    data_loader.threadpool_limits(limits=1)
+    data_loader.threadpool_limits = lambda **_: nullcontext()
+
+
+class BatchStream:
+    """Batches ``first``, ``first + 1``, … without end.
+
+    A process that is free takes the next index, so a slow batch (rotated, say) leaves no other process idle; what comes
+    early waits here for its turn. ``seconds_waited`` adds up the time that ``next`` took; set it to 0 where an epoch
+    starts.
+
+    Args:
+        loader: draws one batch from the current random states.
+        seed, fold, stage: with the index, all that a batch depends on.
+        first: index of the first batch (after a resume: how many were used).
+        processes: loader processes; 0 loads in the training process.
+        pin_memory: copy batches to page-locked memory for a GPU.
+    """
+
+    def __init__(
+        self,
+        loader: LoaderWithGeometry,
+        *,
+        seed: int,
+        fold: int,
+        stage: int,
+        first: int,
+        processes: int,
+        pin_memory: bool,
+    ) -> None:
+        self.seconds_waited = 0.0
+        self._next = first
+        self._early: dict[int, dict] = {}
+        data = DataLoader(
+            _BatchByIndex(loader, seed, fold, stage),
+            batch_size=None,
+            sampler=_CountFrom(first),
+            num_workers=processes,
+            collate_fn=_as_it_is,
+            worker_init_fn=_limit_threads_once,
+            pin_memory=pin_memory,
+            # a forked child of a process with Ray's threads can hang; a spawned one starts clean
+            multiprocessing_context="spawn" if processes else None,
+            prefetch_factor=max(2, -(-READY // processes)) if processes else None,
+            in_order=False,
+        )
+        self._batches: Iterator[tuple[int, dict]] | None = iter(data)
+
+    def __next__(self) -> dict:
+        started = time.perf_counter()
+        if self._batches is None:
+            raise StopIteration
+        while self._next not in self._early:
+            index, batch = next(self._batches)
+            self._early[index] = batch
+        self._next += 1
+        self.seconds_waited += time.perf_counter() - started
+        return self._early.pop(self._next - 1)
+
+    def close(self) -> None:
+        """End the loader processes."""
+        self._batches = None
+        self._early.clear()

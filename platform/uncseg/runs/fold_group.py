@@ -1,0 +1,132 @@
+"""The fold group: one Ray Train run in which rank r trains fold folds[r], without any process group.
+
+TorchTrainer would set up a process group even for one worker, and nnU-Net takes that to mean DDP: it would average
+gradients across folds, and validation cases would leak into training. The exception is one fold on several GPUs: there
+the group is the fold, and its workers do form a process group.
+"""
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import ray.util
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.backend import Backend
+from ray.train.collective import barrier, broadcast_from_rank_zero
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from uncseg.runs.fold_worker import FoldTask, train_fold
+from uncseg.cluster.resources import FoldResources
+from uncseg.tracking.spool import read_history
+
+MAX_WORKER_DEATHS = 5
+
+
+@dataclass
+class IndependentTorchConfig(TorchConfig):
+    """Torch workers that know nothing of each other, each seeing its own GPU."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """Ray's plain backend: no process group."""
+        return Backend
+
+
+def _train_my_fold(config: dict[str, Any]) -> None:
+    tasks: list[FoldTask] = config["tasks"]
+    rank = ray.train.get_context().get_world_rank()
+
+    # Ray's own result keeps rank 0 of checkpointed reports only: the spool is the metric table, this is for its eyes
+    def report(metrics: dict[str, float]) -> None:
+        ray.train.report({name: float(value) for name, value in metrics.items()})
+
+    if len(tasks) > 1:
+        _train_in_step(tasks, rank, report)
+        return
+    if tasks[0].processes == 1:
+        train_fold(tasks[0], report)
+        return
+    with _process_group(rank, tasks[0].processes):
+        train_fold(tasks[0], report, rank)
+
+
+def _train_in_step(tasks: list[FoldTask], rank: int, report: Callable[[dict[str, float]], None]) -> None:
+    """Train one of several folds whose reports meet: Ray waits at each until all ranks have come to it."""
+
+    def first_common_epoch(_first: int) -> int:
+        # after a kill one fold may stand a checkpoint ahead: it would report its epoch 8 beside the others' epoch 4
+        barrier()
+        histories = [read_history(task.run.spool, task.fold) for task in tasks]
+        return max(history.first_epochs[history.attempt] for history in histories)
+
+    task = tasks[rank]
+    train_fold(task, report, report_from=first_common_epoch)
+    history = read_history(task.run.spool, task.fold)
+    # the others would wait for its reports for ever, also where a full disk did not take how it ended; a fold that
+    # was stopped is about to be killed with them
+    if history.state not in ("finished", "stopped"):
+        raise RuntimeError(f"fold {task.fold}: {history.message or 'it ended without a word'}")
+
+
+@contextmanager
+def _process_group(rank: int, processes: int) -> Iterator[None]:
+    """The process group of one fold. Each worker sees the GPU that Ray gave it as its first."""
+    import torch
+    import torch.distributed as dist
+
+    address = None
+    if rank == 0:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            address = f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, init_method=broadcast_from_rank_zero(address), rank=rank, world_size=processes)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def run_fold_group(
+    tasks: list[FoldTask],
+    resources: FoldResources,
+    callbacks: Sequence[UserCallback] = (),
+    max_deaths: int = MAX_WORKER_DEATHS,
+) -> None:
+    """Train the tasks' folds side by side, in step, or one fold on several GPUs; returns when all have ended.
+
+    How a fold ended is in its spool. Checkpoints lie in the run's folder, and a restarted worker resumes from there;
+    Ray keeps no second copy.
+
+    Args:
+        tasks: the folds, of one run.
+        resources: of each fold.
+        callbacks: Ray Train's, called with one report a fold, all of one epoch.
+        max_deaths: how often the group is started again when a worker has died.
+
+    Raises:
+        Exception: whatever Ray raises when workers died more often; of several folds, also when one has failed.
+    """
+    assert len(tasks) == 1 or resources.processes == 1, "several folds in one group have a GPU each at most"
+    folds = "-".join(str(task.fold) for task in tasks)
+    run = tasks[0].run
+    worker = resources.of_worker
+    per_worker = {"CPU": worker.cpus} | ({"GPU": worker.gpus} if worker.gpus else {})
+    TorchTrainer(
+        _train_my_fold,
+        train_loop_config={"tasks": tasks},
+        torch_config=IndependentTorchConfig(),
+        scaling_config=ScalingConfig(
+            num_workers=len(tasks) * resources.processes, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
+        ),
+        run_config=RunConfig(
+            name=f"folds_{folds}",
+            storage_path=str(run.root / "ray"),
+            failure_config=FailureConfig(max_failures=max_deaths),
+            callbacks=list(callbacks),
+        ),
+    ).fit()

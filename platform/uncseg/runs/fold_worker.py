@@ -1,0 +1,242 @@
+"""What a worker does: train one fold from wherever it stands, and write down every epoch. Knows nothing of Ray."""
+
+import contextlib
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from uncseg.runs.judged_run import segmentation_run
+from uncseg.config.experiment import Experiment
+from uncseg.dataset.preparation import nnunet_environment
+from uncseg.files import read_json, write_json, write_text
+from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.method.settings import TrainerSettings
+from uncseg.tracking.spool import SpoolWriter, write_state
+
+DONE = "done.json"
+REPORTED = ("train/loss", "val_patch/dice_mean", "uncertainty/reference/corr_ema/uncertainty")
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """One fold of one experiment."""
+
+    experiment: Experiment
+    prepared: PreparedFolder
+    run: RunFolder
+    fold: int
+    cpus: int
+    """CPU cores of one process, shared by the training and its loaders."""
+    processes: int = 1
+    """Processes that train the fold together, a GPU each."""
+    trust: bool = False
+    """Let checkpoints run code of their own."""
+    reported: tuple[str, ...] = REPORTED
+    """Metrics that Ray hears of; the spool has them all."""
+
+
+def is_done(run: RunFolder, fold: int) -> bool:
+    """Whether a fold's training has ended, its final checkpoint written."""
+    return (run.fold(fold) / DONE).is_file() and run.final_checkpoint(fold).is_file()
+
+
+def train_fold(
+    task: FoldTask,
+    report: Callable[[dict[str, float]], None],
+    rank: int = 0,
+    report_from: Callable[[int], int] = lambda first: first,
+) -> None:
+    """Train a fold to its end, going on from its last checkpoint if there is one.
+
+    A Python error is deterministic: trying again would end the same way. It is written down as the fold's end and
+    not raised, so that only a process that died (killed, out of memory, node lost) is tried again.
+
+    Args:
+        task: what to train.
+        report: called once an epoch with a few figures.
+        rank: of this process among those that train the fold; rank 0 writes.
+        report_from: called with the epoch that is trained first; the first epoch to report.
+    """
+    try:
+        _train(task, report, rank, report_from)
+    except Exception as error:
+        of_rank = f"_rank_{rank}" if task.processes > 1 else ""
+        log = task.run.results / f"fold_{task.fold}{of_rank}_failure.txt"
+        # a full disk may take neither; the command that waits for the fold then finds out itself
+        with contextlib.suppress(OSError):
+            write_text(log, traceback.format_exc())
+        with contextlib.suppress(OSError):
+            write_state(task.run.spool, task.fold, "failed", f"{_describe(error)} (see {log})")
+
+
+def _describe(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    if type(error).__name__ == "OutOfMemoryError":
+        advice = "give each fold more of a GPU (resources.gpus_per_fold), or, under a new name, write"
+        return f"{text}; {advice} training.accumulate: 2 or plan a smaller patch"
+    return text
+
+
+def start_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
+    """The fold's trainer, initialised, in a process set up for it (threads, nnU-Net's folders)."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    task = _with_loaders(task, gpu)
+    torch.set_num_threads(max(1, task.cpus - (task.experiment.training.loader_processes or 0)))
+    # as nnU-Net's own command does: the patch size never changes
+    torch.backends.cudnn.benchmark = gpu
+    os.environ.update(nnunet_environment(task.prepared, task.run.results))
+    os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 - nnU-Net's name; our loader has its own processes
+
+    trainer = _make_trainer(task)
+    trainer.trust = task.trust
+    return trainer
+
+
+def _train(
+    task: FoldTask, report: Callable[[dict[str, float]], None], rank: int, report_from: Callable[[int], int]
+) -> None:
+    import torch.distributed
+
+    from uncseg.method.checkpoints import keep_best_and_final
+
+    together = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    assert together == task.processes, "a process group across folds would average gradients over them"
+    trainer = start_trainer(task)
+    from uncseg.runs.training_pictures import TrainingPictures  # nnU-Net reads its environment when imported
+
+    folder = Path(trainer.output_folder)
+    first_epoch, note = _resume(trainer, folder, rank)
+    if first_epoch == 0:  # a checkpoint of one's own holds the other run's network too
+        load_segmentation_of(task, trainer)
+    spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch) if rank == 0 else None
+    pictures = TrainingPictures(trainer, read_json(task.prepared.splits)[task.fold]["val"], task.run.progress)
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        if spool is not None:
+            spool.epoch(epoch, metrics)
+            if epoch == 0:
+                pictures.draw(epoch)
+        if epoch >= first_reported:
+            report({"epoch": epoch, **{name: metrics[name] for name in task.reported if name in metrics}})
+
+    def on_checkpoint(epoch: int) -> None:
+        assert spool is not None
+        spool.checkpoint(epoch)
+        if epoch > 0:
+            pictures.draw(epoch)
+
+    trainer.on_epoch = on_epoch
+    if spool is not None:
+        pictures.forget(first_epoch)
+        spool.state("running", note)
+        trainer.on_checkpoint = on_checkpoint
+    first_reported = report_from(first_epoch)
+    if first_epoch < trainer.num_epochs:
+        with _console_to(folder / ("console.log" if rank == 0 else f"console_rank_{rank}.log")):
+            trainer.run_training()
+    elif spool is not None:  # killed between its last checkpoint and the note below
+        spool.checkpoint(first_epoch - 1)
+        keep_best_and_final(folder, first_epoch)
+    if spool is not None:
+        write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
+        spool.state("finished")
+
+
+def load_segmentation_of(task: FoldTask, trainer) -> None:  # type: ignore[no-untyped-def]
+    """Give an error network's trainer the segmentation of the run that it judges; other trainers need none.
+
+    Raises:
+        ProblemsFound: where there is no such run, or its checkpoint cannot be read.
+    """
+    from uncseg.method.network.error_network import ErrorNetwork, load_segmentation
+    from uncseg.method.network.uncertainty_network import bare
+
+    error_network = task.experiment.model.error_network
+    if error_network is not None:
+        judged = segmentation_run(task.run.root, error_network.of)
+        network = bare(trainer.network)
+        assert isinstance(network, ErrorNetwork)
+        load_segmentation(network, judged.final_checkpoint(task.fold), task.trust)
+
+
+def _resume(trainer, folder: Path, rank: int) -> tuple[int, str]:  # type: ignore[no-untyped-def]
+    """Load the newest whole checkpoint: (the epoch to train next, what was wrong with newer ones).
+
+    Of several processes rank 0 chooses: it may move a damaged file away from under the others.
+    """
+    from uncseg.method.distributed_fold import from_rank_zero
+
+    if rank > 0:
+        name = from_rank_zero(None)
+        if name is None:
+            raise RuntimeError("rank 0 could not load a checkpoint")
+        if name:
+            trainer.load_checkpoint(str(folder / name))
+        return trainer.current_epoch, ""
+    name = None
+    try:
+        name, note = _load_newest(trainer, folder)
+    finally:
+        from_rank_zero(name)
+    return trainer.current_epoch, note
+
+
+def _load_newest(trainer, folder: Path) -> tuple[str, str]:  # type: ignore[no-untyped-def]
+    """The name of the checkpoint that was loaded, "" where there is none; what was wrong with newer ones."""
+    from uncseg.method.checkpoints import FINAL, LATEST, PREVIOUS, DamagedCheckpoint
+
+    found = [folder / name for name in (FINAL, LATEST, PREVIOUS) if (folder / name).is_file()]
+    notes = []
+    for checkpoint in found:
+        try:
+            trainer.load_checkpoint(str(checkpoint))
+        except DamagedCheckpoint as error:
+            if checkpoint == found[-1]:
+                raise
+            # out of the way: the next checkpoint makes the one of this name the previous one
+            checkpoint.replace(checkpoint.with_suffix(".damaged"))
+            notes.append(f"{error.problems[0].where} was damaged")
+        else:
+            return checkpoint.name, "; ".join([*notes, f"gone on from {checkpoint.name}"] if notes else [])
+    return "", ""
+
+
+def _with_loaders(task: FoldTask, gpu: bool) -> FoldTask:
+    """Fill in the number of loader processes where the experiment leaves it open."""
+    training = task.experiment.training
+    if training.loader_processes is not None:
+        return task
+    # beside a GPU the cores have nothing else to do; without one they are the ones that train
+    processes = task.cpus - 1 if gpu else task.cpus // 4
+    filled = training.model_copy(update={"loader_processes": processes})
+    return replace(task, experiment=task.experiment.model_copy(update={"training": filled}))
+
+
+@contextlib.contextmanager
+def _console_to(path: Path):  # type: ignore[no-untyped-def]
+    """nnU-Net prints its log lines too; in a worker they would reach nobody, or everybody."""
+    with path.open("a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
+        yield
+
+
+def _make_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
+    import torch
+
+    from uncseg.method.training.trainer import UncertaintyTrainer
+
+    plans = TrainerSettings.of(task.experiment).into_plans(read_json(task.prepared.plans))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with contextlib.redirect_stdout(None):
+        trainer = UncertaintyTrainer(
+            plans,
+            task.experiment.plan.configuration,
+            task.fold,
+            read_json(task.prepared.dataset / "dataset.json"),
+            device,
+        )
+        trainer.initialize()
+    return trainer

@@ -1,0 +1,145 @@
+"""What ``uncseg predict`` takes as MODEL: a run, a fold of it, an nnU-Net model folder, or one in MLflow."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from uncseg.runs.opening import finished_folds, run_to_use
+from uncseg.config.experiment import apply_override, problems_of
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
+from uncseg.evaluation.tables import read_table
+from uncseg.method.checkpoints import FINAL
+from uncseg.method.inference.model_folder import ModelFolder, folds_in, is_model_folder, open_model_folder, read_description
+from uncseg.method.settings import TrainerSettings
+from uncseg.config.sections import Evaluation, Resources, Section
+from uncseg.config.rules import problems_of_estimators
+from uncseg.tracking.models import download, find_stored
+
+
+class _Sections(Section):
+    resources: Resources = Resources()
+    evaluation: Evaluation = Evaluation()
+
+
+@dataclass(frozen=True)
+class Model:
+    """What to predict with."""
+
+    folder: ModelFolder
+    folds: tuple[int, ...]
+    """Averaged."""
+    resources: Resources
+    evaluation: Evaluation
+    review_below: float
+    """Expected Dice under which a case is to be reviewed."""
+    members: tuple[ModelFolder, ...] = ()
+    """The other networks of each fold, of a deep ensemble."""
+
+
+def find_model(
+    source: str,
+    output: Path,
+    folds: Sequence[int] | None = None,
+    overrides: list[str] | None = None,
+    trust: bool = False,
+) -> Model:
+    """Find what MODEL means.
+
+    Args:
+        source: folder of a run, of a fold (fold_N), an nnU-Net model folder, or an MLflow model
+            (models:/NAME/VERSION, models:/NAME@ALIAS, runs:/RUN_ID/NAME; of the server that MLFLOW_TRACKING_URI names).
+        output: where an MLflow model is kept, so that every node sees it.
+        folds: to average; None: all that are finished.
+        overrides: ``FIELD=VALUE`` for the experiment of a run; for others only of resources and evaluation.
+        trust: let checkpoints, and the classes that plans name, run code of their own.
+
+    Raises:
+        ProblemsFound: where it is none of these, or a fold is not there.
+    """
+    if re.match(r"[a-z][a-z-]+:/", source):
+        return _of_folder(_download(source, output), source, folds, overrides, trust)
+    path = Path(source).resolve()
+    if (path / "experiment.yaml").is_file():
+        return _of_run(path, folds, overrides, trust)
+    if re.fullmatch(r"fold_\d+", path.name) and (path / FINAL).is_file() and is_model_folder(path.parent):
+        return _of_folder(path.parent, source, [int(path.name.removeprefix("fold_"))], overrides, trust)
+    if is_model_folder(path):
+        return _of_folder(path, source, folds, overrides, trust)
+    found = "a folder without experiment.yaml, plans.json or checkpoint_final.pth" if path.is_dir() else "no folder"
+    expected = "a run (runs/NAME), a fold (…/fold_0), an nnU-Net model folder, or models:/NAME/VERSION"
+    raise ProblemsFound("There is no such model.", [Problem(source, found, expected, "correct the path")])
+
+
+def _of_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> Model:
+    run, experiment = run_to_use(root, overrides)
+    chosen = _chosen(folds, finished_folds(experiment, run), str(root))
+    folder = ModelFolder(run.model, experiment.plan.configuration)
+    if not trust:
+        folder.require_known_classes()
+    below = review_threshold(read_table(run.tables, "per_case"))
+    others = range(1, experiment.training.members if experiment.evaluation.estimators.ensemble else 1)
+    members = tuple(ModelFolder(run.member(number).model, experiment.plan.configuration) for number in others)
+    return Model(folder, chosen, experiment.resources, experiment.evaluation, below, members)
+
+
+def _of_folder(path: Path, source: str, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> Model:
+    folder = open_model_folder(path, trust)
+    description = read_description(path)
+    sections = _sections({"evaluation": description.get("evaluation", {})}, overrides or [])
+    _require_trained_for(sections[1], folder, source)
+    below = float(description.get("review_below", REVIEW_BELOW))
+    return Model(folder, _chosen(folds, folds_in(path), source), *sections, below)
+
+
+def _sections(content: dict[str, Any], overrides: list[str]) -> tuple[Resources, Evaluation]:
+    """Resources and evaluation of a model that brings no experiment along, but perhaps some fields of it."""
+    title = "The fields cannot be changed."
+    problems = [p for p in (apply_override(content, assignment) for assignment in overrides) if p is not None]
+    try:
+        sections = _Sections.model_validate(content)
+    except ValidationError as error:
+        raise ProblemsFound(title, problems + problems_of(Path("--set"), error)) from error
+    if problems:
+        raise ProblemsFound(title, problems)
+    return sections.resources, sections.evaluation
+
+
+def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: str) -> None:
+    """Refuse estimators that a network was not trained for; a run's experiment has been checked when it was read."""
+    title, settings = "The estimators cannot be used.", TrainerSettings.from_plans(folder.plans_manager.plans)
+    wrong = problems_of_estimators(evaluation, settings.model, settings.training)
+    if evaluation.estimators.ensemble and not any(".ensemble" in line for line in wrong):
+        wrong.append(
+            "evaluation.estimators.ensemble needs all members, and a model has one network of each fold; "
+            "give the run's folder, or remove the estimator"
+        )
+    if wrong:
+        lines = [line.rpartition("; ") for line in wrong]
+        problems = [Problem(source, what, "what the network was trained for", advice) for what, _, advice in lines]
+        raise ProblemsFound(title, problems)
+
+
+def _chosen(folds: Sequence[int] | None, finished: list[int], source: str) -> tuple[int, ...]:
+    wrong = [fold for fold in folds or () if fold not in finished]
+    if not finished or wrong:
+        found = f"fold {', '.join(map(str, wrong))}" if wrong else "no finished fold"
+        expected = f"finished folds: {', '.join(map(str, finished)) or 'at least one'}"
+        problem = Problem(source, found, expected, "choose among these, or train it (uncseg cross-validate)")
+        raise ProblemsFound("There is nothing to predict with.", [problem])
+    return tuple(sorted(set(folds))) if folds else tuple(finished)
+
+
+def _download(uri: str, output: Path) -> Path:
+    """The model folder of an MLflow model; the same one is downloaded once into OUTPUT/.model-…"""
+    uri, content = find_stored(uri)
+    folder = download(uri, output.resolve() / f".model-{content[:12]}")
+    found = next((file.parent for file in sorted(folder.rglob("plans.json"))), None)
+    if found is None or not is_model_folder(found):
+        problem = Problem(uri, "no plans.json and dataset.json in it", "a model that uncseg logged", "correct the URI")
+        raise ProblemsFound("There is no such model.", [problem])
+    return found

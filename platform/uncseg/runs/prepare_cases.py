@@ -1,0 +1,143 @@
+"""``prepare`` spread over Ray: one task a case on warm workers, a bounded number in flight, resumable."""
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from uncseg.cluster.tasks import Piece, cpus_times_two, spread
+from uncseg.config.experiment import Experiment
+from uncseg.dataset import fingerprint
+from uncseg.dataset import preparation as steps
+from uncseg.dataset.brats import MODALITIES, BratsCase
+from uncseg.dataset.check import check_case
+from uncseg.dataset.splits import make_splits, write_splits_once
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import file_lock, remove_partial
+from uncseg.layout import PreparedFolder
+from uncseg.provenance import describe_versions
+
+Progress = Callable[[str, int, int], None]
+Surveys = dict[str, Mapping[str, Any]]
+
+
+def prepare(experiment: Experiment, progress: Progress | None = None) -> PreparedFolder:
+    """Check, link, fingerprint, plan, preprocess and split the experiment's cases; needs a connected Ray.
+
+    A finished preparation is returned at once; one that was stopped goes on where it was.
+
+    Args:
+        experiment: its dataset, split, plan, model.head and storage are used.
+        progress: called with (what, done, all).
+
+    Raises:
+        ProblemsFound: all problems of all cases at once, of the experiment's choice of cases, or of its plan.
+    """
+    cases, layout = steps.chosen_cases(experiment)
+    progress = progress or (lambda _what, _done, _all: None)
+    if layout:
+        _raise_with_contents(layout, cases, progress)
+    preparation = steps.preparation_digest(experiment, cases)
+    prepared = steps.prepared_folder(experiment, preparation)
+    # experiments on the same cases (with and without the head, say) share what is prepared: the second one waits
+    with file_lock(prepared.root.parent / ".lock"):
+        if not prepared.done.is_file():
+            _prepare(experiment, cases, preparation, prepared, progress)
+    return prepared
+
+
+def _prepare(
+    experiment: Experiment,
+    cases: Sequence[BratsCase],
+    preparation: str,
+    prepared: PreparedFolder,
+    progress: Progress,
+) -> None:
+    survey_folder = steps.survey_folder(experiment, cases)
+    samples = max(1, (experiment.plan.foreground_samples or fingerprint.FOREGROUND_SAMPLES) // len(cases))
+    surveys = _survey(survey_folder, cases, samples, progress)
+    splits = make_splits(
+        {name: survey["volume_ml"] for name, survey in surveys.items()},
+        {name: survey["patient"] for name, survey in surveys.items()},
+        experiment.split.folds,
+        experiment.split.seed,
+    )
+    _fingerprint(survey_folder, surveys, progress)
+    steps.write_raw_description(prepared, experiment.model.head, list(surveys))
+    # in a worker, which has nnU-Net imported
+    _spread("plans", [("plans", steps.plan, (prepared, experiment, survey_folder, len(cases)))], progress)
+    split = write_splits_once(prepared.splits, splits)
+    configuration = experiment.plan.configuration
+    work = [(case.case_id, steps.preprocess_case, (prepared, case, configuration)) for case in cases]
+    _spread("preprocessed cases", work, progress)
+    steps.link_references(prepared, list(surveys))
+    for folder in (prepared.root, survey_folder):
+        remove_partial(folder)
+    steps.record_done(prepared, preparation, split, surveys, describe_versions())
+
+
+def _raise_with_contents(layout: list[Problem], cases: Sequence[BratsCase], progress: Progress) -> None:
+    found = _spread("checked cases", [(case.case_id, check_case, (case,)) for case in cases], progress)
+    problems = layout + [problem for wrong in found.values() for problem in wrong]
+    raise ProblemsFound("Some cases cannot be used.", problems, exit_code=1)
+
+
+def _survey(folder: Path, cases: Sequence[BratsCase], samples: int, progress: Progress) -> Surveys:
+    work = [(case.case_id, fingerprint.survey_case, (folder, case, samples)) for case in cases]
+    surveys: Surveys = _spread("checked cases", work, progress)
+    problems = [problem for survey in surveys.values() for problem in survey["problems"]]
+    if not problems and not any(survey["volume_ml"] for survey in surveys.values()):
+        problems.append(
+            Problem("dataset.path", "no tumour in any reference", "labels 1, 2, 3", "give the folder with references")
+        )
+    if problems:
+        # mended files have another time, and so another folder: nothing here would be used again
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ProblemsFound("Some cases cannot be used.", problems, exit_code=1)
+    return surveys
+
+
+def _fingerprint(folder: Path, surveys: Surveys, progress: Progress) -> None:
+    if fingerprint.fingerprint_file(folder).is_file():
+        return
+    work = [
+        (modality, fingerprint.channel_statistics, (folder, list(surveys), channel))
+        for channel, modality in enumerate(MODALITIES)
+    ]
+    statistics = _spread("fingerprint", work, progress)
+    fingerprint.write_fingerprint(folder, surveys, list(statistics.values()))
+
+
+def _spread(what: str, work: Iterable[Piece], progress: Progress) -> dict[str, Any]:
+    """Run every piece as a task of one CPU; results by name in the order of ``work``.
+
+    Raises:
+        ProblemsFound: as the function raised it, or naming a file that could not be read or written; no further task
+            is started.
+    """
+    pieces = list(work)
+    results: dict[str, Any] = {}
+    progress(what, 0, len(pieces))
+
+    def take(name: str, done: Any) -> None:
+        results[name] = _result(done, name)
+        progress(what, len(results), len(pieces))
+
+    spread(pieces, take, at_once=cpus_times_two)
+    return {name: results[name] for name, _, _ in pieces}
+
+
+def _result(done: Any, name: str) -> Any:
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ProblemsFound):
+            raise error.cause from None
+        if isinstance(error.cause, OSError):
+            advice = "free space or mend the storage; the same command goes on from here"
+            problem = Problem(name, str(error.cause), "storage that can be read and written", advice)
+            raise ProblemsFound("The cases cannot be prepared.", [problem], exit_code=1) from error
+        raise

@@ -1,0 +1,94 @@
+"""A short measurement before a long training: seconds a step, bytes a checkpoint."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ray
+import ray.exceptions
+
+from uncseg.runs.fold_worker import FoldTask, start_trainer
+from uncseg.cluster.resources import Slots
+from uncseg.config.experiment import Experiment
+from uncseg.layout import PreparedFolder, RunFolder
+
+UNMEASURED, MEASURED = 3, 8  # steps: the first ones compile, choose algorithms and start loaders
+LONGEST_S = 120.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a fold of an experiment costs on the connected cluster."""
+
+    training_step_s: float
+    validation_step_s: float
+    checkpoint_bytes: int
+    """Model file with optimiser."""
+
+    def hours(self, experiment: Experiment) -> float:
+        """Hours of one fold's training."""
+        training = experiment.training
+        epoch = training.iterations_per_epoch * self.training_step_s
+        epoch += training.val_iterations_per_epoch * self.validation_step_s
+        return training.epochs * epoch / 3600
+
+
+def calibrate(
+    experiment: Experiment,
+    prepared: PreparedFolder,
+    fold: int,
+    slots: Slots,
+    progress: Callable[[str, int, int], None] = lambda _what, _done, _all: None,
+) -> Calibration | str:
+    """Train and validate a few steps of a fold where its resources are free, and throw them away.
+
+    Args:
+        progress: called with (what, done, all): on a busy cluster this waits for its turn as a fold does.
+
+    Returns:
+        What was measured, or why nothing was.
+    """
+    if slots.each.processes > 1:
+        return "several GPUs a fold: the first epochs will tell"
+    worker = slots.each.of_worker
+    task = FoldTask(experiment, prepared, RunFolder(experiment.run_folder), fold, slots.cpus)
+    measured = ray.remote(_measure).options(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1).remote(task)
+    progress("measuring a few steps", 0, 1)
+    try:
+        result = ray.get(measured)
+    except ray.exceptions.RayError as error:  # the folds will meet it too, and say more
+        return str(error).strip().splitlines()[-1]
+    progress("measuring a few steps", 1, 1)
+    assert isinstance(result, Calibration)
+    return result
+
+
+def _measure(task: FoldTask) -> Calibration:
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = start_trainer(replace(task, run=RunFolder(Path(folder))))
+        streams = trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
+        try:
+            trainer.network.train()
+            training = _seconds(lambda: trainer.train_step(next(streams[0])))
+            trainer.network.eval()
+            validation = _seconds(lambda: trainer.validation_step(next(streams[1])))
+        finally:
+            for stream in streams:
+                stream.close()
+        file = Path(folder, "checkpoint.pth")
+        trainer.save_checkpoint(str(file))
+        return Calibration(training, validation, file.stat().st_size)
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    """Of one step; both of the trainer's end when their result has reached the host."""
+    began = time.perf_counter()
+    for _ in range(UNMEASURED):
+        step()
+    started, done = time.perf_counter(), 0
+    while done < MEASURED and (done == 0 or time.perf_counter() - began < LONGEST_S):
+        step()
+        done += 1
+    return (time.perf_counter() - started) / done

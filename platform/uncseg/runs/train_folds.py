@@ -1,0 +1,114 @@
+"""Cross-validation: one-fold groups side by side, each failing and resuming alone."""
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from uncseg.runs.fold_group import run_fold_group
+from uncseg.runs.fold_worker import FoldTask, is_done
+from uncseg.cluster.resources import Slots
+from uncseg.config.experiment import Experiment, save_experiment
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import file_lock
+from uncseg.layout import RunFolder
+from uncseg.tracking.spool import read_history, write_state
+
+POLL_S = 0.5
+PLACED_S = str(7 * 24 * 3600)  # within which folds are placed: they wait for others, which train for days
+FULL_BYTES = 2**20
+
+
+def train_folds(
+    tasks: Sequence[FoldTask], slots: Slots, show: Callable[[], None] = lambda: None, own_ray: bool = True
+) -> list[tuple[FoldTask, str]]:
+    """Train folds side by side, as many as there are slots; the others wait. A failed fold stops no other.
+
+    On a Ray of the command's own, folds wait here, where waiting costs nothing. On a cluster they wait in Ray's queue:
+    its autoscaler sees what they ask for, and nodes that come while they wait are used at once.
+
+    Args:
+        tasks: the folds, of one run or of several.
+        slots: what each takes.
+        show: called a few times a second, in the calling thread.
+        own_ray: the connected Ray is this command's own.
+
+    Returns:
+        Each fold that failed, and what happened. Finished folds are not trained again.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # else a waiting fold would lose its place in Ray's queue every minute
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACED_S)
+    failed: dict[int, str] = {}
+    free = threading.Semaphore(slots.count if own_ray else slots.wanted)
+
+    def train(number: int) -> None:
+        with free:
+            try:
+                message = _train_one(tasks[number], slots)
+            except Exception as error:  # the storage did not answer, say
+                message = short_message(error)
+        if message is not None:
+            failed[number] = message
+
+    # threads of a pool are joined at exit; after Ctrl-C nothing may wait for a fold, so these are daemons
+    threads = [
+        threading.Thread(target=train, args=(number,), name=f"fold-{task.fold}", daemon=True)
+        for number, task in enumerate(tasks)
+        if not is_done(task.run, task.fold)
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        show()
+        time.sleep(POLL_S)
+    show()
+    for number, task in enumerate(tasks):
+        if number not in failed and not is_done(task.run, task.fold):
+            failed[number] = "its training did not end"
+    return [(tasks[number], message) for number, message in sorted(failed.items())]
+
+
+def _train_one(task: FoldTask, slots: Slots) -> str | None:
+    """Train one fold in a group of its own; None, or what went wrong."""
+    snapshots = task.run.root / "ray" / f"folds_{task.fold}"
+    # checkpoints are the run's own; a snapshot left by a killed driver only says that Ray gave up, or is truncated
+    shutil.rmtree(snapshots, ignore_errors=True)
+    message, before = None, read_history(task.run.spool, task.fold).offset
+    try:
+        run_fold_group([task], slots.each)
+    except Exception as error:
+        # Ray reports dead workers, lost nodes and broken snapshots with many types
+        message = short_message(error)
+    if is_done(task.run, task.fold):
+        return None
+    history = read_history(task.run.spool, task.fold)
+    if history.state == "failed" and history.offset > before:  # the worker's own words
+        return history.message
+    message = _full_disk(task.run) or message or "the worker ended before its last epoch"
+    with contextlib.suppress(OSError):
+        write_state(task.run.spool, task.fold, "failed", message)
+    return message
+
+
+def short_message(error: Exception) -> str:
+    """What Ray raised when it gave a fold up, in a line."""
+    text = str(error).strip()
+    if "running low on memory" in text:  # Ray's words for a worker that its memory monitor killed, again and again
+        advice = "write a smaller resources.folds_at_once or training.loader_processes, or give it more"
+        return f"its workers were killed because their node ran out of memory; {advice}"
+    return f"{type(error).__name__}: {text.splitlines()[-1] if text else ''}"
+
+
+def _full_disk(run: RunFolder) -> str | None:
+    free = shutil.disk_usage(run.root).free
+    if free > FULL_BYTES:
+        return None
+    return f"the disk of {run.root} is full ({free / 1e6:.1f} MB free); free some and give the same command again"

@@ -1,0 +1,45 @@
+"""Pictures of one patch while its fold trains: after the first epoch, and at every checkpoint."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from uncseg.method.training.trainer import UncertaintyTrainer
+from uncseg.method.training.watched_patch import WatchedPatch, look_at, watched_patch
+from uncseg.report.progress import draw_progress
+
+
+class TrainingPictures:
+    """Draws ``fold_K_epoch_EEEE.png``; a picture that cannot be drawn is noted in the fold's log and left out.
+
+    Args:
+        trainer: of the fold, initialised.
+        cases: its validation cases; the first, by id, that has a tumour is looked at.
+        folder: of the pictures.
+    """
+
+    def __init__(self, trainer: UncertaintyTrainer, cases: Sequence[str], folder: Path) -> None:
+        self._trainer, self._cases, self._folder = trainer, cases, folder
+        self._patches: list[WatchedPatch | None] = []  # looked for once
+
+    def forget(self, first_epoch: int) -> None:
+        """Remove the pictures of epochs that are trained again."""
+        for file in self._folder.glob(f"fold_{self._trainer.fold}_epoch_*.png"):
+            if int(file.stem.rpartition("_")[2]) >= first_epoch:
+                file.unlink(missing_ok=True)
+
+    def draw(self, epoch: int) -> None:
+        """Draw what the network makes of the patch after this epoch. Changes nothing of the training."""
+        try:
+            self._draw(epoch)
+        except Exception as error:  # whatever it is, a training has better things to do than to die of a picture
+            self._trainer.print_to_log_file(f"no picture of epoch {epoch}: {type(error).__name__}: {error}")
+
+    def _draw(self, epoch: int) -> None:
+        trainer = self._trainer
+        if not self._patches:
+            size = trainer.configuration_manager.patch_size
+            self._patches.append(watched_patch(Path(trainer.preprocessed_dataset_folder), self._cases, size))
+        if (patch := self._patches[0]) is not None:
+            title = f"{patch.case_id}, fold {trainer.fold}, after {epoch + 1} of {trainer.num_epochs} epochs"
+            file = self._folder / f"fold_{trainer.fold}_epoch_{epoch:04d}.png"
+            draw_progress(file, look_at(trainer, patch), title)

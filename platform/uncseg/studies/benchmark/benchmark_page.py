@@ -1,0 +1,283 @@
+"""The benchmark's tables for a terminal, for Markdown and as a page that needs no network."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+from uncseg.files import write_text
+from uncseg.names import ORACLE
+from uncseg.report.html import page_template, picture
+from uncseg.report.page_tables import PageTable, Row
+from uncseg.report.style import NAMES
+from uncseg.studies.benchmark.benchmark_table import DICES, LEAST_DICE_WT, SEGMENTATIONS
+
+UNKNOWN = "–"
+FIGURES = {
+    "rmsd_reference": "RMSD, reference mask",
+    "rmsd_union": "RMSD, union mask",
+    "corr_failure_reference": "Pearson, reference mask",
+    "corr_failure_union": "Pearson, union mask",
+    "qu_score": "QU-BraTS",
+    "auroc_brain": "AUROC, brain",
+    "auprc_brain": "AUPRC, brain",
+    "auroc_band": "AUROC, band",
+    "auprc_band": "AUPRC, band",
+    "ace": "ACE",
+    "aurc": "AURC",
+}
+RANKED_BY = FIGURES | {
+    "corr_oracle_reference": "Pearson with the oracle's P(failure), reference mask",
+    "corr_oracle_union": "Pearson with the oracle's P(failure), union mask",
+}
+# what fits a terminal of 120 columns
+SHORT = {
+    "rmsd_reference": "RMSD\nref.",
+    "rmsd_union": "RMSD\nunion",
+    "corr_failure_reference": "corr\nref.",
+    "corr_failure_union": "corr\nunion",
+    "qu_score": "QU-\nBraTS",
+    "auroc_band": "AUROC\nband",
+    "auprc_band": "AUPRC\nband",
+    "ace": "ACE",
+    "aurc": "AURC",
+}
+COUNTS = {"passes": "passes", "models": "models"}
+MULTIPLES = {"training_cost": "training cost", "inference_cost": "inference cost"}
+
+
+def show_benchmark(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> Table:
+    """Means for a terminal of 120 columns.
+
+    Args:
+        wide: of :func:`~uncseg.studies.benchmark.benchmark_table.wide_table`.
+        least_dice_wt: under which a method was not compared.
+    """
+    cases, seeds = _most(wide, "cases"), _most(wide, "seeds")
+    shown = Table(
+        title=f"Benchmark: {cases}, {seeds}",
+        caption="Means over cases; RMSD, QU-BraTS, ACE and AURC after the fitted scale. ref., union: masks; corr: with "
+        f"the final error. train, infer: multiples of plain nnU-Net. * floor: needs no training. {UNKNOWN}: not known.",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    shown.add_column("", overflow="fold")
+    for name in ("Dice\nWT", *SHORT.values(), "pas-\nses", "mo-\ndels", "train", "infer"):
+        shown.add_column(name, justify="right")
+    for segmentation in SEGMENTATIONS:
+        shown.add_row(f"{segmentation} segmentation", style="bold")
+        for row in wide.to_dict("records"):
+            figures = [_short(row[f"{segmentation}_{figure}"]) for figure in SHORT]
+            own = segmentation == "own"
+            costs = [*(_number(row[name], 0) for name in COUNTS), *(_number(row[name], 2) for name in MULTIPLES)]
+            dices = [_short(row["dice_wt"])] if own else [""]
+            shown.add_row(f"  {_name(row)}", *dices, *figures, *(costs if own else []))
+        shown.add_section()
+    for line in not_compared(wide, least_dice_wt):
+        shown.caption = f"{shown.caption} {line}"
+    return shown
+
+
+def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> PageTable:
+    """The one table, with intervals: every method on its own segmentation, then on the shared one.
+
+    Args:
+        wide, least_dice_wt: as :func:`show_benchmark` takes them.
+    """
+    dices = {name: f"Dice {name.removeprefix('dice_').upper()}" for name in DICES}
+    header = ["method", *dices.values(), *FIGURES.values(), *COUNTS.values(), *MULTIPLES.values()]
+    rows = []
+    for segmentation in SEGMENTATIONS:
+        rows.append(Row([f"{segmentation} segmentation", *[""] * (len(header) - 1)], "part"))
+        for row in wide.to_dict("records"):
+            figures = [_interval(row, f"{segmentation}_{figure}") for figure in FIGURES]
+            if not row["compared"]:
+                figures[0] = f"not compared: WT Dice under {least_dice_wt:g}"
+            cells = [*[""] * len(dices), *figures, *[""] * 4]
+            if segmentation == "own":
+                counts = [_number(row[name], 0) for name in COUNTS]
+                multiples = [_number(row[name], 2) for name in MULTIPLES]
+                cells = [*(_interval(row, name) for name in dices), *figures, *counts, *multiples]
+            rows.append(Row([_name(row), *cells], _kind(row)))
+    note = (
+        f"{_most(wide, 'cases')}, {_most(wide, 'seeds')}; each case predicted by the fold that did not see it. Mean "
+        "over cases of the mean over seeds [95 % interval, patients resampled]. Pearson and RMSD with the final error "
+        "of the whole tumour. Before RMSD, QU-BraTS, ACE and AURC every map was multiplied by a factor fitted, for "
+        "each method and fold, on the cases of the other folds. AUROC and AUPRC of wrong voxels, in the brain and in a "
+        "band of 2 voxels to either side of the predicted border; AURC of cases by their mean uncertainty. Costs are "
+        "multiples of plain nnU-Net's. * floor: needs no training and is to be beaten; a map that is the same "
+        f"everywhere has no correlation, shown as 0. {UNKNOWN}: not known; AURC needs 10 patients."
+    )
+    if wide["method"].str.endswith("/variance_stable").any():
+        note += " variance_stable was gathered while the fold trained: there is none for a new case."
+    return PageTable("benchmark", "Benchmark. Every method on the same cases", header, rows, note)
+
+
+def ranking_table(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") -> PageTable:
+    """The order of methods, and how sure it is.
+
+    Args:
+        ranked: of :func:`~uncseg.studies.benchmark.ranking.ranking`.
+        figure, segmentation: what it was made by.
+    """
+    what = RANKED_BY.get(figure, figure)
+    rows = []
+    for row in ranked.to_dict("records"):
+        known = not math.isnan(row["mean"])
+        rank = UNKNOWN if pd.isna(row["rank"]) else str(row["rank"])
+        ranks = UNKNOWN if pd.isna(row["rank_low"]) else f"{row['rank_low']} to {row['rank_high']}"
+        lead = "is it" if row["floor"] and row["lead"] == 0 else _interval(row, "lead", signed=True)
+        mean = _interval({"x": row["mean"], "x_low": row["ci_low"], "x_high": row["ci_high"]}, "x")
+        cells = [mean if known or row["compared"] else "not compared", rank, ranks, lead]
+        rows.append(Row([_name(row), *cells], _kind(row)))
+    header = ["method", what, "rank", "95 % of ranks", "better than the best floor by"]
+    note = (
+        "Mean over cases of the mean over seeds, with 95 % intervals; all methods were resampled together, over the "
+        "same patients, 2000 times. * floor: needs no training and is to be beaten."
+    )
+    if ORACLE in set(ranked["method"]):
+        note += " The oracle is the probability of failure itself, which nobody has for real cases: not ranked."
+    return PageTable(f"ranking_{figure}", f"Ranking by {what}, {segmentation} segmentation", header, rows, note)
+
+
+def verdicts(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") -> list[str]:
+    """Sentences on which methods beat the best floor; arguments as :func:`ranking_table` takes them."""
+    what = f"{RANKED_BY.get(figure, figure)}, {segmentation} segmentation"
+    floors = ranked[ranked["floor"] & ranked["rank"].notna()]
+    others = ranked[~ranked["floor"] & ranked["rank"].notna()]
+    if floors.empty or others.empty:
+        return []
+    best = floors.sort_values("rank").iloc[0]
+    start = f"{what}: the best floor, {_display(best['method'])}, has {best['mean']:.3f}"
+    if others["lead_low"].isna().all():
+        ahead = int((others["lead"] > 0).sum())
+        return [f"{start}; {ahead} of {len(others)} methods are above it, on too few patients to prove it."]
+    above = others[others["lead_low"] > 0]
+    below = others[others["lead_high"] < 0]
+    names = ", ".join(_display(name) for name in above["method"])
+    line = f"{start}. Better with an interval above it: {names or 'none'}"
+    rest = len(others) - len(above) - len(below)
+    return [f"{line} ({len(above)} of {len(others)}); worse: {len(below)}; not told apart: {rest}."]
+
+
+def not_compared(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> list[str]:
+    """A sentence for each method that is not compared, and why."""
+    return [
+        f"{_display(row['method'])} is not compared: its mean WT Dice of {row['dice_wt']:.3f} is under "
+        f"{least_dice_wt:g}."
+        for row in wide[~wide["compared"]].to_dict("records")
+    ]
+
+
+def as_markdown(table: PageTable) -> str:
+    """A table with its title above and its note below."""
+    lines = [f"**{table.title}**", "", _line(table.header)]
+    lines.append(_line(["---", *["---:"] * (len(table.header) - 1)]))
+    for row in table.rows:
+        lines.append(_line([f"**{row.cells[0]}**", *row.cells[1:]] if row.kind == "part" else row.cells))
+    return "\n".join([*lines, "", table.note, ""]).replace("* floor", r"\* floor")
+
+
+def to_markdown(
+    wide: pd.DataFrame, rankings: Mapping[str, pd.DataFrame] | None = None, least_dice_wt: float = LEAST_DICE_WT
+) -> str:
+    """The benchmark for docs: the table, and a ranking by each figure, with what is to be said of it.
+
+    Args:
+        wide, least_dice_wt: as :func:`show_benchmark` takes them.
+        rankings: by figure, on the shared segmentation.
+    """
+    parts = [as_markdown(benchmark_table(wide, least_dice_wt))]
+    parts += [f"{line}\n" for line in not_compared(wide, least_dice_wt)]
+    for figure, ranked in (rankings or {}).items():
+        parts.append(as_markdown(ranking_table(ranked, figure)))
+        parts += [f"{line}\n" for line in verdicts(ranked, figure)]
+    return "\n".join(parts)
+
+
+def write_benchmark_page(
+    path: Path,
+    title: str,
+    wide: pd.DataFrame,
+    rankings: Mapping[str, pd.DataFrame],
+    figures: Sequence[tuple[Path, str]] = (),
+    commands: str = "",
+    configuration: str = "",
+    environment: str = "",
+    least_dice_wt: float = LEAST_DICE_WT,
+) -> None:
+    """Write the page.
+
+    Args:
+        path: of the page.
+        title: its heading.
+        wide, rankings, least_dice_wt: as :func:`to_markdown` takes them.
+        figures: PNG and caption.
+        commands: that reproduce it.
+        configuration: the benchmark's file.
+        environment: digests and versions, as text.
+    """
+    tables = [benchmark_table(wide, least_dice_wt)]
+    tables += [ranking_table(ranked, figure) for figure, ranked in rankings.items()]
+    section: dict[str, Any] = {
+        "label": title,
+        "prefix": "",
+        "subtitle": f"{len(wide)} methods, {_most(wide, 'cases')}, {_most(wide, 'seeds')}",
+        "missing": not_compared(wide, least_dice_wt),
+        "verdicts": [line for figure, ranked in rankings.items() for line in verdicts(ranked, figure)],
+        "tables": tables,
+        "figures": [picture(file, caption) for file, caption in figures],
+        "commands": commands,
+        "configuration": configuration,
+        "environment": environment,
+    }
+    section |= {"progress": [], "work": None, "viewers": []}
+    page = page_template().render(title=title, comparison=None, sections=[section], sheets=[], colours={}, scale=[])
+    write_text(path, page)
+
+
+def _most(wide: pd.DataFrame, what: str) -> str:
+    count = int(wide[what].max())
+    return f"{count} {what if count != 1 else what.removesuffix('s')}"
+
+
+def _display(method: str) -> str:
+    return NAMES.get(method, method)
+
+
+def _name(row: Mapping[Any, Any]) -> str:
+    return f"{_display(row['method'])}{' *' if row['floor'] else ''}"
+
+
+def _kind(row: Mapping[Any, Any]) -> str:
+    return "floor" if row["floor"] else "quoted" if row["method"] == ORACLE else ""
+
+
+def _number(value: float, digits: int) -> str:
+    return UNKNOWN if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _short(value: float) -> str:
+    """Three digits without the zero before them, so that a row fits a terminal."""
+    return _number(value, 3).replace("0.", ".", 1) if abs(value) < 1 else _number(value, 3)
+
+
+def _interval(row: Mapping[Any, Any], name: str, signed: bool = False) -> str:
+    """Mean with interval, whose ends have as many digits as tell them apart."""
+    mean, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    if math.isnan(mean):
+        return UNKNOWN
+    sign = "+" if signed else ""
+    text = f"{mean:{sign}.3f}"
+    if not math.isnan(low):
+        digits = 2 if f"{low:.2f}" != f"{high:.2f}" else 3
+        text += f" [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+    return text.replace("-", "−")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"

@@ -1,0 +1,153 @@
+"""The end of a benchmark: tables, figure, page, and all of it in MLflow."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from mlflow.exceptions import MlflowException
+
+from uncseg.config.experiment import Experiment
+from uncseg.console import console
+from uncseg.errors import ProblemsFound
+from uncseg.evaluation.tables import table2, write_table
+from uncseg.files import read_json, write_text
+from uncseg.layout import BenchmarkFolder, RunFolder
+from uncseg.names import BENCHMARK_FLOORS
+from uncseg.provenance import describe_versions
+from uncseg.studies.benchmark.benchmark_file import Benchmark
+from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark, open_benchmark_run, sync_trainings
+from uncseg.studies.benchmark.benchmark_page import show_benchmark, to_markdown, verdicts, write_benchmark_page
+from uncseg.studies.benchmark.benchmark_plot import draw_benchmark
+from uncseg.studies.benchmark.benchmark_table import benchmark_rows, benchmark_summary, wide_table
+from uncseg.studies.benchmark.methods import Method
+from uncseg.studies.benchmark.ranking import ranking
+from uncseg.studies.benchmark.score_maps import Scored, read_counts, read_rows
+from uncseg.tracking.spool import epoch_table
+
+RANKED_BY = ("corr_oracle_union", "corr_failure_union")
+CAPTION = (
+    "Quality on the shared segmentation against what predicting and training cost; plain nnU-Net is 1. Of an estimator "
+    "with several maps the best one is shown."
+)
+
+
+def close_benchmark(
+    benchmark: Benchmark, base: Experiment, folder: BenchmarkFolder, finished: Sequence[Scored]
+) -> None:
+    """Write and print the tables, draw the figure, write the page, fill MLflow.
+
+    Args:
+        finished: trainings and folds whose cases are scored.
+    """
+    methods = {method.name: method for one in finished for method in one.methods}
+    floors, least = [name for name, method in methods.items() if method.floor], benchmark.least_dice_wt
+    rows = benchmark_rows(pd.DataFrame(read_rows(finished)), read_counts(finished))
+    summary = benchmark_summary(rows, least)
+    costs = pd.DataFrame([_cost(method, folder) for method in methods.values()])
+    wide = wide_table(summary, costs, floors)
+    # real cases have no oracle
+    known = [figure for figure in RANKED_BY if rows[figure].notna().any()]
+    ranked = {figure: ranking(rows, figure, floors=floors, least_dice_wt=least) for figure in known}
+    memory = against_memory(finished)
+    tables = {"rows": rows, "summary": summary, "costs": costs, "benchmark": wide, "memory": memory}
+    tables |= {f"ranking_{figure}": table for figure, table in ranked.items()}
+    for name, frame in tables.items():
+        write_table(frame, folder.tables, name)
+    write_text(folder.tables / "benchmark.md", to_markdown(wide, ranked, least))
+    figure = folder.figures / "quality_against_cost.png"
+    families = wide["method"].map({name: f"{one.training}/{one.estimator or name}" for name, one in methods.items()})
+    drawn = [(figure, CAPTION)] if draw_benchmark(figure, wide.assign(family=families)) else []
+    _write_page(folder, benchmark, wide, ranked, drawn)
+    console.print(show_benchmark(wide, least))
+    for name, table in ranked.items():
+        for line in verdicts(table, name):
+            console.print(line)
+    console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}\nreport:  {folder.page}", soft_wrap=True)
+    _fill_mlflow(benchmark, base, folder, finished, summary)
+
+
+def _write_page(
+    folder: BenchmarkFolder,
+    benchmark: Benchmark,
+    wide: pd.DataFrame,
+    ranked: dict[str, pd.DataFrame],
+    drawn: list[tuple[Path, str]],
+) -> None:
+    versions = "\n".join(f"{name} {version}" for name, version in describe_versions().items())
+    write_benchmark_page(
+        folder.page,
+        benchmark.name,
+        wide,
+        ranked,
+        drawn,
+        commands="uncseg benchmark FILE",
+        configuration=yaml.safe_dump(read_json(folder.content), sort_keys=False),
+        environment=f"{versions}\ncosts measured on: {read_json(folder.costs)['device']}",
+        least_dice_wt=benchmark.least_dice_wt,
+    )
+
+
+def _cost(method: Method, folder: BenchmarkFolder) -> dict[str, Any]:
+    """Passes, networks, and what training and predicting take, as multiples of plain nnU-Net's."""
+    measured = read_json(folder.costs)
+    training = measured["training"]["ratio"][method.training]
+    # members train alike; an error network comes on top of the segmentation that it looks at
+    trained = training * method.models if method.estimator == "ensemble" else training
+    if method.watches is not None:
+        trained += measured["training"]["ratio"][method.watches]
+    prediction = f"{method.training}/{method.estimator or ''}"
+    return {
+        "method": method.name,
+        "passes": method.passes,
+        "models": method.models,
+        "training_cost": trained,
+        "inference_cost": measured["inference"]["ratio"][prediction],
+        "inference_seconds": measured["inference"]["seconds"][prediction],
+    }
+
+
+def against_memory(finished: Sequence[Scored]) -> pd.DataFrame:
+    """Every map of one pass against its training's own error memory, over the last epochs: the paper's figures.
+
+    Returns:
+        Columns training, cancer_mask, coordinates, protocol, estimator, floor, corr_ema, corr_ema_sd, rmsd_ema,
+        rmsd_ema_sd, seeds: means over folds, then mean and sample sd over seeds.
+    """
+    parts = []
+    for root, one in {one.task.run.root: one for one in finished}.items():
+        experiment = one.task.experiment
+        of_run = table2(pd.DataFrame(), epoch_table(RunFolder(root).spool), experiment.evaluation.last_epochs)
+        parts.append(
+            of_run.assign(
+                training=one.training.name,
+                floor=of_run["estimator"].isin(BENCHMARK_FLOORS),
+                cancer_mask=experiment.loss.cancer_mask,
+                coordinates=experiment.memory.coordinates,
+            )
+        )
+    keys = ["training", "cancer_mask", "coordinates", "protocol", "estimator", "floor"]
+    grouped = pd.concat(parts).groupby(keys, sort=False)
+    return grouped.agg(
+        corr_ema=("corr_ema_last", "mean"),
+        corr_ema_sd=("corr_ema_last", "std"),
+        rmsd_ema=("rmsd_ema_last", "mean"),
+        rmsd_ema_sd=("rmsd_ema_last", "std"),
+        seeds=("corr_ema_last", "size"),
+    ).reset_index()
+
+
+def _fill_mlflow(
+    benchmark: Benchmark, base: Experiment, folder: BenchmarkFolder, finished: Sequence[Scored], summary: pd.DataFrame
+) -> None:
+    try:
+        parent = open_benchmark_run(folder, benchmark, base)
+        left = sync_trainings(folder, base, parent, list(dict.fromkeys(one.training.run_name for one in finished)))
+        log_benchmark(folder, base, summary)
+    except (ProblemsFound, MlflowException) as error:
+        console.print(f"MLflow did not take it ({error}); when it is back: uncseg sync {folder.root}", soft_wrap=True)
+        return
+    if left:
+        console.print(f"{left} records did not reach MLflow; when it is back: uncseg sync {folder.root}")
+    console.print(f"MLflow:  uncseg ui {folder.root}", soft_wrap=True)

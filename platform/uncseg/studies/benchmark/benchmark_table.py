@@ -1,0 +1,219 @@
+"""The benchmark's figures: a scale fitted for each method, a row a case, means with intervals, and one wide table.
+
+Rows are told apart by KEYS: a ``method`` is judged on its "own" segmentation and on a "shared" one (``segmentation``),
+with several ``seed``s, in every ``fold``.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from uncseg.dataset.brats import REGIONS
+from uncseg.evaluation.summary import FEWEST_PATIENTS, bootstrap_mean, draw_patients, risk_coverage
+from uncseg.names import PROTOCOLS
+from uncseg.studies.benchmark.map_scores import SCALED, scaled_figures
+
+KEYS = ("method", "segmentation", "seed", "fold", "case", "patient")
+SEGMENTATIONS = ("own", "shared")
+DICES = tuple(f"dice_{region.lower()}" for region in REGIONS)
+LEAST_DICE_WT = 0.85
+QUALITY = (
+    *(f"rmsd_{protocol}" for protocol in PROTOCOLS),
+    *(f"corr_failure_{protocol}" for protocol in PROTOCOLS),
+    *(f"corr_oracle_{protocol}" for protocol in PROTOCOLS),
+    "qu_score",
+    "auroc_brain",
+    "auprc_brain",
+    "auroc_band",
+    "auprc_band",
+    "ace",
+    "ece",
+    "aurc",
+)
+"""Figures of the wide table, for each segmentation."""
+COSTS = ("passes", "models", "training_cost", "inference_cost")
+_FITTED = ("sum_ue", "sum_uu")
+_NOT_FIGURES = (*KEYS, *_FITTED, "factor")
+
+
+def benchmark_rows(cases: pd.DataFrame, counts: Iterable[Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """All figures of every method and case, after the scale.
+
+    Args:
+        cases: KEYS and the figures of :class:`~uncseg.studies.benchmark.map_scores.MethodCase`.
+        counts: its counts, in the order of the rows; may be read as they are needed.
+
+    Returns:
+        KEYS, the figures, ``factor`` of :func:`fitted_factors` and the figures that depend on it: SCALED.
+
+    Raises:
+        ValueError: where a case has more than one row, or counts are more or fewer than rows.
+    """
+    twice = cases.duplicated([key for key in KEYS if key not in ("fold", "patient")])
+    if twice.any():
+        raise ValueError(f"more than one row of {cases.loc[twice, list(KEYS)].iloc[0].to_dict()}")
+    factors = fitted_factors(cases)
+    scaled = [scaled_figures(of_case, factor) for of_case, factor in zip(counts, factors, strict=True)]
+    after = pd.DataFrame(scaled, index=cases.index, columns=list(SCALED))
+    return pd.concat([cases.drop(columns=list(_FITTED)), factors.rename("factor"), after], axis=1)
+
+
+def fitted_factors(cases: pd.DataFrame) -> pd.Series:
+    """What each row's map is multiplied by: the least-squares fit to the failures of its fold's training cases.
+
+    a = Σ u·e / Σ u² over the union mask's voxels of the other folds' cases, with the same method, segmentation and
+    seed; 0 where Σ u² is, NaN where there is no other fold. A map of ones becomes their mean failure: the constant
+    floor.
+
+    Args:
+        cases: as :func:`benchmark_rows` takes them.
+    """
+    factors = pd.Series(math.nan, index=cases.index)
+    for _, rows in cases.groupby(["method", "segmentation", "seed"], sort=False):
+        for fold, of_fold in rows.groupby("fold"):
+            others = rows[rows["fold"] != fold]
+            squares = others["sum_uu"].sum()
+            if len(others):
+                factors[of_fold.index] = others["sum_ue"].sum() / squares if squares > 0 else 0.0
+    return factors
+
+
+def benchmark_summary(rows: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT, seed: int = 0) -> pd.DataFrame:
+    """Means over cases, a row for each method, segmentation and figure.
+
+    Args:
+        rows: of :func:`benchmark_rows`.
+        least_dice_wt: a method whose own segmentations have a lower mean WT Dice is not compared.
+        seed: of the bootstrap.
+
+    Returns:
+        Columns method, segmentation, figure, mean (of each case's mean over seeds), ci_low, ci_high (95 %, patients
+        resampled, NaN of fewer than 10), cases and patients (that have the figure), seeds, seed_sd (sample, of the
+        seeds' means over cases; NaN of one), compared (bool). Where a method is not compared, all but Dice is NaN.
+        ``aurc`` is the area under the risk-coverage curve of each seed, risk 1 − WT Dice in the order of the cases'
+        mean uncertainty, averaged over seeds; NaN, as all figures across cases, of fewer than 10 patients.
+    """
+    figures = [column for column in rows.columns if column not in _NOT_FIGURES]
+    compared = is_compared(rows, least_dice_wt)
+    records = []
+    for (name, segmentation), of_method in rows.groupby(["method", "segmentation"], sort=False):
+        method = str(name)
+        found = [{"figure": figure} | _mean_of_cases(of_method, figure, seed) for figure in figures]
+        found.append({"figure": "aurc"} | _aurc(of_method, seed))
+        for record in found:
+            if not compared[method] and record["figure"] not in DICES:
+                record |= dict.fromkeys(("mean", "ci_low", "ci_high", "seed_sd"), math.nan)
+            keys = {"method": method, "segmentation": segmentation}
+            records.append(keys | record | {"compared": bool(compared[method])})
+    order = ["method", "segmentation", "figure", "mean", "ci_low", "ci_high", "cases", "patients", "seeds", "seed_sd"]
+    return pd.DataFrame(records, columns=[*order, "compared"])
+
+
+def is_compared(rows: pd.DataFrame, least_dice_wt: float) -> dict[str, bool]:
+    """Whether each method's own segmentations reach a mean WT Dice; a method that has none of its own is compared."""
+    own = rows[rows["segmentation"] == "own"].groupby("method")["dice_wt"].mean()
+    return {method: not own.get(method, math.inf) < least_dice_wt for method in rows["method"].unique()}
+
+
+def by_case(rows: pd.DataFrame, figure: str) -> tuple[pd.Series, pd.Series]:
+    """A figure's mean over seeds, by case, and the case's patient."""
+    grouped = rows.groupby("case")
+    return grouped[figure].mean(), grouped["patient"].first()
+
+
+def _mean_of_cases(rows: pd.DataFrame, figure: str, seed: int) -> dict[str, object]:
+    values, patients = by_case(rows, figure)
+    low, high = bootstrap_mean(values, patients, seed)
+    of_seeds = rows.groupby("seed")[figure].mean()
+    return {
+        "mean": values.mean(),
+        "ci_low": low,
+        "ci_high": high,
+        "cases": int(values.count()),
+        "patients": int(patients[values.notna()].nunique()),
+        "seeds": int(of_seeds.count()),
+        "seed_sd": of_seeds.std(ddof=1),
+    }
+
+
+def _aurc(rows: pd.DataFrame, seed: int) -> dict[str, object]:
+    known = rows.dropna(subset=["mean_uncertainty", "dice_wt"])
+    patients = np.sort(known["patient"].unique())
+    counted: dict[str, object] = {
+        "cases": known["case"].nunique(),
+        "patients": len(patients),
+        "seeds": known["seed"].nunique(),
+    }
+    if len(patients) < FEWEST_PATIENTS:
+        return counted | dict.fromkeys(("mean", "ci_low", "ci_high", "seed_sd"), math.nan)
+    times = draw_patients(len(patients), seed)
+    areas, samples = [], []
+    for _, of_seed in known.groupby("seed"):
+        u, risk = of_seed["mean_uncertainty"].to_numpy(float), 1 - of_seed["dice_wt"].to_numpy(float)
+        areas.append(risk_coverage(u, risk)[0])
+        samples.append(aurc_of_draws(u, risk, times[:, np.searchsorted(patients, of_seed["patient"])]))
+    low, high = np.nanpercentile(np.mean(samples, axis=0), (2.5, 97.5))
+    spread = float(np.std(areas, ddof=1)) if len(areas) > 1 else math.nan
+    return counted | {"mean": float(np.mean(areas)), "ci_low": low, "ci_high": high, "seed_sd": spread}
+
+
+def aurc_of_draws(uncertainty: np.ndarray, risk: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """AURC, as :func:`~uncseg.evaluation.summary.risk_coverage` has it, of many resamples at once.
+
+    With n cases of summed risk s before them, m cases of equal uncertainty and mean risk r add
+    Σ (s + j·r) / (n + j) over j from 1 to m, which is (s − n·r)·(H(n + m) − H(n)) + m·r, H(n) the harmonic numbers.
+
+    Args:
+        uncertainty, risk: (N,), of cases.
+        times: how often each case is in a resample, (R, N), integers.
+
+    Returns:
+        (R,); NaN of a resample without cases.
+    """
+    order = np.argsort(uncertainty, kind="stable")
+    firsts = np.unique(uncertainty[order], return_index=True)[1]
+    weights = times[:, order]
+    m = np.add.reduceat(weights, firsts, axis=1)
+    total = np.add.reduceat(weights * risk[order], firsts, axis=1)
+    n, s = np.cumsum(m, axis=1) - m, np.cumsum(total, axis=1) - total
+    r = total / np.maximum(m, 1)
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, times.sum(axis=1).max(initial=0) + 1))])
+    area = ((s - n * r) * (harmonic[n + m] - harmonic[n]) + total).sum(axis=1)
+    cases = m.sum(axis=1)
+    return np.where(cases > 0, area / np.maximum(cases, 1), math.nan)
+
+
+def wide_table(summary: pd.DataFrame, costs: pd.DataFrame, floors: Sequence[str] = ()) -> pd.DataFrame:
+    """One row a method.
+
+    Args:
+        summary: of :func:`benchmark_summary`.
+        costs: method and COSTS, multiples of plain nnU-Net; a method may be missing.
+        floors: methods that need no training, and are to be beaten.
+
+    Returns:
+        Columns method, floor, compared, cases, seeds; ``FIGURE``, ``FIGURE_low``, ``FIGURE_high`` of DICES, of its own
+        segmentations; ``SEGMENTATION_FIGURE`` and the same two of QUALITY, for both SEGMENTATIONS; COSTS. NaN where
+        not known.
+    """
+    known = {(row["method"], row["segmentation"], row["figure"]): row for row in summary.to_dict("records")}
+    records = []
+    for method, rows in summary.groupby("method", sort=False):
+        dices = rows[rows["figure"] == DICES[0]]
+        record = {"method": method, "floor": method in floors, "compared": bool(rows["compared"].iloc[0])}
+        record |= {"cases": int(dices["cases"].max()), "seeds": int(dices["seeds"].max())}
+        for name in DICES:
+            record |= _cells(known, (method, "own", name), name)
+        for segmentation in SEGMENTATIONS:
+            for figure in QUALITY:
+                record |= _cells(known, (method, segmentation, figure), f"{segmentation}_{figure}")
+        records.append(record)
+    return pd.DataFrame(records).merge(costs[["method", *COSTS]], on="method", how="left")
+
+
+def _cells(known: Mapping[Any, Mapping[Any, Any]], key: tuple[object, str, str], name: str) -> dict[str, float]:
+    columns = {name: "mean", f"{name}_low": "ci_low", f"{name}_high": "ci_high"}
+    return {column: float(known[key][kind]) if key in known else math.nan for column, kind in columns.items()}

@@ -1,0 +1,88 @@
+"""Which method is best, and how sure that is: all are resampled together, over the same patients."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from uncseg.evaluation.summary import FEWEST_PATIENTS, draw_patients
+from uncseg.names import ORACLE
+from uncseg.studies.benchmark.benchmark_table import LEAST_DICE_WT, by_case, is_compared
+
+LOWER_IS_BETTER = ("rmsd_reference", "rmsd_union", "ace", "ece")
+COLUMNS = ("method", "mean", "ci_low", "ci_high", "rank", "rank_low", "rank_high", "lead", "lead_low", "lead_high")
+
+
+def ranking(
+    rows: pd.DataFrame,
+    figure: str = "corr_oracle_union",
+    segmentation: str = "shared",
+    floors: Sequence[str] = (),
+    least_dice_wt: float = LEAST_DICE_WT,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Methods by a figure's mean over cases, each case's the mean over seeds; the best one first.
+
+    Args:
+        rows: of :func:`uncseg.studies.benchmark.benchmark_table.benchmark_rows`.
+        figure: one of a case.
+        segmentation: "own" or "shared".
+        floors: methods that the others are to beat; those that are not there are passed over.
+        least_dice_wt: as :func:`uncseg.studies.benchmark.benchmark_table.benchmark_summary` takes it.
+        seed: of the bootstrap.
+
+    Returns:
+        COLUMNS and floor, compared (bool). rank from 1, equal means share the better one; ``_low`` and ``_high``:
+        95 % intervals over resamples of patients, NaN with fewer than 10, a rank's in whole numbers. ``lead``: by how
+        much the mean is better than the best floor's (positive: better), its interval paired: both in the same
+        resamples; NaN without floors. The oracle stands above, without a rank or a lead; methods that are not compared
+        or have no such figure stand below, without a mean or a rank.
+    """
+    chosen = rows[rows["segmentation"] == segmentation]
+    allowed = is_compared(rows, least_dice_wt)
+    values = pd.DataFrame({method: by_case(part, figure)[0] for method, part in chosen.groupby("method", sort=False)})
+    known = [method for method in values.columns if allowed[method] and values[method].notna().any()]
+    left_out = [method for method in values.columns if method not in known]
+    ranked = [method for method in known if method != ORACLE]
+    patients = chosen.groupby("case")["patient"].first().reindex(values.index)
+    sign = -1 if figure in LOWER_IS_BETTER else 1
+    means, samples = values[known].mean(), _resampled(values[known], patients, seed)
+    table = pd.DataFrame(math.nan, index=pd.Index(known, name="method"), columns=list(COLUMNS[1:]))
+    table["mean"] = means
+    table[["ci_low", "ci_high"]] = _intervals(samples)
+    table.loc[ranked, "rank"] = rankdata(-sign * means[ranked], method="min")
+    if len(samples):
+        ranks = rankdata(-sign * samples[ranked].to_numpy(float), method="min", axis=1)
+        # whole numbers, the wider way
+        table.loc[ranked, "rank_low"] = np.percentile(ranks, 2.5, axis=0, method="lower")
+        table.loc[ranked, "rank_high"] = np.percentile(ranks, 97.5, axis=0, method="higher")
+    present = [method for method in ranked if method in floors]
+    if present:
+        best = max(present, key=lambda method: sign * float(means[method]))
+        table.loc[ranked, "lead"] = sign * (means[ranked] - means[best])
+        differences = sign * samples[ranked].sub(samples[best], axis=0)
+        table.loc[ranked, ["lead_low", "lead_high"]] = _intervals(differences)
+    table = pd.concat([table.loc[[m for m in known if m == ORACLE]], table.loc[ranked].sort_values("rank")])
+    table = table.reindex([*table.index, *left_out]).rename_axis("method").reset_index()
+    table = table.astype(dict.fromkeys(("rank", "rank_low", "rank_high"), "Int64"))
+    return table.assign(floor=table["method"].isin(floors), compared=table["method"].map(allowed))
+
+
+def _resampled(values: pd.DataFrame, patients: pd.Series, seed: int) -> pd.DataFrame:
+    """Means over cases of each method, a row a resample; none with fewer than 10 patients."""
+    sums, sizes = values.groupby(patients).sum(), values.groupby(patients).count()
+    if len(sums) < FEWEST_PATIENTS:
+        return values.iloc[:0]
+    times = draw_patients(len(sums), seed)
+    with np.errstate(invalid="ignore"):
+        means = (times @ sums.to_numpy(float)) / (times @ sizes.to_numpy(float))
+    # a resample in which a method has no case says nothing of ranks
+    return pd.DataFrame(means, columns=values.columns).dropna()
+
+
+def _intervals(samples: pd.DataFrame) -> np.ndarray:
+    if not len(samples):
+        return np.full((samples.shape[1], 2), math.nan)
+    return np.percentile(samples.to_numpy(float), (2.5, 97.5), axis=0).T

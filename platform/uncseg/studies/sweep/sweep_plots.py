@@ -1,0 +1,71 @@
+"""The figures of a sweep: its trials between two objectives, and the objective of each over its epochs."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from uncseg.report.style import save_figure
+from uncseg.studies.sweep.sweep_file import Sweep
+
+FRONT, OTHER, BOUND = "#0072b2", "#999999", "#d55e00"  # told apart by colour-blind readers, and in grey
+
+
+def draw_sweep(folder: Path, table: pd.DataFrame, heard: pd.DataFrame, sweep: Sweep) -> None:
+    """Write pareto.png (where there are two objectives, or one and a constraint) and objective.png.
+
+    Args:
+        folder: of the figures.
+        table: one row a trial, as ``rank_trials`` gives it.
+        heard: one row a trial and epoch, as ``heard_table`` gives it.
+        sweep: what they are of.
+    """
+    if len(sweep.metrics) > 1:
+        save_figure(_between_objectives(table, sweep), folder / "pareto.png")
+    if len(heard):
+        save_figure(_over_epochs(table, heard, sweep), folder / "objective.png")
+
+
+def _between_objectives(table: pd.DataFrame, sweep: Sweep) -> Figure:
+    figure = Figure(figsize=(6, 4.5))
+    axes = figure.add_subplot()
+    x, y = sweep.metrics[:2]
+    finished = table["state"] == "finished"
+    best = table.get("front", table.index == 0)
+    for rows, name, marker in ((table[~finished], "ended early", "x"), (table[finished & ~best], "finished", "o")):
+        axes.scatter(rows[x], rows[y], color=OTHER, marker=marker, label=f"{name} ({len(rows)})")
+    front = table[finished & best].sort_values(x)
+    name = f"Pareto front ({len(front)})" if len(sweep.objectives) > 1 else "best"
+    axes.plot(front[x], front[y], color=FRONT, marker="D", drawstyle=_steps(sweep), linewidth=1, label=name)
+    for axis_line, metric in ((axes.axvline, x), (axes.axhline, y)):
+        for constraint in sweep.constraints:
+            if constraint.metric == metric:
+                axis_line(constraint.bound, color=BOUND, linestyle="--", label=f"at least {constraint.bound:.4f}")
+    for _, row in front.iterrows():
+        axes.annotate(row["trial"].rpartition("_")[2], (row[x], row[y]), textcoords="offset points", xytext=(4, 4))
+    axes.set_xlabel(f"{x}, mean over folds")
+    axes.set_ylabel(y)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _steps(sweep: Sweep) -> str:
+    """How the front goes on between two of its trials: nobody has shown that more can be had there."""
+    return "steps-post" if sweep.objectives[0].mode == "min" else "steps-pre"
+
+
+def _over_epochs(table: pd.DataFrame, heard: pd.DataFrame, sweep: Sweep) -> Figure:
+    """The objective that the scheduler acted on; the best trial in colour."""
+    figure = Figure(figsize=(6, 4))
+    axes = figure.add_subplot()
+    metric, best = sweep.scheduled.metric, table["trial"].iloc[0]
+    known = heard[heard[metric] != sweep.scheduled.worst]  # which a fold without a value makes of an epoch
+    for trial, rows in known.groupby("trial"):
+        chosen: dict[str, Any] = {"color": FRONT, "linewidth": 2, "zorder": 3}
+        style = chosen if trial == best else {"color": OTHER, "linewidth": 0.8}
+        axes.plot(rows["epoch"], rows[metric], marker="o", markevery=[-1], markersize=4, **style)
+    axes.set_xlabel("epochs trained")
+    axes.set_ylabel(f"{metric}, mean over folds")
+    axes.set_title(f"{heard['trial'].nunique()} trials; in colour the best, {best}", fontsize="medium")
+    return figure

@@ -1,0 +1,174 @@
+"""The end of a sweep: its tables and figures, the best as an experiment file, and all of it in MLflow."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from rich.table import Table
+
+from uncseg.config.experiment import Experiment
+from uncseg.console import console
+from uncseg.errors import ProblemsFound
+from uncseg.evaluation.tables import write_table
+from uncseg.files import read_json
+from uncseg.layout import SweepFolder
+from uncseg.method.checkpoints import remove_checkpoints
+from uncseg.runs.disk_plan import size_text
+from uncseg.studies.sweep.importances import importances
+from uncseg.studies.sweep.space import base_values, write_trial
+from uncseg.studies.sweep.sweep_file import Sweep
+from uncseg.studies.sweep.sweep_mlflow import log_sweep
+from uncseg.studies.sweep.sweep_plots import draw_sweep
+from uncseg.studies.sweep.trials import (
+    VALUES,
+    can_be_best,
+    has_objectives,
+    heard_table,
+    rank_trials,
+    read_promoted,
+    read_trials,
+)
+
+
+def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: Sequence[str]) -> int:
+    """Write and show what a sweep has found, and log it.
+
+    Args:
+        promoted: names of the trials that went on to more folds.
+
+    Returns:
+        0, or 1 where there is no best trial.
+    """
+    trials = read_trials(folder.trials, sweep)
+    if not trials:
+        console.print("no trial has begun")
+        return 1
+    table = rank_trials(trials, sweep, read_promoted(folder.trials, promoted, sweep.promoted_folds(base)))
+    # what the sweep was for comes first: nothing that only explains it may keep anybody from it
+    best = write_best(folder, sweep, base, table)
+    write_table(table, folder.tables, "trials")
+    console.print(_shown(table, sweep))
+    mattered, heard = importances(trials, sweep), heard_table(folder.trials)
+    for name, frame in (("importances", mattered), ("epochs", heard)):
+        write_table(frame, folder.tables, name)
+    draw_sweep(folder.figures, table, heard, sweep)
+    console.print(_shown_importances(mattered))
+    _show_base(table, base_values(sweep, base))
+    console.print(f"best:    {folder.best} (trial {best})" if best else why_none(table, sweep), soft_wrap=True)
+    if best and "front" in table:
+        console.print(f"front:   {folder.front}", soft_wrap=True)
+    console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}", soft_wrap=True)
+    try:
+        log_sweep(folder, sweep, base, table, best)
+    except (ProblemsFound, MlflowException) as error:
+        console.print(f"MLflow did not take the table of trials; the same command tries again. {error}")
+    if best and sweep.keep_checkpoints == "best":
+        _remove_checkpoints_of_losers(folder, table, best)
+    return 0 if best else 1
+
+
+def _remove_checkpoints_of_losers(folder: SweepFolder, table: pd.DataFrame, best: str) -> None:
+    """Remove checkpoints and error memories of all trials but the best, the front and the promoted; the rest stays.
+
+    Nothing goes on with a trial of a sweep that has ended. Where no trial is the best, all are kept: somebody will want
+    to know why.
+    """
+    won = table["trial"] == best
+    for column in ("front", "promoted"):
+        if column in table:
+            won |= table[column]
+    freed = [
+        sum(map(remove_checkpoints, (folder.trials / str(trial)).glob("folds/*/*/fold_*")))
+        for trial in table["trial"][~won]
+    ]
+    if any(freed):
+        console.print(
+            f"removed: checkpoints of {sum(map(bool, freed))} trials that lost, {size_text(sum(freed))} "
+            "(keep_checkpoints: all keeps them)"
+        )
+
+
+def _show_base(table: pd.DataFrame, values: Mapping[str, Any] | None) -> None:
+    """Where the base's own values came to, without which "the best" says little."""
+    for rank, row in enumerate(table.to_dict("records"), start=1):
+        if values is not None and all(row[field] == value for field, value in values.items()):
+            console.print(f"the base's own values: trial {row['trial']}, {rank} of {len(table)}, {row['state']}")
+
+
+def write_best(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame) -> str | None:
+    """Write the best trial, and those of the front, as experiment files; of earlier ones nothing stays.
+
+    Args:
+        table: one row a trial, the best first, as ``rank_trials`` gives it.
+
+    Returns:
+        The best one's name; None where no trial ended all its epochs with a value of every objective, and satisfies
+        the constraints.
+    """
+    able = table[can_be_best(table, sweep)]
+    front = able["trial"][able["front"]].tolist() if "front" in able else []
+    for file in folder.front.glob("*.yaml"):
+        if file.stem not in front:
+            file.unlink()
+    if able.empty:
+        folder.best.unlink(missing_ok=True)
+        return None
+    best = str(able["trial"].iloc[0])
+    write_trial(base, f"{sweep.name}_best", read_json(folder.trials / best / VALUES), folder.best)
+    for name in front:
+        write_trial(
+            base, f"{sweep.name}_{name}", read_json(folder.trials / name / VALUES), folder.front / f"{name}.yaml"
+        )
+    return best
+
+
+def why_none(table: pd.DataFrame, sweep: Sweep) -> str:
+    """What no trial has come to, for people."""
+    finished = table["state"] == "finished"
+    reason = "was finished"
+    if finished.any():
+        valued = (finished & has_objectives(table, sweep)).any()
+        reason = "satisfies the constraints" if valued else "that was finished has a value of every objective"
+    return f"no trial {reason}: there is no best one"
+
+
+def _shown(table: pd.DataFrame, sweep: Sweep) -> Table:
+    """The table of trials; of a field's or a metric's name the part that tells it apart."""
+    shown = Table(title=f"{sweep.name}: trials, the best first; mean ± sd over folds")
+    flags = [name for name in ("promoted", "feasible", "front") if name in table]
+    for column in ("trial", "state", *flags, "epochs", "folds", *_short(sweep.metrics), *_short(tuple(sweep.space))):
+        shown.add_column(column, justify="left" if column in ("trial", "state") else "right", overflow="fold")
+    for row in table.to_dict("records"):
+        shown.add_row(
+            row["trial"],
+            row["state"],
+            *("yes" if row[flag] else "" for flag in flags),
+            str(row["epochs"]),
+            str(row["folds"]),
+            *(f"{row[metric]:.4f}±{row[f'{metric}_std']:.4f}" for metric in sweep.metrics),
+            *(f"{row[field]:.4g}" if isinstance(row[field], float) else str(row[field]) for field in sweep.space),
+        )
+    return shown
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """The last parts of dotted or slashed names, as many as keep them apart."""
+    for parts in range(1, 5):
+        short = ["/".join(name.replace(".", "/").split("/")[-parts:]) for name in names]
+        if len(set(short)) == len(short):
+            return short
+    return list(names)
+
+
+def _shown_importances(table: pd.DataFrame) -> Table:
+    first = table.iloc[0]
+    shown = Table(
+        title=f"Importances (fANOVA) at epoch {first['epoch']}, which all of {first['trials']} trials reached"
+    )
+    for column in ("objective", "field", "share of the variance"):
+        shown.add_column(column, justify="right" if column.startswith("share") else "left")
+    for row in table.to_dict("records"):
+        share = "cannot be told" if row["importance"] != row["importance"] else f"{row['importance']:.2f}"
+        shown.add_row(row["objective"], row["field"], share)
+    return shown

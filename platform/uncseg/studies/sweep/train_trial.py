@@ -1,0 +1,143 @@
+"""One trial of a sweep: its folds in one group, in step, so that an epoch has a mean over folds to judge it by."""
+
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import ray
+import ray.tune
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from uncseg.cluster.resources import Slots
+from uncseg.config.experiment import Experiment
+from uncseg.files import write_json
+from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.runs.fold_group import MAX_WORKER_DEATHS, run_fold_group
+from uncseg.runs.fold_worker import REPORTED, FoldTask, is_done
+from uncseg.runs.opening import open_run
+from uncseg.runs.train_folds import short_message
+from uncseg.studies.sweep.space import trial_experiment
+from uncseg.studies.sweep.sweep_file import Sweep
+from uncseg.studies.sweep.trials import VALUES
+from uncseg.tracking.spool import read_history
+
+
+@dataclass(frozen=True)
+class TrialSetup:
+    """What all trials of a sweep share."""
+
+    sweep: Sweep
+    base: Experiment
+    prepared: PreparedFolder
+    folder: Path
+    """A run folder for each trial lies in it."""
+    slots: Slots
+
+    def run(self, trial_id: str) -> RunFolder:
+        """The folder of a trial."""
+        return RunFolder(self.folder / trial_id)
+
+    def experiment(self, trial_id: str, values: Mapping[str, Any]) -> Experiment:
+        """The experiment of a trial."""
+        return trial_experiment(self.base, trial_id, self.folder, values)
+
+    def tasks(self, trial_id: str, values: Mapping[str, Any], folds: tuple[int, ...]) -> list[FoldTask]:
+        """Folds of a trial, to be trained from wherever they stand."""
+        experiment, run = self.experiment(trial_id, values), self.run(trial_id)
+        reported = tuple(dict.fromkeys([*REPORTED, *self.sweep.metrics]))
+        return [
+            FoldTask(
+                experiment, self.prepared, run, fold, self.slots.cpus, self.slots.each.processes, reported=reported
+            )
+            for fold in folds
+        ]
+
+
+class FoldMeanToTune(TuneReportCallback):
+    """Ray's callback hands fold 0's report on to Tune; here it is the mean over folds."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__()
+        self.sweep = sweep
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
+        """One report a fold, all of one epoch."""
+        self._training_actor_item_queue.put(mean_over_folds(metrics, self.sweep))
+
+
+def mean_over_folds(reports: list[dict[str, Any]], sweep: Sweep) -> dict[str, float]:
+    """What Tune hears of an epoch.
+
+    Args:
+        reports: one a fold: its epoch, counted from 0, and metrics.
+        sweep: its objectives are always in the result: the worst there is, where a fold has no finite value.
+
+    Returns:
+        ``epoch``: epochs trained, from 1; each metric that all folds have: its mean, and ``NAME_std``, the spread
+        over folds (population standard deviation).
+    """
+    assert len({report["epoch"] for report in reports}) == 1, "folds that are not in step"
+    result: dict[str, float] = {"epoch": int(reports[0]["epoch"]) + 1}
+    result |= {objective.metric: objective.worst for objective in sweep.objectives}
+    for name in reports[0]:
+        values = [report.get(name, math.nan) for report in reports]
+        if name != "epoch" and all(map(math.isfinite, values)):
+            result |= {name: fmean(values), f"{name}_std": pstdev(values)}
+    return result
+
+
+def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
+    """Train a trial's folds from wherever they stand; runs in an actor of Tune's.
+
+    Raises:
+        RuntimeError: a fold failed, which trying again would not mend; or its workers died too often.
+        ValidationError: the values together cannot be those of an experiment.
+    """
+    _say_which_ray()
+    trial_id, folds = ray.tune.get_context().get_trial_id(), setup.sweep.folds
+    write_json(setup.run(trial_id).root / VALUES, dict(values))
+    tasks = setup.tasks(trial_id, values, folds)
+    run = open_run(tasks[0].experiment)
+    given_up: str | None = None
+    for _ in range(MAX_WORKER_DEATHS + 1):
+        if all(is_done(run, fold) for fold in folds):
+            return
+        # checkpoints are the folds' own, as in a cross-validation
+        shutil.rmtree(run.root / "ray", ignore_errors=True)
+        before = [read_history(run.spool, fold).offset for fold in folds]
+        try:
+            run_fold_group(tasks, setup.slots.each, [FoldMeanToTune(setup.sweep)], max_deaths=0)
+        except Exception as error:
+            # Ray reports dead workers, lost nodes and a fold's own failure with many types
+            given_up = short_message(error)
+        failed = _failures(run, folds, before)
+        if failed:
+            raise RuntimeError("; ".join(failed))
+    if not all(is_done(run, fold) for fold in folds):
+        raise RuntimeError(given_up or "the workers ended before their last epoch")
+
+
+def _say_which_ray() -> None:
+    """Tell what Ray Train starts which Ray it belongs to.
+
+    What a trial's workers held is freed, when the trial is ended, by an actor that asks the Ray that it finds on its
+    machine whether the trial is alive. Where it finds two it frees nothing, and the next trial waits for ever.
+    """
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+
+
+def _failures(run: RunFolder, folds: tuple[int, ...], before: list[int]) -> list[str]:
+    """What folds said of themselves since; a worker that was killed says nothing."""
+    histories = [read_history(run.spool, fold) for fold in folds]
+    return [
+        f"fold {history.fold}: {history.message}"
+        for history, offset in zip(histories, before, strict=True)
+        if history.state == "failed" and history.offset > offset
+    ]
