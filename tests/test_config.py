@@ -38,7 +38,7 @@ def test_all_problems_at_once(tmp_path):
 
 def test_fields_that_do_not_fit_together(tmp_path):
     content = SMALL | {
-        "model": {"head": "regions"},
+        "model": {"output": "regions"},
         "loss": {"weight_ce": [0.2, 1, 0.2, 1]},
         "plan": {"patch_size": [32, 32]},
     }
@@ -49,7 +49,7 @@ def test_fields_that_do_not_fit_together(tmp_path):
     ("settings", "where", "advice"),
     [
         (["evaluation.estimators.mc_dropout.samples=9"], "evaluation.estimators.mc_dropout", "model.dropout: 0.2"),
-        (["evaluation.estimators.ensemble=true"], "evaluation.estimators.ensemble", "training.members: 5"),
+        (["evaluation.estimators.deep_ensemble=true"], "evaluation.estimators.deep_ensemble", "training.members: 5"),
         (
             ["evaluation.estimators.heteroscedastic.samples=9"],
             "evaluation.estimators.heteroscedastic",
@@ -119,8 +119,8 @@ def test_a_whole_section_would_lose_fields(tmp_path):
     file = write(tmp_path, {**SMALL, "loss": {"cancer_mask": "union", "unc_weight": 0.3}})
     with pytest.raises(ProblemsFound, match=r"cancer_mask, which would be lost.*write loss\.unc_weight"):
         load_experiment(file, ["loss={unc_weight: 0.2}"])
-    whole = load_experiment(file, ["loss={unc_weight: 0.2, cancer_mask: target}"])
-    assert (whole.loss.unc_weight, whole.loss.cancer_mask) == (0.2, "target")
+    whole = load_experiment(file, ["loss={unc_weight: 0.2, cancer_mask: reference}"])
+    assert (whole.loss.unc_weight, whole.loss.cancer_mask) == (0.2, "reference")
 
 
 def test_what_is_saved_loads_as_the_same(tmp_path, monkeypatch):

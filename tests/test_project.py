@@ -50,7 +50,7 @@ def test_the_papers_experiment():
     assert (paper.loss.unc_weight, paper.loss.rmsd_weight, paper.loss.corr_weight) == (0.4, 0.5, 0.4)
     assert paper.loss.weight_ce == (0.2, 1, 0.2, 1)
     assert paper.loss.warmup_epochs == 0
-    assert paper.loss.cancer_mask == "target"
+    assert paper.loss.cancer_mask == "reference"
     assert paper.dataset.expected_cases == 1248
     assert not load_experiment(ROOT / "experiments" / "brats2023_baseline.yaml").model.uncertainty
     assert load_experiment(ROOT / "experiments" / "brats2023_union.yaml").loss.cancer_mask == "union"

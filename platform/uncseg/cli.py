@@ -185,9 +185,9 @@ def predict(
 ) -> None:
     """Predict new cases: labels, an uncertainty map and what to expect of them, in each case's own geometry."""
     chosen = _fold_numbers(folds)
-    from uncseg.commands.predict import Wanted, predict_cases
+    from uncseg.commands.predict import PredictionOptions, predict_cases
 
-    wanted = Wanted(probabilities, overlays, mirroring, review_below)
+    wanted = PredictionOptions(probabilities, overlays, mirroring, review_below)
     raise typer.Exit(predict_cases(model, source, output, chosen, overrides, trust, wanted))
 
 

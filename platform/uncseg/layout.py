@@ -126,7 +126,23 @@ class PreparedFolder:
 
 CASE_MAPS = ("uncertainty", "uncertainty_unmasked", "wt_probability", "error", "variance_stable")
 """The head's map inside the dilated prediction and everywhere, p(WT), and the error memory's two averages."""
-PREDICTION_MAPS = ("uncertainty", "spread", "wt_probability", "tc_probability", "et_probability", *ONE_PASS, *SAMPLED)
+PREDICTION_MAPS = (
+    "uncertainty",
+    "between_folds",
+    "wt_probability",
+    "tc_probability",
+    "et_probability",
+    *ONE_PASS,
+    *SAMPLED,
+)
+    "uncertainty",
+    "between_folds",
+    "wt_probability",
+    "tc_probability",
+    "et_probability",
+    *ONE_PASS,
+    *SAMPLED,
+)
 """Of a new case."""
 
 

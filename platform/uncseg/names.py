@@ -3,7 +3,7 @@
 HEAD = "uncertainty"
 BASELINES = ("variance_stable", "var1shot", "entropy")
 _SPLIT, _SPREAD = ("total", "aleatoric", "epistemic", "entropy"), ("total", "variance", "entropy")
-PARTS = {"mc_dropout": _SPLIT, "ensemble": _SPLIT, "augmentation": _SPREAD, "heteroscedastic": _SPREAD}
+PARTS = {"mc_dropout": _SPLIT, "deep_ensemble": _SPLIT, "augmentation": _SPREAD, "heteroscedastic": _SPREAD}
 """Maps of the estimators of several predictions."""
 SAMPLED = tuple(f"{estimator}_{part}" for estimator, parts in PARTS.items() for part in parts)
 """The same by their whole names, where an experiment asks for them."""

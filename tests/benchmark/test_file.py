@@ -32,7 +32,7 @@ def problems_of(file, overrides=()):
 
 
 def test_each_training_is_done_with_each_seed_and_looks_at_its_own_segmentation(benchmark_file):
-    file = benchmark_file({"plain": PLAIN, "watcher": {"set": {"model.error_network": {"of": "plain"}}}})
+    file = benchmark_file({"plain": PLAIN, "watcher": {"set": {"model.error_network": {"run": "plain"}}}})
     benchmark, base, trainings = load_benchmark(file, ["training.iterations_per_epoch=7"])
     assert benchmark.folds is None
     assert [one.run_name for one in trainings] == [
@@ -43,7 +43,7 @@ def test_each_training_is_done_with_each_seed_and_looks_at_its_own_segmentation(
         assert one.experiment.training.iterations_per_epoch == 7
         assert one.experiment.run_folder == base.storage.path.resolve() / "compared" / "trainings" / one.run_name
         assert one.experiment.tracking_uri == base.tracking_uri, "all in one MLflow"
-    assert [one.experiment.model.error_network.of for one in trainings if one.name == "watcher"] == [
+    assert [one.experiment.model.error_network.run for one in trainings if one.name == "watcher"] == [
         "plain_seed_3",
         "plain_seed_5",
     ]
@@ -56,20 +56,20 @@ def test_rows_of_a_training_say_what_they_take(benchmark_file):
                 "set": {
                     "model.uncertainty": False,
                     "training.members": 4,
-                    "evaluation.estimators": {"ensemble": True, "augmentation": {"samples": 8}},
+                    "evaluation.estimators": {"deep_ensemble": True, "augmentation": {"samples": 8}},
                 },
                 "maps": ["entropy"],
             },
             "head": {},
             "dropout": {"set": {"model.dropout": 0.1, "evaluation.estimators.mc_dropout.samples": 12}},
-            "second": {"set": {"model.error_network": {"of": "plain", "kind": "image_and_prediction"}}},
+            "second": {"set": {"model.error_network": {"run": "plain", "kind": "image_and_prediction"}}},
         }
     )
     _, _, trainings = load_benchmark(file)
     rows = {method.name: method for one in trainings for method in methods_of(one)}
     taken = {name: (method.passes, method.models) for name, method in rows.items()}
     assert taken["plain/entropy"] == (1, 1)
-    assert taken["plain/ensemble_epistemic"] == (4, 4)
+    assert taken["plain/deep_ensemble_epistemic"] == (4, 4)
     assert taken["plain/augmentation_variance"] == (8, 1)
     assert taken["head/uncertainty"] == (1, 1)
     assert taken["dropout/uncertainty"] == (1, 1)
@@ -82,10 +82,10 @@ def test_every_problem_of_every_training_at_once(benchmark_file):
     file = benchmark_file(
         {
             "plain": PLAIN | {"maps": ["entropie"]},
-            "alone": {"set": {"model.uncertainty": False, "evaluation.estimators.ensemble": True}},
+            "alone": {"set": {"model.uncertainty": False, "evaluation.estimators.deep_ensemble": True}},
             "dry": {"set": {"evaluation.estimators.mc_dropout.samples": 5}},
             "other": {"set": {"dataset.path": "elsewhere", "model.colour": "red"}},
-            "watcher": {"set": {"model.error_network": {"of": "nobody"}}},
+            "watcher": {"set": {"model.error_network": {"run": "nobody"}}},
         },
         shared="none",
         folds=[0, 7],
@@ -93,33 +93,33 @@ def test_every_problem_of_every_training_at_once(benchmark_file):
     )
     problems = problems_of(file)
     assert {"shared", "folds", "seeds", "trainings.plain.maps", "trainings.other.set"} <= set(problems)
-    assert "trainings.watcher, model.error_network.of" in problems
+    assert "trainings.watcher, model.error_network.run" in problems
     advice = {where: problem.advice for where, problem in problems.items()}
-    assert "training.members" in advice["trainings.alone, evaluation.estimators.ensemble"]
+    assert "training.members" in advice["trainings.alone, evaluation.estimators.deep_ensemble"]
     assert "model.dropout" in advice["trainings.dry, evaluation.estimators.mc_dropout"]
     assert problems["trainings.other, model.colour"].found == "an unknown field"
 
 
 def test_what_cannot_be_compared_is_known_before_it_is_trained(benchmark_file):
-    judge = {"of": "plain", "kind": "features"}
+    judge = {"run": "plain", "kind": "features"}
     file = benchmark_file(
         {
             "plain": PLAIN,
             "headless": {"set": {"model.uncertainty": False}, "maps": ["uncertainty"]},
             "mute": {"set": {"model.uncertainty": False}},
             "noisy": {"set": {"model.uncertainty": False, "model.heteroscedastic": True}, "maps": ["entropy"]},
-            "of_noisy": {"set": {"model.error_network": judge | {"of": "noisy"}}},
-            "of_itself": {"set": {"model.error_network": judge | {"of": "of_itself"}}},
-            "of_regions": {"set": {"model.error_network": judge, "model.head": "regions", "loss.weight_ce": None}},
+            "of_noisy": {"set": {"model.error_network": judge | {"run": "noisy"}}},
+            "of_itself": {"set": {"model.error_network": judge | {"run": "of_itself"}}},
+            "of_regions": {"set": {"model.error_network": judge, "model.output": "regions", "loss.weight_ce": None}},
         }
     )
     problems = problems_of(file)
     assert set(problems) == {
         "trainings.headless.maps",
         "trainings.mute.maps",
-        "trainings.of_noisy, model.error_network.of",
-        "trainings.of_itself, model.error_network.of",
-        "trainings.of_regions, model.head",
+        "trainings.of_noisy, model.error_network.run",
+        "trainings.of_itself, model.error_network.run",
+        "trainings.of_regions, model.output",
     }
     assert "model.uncertainty: true" in problems["trainings.headless.maps"].advice
 

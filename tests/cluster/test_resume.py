@@ -12,12 +12,12 @@ from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
 from uncseg.studies.sweep.budget import BudgetStopper
-from uncseg.studies.sweep.search import hear_again, tune_config
+from uncseg.studies.sweep.search import replay_reports, tune_config
 from uncseg.studies.sweep.snapshots import can_go_on
 from uncseg.studies.sweep.sweep_file import Budget, Objective, Sweep
 from uncseg.studies.sweep.train_trial import TrialSetup
 from uncseg.studies.sweep.trial_events import TrialEvents
-from uncseg.studies.sweep.trials import heard_table
+from uncseg.studies.sweep.trials import reported_table
 from uncseg.studies.sweep.tuner import sweep_tuner
 
 DICE = "val_patch/dice_mean"
@@ -38,15 +38,17 @@ def test_rungs_are_filled_from_what_was_heard(tmp_path, mode, sign):
     for name, values in ends.items():
         lines = [json.dumps({"epoch": epoch, DICE: sign * value}) for epoch, value in enumerate(values, start=1)]
         (tmp_path / name).mkdir()
-        (tmp_path / name / "heard.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        (tmp_path / name / "reported.jsonl").write_text("\n".join(lines), encoding="utf-8")
     scheduler = tune_config(sweep, EPOCHS, 1).scheduler
-    hear_again(scheduler, heard_table(tmp_path), sweep)
+    replay_reports(scheduler, reported_table(tmp_path), sweep)
     assert dict(scheduler._brackets[0]._rungs) == {2: {"a": 0.6, "b": 0.7}, 1: {"a": 0.5, "b": 0.6, "c": 0.1}}
     for name, value, decision in (("weak", 0.3, TrialScheduler.STOP), ("good", 0.55, TrialScheduler.CONTINUE)):
         trial = SimpleNamespace(trial_id=name)
         scheduler.on_trial_add(None, trial)
         assert scheduler.on_trial_result(None, trial, {"epoch": 1, DICE: sign * value}) == decision
-    hear_again(tune_config(sweep_of(scheduler={"type": "fifo"}), EPOCHS, 1).scheduler, heard_table(tmp_path), sweep)
+    replay_reports(
+        tune_config(sweep_of(scheduler={"type": "fifo"}), EPOCHS, 1).scheduler, reported_table(tmp_path), sweep
+    )
 
 
 class Events(TrialEvents):
@@ -107,7 +109,7 @@ def test_tune_goes_on_with_its_trials_its_rungs_and_another_number_at_once(
     rungs = dict(config.scheduler._brackets[0]._rungs)
     assert set(rungs[1]) == set(after)  # of both commands
     # the one at work was heard at its rung, but nobody kept that it was to end there
-    last = heard_table(setup.folder).groupby("trial")["epoch"].max()
+    last = reported_table(setup.folder).groupby("trial")["epoch"].max()
     assert sorted(last) == [1, 1, 1, 1, 2, EPOCHS]
 
 

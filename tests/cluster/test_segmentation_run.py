@@ -9,11 +9,11 @@ from uncseg.dataset.phantom import write_phantoms
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
-from uncseg.runs.judged_run import require_same_data, require_segmentation_run
+from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.prepare_cases import prepare
 from uncseg.tracking.manifest import update_manifest
 
-REGIONS = {"head": "regions"}
+REGIONS = {"output": "regions"}
 NO_WEIGHTS = {"loss": {"weight_ce": None}}
 
 
@@ -43,7 +43,7 @@ def judged_run(local_ray, experiment_file, phantoms):
         save_experiment(first, run.experiment)
         update_manifest(run, digests=digests or read_json(prepared.done)["digests"])
         shutil.copy(prepared.plans, results / "plans.json")
-        return prepared_experiment("judging", model={"error_network": error_network or {"of": "judged"}}, **judge)
+        return prepared_experiment("judging", model={"error_network": error_network or {"run": "judged"}}, **judge)
 
     return make
 
@@ -51,24 +51,24 @@ def judged_run(local_ray, experiment_file, phantoms):
 @pytest.mark.parametrize(
     ("model", "folds", "error_network", "found"),
     [
-        ({}, (0, 1), {"of": "absent"}, "absent, and no such run"),
-        ({}, (0, 1), {"of": "judging"}, "judging, and no such run"),
-        ({}, (0,), {"of": "judged"}, "without a finished fold 1"),
-        (REGIONS, (0, 1), {"of": "judged"}, "found labels; expected regions, as in judged"),
-        ({"uncertainty": False, "heteroscedastic": True}, (0, 1), {"of": "judged"}, "heteroscedastic logits"),
-        ({"error_network": {"of": "other"}}, (0, 1), {"of": "judged"}, "an error network itself"),
+        ({}, (0, 1), {"run": "absent"}, "absent, and no such run"),
+        ({}, (0, 1), {"run": "judging"}, "judging, and no such run"),
+        ({}, (0,), {"run": "judged"}, "without a finished fold 1"),
+        (REGIONS, (0, 1), {"run": "judged"}, "found labels; expected regions, as in judged"),
+        ({"uncertainty": False, "heteroscedastic": True}, (0, 1), {"run": "judged"}, "heteroscedastic logits"),
+        ({"error_network": {"run": "other"}}, (0, 1), {"run": "judged"}, "an error network itself"),
     ],
     ids=["no such run", "itself", "unfinished", "another head", "heteroscedastic", "an error network"],
 )
 def test_a_run_that_cannot_be_judged_is_named(judged_run, model, folds, error_network, found):
     experiment, _ = judged_run(model, folds, error_network=error_network)
     with pytest.raises(ProblemsFound, match=found):
-        require_segmentation_run(experiment, [0, 1])
+        require_judged_run(experiment, [0, 1])
 
 
 def test_a_run_that_fits_is_fine(judged_run):
     experiment, prepared = judged_run({})
-    require_segmentation_run(experiment, [0, 1])
+    require_judged_run(experiment, [0, 1])
     require_same_data(experiment, [0, 1], prepared)
 
 
@@ -85,11 +85,11 @@ def test_another_plan_is_named(judged_run):
 
 
 def test_a_fold_that_has_begun_needs_the_other_run_no_more(judged_run):
-    experiment, prepared = judged_run({}, error_network={"of": "absent"})
+    experiment, prepared = judged_run({}, error_network={"run": "absent"})
     own = RunFolder(experiment.run_folder).results / "Dataset" / "Trainer__Plans__Configuration" / "fold_1"
     own.mkdir(parents=True)
     (own / "checkpoint_latest.pth").touch()
-    require_segmentation_run(experiment, [1])
+    require_judged_run(experiment, [1])
     require_same_data(experiment, [1], prepared)
     with pytest.raises(ProblemsFound, match="absent"):
-        require_segmentation_run(experiment, [0, 1])
+        require_judged_run(experiment, [0, 1])

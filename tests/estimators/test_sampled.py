@@ -94,24 +94,24 @@ def test_dropout_leaves_the_names_of_weights_and_the_mean_alone():
 def test_identical_members_have_no_variance_and_different_ones_have():
     x = torch.randn(SHAPE)
     same = combine_members([predict(network(0, seed=5), x) for _ in range(3)], Moments("regions"))
-    assert float(same["ensemble_epistemic"].max()) == 0
+    assert float(same["deep_ensemble_epistemic"].max()) == 0
     other = combine_members([predict(network(0, seed=n), x) for n in range(3)], Moments("regions"))
-    assert float(other["ensemble_epistemic"].mean()) > 0.001
+    assert float(other["deep_ensemble_epistemic"].mean()) > 0.001
 
 
-@pytest.mark.parametrize("head", ["labels", "regions"])
-def test_moments_are_those_of_numpy(head):
+@pytest.mark.parametrize("output", ["labels", "regions"])
+def test_moments_are_those_of_numpy(output):
     random = np.random.default_rng(0)
-    samples = [torch.from_numpy(random.normal(size=(4 if head == "labels" else 3, 5, 6))) for _ in range(7)]
-    moments = Moments(head)
+    samples = [torch.from_numpy(random.normal(size=(4 if output == "labels" else 3, 5, 6))) for _ in range(7)]
+    moments = Moments(output)
     for sample in samples:
-        moments.add(class_probabilities(sample, head))
-    p = np.stack([s.double().softmax(0)[1:].sum(0) if head == "labels" else s.sigmoid()[0] for s in samples])
+        moments.add(class_probabilities(sample, output))
+    p = np.stack([s.double().softmax(0)[1:].sum(0) if output == "labels" else s.sigmoid()[0] for s in samples])
     np.testing.assert_allclose(moments.between(), 4 * p.var(0), atol=1e-6)
     np.testing.assert_allclose(moments.within(), 4 * (p * (1 - p)).mean(0), atol=1e-6)
     np.testing.assert_allclose(moments.total(), 4 * p.mean(0) * (1 - p.mean(0)), atol=1e-6)
-    back = class_probabilities(moments.logits, head)
-    mean = np.mean([class_probabilities(s, head).numpy() for s in samples], axis=0)
+    back = class_probabilities(moments.logits, output)
+    mean = np.mean([class_probabilities(s, output).numpy() for s in samples], axis=0)
     np.testing.assert_allclose(back, mean, atol=1e-6)
 
 
@@ -224,7 +224,7 @@ def test_a_log_variance_trained_on_noisy_decisions_finds_their_noise(true_sigma)
     for _ in range(150):
         optimizer.zero_grad()
         logits = expected_likelihood_logits(
-            z[None, None].expand(1, 3, -1), log_variance.expand(1, 1, len(z)), samples=100, head="regions"
+            z[None, None].expand(1, 3, -1), log_variance.expand(1, 1, len(z)), samples=100, output="regions"
         )[0, 0]
         nn.functional.binary_cross_entropy_with_logits(logits, y).backward()
         optimizer.step()
@@ -234,7 +234,7 @@ def test_a_log_variance_trained_on_noisy_decisions_finds_their_noise(true_sigma)
 def test_expected_likelihood_is_the_mean_of_softmax_over_draws():
     z, log_variance = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 1, 4, 5, 6)
     torch.manual_seed(3)
-    logits = expected_likelihood_logits(z, log_variance, samples=6, head="labels")
+    logits = expected_likelihood_logits(z, log_variance, samples=6, output="labels")
     torch.manual_seed(3)
     drawn = [z + (log_variance / 2).exp() * torch.randn_like(z) for _ in range(6)]
     mean = torch.stack([torch.cat((torch.zeros_like(d[:, :1]), d), 1).softmax(1) for d in drawn]).mean(0)

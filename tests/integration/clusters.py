@@ -134,7 +134,7 @@ def end_of(process):
 
 
 def wait_until(condition, process):
-    """Look until it is so; an error where the command ends before."""
+    """Observation until it is so; an error where the command ends before."""
     deadline = time.monotonic() + LIMIT_S
     while not (found := condition()):
         assert process.poll() is None, process.log.read_text()[-3000:]

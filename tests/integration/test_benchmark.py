@@ -16,7 +16,7 @@ TRAININGS = {
         "set": {
             "model.uncertainty": False,
             "training.members": 2,
-            "evaluation.estimators": {"ensemble": True, "augmentation": {"samples": 4}},
+            "evaluation.estimators": {"deep_ensemble": True, "augmentation": {"samples": 4}},
         },
         "maps": ["entropy", "var1shot", "variance_stable", "one_minus_p", "border_distance", "constant"],
     },
@@ -28,13 +28,13 @@ TRAININGS = {
             "evaluation.estimators": {"heteroscedastic": {"samples": 5}, "mc_dropout": {"samples": 3}},
         }
     },
-    "error_features": {"set": {"model.error_network": {"of": "plain", "kind": "features"}}},
+    "error_features": {"set": {"model.error_network": {"run": "plain", "kind": "features"}}},
     "patch_memory": {"set": {"memory.coordinates": "patch"}},
 }
 ROWS = {
     *(f"plain/{name}" for name in TRAININGS["plain"]["maps"]),
     "oracle",
-    *(f"plain/ensemble_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
+    *(f"plain/deep_ensemble_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
     *(f"plain/augmentation_{part}" for part in ("total", "variance", "entropy")),
     *(f"noisy_dropout/heteroscedastic_{part}" for part in ("total", "variance", "entropy")),
     *(f"noisy_dropout/mc_dropout_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
@@ -90,10 +90,10 @@ def test_every_row_is_there_and_filled(done):
     assert rows.groupby(["method", "segmentation"])["case"].nunique().eq(12).all(), "each case once, by each method"
     assert table[["passes", "models", "training_cost", "inference_cost", "dice_wt"]].notna().all(axis=None)
     assert table.loc["plain/entropy", "inference_cost"] == pytest.approx(1), "the unit"
-    assert table.loc["plain/ensemble_total", "training_cost"] == pytest.approx(
+    assert table.loc["plain/deep_ensemble_total", "training_cost"] == pytest.approx(
         2 * table.loc["plain/entropy", "training_cost"]
     )
-    assert table.loc["plain/ensemble_total", "models"] == 2
+    assert table.loc["plain/deep_ensemble_total", "models"] == 2
     watched = table.loc["plain/entropy", "training_cost"]
     assert table.loc["error_features/uncertainty", "training_cost"] > watched, (
         "the segmentation that it looks at counts"

@@ -118,7 +118,7 @@ def test_two_cross_validations_side_by_side(page, mlflow, runs):
     said = page.inner_text("body")
     params = said[said.index("\nParameters\nShow diff only") :].partition("\nMetrics\n")[0]
     assert re.findall(r"^([a-z_]+\.[\w.]+)\t(\S+)\t(\S+)$", params, re.M) == [
-        ("loss.cancer_mask", "target", "union"),
+        ("loss.cancer_mask", "reference", "union"),
         ("loss.unc_weight", "0.4", "0.2"),
     ]
     first = pd.read_parquet(runs / "paper/tables/table1.parquet").set_index("fold")

@@ -324,7 +324,7 @@ def test_other_inputs_and_other_options_are_predicted_anew(root, run, tmp_path):
     # a corrected image; a file that someone deleted
     image = cohort / second / f"{second}-t1c.nii.gz"
     image.write_bytes((cohort / second / f"{second}-t1n.nii.gz").read_bytes())
-    (out / f"{first}_spread.nii.gz").unlink()
+    (out / f"{first}_between_folds.nii.gz").unlink()
     assert uncseg("predict", run.root, cohort, out, "--probabilities") == 0
     after = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
     assert after.keys() == before.keys()
@@ -372,7 +372,7 @@ def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path)
             ("runs/small", "cohort", "out", "--set", "evaluation.estimators.mc_dropout.samples=5"),
             "model.dropout: 0.2",
         ),
-        (("runs/small", "cohort", "out", "--set", "evaluation.estimators.ensemble=true"), "training.members"),
+        (("runs/small", "cohort", "out", "--set", "evaluation.estimators.deep_ensemble=true"), "training.members"),
         (("runs/small", "cohort", "out", "--set", "evaluation.estimators.one_pass=[entropie]"), "'entropy'"),
         (("runs/small", "cohort", "out", "--set", "loss.unc_weight=0.2"), "of a trained run only resources"),
         (

@@ -243,7 +243,7 @@ def test_one_bad_case_among_good_ones(local_ray, experiment_file, phantoms, tmp_
 
 def test_head_decides_the_labels(local_ray, experiment_file, phantoms):
     labels = prepare(load(experiment_file, phantoms))
-    regions = prepare(load(experiment_file, phantoms, model={"head": "regions"}, loss={"weight_ce": None}))
+    regions = prepare(load(experiment_file, phantoms, model={"output": "regions"}, loss={"weight_ce": None}))
     assert labels.root != regions.root
     content = json.loads((regions.dataset / "dataset.json").read_text())
     assert list(content["labels"]) == ["background", "WT", "TC", "ET"]

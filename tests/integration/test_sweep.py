@@ -136,10 +136,10 @@ def test_a_sweep_that_is_killed_goes_on_with_the_same_trials(sweep_file, tmp_pat
 
 def assert_heard_is_the_mean_of_the_folds(client, runs, trials, folder, metrics=(DICE, CORR)):
     """What search and scheduler heard of every trial and epoch, against the fold runs' metrics in MLflow."""
-    heard = pd.read_parquet(folder / "tables/epochs.parquet")
-    assert_every_epoch_was_heard(heard, pd.read_parquet(folder / "tables/trials.parquet").set_index("trial"))
-    assert set(heard["trial"]) <= set(trials)
-    for name, rows in heard.groupby("trial"):
+    reported = pd.read_parquet(folder / "tables/epochs.parquet")
+    assert_every_epoch_was_heard(reported, pd.read_parquet(folder / "tables/trials.parquet").set_index("trial"))
+    assert set(reported["trial"]) <= set(trials)
+    for name, rows in reported.groupby("trial"):
         folds = [run for run in runs[trials[name].info.run_id] if run.data.params["fold"] in ("0", "1")]
         assert len(folds) == 2
         assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))

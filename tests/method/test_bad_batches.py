@@ -49,7 +49,7 @@ def no_tumour(_number, batch):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("change", [a_nan, no_tumour])
-@pytest.mark.parametrize("mask", ["target", "union"])
+@pytest.mark.parametrize("mask", ["reference", "union"])
 def test_spoilt_batches(trainer_for, change, mask, precision):
     sections = {"loss": {"cancer_mask": mask, "warmup_epochs": 0}}
     sections["training"] = {**SHORT["training"], "precision": precision}

@@ -27,7 +27,7 @@ FLAT = {
     "plan": {"configuration": "2d", "patch_size": [16, 16], "batch_size": 4, "max_stages": 3},
     "training": {**STEPS, "val_iterations_per_epoch": 20},  # slices are seldom seen twice
 }
-REGIONS = {"head": "regions"}
+REGIONS = {"output": "regions"}
 NO_WEIGHTS = {"loss": {"weight_ce": None}}
 
 
@@ -92,7 +92,7 @@ def predict(task, x):
 def test_the_segmentation_stays_as_it_was(task_for, judged, shared, kind):
     first = task_for("judged", model=judged, **shared)
     finished(first)
-    of = {"error_network": {"of": "judged", "kind": kind}, "head": judged.get("head", "labels")}
+    of = {"error_network": {"run": "judged", "kind": kind}, "output": judged.get("output", "labels")}
     second = task_for("judging", model=of, **shared)
     history = finished(second)
     before, after = weights(first), weights(second)
@@ -102,7 +102,7 @@ def test_the_segmentation_stays_as_it_was(task_for, judged, shared, kind):
         name = name.removeprefix("backbone.")
         if plain or "seg_layers" not in name:
             assert torch.equal(inside[name], value), name
-        elif "head" in judged:
+        elif "output" in judged:
             assert torch.equal(inside[name], value[:3]), name
         else:  # the head's network has no output for the background, whose logit is 0
             assert torch.equal(inside[name][1:], value[:3]), name
@@ -127,7 +127,7 @@ def test_a_resumed_training_is_the_undisturbed_one_and_needs_the_other_run_no_mo
     first = task_for("judged", model={"uncertainty": False})
     finished(first)
     longer = {
-        "model": {"error_network": {"of": "judged", "kind": kind}},
+        "model": {"error_network": {"run": "judged", "kind": kind}},
         "training": {**STEPS, "epochs": 4, "checkpoint_every": 2},
     }
     whole = task_for("whole", **longer)
@@ -155,7 +155,7 @@ def test_failures_that_depend_on_the_image_are_learnt(task_for, trainer_on, kind
     first = task_for("judged", model={"uncertainty": False}, training=training)
     finished(first)
     find_nothing(first)
-    second = task_for("judging", model={"error_network": {"of": "judged", "kind": kind}}, training=training)
+    second = task_for("judging", model={"error_network": {"run": "judged", "kind": kind}}, training=training)
     history = finished(second)
     losses = [history[epoch]["train/loss_error"] for epoch in (0, 5)]
     assert losses[1] < losses[0]
@@ -251,7 +251,7 @@ def test_norm_statistics_and_dropout_of_the_judged_network_do_not_move():
 
 
 def test_a_worker_without_the_other_run_says_so(task_for):
-    task = task_for("judging", model={"error_network": {"of": "absent"}})
+    task = task_for("judging", model={"error_network": {"run": "absent"}})
     train_fold(task, lambda _figures: None)
     history = read_history(task.run.spool, 0)
     assert history.state == "failed"

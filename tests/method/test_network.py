@@ -15,7 +15,7 @@ from uncseg.method.network.uncertainty_network import (
 )
 
 
-def network(head, deep_supervision=True):
+def network(output, deep_supervision=True):
     torch.manual_seed(0)
     backbone = PlainConvUNet(
         2,
@@ -33,7 +33,7 @@ def network(head, deep_supervision=True):
         nonlin=nn.LeakyReLU,
         deep_supervision=deep_supervision,
     )
-    return MaskedUncertaintyNetwork(backbone, head)
+    return MaskedUncertaintyNetwork(backbone, output)
 
 
 def segmentation_layers(net):
@@ -52,9 +52,9 @@ def test_background_logit_is_identically_zero(deep_supervision):
         assert torch.count_nonzero(logits[:, 1:]) > 0
 
 
-@pytest.mark.parametrize("head", ["labels", "regions"])
-def test_weights_of_u_alone_leave_the_segmentation_unchanged(head):
-    net, x = network(head).eval(), torch.randn(1, 2, 16, 16, 16)
+@pytest.mark.parametrize("output", ["labels", "regions"])
+def test_weights_of_u_alone_leave_the_segmentation_unchanged(output):
+    net, x = network(output).eval(), torch.randn(1, 2, 16, 16, 16)
     before, u_before = net(x, uncertainty=True)
     with torch.no_grad():
         for layer in segmentation_layers(net):
@@ -66,9 +66,9 @@ def test_weights_of_u_alone_leave_the_segmentation_unchanged(head):
     assert not torch.equal(u_before, u_after)
 
 
-@pytest.mark.parametrize(("head", "channels"), [("labels", 4), ("regions", 3)])
-def test_plain_forward_is_what_nnunet_expects(head, channels):
-    net = network(head, deep_supervision=False).eval()
+@pytest.mark.parametrize(("output", "channels"), [("labels", 4), ("regions", 3)])
+def test_plain_forward_is_what_nnunet_expects(output, channels):
+    net = network(output, deep_supervision=False).eval()
     x = torch.randn(2, 2, 16, 16, 16)
     logits = net(x)
     assert isinstance(logits, torch.Tensor)

@@ -9,7 +9,7 @@ from uncseg.config.sections import Memory
 from uncseg.method.memory.coordinates import make_memory
 from uncseg.method.memory.error_memory import ErrorMemory
 from uncseg.method.memory.patch_geometry import PatchGeometry
-from uncseg.method.training.watched_patch import look_at, watched_patch
+from uncseg.method.training.watched_patch import observe, watched_patch
 
 CASE = (40, 32, 24)
 PATCHES = {"3d": ((8, 16, 16), [0, 0, 0], [16, 9, 5]), "2d": ((16, 16), [3, 0, 0], [7, 9, 5])}
@@ -98,5 +98,5 @@ def test_the_trainer_keeps_patches_in_their_own_grid(trainer_for):
     assert metrics["uncertainty/memory/visited_share_union"] == 1
     case = next(iter(trainer.memories["validation"].cases))
     patch = watched_patch(trainer.preprocessed_dataset_folder, [case], size)
-    look = look_at(trainer, patch)
+    look = observe(trainer, patch)
     assert not look.error.any()

@@ -73,7 +73,7 @@ def test_samples_that_count_are_counted_over_both_processes(tmp_path):
         {},
         {"loss": {"cancer_mask": "union"}, "plan": {"max_stages": 3}},
         {"memory": {"source": "teacher", "teacher_decay": 0.5}},
-        {"model": {"error_network": {"of": "another", "kind": "image_and_prediction"}}, "plan": {"max_stages": 3}},
+        {"model": {"error_network": {"run": "another", "kind": "image_and_prediction"}}, "plan": {"max_stages": 3}},
     ],
     ids=["reference mask", "union mask, deep supervision", "teacher", "error network"],
 )

@@ -78,8 +78,8 @@ def test_overlapping_tiles_are_of_one_dropped_out_network(trainer_for):
 
 def test_an_ensemble_of_one_network_twice_is_sure_and_predicts_the_same(trainer_for):
     predictor = predictor_of(trainer_for(model=PLAIN))
-    estimate = estimate_grid("ensemble", [predictor, predictor], DATA, Estimators(ensemble=True))
-    assert estimate.maps["ensemble_epistemic"].max() == 0
+    estimate = estimate_grid("deep_ensemble", [predictor, predictor], DATA, Estimators(deep_ensemble=True))
+    assert estimate.maps["deep_ensemble_epistemic"].max() == 0
     alone = predict_grid(predictor, DATA).logits
     np.testing.assert_array_equal(estimate.logits.argmax(0), alone.argmax(0))
 

@@ -47,24 +47,24 @@ def test_its_weights_are_the_average_over_the_steps(trainer_for):
     assert any(not torch.equal(a, b) for a, b in zip(found, steps[-1], strict=True))
 
 
-@pytest.mark.parametrize("head", ["labels", "regions"])
-def test_it_teaches_how_wrong_its_probability_is(trainer_for, head):
+@pytest.mark.parametrize("output", ["labels", "regions"])
+def test_it_teaches_how_wrong_its_probability_is(trainer_for, output):
     """|p(WT) − reference WT|; p from the logits of an independent pass."""
     loss = {"weight_ce": None, "warmup_epochs": 0}
-    trainer = trainer_for(**SHORT, memory=SECTIONS["memory"], model={"head": head}, loss=loss)
+    trainer = trainer_for(**SHORT, memory=SECTIONS["memory"], model={"output": output}, loss=loss)
     trainer.network.eval()
     x = torch.randn(2, 4, 16, 16, 16)
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(0, 4, (2, 1, 16, 16, 16), generator=generator)
     wt = target > 0
-    if head == "regions":
+    if output == "regions":
         target = torch.cat((wt, (target == 1) | (target == 3), target == 3), dim=1).float()
-    taught = trainer.teacher.expected_error(x, reference_regions(target, head)[:, :1])
+    taught = trainer.teacher.expected_error(x, reference_regions(target, output)[:, :1])
     with torch.no_grad():
         logits = trainer.network(x)  # no step has been taken: the teacher is the network's copy
         logits = logits[0] if isinstance(logits, list) else logits
         exp = logits.exp()
-        p = exp[:, :1] / (1 + exp[:, :1]) if head == "regions" else 1 - exp[:, :1] / exp.sum(1, keepdim=True)
+        p = exp[:, :1] / (1 + exp[:, :1]) if output == "regions" else 1 - exp[:, :1] / exp.sum(1, keepdim=True)
     torch.testing.assert_close(taught.values["error"], torch.where(wt, 1 - p, p), rtol=1e-4, atol=1e-5)
     assert taught.visited.all()
     assert taught.values["error"].shape == wt.shape

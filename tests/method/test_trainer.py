@@ -21,7 +21,7 @@ THREE_STAGES = {"plan": {"max_stages": 3}}
     "sections",
     [
         {},
-        {"model": {"head": "regions"}, "loss": {"weight_ce": None, "warmup_epochs": 0}},
+        {"model": {"output": "regions"}, "loss": {"weight_ce": None, "warmup_epochs": 0}},
         {"model": {"uncertainty": False}},
         {"model": {"deep_supervision": False}, **THREE_STAGES},
         {"loss": {"cancer_mask": "union", "output_l2": 0.01, "warmup_epochs": 1}, **THREE_STAGES},

@@ -9,11 +9,11 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from training import SHORT, train
 from uncseg.files import read_json
-from uncseg.method.training.watched_patch import look_at, watched_patch
+from uncseg.method.training.watched_patch import observe, watched_patch
 
 KINDS = {
     "labels": {},
-    "regions": {"model": {"head": "regions"}, "loss": {"weight_ce": None, "warmup_epochs": 0}},
+    "regions": {"model": {"output": "regions"}, "loss": {"weight_ce": None, "warmup_epochs": 0}},
     "baseline": {"model": {"uncertainty": False}},
     "2d": {"plan": {"configuration": "2d", "patch_size": [16, 16], "batch_size": 4}},
     "larger than the case": {"plan": {"patch_size": [48, 16, 16]}},
@@ -31,7 +31,7 @@ def test_what_is_seen_is_true(trainer_for, kind):
     trainer = trainer_for(**SHORT, **KINDS[kind])
     train(trainer)
     patch = patch_of(trainer)
-    look = look_at(trainer, patch)
+    look = observe(trainer, patch)
     assert_the_patch_shows_its_case(trainer, patch, look)
     assert_the_prediction_is_the_networks(trainer, patch, look)
     assert_the_memory_is_the_validation_cases_own(trainer, patch, look)
@@ -65,7 +65,7 @@ def assert_the_prediction_is_the_networks(trainer, patch, look):
     with torch.no_grad():
         output = trainer.network(x[:, :, 0] if len(trainer.configuration_manager.patch_size) == 2 else x)
     logits = (output[0] if isinstance(output, list) else output)[0]
-    if trainer.settings.model.head == "labels":
+    if trainer.settings.model.output == "labels":
         expected = logits.argmax(0)
     else:
         wt, tc, et = logits > 0
@@ -107,7 +107,7 @@ def test_a_training_that_is_looked_at_ends_with_the_same_bits(trainer_for, kind)
 
             def look(epoch, trainer=trainer, patch=patch, looks=looks, modes=modes):
                 before = trainer.network.training
-                looks.append(look_at(trainer, patch))
+                looks.append(observe(trainer, patch))
                 modes.append(trainer.network.training == before)
 
             trainer.on_checkpoint = look

@@ -231,7 +231,7 @@ def test_runs_side_by_side(evaluated, other, open_page):
     assert [url for url in page.asked if not url.startswith(("file:", "data:"))] == []
     settings = page.locator("#compared-settings + .wide tbody tr").all_inner_texts()
     assert [row.split("\t") for row in settings] == [
-        ["loss.cancer_mask", "target", "union"],
+        ["loss.cancer_mask", "reference", "union"],
         ["digest of dataset", "a" * 12, "b" * 12],
     ]
     text = page.inner_text("body")

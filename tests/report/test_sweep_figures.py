@@ -10,7 +10,7 @@ from uncseg.studies.sweep.sweep_file import Constraint, Objective, Sweep
 from uncseg.studies.sweep.sweep_plots import BOUND, FRONT, draw_sweep
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
-HEARD = pd.DataFrame(
+REPORTED_FILE = pd.DataFrame(
     [
         {"trial": trial, "epoch": epoch, DICE: epoch / 10 + shift, CORR: -1e9 if epoch == 1 else 0.3}
         for trial, shift, last in (("a", 0.1, 4), ("b", 0.2, 4), ("c", 0.0, 2))
@@ -38,7 +38,7 @@ def coloured(path, colour):
 def test_the_front_and_the_bound_can_be_told_apart(tmp_path):
     constraint = Constraint(metric=DICE, at_least=0.75)
     sweep = sweep_of(Objective(metric=CORR), Objective(metric=DICE), constraints=(constraint,))
-    draw_sweep(tmp_path, table(front=[True, True, False]), HEARD, sweep)
+    draw_sweep(tmp_path, table(front=[True, True, False]), REPORTED_FILE, sweep)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["objective.png", "pareto.png"]
     assert coloured(tmp_path / "pareto.png", FRONT) > 50
     assert coloured(tmp_path / "pareto.png", BOUND) > 50
@@ -46,7 +46,7 @@ def test_the_front_and_the_bound_can_be_told_apart(tmp_path):
 
 
 def test_one_objective_has_no_front(tmp_path):
-    draw_sweep(tmp_path, table(), HEARD, sweep_of(Objective(metric=DICE)))
+    draw_sweep(tmp_path, table(), REPORTED_FILE, sweep_of(Objective(metric=DICE)))
     assert [path.name for path in tmp_path.iterdir()] == ["objective.png"]
 
 
@@ -54,5 +54,5 @@ def test_one_objective_has_no_front(tmp_path):
 def test_a_sweep_of_which_nothing_was_finished(tmp_path):
     nothing = table(state=["stopped", "failed", "failed"], front=[False] * 3)
     sweep = sweep_of(Objective(metric=CORR), Objective(metric=DICE))
-    draw_sweep(tmp_path, nothing.assign(**{DICE: np.nan}), HEARD[:0], sweep)
+    draw_sweep(tmp_path, nothing.assign(**{DICE: np.nan}), REPORTED_FILE[:0], sweep)
     assert [path.name for path in tmp_path.iterdir()] == ["pareto.png"]

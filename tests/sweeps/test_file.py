@@ -34,7 +34,7 @@ def sweep_file(experiment_file, tmp_path):
         ("loss.unc_wait", {"uniform": [0, 1]}, "an unknown field"),
         ("loss.weight_ce.wt", {"uniform": [0, 1]}, "an unknown field"),
         ("plan.batch_size", {"choice": [2, 4]}, "a field that all trials share"),
-        ("model.head", {"choice": ["labels"]}, "a field that all trials share"),
+        ("model.output", {"choice": ["labels"]}, "a field that all trials share"),
         ("loss.unc_weight", {"gauss": [0, 1]}, "gauss"),
         ("loss.unc_weight", {"uniform": [1, 1]}, "uniform: [1, 1]"),
         ("loss.unc_weight", {"uniform": [0, 1, 2]}, "uniform: [0, 1, 2]"),

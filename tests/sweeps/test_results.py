@@ -9,7 +9,7 @@ import pytest
 from uncseg.files import write_json
 from uncseg.studies.sweep.importances import importances
 from uncseg.studies.sweep.sweep_file import BaselineConstraint, Constraint, Objective, Sweep
-from uncseg.studies.sweep.trials import Trial, heard_table, pareto_front, rank_trials, read_promoted, read_trials
+from uncseg.studies.sweep.trials import Trial, pareto_front, rank_trials, read_promoted, read_trials, reported_table
 from uncseg.tracking.spool import SpoolWriter
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
@@ -198,8 +198,8 @@ def test_a_forest_without_a_split_is_no_error(tmp_path):
 def test_what_was_heard_again_after_a_kill_counts_once(tmp_path):
     (tmp_path / "a").mkdir()
     lines = ['{"epoch": 1, "m": 0.1}', '{"epoch": 2, "m": 0.2}', '{"epo', '{"epoch": 2, "m": 0.3}']
-    (tmp_path / "a/heard.jsonl").write_text("\n" + "\n".join(lines), encoding="utf-8")
-    assert heard_table(tmp_path).to_dict("records") == [
+    (tmp_path / "a/reported.jsonl").write_text("\n" + "\n".join(lines), encoding="utf-8")
+    assert reported_table(tmp_path).to_dict("records") == [
         {"trial": "a", "epoch": 1, "m": 0.1},
         {"trial": "a", "epoch": 2, "m": 0.3},
     ]

@@ -15,7 +15,7 @@ Start = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
 """Starts a piece's function with its arguments; gives the reference of its result."""
 
 
-def spread(
+def run_tasks(
     work: Iterable[Piece],
     take: Callable[[str, Any], None],
     at_once: Callable[[], int],
@@ -61,7 +61,7 @@ def collect(
     Args:
         work: named by case.
         progress: called with (ended, all).
-        at_once, start: as :func:`spread` takes them.
+        at_once, start: as :func:`run_tasks` takes them.
         expected: what a piece gives, for the problem of one that failed.
 
     Returns:
@@ -78,7 +78,7 @@ def collect(
             problems.extend(_problems_of(case, error, expected))
         progress(next(ended), len(work))
 
-    spread(work, take, at_once, start)
+    run_tasks(work, take, at_once, start)
     return results, problems
 
 

@@ -9,7 +9,7 @@ from uncseg.cluster.resources import Slots
 from uncseg.cluster.tasks import Start, as_task
 
 
-class _Keeper:
+class _GpuWorker:
     """A process that stays: Ray ends one that ran a task with a GPU, and its networks with it, after every task."""
 
     def ready(self) -> None:
@@ -36,7 +36,7 @@ class Workers:
         self._here: dict[Any, list[Any]] = {}
         if worker.gpus:
             # without CPUs of their own: they stay, and what is read and written beside them must find some
-            keeper = ray.remote(num_cpus=0, num_gpus=worker.gpus, max_restarts=-1, max_task_retries=3)(_Keeper)
+            keeper = ray.remote(num_cpus=0, num_gpus=worker.gpus, max_restarts=-1, max_task_retries=3)(_GpuWorker)
             keepers = [keeper.remote() for _ in range(self._count)]
             self._coming = {keeper.ready.remote(): keeper for keeper in keepers}
         self._gpus = bool(worker.gpus)

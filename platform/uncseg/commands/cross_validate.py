@@ -21,13 +21,13 @@ from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.provenance import describe_source, describe_versions, git_commit
 from uncseg.runs.evaluate_folds import evaluate_folds
 from uncseg.runs.fold_worker import FoldTask
-from uncseg.runs.judged_run import require_same_data, require_segmentation_run
+from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.members import all_done, member_experiment, of_all_members
 from uncseg.runs.opening import finished_folds, holding_folds, open_run, refuse_other_settings
 from uncseg.runs.preflight import preflight
 from uncseg.runs.prepare_cases import prepare
 from uncseg.runs.run_plan import print_plan
-from uncseg.runs.step_timing import calibrate
+from uncseg.runs.step_timing import time_steps
 from uncseg.runs.train_folds import train_folds
 from uncseg.tracking.manifest import read_manifest, update_manifest
 from uncseg.tracking.opening import artifact_location
@@ -50,7 +50,7 @@ def cross_validate(
     folds = _chosen_folds(experiment, folds)
     run = RunFolder(experiment.run_folder)
     refuse_other_settings(experiment, run)
-    require_segmentation_run(experiment, folds)
+    require_judged_run(experiment, folds)
     begun = run.experiment.exists()
     write_missing_phantoms(experiment.dataset)
     with ray_session(experiment.resources.ray_address) as own_ray, terminated_like_ctrl_c():
@@ -63,7 +63,7 @@ def cross_validate(
             # on a machine of one's own the first epochs say the same for nothing
             todo = [fold for fold in folds if not all_done(experiment, run, fold)]
             measure = bool(todo) and (dry_run or not (own_ray or begun))
-            calibration = calibrate(experiment, prepared, todo[0], slots, progress) if measure else None
+            calibration = time_steps(experiment, prepared, todo[0], slots, progress) if measure else None
         if not own_ray and connected_cluster(experiment.resources, own_ray).nodes != cluster.nodes:
             require_storage(experiment, own_ray)  # of nodes that have come meanwhile as well
         print_plan(experiment, prepared, folds, cluster, slots, calibration)

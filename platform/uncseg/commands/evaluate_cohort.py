@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from uncseg.commands.predict import Wanted, predict_with
+from uncseg.commands.predict import PredictionOptions, predict_with
 from uncseg.console import console
 from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import Problem, ProblemsFound
@@ -48,7 +48,7 @@ def validate_externally(root: Path, dataset: Path, overrides: list[str] | None =
     _refuse_another(output / ".cohort", dataset.resolve())
     writes, reads = {"RUN": run.root}, {"--dataset": dataset}
     records, failed = predict_with(
-        model, cases, output, Wanted(scores=True), trust, writes=writes, reads=reads, what=f"cases of {name}"
+        model, cases, output, PredictionOptions(scores=True), trust, writes=writes, reads=reads, what=f"cases of {name}"
     )
     if records:
         _report(run, name, records)

@@ -20,7 +20,7 @@ from uncseg.runs.new_cases import PredictionTask, Record, predict_new_cases
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PredictionOptions:
     """What is made of each prediction; None: as the model's experiment says."""
 
     probabilities: bool = False
@@ -42,14 +42,14 @@ def predict_cases(
     folds: Sequence[int] | None = None,
     overrides: list[str] | None = None,
     trust: bool = False,
-    wanted: Wanted | None = None,
+    wanted: PredictionOptions | None = None,
 ) -> int:
     """Predict every case of a folder; what is there already is not done again.
 
     Args:
         source: MODEL, as :func:`~uncseg.runs.model_sources.find_model` takes it.
         folder: BraTS folder, of one case or many, or nnU-Net's input files; references are not needed.
-        output: folder for CASE.nii.gz, CASE_uncertainty.nii.gz, CASE_spread.nii.gz, a map for each of
+        output: folder for CASE.nii.gz, CASE_uncertainty.nii.gz, CASE_between_folds.nii.gz, a map for each of
             evaluation.estimators and CASE.json.
         folds: folds to average; None: all that are finished.
         overrides: ``FIELD=VALUE`` of resources and evaluation.
@@ -64,7 +64,14 @@ def predict_cases(
     cases = [replace(case, reference=None) for case in found]  # whatever is wrong with one does not matter here
     reads = {"INPUT": folder, "MODEL": model.folder.root}
     records, failed = predict_with(
-        model, cases, output, wanted or Wanted(), trust, writes={"OUTPUT": output}, reads=reads, what="predicted cases"
+        model,
+        cases,
+        output,
+        wanted or PredictionOptions(),
+        trust,
+        writes={"OUTPUT": output},
+        reads=reads,
+        what="predicted cases",
     )
     if records:
         _show(output, model, records)
@@ -89,7 +96,7 @@ def predict_with(
     model: Model,
     cases: Sequence[BratsCase],
     output: Path,
-    wanted: Wanted,
+    wanted: PredictionOptions,
     trust: bool,
     *,
     writes: Mapping[str, Path],
@@ -119,7 +126,7 @@ def predict_with(
             return predict_new_cases(task, cases, slots, lambda done, of: progress(what, done, of))
 
 
-def _task(model: Model, output: Path, slots: Slots, trust: bool, wanted: Wanted) -> PredictionTask:
+def _task(model: Model, output: Path, slots: Slots, trust: bool, wanted: PredictionOptions) -> PredictionTask:
     """How cases are predicted with a model; what its labels mean is looked at first.
 
     Raises:

@@ -13,7 +13,7 @@ from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder, SweepFolder
-from uncseg.runs.judged_run import require_same_data, require_segmentation_run
+from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.opening import differing_settings, holding
 from uncseg.runs.preflight import preflight
 from uncseg.runs.prepare_cases import prepare
@@ -42,7 +42,7 @@ def sweep_experiment(sweep: Sweep, base: Experiment) -> int:
     refuse_another(folder, sweep, base)
     # an error network's trials look for its run from where they will lie
     placed, folds = trial_experiment(base, "first", folder.trials, {}), sweep.promoted_folds(base)
-    require_segmentation_run(placed, folds)
+    require_judged_run(placed, folds)
     write_missing_phantoms(base.dataset)
     with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
         cluster = connected_cluster(base.resources, own_ray)

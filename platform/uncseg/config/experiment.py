@@ -48,10 +48,10 @@ class Experiment(Section):
     def _fields_fit_together(self) -> "Experiment":
         wrong = problems_of_model(self.model, self.memory, self.plan)
         wrong += problems_of_estimators(self.evaluation, self.model, self.training)
-        if self.model.head == "regions" and self.loss.weight_ce is not None:
+        if self.model.output == "regions" and self.loss.weight_ce is not None:
             wrong.append(
-                "loss.weight_ce weighs classes, and model.head: regions has none; "
-                "remove loss.weight_ce or write model.head: labels"
+                "loss.weight_ce weighs classes, and model.output: regions has none; "
+                "remove loss.weight_ce or write model.output: labels"
             )
         dimensions = 2 if self.plan.configuration == "2d" else 3
         if self.plan.patch_size is not None and len(self.plan.patch_size) != dimensions:

@@ -100,9 +100,9 @@ def problems_of_estimators(evaluation: Evaluation, model: Model, training: Train
             f"{field}.augmentation mirrors, and with evaluation.mirroring each copy is the mean of all mirrored ones; "
             "write evaluation.mirroring: false"
         )
-    if estimators.ensemble and model.error_network is not None:
+    if estimators.deep_ensemble and model.error_network is not None:
         wrong.append(
-            f"{field}.ensemble compares segmentations, and all members of an error network hold the same one; "
+            f"{field}.deep_ensemble compares segmentations, and all members of an error network hold the same one; "
             "choose it in the run that segments, or remove it"
         )
     if estimators.mc_dropout is not None and model.dropout == 0:
@@ -110,9 +110,9 @@ def problems_of_estimators(evaluation: Evaluation, model: Model, training: Train
             f"{field}.mc_dropout leaves dropout on, and this network has none; "
             "train with model.dropout: 0.2, or remove the estimator"
         )
-    if estimators.ensemble and training.members < 2:
+    if estimators.deep_ensemble and training.members < 2:
         wrong.append(
-            f"{field}.ensemble needs several networks of each fold, and training.members is {training.members}; "
+            f"{field}.deep_ensemble needs several networks of each fold, and training.members is {training.members}; "
             "train with training.members: 5, or remove the estimator"
         )
     if estimators.heteroscedastic is not None and not model.heteroscedastic:
@@ -123,7 +123,7 @@ def problems_of_estimators(evaluation: Evaluation, model: Model, training: Train
     return wrong
 
 
-SAME = ("head", "backbone")
+SAME = ("output", "backbone")
 """Settings of a network that an error network shares with the one that it judges, beside the backbone's own section."""
 
 
@@ -140,7 +140,7 @@ def problems_of_judged(judged: Model, own: Model, name: str, field: str = "model
         if getattr(judged, setting):
             found, advice = f"{name}, which has {what}", "name a run that segments, with or without the head"
             expected = "a run whose outputs are a segmentation"
-            problems.append(Problem(f"{field}.error_network.of", found, expected, advice))
+            problems.append(Problem(f"{field}.error_network.run", found, expected, advice))
     of_backbone = (own.backbone,) if own.backbone in Model.model_fields else ()
     for setting in (*SAME, *of_backbone):
         theirs, ours = getattr(judged, setting), getattr(own, setting)

@@ -103,7 +103,7 @@ class TransBts(Section):
 class ErrorNetwork(Section):
     """A network that learns where a finished run's segmentation fails (Jungo et al. 2020); that one stays as it is."""
 
-    of: str
+    run: str
     """Name of a run in the same storage, with the same folds and the same backbone."""
     kind: Literal["features", "image_and_prediction"] = "features"
     """features: three layers on the last features of the segmentation network. image_and_prediction: a second network
@@ -113,7 +113,7 @@ class ErrorNetwork(Section):
 class Model(Section):
     """The network and its output."""
 
-    head: Literal["labels", "regions"] = "labels"
+    output: Literal["labels", "regions"] = "labels"
     """labels: softmax over background, NCR, ED, ET. regions: sigmoid of WT, TC, ET."""
     uncertainty: bool = True
     """False: nnU-Net without the uncertainty head (the baseline)."""
@@ -143,9 +143,9 @@ class Loss(Section):
     rmsd_weight: Weight = 0.5
     corr_weight: Weight = 0.4
     weight_ce: tuple[Weight, Weight, Weight, Weight] | None = None
-    """Class weights of the cross-entropy: background, NCR, ED, ET. Only with model.head: labels."""
-    cancer_mask: Literal["target", "union"] = "target"
-    """target: the reference (paper protocol). union: reference or prediction, dilated by 2 voxels."""
+    """Class weights of the cross-entropy: background, NCR, ED, ET. Only with model.output: labels."""
+    cancer_mask: Literal["reference", "union"] = "reference"
+    """reference: the reference tumour, as in the paper. union: reference or prediction, dilated by 2 voxels."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs over which the uncertainty terms rise linearly to full weight."""
     output_l2: Weight = 0
@@ -274,7 +274,7 @@ class Estimators(Section):
     """What ``predict`` writes and ``evaluate --dataset`` scores of one pass; a run's own tables always have all."""
     mc_dropout: McDropout | None = None
     augmentation: Augmentation | None = None
-    ensemble: bool = False
+    deep_ensemble: bool = False
     """Needs training.members of 2 or more."""
     heteroscedastic: LogitSamples | None = None
 

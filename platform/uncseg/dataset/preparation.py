@@ -105,14 +105,14 @@ def survey_folder(experiment: Experiment, cases: Sequence[BratsCase]) -> Path:
 
 
 def preparation_digest(experiment: Experiment, cases: Sequence[BratsCase]) -> str:
-    """What the prepared folder depends on: the files, plan, head, split, and nnU-Net's name of the dataset."""
+    """What the prepared folder depends on: the files, plan, output, split, and nnU-Net's name of the dataset."""
     plan = experiment.plan.model_dump(mode="json")
     if plan["foreground_samples"] is None:
         del plan["foreground_samples"]  # what was prepared before there was a choice is found
     content = {
         "files": _files_of(experiment, cases),
         "plan": plan,
-        "head": experiment.model.head,
+        "output": experiment.model.output,
         "split": experiment.split.model_dump(mode="json"),
         "dataset": [experiment.dataset.id, experiment.dataset.name],
     }
@@ -135,8 +135,8 @@ def _raw_reference(prepared: PreparedFolder, case_id: str) -> Path:
     return prepared.raw_dataset / "labelsTr" / f"{case_id}.nii.gz"
 
 
-def dataset_description(head: str, cases: int) -> dict[str, Any]:
-    """nnU-Net's dataset.json; the head decides the labels. Their order, and that of the channels, has a meaning."""
+def dataset_description(output: str, cases: int) -> dict[str, Any]:
+    """nnU-Net's dataset.json; the output decides the labels. Their order, and that of the channels, has a meaning."""
     content: dict[str, Any] = {
         "channel_names": {str(i): name.capitalize() for i, name in enumerate(MODALITIES)},
         "labels": {"background": 0, **LABELS},
@@ -144,13 +144,13 @@ def dataset_description(head: str, cases: int) -> dict[str, Any]:
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "SimpleITKIO",
     }
-    if head == "regions":
+    if output == "regions":
         content["labels"] = {"background": 0, **{name: list(labels) for name, labels in REGIONS.items()}}
         content["regions_class_order"] = list(REGIONS_CLASS_ORDER)
     return content
 
 
-def write_raw_description(prepared: PreparedFolder, head: str, case_ids: Sequence[str]) -> None:
+def write_raw_description(prepared: PreparedFolder, output: str, case_ids: Sequence[str]) -> None:
     """dataset.json of the raw folder, with the files listed: nnU-Net would start twelve processes to find them."""
     folder = prepared.raw_dataset
     listed = {
@@ -160,7 +160,7 @@ def write_raw_description(prepared: PreparedFolder, head: str, case_ids: Sequenc
         }
         for case in case_ids
     }
-    content = {**dataset_description(head, len(case_ids)), "dataset": listed}
+    content = {**dataset_description(output, len(case_ids)), "dataset": listed}
     write_text(folder / "dataset.json", json.dumps(content, indent=2))
 
 
@@ -177,7 +177,7 @@ def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, 
 
     plan_dataset(prepared.dataset_name, experiment.plan, nnunet_environment(prepared))
     # nnU-Net copied the raw folder's; models carry this one with them and need no list of files
-    content = dataset_description(experiment.model.head, cases)
+    content = dataset_description(experiment.model.output, cases)
     write_text(prepared.dataset / "dataset.json", json.dumps(content, indent=2))
 
 

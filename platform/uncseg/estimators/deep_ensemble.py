@@ -7,7 +7,7 @@ import torch
 from uncseg.estimators.moments import Moments, entropy
 from uncseg.names import PARTS
 
-MAPS = tuple(f"ensemble_{part}" for part in PARTS["ensemble"])
+MAPS = tuple(f"deep_ensemble_{part}" for part in PARTS["deep_ensemble"])
 
 
 def combine_members(probabilities: Iterable[torch.Tensor], moments: Moments) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch.nn import functional as F
 
-from uncseg.estimators.moments import Head, Moments, class_probabilities, entropy
+from uncseg.estimators.moments import Moments, Output, class_probabilities, entropy
 from uncseg.names import PARTS
 
 MAPS = tuple(f"heteroscedastic_{part}" for part in PARTS["heteroscedastic"])
@@ -21,7 +21,11 @@ def deviation(log_variance: torch.Tensor) -> torch.Tensor:
     return (0.5 * log_variance.float().clamp(-LARGEST, LARGEST)).exp()
 
 
-def expected_likelihood_logits(z: torch.Tensor, log_variance: torch.Tensor, samples: int, head: Head) -> torch.Tensor:
+def expected_likelihood_logits(
+    z: torch.Tensor, log_variance: torch.Tensor, samples: int, output: Output
+) -> torch.Tensor:
+    z: torch.Tensor, log_variance: torch.Tensor, samples: int, output: Output
+) -> torch.Tensor:
     """Logits of the mean probability over draws of the logits: a cross-entropy of them is Kendall and Gal's (12).
 
     Args:
@@ -34,7 +38,7 @@ def expected_likelihood_logits(z: torch.Tensor, log_variance: torch.Tensor, samp
     """
     z, sigma = z.float(), deviation(log_variance)
     drawn = [z + sigma * torch.randn_like(z) for _ in range(samples)]
-    if head == "regions":
+    if output == "regions":
         return _mean_log([F.logsigmoid(d) for d in drawn]) - _mean_log([F.logsigmoid(-d) for d in drawn])
     return _mean_log([F.pad(d, [0, 0] * (d.ndim - 2) + [1, 0]).log_softmax(1) for d in drawn])
 
@@ -44,7 +48,7 @@ def _mean_log(logs: list[torch.Tensor]) -> torch.Tensor:
 
 
 def sample_logits(
-    logits: torch.Tensor, log_variance: torch.Tensor, samples: int, head: Head, generator: torch.Generator
+    logits: torch.Tensor, log_variance: torch.Tensor, samples: int, output: Output, generator: torch.Generator
 ) -> Iterator[torch.Tensor]:
     """Probabilities of logits drawn around a prediction; voxels are drawn each for itself.
 
@@ -59,21 +63,21 @@ def sample_logits(
     """
     sigma = deviation(log_variance)
     noisy = logits.float()
-    first = 0 if head == "regions" else 1
+    first = 0 if output == "regions" else 1
     for _ in range(samples):
         noise = torch.randn(noisy[first:].shape, generator=generator).to(noisy)
         moved = torch.cat((noisy[:first], noisy[first:] + sigma * noise))
-        yield class_probabilities(moved, head)
+        yield class_probabilities(moved, output)
 
 
 def mean_of_draws(
-    logits: torch.Tensor, log_variance: torch.Tensor, head: Head, generator: torch.Generator
+    logits: torch.Tensor, log_variance: torch.Tensor, output: Output, generator: torch.Generator
 ) -> torch.Tensor:
     """Mean probability over DRAWS_OF_A_PASS draws; arguments as :func:`sample_logits` takes them.
 
     The generator has to go on from pass to pass: equal draws would not average out over passes.
     """
-    return torch.stack(list(sample_logits(logits, log_variance, DRAWS_OF_A_PASS, head, generator))).mean(0)
+    return torch.stack(list(sample_logits(logits, log_variance, DRAWS_OF_A_PASS, output, generator))).mean(0)
 
 
 def combine_draws(draws: Iterable[torch.Tensor], moments: Moments) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-Head = Literal["labels", "regions"]
+Output = Literal["labels", "regions"]
 LEAST_PROBABILITY = 1e-7
 
 
@@ -15,26 +15,26 @@ def entropy(p_wt: torch.Tensor) -> torch.Tensor:
     return (torch.special.entr(p_wt) + torch.special.entr(1 - p_wt)) / math.log(2)
 
 
-def class_probabilities(logits: torch.Tensor, head: Head) -> torch.Tensor:
+def class_probabilities(logits: torch.Tensor, output: Output) -> torch.Tensor:
     """Probabilities of the classes, background first, or of WT, TC, ET; float32, the shape of the logits, (C, …)."""
-    return logits.float().sigmoid() if head == "regions" else logits.float().softmax(0)
+    return logits.float().sigmoid() if output == "regions" else logits.float().softmax(0)
 
 
 class Moments:
     """Running moments over samples of a case's probabilities, by Welford's algorithm: equal samples have variance 0.
 
     Args:
-        head: what the channels are.
+        output: what the channels are.
     """
 
-    def __init__(self, head: Head) -> None:
-        self.head = head
+    def __init__(self, output: Output) -> None:
+        self.output = output
         self.samples = 0
         self._mean = self._mean_wt = self._squares = torch.zeros(())
 
     def add(self, probabilities: torch.Tensor) -> None:
         """Take one more sample, (C, …) in [0, 1]."""
-        p = probabilities[0] if self.head == "regions" else probabilities[1:].sum(0)
+        p = probabilities[0] if self.output == "regions" else probabilities[1:].sum(0)
         self.samples += 1
         self._mean = self._mean + (probabilities - self._mean) / self.samples
         before = p - self._mean_wt
@@ -50,7 +50,7 @@ class Moments:
     def logits(self) -> torch.Tensor:
         """Logits of the mean probabilities, (C, …) float32: nnU-Net takes its decisions from logits."""
         mean = self._mean.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-        return mean.logit() if self.head == "regions" else mean.log()
+        return mean.logit() if self.output == "regions" else mean.log()
 
     def total(self) -> torch.Tensor:
         """4·p·(1 − p) of the mean probability, in [0, 1]: the sum of :meth:`within` and :meth:`between`."""

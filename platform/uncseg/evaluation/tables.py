@@ -124,7 +124,7 @@ def beats_floor(table: pd.DataFrame) -> list[str]:
         by_name = rows.set_index("estimator")
         if HEAD not in by_name.index or not by_name["floor"].any():
             continue
-        for figure, error in (("corr_ema_last", "the error memory"), ("corr_failure", "the out-of-fold failure")):
+        for figure, error in (("corr_ema_last", "the error memory"), ("corr_failure", "the failure")):
             lines.append(f"{protocol} protocol, against {error}: {_verdict(by_name, figure)}")
     return lines
 
@@ -137,7 +137,7 @@ def _verdict(by_name: pd.DataFrame, figure: str) -> str:
         return f"no valid correlation of {side}, so nothing is shown."
     best = max(floors, key=floors.__getitem__)
     lead = means[HEAD] - means[best]
-    head, floor = (spread(means[name], spreads[name], 3) for name in (HEAD, best))
+    head, floor = (mean_sd(means[name], spreads[name], 3) for name in (HEAD, best))
     if lead <= 0:
         return f"the head's correlation {head} does not exceed the best floor's ({best}, {floor})."
     found = f"the head's correlation {head} exceeds the best floor's ({best}, {floor}) by {lead:.4f}"
@@ -174,7 +174,7 @@ def show_table1(table: pd.DataFrame) -> Table:
         mean, sd, paper = (by_fold.pop(name) for name in ("mean", "sd", PAPER))
         for fold, row in by_fold.items():
             shown.add_row(str(model), str(fold), str(row["cases"]), *(f"{row[c]:.4f}" for c in DICE_COLUMNS))
-        spreads = (spread(mean[c], sd[c], 4) for c in DICE_COLUMNS)
+        spreads = (mean_sd(mean[c], sd[c], 4) for c in DICE_COLUMNS)
         shown.add_row(str(model), "mean ± sd", str(mean["cases"]), *spreads, style="bold")
         anchors = (f"{paper[c]:.4f}" for c in DICE_COLUMNS)
         shown.add_row(str(model), "paper (anchor)", str(paper["cases"]), *anchors, style="dim", end_section=True)
@@ -198,12 +198,12 @@ def show_table2(table: pd.DataFrame) -> Table:
         for _, row in rows.iterrows():
             name = f"  {row['estimator']}{' *' if row['floor'] else ''}"
             names = [f"{kind}_{what}" for kind in ("corr", "rmsd") for what in ("ema_last", "ema_final", "failure")]
-            shown.add_row(name, *(spread(row[n], row[f"{n}_std"], 3) for n in names))
+            shown.add_row(name, *(mean_sd(row[n], row[f"{n}_std"], 3) for n in names))
         shown.add_section()
     return shown
 
 
-def spread(mean: float, sd: float, digits: int, sign: str = "±") -> str:
+def mean_sd(mean: float, sd: float, digits: int, sign: str = "±") -> str:
     """A mean over folds with its spread, where there is one; ``sign`` stands between."""
     if math.isnan(mean):
         return "none valid"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from uncseg.config.experiment import Experiment
 from uncseg.evaluation.summary import compare
-from uncseg.evaluation.tables import DICE_COLUMNS, spread
+from uncseg.evaluation.tables import DICE_COLUMNS, mean_sd
 from uncseg.names import HEAD
 from uncseg.report.page_tables import PageTable, Row, dice_cells
 from uncseg.report.score_tables import SHOWN
@@ -117,11 +117,11 @@ def _uncertainty(runs: Sequence[Results]) -> Compared:
                     found = None if name is None or name not in part.index else part.loc[name]
                     mean, sd = (math.nan, math.nan) if found is None else (found[figure], found[f"{figure}_std"])
                     called = "" if name is None or name == HEAD else f" ({NAMES.get(name, name)})"
-                    cells.append("none" if found is None else spread(mean, sd, 3, " ± ").replace("-", "−") + called)
+                    cells.append("none" if found is None else mean_sd(mean, sd, 3, " ± ").replace("-", "−") + called)
                     record = {"protocol": protocol, "run": run.name, "figure": figure, "estimator": name}
                     records.append(record | {"mean": mean, "sd": sd})
             rows.append(Row([run.name, *cells]))
-    names = ("corr, error memory", "corr, out-of-fold failure", "RMSD, error memory")
+    names = ("corr, error memory", "corr, failure", "RMSD, error memory")
     header = ["run", *(f"{name}: {of}" for name in names for of in ("head", "best floor"))]
     title = "Table 2 of each run: the head and the best floor, by protocol"
     note = (

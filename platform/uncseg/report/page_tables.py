@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.evaluation.tables import DICE_COLUMNS, PAPER, PAPER_DICE, spread
+from uncseg.evaluation.tables import DICE_COLUMNS, PAPER, PAPER_DICE, mean_sd
 from uncseg.files import write_text
 from uncseg.names import HEAD
 from uncseg.report.score_tables import SHOWN, interval
@@ -67,7 +67,7 @@ def first_table(table: pd.DataFrame) -> PageTable:
 
 def dice_cells(mean: Mapping[Any, Any], sd: Mapping[Any, Any]) -> list[str]:
     """Mean ± sd of each of Table 1's columns."""
-    return [spread(mean[column], sd[column], 4, " ± ") for column in DICE_COLUMNS]
+    return [mean_sd(mean[column], sd[column], 4, " ± ") for column in DICE_COLUMNS]
 
 
 def second_table(table: pd.DataFrame, last_epochs: int) -> PageTable:
@@ -79,12 +79,12 @@ def second_table(table: pd.DataFrame, last_epochs: int) -> PageTable:
             cells = []
             for kind in ("corr", "rmsd"):
                 columns = [f"{kind}_{what}" for what in ("ema_last", "ema_final", "failure")]
-                cells += [spread(row[c], row[f"{c}_std"], 3, " ± ").replace("-", "−") for c in columns]
+                cells += [mean_sd(row[c], row[f"{c}_std"], 3, " ± ").replace("-", "−") for c in columns]
                 cells.append("" if math.isnan(row[f"paper_{kind}"]) else f"{row[f'paper_{kind}']:g}")
             name = f"{row['estimator']}{' *' if row['floor'] else ''}"
             kind = "floor" if row["floor"] else "strong" if row["estimator"] == HEAD else ""
             rows.append(Row([name, *cells], kind))
-    whats = [f"error memory, last {last_epochs} epochs", "error memory, final epoch", "out-of-fold failure", "paper"]
+    whats = [f"error memory, last {last_epochs} epochs", "error memory, final epoch", "failure", "paper"]
     header = ["estimator", *(f"{kind}: {what}" for kind in ("corr", "RMSD") for what in whats)]
     note = (
         "By protocol: reference mask (the paper's) and union mask (reference or prediction, dilated by 2 voxels). Mean "

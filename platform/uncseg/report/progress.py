@@ -17,7 +17,7 @@ INK, SOFT, PAPER = (31, 35, 40), (89, 99, 110), (255, 255, 255)
 
 
 class Patch(Protocol):
-    """What is drawn, (D, H, W): as :class:`uncseg.method.training.watched_patch.Look` has it."""
+    """What is drawn, (D, H, W): as :class:`uncseg.method.training.watched_patch.Observation` has it."""
 
     @property
     def image(self) -> np.ndarray:

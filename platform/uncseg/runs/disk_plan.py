@@ -13,7 +13,7 @@ from uncseg.method.settings import TrainerSettings
 
 CHECKPOINTS_KEPT = 4  # of a fold while it trains: latest, the one before, best, and the one being written
 MEMORIES_KEPT = 3  # of all these but the best
-MEMORY_BYTES_PER_ML = 6800  # measured at 1 mm: docs/benchmarks.md
+MEMORY_BYTES_PER_ML = 6800  # measured at 1 mm: docs/performance.md
 FINISHED_KEEPS = 2  # checkpoints: best and last
 MAP_BYTES_PER_VOXEL = 9  # measured on phantoms: all maps of a case, compressed, by the box that holds its brain
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from uncseg.runs.judged_run import segmentation_run
+from uncseg.runs.judged_run import find_judged_run
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json, write_json, write_text
@@ -153,12 +153,12 @@ def load_segmentation_of(task: FoldTask, trainer) -> None:  # type: ignore[no-un
         ProblemsFound: where there is no such run, or its checkpoint cannot be read.
     """
     from uncseg.method.network.error_network import ErrorNetwork, load_segmentation
-    from uncseg.method.network.uncertainty_network import bare
+    from uncseg.method.network.uncertainty_network import unwrapped
 
     error_network = task.experiment.model.error_network
     if error_network is not None:
-        judged = segmentation_run(task.run.root, error_network.of)
-        network = bare(trainer.network)
+        judged = find_judged_run(task.run.root, error_network.run)
+        network = unwrapped(trainer.network)
         assert isinstance(network, ErrorNetwork)
         load_segmentation(network, judged.final_checkpoint(task.fold), task.trust)
 

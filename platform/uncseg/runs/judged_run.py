@@ -14,7 +14,7 @@ from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.config.rules import problems_of_judged
 from uncseg.tracking.manifest import read_manifest
 
-FIELD = "model.error_network.of"
+FIELD = "model.error_network.run"
 TITLE = "The error network cannot be trained."
 ABOVE = 4
 """Levels above a run's folder that are looked in: a member of an ensemble and a trial of a sweep lie deeper."""
@@ -22,7 +22,7 @@ ALIKE = ("architecture", "spacing", "normalization_schemes", "use_mask_for_norm"
 """Entries of a configuration of nnU-Net's plans: the network, and what its images look like."""
 
 
-def segmentation_run(root: Path, of: str) -> RunFolder:
+def find_judged_run(root: Path, of: str) -> RunFolder:
     """The folder of the run of that name, beside a run's own.
 
     Raises:
@@ -46,7 +46,7 @@ def _folds_in_need(experiment: Experiment, folds: Sequence[int]) -> list[int]:
     return [fold for fold in folds if not all(any(run.fold(fold).glob("checkpoint_*.pth")) for run in members)]
 
 
-def require_segmentation_run(experiment: Experiment, folds: Sequence[int]) -> None:
+def require_judged_run(experiment: Experiment, folds: Sequence[int]) -> None:
     """Look at the run that an error network judges, as far as its settings and files tell.
 
     Args:
@@ -65,7 +65,7 @@ def require_segmentation_run(experiment: Experiment, folds: Sequence[int]) -> No
 def _problems_of_run(experiment: Experiment, folds: Sequence[int]) -> list[Problem]:
     assert experiment.model.error_network is not None
     try:
-        run = segmentation_run(experiment.run_folder, experiment.model.error_network.of)
+        run = find_judged_run(experiment.run_folder, experiment.model.error_network.run)
         judged = Experiment.model_validate(yaml.safe_load(run.experiment.read_text(encoding="utf-8")))
     except ProblemsFound as error:
         return error.problems
@@ -85,7 +85,7 @@ def require_same_data(experiment: Experiment, folds: Sequence[int], prepared: Pr
     """Look whether the run that an error network judges was trained on the same split, and planned the same network.
 
     Args:
-        experiment, folds: as :func:`require_segmentation_run` takes them.
+        experiment, folds: as :func:`require_judged_run` takes them.
         prepared: the experiment's.
 
     Raises:
@@ -94,7 +94,7 @@ def require_same_data(experiment: Experiment, folds: Sequence[int], prepared: Pr
     if not _folds_in_need(experiment, folds):
         return
     assert experiment.model.error_network is not None
-    run = segmentation_run(experiment.run_folder, experiment.model.error_network.of)
+    run = find_judged_run(experiment.run_folder, experiment.model.error_network.run)
     problems = []
     theirs, ours = read_manifest(run).get("digests", {}).get("split"), read_json(prepared.done)["digests"]["split"]
     if theirs != ours:

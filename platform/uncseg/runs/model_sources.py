@@ -82,7 +82,7 @@ def _of_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None
     if not trust:
         folder.require_known_classes()
     below = review_threshold(read_table(run.tables, "per_case"))
-    others = range(1, experiment.training.members if experiment.evaluation.estimators.ensemble else 1)
+    others = range(1, experiment.training.members if experiment.evaluation.estimators.deep_ensemble else 1)
     members = tuple(ModelFolder(run.member(number).model, experiment.plan.configuration) for number in others)
     return Model(folder, chosen, experiment.resources, experiment.evaluation, below, members)
 
@@ -113,9 +113,9 @@ def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: st
     """Refuse estimators that a network was not trained for; a run's experiment has been checked when it was read."""
     title, settings = "The estimators cannot be used.", TrainerSettings.from_plans(folder.plans_manager.plans)
     wrong = problems_of_estimators(evaluation, settings.model, settings.training)
-    if evaluation.estimators.ensemble and not any(".ensemble" in line for line in wrong):
+    if evaluation.estimators.deep_ensemble and not any(".deep_ensemble" in line for line in wrong):
         wrong.append(
-            "evaluation.estimators.ensemble needs all members, and a model has one network of each fold; "
+            "evaluation.estimators.deep_ensemble needs all members, and a model has one network of each fold; "
             "give the run's folder, or remove the estimator"
         )
     if wrong:

@@ -26,7 +26,7 @@ from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, file_states, read_json, remove_partial, write_json
 from uncseg.layout import PREDICTION_MAPS, CaseFiles
-from uncseg.method.inference.fold_average import Ensemble, average
+from uncseg.method.inference.fold_average import FoldAverage, average
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, predict_grid, to_native
 from uncseg.method.inference.predictor import loaded_predictor
@@ -64,7 +64,7 @@ class PredictionTask:
     estimators: Estimators = field(default_factory=Estimators)
     """Maps beside the folds' segmentation."""
     members: tuple[ModelFolder, ...] = ()
-    """The other networks of each fold, of a deep ensemble."""
+    """The other networks of each fold, of a deep folds_together."""
 
     def source(self) -> str:
         """What predictions are made from: the checkpoints, how they are applied, what is wanted."""
@@ -90,7 +90,7 @@ def predict_new_cases(
     """Predict every case; needs a connected Ray. What is written already is only read.
 
     For each it writes CASE.nii.gz, CASE_uncertainty.nii.gz (where the networks have the head), with several folds
-    CASE_spread.nii.gz, what else the task wants, and, last, CASE.json.
+    CASE_between_folds.nii.gz, what else the task wants, and, last, CASE.json.
 
     Args:
         task: how.
@@ -204,16 +204,16 @@ def _finish(
     grids: _Grids,
 ) -> Record:
     torch.set_num_threads(1)
-    ensemble = average(_known(task.model), grids.folds, properties)
+    folds_together = average(_known(task.model), grids.folds, properties)
     image = sitk.ReadImage(str(case.images[0]))
     files = CaseFiles(task.output, case.case_id)
-    predicted = region_mask(ensemble.labels, "WT")
-    uncertainty = around_prediction(ensemble.uncertainty, predicted)
-    record = describe(ensemble.labels, uncertainty, image.GetSpacing(), task.review_below)
-    maps = {"uncertainty": uncertainty, "spread": ensemble.spread if len(grids.folds) > 1 else None}
+    predicted = region_mask(folds_together.labels, "WT")
+    uncertainty = around_prediction(folds_together.uncertainty, predicted)
+    record = describe(folds_together.labels, uncertainty, image.GetSpacing(), task.review_below)
+    maps = {"uncertainty": uncertainty, "between_folds": folds_together.between_folds if len(grids.folds) > 1 else None}
     if task.probabilities:
-        maps |= {f"{name.lower()}_probability": p for name, p in zip(REGIONS, ensemble.probabilities, strict=True)}
-    of_one_pass = _of_one_pass(task.estimators.one_pass, ensemble, predicted)
+        maps |= {f"{name.lower()}_probability": p for name, p in zip(REGIONS, folds_together.probabilities, strict=True)}
+    of_one_pass = _of_one_pass(task.estimators.one_pass, folds_together, predicted)
     maps |= of_one_pass
     if grids.maps:
         stacked = to_native(np.stack(list(grids.maps.values())), properties, _known(task.model))
@@ -223,15 +223,15 @@ def _finish(
         if values is not None:
             write_image(files.map(name), values.astype(np.float32), image)
             written.append(files.map(name))
-    write_image(files.segmentation, ensemble.labels, image)
+    write_image(files.segmentation, folds_together.labels, image)
     if task.overlays:
-        _draw(files, case, ensemble.labels, uncertainty)
+        _draw(files, case, folds_together.labels, uncertainty)
         written.append(files.overlay)
     if task.scores:
         judged: list[_Judged] = [
-            *((f"fold_{fold}", *alone) for fold, alone in zip(task.folds, ensemble.alone, strict=True)),
-            ("mean", ensemble.labels, ensemble.uncertainty),
-            *((name, ensemble.labels, values) for name, values in of_one_pass.items()),
+            *((f"fold_{fold}", *alone) for fold, alone in zip(task.folds, folds_together.alone, strict=True)),
+            ("mean", folds_together.labels, folds_together.uncertainty),
+            *((name, folds_together.labels, values) for name, values in of_one_pass.items()),
         ]
         for estimator, own in grids.sampled.items():
             labels = average(_known(task.model), own, properties).labels
@@ -242,11 +242,11 @@ def _finish(
     return about | record
 
 
-def _of_one_pass(names: Sequence[str], ensemble: Ensemble, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
+def _of_one_pass(names: Sequence[str], folds_together: FoldAverage, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
     """Maps that the folds' mean probabilities give, (D, H, W) float32."""
     p_wt, most, predicted = (
         torch.from_numpy(np.ascontiguousarray(volume))[None, None]
-        for volume in (ensemble.probabilities[0], ensemble.max_probability, predicted_wt)
+        for volume in (folds_together.probabilities[0], folds_together.max_probability, predicted_wt)
     )
     maps = estimate_one_pass(names, p_wt=p_wt, max_probability=most, predicted_wt=predicted)
     return {name: values[0, 0].numpy() for name, values in maps.items()}

@@ -55,7 +55,7 @@ class Prediction:
 def loaded_members(task: FoldTask) -> list[UncertaintyPredictor]:
     """The fold's networks with their final checkpoints: the run's own, and the others where the ensemble is chosen."""
     settings, configuration = task.experiment.evaluation, task.experiment.plan.configuration
-    count = task.experiment.training.members if settings.estimators.ensemble else 1
+    count = task.experiment.training.members if settings.estimators.deep_ensemble else 1
     models = (ModelFolder(task.run.member(number).model, configuration) for number in range(count))
     how = (settings.tile_step, settings.mirroring, task.trust)
     return [loaded_predictor(model, task.fold, *how) for model in models]
@@ -83,7 +83,7 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
     if native.uncertainty is not None:
         maps["uncertainty"] = native.uncertainty
     probabilities = native.probabilities
-    regions = predictor.head == "regions"
+    regions = predictor.output == "regions"
     p_wt = probabilities[0] if regions else probabilities[1:].sum(0).clip(0, 1)
     most = of_decision(probabilities, p_wt, regions)
     estimates = {

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from uncseg.cluster.tasks import Piece, cpus_times_two, spread
+from uncseg.cluster.tasks import Piece, cpus_times_two, run_tasks
 from uncseg.config.experiment import Experiment
 from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
@@ -30,7 +30,7 @@ def prepare(experiment: Experiment, progress: Progress | None = None) -> Prepare
     A finished preparation is returned at once; one that was stopped goes on where it was.
 
     Args:
-        experiment: its dataset, split, plan, model.head and storage are used.
+        experiment: its dataset, split, plan, model.output and storage are used.
         progress: called with (what, done, all).
 
     Raises:
@@ -66,13 +66,13 @@ def _prepare(
         experiment.split.seed,
     )
     _fingerprint(survey_folder, surveys, progress)
-    steps.write_raw_description(prepared, experiment.model.head, list(surveys))
+    steps.write_raw_description(prepared, experiment.model.output, list(surveys))
     # in a worker, which has nnU-Net imported
-    _spread("plans", [("plans", steps.plan, (prepared, experiment, survey_folder, len(cases)))], progress)
+    _run("plans", [("plans", steps.plan, (prepared, experiment, survey_folder, len(cases)))], progress)
     split = write_splits_once(prepared.splits, splits)
     configuration = experiment.plan.configuration
     work = [(case.case_id, steps.preprocess_case, (prepared, case, configuration)) for case in cases]
-    _spread("preprocessed cases", work, progress)
+    _run("preprocessed cases", work, progress)
     steps.link_references(prepared, list(surveys))
     for folder in (prepared.root, survey_folder):
         remove_partial(folder)
@@ -80,14 +80,14 @@ def _prepare(
 
 
 def _raise_with_contents(layout: list[Problem], cases: Sequence[BratsCase], progress: Progress) -> None:
-    found = _spread("checked cases", [(case.case_id, check_case, (case,)) for case in cases], progress)
+    found = _run("checked cases", [(case.case_id, check_case, (case,)) for case in cases], progress)
     problems = layout + [problem for wrong in found.values() for problem in wrong]
     raise ProblemsFound("Some cases cannot be used.", problems, exit_code=1)
 
 
 def _survey(folder: Path, cases: Sequence[BratsCase], samples: int, progress: Progress) -> Surveys:
     work = [(case.case_id, fingerprint.survey_case, (folder, case, samples)) for case in cases]
-    surveys: Surveys = _spread("checked cases", work, progress)
+    surveys: Surveys = _run("checked cases", work, progress)
     problems = [problem for survey in surveys.values() for problem in survey["problems"]]
     if not problems and not any(survey["volume_ml"] for survey in surveys.values()):
         problems.append(
@@ -107,11 +107,11 @@ def _fingerprint(folder: Path, surveys: Surveys, progress: Progress) -> None:
         (modality, fingerprint.channel_statistics, (folder, list(surveys), channel))
         for channel, modality in enumerate(MODALITIES)
     ]
-    statistics = _spread("fingerprint", work, progress)
+    statistics = _run("fingerprint", work, progress)
     fingerprint.write_fingerprint(folder, surveys, list(statistics.values()))
 
 
-def _spread(what: str, work: Iterable[Piece], progress: Progress) -> dict[str, Any]:
+def _run(what: str, work: Iterable[Piece], progress: Progress) -> dict[str, Any]:
     """Run every piece as a task of one CPU; results by name in the order of ``work``.
 
     Raises:
@@ -126,7 +126,7 @@ def _spread(what: str, work: Iterable[Piece], progress: Progress) -> dict[str, A
         results[name] = _result(done, name)
         progress(what, len(results), len(pieces))
 
-    spread(pieces, take, at_once=cpus_times_two)
+    run_tasks(pieces, take, at_once=cpus_times_two)
     return {name: results[name] for name, _, _ in pieces}
 
 

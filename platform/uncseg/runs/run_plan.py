@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from uncseg.runs.step_timing import Calibration
+from uncseg.runs.step_timing import StepTiming
 from uncseg.runs.members import all_done
 from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.resources import FEWEST_CPUS_PER_GPU, Slots
@@ -18,7 +18,7 @@ def print_plan(
     folds: Sequence[int],
     cluster: Cluster,
     slots: Slots,
-    calibration: Calibration | str | None,
+    calibration: StepTiming | str | None,
 ) -> None:
     """Print folds, slots, waves, places, disk, and with a calibration hours.
 
@@ -53,7 +53,7 @@ def print_plan(
         console.print(f"time is not measured: {calibration}", soft_wrap=True)
     elif calibration is not None:
         _print_time(experiment, networks, slots, calibration, waves)
-    measured = calibration.checkpoint_bytes if isinstance(calibration, Calibration) else None
+    measured = calibration.checkpoint_bytes if isinstance(calibration, StepTiming) else None
     disk = disk_of(experiment, prepared, measured)
     kept = disk.kept * len(folds) * experiment.training.members
     if todo:
@@ -66,7 +66,7 @@ def print_plan(
     )
 
 
-def _print_time(experiment: Experiment, networks: int, slots: Slots, calibration: Calibration, waves: int) -> None:
+def _print_time(experiment: Experiment, networks: int, slots: Slots, calibration: StepTiming, waves: int) -> None:
     hours = calibration.hours(experiment)
     share = slots.each.gpus or slots.each.cpus
     unit = "GPU" if slots.each.gpus else "CPU"

@@ -19,7 +19,7 @@ LONGEST_S = 120.0
 
 
 @dataclass(frozen=True)
-class Calibration:
+class StepTiming:
     """What a fold of an experiment costs on the connected cluster."""
 
     training_step_s: float
@@ -35,13 +35,13 @@ class Calibration:
         return training.epochs * epoch / 3600
 
 
-def calibrate(
+def time_steps(
     experiment: Experiment,
     prepared: PreparedFolder,
     fold: int,
     slots: Slots,
     progress: Callable[[str, int, int], None] = lambda _what, _done, _all: None,
-) -> Calibration | str:
+) -> StepTiming | str:
     """Train and validate a few steps of a fold where its resources are free, and throw them away.
 
     Args:
@@ -61,11 +61,11 @@ def calibrate(
     except ray.exceptions.RayError as error:  # the folds will meet it too, and say more
         return str(error).strip().splitlines()[-1]
     progress("measuring a few steps", 1, 1)
-    assert isinstance(result, Calibration)
+    assert isinstance(result, StepTiming)
     return result
 
 
-def _measure(task: FoldTask) -> Calibration:
+def _measure(task: FoldTask) -> StepTiming:
     with tempfile.TemporaryDirectory() as folder:
         trainer = start_trainer(replace(task, run=RunFolder(Path(folder))))
         streams = trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
@@ -79,7 +79,7 @@ def _measure(task: FoldTask) -> Calibration:
                 stream.close()
         file = Path(folder, "checkpoint.pth")
         trainer.save_checkpoint(str(file))
-        return Calibration(training, validation, file.stat().st_size)
+        return StepTiming(training, validation, file.stat().st_size)
 
 
 def _seconds(step: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""Cross-validation: one-fold groups side by side, each failing and resuming alone."""
+"""Cross-validation: fold groups side by side, each failing and resuming alone."""
 
 import contextlib
 import os

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uncseg.method.training.trainer import UncertaintyTrainer
-from uncseg.method.training.watched_patch import WatchedPatch, look_at, watched_patch
+from uncseg.method.training.watched_patch import WatchedPatch, observe, watched_patch
 from uncseg.report.progress import draw_progress
 
 
@@ -42,4 +42,4 @@ class TrainingPictures:
         if (patch := self._patches[0]) is not None:
             title = f"{patch.case_id}, fold {trainer.fold}, after {epoch + 1} of {trainer.num_epochs} epochs"
             file = self._folder / f"fold_{trainer.fold}_epoch_{epoch:04d}.png"
-            draw_progress(file, look_at(trainer, patch), title)
+            draw_progress(file, observe(trainer, patch), title)

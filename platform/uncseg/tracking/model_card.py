@@ -11,7 +11,7 @@ import pandas as pd
 
 from uncseg.dataset.brats import LABELS, MODALITIES
 from uncseg.evaluation.expectation import review_threshold
-from uncseg.evaluation.tables import DICE_COLUMNS, read_table, spread
+from uncseg.evaluation.tables import DICE_COLUMNS, mean_sd, read_table
 from uncseg.layout import RunFolder
 from uncseg.tracking.manifest import read_manifest
 
@@ -156,7 +156,7 @@ def _interface(about: Mapping[str, Any]) -> str:
     return f"""## Input and output
 
 Channels: {channels}. Labels: 0 background, {labels}.
-Uncertainty: 0 to 1, meant as the probability that a voxel is wrong (how far it is: Calibration), inside the prediction
+Uncertainty: 0 to 1, meant as the probability that a voxel is wrong (how far it is: StepTiming), inside the prediction
 dilated by 2 voxels.
 Review: expected Dice of the whole tumour below {about["review_below"]:.3f}, or no tumour."""
 
@@ -167,7 +167,7 @@ def _dice(table: pd.DataFrame | None) -> str:
     rows = []
     for model, of_model in table.groupby("model", sort=False):
         mean, sd = (of_model[of_model["fold"] == name].iloc[0] for name in ("mean", "sd"))
-        figures = [spread(mean[column], sd[column], 3, " ± ") for column in DICE_COLUMNS]
+        figures = [mean_sd(mean[column], sd[column], 3, " ± ") for column in DICE_COLUMNS]
         rows.append((model, mean["cases"], *figures))
     return (
         "## Table 1. Dice, out of fold\n\nEach case by the fold that did not see it; mean ± sd over folds.\n\n"
@@ -180,20 +180,20 @@ def _uncertainty(table: pd.DataFrame | None, about: Mapping[str, Any]) -> str:
         return ""
     columns = {
         "corr_ema_last": "corr, error memory",
-        "corr_failure": "corr, final error",
+        "corr_failure": "corr, failure",
         "rmsd_ema_last": "RMSD, error memory",
-        "rmsd_failure": "RMSD, final error",
+        "rmsd_failure": "RMSD, failure",
     }
     rows = []
     for row in table.to_dict("records"):
         name = f"{row['estimator']}{', a floor' if row['floor'] else ''}"
-        figures = [spread(row[column], row[f"{column}_std"], 3, " ± ") for column in columns]
+        figures = [mean_sd(row[column], row[f"{column}_std"], 3, " ± ") for column in columns]
         rows.append((f"{row['protocol']} mask", name, *figures))
     last = about["settings"].get("evaluation", {}).get("last_epochs")
     return (
         "## Table 2. Uncertainty against error\n\nMean ± sd over folds. Reference mask: inside the reference tumour, "
         "the paper's protocol, which cannot see false positives. Union mask: reference or prediction, dilated by 2 "
-        f"voxels. Error memory: validation patches, last {last} epochs; final error: out of fold. A floor needs no "
+        f"voxels. Error memory: validation patches, last {last} epochs; failure: out of fold. A floor needs no "
         "training.\n\n" + _table(("mask", "estimator", *columns.values()), rows)
     )
 
@@ -207,7 +207,7 @@ def _calibrated(about: Mapping[str, Any]) -> str:
         for region, known in about["calibration"].items()
     ]
     return (
-        "## Calibration, out of fold\n\nMeans over cases; ece, ace, auroc_brain and qu_score in the brain. "
+        "## StepTiming, out of fold\n\nMeans over cases; ece, ace, auroc_brain and qu_score in the brain. "
         "The reliability diagram's 20 bins are in uncseg.json. qu_score_always_certain is that of a map of zeros.\n\n"
         + _table(("region", *figures), rows)
     )

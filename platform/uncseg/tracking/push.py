@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from mlflow.entities import Metric
 
-from uncseg.tracking.shown import in_order, spread_name
+from uncseg.tracking.shown import between_folds_name, in_order
 from uncseg.tracking.spool import EpochRecord, FoldHistory, now_ms
 from uncseg.tracking.store import METRICS_PER_CALL, PARENT_TAG, TERMINAL, Store
 
@@ -182,7 +182,7 @@ def mean_rows(histories: Histories, epoch: int) -> list[Metric]:
             continue
         time_ms = max(record.time_ms for record in records)
         rows.append(Metric(name, float(np.mean(values)), time_ms, epoch))
-        if (beside := spread_name(name)) is not None:
+        if (beside := between_folds_name(name)) is not None:
             rows.append(Metric(beside, float(np.std(values, ddof=0)), time_ms, epoch))
     return rows
 

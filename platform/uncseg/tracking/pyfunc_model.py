@@ -80,15 +80,15 @@ class Segmentation:
             model.dataset_json,
         )
         grids = [predict_grid(predictor, data) for predictor in self._predictors]
-        ensemble = average(model, grids, properties)
-        unmasked = ensemble.uncertainty
-        masked = around_prediction(unmasked, region_mask(ensemble.labels, "WT"))
+        folds_together = average(model, grids, properties)
+        unmasked = folds_together.uncertainty
+        masked = around_prediction(unmasked, region_mask(folds_together.labels, "WT"))
         return {
-            "labels": ensemble.labels,
+            "labels": folds_together.labels,
             "uncertainty": masked,
             "uncertainty_unmasked": unmasked,
             "expected_dice_wt": None,
-            **describe(ensemble.labels, masked, spacing_mm, self._review_below),
+            **describe(folds_together.labels, masked, spacing_mm, self._review_below),
         }
 
     def _checked(self, model_input: Mapping[str, Any]) -> tuple[np.ndarray, list[float]]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.evaluation.tables import DICE_COLUMNS, WITH, read_table, spread
+from uncseg.evaluation.tables import DICE_COLUMNS, WITH, mean_sd, read_table
 from uncseg.layout import RunFolder
 from uncseg.names import BASELINES, FLOORS, HEAD, PROTOCOLS
-from uncseg.tracking.shown import spread_name
+from uncseg.tracking.shown import between_folds_name
 
 _BY_REGION = ("hd95_mm", "lesionwise_dice")
 _OF_WT = ("qu_score", "qu_score_always_certain", "auroc_band", "ece")
@@ -51,7 +51,7 @@ def final_figures(run: RunFolder) -> FinalFigures:
         by_fold = by_fold.join(_of_regions(scores))
     figures: dict[str, float] = {}
     for column, values in by_fold.items():
-        figures |= {str(column): float(values.mean()), str(spread_name(str(column))): float(values.std(ddof=1))}
+        figures |= {str(column): float(values.mean()), str(between_folds_name(str(column))): float(values.std(ddof=1))}
     if summary is not None:
         wt = summary[summary["region"] == "WT"].set_index("figure")["mean"]
         figures |= {f"final/{name}_wt": float(wt[name]) for name in _OF_ALL_CASES if name in wt}
@@ -91,7 +91,7 @@ def _dice_line(table: pd.DataFrame) -> str:
     rows = {str(row["fold"]): row for row in table[table["model"] == model].to_dict("records")}
     folds, mean, sd = sum(fold.isdigit() for fold in rows), rows["mean"], rows["sd"]
     figures = ", ".join(
-        f"{name.removeprefix('Dice ')} {spread(mean[column], sd[column], 3, ' ± ')}"
+        f"{name.removeprefix('Dice ')} {mean_sd(mean[column], sd[column], 3, ' ± ')}"
         for column, name in DICE_COLUMNS.items()
     )
     return f"**Dice** {model}: {figures} ({folds} folds, {mean['cases']} cases, out of fold)"
@@ -106,10 +106,10 @@ def _uncertainty_line(table: pd.DataFrame) -> str:
     parts += [max(floors, key=lambda name: known[name]["corr_failure"])] if floors else []
     figures = (
         f"{'best floor, ' if known[name]['floor'] else ''}{name} "
-        f"{spread(known[name]['corr_failure'], known[name]['corr_failure_std'], 3, ' ± ')}"
+        f"{mean_sd(known[name]['corr_failure'], known[name]['corr_failure_std'], 3, ' ± ')}"
         for name in parts
     )
-    return f"**Correlation with the final error**, union mask: {'; '.join(figures) or 'none valid'}"
+    return f"**Correlation with the failure**, union mask: {'; '.join(figures) or 'none valid'}"
 
 
 def _links(run: RunFolder, page: str) -> str:

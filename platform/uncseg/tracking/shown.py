@@ -42,7 +42,7 @@ def in_order(metrics: Iterable[str]) -> list[str]:
     return sorted(filter(is_shown, metrics), key=lambda metric: metric not in HEADLINES)
 
 
-def spread_name(metric: str) -> str | None:
+def between_folds_name(metric: str) -> str | None:
     """Of a metric's standard deviation over folds: a section of its own, or where it is a result the next line.
 
     None where nobody asks for it.

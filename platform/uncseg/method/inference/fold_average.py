@@ -12,7 +12,7 @@ from uncseg.method.inference.native_space import GridPrediction, into_native, of
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class FoldAverage:
     """What the folds say together, native space, (D, H, W); each alone where it is scored."""
 
     labels: np.ndarray
@@ -21,7 +21,7 @@ class Ensemble:
     """Mean of WT, TC, ET, (3, D, H, W) float32 in [0, 1]."""
     max_probability: np.ndarray
     """Of the decision by the mean probabilities, float32."""
-    spread: np.ndarray
+    between_folds: np.ndarray
     """Standard deviation (population) of p(WT) over the folds, in [0, 0.5]."""
     uncertainty: np.ndarray | None
     """Mean, unmasked, float32 in [0, 1]; None where the networks have no head."""
@@ -29,7 +29,7 @@ class Ensemble:
     """(labels, uncertainty) of each fold."""
 
 
-def average(model: ModelFolder, grids: Sequence[GridPrediction], properties: dict[str, Any]) -> Ensemble:
+def average(model: ModelFolder, grids: Sequence[GridPrediction], properties: dict[str, Any]) -> FoldAverage:
     """Bring each fold's outputs into native space and average probabilities and uncertainty."""
     total: np.ndarray | None = None
     doubt: np.ndarray | None = None
@@ -46,7 +46,7 @@ def average(model: ModelFolder, grids: Sequence[GridPrediction], properties: dic
     assert total is not None
     probabilities = total / len(grids)
     of_regions = region_probabilities(probabilities, foreground, model.meaning)
-    return Ensemble(
+    return FoldAverage(
         as_brats(np.asarray(model.label_manager.convert_probabilities_to_segmentation(probabilities)), model.meaning),
         of_regions,
         of_decision(probabilities, of_regions[0], model.label_manager.has_regions),

@@ -50,10 +50,10 @@ def estimate_grid(
         estimators: how many samples, and how they are drawn.
     """
     predictor, images = members[0], torch.from_numpy(np.asarray(data))
-    moments = Moments(predictor.head)
+    moments = Moments(predictor.output)
     # goes on from pass to pass: equal draws would never average out
     noise = torch.Generator().manual_seed(0)
-    if name == "ensemble":
+    if name == "deep_ensemble":
         maps = combine_members((_probabilities(member, images, noise) for member in members), moments)
     elif name == "mc_dropout":
         assert estimators.mc_dropout is not None
@@ -72,7 +72,7 @@ def estimate_grid(
         settings = estimators.heteroscedastic
         logits = predictor.predict_sliding_window_return_logits(images).cpu()
         generator = torch.Generator().manual_seed(settings.seed)
-        draws = sample_logits(logits, _log_variance(predictor), settings.samples, predictor.head, generator)
+        draws = sample_logits(logits, _log_variance(predictor), settings.samples, predictor.output, generator)
         maps = combine_draws(draws, moments)
     return GridEstimate(moments.logits.numpy(), {key: value.float().numpy() for key, value in maps.items()})
 
@@ -81,8 +81,8 @@ def _probabilities(predictor: UncertaintyPredictor, images: torch.Tensor, noise:
     """Of one pass over a volume, (C, D, H, W) on the CPU; of a heteroscedastic network the mean over a few draws."""
     logits = predictor.predict_sliding_window_return_logits(images).cpu()
     if "log_variance" not in predictor.maps:
-        return class_probabilities(logits, predictor.head)
-    return mean_of_draws(logits, _log_variance(predictor), predictor.head, noise)
+        return class_probabilities(logits, predictor.output)
+    return mean_of_draws(logits, _log_variance(predictor), predictor.output, noise)
 
 
 def _log_variance(predictor: UncertaintyPredictor) -> torch.Tensor:

@@ -35,9 +35,9 @@ def build_network(
     if model.dropout > 0:
         add_dropout(around_bottleneck(backbone), model.dropout)
     if model.heteroscedastic:
-        return HeteroscedasticNetwork(backbone, model.head, model.logit_samples)
+        return HeteroscedasticNetwork(backbone, model.output, model.logit_samples)
     if not model.uncertainty:
         return backbone
     if model.detached:
         detach_head(output_layer(backbone))
-    return MaskedUncertaintyNetwork(backbone, model.head)
+    return MaskedUncertaintyNetwork(backbone, model.output)

@@ -15,8 +15,8 @@ from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
 from uncseg.method.network.backbones import build_backbone, output_layer
 from uncseg.method.network.uncertainty_network import (
     SEGMENTATION_LOGITS,
-    Head,
     MaskedUncertaintyNetwork,
+    Output,
     with_background,
 )
 
@@ -31,14 +31,14 @@ class ErrorNetwork(MaskedUncertaintyNetwork):
 
     Args:
         segmentation: nnU-Net network without a head.
-        head: what its logits mean.
+        output: what its logits mean.
         error: from the last features (B, F, …), or from the images and the probabilities (B, inputs + outputs, …), to
             one logit.
         reads_features: which of the two.
     """
 
-    def __init__(self, segmentation: nn.Module, head: Head, error: nn.Module, reads_features: bool) -> None:
-        super().__init__(segmentation.requires_grad_(False), head)
+    def __init__(self, segmentation: nn.Module, output: Output, error: nn.Module, reads_features: bool) -> None:
+        super().__init__(segmentation.requires_grad_(False), output)
         self.error = error
         self.reads_features = reads_features
         self.outputs = int(output_layer(segmentation).out_channels)  # type: ignore[arg-type]
@@ -62,7 +62,7 @@ class ErrorNetwork(MaskedUncertaintyNetwork):
 
     def _with_probabilities(self, x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         logits = logits.float()
-        return torch.cat((x, logits.sigmoid() if self.head == "regions" else logits.softmax(1)), dim=1)
+        return torch.cat((x, logits.sigmoid() if self.output == "regions" else logits.softmax(1)), dim=1)
 
 
 def _with_features(_layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
@@ -85,11 +85,11 @@ def build_error_network(
     managers = plans_manager, configuration_manager
     segmentation = build_backbone(model, *managers, inputs, outputs, False)
     if model.error_network.kind == "features":
-        return ErrorNetwork(segmentation, model.head, _pointwise_layers(output_layer(segmentation)), True)
+        return ErrorNetwork(segmentation, model.output, _pointwise_layers(output_layer(segmentation)), True)
     error = build_backbone(model, *managers, inputs + outputs, 1, False)
     for layer in _output_layers(error)[:-1]:
         layer.requires_grad_(False)  # those of deep supervision: DistributedDataParallel waits for what never comes
-    return ErrorNetwork(segmentation, model.head, error, False)
+    return ErrorNetwork(segmentation, model.output, error, False)
 
 
 def _pointwise_layers(output: nn.Module) -> nn.Sequential:
@@ -131,11 +131,11 @@ def load_segmentation(network: ErrorNetwork, checkpoint: Path, trust: bool = Fal
         layers = _output_layers(backbone)
         for prefix in [name for name, module in backbone.named_modules() if any(module is layer for layer in layers)]:
             for name in (f"{prefix}.weight", f"{prefix}.bias"):
-                weights[name] = _without_head(weights[name], network.head)
+                weights[name] = _without_head(weights[name], network.output)
     backbone.load_state_dict(weights)
 
 
-def _without_head(values: torch.Tensor, head: Head) -> torch.Tensor:
+def _without_head(values: torch.Tensor, output: Output) -> torch.Tensor:
     """Weights of outputs z1, z2, z3, u → of the network's logits; background's are 0, as its logit is."""
     z = values[:SEGMENTATION_LOGITS]
-    return with_background(z[None])[0] if head == "labels" else z
+    return with_background(z[None])[0] if output == "labels" else z

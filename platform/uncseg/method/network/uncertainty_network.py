@@ -1,7 +1,7 @@
 """The network: an nnU-Net backbone with four output channels, z1, z2, z3 and u.
 
-Axes: B batch, C channel, D H W voxels in nnU-Net's order (2D: H W). With ``head: labels``, z1..z3 are the logits of
-NCR, ED, ET, and background is the constant 0; with ``head: regions`` they are the sigmoid logits of WT, TC, ET.
+Axes: B batch, C channel, D H W voxels in nnU-Net's order (2D: H W). With ``output: labels``, z1..z3 are the logits of
+NCR, ED, ET, and background is the constant 0; with ``output: regions`` they are the sigmoid logits of WT, TC, ET.
 """
 
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from uncseg.estimators.heteroscedastic import expected_likelihood_logits
 
-Head = Literal["labels", "regions"]
+Output = Literal["labels", "regions"]
 
 SEGMENTATION_LOGITS = 3
 BACKBONE_CHANNELS = SEGMENTATION_LOGITS + 1
@@ -26,29 +26,29 @@ def with_background(z: torch.Tensor) -> torch.Tensor:
     return torch.cat((torch.zeros_like(z[:, :1]), z), dim=1)
 
 
-def wt_probability(logits: torch.Tensor, head: Head) -> torch.Tensor:
+def wt_probability(logits: torch.Tensor, output: Output) -> torch.Tensor:
     """Probability of the whole tumour, (B, 1, …) float32 in [0, 1].
 
     Args:
         logits: (B, 4, …) with ``labels``, (B, 3, …) with ``regions``.
     """
-    if head == "regions":
+    if output == "regions":
         return logits[:, :1].float().sigmoid()
     # 1 − p(background) loses all digits where p is near 1; the sum of the tumour classes does not
     return logits.float().softmax(1)[:, 1:].sum(1, keepdim=True)
 
 
-def max_probability(logits: torch.Tensor, head: Head) -> torch.Tensor:
+def max_probability(logits: torch.Tensor, output: Output) -> torch.Tensor:
     """Probability of the decision taken, (B, 1, …) float32: of the winning class, or of WT against not WT."""
-    if head == "regions":
-        p = wt_probability(logits, head)
+    if output == "regions":
+        p = wt_probability(logits, output)
         return torch.maximum(p, 1 - p)
     return logits.float().softmax(1).amax(1, keepdim=True)
 
 
-def predicted_regions(logits: torch.Tensor, head: Head) -> torch.Tensor:
+def predicted_regions(logits: torch.Tensor, output: Output) -> torch.Tensor:
     """nnU-Net's own decision as WT, TC, ET, (B, 3, …) bool: argmax over labels, or probability > 0.5."""
-    if head == "regions":
+    if output == "regions":
         return logits > 0
     # argmax by comparisons (the first of equals wins, as there): argmax itself takes longer than the whole loss
     background, ncr, ed, et = logits.split(1, dim=1)
@@ -58,9 +58,9 @@ def predicted_regions(logits: torch.Tensor, head: Head) -> torch.Tensor:
     return torch.cat((is_ncr | is_ed | is_et, is_ncr | is_et, is_et), dim=1)
 
 
-def reference_regions(target: torch.Tensor, head: Head) -> torch.Tensor:
+def reference_regions(target: torch.Tensor, output: Output) -> torch.Tensor:
     """WT, TC, ET of a training target, (B, 3, …) bool, from labels (B, 1, …) or regions (B, 3, …)."""
-    if head == "regions":
+    if output == "regions":
         return target[:, :3] > 0
     return torch.cat((target > 0, (target == 1) | (target == 3), target == 3), dim=1)
 
@@ -72,7 +72,7 @@ def full_resolution(output: Any) -> torch.Tensor:
     return tensor
 
 
-def bare(network: nn.Module) -> nn.Module:
+def unwrapped(network: nn.Module) -> nn.Module:
     """A network as it was before torch.compile, and without what waits for other processes."""
     network = getattr(network, "module", network)
     inner = getattr(network, "_orig_mod", network)
@@ -90,16 +90,16 @@ class MaskedUncertaintyNetwork(nn.Module):
 
     Args:
         backbone: nnU-Net network, built for 4 output channels.
-        head: what z1..z3 mean.
+        output: what z1..z3 mean.
     """
 
     gives = "uncertainty"
     """What a map of :meth:`as_map` is."""
 
-    def __init__(self, backbone: nn.Module, head: Head) -> None:
+    def __init__(self, backbone: nn.Module, output: Output) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = head
+        self.output = output
 
     @property
     def decoder(self) -> nn.Module:
@@ -115,7 +115,7 @@ class MaskedUncertaintyNetwork(nn.Module):
 
     def _logits(self, output: torch.Tensor) -> torch.Tensor:
         z = output[:, :SEGMENTATION_LOGITS]
-        return with_background(z) if self.head == "labels" else z
+        return with_background(z) if self.output == "labels" else z
 
     def forward(self, x: torch.Tensor, uncertainty: bool = False):  # type: ignore[no-untyped-def]
         """Segmentation logits, or ``(logits, u)`` with u the full-resolution uncertainty logit, (B, 1, …)."""
@@ -151,14 +151,14 @@ class HeteroscedasticNetwork(MaskedUncertaintyNetwork):
 
     Args:
         backbone: nnU-Net network, built for 4 output channels.
-        head: what z1..z3 mean.
+        output: what z1..z3 mean.
         samples: draws of a training step.
     """
 
     gives = "log_variance"
 
-    def __init__(self, backbone: nn.Module, head: Head, samples: int) -> None:
-        super().__init__(backbone, head)
+    def __init__(self, backbone: nn.Module, output: Output, samples: int) -> None:
+        super().__init__(backbone, output)
         self.samples = samples
 
     @staticmethod
@@ -171,7 +171,7 @@ class HeteroscedasticNetwork(MaskedUncertaintyNetwork):
             return super()._logits(output)
         with torch.autocast(output.device.type, enabled=False):
             z, log_variance = output[:, :SEGMENTATION_LOGITS], output[:, SEGMENTATION_LOGITS:]
-            return expected_likelihood_logits(z, log_variance, self.samples, self.head)
+            return expected_likelihood_logits(z, log_variance, self.samples, self.output)
 
 
 def masked_uncertainty(u: torch.Tensor, cancer_mask: torch.Tensor | None = None) -> torch.Tensor:

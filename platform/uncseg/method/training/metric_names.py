@@ -28,7 +28,7 @@ def epoch_metric_names(experiment: Experiment) -> tuple[str, ...]:
         loss.append("loss_output_l2")
     loss += ["learning_rate", "uncertainty_warmup"]
     patch = [f"{figure}_{region}" for figure in ("dice", "failure_rate") for region in REGION_NAMES]
-    chosen = [name for name in experiment.evaluation.estimators.sampled if name != "ensemble"]
+    chosen = [name for name in experiment.evaluation.estimators.sampled if name != "deep_ensemble"]
     sampled = [f"{name}_{part}" for name in chosen for part in PARTS[name]]
     estimators = [*([HEAD] if head else []), *BASELINES, *sampled, *FLOORS]
     return (

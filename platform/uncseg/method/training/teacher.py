@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from uncseg.method.memory.error_memory import Reading
-from uncseg.method.network.uncertainty_network import Head, bare, full_resolution, wt_probability
+from uncseg.method.network.uncertainty_network import Output, full_resolution, unwrapped, wt_probability
 
 
 class Teacher:
@@ -20,18 +20,18 @@ class Teacher:
 
     Args:
         network: the one that trains; may be compiled or wrapped for several processes.
-        head: what its logits mean.
+        output: what its logits mean.
         decay: share of the average that stays in a step, in [0, 1).
     """
 
-    def __init__(self, network: nn.Module, head: Head, decay: float) -> None:
-        self.head = head
-        self.network = AveragedModel(bare(network), multi_avg_fn=get_ema_multi_avg_fn(decay))
+    def __init__(self, network: nn.Module, output: Output, decay: float) -> None:
+        self.output = output
+        self.network = AveragedModel(unwrapped(network), multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.network.requires_grad_(False).eval()
 
     def follow(self, network: nn.Module) -> None:
         """Take in the weights after one more step."""
-        self.network.update_parameters(bare(network))
+        self.network.update_parameters(unwrapped(network))
 
     @torch.no_grad()
     def expected_error(self, data: torch.Tensor, reference_wt: torch.Tensor) -> Reading:
@@ -41,7 +41,7 @@ class Teacher:
             data: (B, C, …), in the precision of the surrounding autocast.
             reference_wt: (B, 1, …) bool.
         """
-        p_wt = wt_probability(full_resolution(self.network(data)), self.head)
+        p_wt = wt_probability(full_resolution(self.network(data)), self.output)
         error = (p_wt - reference_wt.float()).abs()
         return Reading({"error": error}, torch.ones_like(error))
 

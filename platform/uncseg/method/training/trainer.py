@@ -68,7 +68,7 @@ class UncertaintyTrainer(ReproducibleTrainer):
         super().initialize()
         memory = self.settings.memory
         if memory.source == "teacher":
-            self.teacher = Teacher(self.network, self.settings.model.head, memory.teacher_decay)
+            self.teacher = Teacher(self.network, self.settings.model.output, memory.teacher_decay)
 
     @staticmethod
     def build_network_architecture(
@@ -173,7 +173,7 @@ class UncertaintyTrainer(ReproducibleTrainer):
         if self.teacher is None:
             return None
         with self.autocast():
-            return self.teacher.expected_error(data, reference_regions(target, self.settings.model.head)[:, :1])
+            return self.teacher.expected_error(data, reference_regions(target, self.settings.model.output)[:, :1])
 
     def _judge(
         self,
@@ -188,7 +188,7 @@ class UncertaintyTrainer(ReproducibleTrainer):
         with torch.no_grad():
             predicted, reference = self._regions(logits, target)
             both = protocol_masks(reference[:, :1], predicted[:, :1])
-            mask = both["reference" if self.settings.loss.cancer_mask == "target" else "union"]
+            mask = both[self.settings.loss.cancer_mask]
             failure = (predicted[:, :1] != reference[:, :1]) + 0 * logits.detach().float().sum(1, keepdim=True)
         loss, terms = total_loss(
             self.settings, self.current_epoch, segmentation, logits, u, failure, taught or memory, mask
@@ -204,8 +204,8 @@ class UncertaintyTrainer(ReproducibleTrainer):
         return loss, failure, mask
 
     def _regions(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        head = self.settings.model.head
-        return predicted_regions(logits.detach(), head), reference_regions(target, head)
+        output = self.settings.model.output
+        return predicted_regions(logits.detach(), output), reference_regions(target, output)
 
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's patch Dice, here always of WT, TC, ET; and every estimator against the validation memory."""
@@ -223,12 +223,12 @@ class UncertaintyTrainer(ReproducibleTrainer):
                 predicted[:, :1],
                 reference[:, :1],
                 memory,
-                self.settings.model.head,
+                self.settings.model.output,
                 self._sampled(data),
             )
         )
         self._means.add(failure_rates(failure, reference))
-        p_wt = wt_probability(logits, self.settings.model.head)
+        p_wt = wt_probability(logits, self.settings.model.output)
         self._write(
             "validation",
             batch,
@@ -241,7 +241,7 @@ class UncertaintyTrainer(ReproducibleTrainer):
     def _sampled(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         axes = [axis + 1 for axis in self.inference_allowed_mirroring_axes or ()]
         with self.autocast():
-            return sampled_maps(self.network, data, self.settings.estimators, self.settings.model.head, axes)
+            return sampled_maps(self.network, data, self.settings.estimators, self.settings.model.output, axes)
 
     def on_epoch_end(self) -> None:
         """nnU-Net checkpoints here; before it, the epoch's metrics are handed on."""

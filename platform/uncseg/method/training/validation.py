@@ -7,7 +7,7 @@ import torch
 from uncseg.estimators import best_constant, estimate_all
 from uncseg.method.loss.terms import per_sample_scores, protocol_masks
 from uncseg.method.memory.error_memory import Reading
-from uncseg.method.network.uncertainty_network import Head, max_probability, wt_probability
+from uncseg.method.network.uncertainty_network import Output, max_probability, wt_probability
 from uncseg.names import PROTOCOLS
 
 REGION_NAMES = ("wt", "tc", "et")
@@ -25,7 +25,7 @@ def estimator_sums(
     predicted_wt: torch.Tensor,
     reference_wt: torch.Tensor,
     memory: Reading,
-    head: Head,
+    output: Output,
     sampled: Mapping[str, torch.Tensor] | None = None,
 ) -> Sums:
     """``uncertainty/PROTOCOL/{rmsd,corr}_ema/ESTIMATOR`` of a batch as (sum, number of valid samples).
@@ -39,8 +39,8 @@ def estimator_sums(
         sampled: maps of estimators of several passes, (B, 1, …).
     """
     maps = dict(sampled or {}) | estimate_all(
-        p_wt=wt_probability(logits, head),
-        max_probability=max_probability(logits, head),
+        p_wt=wt_probability(logits, output),
+        max_probability=max_probability(logits, output),
         predicted_wt=predicted_wt,
         variance_stable=memory.values["variance"],
         u=u,

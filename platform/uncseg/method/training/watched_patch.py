@@ -1,7 +1,7 @@
 """One patch of a validation case, looked at again and again while the network trains. Changes nothing of the training.
 
 patch = watched_patch(cases_folder, validation_cases, patch_size)
-shown = look_at(trainer, patch)
+shown = observe(trainer, patch)
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from uncseg.method.loss.terms import dilate
 from uncseg.method.memory.patch_geometry import Box
 from uncseg.method.network.uncertainty_network import (
     MaskedUncertaintyNetwork,
-    bare,
     full_resolution,
     masked_uncertainty,
     predicted_regions,
+    unwrapped,
 )
 
 FLAIR = 3
@@ -42,7 +42,7 @@ class WatchedPatch:
 
 
 @dataclass(frozen=True)
-class Look:
+class Observation:
     """What the patch shows; arrays (D, H, W) in the image's own axis order (2D: nnU-Net's), 0 beyond the case."""
 
     image: np.ndarray
@@ -86,7 +86,7 @@ def _around(folder: Path, case_id: str, tumour: np.ndarray, patch_size: Sequence
     return WatchedPatch(folder, case_id, (lower[0], lower[1], lower[2]), (d, h, w), len(patch_size) == 2)
 
 
-def look_at(trainer: Any, patch: WatchedPatch) -> Look:
+def observe(trainer: Any, patch: WatchedPatch) -> Observation:
     """One forward pass without gradients, and what the validation memory holds of the patch.
 
     No random number is drawn and no other process is waited for; the network is left in the mode it was in.
@@ -114,7 +114,7 @@ def look_at(trainer: Any, patch: WatchedPatch) -> Look:
     def turned(part: np.ndarray) -> np.ndarray:
         return part.reshape(patch.shape).transpose(order)
 
-    return Look(
+    return Observation(
         image=turned(image[FLAIR]),
         reference=turned(labels.astype(np.uint8)),
         prediction=turned(prediction),
@@ -136,7 +136,7 @@ def _boxes(patch: WatchedPatch, case_shape: Sequence[int]) -> tuple[Box, Box]:
 
 def _predict(trainer: Any, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     """Labels and uncertainty of one sample, each with the sample's voxels."""
-    network = bare(trainer.network)  # nothing waits, or is compiled anew for one sample
+    network = unwrapped(trainer.network)  # nothing waits, or is compiled anew for one sample
     mode = network.training
     network.eval()
     try:
@@ -147,7 +147,7 @@ def _predict(trainer: Any, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray | No
                 output, u = network(x), None
     finally:
         network.train(mode)
-    wt, tc, et = predicted_regions(full_resolution(output).detach(), trainer.settings.model.head)[0]
+    wt, tc, et = predicted_regions(full_resolution(output).detach(), trainer.settings.model.output)[0]
     labels = torch.where(et, 3, torch.where(tc, 1, torch.where(wt, 2, 0))).to(torch.uint8).cpu().numpy()
     if u is None:
         return labels, None

@@ -132,7 +132,7 @@ def _placed(experiment: Experiment, benchmark: Benchmark, base: Experiment, name
     }
     watched = experiment.model.error_network
     if watched is not None:
-        own = watched.model_copy(update={"of": run_name(watched.of, seed)})
+        own = watched.model_copy(update={"run": run_name(watched.run, seed)})
         update["model"] = experiment.model.model_copy(update={"error_network": own})
     return experiment.model_copy(update=update)
 
@@ -171,9 +171,9 @@ def _problems(path: Path, benchmark: Benchmark, base: Experiment) -> list[Proble
                 advice = "write it into overrides, for all trainings, or remove it"
                 problems.append(Problem(f"{where}.set", field, "a field that trainings may differ in", advice))
         watched = entry.set.get("model.error_network")
-        of = entry.set.get("model.error_network.of") or (watched.get("of") if isinstance(watched, dict) else None)
+        of = entry.set.get("model.error_network.run") or (watched.get("run") if isinstance(watched, dict) else None)
         if of is not None and of not in benchmark.trainings:
-            problems.append(Problem(f"{where}, model.error_network.of", str(of), f"one of {names}", "name a training"))
+            problems.append(Problem(f"{where}, model.error_network.run", str(of), f"one of {names}", "name a training"))
     return problems
 
 
@@ -227,7 +227,7 @@ def _watching(path: Path, trainings: list[Training]) -> list[Problem]:
     for one in trainings:
         watched = one.experiment.model.error_network
         if watched is not None:
-            judged = of_run[watched.of]
+            judged = of_run[watched.run]
             field = f"{path}: trainings.{one.name}, model"
             problems += problems_of_judged(judged.experiment.model, one.experiment.model, judged.name, field)
     return problems

@@ -61,7 +61,7 @@ def show_benchmark(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> 
     shown = Table(
         title=f"Benchmark: {cases}, {seeds}",
         caption="Means over cases; RMSD, QU-BraTS, ACE and AURC after the fitted scale. ref., union: masks; corr: with "
-        f"the final error. train, infer: multiples of plain nnU-Net. * floor: needs no training. {UNKNOWN}: not known.",
+        f"the failure. train, infer: multiples of plain nnU-Net. * floor: needs no training. {UNKNOWN}: not known.",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
@@ -105,7 +105,7 @@ def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) ->
             rows.append(Row([_name(row), *cells], _kind(row)))
     note = (
         f"{_most(wide, 'cases')}, {_most(wide, 'seeds')}; each case predicted by the fold that did not see it. Mean "
-        "over cases of the mean over seeds [95 % interval, patients resampled]. Pearson and RMSD with the final error "
+        "over cases of the mean over seeds [95 % interval, patients resampled]. Pearson and RMSD with the failure "
         "of the whole tumour. Before RMSD, QU-BraTS, ACE and AURC every map was multiplied by a factor fitted, for "
         "each method and fold, on the cases of the other folds. AUROC and AUPRC of wrong voxels, in the brain and in a "
         "band of 2 voxels to either side of the predicted border; AURC of cases by their mean uncertainty. Costs are "

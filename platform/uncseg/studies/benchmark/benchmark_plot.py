@@ -18,7 +18,7 @@ from uncseg.report.style import BLACK, BLUE, NAMES, save_figure
 
 DOTS_PER_INCH = 120
 QUALITY = {
-    "shared_corr_failure_union": "Pearson with the final error",
+    "shared_corr_failure_union": "Pearson with the failure",
     "shared_corr_oracle_union": "Pearson with the oracle's P(failure)",
 }
 COSTS = {
@@ -45,7 +45,7 @@ def draw_benchmark(path: Path, wide: pd.DataFrame) -> bool:
 def benchmark_figure(wide: pd.DataFrame) -> Figure | None:
     """Panels of quality on the shared segmentation, union mask, against inference and training cost.
 
-    A row with the final error and, on phantoms, one with the oracle's P(failure). Points have 95 % intervals. Methods
+    A row with the failure and, on phantoms, one with the oracle's P(failure). Points have 95 % intervals. Methods
     that are not compared, or whose cost is not known, are left out.
 
     Args:

@@ -94,7 +94,7 @@ def _cost(method: Method, folder: BenchmarkFolder) -> dict[str, Any]:
     measured = read_json(folder.costs)
     training = measured["training"]["ratio"][method.training]
     # members train alike; an error network comes on top of the segmentation that it looks at
-    trained = training * method.models if method.estimator == "ensemble" else training
+    trained = training * method.models if method.estimator == "deep_ensemble" else training
     if method.watches is not None:
         trained += measured["training"]["ratio"][method.watches]
     prediction = f"{method.training}/{method.estimator or ''}"

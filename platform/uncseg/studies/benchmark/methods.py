@@ -41,14 +41,14 @@ def methods_of(training: Training) -> list[Method]:
     """A training's rows: the head's map, the maps of one pass that the file names, every map of its estimators."""
     experiment, name = training.experiment, training.name
     watched = experiment.model.error_network
-    watches = None if watched is None else training_of(watched.of)
+    watches = None if watched is None else training_of(watched.run)
     one_pass = dict.fromkeys(([HEAD] if experiment.model.uncertainty else []) + list(training.maps))
     extra = 0 if watched is None else 1
     second = extra if watched is not None and watched.kind == "image_and_prediction" else 0
     methods = [Method(name, one, None, 1 + second, 1 + extra, watches) for one in one_pass]
     for estimator in experiment.evaluation.estimators.sampled:
         settings = getattr(experiment.evaluation.estimators, estimator)
-        members = experiment.training.members if estimator == "ensemble" else 1
+        members = experiment.training.members if estimator == "deep_ensemble" else 1
         samples = 1 if estimator == "heteroscedastic" else getattr(settings, "samples", members)
         methods += [Method(name, f"{estimator}_{part}", estimator, samples, members) for part in PARTS[estimator]]
     return methods

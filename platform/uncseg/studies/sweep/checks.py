@@ -9,7 +9,7 @@ import yaml
 from uncseg.config.experiment import Experiment
 from uncseg.errors import Problem
 from uncseg.layout import RunFolder
-from uncseg.studies.sweep.space import GRID, LISTS, check_field, grid_points, word_of
+from uncseg.studies.sweep.space import GRID, LISTS, check_field, grid_points, parse_domain
 from uncseg.studies.sweep.sweep_file import BaselineConstraint, Constraint, Sweep
 from uncseg.tracking.spool import read_history
 
@@ -59,7 +59,7 @@ def _check_folds(path: Path, sweep: Sweep, base: Experiment) -> list[Problem]:
 
 
 def _check_search(path: Path, sweep: Sweep) -> list[Problem]:
-    words = {field: word_of(words) for field, words in sweep.space.items()}
+    words = {field: parse_domain(words) for field, words in sweep.space.items()}
     gridded = [field for field, (word, _) in words.items() if word == GRID]
     kind, problems = sweep.search.type, []
     if kind in OPTUNA and gridded:

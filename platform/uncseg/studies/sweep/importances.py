@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.studies.sweep.space import LISTS, word_of
+from uncseg.studies.sweep.space import LISTS, parse_domain
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.trials import Trial
 
@@ -70,7 +70,7 @@ def _distribution(words: Mapping[str, Any], values: Sequence[Any]) -> Any:
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    word, given = word_of(words)
+    word, given = parse_domain(words)
     ends = [*values] if word in LISTS else [*given[:2], *values]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in ends):
         return FloatDistribution(min(ends), max(ends), log="log" in word)

@@ -12,7 +12,7 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
-from uncseg.studies.sweep.space import GRID, LISTS, grid_points, word_of
+from uncseg.studies.sweep.space import GRID, LISTS, grid_points, parse_domain
 from uncseg.studies.sweep.sweep_file import Constraint, Sweep
 
 
@@ -20,7 +20,7 @@ def param_space(sweep: Sweep) -> dict[str, Any]:
     """Each field's part of the space, in Tune's own words."""
     domains = {}
     for field, words in sweep.space.items():
-        word, given = word_of(words)
+        word, given = parse_domain(words)
         domains[field] = getattr(ray.tune, word)(*([given] if word in LISTS else given))
     return domains
 
@@ -43,7 +43,7 @@ def tune_config(sweep: Sweep, epochs: int, at_once: int, first: Mapping[str, Any
 
 def _samples(sweep: Sweep) -> int:
     """Draws; Tune makes a trial of each point of the grid for each of them."""
-    if all(word_of(words)[0] == GRID for words in sweep.space.values()):
+    if all(parse_domain(words)[0] == GRID for words in sweep.space.values()):
         return 1
     return sweep.trials // grid_points(sweep)
 
@@ -128,19 +128,19 @@ def _scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
     )
 
 
-def hear_again(scheduler: TrialScheduler, heard: pd.DataFrame, sweep: Sweep) -> None:
+def replay_reports(scheduler: TrialScheduler, reported: pd.DataFrame, sweep: Sweep) -> None:
     """Tell a new scheduler what an earlier command's has heard: Tune keeps trials and search, but no rungs.
 
     Without it, the first trials after a kill would be compared with nobody, and go on.
 
     Args:
         scheduler: of the same sweep; only ASHA remembers anything.
-        heard: one row a trial and epoch, as ``heard_table`` gives it.
+        heard: one row a trial and epoch, as ``reported_table`` gives it.
         sweep: what they are trials of.
     """
     if not isinstance(scheduler, AsyncHyperBandScheduler):
         return
     (bracket,) = scheduler._brackets
     sign = 1.0 if sweep.scheduled.mode == "max" else -1.0
-    for row in heard.to_dict("records"):  # of a trial its epochs in order, as it reported them
+    for row in reported.to_dict("records"):  # of a trial its epochs in order, as it reported them
         bracket.on_result(SimpleNamespace(trial_id=row["trial"]), row["epoch"], sign * row[sweep.scheduled.metric])

@@ -17,18 +17,18 @@ UPPER_LEFT_OUT = ("randint", "lograndint")  # their upper end is not drawn
 GRID = "grid_search"
 LISTS = ("choice", GRID)
 # all trials share what is prepared, and one cluster, storage and MLflow
-FIXED = ("name", "dataset", "split", "plan", "model.head", "resources", "tracking", "storage", "evaluation")
+FIXED = ("name", "dataset", "split", "plan", "model.output", "resources", "tracking", "storage", "evaluation")
 WEIGHT_CE = "loss.weight_ce"
 
 
-def word_of(words: Mapping[str, Any]) -> tuple[str, Any]:
+def parse_domain(words: Mapping[str, Any]) -> tuple[str, Any]:
     """A field's word and its arguments."""
     return next(iter(words.items()))
 
 
 def grid_points(sweep: Sweep) -> int:
     """Points of the grid that the fields with ``grid_search`` span; 1 where there are none."""
-    words = [word_of(words) for words in sweep.space.values()]
+    words = [parse_domain(words) for words in sweep.space.values()]
     return math.prod(len(given) for word, given in words if word == GRID)
 
 
@@ -36,7 +36,7 @@ def base_values(sweep: Sweep, base: Experiment) -> dict[str, Any] | None:
     """The base's own values of the sweep's fields; None where one of them is no point of the space, or of a grid."""
     content, values = base.model_dump(mode="json"), {}
     for field, words in sweep.space.items():
-        word, given = word_of(words)
+        word, given = parse_domain(words)
         value = _value(content, field)
         if not (value in given if word == "choice" else word in RANGES and _in_range(value, word, given)):
             return None
@@ -111,7 +111,7 @@ def check_field(path: Path, base: Experiment, field: str, words: Mapping[str, An
     if len(words) != 1 or next(iter(words)) not in RANGES + LISTS:
         found, expected = ", ".join(words) or "nothing", "one of " + ", ".join(RANGES + LISTS)
         return [Problem(where, found, expected, f"write {field.rpartition('.')[2]}: {{uniform: [0, 1]}}, say")]
-    word, given = word_of(words)
+    word, given = parse_domain(words)
     problem = _check_arguments(where, word, given)
     if problem is not None:
         return [problem]

@@ -12,19 +12,19 @@ from uncseg.studies.sweep.sweep_file import Sweep
 FRONT, OTHER, BOUND = "#0072b2", "#999999", "#d55e00"  # told apart by colour-blind readers, and in grey
 
 
-def draw_sweep(folder: Path, table: pd.DataFrame, heard: pd.DataFrame, sweep: Sweep) -> None:
+def draw_sweep(folder: Path, table: pd.DataFrame, reported: pd.DataFrame, sweep: Sweep) -> None:
     """Write pareto.png (where there are two objectives, or one and a constraint) and objective.png.
 
     Args:
         folder: of the figures.
         table: one row a trial, as ``rank_trials`` gives it.
-        heard: one row a trial and epoch, as ``heard_table`` gives it.
+        heard: one row a trial and epoch, as ``reported_table`` gives it.
         sweep: what they are of.
     """
     if len(sweep.metrics) > 1:
         save_figure(_between_objectives(table, sweep), folder / "pareto.png")
-    if len(heard):
-        save_figure(_over_epochs(table, heard, sweep), folder / "objective.png")
+    if len(reported):
+        save_figure(_over_epochs(table, reported, sweep), folder / "objective.png")
 
 
 def _between_objectives(table: pd.DataFrame, sweep: Sweep) -> Figure:
@@ -55,17 +55,17 @@ def _steps(sweep: Sweep) -> str:
     return "steps-post" if sweep.objectives[0].mode == "min" else "steps-pre"
 
 
-def _over_epochs(table: pd.DataFrame, heard: pd.DataFrame, sweep: Sweep) -> Figure:
+def _over_epochs(table: pd.DataFrame, reported: pd.DataFrame, sweep: Sweep) -> Figure:
     """The objective that the scheduler acted on; the best trial in colour."""
     figure = Figure(figsize=(6, 4))
     axes = figure.add_subplot()
     metric, best = sweep.scheduled.metric, table["trial"].iloc[0]
-    known = heard[heard[metric] != sweep.scheduled.worst]  # which a fold without a value makes of an epoch
+    known = reported[reported[metric] != sweep.scheduled.worst]  # which a fold without a value makes of an epoch
     for trial, rows in known.groupby("trial"):
         chosen: dict[str, Any] = {"color": FRONT, "linewidth": 2, "zorder": 3}
         style = chosen if trial == best else {"color": OTHER, "linewidth": 0.8}
         axes.plot(rows["epoch"], rows[metric], marker="o", markevery=[-1], markersize=4, **style)
     axes.set_xlabel("epochs trained")
     axes.set_ylabel(f"{metric}, mean over folds")
-    axes.set_title(f"{heard['trial'].nunique()} trials; in colour the best, {best}", fontsize="medium")
+    axes.set_title(f"{reported['trial'].nunique()} trials; in colour the best, {best}", fontsize="medium")
     return figure

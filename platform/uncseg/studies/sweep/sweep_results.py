@@ -24,10 +24,10 @@ from uncseg.studies.sweep.trials import (
     VALUES,
     can_be_best,
     has_objectives,
-    heard_table,
     rank_trials,
     read_promoted,
     read_trials,
+    reported_table,
 )
 
 
@@ -49,10 +49,10 @@ def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: S
     best = write_best(folder, sweep, base, table)
     write_table(table, folder.tables, "trials")
     console.print(_shown(table, sweep))
-    mattered, heard = importances(trials, sweep), heard_table(folder.trials)
-    for name, frame in (("importances", mattered), ("epochs", heard)):
+    mattered, reported = importances(trials, sweep), reported_table(folder.trials)
+    for name, frame in (("importances", mattered), ("epochs", reported)):
         write_table(frame, folder.tables, name)
-    draw_sweep(folder.figures, table, heard, sweep)
+    draw_sweep(folder.figures, table, reported, sweep)
     console.print(_shown_importances(mattered))
     _show_base(table, base_values(sweep, base))
     console.print(f"best:    {folder.best} (trial {best})" if best else why_none(table, sweep), soft_wrap=True)

@@ -11,7 +11,7 @@ from ray.tune import Callback
 from uncseg.console import console
 from uncseg.runs.train_folds import short_message
 from uncseg.studies.sweep.train_trial import TrialSetup
-from uncseg.studies.sweep.trials import HEARD, VALUES, Trial
+from uncseg.studies.sweep.trials import REPORTED_FILE, VALUES, Trial
 from uncseg.tracking.push import Outcome
 from uncseg.tracking.spool import write_state
 from uncseg.tracking.store import PARENT_TAG
@@ -58,9 +58,9 @@ class TrialEvents(Callback):
         """An epoch of all folds: what the scheduler and the search hear is kept."""
         metrics = self.shared.sweep.metrics
         names = ("epoch", *metrics, *(f"{metric}_std" for metric in metrics))
-        heard = {name: result[name] for name in names if name in result}
-        with (self.shared.run(trial.trial_id).root / HEARD).open("a", encoding="utf-8") as stream:
-            stream.write("\n" + json.dumps(heard))  # a line that a kill has torn ends here
+        reported = {name: result[name] for name in names if name in result}
+        with (self.shared.run(trial.trial_id).root / REPORTED_FILE).open("a", encoding="utf-8") as stream:
+            stream.write("\n" + json.dumps(reported))  # a line that a kill has torn ends here
 
     def on_trial_complete(self, trial: Any, **_info: Any) -> None:
         """The end of a trial, its own or the scheduler's."""

@@ -19,8 +19,8 @@ from uncseg.tracking.spool import FoldHistory, read_history
 
 VALUES = "values.json"
 """In a trial's folder: the values of the sweep's fields."""
-HEARD = "heard.jsonl"
-"""Beside it: for each epoch the means over folds that search and scheduler heard."""
+REPORTED_FILE = "reported.jsonl"
+"""Beside it: for each epoch the means over folds that search and scheduler reported."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def read_promoted(folder: Path, names: Sequence[str], folds: Sequence[int]) -> l
     return [Trial.read(folder / name, folds) for name in names]
 
 
-def heard_table(folder: Path) -> pd.DataFrame:
+def reported_table(folder: Path) -> pd.DataFrame:
     """What search and scheduler heard, one row a trial and epoch; of one that was trained again after a kill, the last.
 
     Columns: ``trial``, ``epoch`` (trained, from 1), each metric's mean over folds and ``METRIC_std``, the spread.
     """
     rows = []
-    for file in sorted(folder.glob(f"*/{HEARD}")):
+    for file in sorted(folder.glob(f"*/{REPORTED_FILE}")):
         for line in file.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError):  # torn by a kill
                 rows.append({"trial": file.parent.name, **json.loads(line)})

@@ -12,12 +12,12 @@ from uncseg.cluster.resources import Slots
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.runs.train_folds import PLACED_S
 from uncseg.studies.sweep.budget import BudgetStopper
-from uncseg.studies.sweep.search import hear_again, param_space, tune_config
+from uncseg.studies.sweep.search import param_space, replay_reports, tune_config
 from uncseg.studies.sweep.snapshots import can_go_on
 from uncseg.studies.sweep.space import base_values
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.train_trial import TrialSetup, train_trial
-from uncseg.studies.sweep.trials import heard_table
+from uncseg.studies.sweep.trials import reported_table
 
 SNAPSHOT_S = "2"  # a killed command forgets what Tune decided since the last one
 
@@ -103,7 +103,7 @@ def sweep_tuner(
     # also where it goes on: it writes tuner.pkl, which a kill may have torn
     tuner = ray.tune.Tuner(trainable, param_space=param_space(sweep), tune_config=config, run_config=run_config)
     if begun:
-        hear_again(config.scheduler, heard_table(setup.folder), sweep)
+        replay_reports(config.scheduler, reported_table(setup.folder), sweep)
         tuner = ray.tune.Tuner.restore(str(state), trainable, resume_unfinished=True)
         # what Tune restores are copies; search and trials take up their state when it begins
         local = tuner._local_tuner

@@ -1,6 +1,6 @@
 """MLflow filled by many runs: how long a search, a comparison and the push of one epoch take.
 
-    python tests/benchmarks/tracking.py [--runs-filled 100] [--epochs 500] [--metrics 40] [--runs 5] [--keep FOLDER]
+    python tests/performance/tracking.py [--runs-filled 100] [--epochs 500] [--metrics 40] [--runs 5] [--keep FOLDER]
 
 Fills an SQLite database through MLflow, as the syncer does (minutes), then measures in turn, all through MLflow's API:
 

@@ -1,6 +1,6 @@
 """Scoring pairs of masks: ours against the challenge's algorithm, written plainly.
 
-    python tests/benchmarks/score.py PREDICTIONS REFERENCES [--runs 3]
+    python tests/performance/score.py PREDICTIONS REFERENCES [--runs 3]
 
 The peer follows the public BraTS-2023 script step by step (github.com/rachitsaluja/BraTS-2023-Metrics): whole volumes
 from first to last, and for every lesion of the reference a dilation, a search for the prediction's components and a

@@ -1,6 +1,6 @@
 """Writing and loading a checkpoint: ours (atomic, with its resume file, loaded without running code) against nnU-Net's.
 
-python tests/benchmarks/checkpoint.py [--features 32] [--steps 4] [--runs 5] [--device cuda]
+python tests/performance/checkpoint.py [--features 32] [--steps 4] [--runs 5] [--device cuda]
 """
 
 import time

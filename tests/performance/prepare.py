@@ -1,6 +1,6 @@
 """uncseg prepare against nnU-Net's own command, on the same phantoms and with as many processes.
 
-    python tests/benchmarks/prepare.py [--cases 20] [--size 48] [--processes 2] [--runs 3]
+    python tests/performance/prepare.py [--cases 20] [--size 48] [--processes 2] [--runs 3]
 
 Each run times, in turn: nnUNetv2_plan_and_preprocess; ours on a running Ray whose workers have worked before (warm);
 `uncseg prepare` as a new process that starts its own Ray (cold). nnU-Net's raw folder is made beforehand and not

@@ -1,6 +1,6 @@
 """A training step of ours against nnUNetTrainer's: same network, same batches, resident in memory.
 
-    python tests/benchmarks/step.py [--patch 48] [--features 16] [--batch 2] [--steps 8] [--runs 5] [--device cuda]
+    python tests/performance/step.py [--patch 48] [--features 16] [--batch 2] [--steps 8] [--runs 5] [--device cuda]
 
 Both draw the same real batches (nnU-Net's augmentation, rotated patches included) before anything is timed. A step
 ends, in both, when the loss has reached the host.

@@ -1,6 +1,6 @@
 """Predicting a case with the uncertainty map against the same without it: seconds, peak memory, equal labels.
 
-    python tests/benchmarks/predict.py [--volume 128] [--patch 64] [--features 16] [--runs 5] [--device cuda]
+    python tests/performance/predict.py [--volume 128] [--patch 64] [--features 16] [--runs 5] [--device cuda]
 
 Ours is our predictor, the peer nnU-Net's own with the same network, tiles and no mirroring; both bring their outputs
 into native space. Peak memory is a new process's for each (on a GPU, what torch has allocated there).

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Everything docs/benchmarks.md says about a GPU: nnU-Net's patch of 128³, mixed precision and torch.compile (both are
+# Everything docs/performance.md says about a GPU: nnU-Net's patch of 128³, mixed precision and torch.compile (both are
 # nnU-Net's defaults on a GPU, and ours). Prints the device, then one line of JSON a benchmark; about ten minutes.
 #
-#     tests/benchmarks/on_gpu.sh [PYTHON]
+#     tests/performance/on_gpu.sh [PYTHON]
 #
 # DEVICE=cpu PATCH=32 FEATURES=8 SIZE=48 tries the script itself without one.
 set -euo pipefail

@@ -1,6 +1,6 @@
 """Batches per second: our loader against nnU-Net's augmenter, with as many processes.
 
-    python tests/benchmarks/loader.py [--processes 2] [--batches 400] [--runs 5]
+    python tests/performance/loader.py [--processes 2] [--batches 400] [--runs 5]
 
 Each is started, fills its queue, gives some batches unmeasured, is measured and stopped. Ours has another seed in each
 run: a rotated sample takes many times longer, and one seed always rotates the same samples.

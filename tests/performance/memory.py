@@ -1,6 +1,6 @@
 """The error memory at BraTS's size: milliseconds per read and write, bytes per case; beside it a dense float32 one.
 
-    python tests/benchmarks/memory.py [--patch 128] [--visits 20] [--runs 3] [--device cuda]
+    python tests/performance/memory.py [--patch 128] [--visits 20] [--runs 3] [--device cuda]
 
 A case of 140 × 170 × 138 voxels (1 mm) with a tumour of 100 mL, visited by patches, half of them rotated and scaled
 as nnU-Net does. What fails is the tumour's rim and a false positive of 2 mL.

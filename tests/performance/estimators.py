@@ -1,7 +1,7 @@
 """What each estimator and backbone takes to predict a case: seconds and memory, as multiples of plain nnU-Net.
 
-    python tests/benchmarks/estimators.py [--volume 96] [--patch 64] [--features 16] [--runs 5] [--device cuda]
-    python tests/benchmarks/estimators.py --volume 160 --patch 128 --features 32 --samples 20 --full 1   # on a GPU
+    python tests/performance/estimators.py [--volume 96] [--patch 64] [--features 16] [--runs 5] [--device cuda]
+    python tests/performance/estimators.py --volume 160 --patch 128 --features 32 --samples 20 --full 1   # on a GPU
 
 Every network has fresh weights, which cost as much as trained ones. Each round measures all of them in turn; a
 multiple is the median over rounds of a round's ratio. Ours in the line of JSON is the head's single pass.
@@ -32,12 +32,12 @@ def networks(options: Any) -> dict[str, tuple[dict[str, Any], Estimators, int]]:
     samples = {"samples": options.samples}
     small_swin = {} if options.full else {"feature_size": 12, "depths": (1, 1, 1, 1)}
     small_bts = {} if options.full else {"base_features": 8, "embedding": 64, "layers": 2, "heads": 4, "hidden": 128}
-    watching = {"deep_supervision": False, "error_network": {"of": "plain"}}
+    watching = {"deep_supervision": False, "error_network": {"run": "plain"}}
     draws = {"heteroscedastic": {"samples": 50}}
     return {
         "plain": (
             PLAIN,
-            Estimators.model_validate({"augmentation": samples, "ensemble": True}),
+            Estimators.model_validate({"augmentation": samples, "deep_ensemble": True}),
             options.members,
         ),
         "head": ({"deep_supervision": False}, Estimators(), 1),
@@ -50,7 +50,7 @@ def networks(options: Any) -> dict[str, tuple[dict[str, Any], Estimators, int]]:
         ),
         "error_features": (watching, Estimators(), 1),
         "error_network": (
-            watching | {"error_network": {"of": "plain", "kind": "image_and_prediction"}},
+            watching | {"error_network": {"run": "plain", "kind": "image_and_prediction"}},
             Estimators(),
             1,
         ),

@@ -1,6 +1,6 @@
 """Five folds on two slots: how long slots stand idle while a fold is waiting, beside a shell script on the same slots.
 
-    python tests/benchmarks/slots.py [--epochs 40] [--iterations 100] [--runs 1] [--script-only 1]
+    python tests/performance/slots.py [--epochs 40] [--iterations 100] [--runs 1] [--script-only 1]
 
 Ours is `uncseg cross-validate` as a new process, a CPU a fold, two folds at once; it ends with every case evaluated.
 The script is `nnUNetv2_train` for each fold through `xargs -P 2`, with the same trainer and plans, and ends with its

@@ -1,6 +1,6 @@
 """A real epoch against the same epoch fed from one resident batch: the share of time not spent waiting for data.
 
-python tests/benchmarks/epoch.py [--iterations 30] [--processes 1] [--runs 3] [--device cuda]
+python tests/performance/epoch.py [--iterations 30] [--processes 1] [--runs 3] [--device cuda]
 """
 
 import time
