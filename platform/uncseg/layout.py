@@ -135,14 +135,6 @@ PREDICTION_MAPS = (
     *ONE_PASS,
     *SAMPLED,
 )
-    "uncertainty",
-    "between_folds",
-    "wt_probability",
-    "tc_probability",
-    "et_probability",
-    *ONE_PASS,
-    *SAMPLED,
-)
 """Of a new case."""
 
 

@@ -24,8 +24,6 @@ def deviation(log_variance: torch.Tensor) -> torch.Tensor:
 def expected_likelihood_logits(
     z: torch.Tensor, log_variance: torch.Tensor, samples: int, output: Output
 ) -> torch.Tensor:
-    z: torch.Tensor, log_variance: torch.Tensor, samples: int, output: Output
-) -> torch.Tensor:
     """Logits of the mean probability over draws of the logits: a cross-entropy of them is Kendall and Gal's (12).
 
     Args:
