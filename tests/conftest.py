@@ -10,7 +10,7 @@ os.environ.pop("RAY_ADDRESS", None)
 import pytest
 import yaml
 
-from servers import kill, server_starter
+from support.servers import kill, server_starter
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from training import SHORT, train
+from support.training import SHORT, train
 from uncseg.errors import ProblemsFound
 from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
 

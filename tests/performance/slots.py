@@ -23,9 +23,9 @@ from uncseg.files import read_json, write_json
 from uncseg.method.settings import TrainerSettings
 from uncseg.tracking.spool import fold_file, read_records
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import uncseg.method.for_nnunet
-from commands import NNUNET, UNCSEG
+from support.commands import NNUNET, UNCSEG
 
 FOLDS, SLOTS = 5, 2
 

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from tracking.runs import EXPERIMENT, TAGS
+from support.written_runs import EXPERIMENT, TAGS
 from uncseg.layout import RunFolder
 from uncseg.tracking.opening import open_store
 from uncseg.tracking.sync import Syncer

@@ -6,7 +6,7 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
-from servers import kill, server_starter
+from support.servers import kill, server_starter
 from uncseg.errors import ProblemsFound
 from uncseg.files import write_json
 from uncseg.runs.model_sources import find_model

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from tracking.runs import EXPERIMENT, TAGS, entries, save_final_checkpoint, status, train
+from support.written_runs import EXPERIMENT, TAGS, entries, save_final_checkpoint, status, train
 from uncseg.evaluation.tables import write_table
 from uncseg.files import file_states, read_json
 from uncseg.layout import RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tracking.runs import TAGS, entries, rows, save_final_checkpoint, status, train
+from support.written_runs import TAGS, entries, rows, save_final_checkpoint, status, train
 from uncseg.errors import ProblemsFound
 from uncseg.evaluation.tables import table1, table2, write_table
 from uncseg.tracking.manifest import read_manifest

@@ -3,8 +3,8 @@
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
-from servers import kill
-from tracking.runs import save_final_checkpoint
+from support.servers import kill
+from support.written_runs import save_final_checkpoint
 from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.opening import open_store
 from uncseg.tracking.spool import SpoolWriter

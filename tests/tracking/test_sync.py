@@ -3,7 +3,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from tracking.runs import TAGS, entries, rows, status, train
+from support.written_runs import TAGS, entries, rows, status, train
 from uncseg.tracking.manifest import read_manifest, update_manifest
 from uncseg.tracking.opening import open_store
 from uncseg.tracking.spool import epoch_table

@@ -1,10 +1,10 @@
-"""``uncseg ui`` where there is nothing to show. That it shows a run: integration/test_mlflow_pages.py."""
+"""``uncseg ui`` where there is nothing to show. That it shows a run: commands/test_mlflow_pages.py."""
 
 import socket
 
 import pytest
 
-from tracking.runs import train
+from support.written_runs import train
 from uncseg.cli import main
 from uncseg.console import console
 

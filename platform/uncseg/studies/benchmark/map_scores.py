@@ -149,7 +149,8 @@ def _counted_part(reference: np.ndarray, labels: np.ndarray, brain: np.ndarray) 
 
 def _steps(largest: float) -> int:
     steps = STEPS
-    while largest > 0 and largest * steps * 10 <= STEPS and steps < FINEST:
+    # a float32 of 0.1 is a bit more than 0.1, and counts as finely
+    while largest > 0 and largest * steps * 10 <= STEPS * (1 + 1e-6) and steps < FINEST:
         steps *= 10
     return steps
 

@@ -1,0 +1,170 @@
+"""A small benchmark by the command itself: every kind of training and estimator, one table, once more for nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from support.commands import run_uncseg
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.layout import BenchmarkFolder
+
+LIMIT_S = 1200
+TRAININGS = {
+    "plain": {
+        "set": {
+            "model.uncertainty": False,
+            "training.members": 2,
+            "evaluation.estimators": {"deep_ensemble": True, "augmentation": {"samples": 4}},
+        },
+        "maps": ["entropy", "var1shot", "variance_stable", "one_minus_p", "border_distance", "constant"],
+    },
+    "noisy_dropout": {
+        "set": {
+            "model.uncertainty": False,
+            "model.heteroscedastic": True,
+            "model.dropout": 0.2,
+            "evaluation.estimators": {"heteroscedastic": {"samples": 5}, "mc_dropout": {"samples": 3}},
+        }
+    },
+    "error_features": {"set": {"model.error_network": {"run": "plain", "kind": "features"}}},
+    "patch_memory": {"set": {"memory.coordinates": "patch"}},
+}
+ROWS = {
+    *(f"plain/{name}" for name in TRAININGS["plain"]["maps"]),
+    "oracle",
+    *(f"plain/deep_ensemble_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
+    *(f"plain/augmentation_{part}" for part in ("total", "variance", "entropy")),
+    *(f"noisy_dropout/heteroscedastic_{part}" for part in ("total", "variance", "entropy")),
+    *(f"noisy_dropout/mc_dropout_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
+    "error_features/uncertainty",
+    "patch_memory/uncertainty",
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The benchmark's folder, its file, and what the command said."""
+    root = tmp_path_factory.mktemp("benchmark")
+    write_phantoms(root / "cases", cases=12, size=28, seed=0)
+    base = {
+        "name": "small",
+        "dataset": {"path": str(root / "cases"), "name": "Small"},
+        "split": {"folds": 2},
+        "plan": {
+            "patch_size": [16] * 3,
+            "batch_size": 2,
+            "base_features": 4,
+            "max_features": 8,
+            "max_stages": 2,
+            "foreground_samples": 100_000,
+        },
+        "loss": {"weight_ce": [0.2, 1, 0.2, 1], "cancer_mask": "union", "warmup_epochs": 2},
+        "model": {"deep_supervision": False},
+        "training": {"epochs": 6, "iterations_per_epoch": 8, "val_iterations_per_epoch": 3},
+        "evaluation": {"last_epochs": 3},
+        "storage": {"path": str(root / "runs")},
+    }
+    (root / "base.yaml").write_text(yaml.safe_dump(base), encoding="utf-8")
+    content = {
+        "name": "compared",
+        "base": str(root / "base.yaml"),
+        "seeds": [4],
+        "least_dice_wt": 0,
+        "cost_repeats": 2,
+        "trainings": TRAININGS,
+    }
+    file = root / "benchmark.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    ended = run_uncseg("benchmark", file, limit_s=LIMIT_S)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return BenchmarkFolder(root / "runs" / "compared"), file, ended.stdout
+
+
+def test_every_row_is_there_and_filled(done):
+    folder, _, said = done
+    table = pd.read_parquet(folder.tables / "benchmark.parquet").set_index("method")
+    assert set(table.index) == ROWS
+    rows = pd.read_parquet(folder.tables / "rows.parquet")
+    assert rows.groupby(["method", "segmentation"])["case"].nunique().eq(12).all(), "each case once, by each method"
+    assert table[["passes", "models", "training_cost", "inference_cost", "dice_wt"]].notna().all(axis=None)
+    assert table.loc["plain/entropy", "inference_cost"] == pytest.approx(1), "the unit"
+    assert table.loc["plain/deep_ensemble_total", "training_cost"] == pytest.approx(
+        2 * table.loc["plain/entropy", "training_cost"]
+    )
+    assert table.loc["plain/deep_ensemble_total", "models"] == 2
+    watched = table.loc["plain/entropy", "training_cost"]
+    assert table.loc["error_features/uncertainty", "training_cost"] > watched, (
+        "the segmentation that it looks at counts"
+    )
+    assert table.loc["noisy_dropout/mc_dropout_total", "passes"] == 3
+    assert "the best floor" in said
+    floors = {f"plain/{name}" for name in ("var1shot", "one_minus_p", "border_distance", "constant")}
+    assert set(table.index[table["floor"]]) == floors
+    ranked = pd.read_parquet(folder.tables / "ranking_corr_oracle_union.parquet").set_index("method")
+    assert ranked.loc[sorted(floors), "lead"].max() == 0, "what the others' leads are over"
+
+
+def test_methods_are_judged_by_their_own_segmentation_and_by_the_shared_one(done):
+    rows = pd.read_parquet(done[0].tables / "rows.parquet")
+    dice = rows.pivot_table(index="case", columns=["method", "segmentation"], values="dice_wt")
+    shared = dice.xs("shared", axis=1, level="segmentation")
+    assert np.ptp(shared.to_numpy(), axis=1).max() == 0, "one segmentation for all"
+    own = dice.xs("own", axis=1, level="segmentation")
+    assert (own["patch_memory/uncertainty"] != shared["patch_memory/uncertainty"]).any()
+    pd.testing.assert_series_equal(own["plain/entropy"], own["error_features/uncertainty"], check_names=False)
+    constant = rows[rows["method"] == "plain/constant"]
+    assert (constant["corr_failure_union"].fillna(0) == 0).all()
+
+
+def test_the_memory_is_told_apart(done):
+    memory = pd.read_parquet(done[0].tables / "memory.parquet")
+    assert set(memory["coordinates"]) == {"case", "patch"}
+    head = memory[(memory["training"] == "patch_memory") & (memory["estimator"] == "uncertainty")]
+    assert set(head["protocol"]) == {"reference", "union"}
+    assert {"one_minus_p", "var1shot"} <= set(memory.loc[memory["floor"], "estimator"]), "floors stand beside it"
+
+
+def test_figures_page_and_mlflow(done):
+    folder = done[0]
+    assert list(folder.figures.glob("*.png"))
+    page = folder.page.read_text(encoding="utf-8")
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    client = MlflowClient(f"sqlite:///{folder.root.parent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("uncseg")
+    runs = client.search_runs([experiment.experiment_id])
+    above = next(run for run in runs if run.info.run_name == "compared")
+    children = {run.info.run_name for run in runs if run.data.tags.get("mlflow.parentRunId") == above.info.run_id}
+    assert children == {f"{name}_seed_4" for name in TRAININGS}
+    stored = {item.path for item in client.list_artifacts(above.info.run_id)}
+    assert {"tables", "figures", "report.html"} <= stored
+    assert above.data.metrics["auroc_brain/plain.entropy"] > 0.5
+
+
+def test_the_same_command_again_does_nothing_anew(done):
+    folder, file, _ = done
+    kept = {path: path.stat().st_mtime_ns for path in folder.trainings.rglob("checkpoint_*.pth")}
+    scores = {path: path.stat().st_mtime_ns for path in folder.root.glob("cases/*/*.json")}
+    table = pd.read_parquet(folder.tables / "benchmark.parquet")
+    ended = run_uncseg("benchmark", file, limit_s=LIMIT_S)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert len(kept) == 2 * 2 * (len(TRAININGS) + 1)
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    assert scores == {path: path.stat().st_mtime_ns for path in scores}
+    assert "0 of them to be trained" in ended.stdout
+    pd.testing.assert_frame_equal(table, pd.read_parquet(folder.tables / "benchmark.parquet"))
+
+
+def test_a_case_that_cannot_be_scored_is_named_and_leaves_the_other_trainings(done):
+    folder, file, _ = done
+    record = next(iter(sorted(folder.root.glob("cases/patch_memory_seed_4/*.json"))))
+    record.unlink()
+    record.mkdir()  # so that nothing can be written there
+    ended = run_uncseg("benchmark", file, limit_s=LIMIT_S)
+    record.rmdir()
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    where = " ".join(line.split("│")[1].strip() for line in ended.stdout.splitlines() if line.startswith("│"))
+    assert f"patch_memory_seed_4, {record.stem}" in where
+    table = pd.read_parquet(folder.tables / "benchmark.parquet")
+    assert set(table["method"]) == ROWS - {"patch_memory/uncertainty"}

@@ -1,0 +1,84 @@
+"""A worker killed from outside, three times in one run, at a random step of a random epoch: bitwise the same end."""
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from support.clusters import hashes
+from support.commands import start_uncseg
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.files import read_json
+from uncseg.tracking.spool import read_history
+
+pytestmark = pytest.mark.slow
+
+EPOCHS, KILLS = 8, 3
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def start(file):
+    return start_uncseg("cross-validate", file, "--folds", "0", log=file.with_suffix(".log"))
+
+
+def training_workers():
+    """Process ids of the Ray workers that are in a training function now."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if command.startswith(b"ray::RayTrainWorker"):
+            found.append(int(process.name))
+    return found
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def kill_at_a_random_step(process, run, number, epoch, choice):
+    """SIGKILL the worker of attempt ``number`` some random share of work after it has ended an epoch."""
+    history = read_history(run / "spool", 0)
+    while history.attempt != number or history.last_epoch < epoch:
+        assert process.poll() is None, "the run ended before it could be disturbed"
+        history.refresh(run / "spool")
+    (worker,) = training_workers()
+    at = cpu_seconds(worker) + choice.uniform(0, 1)
+    while cpu_seconds(worker) < at:
+        assert process.poll() is None
+    os.kill(worker, signal.SIGKILL)
+    history.refresh(run / "spool")
+    return history.last_epoch
+
+
+def test_killed_three_times_ends_the_same(tmp_path, experiment_file):
+    write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
+    training = {"epochs": EPOCHS, "iterations_per_epoch": 15, "checkpoint_every": 2}
+    runs, processes = [], []
+    file = None
+    for name in ("undisturbed", "disturbed"):
+        file = experiment_file(tmp_path / "cases", training=training, storage={"path": str(tmp_path / name)})
+        file = file.rename(tmp_path / f"{name}.yaml")
+        runs.append(tmp_path / name / "small")
+        process = start(file)
+        if name == "disturbed":
+            choice = random.Random()
+            after = sorted(choice.sample(range(EPOCHS - 2), KILLS))
+            killed = [kill_at_a_random_step(process, runs[-1], n, epoch, choice) for n, epoch in enumerate(after, 1)]
+            print("killed after epochs", killed)
+        processes.append(process)
+        assert process.wait(500) == 0, file.with_suffix(".log").read_text()[-3000:]
+    assert hashes(runs[0], 0) == hashes(runs[1], 0)
+    assert read_history(runs[1] / "spool", 0).attempt == KILLS + 1
+    for run in runs:
+        assert read_json(next(run.rglob("fold_0/done.json")))["epochs"] == EPOCHS
+    first, second = (read_history(run / "spool", 0).epochs for run in runs)
+    assert len(first) == len(second) == EPOCHS
+    for a, b in zip(first.values(), second.values(), strict=True):
+        timeless = [name for name in a.metrics if "seconds" not in name]
+        assert {n: a.metrics[n] for n in timeless} == {n: b.metrics[n] for n in timeless}

@@ -1,0 +1,157 @@
+"""Nodes, commands and heads die on a real cluster of several nodes; the end is the undisturbed one, bit for bit."""
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from support.clusters import (
+    cluster_of,
+    end_of,
+    hashes,
+    kill_command,
+    last_epoch,
+    lose,
+    node_of,
+    on_cluster,
+    ray_start,
+    wait_until,
+    worker_of,
+)
+from support.commands import run_uncseg
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.tracking.spool import read_history
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = 60
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cases")
+    write_phantoms(folder, cases=4, size=28, seed=0)
+    return folder
+
+
+@pytest.fixture
+def experiment(cases, experiment_file):
+    training = {"epochs": EPOCHS, "iterations_per_epoch": 10, "checkpoint_every": 4}
+    return experiment_file(cases, training=training, resources={"cpus_per_fold": 1})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cases, tmp_path_factory):
+    """Hashes of both folds of a run that nothing happened to, on a local Ray."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    results = {}
+
+    def of(file):
+        if not results:
+            done = run_uncseg("cross-validate", file, "--set", f"storage.path={root}", limit_s=400)
+            assert done.returncode == 0, done.stdout + done.stderr
+            results.update({fold: hashes(root / "small", fold) for fold in range(2)})
+        return results
+
+    return of
+
+
+def assert_like(undisturbed, run, root):
+    for fold in range(2):
+        assert hashes(run, fold) == undisturbed[fold]
+        assert sorted(read_history(run / "spool", fold).epochs) == list(range(EPOCHS))
+    client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    (mlflow_experiment,) = [e for e in client.search_experiments() if e.name == "uncseg"]
+    children = [
+        found
+        for found in client.search_runs([mlflow_experiment.experiment_id])
+        if "mlflow.parentRunId" in found.data.tags
+    ]
+    assert len(children) == 2
+    for child in children:
+        steps = [metric.step for metric in client.get_metric_history(child.info.run_id, "train/loss")]
+        assert sorted(steps) == list(range(EPOCHS))
+
+
+def test_a_lost_node_costs_its_fold_one_interval_and_no_other_anything(experiment, tmp_path, undisturbed):
+    expected, run = undisturbed(experiment), tmp_path / "runs/small"
+    with cluster_of(1, 1, 1) as (cluster, nodes):
+        process = on_cluster(cluster, experiment)
+        wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 5, process)
+        lost = node_of(worker_of(run, 0), nodes)
+        assert lost is not node_of(worker_of(run, 1), nodes)
+        lose(cluster, lost)
+        reached, other = last_epoch(run, 0), last_epoch(run, 1)
+        wait_until(lambda: read_history(run / "spool", 0).attempt == 2, process)
+        # the other went on while this one was away
+        assert last_epoch(run, 1) > other
+        assert read_history(run / "spool", 0).first_epochs[2] > reached - 4
+        assert node_of(worker_of(run, 0), [node for node in nodes if node is not lost]) is not lost
+        assert end_of(process) == 0, process.log.read_text()[-3000:]
+    assert read_history(run / "spool", 1).attempt == 1
+    assert_like(expected, run, tmp_path / "runs")
+
+
+def test_a_killed_command_with_damaged_files_goes_on(experiment, tmp_path, undisturbed):
+    expected, run = undisturbed(experiment), tmp_path / "runs/small"
+    with cluster_of(2) as (cluster, _):
+        process = on_cluster(cluster, experiment)
+        wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 10, process)
+        kill_command(process)
+        while any(worker_of(run, fold) for fold in range(2)):
+            pass  # Ray ends them a moment later; until then they may write another checkpoint
+        reached = last_epoch(run, 0)
+        (latest,) = run.rglob("fold_0/checkpoint_latest.pth")
+        latest.write_bytes(latest.read_bytes()[:1000])
+        for snapshot in (run / "ray").rglob("*.json"):
+            snapshot.write_bytes(snapshot.read_bytes()[:20])
+        again = on_cluster(cluster, experiment)
+        assert end_of(again) == 0, again.log.read_text()[-3000:]
+    history = read_history(run / "spool", 0)
+    assert history.attempt == 2
+    assert reached - 8 <= history.first_epochs[2] <= reached - 4 + 4
+    assert latest.with_suffix(".damaged").is_file()
+    assert_like(expected, run, tmp_path / "runs")
+
+
+def test_a_head_that_died_is_forgotten_by_the_next(experiment, tmp_path, undisturbed):
+    expected, run = undisturbed(experiment), tmp_path / "runs/small"
+    with cluster_of(2) as (cluster, (node,)):
+        process = on_cluster(cluster, experiment)
+        wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 6, process)
+        cluster.head_node.kill_gcs_server(check_alive=False)
+        lose(cluster, node)
+        lose(cluster, cluster.head_node)
+        assert end_of(process) != 0
+    with cluster_of(2) as (cluster, _):
+        again = on_cluster(cluster, experiment)
+        assert end_of(again) == 0, again.log.read_text()[-3000:]
+    assert_like(expected, run, tmp_path / "runs")
+
+
+def test_a_node_without_memory_costs_an_interval(experiment, tmp_path, undisturbed):
+    room, block = 5 * 2**30, 2**26
+    if psutil.virtual_memory().available < room + 2**31:
+        pytest.skip("needs 7 GiB of free memory")
+    expected, run = undisturbed(experiment), tmp_path / "runs/small"
+    memory = psutil.virtual_memory()
+    limit = 1 - (memory.available - room) / memory.total
+    with ray_start(2, RAY_memory_usage_threshold=str(limit), RAY_memory_monitor_refresh_ms="100") as cluster:
+        process = on_cluster(cluster, experiment)
+        wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 5, process)
+        workers = [worker_of(run, fold) for fold in range(2)]
+        ballast = []
+        # a killed worker takes seconds to go: a restart that still meets the ballast would be killed too
+        words = cluster.folder / "session_latest/logs/raylet.out"
+        while all(worker.is_running() for worker in workers) and "OOM kill reason" not in words.read_text():
+            assert process.poll() is None, process.log.read_text()[-3000:]
+            now = psutil.virtual_memory()
+            if 1 - now.available / now.total < limit + 0.02:
+                ballast.append(b"x" * block)
+        reached = [last_epoch(run, fold) for fold in range(2)]
+        ballast.clear()
+        assert end_of(process) == 0, process.log.read_text()[-3000:]
+    histories = [read_history(run / "spool", fold) for fold in range(2)]
+    assert max(history.attempt for history in histories) >= 2
+    for history, epoch in zip(histories, reached, strict=True):
+        assert all(first > epoch - 4 for attempt, first in history.first_epochs.items() if attempt > 1)
+    assert_like(expected, run, tmp_path / "runs")

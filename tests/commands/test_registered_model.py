@@ -1,0 +1,180 @@
+"""A run's model in a server's registry: used where nothing else of the run is, by command, by Python, by nnU-Net."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from support.commands import UNCSEG, assert_nnunet_runs, environment, uncseg
+from support.servers import kill, server_starter
+from uncseg.config.experiment import load_experiment
+from uncseg.errors import ProblemsFound
+from uncseg.files import read_json
+from uncseg.layout import PreparedFolder
+from uncseg.runs.disk_plan import disk_of
+from uncseg.tracking.opening import open_store
+from uncseg.tracking.pyfunc_model import _load_pyfunc
+from uncseg.tracking.sync import sync_run
+
+CHANNELS = ("t1n", "t1c", "t2w", "t2f")
+WITHOUT_RAY = """
+import sys
+sys.modules["ray"] = None
+import mlflow, numpy as np
+case = np.load(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/small@candidate")
+found = model.predict({"image": case["image"], "spacing_mm": case["spacing_mm"]})
+known = {name: value for name, value in found.items() if isinstance(value, (np.ndarray, float, bool))}
+np.savez(sys.argv[2], **known)
+"""
+
+
+@pytest.fixture(scope="module")
+def server(run, tmp_path_factory):
+    """Address of a server that has the run's model, and keeps its files for itself; the run has gone from its place."""
+    folder = tmp_path_factory.mktemp("server")
+    elsewhere = shutil.copytree(run.root, folder / "runs" / "small")
+    (elsewhere / "manifest.json").unlink()
+    start, processes = server_starter(folder, folder / "mlflow.db")
+    uri, _ = start()
+    assert sync_run(elsewhere, uri) == 0
+    shutil.rmtree(elsewhere)
+    yield uri
+    for process in processes:
+        kill(process)
+
+
+@pytest.fixture(scope="module")
+def expected(root, run):
+    """The cohort predicted by the run's folder."""
+    out = root / "by_the_folder"
+    assert uncseg("predict", run.root, root / "cohort", out) == 0
+    return out
+
+
+def cases(root):
+    return sorted(path.name for path in (root / "cohort").iterdir() if path.is_dir())
+
+
+def voxels(file):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+def in_a_process(command, uri, folder):
+    variables = environment() | {"MLFLOW_TRACKING_URI": uri}
+    done = subprocess.run([*map(str, command)], cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_command_predicts_as_from_the_runs_folder(root, server, expected, tmp_path):
+    in_a_process([UNCSEG, "predict", "models:/small@candidate", root / "cohort", "out"], server, tmp_path)
+    for case in cases(root):
+        for name in ("", "_uncertainty", "_spread"):
+            mine, theirs = (voxels(folder / f"{case}{name}.nii.gz") for folder in (tmp_path / "out", expected))
+            np.testing.assert_array_equal(mine, theirs)
+        records = [read_json(folder / f"{case}.json") for folder in (tmp_path / "out", expected)]
+        assert {k: v for k, v in records[0].items() if k != "source"} == {
+            k: v for k, v in records[1].items() if k != "source"
+        }
+
+
+def input_of(root, case):
+    images = [sitk.ReadImage(str(root / "cohort" / case / f"{case}-{channel}.nii.gz")) for channel in CHANNELS]
+    spacing_mm = np.array(images[0].GetSpacing()[::-1])
+    return {"image": np.stack([sitk.GetArrayFromImage(image) for image in images]), "spacing_mm": spacing_mm}
+
+
+def test_a_python_function_says_the_same_without_ray(root, server, expected, tmp_path):
+    case = cases(root)[0]
+    np.savez(tmp_path / "in.npz", **input_of(root, case))
+    in_a_process([sys.executable, "-c", WITHOUT_RAY, tmp_path / "in.npz", tmp_path / "out.npz"], server, tmp_path)
+    found, record = np.load(tmp_path / "out.npz"), read_json(expected / f"{case}.json")
+    np.testing.assert_array_equal(found["labels"], voxels(expected / f"{case}.nii.gz"))
+    uncertainty = voxels(expected / f"{case}_uncertainty.nii.gz")
+    np.testing.assert_allclose(found["uncertainty"], uncertainty, atol=1e-6)
+    inside = uncertainty > 0
+    np.testing.assert_allclose(found["uncertainty_unmasked"][inside], uncertainty[inside], atol=1e-6)
+    assert (found["uncertainty_unmasked"] > 0).sum() > inside.sum()
+    assert (found["labels"].dtype, found["uncertainty"].dtype) == (np.uint8, np.float32)
+    assert found["expected_dice_wt"] == pytest.approx(record["expected_dice_wt"], rel=1e-5)
+    assert found["review"] == record["review"]
+
+
+@pytest.fixture(scope="module")
+def downloaded(server, tmp_path_factory):
+    """The registered model as a folder."""
+    client = open_store(server, "uncseg").client
+    version = client.get_model_version_by_alias("small", "candidate")
+    target = tmp_path_factory.mktemp("model")
+    command = [sys.executable, "-m", "mlflow", "artifacts", "download", "-u", f"models:/small/{version.version}"]
+    in_a_process([*command, "-d", target], server, target)
+    return target
+
+
+def test_everything_that_is_wrong_with_an_input_is_said_at_once(root, downloaded):
+    model = _load_pyfunc(str(downloaded))
+    good = input_of(root, cases(root)[0])
+    image = good["image"].astype(np.float32)
+    with_nan, empty = image.copy(), image.copy()
+    with_nan[0, 3, 3, 3] = np.nan
+    empty[1] = 0
+    wrong = [
+        ({}, ["image", "spacing_mm"]),
+        (image, ["image", "spacing_mm"]),
+        ({"image": with_nan[:3], "spacing_mm": (1, 1)}, ["image", "image", "spacing_mm"]),
+        ({"image": image, "spacing_mm": (1, 0, float("nan"))}, ["spacing_mm"]),
+        ({"image": empty, "spacing_mm": (1, 1, 1)}, ["image: t1c"]),
+        ({"image": [["a"], []], "spacing_mm": "one"}, ["image", "spacing_mm"]),
+    ]
+    for given, where in wrong:
+        with pytest.raises(ProblemsFound) as caught:
+            model.predict(given)
+        assert [problem.where for problem in caught.value.problems] == where
+    assert model.predict(good)["labels"].shape == image.shape[1:]
+
+
+def test_nnunets_own_command_takes_the_weights_alone(root, run, downloaded, tmp_path):
+    case = cases(root)[0]
+    for number, channel in enumerate(CHANNELS):
+        target = tmp_path / "images" / f"{case}_{number:04d}.nii.gz"
+        target.parent.mkdir(exist_ok=True)
+        target.symlink_to(root / "cohort" / case / f"{case}-{channel}.nii.gz")
+    assert_nnunet_runs(
+        tmp_path,
+        "nnUNetv2_predict_from_modelfolder",
+        *("-i", tmp_path / "images", "-o", tmp_path / "theirs", "-m", downloaded, "-f", 0),
+        *("--disable_tta", "-device", "cpu", "-npp", 1, "-nps", 1),
+    )
+    assert uncseg("predict", run.fold(0), root / "cohort" / case, tmp_path / "ours") == 0
+    theirs, ours = (voxels(tmp_path / whose / f"{case}.nii.gz") for whose in ("theirs", "ours"))
+    np.testing.assert_array_equal(theirs, ours)
+
+
+def test_what_a_finished_fold_keeps_and_what_is_stored(run, downloaded):
+    for fold in (0, 1):
+        kept = {file.name for file in run.fold(fold).iterdir() if file.suffix in (".pth", ".pt")}
+        assert kept == {"checkpoint_best.pth", "checkpoint_final.pth", "resume_epoch_0020.pt"}
+        assert [file.name for file in (downloaded / f"fold_{fold}").iterdir()] == ["checkpoint_final.pth"]
+    whole = torch.load(run.final_checkpoint(0), weights_only=False)
+    alone = torch.load(downloaded / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    assert "optimizer_state" in whole
+    assert "optimizer_state" not in alone
+    for name, weights in whole["network_weights"].items():
+        torch.testing.assert_close(alone["network_weights"][name], weights, rtol=0, atol=0)
+
+
+def test_the_plan_says_what_will_be_kept_and_stored(root, run, capsys):
+    weights = torch.load(run.final_checkpoint(0), weights_only=False)["network_weights"]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.numel() for tensor in weights.values()}
+    stored = 4 * sum(storages.values())  # float32; the decoder names the encoder's tensors once more
+    prepared = PreparedFolder(next((root / "runs").glob("prepared/*/prepared.json")).parent, "Dataset501_Small")
+    disk = disk_of(load_experiment(run.experiment), prepared)
+    assert (disk.weights, disk.checkpoint) == (stored, 2 * stored)  # momenta
+    assert uncseg("cross-validate", root / "experiment.yaml", "--dry-run") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"in MLflow the weights alone, {2 * stored / 1e6:.3g} MB" in said
+    assert f"best and last checkpoint of each fold with its error memory, {2 * disk.kept / 1e6:.3g} MB" in said

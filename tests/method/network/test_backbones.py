@@ -1,0 +1,204 @@
+"""Backbones: sizes, outputs, and a real fold of each."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from support.training import train
+from uncseg.config.sections import Model, TransBts
+from uncseg.errors import ProblemsFound
+from uncseg.estimators.mc_dropout import ChannelDropout, one_sample
+from uncseg.method.inference.model_folder import ModelFolder
+from uncseg.method.inference.native_space import predict_grid
+from uncseg.method.inference.predictor import UncertaintyPredictor
+from uncseg.method.network.backbones import around_bottleneck, build_backbone, output_layer
+from uncseg.method.network.backbones.transbts import TransBTS
+
+ONE_EPOCH = {"training": {"epochs": 1, "iterations_per_epoch": 2, "val_iterations_per_epoch": 1}}
+SMALL = {
+    "swin_unetr": {"feature_size": 12, "depths": [1, 1, 1, 1], "heads": [1, 1, 2, 2]},
+    "transbts": {"base_features": 8, "embedding": 32, "layers": 1, "heads": 4, "hidden": 64},
+}
+
+
+def of(backbone, **more):
+    return {"backbone": backbone, "deep_supervision": False, backbone: SMALL[backbone], **more}
+
+
+def test_transbts_has_the_published_number_of_parameters():
+    with torch.device("meta"):
+        network = TransBTS(4, 4, (128, 128, 128), TransBts())
+    assert sum(p.numel() for p in network.parameters()) == 32_987_588
+
+
+def test_transbts_takes_other_patches_and_every_parameter_learns():
+    settings = TransBts.model_validate(SMALL["transbts"])
+    network = TransBTS(4, 5, (16, 24, 32), settings)
+    x = torch.randn(2, 4, 16, 24, 32)
+    out = network(x)
+    assert out.shape == (2, 5, 16, 24, 32)
+    out.square().mean().backward()
+    assert all(p.grad is not None for p in network.parameters()), "a parameter without a gradient is none"
+
+
+def test_transbts_sees_the_whole_patch():
+    """A voxel in one corner changes the other corner: that is what the transformer is for."""
+    network = TransBTS(1, 1, (32, 32, 32), TransBts.model_validate(SMALL["transbts"])).eval()
+    x = torch.randn(1, 1, 32, 32, 32)
+    other = x.clone()
+    other[..., :4, :4, :4] += 3
+    with torch.no_grad():
+        change = (network(other) - network(x)).abs()
+    assert float(change[..., -4:, -4:, -4:].max()) > 0
+
+
+@pytest.mark.parametrize("backbone", sorted(SMALL))
+def test_sizes_are_counted_without_memory(backbone):
+    class Configuration:
+        patch_size = (64, 32, 32)
+
+    def build():
+        return build_backbone(Model.model_validate(of(backbone)), None, Configuration(), 4, 4, False)
+
+    with torch.device("meta"):
+        shapes = build()
+    assert all(weight.is_meta for weight in shapes.parameters())
+    assert [w.shape for w in shapes.parameters()] == [w.shape for w in build().parameters()]
+
+
+@pytest.mark.parametrize("uncertainty", [False, True])
+@pytest.mark.parametrize("backbone", sorted(SMALL))
+def test_a_fold_of_each_is_trained_and_predicts_from_its_checkpoint(trainer_for, tmp_path, backbone, uncertainty):
+    trainer = trainer_for(
+        model=of(backbone, uncertainty=uncertainty, dropout=0.2),
+        plan={"patch_size": [64 if backbone == "swin_unetr" else 32, 32, 32]},
+        loss={"warmup_epochs": 0},
+        training=ONE_EPOCH["training"] | {"optimizer": "adamw", "initial_lr": 0.001},
+    )
+    inner = trainer.network.backbone if uncertainty else trainer.network
+    assert isinstance(trainer.optimizer, torch.optim.AdamW)
+    assert output_layer(inner).out_channels == 4
+    assert sum(isinstance(layer, ChannelDropout) for layer in trainer.network.modules()) == 3
+    metrics = train(trainer)[0]
+    assert np.isfinite(metrics["train/loss"])
+    assert ("train/loss_unc" in metrics) == uncertainty
+    root = next((tmp_path / "results").glob("*/*__*__*"))
+    predictor = UncertaintyPredictor(
+        use_mirroring=False, device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False
+    )
+    predictor.load_fold(ModelFolder(root, "3d_fullres"), 0)
+    data = np.random.default_rng(0).normal(size=(4, 30, 34, 40)).astype(np.float32)
+    grid = predict_grid(predictor, data)
+    assert grid.logits.shape == (4, 30, 34, 40)
+    assert (grid.uncertainty is not None) == uncertainty
+    again = predict_grid(predictor, data)
+    np.testing.assert_array_equal(grid.logits, again.logits)
+
+
+@pytest.mark.parametrize("plan", [{}, {"preset": "resenc_m"}, {"configuration": "2d", "patch_size": [32, 32]}])
+def test_the_plans_networks_have_an_output_layer_and_a_bottleneck(trainer_for, plan):
+    trainer = trainer_for(model={"dropout": 0.2}, plan=plan)
+    backbone = trainer.network.backbone
+    assert output_layer(backbone).out_channels == 4
+    blocks = around_bottleneck(backbone)
+    assert len(blocks) == 3
+    seen = []
+    handles = [block.register_forward_hook(lambda _b, _i, out: seen.append(out.shape)) for block in blocks]
+    dimensions = len(trainer.configuration_manager.patch_size)
+    trainer.network(torch.randn(1, 4, *[32] * dimensions))
+    for handle in handles:
+        handle.remove()
+    assert len(seen) == 3
+    assert min(seen, key=lambda shape: shape[2])[2:] == seen[1][2:], "the middle one is the lowest"
+
+
+@pytest.mark.parametrize(
+    ("model", "plan"),
+    [
+        ({}, {}),
+        ({}, {"preset": "resenc_m"}),
+        (of("transbts"), {"patch_size": [16, 16, 16]}),
+        (of("swin_unetr"), {"patch_size": [64, 32, 32]}),
+    ],
+)
+def test_each_dropout_acts_once_a_pass_with_the_share_that_is_asked_for(trainer_for, model, plan):
+    p = 0.25
+    trainer = trainer_for(model=model | {"dropout": p}, plan=plan)
+    seen = []
+    layers = [layer for layer in trainer.network.modules() if isinstance(layer, ChannelDropout)]
+    for layer in layers:
+        layer.register_forward_hook(lambda of, inputs, output: seen.append((of, inputs[0], output)))
+    patch = trainer.configuration_manager.patch_size
+    with torch.no_grad():
+        trainer.network.train()(torch.randn(1, 4, *patch))
+        with one_sample(trainer.network, seed=0, sample=0):
+            trainer.network.eval()(torch.randn(1, 4, *patch))
+    assert [of for of, _, _ in seen] == [*(of for of, _, _ in seen[:3])] * 2
+    assert {of for of, _, _ in seen} == set(layers)
+    for _, before, after in seen:
+        kept = (after != 0).flatten(2).any(2)
+        torch.testing.assert_close(after[kept], before[kept] / (1 - p))
+    # what follows a block reads what its dropout gave
+    blocks = around_bottleneck(getattr(trainer.network, "backbone", trainer.network))
+    outputs = []
+    for block in blocks:
+        block.register_forward_hook(lambda _block, _inputs, output: outputs.append(output))
+    seen.clear()
+    with torch.no_grad(), one_sample(trainer.network, seed=0, sample=0):
+        trainer.network(torch.randn(1, 4, *patch))
+    assert all(torch.equal(after, output) for (_, _, after), output in zip(seen, outputs, strict=True))
+
+
+def test_adamw_resumes_bit_for_bit(trainer_for):
+    settings = {
+        "model": of("transbts"),
+        "plan": {"patch_size": [16, 16, 16]},
+        "training": {
+            "epochs": 2,
+            "iterations_per_epoch": 2,
+            "val_iterations_per_epoch": 1,
+            "checkpoint_every": 1,
+            "optimizer": "adamw",
+            "initial_lr": 0.001,
+        },
+    }
+    whole = trainer_for("whole", **settings)
+    train(whole)
+    first = trainer_for("parts", **settings)
+    first.num_epochs = 1
+    train(first)
+    second = trainer_for("parts", **settings)
+    second.load_checkpoint(f"{second.output_folder}/checkpoint_final.pth")
+    assert second.current_epoch == 1
+    train(second)
+    pairs = zip(whole.network.parameters(), second.network.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("missing", ["monai", "einops"])
+def test_a_package_that_is_missing_is_named(monkeypatch, missing):
+    class Configuration:
+        patch_size = (64, 32, 32)
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)  # as Python itself marks a module that cannot be imported
+    with pytest.raises(ProblemsFound) as caught:
+        build_backbone(Model.model_validate(of("swin_unetr")), None, Configuration(), 4, 4, False)
+    (problem,) = caught.value.problems
+    assert problem.found == f"no {missing}"
+    assert problem.advice == "pip install 'uncseg[backbones]'"
+
+
+def test_a_planned_patch_that_does_not_fit_is_named():
+    class Configuration:
+        patch_size = (40, 36, 32)
+
+    model = Model.model_validate(of("transbts"))
+    with pytest.raises(ProblemsFound) as caught:
+        build_backbone(model, None, Configuration(), 4, 4, False)
+    (problem,) = caught.value.problems
+    assert problem.where == "plan.patch_size"
+    assert "[40, 32, 32]" in problem.advice

@@ -1,0 +1,132 @@
+"""Servers and databases of another MLflow are refused before anything is written."""
+
+import socket
+import sqlite3
+import subprocess
+import sys
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from support.written_runs import train
+from uncseg.errors import ProblemsFound
+from uncseg.tracking.opening import open_store
+
+
+class Another(BaseHTTPRequestHandler):
+    """How an MLflow server tells its version."""
+
+    def do_GET(self):
+        allowed = self.server.password is None or self.headers["Authorization"] == self.server.password
+        self.send_response(200 if allowed else 401)
+        self.end_headers()
+        self.wfile.write(self.server.version.encode())
+        self.server.asked.append(self.path)
+
+    def log_message(self, *_arguments):
+        pass
+
+
+@pytest.fixture
+def server_of():
+    servers = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def start(version, password=None):
+            server = HTTPServer(("127.0.0.1", 0), Another)
+            server.version, server.asked, server.password = version, [], password
+            servers.append(server)
+            pool.submit(server.serve_forever)
+            return server
+
+        yield start
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.mark.parametrize("version", ["2.9.2", "4.0.0"])
+def test_a_server_of_another_version(server_of, version):
+    server = server_of(version)
+    uri = f"http://127.0.0.1:{server.server_port}"
+    with pytest.raises(ProblemsFound) as caught:
+        open_store(uri, "uncseg")
+    (problem,) = caught.value.problems
+    assert f"{uri}: an MLflow server {version}" in problem.found
+    assert "3.0 or newer of the same major version" in problem.expected
+    assert "mlflow db upgrade" in problem.advice
+    assert server.asked == ["/version"]
+
+
+def test_a_server_that_asks_for_a_password(server_of, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    server = server_of("2.9.2", "Basic " + b64encode(b"ann:secret").decode())
+    with pytest.raises(ProblemsFound, match=r"an MLflow server 2\.9\.2"):
+        open_store(f"http://127.0.0.1:{server.server_port}", "uncseg")
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:abc", "http://[::1", "http://no such host"])
+def test_an_address_that_is_none(uri):
+    with pytest.raises(ProblemsFound) as caught:
+        open_store(uri, "uncseg")
+    assert uri in caught.value.problems[0].found
+
+
+def test_a_port_where_something_else_answers():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        def talk():
+            for _ in range(9):
+                try:
+                    connection, _ = other.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.sendall(b"220 this is no web server\r\n")
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(talk)
+            uri = f"http://127.0.0.1:{other.getsockname()[1]}"
+            with pytest.raises(ProblemsFound, match="an MLflow that answers"):
+                open_store(uri, "uncseg")
+            other.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_real_server_is_asked_and_taken(start_server):
+    uri, _ = start_server()
+    assert open_store(uri, "uncseg").experiment_id
+
+
+@pytest.mark.parametrize(
+    ("revision", "found", "advice"),
+    [
+        ("not known here", "of a newer MLflow", "install that MLflow"),
+        ("89d4b8295536", "of an older MLflow", "mlflow db upgrade"),  # MLflow 1.0's last but one
+    ],
+)
+def test_a_database_of_another_version(database, run, make_syncer, revision, found, advice):
+    make_syncer()
+    train(run, 0, 2)
+    before = sorted((path, path.stat().st_mtime_ns) for path in run.root.rglob("*"))
+    with sqlite3.connect(database) as connection:
+        (known,) = connection.execute("select version_num from alembic_version").fetchone()
+        connection.execute("update alembic_version set version_num = ?", [revision])
+    refused = sync(run, database)  # in a process of its own: MLflow keeps what it has opened
+    assert refused.returncode == 2
+    said = " ".join(refused.stdout.replace("│", " ").split())
+    assert all(word in said for word in (found + " " + advice).split())
+    assert sorted((path, path.stat().st_mtime_ns) for path in run.root.rglob("*")) == before
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("select version_num from alembic_version").fetchone() == (revision,)
+        connection.execute("update alembic_version set version_num = ?", [known])
+    assert sync(run, database).returncode == 0
+
+
+def sync(run, database):
+    command = [sys.executable, "-m", "uncseg.cli", "sync", str(run.root)]
+    return subprocess.run([*command, "--tracking-uri", f"sqlite:///{database}"], capture_output=True, text=True)
