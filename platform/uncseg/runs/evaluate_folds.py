@@ -1,0 +1,80 @@
+"""The tables, figures and report of a run's finished folds."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from uncseg.cluster.resources import Slots
+from uncseg.config.experiment import Experiment
+from uncseg.console import console, counting
+from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.preparation import chosen_cases
+from uncseg.evaluation.tables import beats_floor, show_table1, show_table2, table1, table2, write_table
+from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.report.html import Reported, write_report
+from uncseg.report.run_figures import draw_run
+from uncseg.report.score_tables import show_summary, write_scores
+from uncseg.runs.evaluate_cases import evaluate_out_of_fold
+from uncseg.tracking.spool import epoch_table
+
+
+def evaluate_folds(
+    experiment: Experiment,
+    prepared: PreparedFolder,
+    run: RunFolder,
+    folds: Sequence[int],
+    slots: Slots,
+    trust: bool = False,
+) -> None:
+    """Predict and score every case of the given folds, then write and print the run's tables and figures.
+
+    Raises:
+        ProblemsFound: naming every case that could not be evaluated; what was finished is kept.
+    """
+    cases, _ = chosen_cases(experiment)
+    with counting() as progress:
+
+        def show(done: int, of: int) -> None:
+            progress("out-of-fold cases", done, of)
+
+        per_case, scores = evaluate_out_of_fold(experiment, prepared, run, cases, folds, slots, show, trust)
+    epochs = epoch_table(run.spool)
+    epochs = epochs[epochs["fold"].isin(folds)]
+    first = table1(per_case, _baseline(experiment, per_case))
+    second = table2(per_case, epochs, experiment.evaluation.last_epochs)
+    for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
+        write_table(frame, run.tables, name)
+    summary = write_scores(scores, run.tables, "scores")
+    draw_run(run, cases, per_case, scores, epochs, experiment.evaluation.last_epochs)
+    _write_report(run, experiment, cases)
+    console.print(show_summary(summary, len(per_case)))
+    console.print(show_table1(first))
+    console.print(show_table2(second))
+    for line in beats_floor(second):
+        console.print(line)
+
+
+def _write_report(run: RunFolder, experiment: Experiment, cases: Sequence[BratsCase]) -> None:
+    try:
+        page = write_report([Reported(run, experiment, cases)])
+    except Exception as error:  # it shows what is kept in the tables already
+        console.print(f"no report ({error}); once mended: uncseg report {run.root}", soft_wrap=True)
+    else:
+        console.print(f"report:  {page}", soft_wrap=True)
+
+
+def _baseline(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:
+    """Per-case table of the run without the head, where it exists and has the same cases in the same folds."""
+    if experiment.evaluation.baseline is None:
+        return None
+    file = RunFolder(experiment.storage.path.resolve() / experiment.evaluation.baseline).tables / "per_case.parquet"
+    if not file.is_file():
+        console.print(f"Table 1 has no column without the head: {file} does not exist yet.")
+        return None
+    baseline = pd.read_parquet(file)
+    baseline = baseline[baseline["fold"].isin(per_case["fold"])]
+    pairs = ["case", "fold"]
+    if set(map(tuple, baseline[pairs].to_numpy())) != set(map(tuple, per_case[pairs].to_numpy())):
+        console.print(f"Table 1 has no column without the head: {file} holds other cases or folds.")
+        return None
+    return baseline
