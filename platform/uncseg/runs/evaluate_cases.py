@@ -5,8 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.runs.fold_worker import FoldTask
-from uncseg.runs.out_of_fold import evaluate_case
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.tasks import Piece, collect
 from uncseg.cluster.workers import Workers
@@ -15,6 +13,8 @@ from uncseg.dataset.brats import BratsCase
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.runs.fold_worker import FoldTask
+from uncseg.runs.out_of_fold import evaluate_case
 
 
 def evaluate_out_of_fold(

@@ -19,8 +19,8 @@ from ray.train.backend import Backend
 from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from uncseg.runs.fold_worker import FoldTask, train_fold
 from uncseg.cluster.resources import FoldResources
+from uncseg.runs.fold_worker import FoldTask, train_fold
 from uncseg.tracking.spool import read_history
 
 MAX_WORKER_DEATHS = 5

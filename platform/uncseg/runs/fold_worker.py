@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from uncseg.runs.judged_run import find_judged_run
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json, write_json, write_text
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.method.settings import TrainerSettings
+from uncseg.runs.judged_run import find_judged_run
 from uncseg.tracking.spool import SpoolWriter, write_state
 
 DONE = "done.json"

@@ -8,10 +8,10 @@ import yaml
 from pydantic import ValidationError
 
 from uncseg.config.experiment import Experiment
+from uncseg.config.rules import problems_of_judged
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
-from uncseg.config.rules import problems_of_judged
 from uncseg.tracking.manifest import read_manifest
 
 FIELD = "model.error_network.run"

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from uncseg.runs.fold_worker import FoldTask, is_done
 from uncseg.config.experiment import Experiment
-from uncseg.layout import RunFolder
 from uncseg.config.sections import Estimators, Storage
+from uncseg.layout import RunFolder
+from uncseg.runs.fold_worker import FoldTask, is_done
 
 
 def member_experiment(experiment: Experiment, number: int) -> Experiment:

@@ -8,16 +8,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from uncseg.runs.opening import finished_folds, run_to_use
 from uncseg.config.experiment import apply_override, problems_of
+from uncseg.config.rules import problems_of_estimators
+from uncseg.config.sections import Evaluation, Resources, Section
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
 from uncseg.evaluation.tables import read_table
 from uncseg.method.checkpoints import FINAL
-from uncseg.method.inference.model_folder import ModelFolder, folds_in, is_model_folder, open_model_folder, read_description
+from uncseg.method.inference.model_folder import (
+    ModelFolder,
+    folds_in,
+    is_model_folder,
+    open_model_folder,
+    read_description,
+)
 from uncseg.method.settings import TrainerSettings
-from uncseg.config.sections import Evaluation, Resources, Section
-from uncseg.config.rules import problems_of_estimators
+from uncseg.runs.opening import finished_folds, run_to_use
 from uncseg.tracking.models import download, find_stored
 
 

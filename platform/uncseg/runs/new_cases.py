@@ -17,6 +17,7 @@ import torch
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.tasks import as_task, collect
 from uncseg.cluster.workers import Workers
+from uncseg.config.sections import Estimators
 from uncseg.dataset.brats import MODALITIES, REGIONS, BratsCase, read_reference, read_voxels, write_image
 from uncseg.dataset.check import check_case
 from uncseg.errors import Problem, ProblemsFound
@@ -33,7 +34,6 @@ from uncseg.method.inference.predictor import loaded_predictor
 from uncseg.method.inference.several_predictions import estimate_grid
 from uncseg.names import PARTS
 from uncseg.report.overlay import case_overlay
-from uncseg.config.sections import Estimators
 
 IN_FLIGHT = 3  # for each that computes: one being read, one computed, one written
 Record = dict[str, Any]
@@ -212,7 +212,9 @@ def _finish(
     record = describe(folds_together.labels, uncertainty, image.GetSpacing(), task.review_below)
     maps = {"uncertainty": uncertainty, "between_folds": folds_together.between_folds if len(grids.folds) > 1 else None}
     if task.probabilities:
-        maps |= {f"{name.lower()}_probability": p for name, p in zip(REGIONS, folds_together.probabilities, strict=True)}
+        maps |= {
+            f"{name.lower()}_probability": p for name, p in zip(REGIONS, folds_together.probabilities, strict=True)
+        }
     of_one_pass = _of_one_pass(task.estimators.one_pass, folds_together, predicted)
     maps |= of_one_pass
     if grids.maps:

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from uncseg.runs.fold_worker import FoldTask
+from uncseg.config.sections import Memory
 from uncseg.dataset.brats import REGIONS, BratsCase, oracle_path, read_reference, read_voxels, write_image
 from uncseg.estimators import best_constant, estimate_all
 from uncseg.evaluation.case_scores import SCORES_VERSION, score_case
@@ -21,14 +21,14 @@ from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
 from uncseg.files import digest, read_json, write_json
 from uncseg.layout import CASE_MAPS, CaseFiles
 from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
-from uncseg.method.memory.error_memory import ErrorMemory
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import into_native, of_decision, predict_grid, to_native
-from uncseg.method.memory.coordinates import make_memory
 from uncseg.method.inference.predictor import UncertaintyPredictor, loaded_predictor
 from uncseg.method.inference.several_predictions import NativeEstimate, estimate_grid, estimate_into_native
+from uncseg.method.memory.coordinates import make_memory
+from uncseg.method.memory.error_memory import ErrorMemory
 from uncseg.names import PROTOCOLS, SAMPLED
-from uncseg.config.sections import Memory
+from uncseg.runs.fold_worker import FoldTask
 
 
 @lru_cache(maxsize=1)

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from uncseg.runs.step_timing import StepTiming
-from uncseg.runs.members import all_done
 from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.resources import FEWEST_CPUS_PER_GPU, Slots
-from uncseg.runs.disk_plan import disk_of, print_disk, size_text
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
 from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.runs.disk_plan import disk_of, print_disk, size_text
+from uncseg.runs.members import all_done
+from uncseg.runs.step_timing import StepTiming
 
 
 def print_plan(

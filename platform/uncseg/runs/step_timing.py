@@ -9,10 +9,10 @@ from pathlib import Path
 import ray
 import ray.exceptions
 
-from uncseg.runs.fold_worker import FoldTask, start_trainer
 from uncseg.cluster.resources import Slots
 from uncseg.config.experiment import Experiment
 from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.runs.fold_worker import FoldTask, start_trainer
 
 UNMEASURED, MEASURED = 3, 8  # steps: the first ones compile, choose algorithms and start loaders
 LONGEST_S = 120.0

@@ -5,20 +5,12 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-import yaml
-from pydantic import ValidationError
-
+from uncseg.cluster.resources import Slots
+from uncseg.layout import RunFolder
 from uncseg.runs.fold_group import run_fold_group
 from uncseg.runs.fold_worker import FoldTask, is_done
-from uncseg.cluster.resources import Slots
-from uncseg.config.experiment import Experiment, save_experiment
-from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import file_lock
-from uncseg.layout import RunFolder
 from uncseg.tracking.spool import read_history, write_state
 
 POLL_S = 0.5
