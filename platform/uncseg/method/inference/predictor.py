@@ -76,7 +76,7 @@ class UncertaintyPredictor(nnUNetPredictor):
         return self.maps.get("uncertainty")
 
     @property
-    def head(self) -> Literal["labels", "regions"]:
+    def output(self) -> Literal["labels", "regions"]:
         """What the network's channels mean."""
         return "regions" if self.label_manager.has_regions else "labels"
 
