@@ -4,11 +4,10 @@ import io
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from uncseg.evaluation.tables import PAPER, beats_floor, show_table1, show_table2, table1, table2, write_table
+from uncseg.evaluation.tables import PAPER, beats_floor, show_table1, show_table2, table1, table2
 
 PROTOCOLS = ("reference", "union")
 
@@ -165,17 +164,3 @@ def test_a_figure_that_nothing_was_valid_for_is_not_a_number():
     screen.print(show_table2(table2(frame, epochs(), 2)))
     assert "none valid" in screen.file.getvalue()
     assert "nan" not in screen.file.getvalue()
-
-
-def test_written_whole(tmp_path):
-    write_table(per_case(), tmp_path, "per_case")
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "per_case.parquet"), per_case())
-    assert pd.read_csv(tmp_path / "per_case.csv").shape == per_case().shape
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["per_case.csv", "per_case.parquet"]
-
-
-def test_nothing_is_left_of_a_table_that_could_not_be_written(tmp_path):
-    unwritable = pd.DataFrame({"column": [1, "text", object()]})
-    with pytest.raises((pa.ArrowException, TypeError)):
-        write_table(unwritable, tmp_path, "table")
-    assert list(tmp_path.iterdir()) == []

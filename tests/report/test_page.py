@@ -15,10 +15,11 @@ from uncseg.console import console
 from uncseg.dataset.brats import find_cases, read_reference, write_image
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.evaluation.case_scores import score_case
-from uncseg.evaluation.tables import table1, table2, write_table
+from uncseg.evaluation.tables import table1, table2
 from uncseg.layout import CaseFiles, RunFolder
 from uncseg.report.progress import draw_progress
 from uncseg.report.score_tables import write_scores
+from uncseg.table_files import write_table
 from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.spool import SpoolWriter
 

@@ -15,10 +15,10 @@ import torch
 import yaml
 
 from support.written_runs import EXPERIMENT, TAGS, entries, save_final_checkpoint, status, train
-from uncseg.evaluation.tables import write_table
 from uncseg.files import file_states, read_json
 from uncseg.layout import RunFolder
 from uncseg.method.checkpoints import WEIGHTS_KEYS
+from uncseg.table_files import write_table
 from uncseg.tracking.opening import open_store
 from uncseg.tracking.spool import read_history
 from uncseg.tracking.sync import Syncer, sync_run

@@ -11,7 +11,8 @@ import pytest
 
 from support.written_runs import TAGS, entries, rows, save_final_checkpoint, status, train
 from uncseg.errors import ProblemsFound
-from uncseg.evaluation.tables import table1, table2, write_table
+from uncseg.evaluation.tables import table1, table2
+from uncseg.table_files import write_table
 from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.opening import open_store
 from uncseg.tracking.spool import epoch_table

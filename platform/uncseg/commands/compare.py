@@ -7,9 +7,9 @@ import pandas as pd
 from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.summary import compare
-from uncseg.evaluation.tables import write_table
 from uncseg.report.score_tables import show_comparison
 from uncseg.runs.opening import run_to_use
+from uncseg.table_files import write_table
 
 
 def compare_runs(first: Path, second: Path) -> int:

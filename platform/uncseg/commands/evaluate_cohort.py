@@ -10,11 +10,11 @@ from uncseg.console import console
 from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.summary import spearman
-from uncseg.evaluation.tables import write_table
 from uncseg.files import write_text
 from uncseg.layout import RunFolder
 from uncseg.report.score_tables import show_models, show_summary, summarize_models, write_scores
 from uncseg.runs.model_sources import find_model
+from uncseg.table_files import write_table
 
 MEAN = "mean"
 

@@ -14,9 +14,9 @@ from uncseg.console import console, counting
 from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.evaluation.tables import write_table
 from uncseg.runs.model_sources import Model, find_model
 from uncseg.runs.new_cases import PredictionTask, Record, predict_new_cases
+from uncseg.table_files import write_table
 
 
 @dataclass(frozen=True)

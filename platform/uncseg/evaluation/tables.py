@@ -7,12 +7,10 @@ standard deviations over folds (ddof 1).
 """
 
 import math
-from pathlib import Path
 
 import pandas as pd
 from rich.table import Table
 
-from uncseg.files import whole_file
 from uncseg.names import BASELINES, FLOORS, HEAD, ORACLE, PROTOCOLS, SAMPLED
 
 DICE_COLUMNS = {"dice_wt": "Dice WT", "dice_tc": "Dice TC", "dice_et": "Dice ET", "dice_mean": "mean"}
@@ -145,20 +143,6 @@ def _verdict(by_name: pd.DataFrame, figure: str) -> str:
         return f"{found}; on a single fold, unproven."
     widest = max(spreads[HEAD], spreads[best])
     return f"{found}." if lead > widest else f"{found}, within the spread over folds ({widest:.4f}): unproven."
-
-
-def write_table(frame: pd.DataFrame, folder: Path, name: str) -> None:
-    """Write NAME.parquet (the truth) and NAME.csv (for reading), whole or not at all."""
-    with whole_file(folder / f"{name}.parquet") as temporary:
-        frame.to_parquet(temporary, index=False)
-    with whole_file(folder / f"{name}.csv") as temporary:
-        frame.to_csv(temporary, index=False)
-
-
-def read_table(folder: Path, name: str) -> pd.DataFrame | None:
-    """A table that :func:`write_table` wrote; None where it was not written yet."""
-    file = folder / f"{name}.parquet"
-    return pd.read_parquet(file) if file.is_file() else None
 
 
 def show_table1(table: pd.DataFrame) -> Table:

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.brats import BratsCase
-from uncseg.evaluation.tables import beats_floor, read_table, write_table
+from uncseg.evaluation.tables import beats_floor
 from uncseg.files import short_name, write_text
 from uncseg.layout import RunFolder
 from uncseg.report.case_images import read_case
@@ -32,6 +32,7 @@ from uncseg.report.run_figures import figure1, telling_cases
 from uncseg.report.slices import Sheet, data_url, make_sheet
 from uncseg.report.style import LABEL_COLOURS, MAP_COLOURS
 from uncseg.report.training_curves import Training, draw_trainings
+from uncseg.table_files import read_table, write_table
 from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.spool import epoch_table, read_history
 

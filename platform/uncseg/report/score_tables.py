@@ -10,8 +10,8 @@ from rich.table import Table
 
 from uncseg.evaluation.calibration import BINS
 from uncseg.evaluation.summary import summarize
-from uncseg.evaluation.tables import write_table
 from uncseg.report.style import REGION_STYLES, save_figure
+from uncseg.table_files import write_table
 
 SHOWN = {
     "dice": "Dice",

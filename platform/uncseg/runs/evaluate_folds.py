@@ -9,12 +9,13 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.preparation import chosen_cases
-from uncseg.evaluation.tables import beats_floor, show_table1, show_table2, table1, table2, write_table
+from uncseg.evaluation.tables import beats_floor, show_table1, show_table2, table1, table2
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.report.html import Reported, write_report
 from uncseg.report.run_figures import draw_run
 from uncseg.report.score_tables import show_summary, write_scores
 from uncseg.runs.evaluate_cases import evaluate_out_of_fold
+from uncseg.table_files import write_table
 from uncseg.tracking.spool import epoch_table
 
 

@@ -13,7 +13,6 @@ from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Resources, Section
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
-from uncseg.evaluation.tables import read_table
 from uncseg.method.checkpoints import FINAL
 from uncseg.method.inference.model_folder import (
     ModelFolder,
@@ -24,6 +23,7 @@ from uncseg.method.inference.model_folder import (
 )
 from uncseg.method.settings import TrainerSettings
 from uncseg.runs.opening import finished_folds, run_to_use
+from uncseg.table_files import read_table
 from uncseg.tracking.models import download, find_stored
 
 

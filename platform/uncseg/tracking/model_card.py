@@ -11,8 +11,9 @@ import pandas as pd
 
 from uncseg.dataset.brats import LABELS, MODALITIES
 from uncseg.evaluation.expectation import review_threshold
-from uncseg.evaluation.tables import DICE_COLUMNS, mean_sd, read_table
+from uncseg.evaluation.tables import DICE_COLUMNS, mean_sd
 from uncseg.layout import RunFolder
+from uncseg.table_files import read_table
 from uncseg.tracking.manifest import read_manifest
 
 CALIBRATION = (

@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.evaluation.tables import DICE_COLUMNS, WITH, mean_sd, read_table
+from uncseg.evaluation.tables import DICE_COLUMNS, WITH, mean_sd
 from uncseg.layout import RunFolder
 from uncseg.names import BASELINES, FLOORS, HEAD, PROTOCOLS
+from uncseg.table_files import read_table
 from uncseg.tracking.shown import between_folds_name
 
 _BY_REGION = ("hd95_mm", "lesionwise_dice")

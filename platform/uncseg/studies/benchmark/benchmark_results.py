@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
 from uncseg.errors import ProblemsFound
-from uncseg.evaluation.tables import table2, write_table
+from uncseg.evaluation.tables import table2
 from uncseg.files import read_json, write_text
 from uncseg.layout import BenchmarkFolder, RunFolder
 from uncseg.names import BENCHMARK_FLOORS
@@ -24,6 +24,7 @@ from uncseg.studies.benchmark.benchmark_table import benchmark_rows, benchmark_s
 from uncseg.studies.benchmark.methods import Method
 from uncseg.studies.benchmark.ranking import ranking
 from uncseg.studies.benchmark.score_maps import Scored, read_counts, read_rows
+from uncseg.table_files import write_table
 from uncseg.tracking.spool import epoch_table
 
 RANKED_BY = ("corr_oracle_union", "corr_failure_union")

@@ -10,7 +10,6 @@ from rich.table import Table
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
 from uncseg.errors import ProblemsFound
-from uncseg.evaluation.tables import write_table
 from uncseg.files import read_json
 from uncseg.layout import SweepFolder
 from uncseg.method.checkpoints import remove_checkpoints
@@ -29,6 +28,7 @@ from uncseg.studies.sweep.trials import (
     read_trials,
     reported_table,
 )
+from uncseg.table_files import write_table
 
 
 def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: Sequence[str]) -> int:
