@@ -140,7 +140,7 @@ def test_a_stopped_job_is_told_from_a_failed_one_and_goes_on(submit, dashboard, 
     long = {"training": {"epochs": 60, "iterations_per_epoch": 10}}
     job = submit(**long)
     # MLflow has noted the runs by then: after a stop Ray leaves a job three seconds to close them
-    while min(last_epoch(run, fold) for fold in range(2)) < 3 or not manifest(run).get("parent_run_id"):
+    while min(last_epoch(run, fold) for fold in range(2)) < 3 or not manifest(run).get("parent", {}).get("run_id"):
         assert job.poll() is None, job.read()
         time.sleep(0.05)
     name = re.search(r"Job '(raysubmit_\w+)' submitted", job.read())[1]

@@ -24,8 +24,9 @@ import numpy as np
 from mlflow.entities import Metric
 
 from uncseg.layout import RunFolder
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.opening import Destination, open_store
 from uncseg.tracking.push import mean_rows
+from uncseg.tracking.record import RunDescription
 from uncseg.tracking.spool import SpoolWriter, read_history
 from uncseg.tracking.store import METRICS_PER_CALL, Store
 from uncseg.tracking.sync import Syncer
@@ -85,7 +86,8 @@ def pushes(store: Store, folder: Path, options: Namespace) -> tuple[list[float],
     """Seconds of each epoch of five folds: by the syncer, and one value after the other."""
     run = RunFolder(folder)
     writers = [SpoolWriter(run.spool, fold, first_epoch=0) for fold in FOLDS]
-    syncer = Syncer(run, store.tracking_uri, "filled", {"name": folder.name}, list(FOLDS), {})
+    destination, description = Destination(store.tracking_uri, "filled"), RunDescription(folder.name, {}, {})
+    syncer = Syncer(run, destination, description, FOLDS)
     rng, ours, peer = np.random.default_rng(1), [], []
     single = store.create_run("one by one", {})
     for epoch in range(options.runs + 1):

@@ -223,8 +223,8 @@ def test_figure_1_shows_the_telling_cases_and_no_others(evaluated, open_page):
 
 
 def test_runs_side_by_side(evaluated, other, open_page):
-    update_manifest(evaluated, digests={"dataset": "a" * 64})
-    update_manifest(other, digests={"dataset": "b" * 64})
+    update_manifest(evaluated.manifest, digests={"dataset": "a" * 64})
+    update_manifest(other.manifest, digests={"dataset": "b" * 64})
     train(evaluated, 0, 3)
     assert report(evaluated.root, other.root) == 0
     page = open_page(evaluated.root / "report_small_other.html")

@@ -41,7 +41,7 @@ def judged_run(local_ray, experiment_file, phantoms):
             (results / f"fold_{fold}").mkdir(parents=True)
             (results / f"fold_{fold}" / "checkpoint_final.pth").touch()
         save_experiment(first, run.experiment)
-        update_manifest(run, digests=digests or read_json(prepared.done)["digests"])
+        update_manifest(run.manifest, digests=digests or read_json(prepared.done)["digests"])
         shutil.copy(prepared.plans, results / "plans.json")
         return prepared_experiment("judging", model={"error_network": error_network or {"run": "judged"}}, **judge)
 

@@ -5,7 +5,7 @@ import math
 import torch
 
 from uncseg.method.checkpoints import WEIGHTS_KEYS
-from uncseg.tracking.manifest import read_manifest
+from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import SpoolWriter
 
 EXPERIMENT = {"name": "demo", "loss": {"unc_weight": 0.4}, "tracking": {"experiment": "uncseg", "uri": None}}
@@ -31,8 +31,8 @@ def save_final_checkpoint(run, fold):
 
 
 def entries(run):
-    content = read_manifest(run)["mlflow"]
-    return content["parent"], {int(fold): entry for fold, entry in content["folds"].items()}
+    record = MlflowRecord.read(run.manifest)
+    return record.parent, record.folds
 
 
 def rows(store, run_id, metric):
@@ -40,4 +40,4 @@ def rows(store, run_id, metric):
 
 
 def status(store, entry):
-    return store.client.get_run(entry["run_id"]).info.status
+    return store.client.get_run(entry.run_id).info.status

@@ -5,7 +5,8 @@ import yaml
 
 from support.written_runs import EXPERIMENT, TAGS
 from uncseg.layout import RunFolder
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.opening import Destination, open_store
+from uncseg.tracking.record import RunDescription
 from uncseg.tracking.sync import Syncer
 
 
@@ -22,7 +23,8 @@ def run(tmp_path):
 @pytest.fixture
 def make_syncer(run, store):
     def make(folds=(0, 1), uri=store.tracking_uri, **options):
-        return Syncer(run, uri, "uncseg", EXPERIMENT, list(folds), TAGS, **options)
+        description = RunDescription.from_experiment(EXPERIMENT, "unnamed", TAGS)
+        return Syncer(run, Destination(uri, "uncseg"), description, folds, **options)
 
     run.root.mkdir(parents=True)
     run.experiment.write_text(yaml.safe_dump(EXPERIMENT))

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from support.servers import kill
 from support.written_runs import save_final_checkpoint
-from uncseg.tracking.manifest import read_manifest
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.opening import Destination, open_store
+from uncseg.tracking.record import MlflowRecord, RunDescription
 from uncseg.tracking.spool import SpoolWriter
 from uncseg.tracking.sync import Syncer
 
@@ -28,7 +28,7 @@ def count_rows(database):
 
 def test_a_server_killed_in_the_middle_loses_nothing(start_server, database, run, tmp_path):
     uri, process = start_server()
-    syncer = Syncer(run, uri, "uncseg", {"name": "demo"}, [0, 1], {})
+    syncer = Syncer(run, Destination(uri, "uncseg"), RunDescription("demo", {}, {}), [0, 1])
     epochs = 150
     for fold in (0, 1):
         train(run, fold, epochs)
@@ -46,14 +46,14 @@ def test_a_server_killed_in_the_middle_loses_nothing(start_server, database, run
     assert syncer.finish()
     assert syncer.stop() == 0
     store = open_store(uri, "uncseg")
-    content = read_manifest(run)["mlflow"]
+    record = MlflowRecord.read(run.manifest)
     for fold in (0, 1):
-        entry = content["folds"][str(fold)]
-        history = store.client.get_metric_history(entry["run_id"], "loss_7")
+        entry = record.folds[fold]
+        history = store.client.get_metric_history(entry.run_id, "loss_7")
         assert sorted((row.step, row.value) for row in history) == [(e, fold + e / 10) for e in range(epochs)]
-        assert store.client.get_run(entry["run_id"]).info.status == "FINISHED"
+        assert store.client.get_run(entry.run_id).info.status == "FINISHED"
         (model,) = store.client.search_logged_models([store.experiment_id], f"source_run_id = '{entry['run_id']}'")
-        assert model.model_id == entry["model_id"]
+        assert model.model_id == entry.model_id
     assert len(store.client.search_runs([store.experiment_id])) == 3
     # two folds, and the parent's mean and spread
     assert count_rows(database) == 4 * epochs * METRICS

@@ -176,7 +176,7 @@ def _train(work: _Work) -> bool:
             run = open_run(member_experiment(one.task.experiment, number))
         digests = read_json(one.task.prepared.done)["digests"]
         run = one.task.run
-        update_manifest(run, digests=digests, versions=describe_versions())
+        update_manifest(run.manifest, digests=digests, versions=describe_versions())
     # error networks look at finished segmentations
     watching = [one for one in work.scored if one.task.experiment.model.error_network is not None]
     others = [one for one in work.scored if one.task.experiment.model.error_network is None]

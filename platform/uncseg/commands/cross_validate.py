@@ -29,8 +29,9 @@ from uncseg.runs.prepare_cases import prepare
 from uncseg.runs.run_plan import print_plan
 from uncseg.runs.step_timing import time_steps
 from uncseg.runs.train_folds import train_folds
-from uncseg.tracking.manifest import read_manifest, update_manifest
-from uncseg.tracking.opening import artifact_location
+from uncseg.tracking.manifest import update_manifest
+from uncseg.tracking.opening import Destination
+from uncseg.tracking.record import MlflowRecord, RunDescription
 from uncseg.tracking.sync import Syncer
 
 
@@ -72,7 +73,7 @@ def cross_validate(
         with holding_folds(run, folds):
             for number in range(experiment.training.members):
                 open_run(member_experiment(experiment, number))
-            update_manifest(run, digests=read_json(prepared.done)["digests"], versions=describe_versions())
+            update_manifest(run.manifest, digests=read_json(prepared.done)["digests"], versions=describe_versions())
             failed, left = _train_and_evaluate(_Work(experiment, prepared, run, folds, slots, trust, own_ray))
     _print_end(experiment, run, failed, left)
     return 1 if failed else 0
@@ -139,15 +140,9 @@ def _syncer(work: _Work) -> Syncer:
     tags |= {f"version_{name}": value for name, value in describe_versions().items()}
     commit = git_commit(Path(__file__).parent)
     tags |= describe_source("uncseg cross-validate", commit) | ({} if commit is None else {"git_commit": commit})
-    return Syncer(
-        work.run,
-        work.experiment.tracking_uri,
-        work.experiment.tracking.experiment,
-        work.experiment.model_dump(mode="json"),
-        work.folds,
-        tags,
-        artifact_location=artifact_location(work.experiment),
-    )
+    content = work.experiment.model_dump(mode="json")
+    description = RunDescription.from_experiment(content, work.run.root.name, tags)
+    return Syncer(work.run, Destination.from_experiment(work.experiment), description, work.folds)
 
 
 def _train(work: _Work) -> dict[int, str]:
@@ -190,7 +185,7 @@ def _how_to_look(tracking_uri: str, run: RunFolder) -> str:
 def _print_end(experiment: Experiment, run: RunFolder, failed: dict[int, str], left: int) -> None:
     console.print(f"tables:  {run.tables}\nfigures: {run.figures}\nmaps:    {run.out_of_fold}")
     console.print(f"MLflow:  {_how_to_look(experiment.tracking_uri, run)}", soft_wrap=True)
-    registered = read_manifest(run).get("mlflow", {}).get("parent", {}).get("version")
+    registered = MlflowRecord.read(run.manifest).parent.version
     if registered:
         console.print(f"model:   models:/{registered}", soft_wrap=True)
     if left:

@@ -21,10 +21,9 @@ from mlflow.exceptions import MlflowException
 from uncseg.cluster.session import terminated_like_ctrl_c
 from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import read_json
 from uncseg.layout import BenchmarkFolder, RunFolder, SweepFolder
-from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.opening import open_store
+from uncseg.tracking.record import MlflowRecord
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(5000, 5100)
@@ -68,30 +67,27 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
 
 def _find(root: Path) -> Shown:
     folder = root.resolve()
-    above = next((one for one in (SweepFolder(folder), BenchmarkFolder(folder)) if one.content.is_file()), None)
-    if above is not None:
-        record = read_json(above.manifest) if above.manifest.is_file() else {}
-        run_id = record.get("run_id") if "tracking_uri" in record else None
-    elif RunFolder(folder).experiment.is_file():
-        record = read_manifest(RunFolder(folder)).get("mlflow", {})
-        run_id = record.get("parent", {}).get("run_id")
-    else:
+    run = RunFolder(folder)
+    if not any(
+        file.is_file() for file in (run.experiment, SweepFolder(folder).content, BenchmarkFolder(folder).content)
+    ):
         problem = Problem(str(root), "no run, sweep or benchmark", "the folder of one", "give RUNS/NAME")
         raise ProblemsFound("There is nothing to show.", [problem])
-    page = _page(record, run_id) if run_id else None
+    record = MlflowRecord.read(run.manifest)
+    page = _page(record) if record.parent.run_id else None
     if page is None:
         problem = Problem(str(root), "nothing in MLflow", "a run that MLflow holds", f"first: uncseg sync {root}")
         raise ProblemsFound("There is nothing to show.", [problem], exit_code=1)
-    return Shown(record["tracking_uri"], f"/{page}?workflowType=machine_learning")
+    return Shown(record.tracking_uri, f"/{page}?workflowType=machine_learning")
 
 
-def _page(record: dict, run_id: str) -> str | None:
-    """Of a run, after the server's address and a slash; None where MLflow has it not."""
-    uri = record["tracking_uri"]
+def _page(record: MlflowRecord) -> str | None:
+    """Address of the run's page after the server's and a slash; None if MLflow does not have the run."""
+    uri, run_id = record.tracking_uri, record.parent.run_id
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return None  # opening would make an empty one
     try:
-        store = open_store(uri, record["experiment"])
+        store = open_store(uri, record.experiment)
         return store.run_page(run_id) if store.has_run(run_id) else None
     except MlflowException as error:
         problem = Problem(uri, str(error).splitlines()[0], "an MLflow that answers", "start it")

@@ -34,6 +34,7 @@ from uncseg.report.style import LABEL_COLOURS, MAP_COLOURS
 from uncseg.report.training_curves import Training, draw_trainings
 from uncseg.table_files import read_table, write_table
 from uncseg.tracking.manifest import read_manifest
+from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import epoch_table, read_history
 
 FIGURES = {
@@ -230,7 +231,7 @@ def _comparison(labels: Sequence[str], runs: Sequence[Reported]) -> dict[str, An
         Results(
             label,
             reported.experiment,
-            read_manifest(reported.run),
+            read_manifest(reported.run.manifest),
             *(read_table(reported.run.tables, name) for name in ("table1", "table2", "scores")),
         )
         for label, reported in zip(labels, runs, strict=True)
@@ -283,7 +284,7 @@ def picture(file: Path, caption: str) -> dict[str, str]:
 
 def _commands(run: RunFolder) -> str:
     lines = []
-    commit = read_manifest(run).get("mlflow", {}).get("tags", {}).get("git_commit")
+    commit = MlflowRecord.read(run.manifest).tags.get("git_commit")
     if commit:
         clean = commit.removesuffix("-dirty")
         lines.append(f"git checkout {clean}" + ("  # and changes that were not committed" if clean != commit else ""))
@@ -293,5 +294,5 @@ def _commands(run: RunFolder) -> str:
 
 
 def _environment(run: RunFolder) -> str:
-    kept = {name: value for name, value in read_manifest(run).items() if name != "mlflow"}
+    kept = {name: value for name, value in read_manifest(run.manifest).items() if name != "mlflow"}
     return json.dumps(kept, indent=2, sort_keys=True)

@@ -24,7 +24,7 @@ from uncseg.method.inference.model_folder import (
 from uncseg.method.settings import TrainerSettings
 from uncseg.runs.opening import finished_folds, run_to_use
 from uncseg.table_files import read_table
-from uncseg.tracking.models import download, find_stored
+from uncseg.tracking.stored_models import download, find_stored
 
 
 class _Sections(Section):

@@ -1,20 +1,37 @@
-"""The manifest of a run: one JSON file with several writers, each the owner of its own keys."""
+"""The manifest of a run or a study: one JSON file with several writers, each of which owns its own keys."""
 
+from pathlib import Path
 from typing import Any
 
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock, read_json, write_json
-from uncseg.layout import RunFolder
 
 
-def read_manifest(run: RunFolder) -> dict[str, Any]:
-    """The manifest's content; empty where there is none yet."""
-    return read_json(run.manifest) if run.manifest.exists() else {}
+def unreadable(manifest: Path, problems: list[Problem]) -> ProblemsFound:
+    """The error of a manifest that this version of uncseg cannot read."""
+    return ProblemsFound(f"{manifest} cannot be read.", problems, exit_code=1)
 
 
-def update_manifest(run: RunFolder, **values: Any) -> None:
+def read_manifest(manifest: Path) -> dict[str, Any]:
+    """Return the manifest's content; empty if there is none yet.
+
+    Raises:
+        ProblemsFound: the file is not a JSON object.
+    """
+    try:
+        content = read_json(manifest) if manifest.exists() else {}
+    except ValueError as error:
+        content = str(error)
+    if isinstance(content, dict):
+        return content
+    advice = "restore it, or delete it: uncseg sync then creates the MLflow runs again"
+    raise unreadable(manifest, [Problem(str(manifest), str(content)[:100], "a JSON object", advice)])
+
+
+def update_manifest(manifest: Path, **values: Any) -> None:
     """Set top-level keys of the manifest and leave the others as they are.
 
-    The driver and the syncer's thread write at the same time, so every writer goes through here.
+    The driver and the syncer's thread write at the same time, so every writer uses this function.
     """
-    with file_lock(run.root / ".manifest.lock"):
-        write_json(run.manifest, read_manifest(run) | values)
+    with file_lock(manifest.with_name(".manifest.lock")):
+        write_json(manifest, read_manifest(manifest) | values)

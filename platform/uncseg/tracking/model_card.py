@@ -50,7 +50,7 @@ def describe_model(
         ``uncseg predict`` uses it: ``evaluation`` (tile_step, mirroring), ``review_below``; and out of fold
         ``calibration`` (region → figure → mean over cases) and ``reliability`` (rows of the diagram).
     """
-    manifest, per_case = read_manifest(run), read_table(run.tables, "per_case")
+    manifest, per_case = read_manifest(run.manifest), read_table(run.tables, "per_case")
     summary, bins = read_table(run.tables, "scores_summary"), read_table(run.tables, "scores_reliability")
     evaluation, dataset = experiment.get("evaluation") or {}, experiment.get("dataset") or {}
     return {

@@ -5,7 +5,9 @@ store = open_store("sqlite:////data/runs/mlflow.db", "uncseg")
 
 import os
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
@@ -25,9 +27,26 @@ class AnotherVersion(ProblemsFound):
     """A server or a database that another version of MLflow made: waiting does not mend it."""
 
 
-def artifact_location(experiment: Experiment) -> Path | None:
-    """Where the artifacts of a new MLflow experiment go: beside the SQLite default; None: where its server says."""
-    return experiment.storage.path.resolve() / "mlflow_artifacts" if experiment.tracking.uri is None else None
+@dataclass(frozen=True)
+class Destination:
+    """Where runs go: a database or a server, and the experiment there that collects them."""
+
+    tracking_uri: str
+    """``sqlite:///PATH``, ``http://HOST:PORT``, …"""
+    experiment: str
+    """Name of the MLflow experiment."""
+    artifact_location: Path | None = None
+    """Absolute folder for the artifacts of a new experiment, as for :func:`open_store`."""
+
+    @classmethod
+    def from_experiment(cls, experiment: Experiment) -> Self:
+        """Where the runs of an experiment go; artifacts lie beside the default database, or where the server says."""
+        own = experiment.storage.path.resolve() / "mlflow_artifacts" if experiment.tracking.uri is None else None
+        return cls(experiment.tracking_uri, experiment.tracking.experiment, own)
+
+    def open(self) -> Store:
+        """Open it; see :func:`open_store`."""
+        return open_store(self.tracking_uri, self.experiment, self.artifact_location)
 
 
 def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path | None = None) -> Store:

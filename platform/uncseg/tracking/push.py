@@ -8,22 +8,16 @@ one checkpoint interval; the tag ``uncseg.epochs_trained``, which can be overwri
 Should epochs be void all the same after they were pushed (a checkpoint that turned out unreadable, a failed fold that
 was taken up again after its end had been shown), the run is put into MLflow's bin and made anew from the spool.
 
-``record`` is the manifest's "mlflow" entry; functions change it as they go, so that it always says what is in MLflow:
-
-    {"parent": ENTRY, "folds": {"0": ENTRY, …}}
-    ENTRY = {"key", "run_id", "pushed_epoch", "status", "files", …}
-
-``key`` is written to the manifest before the run is made and tagged on it: a driver killed between the two finds it.
 """
 
 import math
-import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from mlflow.entities import Metric
 
+from uncseg.tracking.record import MlflowRecord, RunDescription, RunEntry
 from uncseg.tracking.shown import between_folds_name, in_order
 from uncseg.tracking.spool import EpochRecord, FoldHistory, now_ms
 from uncseg.tracking.store import METRICS_PER_CALL, PARENT_TAG, TERMINAL, Store
@@ -45,120 +39,114 @@ OUTCOME_STATUS: dict[Outcome, str] = {"finished": "FINISHED", "failed": "FAILED"
 Histories = Mapping[int, FoldHistory]
 
 
-def new_entry() -> dict[str, Any]:
-    """The manifest's entry of a run that MLflow does not have yet."""
-    return {"key": uuid.uuid4().hex, "run_id": None, "pushed_epoch": -1, "status": None, "files": {}}
-
-
 def pushable_epoch(history: FoldHistory, closing: bool) -> int:
     """The last epoch that may go to MLflow, -1 for none. ``closing``: nobody trains any more."""
     return history.last_epoch if closing and history.state in ("failed", "stopped") else history.kept_epoch
 
 
-def unpushed(record: Mapping[str, Any], histories: Histories) -> int:
+def unpushed(record: MlflowRecord, histories: Histories) -> int:
     """Number of fold epochs that MLflow could have and has not."""
     count = 0
     for fold, history in histories.items():
-        pushed = record["folds"].get(str(fold), {}).get("pushed_epoch", -1)
+        pushed = record.folds.get(fold, RunEntry()).pushed_epoch
         count += sum(pushed < epoch <= pushable_epoch(history, closing=True) for epoch in history.epochs)
     return count
 
 
-def drop_void_runs(store: Store, record: dict[str, Any], histories: Histories) -> None:
+def drop_void_runs(store: Store, record: MlflowRecord, histories: Histories) -> None:
     """Replace the entries of runs that show void epochs, and the parent's where its means are of other folds."""
-    void = [fold for fold, history in histories.items() if _shows_void_epochs(record["folds"][str(fold)], history)]
-    parent, folds = record["parent"], sorted(histories)
+    void = [fold for fold, history in histories.items() if _shows_void_epochs(record.folds[fold], history)]
+    folds = sorted(histories)
     # the parent first: killed between the two, the folds are still found void next time, and the parent with them
-    if parent["pushed_epoch"] >= 0 and (void or parent.get("folds") != folds):
-        record["parent"] = _replaced(store, parent)
+    if record.parent.pushed_epoch >= 0 and (void or record.parent.averaged_folds != folds):
+        record.parent = _replaced(store, record.parent)
     for fold in void:
-        record["folds"][str(fold)] = _replaced(store, record["folds"][str(fold)])
-    record["parent"]["folds"] = folds
+        record.folds[fold] = _replaced(store, record.folds[fold])
+    record.parent.averaged_folds = folds
     for fold, history in histories.items():
-        record["folds"][str(fold)]["attempt"] = history.attempt
+        record.folds[fold].attempt = history.attempt
 
 
-def _shows_void_epochs(entry: Mapping[str, Any], history: FoldHistory) -> bool:
-    later = [first for attempt, first in history.first_epochs.items() if attempt > entry.get("attempt", 0)]
-    return any(first <= entry["pushed_epoch"] for first in later)
+def _shows_void_epochs(entry: RunEntry, history: FoldHistory) -> bool:
+    later = [first for attempt, first in history.first_epochs.items() if attempt > entry.attempt]
+    return any(first <= entry.pushed_epoch for first in later)
 
 
-def _replaced(store: Store, entry: Mapping[str, Any]) -> dict[str, Any]:
-    if entry["run_id"]:
-        store.delete_run(entry["run_id"])
-    return new_entry()
+def _replaced(store: Store, entry: RunEntry) -> RunEntry:
+    if entry.run_id:
+        store.delete_run(entry.run_id)
+    return RunEntry()
 
 
 def ensure_runs(
-    store: Store,
-    record: dict[str, Any],
-    histories: Histories,
-    name: str,
-    params: Mapping[str, str],
-    dataset: tuple[str, str] | None,
-    tags: Mapping[str, str],
-    verify: bool,
+    store: Store, record: MlflowRecord, histories: Histories, description: RunDescription, verify: bool
 ) -> None:
-    """Make the runs that MLflow has not: the parent, and a child per fold.
+    """Create the runs that MLflow does not have: the parent, and one per fold.
+
+    Params are logged on the parent alone; a fold's run has the number of its fold, so that a search finds each
+    experiment once.
 
     Args:
-        params: logged on the parent; a child has its fold's number only, so that a search finds an experiment once.
-        dataset: (name, folder) of the cases, shown with the parent under the digest among the tags.
-        tags: set on all of them.
-        verify: whether to ask MLflow if runs made earlier still exist. Those that do not are made anew, from epoch 0.
+        verify: ask MLflow whether runs created earlier still exist. Those that do not are created again, from epoch 0.
     """
-    parent = record["parent"]
+    name, tags = description.name, description.tags
     starts = [history.first_ms for history in histories.values() if history.first_ms is not None]
-    _ensure(store, parent, name, tags, min(starts, default=None), verify)
-    if not parent.get("has_params"):
-        store.log_params(parent["run_id"], params)
-        if dataset is not None and DATASET_TAG in tags:
-            name_of_cases, folder = dataset
-            store.log_dataset(parent["run_id"], name_of_cases, tags[DATASET_TAG][:DIGEST_LENGTH], folder)
-        parent["has_params"] = True
+    parent = record.parent = ensure_run(store, record.parent, name, tags, min(starts, default=None), verify)
+    if not parent.has_params:
+        store.log_params(parent.run_id, description.params)
+        if description.dataset is not None and DATASET_TAG in tags:
+            cases, folder = description.dataset
+            store.log_dataset(parent.run_id, cases, tags[DATASET_TAG][:DIGEST_LENGTH], folder)
+        parent.has_params = True
     for fold, history in histories.items():
-        entry = record["folds"][str(fold)]
-        child_tags = {**tags, PARENT_TAG: parent["run_id"], FOLD_TAG: str(fold)}
-        _ensure(store, entry, f"{name} fold {fold}", child_tags, history.first_ms, verify)
-        if entry.get("parent_run_id") != parent["run_id"]:
-            store.set_tags(entry["run_id"], {PARENT_TAG: parent["run_id"]})
-            store.log_params(entry["run_id"], {"fold": str(fold)})
-            entry["parent_run_id"] = parent["run_id"]
+        fold_tags = {**tags, PARENT_TAG: parent.run_id, FOLD_TAG: str(fold)}
+        entry = ensure_run(store, record.folds[fold], f"{name} fold {fold}", fold_tags, history.first_ms, verify)
+        record.folds[fold] = entry
+        if entry.parent_run_id != parent.run_id:
+            store.set_tags(entry.run_id, {PARENT_TAG: parent.run_id})
+            store.log_params(entry.run_id, {"fold": str(fold)})
+            entry.parent_run_id = parent.run_id
 
 
-def _ensure(
-    store: Store, entry: dict[str, Any], name: str, tags: Mapping[str, str], start_ms: int | None, verify: bool
-) -> None:
-    if entry["run_id"] and (not verify or store.has_run(entry["run_id"])):
-        return
-    kept = {part: entry[part] for part in ("key", "attempt", "folds", "start_ms") if part in entry}
-    entry.clear()
-    # a run that is made again began when it began
-    entry.update(new_entry() | {"start_ms": start_ms or now_ms()} | kept)
-    found = store.find_run(KEY_TAG, entry["key"])
-    entry["run_id"] = found or store.create_run(name, {**tags, KEY_TAG: entry["key"]}, entry["start_ms"])
+def ensure_run(
+    store: Store, entry: RunEntry, name: str, tags: Mapping[str, str], start_ms: int | None, verify: bool = True
+) -> RunEntry:
+    """Return the entry of a run that MLflow has; the run is created if MLflow does not have it.
+
+    The entry must have been written to the manifest before: a driver that is killed here finds the run by its key.
+
+    Args:
+        name, tags, start_ms: of a new run; ``start_ms`` None: it starts now.
+        verify: ask MLflow whether a run created earlier still exists.
+    """
+    if entry.run_id and (not verify or store.has_run(entry.run_id)):
+        return entry
+    entry = entry.again(start_ms or now_ms())
+    found = store.find_run(KEY_TAG, entry.key)
+    entry.run_id = found or store.create_run(name, {**tags, KEY_TAG: entry.key}, entry.start_ms)
+    return entry
 
 
-def push_folds(store: Store, record: dict[str, Any], histories: Histories, closing: bool) -> None:
+def push_folds(store: Store, record: MlflowRecord, histories: Histories, closing: bool) -> None:
     """Log every metric of every epoch that may go to MLflow, with its original time, step = epoch."""
     for fold, history in histories.items():
-        entry = record["folds"][str(fold)]
+        entry = record.folds[fold]
         last = pushable_epoch(history, closing)
-        epochs = [epoch for epoch in sorted(history.epochs) if entry["pushed_epoch"] < epoch <= last]
+        epochs = [epoch for epoch in sorted(history.epochs) if entry.pushed_epoch < epoch <= last]
         _push_rows(store, entry, ((epoch, epoch_rows(history.epochs[epoch])) for epoch in epochs))
-        trained = str(history.last_epoch + 1)
-        if entry.get("trained") != trained:
-            store.set_tags(entry["run_id"], {TRAINED_TAG: trained})
-            entry["trained"] = trained
+        trained = history.last_epoch + 1
+        if entry.epochs_trained != trained:
+            store.set_tags(entry.run_id, {TRAINED_TAG: str(trained)})
+            entry.epochs_trained = trained
 
 
-def push_parent(store: Store, record: dict[str, Any], histories: Histories, closing: bool) -> None:
+def push_parent(store: Store, record: MlflowRecord, histories: Histories, closing: bool) -> None:
     """Log mean and spread over folds of every epoch that all folds of the run have reached, or finished before."""
     reached = [pushable_epoch(history, closing) for history in histories.values()]
     unfinished = [pushable_epoch(history, closing) for history in histories.values() if history.state != "finished"]
     last = min([max(reached, default=-1), *unfinished])
-    rows = ((epoch, mean_rows(histories, epoch)) for epoch in range(record["parent"]["pushed_epoch"] + 1, last + 1))
-    _push_rows(store, record["parent"], rows)
+    rows = ((epoch, mean_rows(histories, epoch)) for epoch in range(record.parent.pushed_epoch + 1, last + 1))
+    _push_rows(store, record.parent, rows)
 
 
 def epoch_rows(record: EpochRecord) -> list[Metric]:
@@ -187,34 +175,34 @@ def mean_rows(histories: Histories, epoch: int) -> list[Metric]:
     return rows
 
 
-def _push_rows(store: Store, entry: dict[str, Any], epochs: Iterable[tuple[int, list[Metric]]]) -> None:
+def _push_rows(store: Store, entry: RunEntry, epochs: Iterable[tuple[int, list[Metric]]]) -> None:
     """Log whole epochs, as many a call as MLflow allows, and note each call's last epoch."""
     batch: list[Metric] = []
-    last = entry["pushed_epoch"]
+    last = entry.pushed_epoch
     for epoch, rows in epochs:
         if batch and len(batch) + len(rows) > METRICS_PER_CALL:
-            store.log_metrics(entry["run_id"], batch)
-            entry["pushed_epoch"], batch = last, []
+            store.log_metrics(entry.run_id, batch)
+            entry.pushed_epoch, batch = last, []
         batch += rows
         last = epoch
     if batch:
-        store.log_metrics(entry["run_id"], batch)
-    entry["pushed_epoch"] = last
+        store.log_metrics(entry.run_id, batch)
+    entry.pushed_epoch = last
 
 
-def push_statuses(store: Store, record: dict[str, Any], histories: Histories, outcome: Outcome | None) -> None:
+def push_statuses(store: Store, record: MlflowRecord, histories: Histories, outcome: Outcome | None) -> None:
     """Fold states → run statuses. ``outcome``: what became of the whole run, None while it goes on."""
     for fold, history in histories.items():
         status = FOLD_STATUS[history.state]
         if outcome is not None and status not in TERMINAL:
             status = "KILLED"
-        _set_status(store, record["folds"][str(fold)], status, history.last_ms)
+        _set_status(store, record.folds[fold], status, history.last_ms)
     ends = [history.last_ms for history in histories.values() if history.last_ms is not None]
     status = "RUNNING" if outcome is None else OUTCOME_STATUS[outcome]
-    _set_status(store, record["parent"], status, max(ends, default=None))
+    _set_status(store, record.parent, status, max(ends, default=None))
 
 
-def _set_status(store: Store, entry: dict[str, Any], status: str, end_ms: int | None) -> None:
-    if entry["status"] != status:
-        store.set_status(entry["run_id"], status, end_ms)
-        entry["status"] = status
+def _set_status(store: Store, entry: RunEntry, status: str, end_ms: int | None) -> None:
+    if entry.status != status:
+        store.set_status(entry.run_id, status, end_ms)
+        entry.status = status

@@ -1,6 +1,6 @@
 """Syncer: a thread of the driver that carries the spool to MLflow and never disturbs the training.
 
-    syncer = Syncer(run, experiment.tracking_uri, experiment.tracking.experiment, content, folds, tags)
+    syncer = Syncer(run, Destination.from_experiment(experiment), description, folds)
     syncer.start()
     ...                                   # folds train and write their spool
     syncer.finish()                       # tables, figures, report, checkpoints
@@ -12,19 +12,17 @@ Drivers of the same run side by side (one per fold, say) share one parent run; t
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
 from uncseg.layout import RunFolder
-from uncseg.tracking import push, registry, uploads
-from uncseg.tracking.manifest import read_manifest, update_manifest
-from uncseg.tracking.opening import open_store
-from uncseg.tracking.shown import flat_params, shown_params
+from uncseg.tracking import model_registry, push, uploads
+from uncseg.tracking.opening import Destination
+from uncseg.tracking.record import MlflowRecord, RunDescription, RunEntry
 from uncseg.tracking.spool import FoldHistory, spooled_folds
 from uncseg.tracking.store import PARENT_TAG, NotStored, Store, storing
 
@@ -37,33 +35,24 @@ class Syncer:
 
     Args:
         run: the run's folder.
-        tracking_uri, experiment_name, artifact_location: as for ``open_store``, which is called when first needed.
-        experiment: the resolved experiment as nested dict, logged as params; ``name`` is the parent run's name.
+        destination: opened when it is first needed.
+        description: what MLflow is told about the run.
         folds: folds of this run; those an earlier command trained belong to it as well.
-        tags: set on parent and children (commit, digests, versions; ``mlflow.parentRunId`` puts the parent below
-            another run, a sweep's for example). None: those of the manifest.
         interval_s: pause between two rounds in seconds; doubled after each failure, up to 60.
     """
 
     def __init__(
         self,
         run: RunFolder,
-        tracking_uri: str,
-        experiment_name: str,
-        experiment: Mapping[str, Any],
-        folds: Sequence[int],
-        tags: Mapping[str, str] | None = None,
-        artifact_location: Path | None = None,
+        destination: Destination,
+        description: RunDescription,
+        folds: Iterable[int],
         interval_s: float = 5.0,
     ) -> None:
         self.run = run
         self.interval_s = interval_s
-        self._opening = (tracking_uri, experiment_name, artifact_location)
-        self._name = str(experiment.get("name", run.root.name))
-        self._params = shown_params(flat_params(experiment))
-        cases = experiment.get("dataset")
-        self._dataset = (str(cases["name"]), str(cases["path"])) if cases else None
-        self._tags = None if tags is None else dict(tags)
+        self._destination, self._description = destination, description
+        self._record = MlflowRecord()
         self._histories = {fold: FoldHistory(fold) for fold in folds}
         self._store: Store | None = None
         self._verify = True
@@ -106,8 +95,7 @@ class Syncer:
             self._thread = None
         self._refresh()
         closed = self._guarded(outcome=outcome or self._outcome(), upload=False)
-        record = read_manifest(self.run).get("mlflow", {"folds": {}})
-        left = push.unpushed(record, self._histories) + self._uploads_left
+        left = push.unpushed(self._record, self._histories) + self._uploads_left
         return left if closed else max(left, 1)  # the final status is left at least
 
     def _outcome(self) -> push.Outcome:
@@ -126,7 +114,7 @@ class Syncer:
     def _guarded(self, outcome: push.Outcome | None, upload: bool) -> bool:
         """One round; whatever goes wrong is logged and left for the next, because a driver has better things to do
         than to die of a metric."""
-        uri = self._opening[0]
+        uri = self._destination.tracking_uri
         try:
             with file_lock(self._lock):
                 self._round(outcome, upload)
@@ -153,16 +141,15 @@ class Syncer:
 
     def _round(self, outcome: push.Outcome | None, upload: bool) -> None:
         closing = outcome is not None
-        record = self._record()
+        record = self._record = self._read_record()
         self._refresh()
-        update_manifest(self.run, mlflow=record)  # keys before runs
+        record.write(self.run.manifest)  # keys before runs
         try:
             store = self._open(record)
             push.drop_void_runs(store, record, self._histories)
-            update_manifest(self.run, mlflow=record)
+            record.write(self.run.manifest)
             verify = self._verify or closing or upload
-            tags = record["tags"]
-            push.ensure_runs(store, record, self._histories, self._name, self._params, self._dataset, tags, verify)
+            push.ensure_runs(store, record, self._histories, self._description, verify)
             push.push_folds(store, record, self._histories, closing)
             push.push_parent(store, record, self._histories, closing)
             if upload:
@@ -173,7 +160,7 @@ class Syncer:
             if closing or not upload:  # files may be added after the end
                 push.push_statuses(store, record, self._histories, outcome)
             if upload:
-                registry.store_models(store, record, self.run, self._histories, self._name)
+                model_registry.store_models(store, record, self.run, self._histories, self._description.name)
             # last, and after a failure only when all files are tried again: curves are worth more
             if upload or not self._pictures_wait:
                 self._pictures_wait = True
@@ -181,34 +168,32 @@ class Syncer:
                     uploads.upload_progress(store, record, self.run, self._histories)
                 self._pictures_wait = False
         finally:
-            record["parent_run_id"] = record["parent"]["run_id"]
-            update_manifest(self.run, mlflow=record)
+            record.write(self.run.manifest)
 
     @property
     def _lock(self) -> Path:
         return self.run.root / ".sync.lock"
 
-    def _record(self) -> dict[str, Any]:
-        """The manifest's entry, with a place for every fold of this run."""
-        record = read_manifest(self.run).get("mlflow", {"parent": push.new_entry(), "folds": {}})
-        for fold in map(int, record["folds"]):
+    def _read_record(self) -> MlflowRecord:
+        """Return the manifest's record, with an entry for every fold of this run."""
+        record = MlflowRecord.read(self.run.manifest)
+        for fold in record.folds:
             self._histories.setdefault(fold, FoldHistory(fold))
         self._histories = dict(sorted(self._histories.items()))
         for fold in self._histories:
-            record["folds"].setdefault(str(fold), push.new_entry())
-        record["extra"] = list(dict.fromkeys([*record.get("extra", []), *self._extra]))
-        record["tags"] = record.get("tags", {}) if self._tags is None else self._tags
+            record.folds.setdefault(fold, RunEntry())
+        record.extra = list(dict.fromkeys([*record.extra, *self._extra]))
+        record.tags = dict(self._description.tags)
         return record
 
     def _refresh(self) -> None:
         for history in self._histories.values():
             history.refresh(self.run.spool)
 
-    def _open(self, record: dict[str, Any]) -> Store:
+    def _open(self, record: MlflowRecord) -> Store:
         if self._store is None:
-            self._store = open_store(*self._opening)
-        record["tracking_uri"], record["experiment"] = self._opening[:2]
-        record["experiment_id"] = self._store.experiment_id
+            self._store = self._destination.open()
+        record.tracking_uri, record.experiment = self._destination.tracking_uri, self._destination.experiment
         return self._store
 
 
@@ -231,13 +216,14 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
         problem = Problem(str(run.root), "no experiment.yaml", "the folder of a run", "correct the path")
         raise ProblemsFound(f"{run.root} cannot be synced.", [problem])
     content = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
-    record = read_manifest(run).get("mlflow", {})
+    record = MlflowRecord.read(run.manifest)
     tracking = content.get("tracking", {})
     default = f"sqlite:///{run.root.parent / 'mlflow.db'}"
-    uri = tracking_uri or record.get("tracking_uri") or tracking.get("uri") or default
-    name = record.get("experiment") or tracking.get("experiment") or "uncseg"
-    open_store(uri, name)  # raises for people, where the syncer would only log
-    tags = None if parent_run_id is None else record.get("tags", {}) | {PARENT_TAG: parent_run_id}
-    syncer = Syncer(run, uri, name, content, spooled_folds(run.spool), tags)
+    uri = tracking_uri or record.tracking_uri or tracking.get("uri") or default
+    destination = Destination(uri, record.experiment or tracking.get("experiment") or "uncseg")
+    destination.open()  # raises an error for people; the syncer would only log it
+    tags = record.tags | ({} if parent_run_id is None else {PARENT_TAG: parent_run_id})
+    description = RunDescription.from_experiment(content, run.root.name, tags)
+    syncer = Syncer(run, destination, description, spooled_folds(run.spool))
     syncer.finish()
     return syncer.stop()

@@ -16,6 +16,7 @@ from uncseg.studies.sweep.sweep_mlflow import open_sweep_run, sync_sweep
 from uncseg.studies.sweep.sweep_results import close_sweep, why_none, write_best
 from uncseg.studies.sweep.trials import rank_trials, read_promoted, read_trials
 from uncseg.tracking.opening import open_store
+from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import SpoolWriter
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
@@ -191,10 +192,10 @@ def test_the_best_is_there_whatever_becomes_of_the_figures(loaded, folder, monke
 
 def logged(folder, base):
     """What the sweep's run in MLflow holds: (its tags, its files)."""
-    record = read_json(folder.manifest)
+    run_id = MlflowRecord.read(folder.manifest).parent.run_id
     client = open_store(base.tracking_uri, base.tracking.experiment).client
-    files = [item.path for part in ("", "tables") for item in client.list_artifacts(record["run_id"], part)]
-    return client.get_run(record["run_id"]).data.tags, files
+    files = [item.path for part in ("", "tables") for item in client.list_artifacts(run_id, part)]
+    return client.get_run(run_id).data.tags, files
 
 
 def test_a_store_that_takes_no_files_spoils_no_end_of_a_sweep(loaded, folder, capsys):
@@ -218,20 +219,11 @@ def test_a_store_that_takes_no_files_spoils_no_end_of_a_sweep(loaded, folder, ca
     assert {"tables/trials.csv", "best.yaml"} <= set(logged(folder, base)[1])
 
 
-def test_a_manifest_of_a_sweep_from_before_goes_on(loaded, folder):
-    sweep, base = loaded()
-    folder.root.mkdir(parents=True)
-    run_id = open_store(base.tracking_uri, base.tracking.experiment).create_run("s", {})
-    write_json(folder.manifest, {"run_id": run_id})
-    assert open_sweep_run(folder, sweep, base) == run_id
-    assert read_json(folder.manifest)["tracking_uri"] == base.tracking_uri
-
-
 def test_a_command_killed_before_it_noted_the_sweeps_run_finds_it(loaded, folder):
     sweep, base = loaded()
     folder.root.mkdir(parents=True)
     run_id = open_sweep_run(folder, sweep, base)
-    record = read_json(folder.manifest)
-    del record["run_id"]
-    write_json(folder.manifest, record)
+    record = MlflowRecord.read(folder.manifest)
+    record.parent.run_id = ""
+    record.write(folder.manifest)
     assert open_sweep_run(folder, sweep, base) == run_id

@@ -8,12 +8,13 @@ import pandas as pd
 from mlflow.entities import Metric
 
 from uncseg.config.experiment import Experiment
-from uncseg.files import read_json, write_json
+from uncseg.files import read_json
 from uncseg.layout import BenchmarkFolder
 from uncseg.provenance import describe_source
 from uncseg.studies.benchmark.benchmark_file import Benchmark
 from uncseg.studies.parent_run import open_parent_run
 from uncseg.tracking.opening import open_store
+from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import now_ms
 from uncseg.tracking.store import NOTE_TAG, storing
 from uncseg.tracking.sync import sync_run
@@ -49,14 +50,14 @@ def log_benchmark(folder: BenchmarkFolder, base: Experiment, summary: pd.DataFra
         ProblemsFound, MlflowException: MLflow does not take it.
     """
     store = open_store(base.tracking_uri, base.tracking.experiment)
-    record = read_json(folder.manifest)
-    if "end_ms" not in record:
-        record["end_ms"] = now_ms()
-        write_json(folder.manifest, record)
-    run_id = record["run_id"]
+    record = MlflowRecord.read(folder.manifest)
+    run_id = record.parent.run_id
+    if record.parent.end_ms is None:
+        record.parent.end_ms = now_ms()
+        record.write(folder.manifest)
     shared = summary[(summary["segmentation"] == "shared") & summary["figure"].isin(LOGGED)]
     rows = [
-        Metric(f"{row['figure']}/{row['method'].replace('/', '.')}", float(row["mean"]), record["end_ms"], 0)
+        Metric(f"{row['figure']}/{row['method'].replace('/', '.')}", float(row["mean"]), record.parent.end_ms, 0)
         for row in shared.to_dict("records")
         if math.isfinite(row["mean"])
     ]
@@ -66,7 +67,7 @@ def log_benchmark(folder: BenchmarkFolder, base: Experiment, summary: pd.DataFra
         f"[table]({page}/tables/benchmark.csv) · [quality against cost]({page}/figures) · [page]({page}/report.html)\n"
     )
     store.set_tags(run_id, {NOTE_TAG: note})
-    store.set_status(run_id, "FINISHED", record["end_ms"])
+    store.set_status(run_id, "FINISHED", record.parent.end_ms)
     with storing("the benchmark's tables and figures"):
         for artifacts in (folder.tables, folder.figures):
             for file in sorted(artifacts.glob("[!.]*")):
@@ -91,8 +92,7 @@ def sync_benchmark(root: Path, tracking_uri: str | None = None) -> int:
     content = read_json(folder.content)
     benchmark = Benchmark.model_validate({"base": str(folder.content)} | content["benchmark"])
     base = Experiment.model_validate(content["experiment"])
-    record = read_json(folder.manifest) if folder.manifest.is_file() else {}
-    uri = tracking_uri or record.get("tracking_uri") or base.tracking_uri
+    uri = tracking_uri or MlflowRecord.read(folder.manifest).tracking_uri or base.tracking_uri
     base = base.model_copy(update={"tracking": base.tracking.model_copy(update={"uri": uri})})
     parent = open_benchmark_run(folder, benchmark, base)
     runs = sorted(file.parent.name for file in folder.trainings.glob("*/experiment.yaml"))

@@ -10,14 +10,14 @@ import pandas as pd
 from mlflow.entities import Metric
 
 from uncseg.config.experiment import Experiment
-from uncseg.files import read_json, write_json
+from uncseg.files import read_json
 from uncseg.layout import RunFolder, SweepFolder
 from uncseg.provenance import describe_source
 from uncseg.studies.parent_run import open_parent_run
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.trials import VALUES, read_trials
-from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.opening import open_store
+from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import now_ms
 from uncseg.tracking.store import NOTE_TAG, PARENT_TAG, Store, storing
 from uncseg.tracking.sync import sync_run
@@ -54,19 +54,19 @@ def log_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.Dat
         ProblemsFound, MlflowException: MLflow does not take it.
     """
     store = open_store(base.tracking_uri, base.tracking.experiment)
-    record = read_json(folder.manifest)
-    if record.get("best", "") != best:
-        record |= {"best": best, "end_ms": now_ms()}
-        write_json(folder.manifest, record)
-    run_id = record["run_id"]
+    record = MlflowRecord.read(folder.manifest)
+    run_id = record.parent.run_id
+    if record.parent.end_ms is None or record.best != best:
+        record.best, record.parent.end_ms = best, now_ms()
+        record.write(folder.manifest)
     if best is not None:
         values = table[table["trial"] == best].iloc[0]
-        rows = [Metric(f"best/{metric}", values[metric], record["end_ms"], 0) for metric in sweep.metrics]
+        rows = [Metric(f"best/{metric}", values[metric], record.parent.end_ms, 0) for metric in sweep.metrics]
         store.log_metrics(run_id, rows)
         store.set_tags(run_id, {"uncseg.best": best})
     runs = [_tag_trial(store, folder, run_id, row, rank) for rank, row in enumerate(table.to_dict("records"), start=1)]
     store.set_tags(run_id, {NOTE_TAG: _describe(store, folder, sweep, table, best, [run for run in runs if run])})
-    store.set_status(run_id, "FAILED" if best is None else "FINISHED", record["end_ms"])
+    store.set_status(run_id, "FAILED" if best is None else "FINISHED", record.parent.end_ms)
     with storing("the sweep's tables and figures"):
         for artifacts in (folder.tables, folder.figures):
             for file in sorted(artifacts.glob("[!.]*")):
@@ -77,15 +77,15 @@ def log_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.Dat
 
 def _tag_trial(store: Store, folder: SweepFolder, parent: str, row: Mapping[Any, Any], rank: int) -> str | None:
     """Give a trial's run its rank; its id, where it has one."""
-    record = read_manifest(RunFolder(folder.trials / str(row["trial"]))).get("mlflow")
-    if record is None or not record["parent"]["run_id"]:
+    run_id = MlflowRecord.read(RunFolder(folder.trials / str(row["trial"])).manifest).parent.run_id
+    if not run_id:
         return None
     tags = {PARENT_TAG: parent, "uncseg.rank": str(rank), "uncseg.state": str(row["state"])}
     for name, tag in (("front", "pareto_front"), ("feasible", "feasible"), ("promoted", "promoted")):
         if name in row:
             tags[f"uncseg.{tag}"] = str(row[name]).lower()
-    store.set_tags(record["parent"]["run_id"], tags)
-    return str(record["parent"]["run_id"])
+    store.set_tags(run_id, tags)
+    return run_id
 
 
 def _describe(
@@ -98,7 +98,7 @@ def _describe(
         figures = ", ".join(f"{metric} {row[metric]:.4f} ± {row[f'{metric}_std']:.4f}" for metric in sweep.metrics)
         values = ", ".join(f"{field} {value}" for field, value in read_json(folder.trials / best / VALUES).items())
         lines = [f"**Best of {len(table)} trials**, {best}: {figures}", f"with {values}"]
-    page = f"{store.run_page(read_json(folder.manifest)['run_id'])}/artifacts"
+    page = f"{store.run_page(MlflowRecord.read(folder.manifest).parent.run_id)}/artifacts"
     links = [f"[table]({page}/tables/trials.csv)", f"[importances]({page}/tables/importances.csv)"]
     if runs:
         compared, experiments = (quote(json.dumps(ids)) for ids in (runs[:MOST_COMPARED], [store.experiment_id]))
@@ -123,14 +123,14 @@ def sync_sweep(root: Path, tracking_uri: str | None = None) -> int:
     content = read_json(folder.content)
     sweep = Sweep.model_validate({"base": str(folder.content)} | content["sweep"])
     base = Experiment.model_validate(content["experiment"])
-    record = read_json(folder.manifest) if folder.manifest.is_file() else {}
-    uri = tracking_uri or record.get("tracking_uri") or base.tracking_uri
+    record = MlflowRecord.read(folder.manifest)
+    uri = tracking_uri or record.tracking_uri or base.tracking_uri
     base = base.model_copy(update={"tracking": base.tracking.model_copy(update={"uri": uri})})
     parent, left = open_sweep_run(folder, sweep, base), 0
     for trial in read_trials(folder.trials, sweep):
         run = RunFolder(folder.trials / trial.name)
         if run.experiment.is_file():
             left += sync_run(run.root, uri, parent)
-    if "best" in record:
-        log_sweep(folder, sweep, base, pd.read_parquet(folder.tables / "trials.parquet"), record["best"])
+    if record.parent.end_ms is not None:
+        log_sweep(folder, sweep, base, pd.read_parquet(folder.tables / "trials.parquet"), record.best)
     return left

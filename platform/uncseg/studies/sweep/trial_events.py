@@ -12,7 +12,9 @@ from uncseg.console import console
 from uncseg.runs.train_folds import short_message
 from uncseg.studies.sweep.train_trial import TrialSetup
 from uncseg.studies.sweep.trials import REPORTED_FILE, VALUES, Trial
+from uncseg.tracking.opening import Destination
 from uncseg.tracking.push import Outcome
+from uncseg.tracking.record import RunDescription
 from uncseg.tracking.spool import write_state
 from uncseg.tracking.store import PARENT_TAG
 from uncseg.tracking.sync import Syncer
@@ -38,14 +40,9 @@ class TrialEvents(Callback):
     def begin(self, trial_id: str, values: Mapping[str, Any], folds: Sequence[int]) -> None:
         """Start to carry what the folds of a trial write to MLflow."""
         experiment = self.shared.experiment(trial_id, values)
-        syncer = Syncer(
-            self.shared.run(trial_id),
-            experiment.tracking_uri,
-            experiment.tracking.experiment,
-            experiment.model_dump(mode="json"),
-            folds,
-            {PARENT_TAG: self.sweep_run, "uncseg.sweep": self.shared.sweep.name},
-        )
+        tags = {PARENT_TAG: self.sweep_run, "uncseg.sweep": self.shared.sweep.name}
+        description = RunDescription.from_experiment(experiment.model_dump(mode="json"), trial_id, tags)
+        syncer = Syncer(self.shared.run(trial_id), Destination.from_experiment(experiment), description, folds)
         self.open[trial_id] = (syncer, tuple(folds))
         syncer.start()
 

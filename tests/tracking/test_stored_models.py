@@ -126,7 +126,7 @@ def test_bars_are_for_terminals(tmp_path, asked, shown):
         store.client.log_artifacts(run_id, str(tmp_path / "model"), "model")
         program = f"""
 import os, pathlib
-from uncseg.tracking.models import download
+from uncseg.tracking.stored_models import download
 os.environ["MLFLOW_TRACKING_URI"] = {uri!r}
 name, asked = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", {asked!r}
 os.environ.pop(name, None)

@@ -29,9 +29,10 @@ from mlflow.models import Model
 
 from uncseg.files import digest, file_states, write_json, write_text
 from uncseg.layout import RunFolder
+from uncseg.tracking.final_figures import describe
 from uncseg.tracking.model_card import describe_model, what_it_predicts, write_card
 from uncseg.tracking.push import Histories, epoch_rows
-from uncseg.tracking.results import describe
+from uncseg.tracking.record import MlflowRecord, RunEntry
 from uncseg.tracking.spool import FoldHistory
 from uncseg.tracking.store import CONTENT_TAG, PARENT_TAG, VERSIONS_TAG, Store, storing
 
@@ -54,19 +55,19 @@ REFUSALS = (
 )
 
 
-def store_models(store: Store, record: dict[str, Any], run: RunFolder, histories: Histories, name: str) -> None:
+def store_models(store: Store, record: MlflowRecord, run: RunFolder, histories: Histories, name: str) -> None:
     """Log and register the model of a run whose folds have all been evaluated; else log a model a finished fold.
 
     Trials of a sweep keep their weights to themselves. What is there already is not logged again.
 
     Args:
-        record: the manifest's "mlflow" entry; changed as it goes.
+        record: changed as it goes.
         name: of the run.
 
     Raises:
         NotStored: naming what MLflow did not take.
     """
-    if PARENT_TAG in record["tags"]:
+    if PARENT_TAG in record.tags:
         return
     folds = whole_folds(run, histories)
     if folds:
@@ -76,7 +77,7 @@ def store_models(store: Store, record: dict[str, Any], run: RunFolder, histories
     for fold, history in histories.items():
         if history.state == "finished" and history.epochs:
             with storing(f"the model of {name}, fold {fold}"):
-                _store_fold(store, record["folds"][str(fold)], run, history, name)
+                _store_fold(store, record.folds[fold], run, history, name)
 
 
 def whole_folds(run: RunFolder, histories: Histories) -> list[int]:
@@ -103,14 +104,14 @@ def _experiment(run: RunFolder) -> dict[str, Any]:
     return content
 
 
-def _store_fold(store: Store, entry: dict[str, Any], run: RunFolder, history: FoldHistory, name: str) -> None:
+def _store_fold(store: Store, entry: RunEntry, run: RunFolder, history: FoldHistory, name: str) -> None:
     checkpoint = run.final_checkpoint(history.fold)
     signature = digest(file_states([checkpoint])) if checkpoint.is_file() else None
-    if signature is None or entry["files"].get(FINAL_CHECKPOINT) == signature:
+    if signature is None or entry.files.get(FINAL_CHECKPOINT) == signature:
         return
     last = history.epochs[history.last_epoch]
     model = store.log_model(
-        entry["run_id"],
+        entry.run_id,
         name=f"{_plain(name)}-fold_{history.fold}",
         content=_content(run, [history.fold]),
         folders=lambda _model: _folders(run, [history.fold]),
@@ -119,51 +120,50 @@ def _store_fold(store: Store, entry: dict[str, Any], run: RunFolder, history: Fo
         params={"run": name, "fold": str(history.fold)},
         time_ms=last.time_ms,
     )
-    entry["model_id"] = model.model_id
-    entry["files"][FINAL_CHECKPOINT] = signature
+    entry.model_id = model.model_id
+    entry.files[FINAL_CHECKPOINT] = signature
 
 
 def _store_run(
-    store: Store, record: dict[str, Any], run: RunFolder, histories: Histories, name: str, folds: Sequence[int]
+    store: Store, record: MlflowRecord, run: RunFolder, histories: Histories, name: str, folds: Sequence[int]
 ) -> None:
-    parent, experiment = record["parent"], _experiment(run)
+    parent, experiment = record.parent, _experiment(run)
     registered = (experiment.get("tracking") or {}).get("model") or name
     tables = sorted(run.tables.glob("[!.]*.parquet"))
     states = file_states([*map(run.final_checkpoint, folds), *tables, run.experiment])
     signature = digest([registered, states])
-    if parent["files"].get(MODEL_KEY) == signature:
+    if parent.files.get(MODEL_KEY) == signature:
         return
-    about = describe_model(run, experiment, record["tags"], folds)
-    final = record.get("final", {"figures": {"run": {}}, "time_ms": 0})
+    about = describe_model(run, experiment, record.tags, folds)
     model = store.log_model(
-        parent["run_id"],
+        parent.run_id,
         name=_plain(name),
         content=_content(run, folds, what_it_predicts(about)),
         folders=partial(_run_folders, run, folds, about, registered),
-        metrics=final["figures"]["run"],
+        metrics=record.final.run,
         step=0,
         params={"run": name, "folds": ", ".join(map(str, folds))},
-        time_ms=final["time_ms"],
+        time_ms=record.final_ms,
     )
-    parent["model_id"] = model.model_id
+    parent.model_id = model.model_id
     for fold in folds:  # a fold's page leads to the weights, which lie there and nowhere else
-        entry = record["folds"][str(fold)]
-        store.link_model(entry["run_id"], model.model_id, histories[fold].last_epoch)
-        store.delete_models(entry["run_id"])
-        entry["model_id"] = model.model_id
-        entry["files"].pop(FINAL_CHECKPOINT, None)
+        entry = record.folds[fold]
+        store.link_model(entry.run_id, model.model_id, histories[fold].last_epoch)
+        store.delete_models(entry.run_id)
+        entry.model_id = model.model_id
+        entry.files.pop(FINAL_CHECKPOINT, None)
     try:
         ended = max(history.last_ms or 0 for history in histories.values())
         tags = _version_tags(record, name) | {ENDED_TAG: str(ended)}
-        version = register(store, registered, model, tags, describe(run, store.run_page(parent["run_id"])))
+        version = register(store, registered, model, tags, describe(run, store.run_page(parent.run_id)))
     except MlflowException as error:
         if error.error_code not in REFUSALS:
             raise
         reason = str(error).splitlines()[0]
         logger.warning("The model of %s is stored, and not registered as %s: %s", name, registered, reason)
         return
-    parent["version"] = f"{registered}/{version.version}"
-    parent["files"][MODEL_KEY] = signature
+    parent.version = f"{registered}/{version.version}"
+    parent.files[MODEL_KEY] = signature
 
 
 def register(
@@ -222,9 +222,9 @@ def _new_version(
     return version
 
 
-def _version_tags(record: Mapping[str, Any], name: str) -> dict[str, str]:
+def _version_tags(record: MlflowRecord, name: str) -> dict[str, str]:
     wanted = ("dataset_digest", "split_digest", "git_commit")
-    return {"run": name} | {tag: record["tags"][tag] for tag in wanted if tag in record["tags"]}
+    return {"run": name} | {tag: record.tags[tag] for tag in wanted if tag in record.tags}
 
 
 def _content(run: RunFolder, folds: Sequence[int], *others: Any) -> str:

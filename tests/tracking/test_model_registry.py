@@ -19,7 +19,8 @@ from uncseg.files import file_states, read_json
 from uncseg.layout import RunFolder
 from uncseg.method.checkpoints import WEIGHTS_KEYS
 from uncseg.table_files import write_table
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.opening import Destination, open_store
+from uncseg.tracking.record import MlflowRecord, RunDescription
 from uncseg.tracking.spool import read_history
 from uncseg.tracking.sync import Syncer, sync_run
 
@@ -61,7 +62,8 @@ def evaluate(run, ece=0.1):
 
 def finish(run, store, tags=TAGS, folds=(0, 1)):
     experiment = yaml.safe_load(run.experiment.read_text())
-    syncer = Syncer(run, store.tracking_uri, "uncseg", experiment, list(folds), tags)
+    description = RunDescription.from_experiment(experiment, run.root.name, tags)
+    syncer = Syncer(run, Destination(store.tracking_uri, "uncseg"), description, folds)
     return syncer.finish(), syncer.stop()
 
 
@@ -81,20 +83,20 @@ def test_a_finished_run_is_a_registered_model(store, tmp_path):
     assert finish(run, store, TAGS | {"split_digest": "s", "git_commit": "c"}) == (True, 0)
     parent, folds = entries(run)
     (version,) = versions(store, "whole")
-    assert version.run_id == parent["run_id"]
-    (model,) = store.models_of(parent["run_id"])
+    assert version.run_id == parent.run_id
+    (model,) = store.models_of(parent.run_id)
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "whole", "version": 1}]
     assert {"run": "whole", "split_digest": "s", "git_commit": "c"}.items() <= version.tags.items()
     assert store.client.get_registered_model("whole").aliases == {"candidate": version.version}
 
-    folder = model_files(store, parent["run_id"])
+    folder = model_files(store, parent.run_id)
     assert store.client.get_model_version_download_uri("whole", version.version) == folder.as_uri()
     for fold in (0, 1):
         content = torch.load(folder / f"fold_{fold}/checkpoint_final.pth", weights_only=True)
         assert sorted(content) == sorted(WEIGHTS_KEYS)  # no optimiser
         assert (content["network_weights"] == fold).all()
-        outputs = store.client.get_run(folds[fold]["run_id"]).outputs.model_outputs
-        assert [output.model_id for output in outputs] == [parent["model_id"]]
+        outputs = store.client.get_run(folds[fold].run_id).outputs.model_outputs
+        assert [output.model_id for output in outputs] == [parent.model_id]
     about = read_json(folder / "uncseg.json")
     assert about["review_below"] == pytest.approx(0.66)  # a fifth of the four lies below
     assert about["evaluation"] == {"tile_step": 0.25, "mirroring": True}
@@ -113,7 +115,9 @@ def test_the_same_run_is_registered_once_and_its_new_figures_are_a_new_version(s
     finish(run, store)
     store.client.set_registered_model_alias("again", "champion", "1")
     finish(run, store)
-    run.manifest.write_text(json.dumps(without_notes(run)))  # as after a kill between MLflow's answer and the note
+    record = MlflowRecord.read(run.manifest)
+    record.parent.files = {}  # as after a kill between MLflow's answer and the note
+    record.write(run.manifest)
     finish(run, store)
     assert len(versions(store, "again")) == 1
     evaluate(run)  # the same tables, written anew by newer code
@@ -141,26 +145,20 @@ def test_the_candidate_is_of_the_run_that_ended_last_in_whatever_order_they_come
     assert candidate.tags["uncseg.ended_ms"] == str(ended)
 
 
-def without_notes(run):
-    content = read_json(run.manifest)
-    content["mlflow"]["parent"]["files"] = {}
-    return content
-
-
 def test_a_run_that_is_not_whole_has_a_model_for_each_finished_fold(store, tmp_path):
     run = write_run(tmp_path, "part", folds=(1,), evaluated=False)
     finish(run, store, folds=(0, 1))
     parent, folds = entries(run)
-    assert not store.models_of(parent["run_id"])
-    content = torch.load(model_files(store, folds[1]["run_id"]) / "fold_1/checkpoint_final.pth", weights_only=True)
+    assert not store.models_of(parent.run_id)
+    content = torch.load(model_files(store, folds[1].run_id) / "fold_1/checkpoint_final.pth", weights_only=True)
     assert sorted(content) == sorted(WEIGHTS_KEYS)
     train(run, 0, 3)
     save_final_checkpoint(run, 0)
     evaluate(run)
     finish(run, store)
     parent, folds = entries(run)
-    assert (model_files(store, parent["run_id"]) / "fold_1").is_dir()
-    assert not store.models_of(folds[1]["run_id"])  # the same weights are not stored twice
+    assert (model_files(store, parent.run_id) / "fold_1").is_dir()
+    assert not store.models_of(folds[1].run_id)  # the same weights are not stored twice
     assert len(versions(store, "part")) == 1
 
 
@@ -169,7 +167,7 @@ def test_trials_of_a_sweep_store_no_weights(store, tmp_path):
     run = write_run(tmp_path, "trial")
     assert finish(run, store, TAGS | {"mlflow.parentRunId": sweep}) == (True, 0)
     parent, folds = entries(run)
-    assert not any(store.models_of(entry["run_id"]) for entry in (parent, *folds.values()))
+    assert not any(store.models_of(entry.run_id) for entry in (parent, *folds.values()))
     assert not versions(store, "trial")
 
 
@@ -181,7 +179,7 @@ def test_an_empty_database_gets_the_model_again_under_the_name_that_was_asked_fo
     fresh = open_store(uri, "uncseg")
     for where in (store, fresh):
         assert [version.version for version in versions(where, "glioma.v1")] == [1]
-    assert model_files(fresh, entries(run)[0]["run_id"]).is_relative_to(tmp_path / "new")
+    assert model_files(fresh, entries(run)[0].run_id).is_relative_to(tmp_path / "new")
 
 
 def test_a_store_that_takes_no_files_is_named_and_the_run_is_left_alone(store, tmp_path, caplog):
@@ -206,7 +204,7 @@ def test_a_store_that_takes_no_files_is_named_and_the_run_is_left_alone(store, t
     models.unlink()
     assert sync_run(run.root) == 0
     assert len(versions(store, "kept")) == 1
-    assert (model_files(store, parent["run_id"]) / "fold_1/checkpoint_final.pth").is_file()
+    assert (model_files(store, parent.run_id) / "fold_1/checkpoint_final.pth").is_file()
 
 
 @pytest.fixture
@@ -260,4 +258,4 @@ def test_a_server_that_lets_nobody_register_still_has_the_model(without_registry
     ] == [True]
     parent, _ = entries(run)
     assert status(store, parent) == "FINISHED"
-    assert [model.model_id for model in store.models_of(parent["run_id"])] == [parent["model_id"]]
+    assert [model.model_id for model in store.models_of(parent.run_id)] == [parent.model_id]

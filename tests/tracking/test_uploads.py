@@ -13,8 +13,8 @@ from support.written_runs import TAGS, entries, rows, save_final_checkpoint, sta
 from uncseg.errors import ProblemsFound
 from uncseg.evaluation.tables import table1, table2
 from uncseg.table_files import write_table
-from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.opening import open_store
+from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import epoch_table
 from uncseg.tracking.sync import sync_run
 
@@ -50,37 +50,37 @@ def artifacts(store, run_id, folder=None):
 
 def check_results(store, run):
     parent, folds = entries(run)
-    assert artifacts(store, parent["run_id"]) == ["experiment.yaml", "figures", "tables"]
+    assert artifacts(store, parent.run_id) == ["experiment.yaml", "figures", "tables"]
     names = ("per_case", "table1", "table2")
     files = [f"tables/{name}.{kind}" for name in names for kind in ("csv", "parquet")]
-    assert artifacts(store, parent["run_id"], "tables") == files
-    assert artifacts(store, parent["run_id"], "figures") == ["figures/overlay.png"]
-    final = {k: v for k, v in store.client.get_run(parent["run_id"]).data.metrics.items() if k.startswith("final/")}
+    assert artifacts(store, parent.run_id, "tables") == files
+    assert artifacts(store, parent.run_id, "figures") == ["figures/overlay.png"]
+    final = {k: v for k, v in store.client.get_run(parent.run_id).data.metrics.items() if k.startswith("final/")}
     assert final["final/dice_wt"] == pytest.approx((0.85 + 0.6) / 2)
     assert final["final/dice_wt_std"] == pytest.approx((0.85 - 0.6) / math.sqrt(2))  # of a sample of two
     assert final["final/union/corr_failure/uncertainty"] == pytest.approx(0.25)
     assert final["final/reference/rmsd_failure/constant"] == pytest.approx(0.1)
     assert "final/union/corr_failure/constant" not in final
-    assert rows(store, parent["run_id"], "final/dice_wt") == [(0, final["final/dice_wt"])]
+    assert rows(store, parent.run_id, "final/dice_wt") == [(0, final["final/dice_wt"])]
     for fold, dice in enumerate((0.85, 0.6)):
-        assert rows(store, folds[fold]["run_id"], "final/dice_wt") == [(0, pytest.approx(dice))]
-    first, second, third = store.client.get_run(parent["run_id"]).data.tags["mlflow.note.content"].splitlines()
+        assert rows(store, folds[fold].run_id, "final/dice_wt") == [(0, pytest.approx(dice))]
+    first, second, third = store.client.get_run(parent.run_id).data.tags["mlflow.note.content"].splitlines()
     assert "WT 0.725 ± 0.177" in first
     assert "2 folds, 4 cases" in first
     assert "uncertainty 0.250 ± 0.071; best floor, one_minus_max 0.350 ± 0.071" in second
     address = f"#/experiments/{store.experiment_id}/runs/{parent['run_id']}/artifacts/tables/table1.csv"
     assert f"[Table 1]({address}?workflowType=machine_learning)" in third
     for fold, entry in folds.items():
-        assert artifacts(store, entry["run_id"]) == ["epochs.csv", "epochs.parquet"]
-        table = pd.read_parquet(store.client.download_artifacts(entry["run_id"], "epochs.parquet"))
+        assert artifacts(store, entry.run_id) == ["epochs.csv", "epochs.parquet"]
+        table = pd.read_parquet(store.client.download_artifacts(entry.run_id, "epochs.parquet"))
         assert table["loss"].tolist() == [fold + epoch / 10 for epoch in range(3)]
         assert table["fold"].tolist() == [fold] * 3
         query = f"source_run_id = '{entry['run_id']}'"
         (model,) = store.client.search_logged_models([store.experiment_id], query)
-        assert model.model_id == entry["model_id"]
+        assert model.model_id == entry.model_id
         loss = next(metric for metric in model.metrics if metric.key == "loss")
         assert (loss.value, loss.step) == (fold + 0.2, 2)
-        assert len(rows(store, entry["run_id"], "loss")) == 3  # the model's metric is the epoch's, not a row more
+        assert len(rows(store, entry.run_id, "loss")) == 3  # the model's metric is the epoch's, not a row more
 
 
 def test_results_are_logged_once_and_again_when_they_change(run, store, make_syncer):
@@ -95,7 +95,7 @@ def test_results_are_logged_once_and_again_when_they_change(run, store, make_syn
     (run.tables / "per_case.csv").write_text("dice\n0.95\n")
     assert make_syncer().finish()
     parent, _ = entries(run)
-    path = store.client.download_artifacts(parent["run_id"], "tables/per_case.csv")
+    path = store.client.download_artifacts(parent.run_id, "tables/per_case.csv")
     assert Path(path).read_text() == "dice\n0.95\n"
     assert status(store, parent) == "FINISHED"
 
@@ -112,18 +112,18 @@ def test_an_empty_database_is_filled_again_from_the_files(run, store, make_synce
     assert sync_run(run.root, uri) == 0
     parent, folds = entries(run)
     fresh = open_store(uri, "uncseg")
-    assert parent["run_id"] != old_parent["run_id"]
+    assert parent.run_id != old_parent.run_id
     check_results(fresh, run)
-    assert rows(fresh, parent["run_id"], "loss") == rows(store, old_parent["run_id"], "loss")
-    old, new = (s.client.get_run(i["run_id"]) for s, i in ((store, old_parent), (fresh, parent)))
+    assert rows(fresh, parent.run_id, "loss") == rows(store, old_parent.run_id, "loss")
+    old, new = (s.client.get_run(i.run_id) for s, i in ((store, old_parent), (fresh, parent)))
     assert new.data.params == old.data.params
     assert TAGS.items() <= new.data.tags.items()
     assert (new.info.status, new.info.end_time) == (old.info.status, old.info.end_time)
-    assert fresh.client.get_run(folds[1]["run_id"]).info.status == "FINISHED"
+    assert fresh.client.get_run(folds[1].run_id).info.status == "FINISHED"
     # and from now on the run lives there
-    assert read_manifest(run)["mlflow"]["tracking_uri"] == uri
+    assert MlflowRecord.read(run.manifest).tracking_uri == uri
     assert sync_run(run.root) == 0
-    assert entries(run)[0]["run_id"] == parent["run_id"]
+    assert entries(run)[0].run_id == parent.run_id
 
 
 def test_a_run_without_its_manifest_can_be_synced(run, store, make_syncer):
@@ -131,7 +131,7 @@ def test_a_run_without_its_manifest_can_be_synced(run, store, make_syncer):
     train(run, 0, 3)
     assert sync_run(run.root, store.tracking_uri) == 0
     parent, folds = entries(run)
-    assert [step for step, _ in rows(store, folds[0]["run_id"], "loss")] == [0, 1, 2]
+    assert [step for step, _ in rows(store, folds[0].run_id, "loss")] == [0, 1, 2]
     assert status(store, parent) == "FINISHED"
 
 
@@ -139,12 +139,12 @@ def test_runs_deleted_by_hand_are_made_anew(run, store, make_syncer):
     train(run, 0, 2)
     assert make_syncer(folds=[0]).push_once()
     parent, folds = entries(run)
-    store.client.delete_run(folds[0]["run_id"])
+    store.client.delete_run(folds[0].run_id)
     assert sync_run(run.root, store.tracking_uri) == 0
     again, new = entries(run)
-    assert again["run_id"] == parent["run_id"]
-    assert new[0]["run_id"] != folds[0]["run_id"]
-    assert [step for step, _ in rows(store, new[0]["run_id"], "loss")] == [0, 1]
+    assert again.run_id == parent.run_id
+    assert new[0].run_id != folds[0].run_id
+    assert [step for step, _ in rows(store, new[0].run_id, "loss")] == [0, 1]
 
 
 def test_what_cannot_be_pushed_is_counted_and_warned_of_once(run, make_syncer, caplog, tmp_path):

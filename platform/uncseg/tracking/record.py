@@ -1,0 +1,144 @@
+"""What MLflow is told, and what the manifest remembers about it.
+
+    record = MlflowRecord.read(run.manifest)
+    record.parent.run_id
+    record.write(run.manifest)
+
+The syncer changes the record as it goes, so that it always says what MLflow holds. A run has a parent entry and one
+entry per fold; a study (a sweep or a benchmark) has a parent entry alone.
+"""
+
+import dataclasses
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from uncseg.errors import Problem
+from uncseg.tracking.final_figures import FinalFigures
+from uncseg.tracking.manifest import read_manifest, unreadable, update_manifest
+from uncseg.tracking.shown import flat_params, shown_params
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDescription:
+    """What MLflow is told about a run when it is created."""
+
+    name: str
+    """Name of the parent run; a fold's run appends its number."""
+    params: Mapping[str, str]
+    """Settings, logged on the parent."""
+    tags: Mapping[str, str]
+    """Set on the parent and on every fold; ``mlflow.parentRunId`` puts the parent below a study's run."""
+    dataset: tuple[str, str] | None = None
+    """Name and folder of the cases, shown with the parent under the digest among the tags."""
+
+    @classmethod
+    def from_experiment(cls, experiment: Mapping[str, Any], name: str, tags: Mapping[str, str]) -> Self:
+        """Describe the run of a resolved experiment.
+
+        Args:
+            experiment: nested dict.
+            name: used if the experiment has none.
+            tags: of the parent and of every fold.
+        """
+        cases = experiment.get("dataset")
+        dataset = (str(cases["name"]), str(cases["path"])) if cases else None
+        return cls(str(experiment.get("name", name)), shown_params(flat_params(experiment)), dict(tags), dataset)
+
+
+@dataclass(config=_STRICT)
+class RunEntry:
+    """What MLflow holds of one run."""
+
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Tag of the run, written here before the run is created: a driver killed between the two finds the run by it."""
+    run_id: str = ""
+    """MLflow's id; empty before the run is created."""
+    start_ms: int | None = None
+    """Start of the run, Unix time in milliseconds; a run that is created again keeps it."""
+    end_ms: int | None = None
+    """Study: when its results were first logged, Unix time in milliseconds."""
+    status: str | None = None
+    """MLflow's status as last set."""
+    has_params: bool = False
+    """Whether params and dataset have been logged."""
+    files: dict[str, Any] = field(default_factory=dict)
+    """Signature of each upload, by name; an upload is repeated only when its signature changes."""
+    model_id: str | None = None
+    """Logged model that holds the run's weights."""
+    version: str | None = None
+    """Parent: its model in the registry, NAME/VERSION."""
+    pushed_epoch: int = -1
+    """Last epoch whose metrics MLflow holds."""
+    averaged_folds: list[int] = field(default_factory=list)
+    """Parent: folds over which its metrics are averaged."""
+    parent_run_id: str | None = None
+    """Fold: the parent under which MLflow shows it."""
+    attempt: int = 0
+    """Fold: last attempt of its training that was seen."""
+    epochs_trained: int | None = None
+    """Fold: number of epochs trained, as last tagged."""
+
+    def again(self, start_ms: int) -> "RunEntry":
+        """Return the entry of the same run, to be created again because MLflow no longer has it."""
+        return RunEntry(
+            key=self.key,
+            start_ms=self.start_ms or start_ms,
+            end_ms=self.end_ms,
+            averaged_folds=self.averaged_folds,
+            attempt=self.attempt,
+        )
+
+
+@dataclass(config=_STRICT)
+class MlflowRecord:
+    """The manifest's entry ``mlflow``."""
+
+    tracking_uri: str = ""
+    """The MLflow that holds the runs; empty before it was first opened."""
+    experiment: str = ""
+    """Name of the MLflow experiment that collects the runs."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """Tags of every run."""
+    parent: RunEntry = field(default_factory=RunEntry)
+    """The run itself, or the study."""
+    folds: dict[int, RunEntry] = field(default_factory=dict)
+    """The run of each fold."""
+    extra: list[str] = field(default_factory=list)
+    """Files that are logged on the parent besides the run's own."""
+    final: FinalFigures = field(default_factory=FinalFigures)
+    """Final figures as logged; empty before the evaluation."""
+    final_ms: int = 0
+    """When these figures were first logged, Unix time in milliseconds; logging them again keeps it."""
+    best: str | None = None
+    """Sweep: the trial that was logged as the best."""
+
+    @classmethod
+    def read(cls, manifest: Path) -> "MlflowRecord":
+        """Return the record of a manifest; a new one if it has none.
+
+        Raises:
+            ProblemsFound: the manifest is not JSON, or its entry has unknown keys or wrong values.
+        """
+        try:
+            return _RECORD.validate_python(read_manifest(manifest).get("mlflow", {}))
+        except ValidationError as error:
+            where = [".".join(map(str, ("mlflow", *item["loc"]))) for item in error.errors()]
+            found = [f"{item['msg']}: {item['input']}" for item in error.errors()]
+            expected, advice = "an entry of this version of uncseg", "use that version, or delete the entry mlflow"
+            problems = [Problem(*one, expected, advice) for one in zip(where, found, strict=True)]
+            raise unreadable(manifest, problems) from error
+
+    def write(self, manifest: Path) -> None:
+        """Write the record into a manifest; its other keys stay."""
+        update_manifest(manifest, mlflow=asdict(self))
+
+
+_RECORD = TypeAdapter(MlflowRecord)
