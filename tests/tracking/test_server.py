@@ -52,7 +52,7 @@ def test_a_server_killed_in_the_middle_loses_nothing(start_server, database, run
         history = store.client.get_metric_history(entry.run_id, "loss_7")
         assert sorted((row.step, row.value) for row in history) == [(e, fold + e / 10) for e in range(epochs)]
         assert store.client.get_run(entry.run_id).info.status == "FINISHED"
-        (model,) = store.client.search_logged_models([store.experiment_id], f"source_run_id = '{entry['run_id']}'")
+        (model,) = store.client.search_logged_models([store.experiment_id], f"source_run_id = '{entry.run_id}'")
         assert model.model_id == entry.model_id
     assert len(store.client.search_runs([store.experiment_id])) == 3
     # two folds, and the parent's mean and spread

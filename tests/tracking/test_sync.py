@@ -177,7 +177,7 @@ def test_commands_that_train_one_fold_each_share_a_parent(run, store, make_synce
     parent, folds = entries(run)
     assert sorted(folds) == [0, 1]
     np.testing.assert_allclose(rows(store, parent.run_id, "loss"), [(0, 0.5), (1, 0.6)])
-    children = store.client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent['run_id']}'")
+    children = store.client.search_runs([store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
     assert {child.info.run_id for child in children} == {entry.run_id for entry in folds.values()}
 
 

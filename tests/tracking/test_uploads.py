@@ -68,14 +68,14 @@ def check_results(store, run):
     assert "WT 0.725 ± 0.177" in first
     assert "2 folds, 4 cases" in first
     assert "uncertainty 0.250 ± 0.071; best floor, one_minus_max 0.350 ± 0.071" in second
-    address = f"#/experiments/{store.experiment_id}/runs/{parent['run_id']}/artifacts/tables/table1.csv"
+    address = f"#/experiments/{store.experiment_id}/runs/{parent.run_id}/artifacts/tables/table1.csv"
     assert f"[Table 1]({address}?workflowType=machine_learning)" in third
     for fold, entry in folds.items():
         assert artifacts(store, entry.run_id) == ["epochs.csv", "epochs.parquet"]
         table = pd.read_parquet(store.client.download_artifacts(entry.run_id, "epochs.parquet"))
         assert table["loss"].tolist() == [fold + epoch / 10 for epoch in range(3)]
         assert table["fold"].tolist() == [fold] * 3
-        query = f"source_run_id = '{entry['run_id']}'"
+        query = f"source_run_id = '{entry.run_id}'"
         (model,) = store.client.search_logged_models([store.experiment_id], query)
         assert model.model_id == entry.model_id
         loss = next(metric for metric in model.metrics if metric.key == "loss")
