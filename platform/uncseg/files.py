@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,30 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Return the parsed content of a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def kept_record(file: Path, source: str) -> dict[str, Any] | None:
+    """Return the record in ``file``, or None unless it was made from ``source`` and its files are still there.
+
+    Args:
+        file: JSON that :func:`keep_record` wrote; an entry ``files`` names files beside it.
+        source: digest of everything that the record depends on.
+    """
+    record: dict[str, Any] = read_json(file) if file.is_file() else {}
+    complete = all((file.parent / name).is_file() for name in record.get("files", ()))
+    return record if record.get("source") == source and complete else None
+
+
+def keep_record(file: Path, source: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Write ``record`` with its source, after everything that it describes is written; return what was written."""
+    write_json(file, kept := record | {"source": source})
+    return kept
+
+
+def compute_once(file: Path, source: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the record in ``file`` if its source is unchanged (:func:`kept_record`); otherwise compute and keep it."""
+    record = kept_record(file, source)
+    return keep_record(file, source, compute()) if record is None else record
 
 
 def file_states(files: Iterable[Path]) -> list[tuple[str, int, int]]:

@@ -7,7 +7,7 @@ import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from uncseg.cluster.autoscaler import nodes_to_come
+from uncseg.cluster.autoscaler import with_addable_nodes
 from uncseg.cluster.nodes import Node
 from uncseg.cluster.resources import plan_slots
 from uncseg.config.sections import Resources
@@ -35,11 +35,11 @@ def test_the_cluster_file_is_what_rays_launcher_accepts():
 
 
 def test_the_autoscaler_may_add_what_the_cluster_file_says():
-    cluster = nodes_to_come((Node(0),), prepare_config(cluster_file()))
+    cluster = with_addable_nodes((Node(0),), prepare_config(cluster_file()))
     assert cluster.nodes == (Node(0),)
-    assert cluster.to_come == (Node(16, 1),) * 5
+    assert cluster.addable == (Node(16, 1),) * 5
     slots = plan_slots(Resources(), 5, cluster)
-    assert (slots.count, slots.most, slots.each.gpus) == (0, 5, 1)
+    assert (slots.count, slots.max_count, slots.fold.gpus) == (0, 5, 1)
 
 
 def test_rays_check_can_fail():

@@ -13,7 +13,7 @@ def one_node(CPU, GPU=0):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "cluster", "folds", "count", "cpus", "gpus"),
+    ("resources", "cluster", "folds", "count", "cpus", "gpus"),
     [
         ({}, {"CPU": 2}, 5, 2, 1, 0),
         ({}, {"CPU": 16}, 5, 5, 3, 0),
@@ -27,26 +27,26 @@ def one_node(CPU, GPU=0):
         ({"cpus_per_fold": 3}, {"CPU": 8}, 5, 2, 3, 0),
     ],
 )
-def test_slots(wanted, cluster, folds, count, cpus, gpus):
-    slots = plan_slots(Resources(**wanted), folds, one_node(**cluster))
-    assert (slots.count, slots.each.cpus, slots.each.gpus) == (count, cpus, gpus)
+def test_slots(resources, cluster, folds, count, cpus, gpus):
+    slots = plan_slots(Resources(**resources), folds, one_node(**cluster))
+    assert (slots.count, slots.fold.cpus, slots.fold.gpus) == (count, cpus, gpus)
 
 
 def test_one_and_a_half_gpus_are_refused():
-    with pytest.raises(ProblemsFound, match="write 1 or 2"):
+    with pytest.raises(ProblemsFound, match="set it to 1 or 2"):
         plan_slots(Resources(gpus_per_fold=1.5), 5, one_node(CPU=4, GPU=4))
 
 
-@pytest.mark.parametrize("wanted", [{"gpus_per_fold": 1}, {"cpus_per_fold": 5}, {"gpus_per_fold": 2}])
-def test_what_can_never_be_had_is_refused(wanted):
+@pytest.mark.parametrize("resources", [{"gpus_per_fold": 1}, {"cpus_per_fold": 5}, {"gpus_per_fold": 2}])
+def test_what_can_never_be_had_is_refused(resources):
     with pytest.raises(ProblemsFound) as caught:
-        plan_slots(Resources(**wanted), 5, one_node(CPU=4))
+        plan_slots(Resources(**resources), 5, one_node(CPU=4))
     assert caught.value.exit_code == 2
-    assert caught.value.problems[0].where == f"resources.{next(iter(wanted))}"
+    assert caught.value.problems[0].where == f"resources.{next(iter(resources))}"
 
 
 @pytest.mark.parametrize(
-    ("wanted", "nodes", "count", "cpus", "gpus"),
+    ("resources", "nodes", "count", "cpus", "gpus"),
     [
         # a fold never straddles two nodes: 3 + 3 CPUs hold two folds of 2, not three
         ({"cpus_per_fold": 2}, [(3, 0), (3, 0)], 2, 2, 0),
@@ -58,14 +58,14 @@ def test_what_can_never_be_had_is_refused(wanted):
         ({"gpus_per_fold": 0.5}, [(8, 1), (8, 1)], 4, 4, 0.5),
     ],
 )
-def test_slots_on_several_nodes(wanted, nodes, count, cpus, gpus):
-    slots = plan_slots(Resources(**wanted), 5, Cluster(tuple(Node(*node) for node in nodes)))
-    assert (slots.count, slots.most, slots.each.cpus, slots.each.gpus) == (count, count, cpus, gpus)
+def test_slots_on_several_nodes(resources, nodes, count, cpus, gpus):
+    slots = plan_slots(Resources(**resources), 5, Cluster(tuple(Node(*node) for node in nodes)))
+    assert (slots.count, slots.max_count, slots.fold.cpus, slots.fold.gpus) == (count, count, cpus, gpus)
 
 
 def test_nodes_to_come_are_planned_with():
-    slots = plan_slots(Resources(), 5, Cluster((Node(4),), to_come=(Node(16, 1),) * 3))
-    assert (slots.count, slots.most, slots.each.gpus, slots.each.cpus) == (0, 3, 1, 12)
+    slots = plan_slots(Resources(), 5, Cluster((Node(4),), addable=(Node(16, 1),) * 3))
+    assert (slots.count, slots.max_count, slots.fold.gpus, slots.fold.cpus) == (0, 3, 1, 12)
 
 
 def test_a_head_alone_is_no_cluster():
@@ -80,7 +80,7 @@ def test_cases_take_every_gpu_whatever_the_folds(folds_at_once, cases):
 
 
 def test_gpus_that_have_too_few_cpus_beside_them_are_told_so():
-    with pytest.raises(ProblemsFound, match=r"fewer resources\.cpus_per_fold"):
+    with pytest.raises(ProblemsFound, match=r"or lower resources\.cpus_per_fold"):
         plan_slots(Resources(cpus_per_fold=12), 5, Cluster((Node(8, 1), Node(16))))
 
 

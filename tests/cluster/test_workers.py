@@ -10,7 +10,7 @@ import json, os, signal, sys
 from pathlib import Path
 import ray
 from uncseg.cluster.resources import FoldResources, Slots
-from uncseg.cluster.tasks import collect
+from uncseg.cluster.tasks import map_cases
 from uncseg.cluster.workers import Workers
 
 ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
@@ -26,8 +26,8 @@ def work(number):
 
 slots = Slots(2, 2, 2, FoldResources(cpus=1, gpus=1), cases=2)
 with Workers(slots, 20) as workers:
-    pieces = [(str(n), work, (n,)) for n in range(20)]
-    results, problems = collect(pieces, lambda *_: None, lambda: 2 * workers.count(), "a number", workers.start)
+    calls = [(str(n), work, (n,)) for n in range(20)]
+    results, problems = map_cases(calls, lambda *_: None, lambda: 2 * workers.count(), "a number", workers.start)
 # nothing is held after the block
 ray.get(ray.remote(num_gpus=2)(lambda: None).remote(), timeout=60)
 (folder / "found").write_text(json.dumps([results, [problem.found for problem in problems]]))

@@ -91,7 +91,10 @@ def test_a_job_succeeds_and_the_same_job_again_has_nothing_left_to_do(
     for folder in ("data", "runs"):
         (clone / folder).mkdir()
         (clone / folder / "volume.bin").write_bytes(bytes(2**20))
-    for expected in (("a training step", "a checkpoint", "Table 1", "Table 2"), ("finished already: 0, 1", "Table 2")):
+    for expected in (
+        ("per training step", "per checkpoint", "Table 1", "Table 2"),
+        ("already finished: 0, 1", "Table 2"),
+    ):
         job = submit(f"tracking.uri={uri}")
         assert job.wait(LIMIT_S) == 0, job.read()
         assert status_of(dashboard, job.read()) == JobStatus.SUCCEEDED

@@ -9,14 +9,14 @@ from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json, write_json
 from uncseg.method.settings import TrainerSettings
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preparation_tasks import prepare_cases
 
 
 def test_nnunetv2_train_finds_the_trainer(local_ray, experiment_file, tmp_path):
     write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
     training = {"epochs": 1, "iterations_per_epoch": 2, "val_iterations_per_epoch": 2}
     experiment = load_experiment(experiment_file(tmp_path / "cases", training=training, loss={"warmup_epochs": 0}))
-    prepared = prepare(experiment)
+    prepared = prepare_cases(experiment)
     write_json(prepared.plans, TrainerSettings.of(experiment).into_plans(read_json(prepared.plans)))
     results = tmp_path / "results"
     folders = nnunet_environment(prepared, results)

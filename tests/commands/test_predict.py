@@ -106,7 +106,7 @@ def test_folds_together(root, both, alone):
     for case in cases(root):
         labels, wt, tc, et, spread = (
             voxels(both / f"{case}{name}.nii.gz")
-            for name in ("", "_wt_probability", "_tc_probability", "_et_probability", "_spread")
+            for name in ("", "_wt_probability", "_tc_probability", "_et_probability", "_between_folds")
         )
         # argmax over background, NCR, ED, ET
         classes = np.stack([1 - wt, tc - et, wt - tc, et])

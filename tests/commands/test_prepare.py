@@ -15,7 +15,7 @@ from uncseg.dataset.brats import read_reference
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import chosen_cases, nnunet_environment
 from uncseg.errors import ProblemsFound
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preparation_tasks import prepare_cases
 
 OURS = ("patch_size", "batch_size", "base_features", "max_features", "max_stages", "foreground_samples")
 
@@ -53,7 +53,7 @@ def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, mo
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     experiment = nnunet_default(experiment_file, phantoms)
-    prepared = prepare(experiment)
+    prepared = prepare_cases(experiment)
     theirs = tmp_path / "nnunet" / "nnUNet_preprocessed"
     for name, value in (nnunet_environment(prepared) | {"nnUNet_preprocessed": str(theirs)}).items():
         monkeypatch.setenv(name, value)
@@ -92,7 +92,7 @@ def test_fewer_samples_of_the_foreground(local_ray, experiment_file, phantoms, d
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     experiment = load(experiment_file, phantoms, plan=dict.fromkeys(OURS) | {"foreground_samples": drawn})
-    few, all_of_them = prepare(experiment), prepare(nnunet_default(experiment_file, phantoms))
+    few, all_of_them = prepare_cases(experiment), prepare_cases(nnunet_default(experiment_file, phantoms))
     cases = chosen_cases(experiment)[0]
     by_case = [
         DatasetFingerprintExtractor.analyze_case(
@@ -114,7 +114,7 @@ def test_fewer_samples_of_the_foreground(local_ray, experiment_file, phantoms, d
 
 
 def test_planner_options(local_ray, experiment_file, phantoms):
-    prepared = prepare(load(experiment_file, phantoms, plan={"target_spacing_mm": [2.0, 2.0, 2.0]}))
+    prepared = prepare_cases(load(experiment_file, phantoms, plan={"target_spacing_mm": [2.0, 2.0, 2.0]}))
     plan = json.loads(prepared.plans.read_text())["configurations"]["3d_fullres"]
     assert plan["patch_size"] == [16, 16, 16]
     assert plan["batch_size"] == 2
@@ -130,7 +130,7 @@ def test_planner_options(local_ray, experiment_file, phantoms):
 
 def test_oracle_is_cropped_like_the_case(local_ray, experiment_file, phantoms):
     experiment = load(experiment_file, phantoms)
-    prepared = prepare(experiment)
+    prepared = prepare_cases(experiment)
     case = chosen_cases(experiment)[0][0]
     _, seg, _ = load_arrays(prepared.dataset / "nnUNetPlans_3d_fullres", case.case_id)
     q = np.load(prepared.oracle / f"{case.case_id}.npy").astype(float)
@@ -142,7 +142,7 @@ def test_oracle_is_cropped_like_the_case(local_ray, experiment_file, phantoms):
 
 def test_a_patch_that_does_not_fit_is_named(local_ray, experiment_file, phantoms):
     with pytest.raises(ProblemsFound) as caught:
-        prepare(load(experiment_file, phantoms, plan={"patch_size": [15, 16, 16]}))
+        prepare_cases(load(experiment_file, phantoms, plan={"patch_size": [15, 16, 16]}))
     (problem,) = caught.value.problems
     assert problem.where == "plan.patch_size"
     assert "[16, 16, 16]" in problem.advice
@@ -150,14 +150,14 @@ def test_a_patch_that_does_not_fit_is_named(local_ray, experiment_file, phantoms
 
 def test_goes_on_where_it_was_stopped(local_ray, experiment_file, phantoms):
     experiment = load(experiment_file, phantoms)
-    prepared = prepare(experiment)
+    prepared = prepare_cases(experiment)
     folder = prepared.dataset / "nnUNetPlans_3d_fullres"
     cases = sorted(file.stem for file in folder.glob("*.pkl"))
     before = {case: (folder / f"{case}.b2nd").stat().st_mtime_ns for case in cases}
     # as a kill leaves it: one case half done, the record of the end not written
     (folder / f"{cases[2]}.pkl").unlink()
     prepared.done.unlink()
-    prepare(experiment)
+    prepare_cases(experiment)
     after = {case: (folder / f"{case}.b2nd").stat().st_mtime_ns for case in cases}
     assert [case for case in cases if before[case] != after[case]] == [cases[2]]
     assert prepared.done.is_file()
@@ -166,10 +166,10 @@ def test_goes_on_where_it_was_stopped(local_ray, experiment_file, phantoms):
 
 def test_other_plans_share_the_survey(local_ray, experiment_file, phantoms):
     experiment = load(experiment_file, phantoms)
-    prepared = prepare(experiment)
+    prepared = prepare_cases(experiment)
     steps = []
     again = load(experiment_file, phantoms, plan={"batch_size": 3})
-    other = prepare(again, progress=lambda what, done, _all: steps.append((what, done)))
+    other = prepare_cases(again, progress=lambda what, done, _all: steps.append((what, done)))
     assert other.root != prepared.root
     assert "fingerprint" not in {what for what, _ in steps}
     fingerprints = {(folder.dataset / "dataset_fingerprint.json").read_text() for folder in (prepared, other)}
@@ -182,10 +182,10 @@ def test_other_plans_share_the_survey(local_ray, experiment_file, phantoms):
 
 def test_a_finished_preparation_is_returned_at_once(local_ray, experiment_file, phantoms):
     experiment = load(experiment_file, phantoms)
-    prepared = prepare(experiment)
+    prepared = prepare_cases(experiment)
     done = prepared.done.stat().st_mtime_ns
     steps = []
-    assert prepare(experiment, progress=lambda *step: steps.append(step)) == prepared
+    assert prepare_cases(experiment, progress=lambda *step: steps.append(step)) == prepared
     assert steps == []
     assert prepared.done.stat().st_mtime_ns == done
 
@@ -193,7 +193,7 @@ def test_a_finished_preparation_is_returned_at_once(local_ray, experiment_file, 
 def test_a_patch_larger_than_the_memory_target(local_ray, experiment_file, phantoms):
     plan = dict.fromkeys(OURS) | {"patch_size": [128, 128, 128], "memory_target_gib": 1}
     with pytest.raises(ProblemsFound) as caught:
-        prepare(load(experiment_file, phantoms, plan=plan))
+        prepare_cases(load(experiment_file, phantoms, plan=plan))
     (problem,) = caught.value.problems
     assert problem.where == "plan.patch_size"
     assert "plan.memory_target_gib" in problem.advice
@@ -213,8 +213,8 @@ def test_naming_of_2018_gives_the_same_arrays(local_ray, experiment_file, phanto
         mapped.CopyInformation(image)
         sitk.WriteImage(mapped, str(old / case / f"{case}_seg.nii.gz"))
     storage = {"path": str(tmp_path / "storage")}
-    ours = prepare(load(experiment_file, phantoms)).dataset
-    theirs = prepare(load(experiment_file, old, storage=storage)).dataset
+    ours = prepare_cases(load(experiment_file, phantoms)).dataset
+    theirs = prepare_cases(load(experiment_file, old, storage=storage)).dataset
     for case in cases:
         a, b = (load_arrays(folder / "nnUNetPlans_3d_fullres", case) for folder in (ours, theirs))
         np.testing.assert_array_equal(a[1], b[1])
@@ -230,20 +230,20 @@ def test_one_bad_case_among_good_ones(local_ray, experiment_file, phantoms, tmp_
     (tmp_path / "cases" / "BraTS-GLI-00002-000" / "BraTS-GLI-00002-000-t2w.nii.gz").unlink()
     experiment = load(experiment_file, tmp_path / "cases", storage={"path": str(tmp_path / "storage")})
     with pytest.raises(ProblemsFound) as caught:
-        prepare(experiment)
+        prepare_cases(experiment)
     assert caught.value.exit_code == 1
     assert len(caught.value.problems) == 3
     # with the incomplete case left out, the others are still wrong
     dataset = experiment.dataset.model_copy(update={"exclude": ("BraTS-GLI-00002-000",)})
     with pytest.raises(ProblemsFound) as caught:
-        prepare(experiment.model_copy(update={"dataset": dataset}))
+        prepare_cases(experiment.model_copy(update={"dataset": dataset}))
     assert len(caught.value.problems) == 2
     assert not list((tmp_path / "storage").rglob("prepared.json"))
 
 
 def test_head_decides_the_labels(local_ray, experiment_file, phantoms):
-    labels = prepare(load(experiment_file, phantoms))
-    regions = prepare(load(experiment_file, phantoms, model={"output": "regions"}, loss={"weight_ce": None}))
+    labels = prepare_cases(load(experiment_file, phantoms))
+    regions = prepare_cases(load(experiment_file, phantoms, model={"output": "regions"}, loss={"weight_ce": None}))
     assert labels.root != regions.root
     content = json.loads((regions.dataset / "dataset.json").read_text())
     assert list(content["labels"]) == ["background", "WT", "TC", "ET"]
@@ -275,6 +275,6 @@ def test_exclusion_by_file(experiment_file, phantoms, tmp_path):
 
 def test_nothing_is_copied(local_ray, experiment_file, phantoms):
     experiment = load(experiment_file, phantoms)
-    prepared = prepare(experiment)
+    prepared = prepare_cases(experiment)
     for file in (prepared.raw_dataset / "imagesTr").iterdir():
         assert Path(os.path.realpath(file)).is_relative_to(phantoms)

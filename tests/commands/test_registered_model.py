@@ -15,7 +15,7 @@ from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
-from uncseg.runs.disk_plan import disk_of
+from uncseg.runs.disk_plan import estimate_disk
 from uncseg.tracking.opening import open_store
 from uncseg.tracking.pyfunc_model import _load_pyfunc
 from uncseg.tracking.sync import sync_run
@@ -73,7 +73,7 @@ def in_a_process(command, uri, folder):
 def test_the_command_predicts_as_from_the_runs_folder(root, server, expected, tmp_path):
     in_a_process([UNCSEG, "predict", "models:/small@candidate", root / "cohort", "out"], server, tmp_path)
     for case in cases(root):
-        for name in ("", "_uncertainty", "_spread"):
+        for name in ("", "_uncertainty", "_between_folds"):
             mine, theirs = (voxels(folder / f"{case}{name}.nii.gz") for folder in (tmp_path / "out", expected))
             np.testing.assert_array_equal(mine, theirs)
         records = [read_json(folder / f"{case}.json") for folder in (tmp_path / "out", expected)]
@@ -172,7 +172,7 @@ def test_the_plan_says_what_will_be_kept_and_stored(root, run, capsys):
     storages = {tensor.untyped_storage().data_ptr(): tensor.numel() for tensor in weights.values()}
     stored = 4 * sum(storages.values())  # float32; the decoder names the encoder's tensors once more
     prepared = PreparedFolder(next((root / "runs").glob("prepared/*/prepared.json")).parent, "Dataset501_Small")
-    disk = disk_of(load_experiment(run.experiment), prepared)
+    disk = estimate_disk(load_experiment(run.experiment), prepared)
     assert (disk.weights, disk.checkpoint) == (stored, 2 * stored)  # momenta
     assert uncseg("cross-validate", root / "experiment.yaml", "--dry-run") == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -78,7 +78,7 @@ def test_an_autoscaler_adds_the_nodes_that_folds_wait_for(experiment, tmp_path):
     with autoscaling_cluster(tmp_path) as cluster:
         process = on_cluster(cluster, file)
         assert end_of(process) == 0, process.log.read_text()[-3000:]
-    assert "2 side by side (0 on the nodes there are" in " ".join(process.log.read_text().split())
+    assert "2 side by side (0 on the present nodes" in " ".join(process.log.read_text().split())
     first, second = sorted(span(run, fold) for fold in range(2))
     assert second[0] < first[1]
 

@@ -12,7 +12,7 @@ from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training.trainer import UncertaintyTrainer
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preparation_tasks import prepare_cases
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def trainer_for(local_ray, experiment_file, phantoms, tmp_path, monkeypatch):
     def make(results="results", **sections):
         storage = {"path": str(phantoms.with_name("prepared"))}  # prepared once for all tests
         experiment = load_experiment(experiment_file(phantoms, storage=storage, **sections))
-        prepared = prepare(experiment)
+        prepared = prepare_cases(experiment)
         for name, value in nnunet_environment(prepared, tmp_path / results).items():
             monkeypatch.setenv(name, value)
         plans = TrainerSettings.of(experiment).into_plans(read_json(prepared.plans))

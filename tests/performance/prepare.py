@@ -32,7 +32,7 @@ from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import dataset_description
 from uncseg.files import write_json
 from uncseg.layout import PreparedFolder
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preparation_tasks import prepare_cases
 
 CONFIGURATION = "3d_fullres"
 
@@ -83,7 +83,7 @@ def time_warm(folder: Path, phantoms: Path) -> tuple[float, PreparedFolder]:
     """Seconds of ours in this process, connected to Ray."""
     experiment = load_experiment(write_experiment(folder, phantoms))
     start = time.perf_counter()
-    prepared = prepare(experiment)
+    prepared = prepare_cases(experiment)
     return time.perf_counter() - start, prepared
 
 

@@ -28,7 +28,7 @@ from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training.trainer import UncertaintyTrainer
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preparation_tasks import prepare_cases
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # where torch was imported before this file
 
@@ -76,7 +76,7 @@ def prepared_phantoms(
         file.write_text(yaml.safe_dump(content), encoding="utf-8")
         experiment = load_experiment(file)
         with ray_session("local", num_cpus=2, dashboard=False):
-            prepared = prepare(experiment)
+            prepared = prepare_cases(experiment)
         os.environ.update(nnunet_environment(prepared, folder / "results"))
         yield experiment, prepared
 

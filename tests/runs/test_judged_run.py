@@ -10,7 +10,7 @@ from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
 from uncseg.runs.judged_run import require_judged_run, require_same_data
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.tracking.manifest import update_manifest
 
 REGIONS = {"output": "regions"}
@@ -31,7 +31,7 @@ def judged_run(local_ray, experiment_file, phantoms):
     def prepared_experiment(name, **sections):
         file = experiment_file(phantoms, **sections)
         experiment = load_experiment(file, [f"name={name}"])
-        return experiment, prepare(experiment)
+        return experiment, prepare_cases(experiment)
 
     def make(model, folds=(0, 1), digests=None, error_network=None, **judge):
         first, prepared = prepared_experiment("judged", model=model, **(NO_WEIGHTS if model == REGIONS else {}))

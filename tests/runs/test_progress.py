@@ -8,8 +8,9 @@ from PIL import Image
 from uncseg.config.experiment import load_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.layout import RunFolder
-from uncseg.runs.fold_worker import FoldTask, is_done, train_fold
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.fold_task import FoldTask, is_done
+from uncseg.runs.fold_worker import train_fold
+from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.tracking.spool import read_history
 
 
@@ -28,7 +29,7 @@ def task(local_ray, experiment_file, shared, monkeypatch, request):
     storage = {"path": str(shared / "runs")}  # prepared once for all tests
     file = experiment_file(shared / "cases", storage=storage, training={"checkpoint_every": 2}, name=request.node.name)
     experiment = load_experiment(file)
-    return FoldTask(experiment.resolved(), prepare(experiment), RunFolder(experiment.run_folder), fold=1, cpus=1)
+    return FoldTask(experiment.resolved(), prepare_cases(experiment), RunFolder(experiment.run_folder), fold=1, cpus=1)
 
 
 def ignore(_metrics):

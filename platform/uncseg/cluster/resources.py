@@ -1,4 +1,4 @@
-"""What a fold takes, and how many folds fit side by side: from the experiment, or found."""
+"""What a fold takes, and how many folds fit side by side: as the experiment says, or from what the cluster has."""
 
 import math
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from uncseg.cluster.nodes import Cluster, Node
 from uncseg.config.sections import Resources
 from uncseg.errors import Problem, ProblemsFound
 
-MOST_CPUS_PER_GPU = 12  # nnU-Net's loaders feed a GPU well with 8 to 12
-FEWEST_CPUS_PER_GPU = 8
+MAX_CPUS_PER_GPU = 12  # nnU-Net's loaders feed a GPU well with 8 to 12
+MIN_CPUS_PER_GPU = 8
+TITLE = "The folds cannot be placed on this cluster."
 
 
 @dataclass(frozen=True)
@@ -20,72 +21,72 @@ class FoldResources:
 
     @property
     def processes(self) -> int:
-        """Workers that train one fold together: one a GPU."""
+        """Workers that train one fold together, one per GPU."""
         return max(1, int(self.gpus))
 
     @property
-    def of_worker(self) -> Node:
-        """What one of its workers takes, all on one node."""
+    def worker(self) -> Node:
+        """What one of these workers takes, all of it on one node."""
         return Node(self.cpus / self.processes, self.gpus / self.processes)
 
 
 @dataclass(frozen=True)
 class Slots:
-    """Folds side by side, and what each takes."""
+    """How many folds are trained side by side, and what each takes."""
 
     count: int
-    """On the nodes there are now; 0 where all are yet to come."""
-    most: int
-    """With the nodes that may be added."""
-    wanted: int
-    """As many as the experiment would have, whatever fits."""
-    each: FoldResources
+    """Folds that fit on the nodes that are present; 0 if every node has yet to be added."""
+    max_count: int
+    """Folds that fit once the autoscaler has added every node it may."""
+    requested: int
+    """Folds that the experiment asks for at once, whether they fit or not."""
+    fold: FoldResources
     cases: int
-    """Cases evaluated or predicted side by side: each takes what a worker of a fold takes."""
+    """Cases evaluated or predicted side by side; each takes what one worker of a fold takes."""
 
     @property
-    def cpus(self) -> int:
-        """Whole CPU cores of one process of a fold, at least 1."""
-        return max(1, math.floor(self.each.of_worker.cpus))
+    def cpus_per_process(self) -> int:
+        """Whole CPU cores per process of a fold, at least 1."""
+        return max(1, math.floor(self.fold.worker.cpus))
 
 
-def plan_slots(wanted: Resources, folds: int, cluster: Cluster) -> Slots:
+def plan_slots(resources: Resources, folds: int, cluster: Cluster) -> Slots:
     """Fill in what the experiment leaves open from what the cluster has.
 
-    GPUs are used if there are any, one a fold; otherwise the CPUs are shared out among as many folds as there are.
+    If the cluster has GPUs, each fold takes one; otherwise the CPUs are shared among the folds.
 
     Args:
-        wanted: the experiment's section.
-        folds: folds to train.
-        cluster: its nodes, there or to come.
+        resources: the experiment's section.
+        folds: number of folds to train.
+        cluster: its present and addable nodes.
 
     Raises:
-        ProblemsFound: where a fold asks for more than the whole cluster has or may grow to, since Ray would wait for
-            ever.
+        ProblemsFound: a fold asks for more than the cluster has or may grow to; Ray would wait for it forever.
     """
-    gpus = wanted.gpus_per_fold
+    nodes = cluster.potential_nodes
+    gpus = resources.gpus_per_fold
     if gpus is None:
-        gpus = 1.0 if any(node.gpus for node in cluster.at_most) else 0.0
-    at_once = folds if wanted.folds_at_once is None else min(folds, wanted.folds_at_once)
-    cpus = wanted.cpus_per_fold
+        gpus = 1.0 if any(node.gpus for node in nodes) else 0.0
+    at_once = min(folds, resources.folds_at_once or folds)
+    cpus = resources.cpus_per_fold
     if cpus is None:
-        cpus = _share_beside_gpus(cluster.at_most, gpus, at_once) if gpus else _share_of_cpus(cluster.at_most, at_once)
-    each = FoldResources(cpus=cpus, gpus=gpus)
-    _check_possible(each, cluster.at_most)
-    most = _fit(each, cluster.at_most, at_once)
-    cases = sum(node.fits(each.of_worker) for node in cluster.at_most)
-    if wanted.folds_at_once is not None:
-        cases = min(cases, most * each.processes)
-    return Slots(_fit(each, cluster.nodes, at_once), most, at_once, each, cases)
+        cpus = _cpus_beside_gpus(nodes, gpus, at_once) if gpus else _cpu_share(nodes, at_once)
+    fold = FoldResources(cpus=cpus, gpus=gpus)
+    _require_placeable(fold, nodes)
+    max_count = min(at_once, _workers(fold, nodes) // fold.processes)
+    cases = _workers(fold, nodes)
+    if resources.folds_at_once is not None:
+        cases = min(cases, max_count * fold.processes)
+    count = min(at_once, _workers(fold, cluster.nodes) // fold.processes)
+    return Slots(count, max_count, at_once, fold, cases)
 
 
-def _fit(each: FoldResources, nodes: tuple[Node, ...], at_once: int) -> int:
-    workers = sum(node.fits(each.of_worker) for node in nodes)
-    return min(at_once, workers // each.processes)
+def _workers(fold: FoldResources, nodes: tuple[Node, ...]) -> int:
+    return sum(node.fits(fold.worker) for node in nodes)
 
 
-def _share_beside_gpus(nodes: tuple[Node, ...], gpus: float, at_once: int) -> float:
-    """CPUs of a fold, such that they run out on no node before its GPUs do."""
+def _cpus_beside_gpus(nodes: tuple[Node, ...], gpus: float, at_once: int) -> float:
+    """Return the CPUs of a fold such that no node runs out of CPUs before it runs out of GPUs."""
     processes = max(1, int(gpus))
     per_worker = gpus / processes
     shares = [
@@ -93,44 +94,45 @@ def _share_beside_gpus(nodes: tuple[Node, ...], gpus: float, at_once: int) -> fl
         for node in nodes
         if node.gpus >= per_worker
     ]
-    return float(processes * max(1, min([*shares, MOST_CPUS_PER_GPU])))
+    return float(processes * max(1, min([*shares, MAX_CPUS_PER_GPU])))
 
 
-def _share_of_cpus(nodes: tuple[Node, ...], at_once: int) -> float:
-    """The most CPUs that so many folds can have each, or 1 where there are fewer CPUs than folds."""
+def _cpu_share(nodes: tuple[Node, ...], at_once: int) -> float:
+    """Return the most CPUs that each of ``at_once`` folds can have, or 1 if there are fewer CPUs than folds."""
     share = max([1, *(math.floor(node.cpus) for node in nodes)])
     while share > 1 and sum(math.floor(node.cpus / share) for node in nodes) < at_once:
         share -= 1
     return float(share)
 
 
-def _check_possible(each: FoldResources, nodes: tuple[Node, ...]) -> None:
-    worker = each.of_worker
+def _require_placeable(fold: FoldResources, nodes: tuple[Node, ...]) -> None:
+    worker = fold.worker
     problems = []
     if not any(node.cpus for node in nodes):
-        found, expected = "no node with CPUs", "nodes that work beside the head, or an autoscaler that adds them"
-        advice = "start them (ray start --address …), or say what the autoscaler adds: resources.autoscaler"
-        problem = Problem("cluster", found, expected, advice)
-        raise ProblemsFound("The folds cannot be placed on this cluster.", [problem])
-    if each.gpus > 1 and each.gpus != int(each.gpus):
-        found, advice = f"{each.gpus:g} GPUs a fold", f"write {math.floor(each.gpus)} or {math.ceil(each.gpus)}"
-        problems.append(Problem("resources.gpus_per_fold", found, "a whole number, or a share of one", advice))
-    most = Node(max([0.0, *(node.cpus for node in nodes)]), max([0.0, *(node.gpus for node in nodes)]))
-    for field, asked, has, what in (
-        ("resources.gpus_per_fold", worker.gpus, most.gpus, "GPU"),
-        ("resources.cpus_per_fold", worker.cpus, most.cpus, "CPU"),
+        expected = "nodes besides the head node, or an autoscaler that adds them"
+        advice = "start them (ray start --address …), or declare what the autoscaler adds: resources.autoscaler"
+        raise ProblemsFound(TITLE, [Problem("cluster", "no node with CPUs", expected, advice)])
+    if fold.gpus > 1 and fold.gpus != int(fold.gpus):
+        found, advice = f"{fold.gpus:g} GPUs per fold", f"set it to {math.floor(fold.gpus)} or {math.ceil(fold.gpus)}"
+        problems.append(Problem("resources.gpus_per_fold", found, "a whole number, or a fraction of one", advice))
+    largest = Node(max([0.0, *(node.cpus for node in nodes)]), max([0.0, *(node.gpus for node in nodes)]))
+    for field, needed, available, unit in (
+        ("resources.gpus_per_fold", worker.gpus, largest.gpus, "GPU"),
+        ("resources.cpus_per_fold", worker.cpus, largest.cpus, "CPU"),
     ):
-        if asked > has:
-            found = f"{asked * each.processes:g} {what}s a fold"
-            expected = f"{what}s that the cluster has or may grow to: {has:g} on its largest node"
-            advice = f"write {has * each.processes:g} or less, or remove the field to use what is found"
+        if needed > available:
+            found = f"{needed * fold.processes:g} {unit}s per fold"
+            expected = f"{unit}s that the cluster has or may grow to: {available:g} on its largest node"
+            advice = f"set it to {available * fold.processes:g} or less, or remove the field to use what is found"
             problems.append(Problem(field, found, expected, advice))
-    workers = sum(node.fits(worker) for node in nodes)
-    if not problems and workers < each.processes:
-        found = f"{each.gpus:g} GPUs and {each.cpus:g} CPUs a fold"
-        expected = f"at most {workers} workers of {worker.cpus:g} CPUs and {worker.gpus:g} GPUs, as the nodes hold them"
-        fewer = f"write resources.gpus_per_fold: {workers} or less, or " if workers else "write "
-        advice = f"{fewer}fewer resources.cpus_per_fold"
-        problems.append(Problem("resources.gpus_per_fold, cpus_per_fold", found, expected, advice))
+    workers = _workers(fold, nodes)
+    if not problems and workers < fold.processes:
+        found = f"{fold.gpus:g} GPUs and {fold.cpus:g} CPUs per fold"
+        expected = (
+            f"at most {workers} workers with {worker.cpus:g} CPUs and {worker.gpus:g} GPUs each, which is what fits"
+        )
+        advice = f"set resources.gpus_per_fold to {workers} or less, or lower" if workers else "lower"
+        where = "resources.gpus_per_fold, cpus_per_fold"
+        problems.append(Problem(where, found, expected, f"{advice} resources.cpus_per_fold"))
     if problems:
-        raise ProblemsFound("The folds cannot be placed on this cluster.", problems)
+        raise ProblemsFound(TITLE, problems)

@@ -1,46 +1,52 @@
-"""A Ray to work on: the running one, or a local one that ends with the command."""
+"""A Ray to work on: a running cluster, or a local Ray that ends with the command."""
 
 import logging
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import ray
 
 import uncseg
 from uncseg.errors import Problem, ProblemsFound
 
-UNDER_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for the command of a job
+
+def under_ray_job() -> bool:
+    """Return whether this process is the command of a Ray job (``ray job submit``)."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 @contextmanager
 def ray_session(
     address: str | None, num_cpus: int | None = None, show_worker_logs: bool = False, dashboard: bool = True
 ) -> Iterator[bool]:
-    """Connect to Ray for a block; what was started here ends with it, what ran before goes on.
+    """Connect to Ray for a block. A Ray that the block starts ends with it; a running cluster goes on.
 
-    A Ray that this process is connected to already is used as it is. Yields whether Ray is the block's own.
+    If this process is already connected to a Ray, that one is used. Yields whether the block started its own Ray.
 
     Args:
-        address: "auto" or HOST:PORT of a running cluster; "local": a Ray of this machine; None: RAY_ADDRESS if set,
-            else local. The command of a job works where it runs, whatever is said here.
-        num_cpus: CPUs of a local Ray; None: all. GPUs are found by Ray.
+        address: "auto" or HOST:PORT of a running cluster; "local": a Ray on this machine; None: RAY_ADDRESS if it is
+            set, else local. The command of a Ray job always works on the cluster that runs it.
+        num_cpus: CPUs of a local Ray; None: all. Ray finds GPUs itself.
         show_worker_logs: print what workers print.
-        dashboard: of a local Ray; without it Ray starts sooner, but GPUs of stopped trials never come back.
+        dashboard: start the dashboard of a local Ray. Without it Ray starts sooner, but the GPUs of stopped trials are
+            never freed.
 
     Raises:
-        ProblemsFound: where no cluster answers at the address.
+        ProblemsFound: no cluster answers at the address.
     """
     if ray.is_initialized():
         yield False
         return
-    # Ray warns of what it will do in later versions; the pinned one does not do it
+    # Ray warns about changes in later versions, which the pinned version does not have
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    if UNDER_A_JOB in os.environ:  # an address kept with a run may be that of a cluster that is gone
+    if under_ray_job():  # an address kept with a run may be that of a cluster that no longer exists
         address = None
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     with _local_access(address):
@@ -53,7 +59,7 @@ def ray_session(
 
 @contextmanager
 def terminated_like_ctrl_c() -> Iterator[None]:
-    """Within the block SIGTERM (``ray job stop``, a scheduler's time limit) is what Ctrl-C is: KeyboardInterrupt."""
+    """Turn SIGTERM (``ray job stop``, a scheduler's time limit) into KeyboardInterrupt within the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -68,9 +74,19 @@ def terminated_like_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def exit_without_waiting() -> NoReturn:
+    """End the process with exit code 1; the Ray that it started, or its job on a cluster, ends with it.
+
+    After Ctrl-C threads still wait for their folds or trials. Shutting down Ray under them makes it abort the process
+    with a C++ error.
+    """
+    sys.stdout.flush()
+    os._exit(1)
+
+
 @contextmanager
 def _local_access(address: str) -> Iterator[None]:
-    """Ray starts a local cluster with tokens and submits jobs without; one of this machine only needs none."""
+    """Turn off Ray's tokens for a local Ray: it would start with them and submit jobs without."""
     if address != "local" or "RAY_AUTH_MODE" in os.environ:
         yield
         return
@@ -97,11 +113,11 @@ def _connect(address: str, num_cpus: int | None, show_worker_logs: bool, dashboa
             address=address,
             log_to_driver=show_worker_logs,
             logging_level=logging.ERROR,
-            # nodes need what the package needs, and not the package: they get this very copy
+            # nodes need the packages that uncseg needs, but not uncseg: they get this very copy
             runtime_env={"py_modules": [str(Path(uncseg.__file__).parent)]},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        what = str(error).strip().splitlines()[0]
+        found = f"{address}: {str(error).strip().splitlines()[0]}"
         where = "resources.ray_address (or RAY_ADDRESS)"
-        problem = Problem(where, f"{address}: {what}", "a running Ray", "start it, or remove the address")
+        problem = Problem(where, found, "a running Ray", "start it, or remove the address")
         raise ProblemsFound("There is no Ray to work on.", [problem]) from error

@@ -1,4 +1,4 @@
-"""Work spread over the cluster: one Ray task a piece, a bounded number in flight, so that memory stays bounded."""
+"""Functions run as Ray tasks, with a bounded number in flight so that memory stays bounded."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -9,39 +9,39 @@ import ray
 
 from uncseg.errors import Problem, ProblemsFound
 
-Piece = tuple[str, Callable[..., Any], tuple[Any, ...]]
-"""Name, function, arguments."""
+Call = tuple[str, Callable[..., Any], tuple[Any, ...]]
+"""Name, function and arguments of one call."""
 Start = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
-"""Starts a piece's function with its arguments; gives the reference of its result."""
+"""Starts a function with its arguments and returns the Ray reference of its result."""
 
 
 def run_tasks(
-    work: Iterable[Piece],
-    take: Callable[[str, Any], None],
-    at_once: Callable[[], int],
+    calls: Iterable[Call],
+    on_end: Callable[[str, Any], None],
+    in_flight: Callable[[], int],
     start: Start | None = None,
 ) -> None:
-    """Run every piece, in order; a task whose node or worker died is tried again three times by Ray.
+    """Run every call, started in order. Ray retries a task three times if its node or worker dies.
 
     Args:
-        work: the pieces.
-        take: called with a piece's name and its task's reference as each ends, the one next to it not waiting. What it
-            raises ends the work: nothing new is started, and what runs is waited for.
-        at_once: most tasks in flight; asked each time, since nodes come and go.
-        start: how a piece is started; None: as one task of one CPU.
+        calls: the calls.
+        on_end: called with a call's name and the reference of its result as each ends. If it raises, no further call
+            is started, and the running ones are waited for.
+        in_flight: returns the largest number of tasks in flight; asked before each start, because nodes come and go.
+        start: starts a call; None: as one task of one CPU.
     """
-    start = start or as_task(1.0)
-    pieces = iter(work)
+    start = start or start_as_task(1.0)
+    waiting = iter(calls)
     running: dict[Any, str] = {}
     try:
         while True:
-            while len(running) < at_once() and (piece := next(pieces, None)) is not None:
-                name, function, arguments = piece
+            while len(running) < in_flight() and (call := next(waiting, None)) is not None:
+                name, function, arguments = call
                 running[start(function, arguments)] = name
             if not running:
                 return
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            take(running.pop(done), done)
+            (ended,), _ = ray.wait(list(running), num_returns=1)
+            on_end(running.pop(ended), ended)
     except Exception:
         # cancelling tasks that are just ending makes Ray 2.60 abort the process
         if running:
@@ -49,63 +49,66 @@ def run_tasks(
         raise
 
 
-def collect(
-    work: Sequence[Piece],
+def map_cases(
+    calls: Sequence[Call],
     progress: Callable[[int, int], None],
-    at_once: Callable[[], int],
+    in_flight: Callable[[], int],
     expected: str,
     start: Start | None = None,
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """Run every piece, whatever happens to the others.
+    """Run one call per case; a case that fails does not stop the others.
 
     Args:
-        work: named by case.
-        progress: called with (ended, all).
-        at_once, start: as :func:`run_tasks` takes them.
-        expected: what a piece gives, for the problem of one that failed.
+        calls: the calls, each named after its case.
+        progress: called with (ended, total).
+        in_flight, start: see :func:`run_tasks`.
+        expected: what a call returns, as the problem of a failed case puts it.
 
     Returns:
-        Results by case, and the problems of those that failed.
+        The results by case, and the problems of the cases that failed.
     """
     results: dict[str, Any] = {}
     problems: list[Problem] = []
     ended = count(1)
 
-    def take(case: str, done: Any) -> None:
+    def on_end(case: str, reference: Any) -> None:
         try:
-            results[case] = ray.get(done)
+            results[case] = ray.get(reference)
         except Exception as error:
-            problems.extend(_problems_of(case, error, expected))
-        progress(next(ended), len(work))
+            problems.extend(_failure_problems(case, error, expected))
+        progress(next(ended), len(calls))
 
-    run_tasks(work, take, at_once, start)
+    run_tasks(calls, on_end, in_flight, start)
     return results, problems
 
 
-def _problems_of(case: str, error: Exception, expected: str) -> list[Problem]:
-    cause = getattr(error, "cause", None)  # of a task's error
+def _failure_problems(case: str, error: Exception, expected: str) -> list[Problem]:
+    cause = getattr(error, "cause", None)  # set on the errors that tasks raise
     if isinstance(cause, ProblemsFound):
         return cause.problems
-    what = str(error).strip().splitlines()[-1]
-    return [Problem(case, what, expected, "mend the cause and run the command again")]
+    last_line = str(error).strip().splitlines()[-1]
+    return [Problem(case, last_line, expected, "fix the cause and run the command again")]
 
 
-def cpus_times_two() -> int:
-    """Tasks of one CPU in flight: the next one is there when one ends, and few are waited for when one fails."""
+def two_per_cpu() -> int:
+    """Return the number of one-CPU tasks to keep in flight.
+
+    One task runs per CPU and one waits for it; a larger number would only make a failing command wait longer.
+    """
     return 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def as_task(cpus: float, gpus: float = 0.0, returns: int = 1) -> Start:
-    """Pieces as Ray tasks.
+def start_as_task(cpus: float, gpus: float = 0.0, returns: int = 1) -> Start:
+    """Return a function that starts calls as Ray tasks.
 
     Args:
-        cpus, gpus: of each task.
-        returns: references that it gives.
+        cpus, gpus: resources of each task.
+        returns: number of references that starting a task returns.
     """
-    return lambda function, arguments: _task(function, cpus, gpus, returns).remote(*arguments)
+    return lambda function, arguments: _remote(function, cpus, gpus, returns).remote(*arguments)
 
 
 @lru_cache
-def _task(function: Callable[..., Any], cpus: float, gpus: float, returns: int) -> Any:
-    """One remote function a function: Ray exports each new one to every worker."""
+def _remote(function: Callable[..., Any], cpus: float, gpus: float, returns: int) -> Any:
+    """Return one remote function per function, because Ray exports each new one to every worker."""
     return ray.remote(num_cpus=cpus, num_gpus=gpus, num_returns=returns)(function)

@@ -1,14 +1,11 @@
 """``uncseg benchmark``: trainings with several seeds, every uncertainty map of them on the same cases, one table."""
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NoReturn
 
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.session import ray_session, terminated_like_ctrl_c
+from uncseg.cluster.session import exit_without_waiting, ray_session, terminated_like_ctrl_c
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
@@ -17,12 +14,12 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json, write_json
 from uncseg.layout import BenchmarkFolder, PreparedFolder, RunFolder
 from uncseg.provenance import describe_versions
-from uncseg.runs.fold_worker import FoldTask, is_done
-from uncseg.runs.members import all_done, member_experiment
-from uncseg.runs.opening import holding, open_run, refuse_other_settings
-from uncseg.runs.out_of_fold import made_from
+from uncseg.runs.ensemble_members import all_members_done, member_experiment
+from uncseg.runs.fold_prediction import source_digest
+from uncseg.runs.fold_task import FoldTask, is_done
 from uncseg.runs.preflight import preflight
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.runs.run_opening import locked, open_run, refuse_other_settings
 from uncseg.runs.train_folds import train_folds
 from uncseg.studies.benchmark.benchmark_file import Benchmark, Training, run_name
 from uncseg.studies.benchmark.benchmark_results import close_benchmark
@@ -70,7 +67,7 @@ def run_benchmark(
         _print_plan(benchmark, folder, scored, slots)
         if dry_run:
             return 0
-        with holding("The benchmark is at work already.", {str(folder.root): folder.root / ".lock"}):
+        with locked("The benchmark is at work already.", {str(folder.root): folder.root / ".lock"}):
             content = benchmark.model_dump(mode="json", exclude={"base"})
             write_json(folder.content, {"benchmark": content, "experiment": base.resolved().model_dump(mode="json")})
             work = _Work(benchmark, base.resolved(), folder, scored, slots, own_ray)
@@ -82,7 +79,8 @@ def run_benchmark(
                 if compared:
                     _measure_costs(work, compared)
             except KeyboardInterrupt:
-                _leave_at_once()
+                console.print("stopped; the same command goes on from the last checkpoints")
+                exit_without_waiting()
     if compared:
         close_benchmark(benchmark, base, folder, compared)
     if problems:
@@ -115,7 +113,7 @@ def _prepare(base: Experiment, trainings: Sequence[Training]) -> dict[str, Prepa
         for training in trainings:
             if training.name not in prepared:
                 placed = training.experiment.model_copy(update={"storage": base.storage}).resolved()
-                prepared[training.name] = prepare(placed, progress=progress)
+                prepared[training.name] = prepare_cases(placed, progress=progress)
     splits = {name: read_json(one.done)["digests"]["split"] for name, one in prepared.items()}
     if len(set(splits.values())) > 1:
         problem = Problem("trainings", str(splits), "one split of the same cases", "remove what changes it")
@@ -138,8 +136,8 @@ def _scored(
             prepared[one.name],
             RunFolder(one.experiment.run_folder),
             fold,
-            slots.cpus,
-            slots.each.processes,
+            slots.cpus_per_process,
+            slots.fold.processes,
             trust,
         )
         for one in trainings
@@ -163,7 +161,7 @@ def _print_plan(benchmark: Benchmark, folder: BenchmarkFolder, scored: Sequence[
     console.print(
         f"{benchmark.name}: {len(benchmark.trainings)} trainings, seeds {', '.join(map(str, benchmark.seeds))}, "
         f"{len({one.task.fold for one in scored})} folds: {len(tasks)} networks, {left} of them to be trained, "
-        f"{training.epochs * training.iterations_per_epoch} steps each, {slots.most} side by side\n"
+        f"{training.epochs * training.iterations_per_epoch} steps each, {slots.max_count} side by side\n"
         f"{len(methods)} maps to compare; everything goes to {folder.root}",
         soft_wrap=True,
     )
@@ -200,7 +198,7 @@ def _finished(work: _Work) -> list[Scored]:
     """What can be compared: trainings whose folds have all ended, with the segmentation that they share."""
 
     def ended(task: FoldTask) -> bool:
-        return all_done(task.experiment, task.run, task.fold)
+        return all_members_done(task.experiment, task.run, task.fold)
 
     broken = {one.training.run_name for one in work.scored if not (ended(one.task) and ended(one.shared))}
     return [one for one in work.scored if one.training.run_name not in broken]
@@ -218,7 +216,7 @@ def _measure_costs(work: _Work, compared: list[Scored]) -> None:
     # the first seed of each that has one to be compared
     by_name = {one.training.name: one for one in reversed(compared) if one.task.fold == fold}
     first = [by_name[name] for name in work.benchmark.trainings if name in by_name]
-    networks = [[made_from(one.task), [method.name for method in one.methods]] for one in first]
+    networks = [[source_digest(one.task), [method.name for method in one.methods]] for one in first]
     source = digest([work.benchmark.cost_repeats, networks])
     if work.folder.costs.is_file() and read_json(work.folder.costs)["source"] == source:
         return
@@ -226,10 +224,3 @@ def _measure_costs(work: _Work, compared: list[Scored]) -> None:
     case = read_json(first[0].task.prepared.splits)[fold]["val"][0]
     costs = measure_costs(first, case, work.benchmark.cost_repeats, work.slots)
     write_json(work.folder.costs, costs | {"source": source, "case": case})
-
-
-def _leave_at_once() -> NoReturn:
-    """End the process after Ctrl-C: threads still wait for their folds, see ``cross_validate``."""
-    console.print("stopped; the same command goes on from the last checkpoints")
-    sys.stdout.flush()
-    os._exit(1)

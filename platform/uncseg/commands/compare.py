@@ -8,8 +8,8 @@ from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.summary import compare
 from uncseg.report.score_tables import show_comparison
-from uncseg.runs.opening import run_to_use
 from uncseg.table_files import write_table
+from uncseg.runs.run_opening import open_existing_run
 
 
 def compare_runs(first: Path, second: Path) -> int:
@@ -23,7 +23,7 @@ def compare_runs(first: Path, second: Path) -> int:
     if first.resolve() == second.resolve():
         problem = Problem("RUN_B", f"{second}, which is RUN_A", "another run", "give two runs")
         raise ProblemsFound("The runs cannot be compared.", [problem])
-    runs = [run_to_use(root)[0] for root in (first, second)]
+    runs = [open_existing_run(root)[0] for root in (first, second)]
     files = [run.tables / "scores.parquet" for run in runs]
     problems = [
         Problem(str(file), "no scores", "an evaluated run", f"run uncseg evaluate {run.root} first")

@@ -1,17 +1,15 @@
 """``uncseg cross-validate``: prepare, train the folds, evaluate out of fold, keep MLflow filled."""
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.node_checks import require_storage
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.session import ray_session, terminated_like_ctrl_c
+from uncseg.cluster.session import exit_without_waiting, ray_session, terminated_like_ctrl_c
 from uncseg.config.experiment import Experiment
 from uncseg.console import FoldProgress, console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
@@ -19,14 +17,14 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.provenance import describe_source, describe_versions, git_commit
-from uncseg.runs.evaluate_folds import evaluate_folds
-from uncseg.runs.fold_worker import FoldTask
+from uncseg.runs.ensemble_members import all_members_done, member_experiment, member_tasks
+from uncseg.runs.fold_task import FoldTask
 from uncseg.runs.judged_run import require_judged_run, require_same_data
-from uncseg.runs.members import all_done, member_experiment, of_all_members
-from uncseg.runs.opening import finished_folds, holding_folds, open_run, refuse_other_settings
-from uncseg.runs.preflight import preflight
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preflight import preflight, require_storage
+from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.runs.run_opening import finished_folds, locked_folds, open_run, refuse_other_settings
 from uncseg.runs.run_plan import print_plan
+from uncseg.runs.run_tables import evaluate_and_write_tables
 from uncseg.runs.step_timing import time_steps
 from uncseg.runs.train_folds import train_folds
 from uncseg.tracking.manifest import update_manifest
@@ -59,10 +57,10 @@ def cross_validate(
         slots = preflight(experiment, len(folds) * experiment.training.members, cluster, own_ray, begun)
         experiment = experiment.resolved()
         with counting() as progress:
-            prepared = prepare(experiment, progress=progress)
+            prepared = prepare_cases(experiment, progress=progress)
             require_same_data(experiment, folds, prepared)
             # on a machine of one's own the first epochs say the same for nothing
-            todo = [fold for fold in folds if not all_done(experiment, run, fold)]
+            todo = [fold for fold in folds if not all_members_done(experiment, run, fold)]
             measure = bool(todo) and (dry_run or not (own_ray or begun))
             calibration = time_steps(experiment, prepared, todo[0], slots, progress) if measure else None
         if not own_ray and connected_cluster(experiment.resources, own_ray).nodes != cluster.nodes:
@@ -70,7 +68,7 @@ def cross_validate(
         print_plan(experiment, prepared, folds, cluster, slots, calibration)
         if dry_run:
             return 0
-        with holding_folds(run, folds):
+        with locked_folds(run, folds):
             for number in range(experiment.training.members):
                 open_run(member_experiment(experiment, number))
             update_manifest(run.manifest, digests=read_json(prepared.done)["digests"], versions=describe_versions())
@@ -102,25 +100,16 @@ def _train_and_evaluate(work: _Work) -> tuple[dict[int, str], int]:
         # folds that an earlier command trained belong to the run's tables too
         finished = finished_folds(work.experiment, work.run)
         if finished:
-            evaluate_folds(work.experiment, work.prepared, work.run, finished, work.slots, work.trust)
+            evaluate_and_write_tables(work.experiment, work.prepared, work.run, finished, work.slots, work.trust)
         syncer.finish()
         outcome = "failed" if failed else "finished"
     except KeyboardInterrupt:
-        _leave_at_once(syncer)
+        syncer.stop("interrupted")
+        console.print("stopped; the same command goes on from the last checkpoints")
+        exit_without_waiting()
     finally:
         left = syncer.stop(outcome)
     return failed, left
-
-
-def _leave_at_once(syncer: Syncer) -> NoReturn:
-    """End the process after Ctrl-C; the Ray it started, or its job on a cluster, ends with it.
-
-    Threads still wait for their folds: shutting Ray down under them makes Ray abort the process with a C++ error.
-    """
-    syncer.stop("interrupted")
-    console.print("stopped; the same command goes on from the last checkpoints")
-    sys.stdout.flush()
-    os._exit(1)
 
 
 def _chosen_folds(experiment: Experiment, folds: Sequence[int] | None) -> list[int]:
@@ -146,12 +135,12 @@ def _syncer(work: _Work) -> Syncer:
 
 
 def _train(work: _Work) -> dict[int, str]:
-    processes, experiment = work.slots.each.processes, work.experiment
+    processes, experiment = work.slots.fold.processes, work.experiment
     tasks = [
         one
         for fold in work.folds
-        for one in of_all_members(
-            FoldTask(experiment, work.prepared, work.run, fold, work.slots.cpus, processes, work.trust)
+        for one in member_tasks(
+            FoldTask(experiment, work.prepared, work.run, fold, work.slots.cpus_per_process, processes, work.trust)
         )
     ]
     shown = [

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.node_checks import require_storage
 from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
 from uncseg.console import counting
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.runs.evaluate_folds import evaluate_folds
-from uncseg.runs.opening import finished_folds, run_to_use
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preflight import require_storage
+from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.runs.run_opening import finished_folds, open_existing_run
+from uncseg.runs.run_tables import evaluate_and_write_tables
 
 
 def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = False) -> int:
@@ -21,7 +21,7 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
         overrides: ``FIELD=VALUE`` for the experiment that it was started with; what it computes can't change.
         trust: let checkpoints run code of their own.
     """
-    run, experiment = run_to_use(root, overrides)
+    run, experiment = open_existing_run(root, overrides)
     folds = finished_folds(experiment, run)
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
@@ -30,6 +30,6 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
         require_storage(experiment, own_ray)
         slots = plan_slots(experiment.resources, len(folds), connected_cluster(experiment.resources, own_ray))
         with counting() as progress:
-            prepared = prepare(experiment, progress=progress)
-        evaluate_folds(experiment, prepared, run, folds, slots, trust)
+            prepared = prepare_cases(experiment, progress=progress)
+        evaluate_and_write_tables(experiment, prepared, run, folds, slots, trust)
     return 0

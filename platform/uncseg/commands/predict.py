@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.node_checks import require_places
 from uncseg.cluster.resources import Slots, plan_slots
 from uncseg.cluster.session import ray_session
 from uncseg.console import console, counting
@@ -17,6 +16,7 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.runs.model_sources import Model, find_model
 from uncseg.runs.new_cases import PredictionTask, Record, predict_new_cases
 from uncseg.table_files import write_table
+from uncseg.runs.preflight import require_folders
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def predict_with(
         problem = Problem("--mirroring", "with evaluation.estimators.augmentation", expected, advice)
         raise ProblemsFound("Both cannot be done at once.", [problem])
     with ray_session(model.resources.ray_address) as own_ray:
-        require_places(writes, reads, own_ray)
+        require_folders(writes, reads, own_ray)
         slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
         task = _task(model, output, slots, trust, wanted)
         with counting() as progress:
@@ -137,7 +137,7 @@ def _task(model: Model, output: Path, slots: Slots, trust: bool, wanted: Predict
         model=model.folder,
         folds=model.folds,
         output=output.resolve(),
-        threads=slots.cpus,
+        threads=slots.cpus_per_process,
         tile_step=model.evaluation.tile_step,
         mirroring=model.evaluation.mirroring if wanted.mirroring is None else wanted.mirroring,
         review_below=model.review_below if wanted.review_below is None else wanted.review_below,

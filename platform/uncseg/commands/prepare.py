@@ -1,12 +1,12 @@
 """``uncseg prepare``."""
 
-from uncseg.cluster.node_checks import require_storage
 from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import Experiment
 from uncseg.console import counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.layout import PreparedFolder
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preflight import require_storage
+from uncseg.runs.preparation_tasks import prepare_cases
 
 
 def prepare_dataset(experiment: Experiment) -> PreparedFolder:
@@ -14,4 +14,4 @@ def prepare_dataset(experiment: Experiment) -> PreparedFolder:
     write_missing_phantoms(experiment.dataset)
     with ray_session(experiment.resources.ray_address, dashboard=False) as own_ray, counting() as progress:
         require_storage(experiment, own_ray)
-        return prepare(experiment.resolved(), progress=progress)
+        return prepare_cases(experiment.resolved(), progress=progress)

@@ -10,7 +10,7 @@ from uncseg.dataset.brats import scan_folder
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.report.html import Reported, write_report
 from uncseg.report.run_figures import draw_run
-from uncseg.runs.opening import run_to_use
+from uncseg.runs.run_opening import open_existing_run
 from uncseg.tracking.spool import epoch_table
 
 
@@ -37,7 +37,7 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
 
 
 def _reported(root: Path) -> Reported:
-    run, experiment = run_to_use(root)
+    run, experiment = open_existing_run(root)
     try:
         found, _ = scan_folder(experiment.dataset.path)
     except ProblemsFound:  # the page says so

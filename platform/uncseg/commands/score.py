@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from uncseg.cluster.node_checks import require_places
 from uncseg.cluster.session import ray_session
 from uncseg.console import console, counting
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.pairs import Scale, find_pairs
 from uncseg.report.score_tables import show_summary, write_scores
-from uncseg.runs.score_cases import score_pairs
+from uncseg.runs.preflight import require_folders
+from uncseg.runs.score_pairs import score_pairs
 
 
 def score_folders(
@@ -41,7 +41,7 @@ def score_folders(
     pairs, problems = find_pairs(*(folders.get(name) for name in named))  # type: ignore[arg-type]
     kept = out.resolve().parent / f"{out.stem}_cases"
     with ray_session(None, dashboard=False) as own_ray, counting() as progress:
-        require_places({"--out": out.parent}, folders, own_ray)
+        require_folders({"--out": out.parent}, folders, own_ray)
         rows, failed = score_pairs(pairs, chosen, kept, lambda done, of: progress("scored cases", done, of))
     problems += failed
     if not rows and out.is_file():

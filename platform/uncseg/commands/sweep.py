@@ -1,12 +1,10 @@
 """``uncseg sweep``: trials of an experiment, the best of them on more folds, tables, the best as an experiment file."""
 
-import os
-import sys
-from typing import Any, NoReturn
+from typing import Any
 
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.nodes import Cluster
-from uncseg.cluster.session import ray_session, terminated_like_ctrl_c
+from uncseg.cluster.session import exit_without_waiting, ray_session, terminated_like_ctrl_c
 from uncseg.config.experiment import Experiment
 from uncseg.console import FoldProgress, console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
@@ -14,9 +12,9 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder, SweepFolder
 from uncseg.runs.judged_run import require_judged_run, require_same_data
-from uncseg.runs.opening import differing_settings, holding
 from uncseg.runs.preflight import preflight
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.runs.run_opening import differing_settings, locked
 from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
 from uncseg.studies.sweep.promotion import choose_promoted, train_promoted, with_slots_for
 from uncseg.studies.sweep.space import trial_experiment
@@ -52,9 +50,9 @@ def sweep_experiment(sweep: Sweep, base: Experiment) -> int:
         require_gpus(sweep, slots)
         at_once = trials_at_once(sweep, slots)
         with counting() as progress:
-            prepared = prepare(base.resolved(), progress=progress)
+            prepared = prepare_cases(base.resolved(), progress=progress)
             require_same_data(placed, folds, prepared)
-        with holding("The sweep is at work already.", {str(folder.root): folder.root / ".lock"}):
+        with locked("The sweep is at work already.", {str(folder.root): folder.root / ".lock"}):
             folder.trials.mkdir(parents=True, exist_ok=True)
             sweep = record_sweep(folder, sweep, base)
             setup = TrialSetup(sweep, base.resolved(), prepared, folder.trials, slots)
@@ -63,7 +61,9 @@ def sweep_experiment(sweep: Sweep, base: Experiment) -> int:
                 _screen(setup, folder, at_once, events)
                 promoted = _promote(setup, folder, events, cluster, own_ray)
             except KeyboardInterrupt:
-                _leave_at_once(events)
+                events.end_all(interrupted=True)
+                console.print("stopped; the same command goes on with the same trials")
+                exit_without_waiting()
     return close_sweep(folder, sweep, base, promoted)
 
 
@@ -76,7 +76,7 @@ def _screen(setup: TrialSetup, folder: SweepFolder, at_once: int, events: TrialE
     print_sweep_disk(sweep, setup.base, setup.prepared, folder.root)
     before = [history for trial in read_trials(folder.trials, sweep) for history in trial.histories]
     hours, of_folds = hours_trained(before)
-    gpus = setup.slots.each.gpus
+    gpus = setup.slots.fold.gpus
     budget = BudgetStopper(sweep.budget, hours, of_folds * gpus, len(sweep.folds) * gpus)
     run_sweep(setup, folder.root, at_once, budget, [events])
     events.end_all()
@@ -104,14 +104,6 @@ def _promote(setup: TrialSetup, folder: SweepFolder, events: TrialEvents, cluste
 def _show(shown: list[FoldProgress]) -> None:
     for progress in shown:
         progress()
-
-
-def _leave_at_once(events: TrialEvents) -> NoReturn:
-    """End the process after Ctrl-C: trials still wait for their folds, see ``cross_validate``."""
-    events.end_all(interrupted=True)
-    console.print("stopped; the same command goes on with the same trials")
-    sys.stdout.flush()
-    os._exit(1)
 
 
 def record_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment) -> Sweep:

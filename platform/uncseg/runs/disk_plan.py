@@ -1,4 +1,4 @@
-"""What checkpoints, error memories and maps will take of the disk, told before anything is trained."""
+"""Estimates of the disk space that checkpoints, error memories and maps will take, before anything is trained."""
 
 import math
 import shutil
@@ -11,51 +11,53 @@ from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
 from uncseg.method.settings import TrainerSettings
 
-CHECKPOINTS_KEPT = 4  # of a fold while it trains: latest, the one before, best, and the one being written
-MEMORIES_KEPT = 3  # of all these but the best
+CHECKPOINTS_TRAINING = 4  # per fold while it trains: latest, the one before, best, and the one being written
+MEMORIES_TRAINING = 3  # one beside each of these but the best
+CHECKPOINTS_FINISHED = 2  # per fold after its training: best and last
 MEMORY_BYTES_PER_ML = 6800  # measured at 1 mm: docs/performance.md
-FINISHED_KEEPS = 2  # checkpoints: best and last
-MAP_BYTES_PER_VOXEL = 9  # measured on phantoms: all maps of a case, compressed, by the box that holds its brain
+MAP_BYTES_PER_VOXEL = 9  # measured on phantoms: all compressed maps of a case, per voxel of the brain's bounding box
 
 
 @dataclass(frozen=True)
-class Disk:
-    """Bytes that a fold of an experiment takes, and the maps of all its cases."""
+class DiskEstimate:
+    """Bytes that one fold of an experiment takes, and the maps of all cases."""
 
     checkpoint: float
-    """With its optimiser."""
+    """One checkpoint with its optimiser."""
     memory: float
-    """Error memory beside a checkpoint."""
+    """The error memory beside a checkpoint."""
     weights: float
-    """What MLflow gets of a checkpoint."""
+    """What MLflow stores of a checkpoint."""
     maps: float
-    """Of all cases together, out of fold."""
+    """Out-of-fold maps of all cases together."""
 
     @property
     def training(self) -> float:
-        """At most, while a fold trains."""
-        return CHECKPOINTS_KEPT * self.checkpoint + MEMORIES_KEPT * self.memory
+        """Peak while the fold trains."""
+        return CHECKPOINTS_TRAINING * self.checkpoint + MEMORIES_TRAINING * self.memory
 
     @property
     def kept(self) -> float:
-        """After its training."""
-        return FINISHED_KEEPS * self.checkpoint + self.memory
+        """After the fold's training."""
+        return CHECKPOINTS_FINISHED * self.checkpoint + self.memory
 
 
-def disk_of(experiment: Experiment, prepared: PreparedFolder, checkpoint_bytes: int | None = None) -> Disk:
-    """What a fold of an experiment will take.
+def estimate_disk(
+    experiment: Experiment, prepared: PreparedFolder, checkpoint_bytes: int | None = None
+) -> DiskEstimate:
+    """Estimate what one fold of an experiment will take.
 
     Args:
-        checkpoint_bytes: as measured; None: told from the network's size.
+        checkpoint_bytes: as measured; None: computed from the number of weights.
     """
     from uncseg.method.training.network_size import BYTES_PER_WEIGHT, count_weights
 
     done, plans = read_json(prepared.done), read_json(prepared.plans)
     dataset_json = read_json(prepared.dataset / "dataset.json")
     count = count_weights(plans, experiment.plan.configuration, dataset_json, TrainerSettings.of(experiment))
-    copies = 3 if experiment.training.optimizer == "adamw" else 2  # a weight with its two moments, or its momentum
+    copies = 3 if experiment.training.optimizer == "adamw" else 2  # weight and two moments, or weight and momentum
     voxels = math.prod(plans["original_median_shape_after_transp"])
-    return Disk(
+    return DiskEstimate(
         checkpoint=checkpoint_bytes or copies * BYTES_PER_WEIGHT * count,
         memory=sum(done["volumes_ml"].values()) * MEMORY_BYTES_PER_ML,
         weights=BYTES_PER_WEIGHT * count,
@@ -63,19 +65,19 @@ def disk_of(experiment: Experiment, prepared: PreparedFolder, checkpoint_bytes: 
     )
 
 
-def print_disk(disk: Disk, in_all: float, folds: int, root: Path) -> None:
-    """Print what the checkpoints of so many folds need at most, and what is free where a run lies."""
+def print_disk(disk: DiskEstimate, total: float, folds: int, root: Path) -> None:
+    """Print the peak need of ``folds`` folds, ``total`` bytes, and the free space where a run's folder lies."""
     parent = next(folder for folder in root.parents if folder.exists())
     free = shutil.disk_usage(parent).free
     console.print(
-        f"disk:     {size_text(disk.checkpoint)} a checkpoint and about {size_text(disk.memory)} its error memory, "
-        f"{size_text(in_all / folds)} a fold and {size_text(in_all)} in all at most; {size_text(free)} are free",
+        f"disk:     {size_text(disk.checkpoint)} per checkpoint, about {size_text(disk.memory)} per error memory, "
+        f"{size_text(total / folds)} per fold and {size_text(total)} altogether at most; {size_text(free)} are free",
         soft_wrap=True,
     )
-    if in_all > free:
-        console.print("the disk will be full before the end: free some, or give another storage.path")
+    if total > free:
+        console.print("the disk will fill up before the end: free some space, or set another storage.path")
 
 
 def size_text(n: float) -> str:
-    """Bytes for people."""
+    """Return a number of bytes as text in MB or GB."""
     return f"{n / 1e9:.3g} GB" if n >= 1e9 else f"{n / 1e6:.3g} MB"

@@ -20,7 +20,8 @@ from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from uncseg.cluster.resources import FoldResources
-from uncseg.runs.fold_worker import FoldTask, train_fold
+from uncseg.runs.fold_task import FoldTask
+from uncseg.runs.fold_worker import train_fold
 from uncseg.tracking.spool import read_history
 
 MAX_WORKER_DEATHS = 5
@@ -114,7 +115,7 @@ def run_fold_group(
     assert len(tasks) == 1 or resources.processes == 1, "several folds in one group have a GPU each at most"
     folds = "-".join(str(task.fold) for task in tasks)
     run = tasks[0].run
-    worker = resources.of_worker
+    worker = resources.worker
     per_worker = {"CPU": worker.cpus} | ({"GPU": worker.gpus} if worker.gpus else {})
     TorchTrainer(
         _train_my_fold,

@@ -4,42 +4,15 @@ import contextlib
 import os
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from uncseg.config.experiment import Experiment
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json, write_json, write_text
-from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.method.settings import TrainerSettings
+from uncseg.runs.fold_task import DONE, FoldTask
 from uncseg.runs.judged_run import find_judged_run
 from uncseg.tracking.spool import SpoolWriter, write_state
-
-DONE = "done.json"
-REPORTED = ("train/loss", "val_patch/dice_mean", "uncertainty/reference/corr_ema/uncertainty")
-
-
-@dataclass(frozen=True)
-class FoldTask:
-    """One fold of one experiment."""
-
-    experiment: Experiment
-    prepared: PreparedFolder
-    run: RunFolder
-    fold: int
-    cpus: int
-    """CPU cores of one process, shared by the training and its loaders."""
-    processes: int = 1
-    """Processes that train the fold together, a GPU each."""
-    trust: bool = False
-    """Let checkpoints run code of their own."""
-    reported: tuple[str, ...] = REPORTED
-    """Metrics that Ray hears of; the spool has them all."""
-
-
-def is_done(run: RunFolder, fold: int) -> bool:
-    """Whether a fold's training has ended, its final checkpoint written."""
-    return (run.fold(fold) / DONE).is_file() and run.final_checkpoint(fold).is_file()
 
 
 def train_fold(
@@ -111,7 +84,7 @@ def _train(
     folder = Path(trainer.output_folder)
     first_epoch, note = _resume(trainer, folder, rank)
     if first_epoch == 0:  # a checkpoint of one's own holds the other run's network too
-        load_segmentation_of(task, trainer)
+        load_judged_segmentation(task, trainer)
     spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch) if rank == 0 else None
     pictures = TrainingPictures(trainer, read_json(task.prepared.splits)[task.fold]["val"], task.run.progress)
 
@@ -146,7 +119,7 @@ def _train(
         spool.state("finished")
 
 
-def load_segmentation_of(task: FoldTask, trainer) -> None:  # type: ignore[no-untyped-def]
+def load_judged_segmentation(task: FoldTask, trainer) -> None:  # type: ignore[no-untyped-def]
     """Give an error network's trainer the segmentation of the run that it judges; other trainers need none.
 
     Raises:

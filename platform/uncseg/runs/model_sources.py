@@ -22,9 +22,9 @@ from uncseg.method.inference.model_folder import (
     read_description,
 )
 from uncseg.method.settings import TrainerSettings
-from uncseg.runs.opening import finished_folds, run_to_use
 from uncseg.table_files import read_table
 from uncseg.tracking.stored_models import download, find_stored
+from uncseg.runs.run_opening import finished_folds, open_existing_run
 
 
 class _Sections(Section):
@@ -82,7 +82,7 @@ def find_model(
 
 
 def _of_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> Model:
-    run, experiment = run_to_use(root, overrides)
+    run, experiment = open_existing_run(root, overrides)
     chosen = _chosen(folds, finished_folds(experiment, run), str(root))
     folder = ModelFolder(run.model, experiment.plan.configuration)
     if not trust:

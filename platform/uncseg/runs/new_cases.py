@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.tasks import as_task, collect
+from uncseg.cluster.tasks import map_cases, start_as_task
 from uncseg.cluster.workers import Workers
 from uncseg.config.sections import Estimators
 from uncseg.dataset.brats import MODALITIES, REGIONS, BratsCase, read_reference, read_voxels, write_image
@@ -108,7 +108,7 @@ def predict_new_cases(
     left = [case for case in cases if case.case_id not in done]
     progress(len(done), len(cases))
     with Workers(slots, len(left)) as workers:
-        records, problems = collect(
+        records, problems = map_cases(
             [(case.case_id, _start, (task, case, sources[case.case_id], workers)) for case in left],
             lambda ended, _: progress(len(done) + ended, len(cases)),
             lambda: IN_FLIGHT * workers.count(),
@@ -135,9 +135,9 @@ def _done(task: PredictionTask, case: BratsCase, source: str) -> Record | None:
 
 def _start(task: PredictionTask, case: BratsCase, source: str, workers: Workers) -> Any:
     """Start a case's three tasks; the reference of the last one's result."""
-    data, properties = as_task(1.0, returns=2)(read_case, (task, case))
+    data, properties = start_as_task(1.0, returns=2)(read_case, (task, case))
     grids = workers.start(_predict, (task, data))
-    return as_task(1.0)(_finish, (task, case, source, properties, grids))
+    return start_as_task(1.0)(_finish, (task, case, source, properties, grids))
 
 
 def read_case(task: PredictionTask, case: BratsCase) -> tuple[np.ndarray, dict[str, Any]]:

@@ -1,31 +1,39 @@
-"""Before anything costs money: what would make a run fail later, all of it at once."""
+"""Checks before the work begins: everything that would make a command fail later, reported at once."""
 
-from uncseg.cluster.node_checks import check_storage
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from uncseg.cluster.node_checks import check_folders, relative_path_problems
 from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.resources import Slots, plan_slots
+from uncseg.cluster.session import under_ray_job
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.tracking.opening import AnotherVersion, open_store
 
+NEEDED_MODULE = "uncseg.method.training.trainer"
+"""Every node must be able to import it; it brings torch and nnU-Net."""
+
 
 def preflight(experiment: Experiment, folds: int, cluster: Cluster, own_ray: bool, begun: bool) -> Slots:
-    """Look for everything that would make a run fail later.
+    """Check everything that would make a run fail later.
 
     Args:
         experiment: the run's.
-        folds: how many to train.
-        cluster: the connected one.
-        own_ray: Ray is this process's own: its one node is this machine.
-        begun: the run was started before. Then MLflow may be away: the spool keeps what it misses.
+        folds: number of folds to train.
+        cluster: the connected cluster.
+        own_ray: Ray was started by this command; its one node is this machine.
+        begun: the run was started before. MLflow may then be unreachable: the spool keeps what it misses.
 
     Returns:
         What a fold takes, and how many fit.
 
     Raises:
-        ProblemsFound: all that is wrong, together.
+        ProblemsFound: all problems together.
     """
-    problems = check_storage(experiment, own_ray)
+    problems = _storage_problems(experiment, own_ray)
     slots = None
     try:
         slots = plan_slots(experiment.resources, folds, cluster)
@@ -38,12 +46,58 @@ def preflight(experiment: Experiment, folds: int, cluster: Cluster, own_ray: boo
         except ProblemsFound as error:
             problems += error.problems if isinstance(error, AnotherVersion) or not begun else []
     if slots is None or problems:
-        raise ProblemsFound("The run would fail.", problems + _check_cases(experiment))
-    return slots  # the cases come next: preparing looks into every one of them
+        raise ProblemsFound("The run would fail.", problems + _layout_problems(experiment))
+    return slots  # the cases come next: preparing them opens every file
 
 
-def _check_cases(experiment: Experiment) -> list[Problem]:
-    """What is wrong with the folder of cases, names only."""
+def require_storage(experiment: Experiment, own_ray: bool) -> None:
+    """Require that every node sees the experiment's folders and has the packages.
+
+    Raises:
+        ProblemsFound: all problems together.
+    """
+    _raise_any(_storage_problems(experiment, own_ray))
+
+
+def require_folders(writes: Mapping[str, Path], reads: Mapping[str, Path], own_ray: bool) -> None:
+    """Require that every node sees a command's folders and has the packages.
+
+    Args:
+        writes: folders that are written to, by their names on the command line.
+        reads: folders that are only read.
+        own_ray: Ray was started by this command.
+
+    Raises:
+        ProblemsFound: all problems together.
+    """
+    _raise_any(check_folders(writes, reads, NEEDED_MODULE, own_ray))
+
+
+def _raise_any(problems: list[Problem]) -> None:
+    if problems:
+        raise ProblemsFound("The command would fail.", problems)
+
+
+def _storage_problems(experiment: Experiment, own_ray: bool) -> list[Problem]:
+    dataset = experiment.dataset
+    problems = _lost_database(experiment.tracking.uri)
+    if isinstance(dataset.exclude, Path):
+        problems += relative_path_problems({"dataset.exclude": dataset.exclude})
+    writes, reads = {"storage.path": experiment.storage.path}, {"dataset.path": dataset.path}
+    return problems + check_folders(writes, reads, NEEDED_MODULE, own_ray)
+
+
+def _lost_database(uri: str | None) -> list[Problem]:
+    """Refuse a relative database in a Ray job: it would lie in the copy that is removed when the job ends."""
+    file = re.fullmatch(r"sqlite:///(?!/)(.*)|(?!\w+://)(?!/)(.*)", uri or "/")
+    if not under_ray_job() or file is None:
+        return []
+    advice = "give a server's address, or sqlite:////… with an absolute path"
+    return [Problem("tracking.uri", str(uri), "an address that still exists after the job", advice)]
+
+
+def _layout_problems(experiment: Experiment) -> list[Problem]:
+    """Return the problems of the dataset folder's layout; files are not opened."""
     try:
         return chosen_cases(experiment)[1]
     except ProblemsFound as error:

@@ -12,7 +12,8 @@ import ray.exceptions
 from uncseg.cluster.resources import Slots
 from uncseg.config.experiment import Experiment
 from uncseg.layout import PreparedFolder, RunFolder
-from uncseg.runs.fold_worker import FoldTask, start_trainer
+from uncseg.runs.fold_task import FoldTask
+from uncseg.runs.fold_worker import start_trainer
 
 UNMEASURED, MEASURED = 3, 8  # steps: the first ones compile, choose algorithms and start loaders
 LONGEST_S = 120.0
@@ -50,10 +51,10 @@ def time_steps(
     Returns:
         What was measured, or why nothing was.
     """
-    if slots.each.processes > 1:
+    if slots.fold.processes > 1:
         return "several GPUs a fold: the first epochs will tell"
-    worker = slots.each.of_worker
-    task = FoldTask(experiment, prepared, RunFolder(experiment.run_folder), fold, slots.cpus)
+    worker = slots.fold.worker
+    task = FoldTask(experiment, prepared, RunFolder(experiment.run_folder), fold, slots.cpus_per_process)
     measured = ray.remote(_measure).options(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1).remote(task)
     progress("measuring a few steps", 0, 1)
     try:

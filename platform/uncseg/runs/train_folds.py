@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from uncseg.cluster.resources import Slots
 from uncseg.layout import RunFolder
 from uncseg.runs.fold_group import run_fold_group
-from uncseg.runs.fold_worker import FoldTask, is_done
+from uncseg.runs.fold_task import FoldTask, is_done
 from uncseg.tracking.spool import read_history, write_state
 
 POLL_S = 0.5
@@ -39,7 +39,7 @@ def train_folds(
     # else a waiting fold would lose its place in Ray's queue every minute
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACED_S)
     failed: dict[int, str] = {}
-    free = threading.Semaphore(slots.count if own_ray else slots.wanted)
+    free = threading.Semaphore(slots.count if own_ray else slots.requested)
 
     def train(number: int) -> None:
         with free:
@@ -75,7 +75,7 @@ def _train_one(task: FoldTask, slots: Slots) -> str | None:
     shutil.rmtree(snapshots, ignore_errors=True)
     message, before = None, read_history(task.run.spool, task.fold).offset
     try:
-        run_fold_group([task], slots.each)
+        run_fold_group([task], slots.fold)
     except Exception as error:
         # Ray reports dead workers, lost nodes and broken snapshots with many types
         message = short_message(error)

@@ -18,8 +18,9 @@ from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.predictor import UncertaintyPredictor
 from uncseg.method.network.error_network import ErrorNetwork
 from uncseg.method.training.metric_names import epoch_metric_names
-from uncseg.runs.fold_worker import FoldTask, train_fold
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.fold_task import FoldTask
+from uncseg.runs.fold_worker import train_fold
+from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.tracking.spool import read_history
 
 STEPS = {"epochs": 2, "iterations_per_epoch": 3, "val_iterations_per_epoch": 3}
@@ -46,7 +47,7 @@ def task_for(local_ray, experiment_file, phantoms, tmp_path, monkeypatch):
         storage = {"path": str(phantoms.with_name("prepared"))}
         sections = {"training": STEPS, "storage": storage, **sections}
         experiment = load_experiment(experiment_file(phantoms, **sections)).model_copy(update={"name": name})
-        prepared = prepare(experiment)
+        prepared = prepare_cases(experiment)
         run = RunFolder(tmp_path / "runs" / name)
         for variable, value in {**nnunet_environment(prepared, run.results), "nnUNet_n_proc_DA": "0"}.items():
             monkeypatch.setenv(variable, value)  # the worker sets them for its process

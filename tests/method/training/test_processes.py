@@ -14,7 +14,7 @@ from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
 from uncseg.method.loss.terms import uncertainty_terms
 from uncseg.method.settings import TrainerSettings
-from uncseg.runs.prepare_cases import prepare
+from uncseg.runs.preparation_tasks import prepare_cases
 
 
 def train(rank, together, folder, environment, plans, dataset_json):
@@ -82,7 +82,7 @@ def test_two_processes_are_one_with_the_joint_batch(local_ray, experiment_file, 
     training = {"epochs": 3, "iterations_per_epoch": 3, "val_iterations_per_epoch": 3, "initial_lr": 0.001}
     sections = {**sections, "loss": {"warmup_epochs": 1, **sections.get("loss", {})}, "training": training}
     experiment = load_experiment(experiment_file(tmp_path / "cases", **sections))
-    prepared = prepare(experiment)
+    prepared = prepare_cases(experiment)
     plans = TrainerSettings.of(experiment).into_plans(read_json(prepared.plans))
     dataset_json = read_json(prepared.dataset / "dataset.json")
     ended = []

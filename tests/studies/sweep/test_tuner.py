@@ -219,7 +219,7 @@ def test_a_promotion_is_as_wide_as_what_is_left_of_it(experiment_file, tmp_path)
     done.final_checkpoint(0).touch()
     (done.fold(0) / "done.json").touch()
     slots = with_slots_for(setup, ["a", "b"], cluster).slots
-    assert (setup.slots.count, slots.count, slots.wanted) == (1, 8, 9)
+    assert (setup.slots.count, slots.count, slots.requested) == (1, 8, 9)
 
 
 def test_only_trials_with_a_value_are_promoted(tmp_path):

@@ -17,8 +17,8 @@ from uncseg.cluster.workers import Workers
 from uncseg.layout import RunFolder
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.several_predictions import estimate_grid
+from uncseg.runs.fold_prediction import loaded_members, preprocessed_case
 from uncseg.runs.fold_worker import start_trainer
-from uncseg.runs.out_of_fold import loaded_members, preprocessed_case
 from uncseg.studies.benchmark.score_maps import Scored
 
 STEPS = 4

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 
 from uncseg.cluster.resources import Slots
+from uncseg.cluster.workers import map_cases_on_workers
 from uncseg.dataset.brats import BratsCase, oracle_path, read_reference, read_voxels, write_image
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, read_json, whole_file, write_json
 from uncseg.layout import BenchmarkFolder
 from uncseg.names import ORACLE
-from uncseg.runs.evaluate_cases import run_cases
-from uncseg.runs.fold_worker import FoldTask
-from uncseg.runs.members import of_all_members
-from uncseg.runs.out_of_fold import Prediction, made_from, one_pass_maps, predict_case
+from uncseg.runs.ensemble_members import member_tasks
+from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, source_digest
+from uncseg.runs.fold_task import FoldTask
 from uncseg.studies.benchmark.benchmark_file import Training
 from uncseg.studies.benchmark.benchmark_table import SEGMENTATIONS
 from uncseg.studies.benchmark.map_scores import score_method_case
@@ -49,7 +49,7 @@ class Scored:
 
 def fold_tasks(scored: Iterable[Scored]) -> list[FoldTask]:
     """What is to be trained, members of ensembles included."""
-    return [one for each in scored for one in of_all_members(each.task)]
+    return [one for each in scored for one in member_tasks(each.task)]
 
 
 def score_cases(
@@ -76,7 +76,7 @@ def score_cases(
         def show(ended: int, _all: int, before: int = before) -> None:
             progress(before + ended, total)
 
-        problems += run_cases(work, slots, show)[1]
+        problems += map_cases_on_workers(work, slots, show)[1]
     return problems
 
 
@@ -130,7 +130,7 @@ def is_scored(scored: Scored, case_id: str) -> bool:
 
 
 def _source(scored: Scored) -> str:
-    sources = [made_from(scored.task), *([] if scored.is_shared else [made_from(scored.shared)])]
+    sources = [source_digest(scored.task), *([] if scored.is_shared else [source_digest(scored.shared)])]
     return digest([*sources, [method.name for method in scored.methods]])
 
 

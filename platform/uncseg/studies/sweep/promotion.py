@@ -7,7 +7,7 @@ from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.resources import plan_slots
 from uncseg.files import read_json, write_json
 from uncseg.layout import SweepFolder
-from uncseg.runs.fold_worker import is_done
+from uncseg.runs.fold_task import is_done
 from uncseg.runs.train_folds import train_folds
 from uncseg.studies.sweep.train_trial import TrialSetup
 from uncseg.studies.sweep.trials import VALUES, can_be_promoted, rank_trials, read_trials

@@ -5,13 +5,13 @@ from pathlib import Path
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
 from uncseg.layout import PreparedFolder
-from uncseg.runs.disk_plan import disk_of, print_disk, size_text
+from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
 from uncseg.studies.sweep.sweep_file import Sweep
 
 
 def print_sweep_disk(sweep: Sweep, base: Experiment, prepared: PreparedFolder, root: Path) -> None:
     """Print what a sweep's trials will take of the disk, while it searches and after it."""
-    disk, folds = disk_of(base, prepared), len(sweep.folds)
+    disk, folds = estimate_disk(base, prepared), len(sweep.folds)
     promoted = (sweep.promote.top if sweep.promote else 0) * len(sweep.promoted_folds(base))
     # trials that have ended wait for the end of the sweep; while one trains it has a file or two more
     trained = sweep.trials * folds + promoted

@@ -19,8 +19,8 @@ from uncseg.config.experiment import Experiment
 from uncseg.files import write_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.runs.fold_group import MAX_WORKER_DEATHS, run_fold_group
-from uncseg.runs.fold_worker import REPORTED, FoldTask, is_done
-from uncseg.runs.opening import open_run
+from uncseg.runs.fold_task import REPORTED, FoldTask, is_done
+from uncseg.runs.run_opening import open_run
 from uncseg.runs.train_folds import short_message
 from uncseg.studies.sweep.space import trial_experiment
 from uncseg.studies.sweep.sweep_file import Sweep
@@ -53,7 +53,13 @@ class TrialSetup:
         reported = tuple(dict.fromkeys([*REPORTED, *self.sweep.metrics]))
         return [
             FoldTask(
-                experiment, self.prepared, run, fold, self.slots.cpus, self.slots.each.processes, reported=reported
+                experiment,
+                self.prepared,
+                run,
+                fold,
+                self.slots.cpus_per_process,
+                self.slots.fold.processes,
+                reported=reported,
             )
             for fold in folds
         ]
@@ -112,7 +118,7 @@ def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
         shutil.rmtree(run.root / "ray", ignore_errors=True)
         before = [read_history(run.spool, fold).offset for fold in folds]
         try:
-            run_fold_group(tasks, setup.slots.each, [FoldMeanToTune(setup.sweep)], max_deaths=0)
+            run_fold_group(tasks, setup.slots.fold, [FoldMeanToTune(setup.sweep)], max_deaths=0)
         except Exception as error:
             # Ray reports dead workers, lost nodes and a fold's own failure with many types
             given_up = short_message(error)

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray.tune
 
-from uncseg.cluster.autoscaler import HEAD
+from uncseg.cluster.autoscaler import HEAD_NODE
 from uncseg.cluster.resources import Slots
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.runs.train_folds import PLACED_S
@@ -33,15 +33,15 @@ def trials_at_once(sweep: Sweep, slots: Slots) -> int:
             GPUs a fold where a trial has several folds.
     """
     folds, title = len(sweep.folds), "The trials cannot be placed on this cluster."
-    if folds > 1 and slots.each.processes > 1:
-        found, expected = f"{slots.each.gpus:g} GPUs for each of {folds} folds in step", "one GPU a fold, or one fold"
+    if folds > 1 and slots.fold.processes > 1:
+        found, expected = f"{slots.fold.gpus:g} GPUs for each of {folds} folds in step", "one GPU a fold, or one fold"
         advice = "write resources.gpus_per_fold: 1, or one fold"
         raise ProblemsFound(title, [Problem("folds", found, expected, advice)])
-    if slots.most < folds:
-        found, expected = f"{folds} folds a trial, in step", f"at most {slots.most}, which is what fits at once"
+    if slots.max_count < folds:
+        found, expected = f"{folds} folds a trial, in step", f"at most {slots.max_count}, which is what fits at once"
         advice = "write fewer folds, or give each less (resources.cpus_per_fold, gpus_per_fold, folds_at_once)"
         raise ProblemsFound(title, [Problem("folds", found, expected, advice)])
-    return min(slots.most // folds, sweep.trials_at_once or sweep.trials, sweep.trials)
+    return min(slots.max_count // folds, sweep.trials_at_once or sweep.trials, sweep.trials)
 
 
 def require_gpus(sweep: Sweep, slots: Slots) -> None:
@@ -50,7 +50,7 @@ def require_gpus(sweep: Sweep, slots: Slots) -> None:
     Raises:
         ProblemsFound: naming the field.
     """
-    if sweep.budget.gpu_hours is not None and not slots.each.gpus:
+    if sweep.budget.gpu_hours is not None and not slots.fold.gpus:
         found, advice = "GPU-hours, and folds that train on CPUs", "write budget.hours"
         problem = Problem("budget.gpu_hours", found, "a cluster with GPUs", advice)
         raise ProblemsFound("The budget cannot be kept.", [problem])
@@ -91,7 +91,7 @@ def sweep_tuner(
     trainable = ray.tune.with_resources(
         ray.tune.with_parameters(trainable, setup=setup),
         # a trial itself computes nothing: it waits for its folds, on the head, which is there to stay
-        ray.tune.PlacementGroupFactory([{HEAD: 0.001}]),
+        ray.tune.PlacementGroupFactory([{HEAD_NODE: 0.001}]),
     )
     sweep, state = setup.sweep, folder / "tune"
     begun = can_go_on(state, setup.folder, sweep)

@@ -14,12 +14,12 @@ from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.report.html import Reported, write_report
 from uncseg.report.run_figures import draw_run
 from uncseg.report.score_tables import show_summary, write_scores
-from uncseg.runs.evaluate_cases import evaluate_out_of_fold
 from uncseg.table_files import write_table
+from uncseg.runs.out_of_fold import evaluate_out_of_fold
 from uncseg.tracking.spool import epoch_table
 
 
-def evaluate_folds(
+def evaluate_and_write_tables(
     experiment: Experiment,
     prepared: PreparedFolder,
     run: RunFolder,

@@ -11,7 +11,7 @@ from uncseg.config.experiment import Experiment, load_experiment, save_experimen
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
 from uncseg.layout import RunFolder, SweepFolder
-from uncseg.runs.members import all_done
+from uncseg.runs.ensemble_members import all_members_done
 
 # sections that change how a run is carried out, not what it computes
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")
@@ -53,14 +53,14 @@ def differing_settings(before: object, now: object, field: tuple[str, ...] = ())
     return [Problem(".".join(field), str(now), f"{before}, as the run was started", advice)]
 
 
-def holding_folds(run: RunFolder, folds: Sequence[int]) -> contextlib.AbstractContextManager[None]:
-    """Keep other commands from training the same folds of the same run meanwhile; see :func:`holding`."""
+def locked_folds(run: RunFolder, folds: Sequence[int]) -> contextlib.AbstractContextManager[None]:
+    """Keep other commands from training the same folds of the same run meanwhile; see :func:`locked`."""
     locks = {f"{run.root}, fold {fold}": run.root / f".fold_{fold}.lock" for fold in folds}
-    return holding("The folds are being trained already.", locks)
+    return locked("The folds are being trained already.", locks)
 
 
 @contextlib.contextmanager
-def holding(title: str, locks: Mapping[str, Path]) -> Iterator[None]:
+def locked(title: str, locks: Mapping[str, Path]) -> Iterator[None]:
     """Keep other commands from the same work meanwhile; a killed command holds nothing.
 
     Args:
@@ -85,7 +85,7 @@ def holding(title: str, locks: Mapping[str, Path]) -> Iterator[None]:
         yield
 
 
-def run_to_use(root: Path, overrides: list[str] | None = None) -> tuple[RunFolder, Experiment]:
+def open_existing_run(root: Path, overrides: list[str] | None = None) -> tuple[RunFolder, Experiment]:
     """A run's folder and the experiment it was started with, carried out as ``overrides`` say.
 
     Raises:
@@ -107,4 +107,4 @@ def run_to_use(root: Path, overrides: list[str] | None = None) -> tuple[RunFolde
 
 def finished_folds(experiment: Experiment, run: RunFolder) -> list[int]:
     """Folds of a run whose training has ended."""
-    return [fold for fold in range(experiment.split.folds) if all_done(experiment, run, fold)]
+    return [fold for fold in range(experiment.split.folds) if all_members_done(experiment, run, fold)]

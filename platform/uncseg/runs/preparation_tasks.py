@@ -1,14 +1,14 @@
-"""``prepare`` spread over Ray: one task a case on warm workers, a bounded number in flight, resumable."""
+"""``uncseg prepare`` on Ray: one task per case, resumable."""
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.exceptions
 
-from uncseg.cluster.tasks import Piece, cpus_times_two, run_tasks
+from uncseg.cluster.tasks import Call, run_tasks, two_per_cpu
 from uncseg.config.experiment import Experiment
 from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
@@ -22,27 +22,29 @@ from uncseg.provenance import describe_versions
 
 Progress = Callable[[str, int, int], None]
 Surveys = dict[str, Mapping[str, Any]]
+TITLE = "Some cases cannot be used."
 
 
-def prepare(experiment: Experiment, progress: Progress | None = None) -> PreparedFolder:
+def prepare_cases(experiment: Experiment, progress: Progress = lambda _what, _done, _total: None) -> PreparedFolder:
     """Check, link, fingerprint, plan, preprocess and split the experiment's cases; needs a connected Ray.
 
-    A finished preparation is returned at once; one that was stopped goes on where it was.
+    A finished preparation is returned at once; one that was stopped goes on where it stopped.
 
     Args:
         experiment: its dataset, split, plan, model.output and storage are used.
-        progress: called with (what, done, all).
+        progress: called with (what, done, total).
 
     Raises:
         ProblemsFound: all problems of all cases at once, of the experiment's choice of cases, or of its plan.
     """
-    cases, layout = steps.chosen_cases(experiment)
-    progress = progress or (lambda _what, _done, _all: None)
-    if layout:
-        _raise_with_contents(layout, cases, progress)
+    cases, layout_problems = steps.chosen_cases(experiment)
+    if layout_problems:
+        contents = _run("checked cases", [(case.case_id, check_case, (case,)) for case in cases], progress)
+        problems = layout_problems + [problem for found in contents.values() for problem in found]
+        raise ProblemsFound(TITLE, problems, exit_code=1)
     preparation = steps.preparation_digest(experiment, cases)
     prepared = steps.prepared_folder(experiment, preparation)
-    # experiments on the same cases (with and without the head, say) share what is prepared: the second one waits
+    # experiments on the same cases, with and without the head for example, share the folder: the second one waits
     with file_lock(prepared.root.parent / ".lock"):
         if not prepared.done.is_file():
             _prepare(experiment, cases, preparation, prepared, progress)
@@ -67,77 +69,69 @@ def _prepare(
     )
     _fingerprint(survey_folder, surveys, progress)
     steps.write_raw_description(prepared, experiment.model.output, list(surveys))
-    # in a worker, which has nnU-Net imported
+    # in a worker, which has imported nnU-Net
     _run("plans", [("plans", steps.plan, (prepared, experiment, survey_folder, len(cases)))], progress)
     split = write_splits_once(prepared.splits, splits)
     configuration = experiment.plan.configuration
-    work = [(case.case_id, steps.preprocess_case, (prepared, case, configuration)) for case in cases]
-    _run("preprocessed cases", work, progress)
+    calls = [(case.case_id, steps.preprocess_case, (prepared, case, configuration)) for case in cases]
+    _run("preprocessed cases", calls, progress)
     steps.link_references(prepared, list(surveys))
     for folder in (prepared.root, survey_folder):
         remove_partial(folder)
     steps.record_done(prepared, preparation, split, surveys, describe_versions())
 
 
-def _raise_with_contents(layout: list[Problem], cases: Sequence[BratsCase], progress: Progress) -> None:
-    found = _run("checked cases", [(case.case_id, check_case, (case,)) for case in cases], progress)
-    problems = layout + [problem for wrong in found.values() for problem in wrong]
-    raise ProblemsFound("Some cases cannot be used.", problems, exit_code=1)
-
-
 def _survey(folder: Path, cases: Sequence[BratsCase], samples: int, progress: Progress) -> Surveys:
-    work = [(case.case_id, fingerprint.survey_case, (folder, case, samples)) for case in cases]
-    surveys: Surveys = _run("checked cases", work, progress)
+    calls = [(case.case_id, fingerprint.survey_case, (folder, case, samples)) for case in cases]
+    surveys: Surveys = _run("checked cases", calls, progress)
     problems = [problem for survey in surveys.values() for problem in survey["problems"]]
     if not problems and not any(survey["volume_ml"] for survey in surveys.values()):
-        problems.append(
-            Problem("dataset.path", "no tumour in any reference", "labels 1, 2, 3", "give the folder with references")
-        )
+        advice = "give the folder that holds the references"
+        problems.append(Problem("dataset.path", "no tumour in any reference", "labels 1, 2, 3", advice))
     if problems:
-        # mended files have another time, and so another folder: nothing here would be used again
+        # corrected files have other times, and so another folder: nothing in this one would be used again
         shutil.rmtree(folder, ignore_errors=True)
-        raise ProblemsFound("Some cases cannot be used.", problems, exit_code=1)
+        raise ProblemsFound(TITLE, problems, exit_code=1)
     return surveys
 
 
 def _fingerprint(folder: Path, surveys: Surveys, progress: Progress) -> None:
     if fingerprint.fingerprint_file(folder).is_file():
         return
-    work = [
+    calls = [
         (modality, fingerprint.channel_statistics, (folder, list(surveys), channel))
         for channel, modality in enumerate(MODALITIES)
     ]
-    statistics = _run("fingerprint", work, progress)
+    statistics = _run("fingerprint", calls, progress)
     fingerprint.write_fingerprint(folder, surveys, list(statistics.values()))
 
 
-def _run(what: str, work: Iterable[Piece], progress: Progress) -> dict[str, Any]:
-    """Run every piece as a task of one CPU; results by name in the order of ``work``.
+def _run(what: str, calls: Sequence[Call], progress: Progress) -> dict[str, Any]:
+    """Run every call as a task of one CPU and return the results by name, in the order of the calls.
 
     Raises:
         ProblemsFound: as the function raised it, or naming a file that could not be read or written; no further task
             is started.
     """
-    pieces = list(work)
     results: dict[str, Any] = {}
-    progress(what, 0, len(pieces))
+    progress(what, 0, len(calls))
 
-    def take(name: str, done: Any) -> None:
-        results[name] = _result(done, name)
-        progress(what, len(results), len(pieces))
+    def on_end(name: str, reference: Any) -> None:
+        results[name] = _result(name, reference)
+        progress(what, len(results), len(calls))
 
-    run_tasks(pieces, take, at_once=cpus_times_two)
-    return {name: results[name] for name, _, _ in pieces}
+    run_tasks(calls, on_end, in_flight=two_per_cpu)
+    return {name: results[name] for name, _, _ in calls}
 
 
-def _result(done: Any, name: str) -> Any:
+def _result(name: str, reference: Any) -> Any:
     try:
-        return ray.get(done)
+        return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, ProblemsFound):
             raise error.cause from None
         if isinstance(error.cause, OSError):
-            advice = "free space or mend the storage; the same command goes on from here"
+            advice = "free space or repair the storage; the same command goes on from here"
             problem = Problem(name, str(error.cause), "storage that can be read and written", advice)
             raise ProblemsFound("The cases cannot be prepared.", [problem], exit_code=1) from error
         raise

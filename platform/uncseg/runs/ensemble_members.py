@@ -5,7 +5,7 @@ from dataclasses import replace
 from uncseg.config.experiment import Experiment
 from uncseg.config.sections import Estimators, Storage
 from uncseg.layout import RunFolder
-from uncseg.runs.fold_worker import FoldTask, is_done
+from uncseg.runs.fold_task import FoldTask, is_done
 
 
 def member_experiment(experiment: Experiment, number: int) -> Experiment:
@@ -23,7 +23,7 @@ def member_experiment(experiment: Experiment, number: int) -> Experiment:
     )
 
 
-def of_all_members(task: FoldTask) -> list[FoldTask]:
+def member_tasks(task: FoldTask) -> list[FoldTask]:
     """A fold's training for every member of the ensemble."""
     return [
         replace(task, experiment=member_experiment(task.experiment, number), run=task.run.member(number))
@@ -31,6 +31,6 @@ def of_all_members(task: FoldTask) -> list[FoldTask]:
     ]
 
 
-def all_done(experiment: Experiment, run: RunFolder, fold: int) -> bool:
+def all_members_done(experiment: Experiment, run: RunFolder, fold: int) -> bool:
     """Whether a fold's training has ended in every member."""
     return all(is_done(run.member(number), fold) for number in range(experiment.training.members))

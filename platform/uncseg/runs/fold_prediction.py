@@ -1,0 +1,135 @@
+"""A prepared case as one fold's networks predict it, in native space: labels, probabilities and maps."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from uncseg.config.sections import Memory
+from uncseg.dataset.brats import BratsCase, oracle_path, read_voxels
+from uncseg.estimators import estimate_all
+from uncseg.evaluation.case_scores import SCORES_VERSION
+from uncseg.files import digest
+from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
+from uncseg.method.inference.model_folder import ModelFolder
+from uncseg.method.inference.native_space import into_native, of_decision, predict_grid, to_native
+from uncseg.method.inference.predictor import UncertaintyPredictor, loaded_predictor
+from uncseg.method.inference.several_predictions import NativeEstimate, estimate_grid, estimate_into_native
+from uncseg.method.memory.coordinates import make_memory
+from uncseg.method.memory.error_memory import ErrorMemory
+from uncseg.runs.fold_task import FoldTask
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Everything predicted for one case, in native space, (D, H, W)."""
+
+    labels: np.ndarray
+    p_wt: np.ndarray
+    max_probability: np.ndarray
+    maps: dict[str, np.ndarray]
+    """error, variance_stable, visited, and uncertainty if the network has the head."""
+    estimates: dict[str, NativeEstimate]
+    """One per estimator of several passes that the experiment asks for, each with its own segmentation."""
+
+
+def loaded_members(task: FoldTask) -> list[UncertaintyPredictor]:
+    """Return the fold's networks with their final checkpoints: the run's own first, then those of a deep ensemble."""
+    settings, configuration = task.experiment.evaluation, task.experiment.plan.configuration
+    count = task.experiment.training.members if settings.estimators.deep_ensemble else 1
+    models = (ModelFolder(task.run.member(number).model, configuration) for number in range(count))
+    return [loaded_predictor(m, task.fold, settings.tile_step, settings.mirroring, task.trust) for m in models]
+
+
+def preprocessed_case(task: FoldTask, case_id: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return a case as the network takes it, (channels, D, H, W) float32, and nnU-Net's properties."""
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    model = ModelFolder(task.run.model, task.experiment.plan.configuration)
+    folder = task.prepared.dataset / model.configuration_manager.data_identifier
+    volume, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
+    return volume[:], properties
+
+
+def predict_case(task: FoldTask, case_id: str) -> Prediction:
+    """Predict a case from its preprocessed volume with one fold's final checkpoint."""
+    estimators = task.experiment.evaluation.estimators
+    members = loaded_members(task)
+    predictor = members[0]
+    data, properties = preprocessed_case(task, case_id)
+    native = into_native(predict_grid(predictor, data), predictor, properties, task.cpus)
+    memory = _memory_maps(task, case_id, tuple(int(n) for n in data.shape[1:]))
+    maps = dict(zip(memory, to_native(np.stack(list(memory.values())), properties, predictor), strict=True))
+    if native.uncertainty is not None:
+        maps["uncertainty"] = native.uncertainty
+    probabilities, regions = native.probabilities, predictor.output == "regions"
+    p_wt = probabilities[0] if regions else probabilities[1:].sum(0).clip(0, 1)
+    max_probability = of_decision(probabilities, p_wt, regions)
+    estimates = {
+        name: estimate_into_native(estimate_grid(name, members, data, estimators), predictor, properties, task.cpus)
+        for name in estimators.sampled
+    }
+    return Prediction(native.labels, p_wt.astype(np.float32), max_probability, maps, estimates)
+
+
+def _memory_maps(task: FoldTask, case_id: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Return what the validation memory holds of a case, (D, H, W) on the preprocessed grid."""
+    d, h, w = shape
+    memory = _validation_memory(task.run.fold(task.fold), task.experiment.memory)
+    box = memory.read_box(case_id, (slice(0, d), slice(0, h), slice(0, w)))
+    error, variance = box.values["error"][0, 0].numpy(), box.values["variance"][0, 0].numpy()
+    return {"error": error, "variance_stable": variance, "visited": box.visited[0, 0].numpy()}
+
+
+@lru_cache(maxsize=1)
+def _validation_memory(fold_folder: Path, settings: Memory) -> ErrorMemory:
+    memory = make_memory(settings, ("error", "variance"))
+    file = max(fold_folder.glob(f"{RESUME_PREFIX}*.pt"))
+    memory.load_state(load_resume_file(file)["memories"]["validation"])
+    return memory
+
+
+def one_pass_maps(case: BratsCase, prediction: Prediction, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
+    """Return every map of one pass by name, except the constant; a phantom's oracle is among them.
+
+    Args:
+        case: the predicted case.
+        prediction: of this case.
+        predicted_wt: predicted whole tumour, bool.
+
+    Returns:
+        (D, H, W) float32 in [0, 1] each.
+    """
+    q_file = oracle_path(case)
+    q = None if q_file is None else read_voxels(q_file).astype(np.float32)
+    maps = estimate_all(
+        p_wt=as_batch(prediction.p_wt),
+        max_probability=as_batch(prediction.max_probability),
+        predicted_wt=as_batch(predicted_wt),
+        variance_stable=as_batch(prediction.maps["variance_stable"]),
+        q=None if q is None else as_batch(q),
+    )
+    arrays = {name: estimate[0, 0].numpy() for name, estimate in maps.items()}
+    head = {"uncertainty": prediction.maps["uncertainty"]} if "uncertainty" in prediction.maps else {}
+    return head | arrays
+
+
+def as_batch(volume: np.ndarray) -> torch.Tensor:
+    """Return (D, H, W) voxels as the tensor (1, 1, D, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(volume))[None, None]
+
+
+def source_digest(task: FoldTask) -> str:
+    """Return a digest of what a fold's predictions and scores depend on: its checkpoints and how they are applied."""
+    evaluation = task.experiment.evaluation
+    estimators = evaluation.estimators
+    checkpoints = [
+        task.run.member(number).final_checkpoint(task.fold).stat()
+        for number in range(task.experiment.training.members if estimators.sampled else 1)
+    ]
+    states = [(file.st_size, file.st_mtime_ns) for file in checkpoints]
+    applied = [evaluation.tile_step, evaluation.mirroring, estimators.model_dump(exclude={"one_pass"})]
+    return digest([SCORES_VERSION, task.fold, states, applied])
