@@ -8,8 +8,8 @@ from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.summary import compare
 from uncseg.report.score_tables import show_comparison
-from uncseg.table_files import write_table
 from uncseg.runs.run_opening import open_existing_run
+from uncseg.table_files import write_table
 
 
 def compare_runs(first: Path, second: Path) -> int:

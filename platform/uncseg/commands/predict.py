@@ -15,8 +15,8 @@ from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.runs.model_sources import Model, find_model
 from uncseg.runs.new_cases import PredictionTask, Record, predict_new_cases
-from uncseg.table_files import write_table
 from uncseg.runs.preflight import require_folders
+from uncseg.table_files import write_table
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.report.html import Reported, write_report
 from uncseg.report.run_figures import draw_run
 from uncseg.report.score_tables import show_summary, write_scores
-from uncseg.table_files import write_table
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
+from uncseg.table_files import write_table
 from uncseg.tracking.spool import epoch_table
 
 
