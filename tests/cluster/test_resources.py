@@ -80,7 +80,7 @@ def test_cases_take_every_gpu_whatever_the_folds(folds_at_once, cases):
 
 
 def test_gpus_that_have_too_few_cpus_beside_them_are_told_so():
-    with pytest.raises(ProblemsFound, match=r"or lower resources\.cpus_per_fold"):
+    with pytest.raises(ProblemsFound, match=r"the nodes hold 0; lower resources\.cpus_per_fold"):
         plan_slots(Resources(cpus_per_fold=12), 5, Cluster((Node(8, 1), Node(16))))
 
 

@@ -128,9 +128,8 @@ def _require_placeable(fold: FoldResources, nodes: tuple[Node, ...]) -> None:
     workers = _workers(fold, nodes)
     if not problems and workers < fold.processes:
         found = f"{fold.gpus:g} GPUs and {fold.cpus:g} CPUs per fold"
-        expected = (
-            f"at most {workers} workers with {worker.cpus:g} CPUs and {worker.gpus:g} GPUs each, which is what fits"
-        )
+        need = f"{worker.cpus:g} CPUs and {worker.gpus:g} GPUs each"
+        expected = f"room for {fold.processes} workers of {need}; the nodes hold {workers}"
         advice = f"set resources.gpus_per_fold to {workers} or less, or lower" if workers else "lower"
         where = "resources.gpus_per_fold, cpus_per_fold"
         problems.append(Problem(where, found, expected, f"{advice} resources.cpus_per_fold"))

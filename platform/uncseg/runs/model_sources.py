@@ -22,9 +22,9 @@ from uncseg.method.inference.model_folder import (
     read_description,
 )
 from uncseg.method.settings import TrainerSettings
+from uncseg.runs.run_opening import finished_folds, open_existing_run
 from uncseg.table_files import read_table
 from uncseg.tracking.stored_models import download, find_stored
-from uncseg.runs.run_opening import finished_folds, open_existing_run
 
 
 class _Sections(Section):
