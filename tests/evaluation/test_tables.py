@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from uncseg.evaluation.tables import PAPER, beats_floor, show_table1, show_table2, table1, table2
+from uncseg.evaluation.page_tables import dice_table, uncertainty_table
+from uncseg.evaluation.tables import PAPER, beats_floor, table1, table2
 
 PROTOCOLS = ("reference", "union")
 
@@ -99,7 +100,7 @@ def test_table2_keeps_its_order_and_its_columns():
     empty = table2(pd.DataFrame({"fold": []}), pd.DataFrame({"fold": [], "epoch": []}), 2)
     assert empty.columns.tolist() == table.columns.tolist()
     assert beats_floor(empty) == []
-    assert show_table2(empty).row_count == 0
+    assert uncertainty_table(empty, 2).rows == []
     only_epochs = table2(pd.DataFrame({"fold": [0], "case": ["a"]}), epochs(), 2)
     assert only_epochs["corr_failure"].isna().all()
     assert only_epochs["corr_ema_last"].notna().all()
@@ -109,9 +110,9 @@ def test_the_verdict_says_so_where_the_head_loses():
     reference, reference_failure, union, union_failure = beats_floor(table2(per_case(), epochs(), 2))
     assert "does not exceed" in reference
     assert "does not exceed" in reference_failure
-    assert "0.700±0.141 does not exceed the best floor's (one_minus_p, 0.750±0.141)" in reference_failure
+    assert "0.700 ± 0.141 does not exceed the best floor's (one_minus_p, 0.750 ± 0.141)" in reference_failure
     assert "does not exceed" in union
-    assert "exceeds the best floor's (one_minus_p, 0.650±0.141) by 0.0500, within the spread" in union_failure
+    assert "exceeds the best floor's (one_minus_p, 0.650 ± 0.141) by 0.0500, within the spread" in union_failure
     assert union_failure.endswith("unproven.")
 
 
@@ -149,18 +150,18 @@ def test_tables_fit_a_terminal_of_110_columns():
         columns = [column for column in frame.columns if "/corr_" in column]
         frame[columns] = -frame[columns]
     screen = Console(file=io.StringIO(), width=300)
-    screen.print(show_table1(table1(per_case(), without_head(per_case()))))
-    screen.print(show_table2(table2(*frames, 2)))
+    screen.print(dice_table(table1(per_case(), without_head(per_case()))).to_rich())
+    screen.print(uncertainty_table(table2(*frames, 2), 2).to_rich())
     text = screen.file.getvalue()
     assert max(map(len, text.splitlines())) <= 110
     assert "nan" not in text
-    assert "0.7750±0.1061" in text
-    assert "-0.700±0.141" in text
+    assert "0.7750 ± 0.1061" in text
+    assert "−0.700 ± 0.141" in text
 
 
 def test_a_figure_that_nothing_was_valid_for_is_not_a_number():
     frame = per_case().assign(**{"uncertainty/union/corr_failure": np.nan})
     screen = Console(file=io.StringIO(), width=110)
-    screen.print(show_table2(table2(frame, epochs(), 2)))
+    screen.print(uncertainty_table(table2(frame, epochs(), 2), 2).to_rich())
     assert "none valid" in screen.file.getvalue()
     assert "nan" not in screen.file.getvalue()

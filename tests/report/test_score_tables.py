@@ -12,7 +12,7 @@ from uncseg.console import console, show_problems
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.case_scores import score_case
 from uncseg.names import ONE_PASS
-from uncseg.report.score_tables import show_models, summarize_models, write_scores
+from uncseg.report.score_tables import models_table, summarize_models, write_scores
 
 REFERENCE = np.zeros((12, 12, 12), np.uint8)
 REFERENCE[3:8, 3:8, 3:8] = 2
@@ -31,7 +31,7 @@ def test_networks_without_a_map_beside_one_that_has_one(tmp_path):
     assert summary.set_index(["figure", "region"]).loc[("dice", "WT"), "mean"] > 0.5
     assert not (tmp_path / "scores_reliability.csv").exists()
     with console.capture() as captured:
-        console.print(show_models(summarize_models(rows.drop(columns="reliability"))))
+        console.print(models_table(summarize_models(rows.drop(columns="reliability"))).to_rich())
     lines = [line for line in captured.get().splitlines() if "mean " in line or "entropy" in line]
     assert "–" in lines[0]
     assert "–" not in lines[1]

@@ -7,7 +7,7 @@ import pandas as pd
 from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.summary import compare
-from uncseg.report.score_tables import show_comparison
+from uncseg.report.score_tables import differences_table
 from uncseg.runs.run_opening import open_existing_run
 from uncseg.table_files import write_table
 
@@ -40,7 +40,7 @@ def compare_runs(first: Path, second: Path) -> int:
     names = [run.root.name for run in runs]
     table = compare(a, b)
     write_table(table, runs[0].tables, f"difference_from_{names[1]}")
-    console.print(show_comparison(table, *names))
+    console.print(differences_table(table, *names).to_rich())
     for name, scores in zip(names, (a, b), strict=True):
         left = len(set(scores["case"]) - both)
         if left:

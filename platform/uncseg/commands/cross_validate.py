@@ -11,13 +11,14 @@ from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.session import exit_without_waiting, ray_session, terminated_like_ctrl_c
 from uncseg.config.experiment import Experiment
-from uncseg.console import FoldProgress, console, counting
+from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.provenance import describe_source, describe_versions, git_commit
 from uncseg.runs.ensemble_members import all_members_done, member_experiment, member_tasks
+from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.fold_task import FoldTask
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preflight import preflight, require_storage

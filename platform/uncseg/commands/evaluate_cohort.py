@@ -12,7 +12,7 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.summary import spearman
 from uncseg.files import write_text
 from uncseg.layout import RunFolder
-from uncseg.report.score_tables import show_models, show_summary, summarize_models, write_scores
+from uncseg.report.score_tables import models_table, scores_table, summarize_models, write_scores
 from uncseg.runs.model_sources import find_model
 from uncseg.table_files import write_table
 
@@ -73,8 +73,8 @@ def _report(run: RunFolder, name: str, records: dict[str, dict]) -> None:
     summary = write_scores(together, run.tables, f"external_{name}")
     folds = summarize_models(rows.drop(columns="reliability", errors="ignore"))
     write_table(folds, run.tables, f"external_{name}_folds")
-    console.print(show_summary(summary, len(records)))
-    console.print(show_models(folds))
+    console.print(scores_table(summary, f"Scores of {len(records)} case{'s' * (len(records) != 1)}").to_rich())
+    console.print(models_table(folds).to_rich())
     console.print(f"tables: {run.tables}/external_{name}*", soft_wrap=True)
     wt = together[together["region"] == "WT"].set_index("case")
     cases = pd.DataFrame(

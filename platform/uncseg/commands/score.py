@@ -8,7 +8,7 @@ from uncseg.cluster.session import ray_session
 from uncseg.console import console, counting
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.pairs import Scale, find_pairs
-from uncseg.report.score_tables import show_summary, write_scores
+from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.preflight import require_folders
 from uncseg.runs.score_pairs import score_pairs
 
@@ -48,7 +48,8 @@ def score_folders(
         console.print(f"no case was scored; {out} is of an earlier run, and was left as it is")
     if rows:
         summary = write_scores(pd.DataFrame(rows), out.parent, out.stem)
-        console.print(show_summary(summary, len({row["case"] for row in rows})))
+        count = len({row["case"] for row in rows})
+        console.print(scores_table(summary, f"Scores of {count} case{'s' * (count != 1)}").to_rich())
         if uncertainty is not None and brain is None:
             console.print("Without --brain the whole volume counts as brain: filtered true negatives, detection and")
             console.print("calibration include the air around the head.")

@@ -6,11 +6,12 @@ from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.session import exit_without_waiting, ray_session, terminated_like_ctrl_c
 from uncseg.config.experiment import Experiment
-from uncseg.console import FoldProgress, console, counting
+from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder, SweepFolder
+from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases

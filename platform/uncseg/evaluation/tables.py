@@ -9,9 +9,9 @@ standard deviations over folds (ddof 1).
 import math
 
 import pandas as pd
-from rich.table import Table
 
 from uncseg.names import BASELINES, FLOORS, HEAD, ORACLE, PROTOCOLS, SAMPLED
+from uncseg.page_table import mean_sd
 
 DICE_COLUMNS = {"dice_wt": "Dice WT", "dice_tc": "Dice TC", "dice_et": "Dice ET", "dice_mean": "mean"}
 WITH, WITHOUT = "with head", "without head"
@@ -143,52 +143,3 @@ def _verdict(by_name: pd.DataFrame, figure: str) -> str:
         return f"{found}; on a single fold, unproven."
     widest = max(spreads[HEAD], spreads[best])
     return f"{found}." if lead > widest else f"{found}, within the spread over folds ({widest:.4f}): unproven."
-
-
-def show_table1(table: pd.DataFrame) -> Table:
-    """Table 1 for a terminal."""
-    shown = Table(
-        title="Table 1. Dice out of fold, with and without the uncertainty head",
-        caption="mean ± sample sd over folds. paper: BraTS 2023, five folds, an anchor and not a target.",
-    )
-    for column in ("", "fold", "cases", *DICE_COLUMNS.values()):
-        shown.add_column(column, justify="left" if column in ("", "fold") else "right")
-    for model, rows in table.groupby("model", sort=False):
-        by_fold = {row["fold"]: row for row in rows.to_dict("records")}
-        mean, sd, paper = (by_fold.pop(name) for name in ("mean", "sd", PAPER))
-        for fold, row in by_fold.items():
-            shown.add_row(str(model), str(fold), str(row["cases"]), *(f"{row[c]:.4f}" for c in DICE_COLUMNS))
-        spreads = (mean_sd(mean[c], sd[c], 4) for c in DICE_COLUMNS)
-        shown.add_row(str(model), "mean ± sd", str(mean["cases"]), *spreads, style="bold")
-        anchors = (f"{paper[c]:.4f}" for c in DICE_COLUMNS)
-        shown.add_row(str(model), "paper (anchor)", str(paper["cases"]), *anchors, style="dim", end_section=True)
-    return shown
-
-
-def show_table2(table: pd.DataFrame) -> Table:
-    """Table 2 for a terminal: correlations and RMSDs, mean ± sd over folds; floors are marked."""
-    shown = Table(
-        title="Table 2. Uncertainty against error",
-        caption="mean ± sample sd over folds. ema: error memory, validation patches, mean of the last epochs and final "
-        "epoch; failure: out of fold, native space. * floor: needs no training. constant: each sample's best, its "
-        "correlation undefined and shown as 0.",
-    )
-    shown.add_column("estimator")
-    for kind in ("corr", "RMSD"):
-        for what in ("ema", "ema, final", "failure"):
-            shown.add_column(f"{kind}\n{what}", justify="right")
-    for protocol, rows in table.groupby("protocol", sort=False):
-        shown.add_row(f"{protocol} mask", style="bold")
-        for _, row in rows.iterrows():
-            name = f"  {row['estimator']}{' *' if row['floor'] else ''}"
-            names = [f"{kind}_{what}" for kind in ("corr", "rmsd") for what in ("ema_last", "ema_final", "failure")]
-            shown.add_row(name, *(mean_sd(row[n], row[f"{n}_std"], 3) for n in names))
-        shown.add_section()
-    return shown
-
-
-def mean_sd(mean: float, sd: float, digits: int, sign: str = "±") -> str:
-    """A mean over folds with its spread, where there is one; ``sign`` stands between."""
-    if math.isnan(mean):
-        return "none valid"
-    return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f}{sign}{sd:.{digits}f}"

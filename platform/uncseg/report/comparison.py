@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from uncseg.config.experiment import Experiment
+from uncseg.evaluation.page_tables import dice_cells
 from uncseg.evaluation.summary import compare
-from uncseg.evaluation.tables import DICE_COLUMNS, mean_sd
+from uncseg.evaluation.tables import DICE_COLUMNS
 from uncseg.names import HEAD
-from uncseg.report.page_tables import PageTable, Row, dice_cells
-from uncseg.report.score_tables import SHOWN
+from uncseg.page_table import PageTable, Row, mean_sd
+from uncseg.report.score_tables import differences_table
 from uncseg.report.style import NAMES
 
 WHERE_IT_RUNS = ("name", "dataset.path", "resources", "tracking", "storage", "training.loader_processes")
@@ -52,10 +53,11 @@ def compare_results(runs: Sequence[Results]) -> tuple[list[Compared], list[str]]
     first, *others = runs
     for other in others:
         notes += _different_cases(first, other)
-        if first.scores is not None and other.scores is not None:
-            both = set(first.scores["case"]) & set(other.scores["case"])
-            if both:
-                tables.append(_differences(first, other, len(both)))
+        if first.scores is None or other.scores is None:
+            continue
+        table = compare(first.scores, other.scores)
+        if len(table):
+            tables.append(Compared(table, differences_table(table, first.name, other.name)))
     return tables, notes
 
 
@@ -68,7 +70,7 @@ def _settings(runs: Sequence[Results]) -> Compared:
     frame = pd.DataFrame([row.cells for row in rows], columns=["setting", *described])
     note = "Where a run computes and keeps its files is left out. Digests of 12 characters."
     title = "Settings that differ" if rows else "Settings: none differs"
-    return Compared(frame, PageTable("settings", title, ["setting", *described], rows, note))
+    return Compared(frame, PageTable("settings", title, ["setting", *described], rows, note, words=described))
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -107,7 +109,7 @@ def _uncertainty(runs: Sequence[Results]) -> Compared:
     records, rows = [], []
     known = [run for run in runs if run.table2 is not None]
     for protocol in dict.fromkeys(p for run in known if run.table2 is not None for p in run.table2["protocol"]):
-        rows.append(Row([f"{protocol} mask", *[""] * (2 * len(FIGURES))], "part"))
+        rows.append(Row([f"{protocol} mask"], "part"))
         for run in known:
             assert run.table2 is not None
             part = run.table2[run.table2["protocol"] == protocol].set_index("estimator")
@@ -117,7 +119,7 @@ def _uncertainty(runs: Sequence[Results]) -> Compared:
                     found = None if name is None or name not in part.index else part.loc[name]
                     mean, sd = (math.nan, math.nan) if found is None else (found[figure], found[f"{figure}_std"])
                     called = "" if name is None or name == HEAD else f" ({NAMES.get(name, name)})"
-                    cells.append("none" if found is None else mean_sd(mean, sd, 3, " ± ").replace("-", "−") + called)
+                    cells.append("none" if found is None else mean_sd(mean, sd, 3) + called)
                     record = {"protocol": protocol, "run": run.name, "figure": figure, "estimator": name}
                     records.append(record | {"mean": mean, "sd": sd})
             rows.append(Row([run.name, *cells]))
@@ -138,37 +140,6 @@ def _best_floor(part: pd.DataFrame, figure: str) -> str | None:
     if floors.empty:
         return None
     return str(floors.idxmax() if figure.startswith("corr") else floors.idxmin())
-
-
-def _differences(first: Results, other: Results, cases: int) -> Compared:
-    assert first.scores is not None
-    assert other.scores is not None
-    table = compare(first.scores, other.scores)
-    shown = table[table["figure"].isin(list(SHOWN)) & (table["cases"] > 0)]
-    regions = list(dict.fromkeys(shown["region"]))
-    by_name = {(row["figure"], row["region"]): row for row in shown.to_dict("records")}
-    rows = []
-    for figure, name in SHOWN.items():
-        if any((figure, region) in by_name for region in regions):
-            cells = [_difference(by_name.get((figure, region))) for region in regions]
-            rows.append(Row([name, *cells], "floor" if "*" in name else ""))
-    note = (
-        f"{other.name} − {first.name}, paired by case, {cases} cases: mean [95 % interval, patients resampled], and "
-        "p of Wilcoxon's signed-rank test of patients, two-sided, not corrected for the number of figures. Masks by "
-        "protocol as each row names them. * floor: needs no model."
-    )
-    title = f"Paired differences: {other.name} − {first.name}"
-    return Compared(table, PageTable(f"differences_{other.name}", title, ["", *regions], rows, note))
-
-
-def _difference(row: Mapping[Any, Any] | None) -> str:
-    if row is None:
-        return ""
-    text = f"{row['difference']:+.3f}"
-    if not math.isnan(row["ci_low"]):
-        text += f" [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]"
-    p = "p < 0.001" if row["p_value"] < 0.001 else f"p {row['p_value']:.2g}"
-    return f"{text}, {p}".replace("-", "−")
 
 
 def _different_cases(first: Results, other: Results) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,19 @@ from matplotlib.colors import to_hex
 
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.brats import BratsCase
+from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor
 from uncseg.files import short_name, write_text
 from uncseg.layout import RunFolder
+from uncseg.page_table import PageTable
 from uncseg.report.case_images import read_case
 from uncseg.report.comparison import Compared, Results, compare_results
-from uncseg.report.page_tables import (
-    PageTable,
-    first_table,
-    scores_table,
-    second_table,
-    work_list,
-    work_table,
-    write_latex,
-)
 from uncseg.report.run_figures import figure1, telling_cases
+from uncseg.report.score_tables import scores_table
 from uncseg.report.slices import Sheet, data_url, make_sheet
 from uncseg.report.style import LABEL_COLOURS, MAP_COLOURS
 from uncseg.report.training_curves import Training, draw_trainings
+from uncseg.report.work_list import work_list, work_table
 from uncseg.table_files import read_table, write_table
 from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.record import MlflowRecord
@@ -135,12 +130,12 @@ def _section(label: str, prefix: str, reported: Reported, number: int, sheets: i
     """What the page says of one run."""
     run = reported.run
     table1, table2, summary = (read_table(run.tables, name) for name in ("table1", "table2", "scores_summary"))
-    tables = [first_table(table1)] if table1 is not None else []
-    tables += [second_table(table2, reported.experiment.evaluation.last_epochs)] if table2 is not None else []
+    tables = [dice_table(table1)] if table1 is not None else []
+    tables += [uncertainty_table(table2, reported.experiment.evaluation.last_epochs)] if table2 is not None else []
     tables += [scores_table(summary)] if summary is not None else []
     work, viewers = _work(reported, prefix, number, sheets)
     for table in [*tables, *([work] if work is not None else [])]:
-        write_latex(table, run.tables)
+        write_text(run.tables / f"{table.name}.tex", table.to_latex())
     return {
         "label": label,
         "prefix": prefix,
@@ -254,9 +249,8 @@ def _comparison(labels: Sequence[str], runs: Sequence[Reported]) -> dict[str, An
 def _write_compared(part: Compared, folder: Path, names: str) -> None:
     name = f"comparison_{names}_{short_name(part.table.name.replace(' ', '_'))}"
     write_table(part.frame, folder, name)
-    table = PageTable(name, part.table.title, part.table.header, part.table.rows, part.table.note)
-    if table.rows:
-        write_latex(table, folder)
+    if part.table.rows:
+        write_text(folder / f"{name}.tex", replace(part.table, name=name).to_latex())
 
 
 def _figures(run: RunFolder) -> list[dict[str, str]]:

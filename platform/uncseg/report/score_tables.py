@@ -1,15 +1,17 @@
-"""Scores as files and as tables for a terminal."""
+"""Scores of cases as files, and as tables for people."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from uncseg.evaluation.calibration import BINS
 from uncseg.evaluation.summary import summarize
+from uncseg.page_table import PageTable, Row, fixed, with_interval
 from uncseg.report.style import REGION_STYLES, save_figure
 from uncseg.table_files import write_table
 
@@ -89,25 +91,27 @@ def draw_reliability(path: Path, diagram: pd.DataFrame) -> None:
     save_figure(figure, path)
 
 
-def show_summary(summary: pd.DataFrame, cases: int) -> Table:
-    """The main figures for a terminal, a column a region."""
+def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold") -> PageTable:
+    """Return the main figures of :func:`~uncseg.evaluation.summary.summarize`, with one column per region."""
     regions = list(dict.fromkeys(summary["region"]))
-    shown = Table(
-        title=f"Scores of {cases} case{'s' * (cases != 1)}",
-        caption="mean over cases [95 % interval of 10 patients or more, resampled]. Empty on both sides: Dice 1, HD95 "
-        "0; on one: 0 and 374 mm. * floor: needs no model. One map for all regions is judged as theirs.",
+    known = {(row["figure"], row["region"]): row for row in summary.to_dict("records")}
+    rows = [
+        Row([name, *(_score(known[figure, region]) for region in regions)], "floor" if "*" in name else "")
+        for figure, name in SHOWN.items()
+        if (figure, regions[0]) in known
+    ]
+    note = (
+        "Mean over cases [95 % interval, patients resampled; of 10 patients or more]. Empty on both sides: Dice 1, "
+        "HD95 0 mm; on one side: 0 and 374 mm. * floor: needs no model. A single map for all regions is judged as "
+        "each region's."
     )
-    shown.add_column("")
-    for region in regions:
-        shown.add_column(region, justify="right")
-    by_name = summary.set_index(["figure", "region"])
-    for figure, name in SHOWN.items():
-        if figure in by_name.index.get_level_values(0):
-            cells = [
-                interval(by_name.loc[(figure, region)], 4) for region in regions if (figure, region) in by_name.index
-            ]
-            shown.add_row(name, *cells)
-    return shown
+    return PageTable("scores", title, ["", *regions], rows, note)
+
+
+def _score(row: Mapping[Any, Any]) -> str:
+    if math.isnan(row["mean"]):
+        return "too few"
+    return with_interval(row["mean"], row["ci_low"], row["ci_high"], 4)
 
 
 def summarize_models(scores: pd.DataFrame) -> pd.DataFrame:
@@ -120,51 +124,51 @@ def summarize_models(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def show_models(summary: pd.DataFrame) -> Table:
-    """Dice and HD95 of each fold, of all together and of each estimator, and what its map is worth, for a terminal."""
-    shown = Table(
-        title="Each fold, all averaged, and each estimator",
-        caption="mean over cases; maps: of WT, inside the dilated prediction",
-    )
+def models_table(summary: pd.DataFrame) -> PageTable:
+    """Return Dice and HD95 of each fold, of all folds averaged and of each estimator, and what its map is worth.
+
+    Args:
+        summary: of :func:`summarize_models`.
+    """
     of_maps = [name for name in MAP_HEADS if name in set(summary["figure"])]
     regions = list(dict.fromkeys(summary["region"]))
-    shown.add_column("model")
-    for figure in ("dice", "hd95_mm"):
-        for region in regions:
-            shown.add_column(f"{SHOWN[figure]}\n{region}", justify="right")
-    for figure in of_maps:
-        shown.add_column(MAP_HEADS[figure], justify="right")
-    for model, rows in summary.groupby("model", sort=False):
-        means = rows.set_index(["figure", "region"])["mean"]
-        cells = [f"{means[figure, region]:.4f}" for figure in ("dice", "hd95_mm") for region in regions]
-        maps = [means.get((figure, "WT"), math.nan) for figure in of_maps]
-        shown.add_row(str(model), *cells, *("–" if math.isnan(mean) else f"{mean:.3f}" for mean in maps))
-    return shown
-
-
-def show_comparison(table: pd.DataFrame, a: str, b: str) -> Table:
-    """Paired differences for a terminal."""
-    shown = Table(
-        title=f"B − A: {b} − {a}",
-        caption="paired by case; 95 % interval over patients; p: Wilcoxon's signed-rank test of patients, two-sided, "
-        "not corrected for the number of figures.",
+    heads = {f"{SHOWN[figure]} {r}": f"{SHOWN[figure]}\n{r}" for figure in ("dice", "hd95_mm") for r in regions}
+    heads |= {SHOWN[figure]: MAP_HEADS[figure] for figure in of_maps}
+    rows = []
+    for model, figures in summary.groupby("model", sort=False):
+        means = figures.set_index(["figure", "region"])["mean"]
+        cells = [fixed(means[figure, region], 4) for figure in ("dice", "hd95_mm") for region in regions]
+        rows.append(Row([str(model), *cells, *(fixed(means.get((f, "WT"), math.nan), 3) for f in of_maps)]))
+    return PageTable(
+        "models",
+        "Each fold, all averaged, and each estimator",
+        ["model", *heads],
+        rows,
+        "Mean over cases. Maps: of WT, inside the dilated prediction.",
+        terminal={"model": "model", **heads},
     )
-    for column in ("region", "figure", "cases", f"A: {a}", f"B: {b}", "difference [95 %]", "p"):
-        shown.add_column(column, justify="left" if column in ("region", "figure") else "right", overflow="fold")
-    for row in table.to_dict("records"):
-        if row["figure"] in SHOWN and row["cases"]:
-            interval = f"{row['difference']:+.4f}"
-            if not math.isnan(row["ci_low"]):
-                interval += f" [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
-            means = (f"{row['mean_a']:.4f}", f"{row['mean_b']:.4f}")
-            figures = (str(row["cases"]), *means, interval, f"{row['p_value']:.3g}")
-            shown.add_row(row["region"], SHOWN[row["figure"]], *figures)
-    return shown
 
 
-def interval(row: pd.Series, digits: int) -> str:
-    """A figure of the summary with its interval, where there is one."""
-    if math.isnan(row["mean"]):
-        return "too few"
-    mean, low, high = (f"{row[name]:.{digits}f}" for name in ("mean", "ci_low", "ci_high"))
-    return mean if math.isnan(row["ci_low"]) else f"{mean} [{low}, {high}]"
+def differences_table(differences: pd.DataFrame, a: str, b: str) -> PageTable:
+    """Return the paired differences B − A of the main figures, region by region.
+
+    Args:
+        differences: of :func:`~uncseg.evaluation.summary.compare`.
+        a, b: names of the two sides.
+    """
+    rows = []
+    shown = differences[differences["figure"].isin(list(SHOWN)) & (differences["cases"] > 0)]
+    for region, of_region in shown.groupby("region", sort=False):
+        rows.append(Row([str(region)], "part"))
+        for row in of_region.to_dict("records"):
+            name = SHOWN[row["figure"]]
+            means = [fixed(row["mean_a"], 4), fixed(row["mean_b"], 4)]
+            difference = with_interval(row["difference"], row["ci_low"], row["ci_high"], 4, signed=True)
+            p = "< 0.001" if row["p_value"] < 0.001 else f"{row['p_value']:.2g}"
+            rows.append(Row([name, str(row["cases"]), *means, difference, p], "floor" if "*" in name else ""))
+    note = (
+        "Paired by case: mean [95 % interval, patients resampled], and p of Wilcoxon's signed-rank test of patients, "
+        "two-sided, not corrected for the number of figures. * floor: needs no model."
+    )
+    header = ["figure", "cases", a, b, "difference [95 %]", "p"]
+    return PageTable(f"differences_{b}", f"Paired differences: {b} − {a}", header, rows, note)

@@ -9,11 +9,12 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.preparation import chosen_cases
-from uncseg.evaluation.tables import beats_floor, show_table1, show_table2, table1, table2
+from uncseg.evaluation.page_tables import dice_table, uncertainty_table
+from uncseg.evaluation.tables import beats_floor, table1, table2
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.report.html import Reported, write_report
 from uncseg.report.run_figures import draw_run
-from uncseg.report.score_tables import show_summary, write_scores
+from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
 from uncseg.table_files import write_table
 from uncseg.tracking.spool import epoch_table
@@ -48,9 +49,9 @@ def evaluate_and_write_tables(
     summary = write_scores(scores, run.tables, "scores")
     draw_run(run, cases, per_case, scores, epochs, experiment.evaluation.last_epochs)
     _write_report(run, experiment, cases)
-    console.print(show_summary(summary, len(per_case)))
-    console.print(show_table1(first))
-    console.print(show_table2(second))
+    last_epochs = experiment.evaluation.last_epochs
+    for table in (scores_table(summary), dice_table(first), uncertainty_table(second, last_epochs)):
+        console.print(table.to_rich())
     for line in beats_floor(second):
         console.print(line)
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.evaluation.tables import DICE_COLUMNS, WITH, mean_sd
+from uncseg.evaluation.tables import DICE_COLUMNS, WITH
 from uncseg.layout import RunFolder
 from uncseg.names import BASELINES, FLOORS, HEAD, PROTOCOLS
+from uncseg.page_table import mean_sd
 from uncseg.table_files import read_table
 from uncseg.tracking.shown import between_folds_name
 
@@ -92,8 +93,7 @@ def _dice_line(table: pd.DataFrame) -> str:
     rows = {str(row["fold"]): row for row in table[table["model"] == model].to_dict("records")}
     folds, mean, sd = sum(fold.isdigit() for fold in rows), rows["mean"], rows["sd"]
     figures = ", ".join(
-        f"{name.removeprefix('Dice ')} {mean_sd(mean[column], sd[column], 3, ' ± ')}"
-        for column, name in DICE_COLUMNS.items()
+        f"{name.removeprefix('Dice ')} {mean_sd(mean[column], sd[column], 3)}" for column, name in DICE_COLUMNS.items()
     )
     return f"**Dice** {model}: {figures} ({folds} folds, {mean['cases']} cases, out of fold)"
 
@@ -107,7 +107,7 @@ def _uncertainty_line(table: pd.DataFrame) -> str:
     parts += [max(floors, key=lambda name: known[name]["corr_failure"])] if floors else []
     figures = (
         f"{'best floor, ' if known[name]['floor'] else ''}{name} "
-        f"{mean_sd(known[name]['corr_failure'], known[name]['corr_failure_std'], 3, ' ± ')}"
+        f"{mean_sd(known[name]['corr_failure'], known[name]['corr_failure_std'], 3)}"
         for name in parts
     )
     return f"**Correlation with the failure**, union mask: {'; '.join(figures) or 'none valid'}"

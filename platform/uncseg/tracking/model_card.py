@@ -4,15 +4,16 @@ Read from a run's folder alone, so that MLflow can be filled again from it.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from uncseg.dataset.brats import LABELS, MODALITIES
 from uncseg.evaluation.expectation import review_threshold
-from uncseg.evaluation.tables import DICE_COLUMNS, mean_sd
+from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.layout import RunFolder
+from uncseg.page_table import UNKNOWN, PageTable, Row, fixed
 from uncseg.table_files import read_table
 from uncseg.tracking.manifest import read_manifest
 
@@ -99,46 +100,37 @@ def write_card(run: RunFolder, about: Mapping[str, Any], registered: str, alias:
         registered: name in MLflow's registry.
         alias: under which it is found there.
     """
+    first, second = read_table(run.tables, "table1"), read_table(run.tables, "table2")
+    last_epochs = about["settings"].get("evaluation", {}).get("last_epochs")
     parts = [
         _opening(about, registered),
         _USE,
         _interface(about),
-        _dice(read_table(run.tables, "table1")),
-        _uncertainty(read_table(run.tables, "table2"), about),
+        "" if first is None else dice_table(first).to_markdown(2),
+        "" if second is None else uncertainty_table(second, last_epochs).to_markdown(2),
         _calibrated(about),
         _loading(f"{registered}@{alias}", len(about["folds"])),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def _opening(about: Mapping[str, Any], registered: str) -> str:
     settings, training = about["settings"], about["settings"].get("training", {})
     kind = "with an uncertainty head" if settings.get("model", {}).get("uncertainty", True) else "without the head"
-    synthetic = "synthetic cases (phantoms), " if about["synthetic"] else ""
-    rows = [
-        ("what", f"nnU-Net {kind}, {about['configuration']}, {training.get('epochs')} epochs"),
-        (
-            "trained on",
-            f"{about['dataset']}: {synthetic}{about['cases']} cases, digest {about['digests'].get('dataset')}",
-        ),
-        (
-            "folds",
-            f"{', '.join(map(str, about['folds']))}: each has trained on the cases of the others, all predict together",
-        ),
-        ("split", f"by patient, digest {about['digests'].get('split')}"),
-        ("mask of the loss", settings.get("loss", {}).get("cancer_mask")),
-        ("code", about["git_commit"] or "not under version control"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in sorted(about["versions"].items()))),
-    ]
-    title = (
-        f"# {registered}\n\nSegmentation of brain tumours in MRI, and where it may be wrong. Run {about['run']}.\n\n"
-    )
-    return title + _table(("", ""), rows)
+    cases = f"{'synthetic cases (phantoms), ' if about['synthetic'] else ''}{about['cases']} cases"
+    folds = ", ".join(map(str, about["folds"]))
+    rows = {
+        "what": f"nnU-Net {kind}, {about['configuration']}, {training.get('epochs')} epochs",
+        "trained on": f"{about['dataset']}: {cases}, digest {about['digests'].get('dataset')}",
+        "folds": f"{folds}: each has trained on the cases of the others, all predict together",
+        "split": f"by patient, digest {about['digests'].get('split')}",
+        "mask of the loss": str(settings.get("loss", {}).get("cancer_mask")),
+        "code": about["git_commit"] or "not under version control",
+        "versions": ", ".join(f"{name} {version}" for name, version in sorted(about["versions"].items())),
+    }
+    note = f"Segmentation of brain tumours in MRI, and where it may be wrong. Run {about['run']}."
+    header = ("", registered)
+    return PageTable("model", registered, header, [Row(row) for row in rows.items()], note, words=header).to_markdown(1)
 
 
 _USE = """## Use and limits
@@ -157,46 +149,9 @@ def _interface(about: Mapping[str, Any]) -> str:
     return f"""## Input and output
 
 Channels: {channels}. Labels: 0 background, {labels}.
-Uncertainty: 0 to 1, meant as the probability that a voxel is wrong (how far it is: StepTiming), inside the prediction
+Uncertainty: 0 to 1, meant as the probability that a voxel is wrong (see the calibration below), inside the prediction
 dilated by 2 voxels.
 Review: expected Dice of the whole tumour below {about["review_below"]:.3f}, or no tumour."""
-
-
-def _dice(table: pd.DataFrame | None) -> str:
-    if table is None:
-        return ""
-    rows = []
-    for model, of_model in table.groupby("model", sort=False):
-        mean, sd = (of_model[of_model["fold"] == name].iloc[0] for name in ("mean", "sd"))
-        figures = [mean_sd(mean[column], sd[column], 3, " ± ") for column in DICE_COLUMNS]
-        rows.append((model, mean["cases"], *figures))
-    return (
-        "## Table 1. Dice, out of fold\n\nEach case by the fold that did not see it; mean ± sd over folds.\n\n"
-        + _table(("", "cases", *DICE_COLUMNS.values()), rows)
-    )
-
-
-def _uncertainty(table: pd.DataFrame | None, about: Mapping[str, Any]) -> str:
-    if table is None:
-        return ""
-    columns = {
-        "corr_ema_last": "corr, error memory",
-        "corr_failure": "corr, failure",
-        "rmsd_ema_last": "RMSD, error memory",
-        "rmsd_failure": "RMSD, failure",
-    }
-    rows = []
-    for row in table.to_dict("records"):
-        name = f"{row['estimator']}{', a floor' if row['floor'] else ''}"
-        figures = [mean_sd(row[column], row[f"{column}_std"], 3, " ± ") for column in columns]
-        rows.append((f"{row['protocol']} mask", name, *figures))
-    last = about["settings"].get("evaluation", {}).get("last_epochs")
-    return (
-        "## Table 2. Uncertainty against error\n\nMean ± sd over folds. Reference mask: inside the reference tumour, "
-        "the paper's protocol, which cannot see false positives. Union mask: reference or prediction, dilated by 2 "
-        f"voxels. Error memory: validation patches, last {last} epochs; failure: out of fold. A floor needs no "
-        "training.\n\n" + _table(("mask", "estimator", *columns.values()), rows)
-    )
 
 
 def _calibrated(about: Mapping[str, Any]) -> str:
@@ -204,14 +159,14 @@ def _calibrated(about: Mapping[str, Any]) -> str:
         return ""
     figures = [name for name in CALIBRATION if any(name in known for known in about["calibration"].values())]
     rows = [
-        (region, *("–" if known.get(name) is None else f"{known[name]:.3f}" for name in figures))
+        Row([region, *(UNKNOWN if known.get(name) is None else fixed(known[name], 3) for name in figures)])
         for region, known in about["calibration"].items()
     ]
-    return (
-        "## StepTiming, out of fold\n\nMeans over cases; ece, ace, auroc_brain and qu_score in the brain. "
-        "The reliability diagram's 20 bins are in uncseg.json. qu_score_always_certain is that of a map of zeros.\n\n"
-        + _table(("region", *figures), rows)
+    note = (
+        "Means over cases; ece, ace, auroc_brain and qu_score in the brain. The reliability diagram's 20 bins are in "
+        "uncseg.json. qu_score_always_certain is that of a map of zeros."
     )
+    return PageTable("calibration", "Calibration, out of fold", ["region", *figures], rows, note).to_markdown(2)
 
 
 def _loading(uri: str, folds: int) -> str:

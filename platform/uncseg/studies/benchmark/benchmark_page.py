@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich import box
-from rich.table import Table
 
 from uncseg.files import write_text
 from uncseg.names import ORACLE
+from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, with_interval
 from uncseg.report.html import page_template, picture
-from uncseg.report.page_tables import PageTable, Row
 from uncseg.report.style import NAMES
 from uncseg.studies.benchmark.benchmark_table import DICES, LEAST_DICE_WT, SEGMENTATIONS
 
-UNKNOWN = "–"
 FIGURES = {
     "rmsd_reference": "RMSD, reference mask",
     "rmsd_union": "RMSD, union mask",
@@ -34,7 +31,6 @@ RANKED_BY = FIGURES | {
     "corr_oracle_reference": "Pearson with the oracle's P(failure), reference mask",
     "corr_oracle_union": "Pearson with the oracle's P(failure), union mask",
 }
-# what fits a terminal of 120 columns
 SHORT = {
     "rmsd_reference": "RMSD\nref.",
     "rmsd_union": "RMSD\nunion",
@@ -46,62 +42,35 @@ SHORT = {
     "ace": "ACE",
     "aurc": "AURC",
 }
-COUNTS = {"passes": "passes", "models": "models"}
-MULTIPLES = {"training_cost": "training cost", "inference_cost": "inference cost"}
+"""Heads of the figures that a terminal shows."""
+COSTS = {
+    "passes": ("passes", 0, "pas-\nses"),
+    "models": ("models", 0, "mo-\ndels"),
+    "training_cost": ("training cost", 2, "train"),
+    "inference_cost": ("inference cost", 2, "infer"),
+}
+"""Heads, digits, and heads in a terminal."""
 
 
-def show_benchmark(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> Table:
-    """Means for a terminal of 120 columns.
+def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> PageTable:
+    """Return every method on its own segmentation, then on the shared one; a terminal shows means alone.
 
     Args:
         wide: of :func:`~uncseg.studies.benchmark.benchmark_table.wide_table`.
         least_dice_wt: under which a method was not compared.
     """
-    cases, seeds = _most(wide, "cases"), _most(wide, "seeds")
-    shown = Table(
-        title=f"Benchmark: {cases}, {seeds}",
-        caption="Means over cases; RMSD, QU-BraTS, ACE and AURC after the fitted scale. ref., union: masks; corr: with "
-        f"the failure. train, infer: multiples of plain nnU-Net. * floor: needs no training. {UNKNOWN}: not known.",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    shown.add_column("", overflow="fold")
-    for name in ("Dice\nWT", *SHORT.values(), "pas-\nses", "mo-\ndels", "train", "infer"):
-        shown.add_column(name, justify="right")
-    for segmentation in SEGMENTATIONS:
-        shown.add_row(f"{segmentation} segmentation", style="bold")
-        for row in wide.to_dict("records"):
-            figures = [_short(row[f"{segmentation}_{figure}"]) for figure in SHORT]
-            own = segmentation == "own"
-            costs = [*(_number(row[name], 0) for name in COUNTS), *(_number(row[name], 2) for name in MULTIPLES)]
-            dices = [_short(row["dice_wt"])] if own else [""]
-            shown.add_row(f"  {_name(row)}", *dices, *figures, *(costs if own else []))
-        shown.add_section()
-    for line in not_compared(wide, least_dice_wt):
-        shown.caption = f"{shown.caption} {line}"
-    return shown
-
-
-def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> PageTable:
-    """The one table, with intervals: every method on its own segmentation, then on the shared one.
-
-    Args:
-        wide, least_dice_wt: as :func:`show_benchmark` takes them.
-    """
     dices = {name: f"Dice {name.removeprefix('dice_').upper()}" for name in DICES}
-    header = ["method", *dices.values(), *FIGURES.values(), *COUNTS.values(), *MULTIPLES.values()]
+    header = ["method", *dices.values(), *FIGURES.values(), *(name for name, _, _ in COSTS.values())]
+    header += [] if wide["compared"].all() else ["remark"]
     rows = []
     for segmentation in SEGMENTATIONS:
-        rows.append(Row([f"{segmentation} segmentation", *[""] * (len(header) - 1)], "part"))
+        rows.append(Row([f"{segmentation} segmentation"], "part"))
         for row in wide.to_dict("records"):
             figures = [_interval(row, f"{segmentation}_{figure}") for figure in FIGURES]
-            if not row["compared"]:
-                figures[0] = f"not compared: WT Dice under {least_dice_wt:g}"
-            cells = [*[""] * len(dices), *figures, *[""] * 4]
-            if segmentation == "own":
-                counts = [_number(row[name], 0) for name in COUNTS]
-                multiples = [_number(row[name], 2) for name in MULTIPLES]
-                cells = [*(_interval(row, name) for name in dices), *figures, *counts, *multiples]
+            own = segmentation == "own"
+            cells = [*(_interval(row, name) if own else "" for name in dices), *figures]
+            cells += [fixed(row[name], digits) if own else "" for name, (_, digits, _) in COSTS.items()]
+            cells += [] if row["compared"] else [f"not compared: WT Dice under {least_dice_wt:g}"]
             rows.append(Row([_name(row), *cells], _kind(row)))
     note = (
         f"{_most(wide, 'cases')}, {_most(wide, 'seeds')}; each case predicted by the fold that did not see it. Mean "
@@ -114,7 +83,18 @@ def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) ->
     )
     if wide["method"].str.endswith("/variance_stable").any():
         note += " variance_stable was gathered while the fold trained: there is none for a new case."
-    return PageTable("benchmark", "Benchmark. Every method on the same cases", header, rows, note)
+    terminal = {"method": "", "Dice WT": "Dice\nWT"} | {FIGURES[figure]: head for figure, head in SHORT.items()}
+    terminal |= {name: head for name, _, head in COSTS.values()}
+    return PageTable(
+        "benchmark",
+        "Benchmark. Every method on the same cases",
+        header,
+        rows,
+        note,
+        words=["remark"],
+        terminal=terminal,
+        terminal_intervals=False,
+    )
 
 
 def ranking_table(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") -> PageTable:
@@ -173,28 +153,19 @@ def not_compared(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> li
     ]
 
 
-def as_markdown(table: PageTable) -> str:
-    """A table with its title above and its note below."""
-    lines = [f"**{table.title}**", "", _line(table.header)]
-    lines.append(_line(["---", *["---:"] * (len(table.header) - 1)]))
-    for row in table.rows:
-        lines.append(_line([f"**{row.cells[0]}**", *row.cells[1:]] if row.kind == "part" else row.cells))
-    return "\n".join([*lines, "", table.note, ""]).replace("* floor", r"\* floor")
-
-
 def to_markdown(
     wide: pd.DataFrame, rankings: Mapping[str, pd.DataFrame] | None = None, least_dice_wt: float = LEAST_DICE_WT
 ) -> str:
     """The benchmark for docs: the table, and a ranking by each figure, with what is to be said of it.
 
     Args:
-        wide, least_dice_wt: as :func:`show_benchmark` takes them.
+        wide, least_dice_wt: as :func:`benchmark_table` takes them.
         rankings: by figure, on the shared segmentation.
     """
-    parts = [as_markdown(benchmark_table(wide, least_dice_wt))]
+    parts = [benchmark_table(wide, least_dice_wt).to_markdown()]
     parts += [f"{line}\n" for line in not_compared(wide, least_dice_wt)]
     for figure, ranked in (rankings or {}).items():
-        parts.append(as_markdown(ranking_table(ranked, figure)))
+        parts.append(ranking_table(ranked, figure).to_markdown())
         parts += [f"{line}\n" for line in verdicts(ranked, figure)]
     return "\n".join(parts)
 
@@ -257,27 +228,8 @@ def _kind(row: Mapping[Any, Any]) -> str:
     return "floor" if row["floor"] else "quoted" if row["method"] == ORACLE else ""
 
 
-def _number(value: float, digits: int) -> str:
-    return UNKNOWN if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
-
-
-def _short(value: float) -> str:
-    """Three digits without the zero before them, so that a row fits a terminal."""
-    return _number(value, 3).replace("0.", ".", 1) if abs(value) < 1 else _number(value, 3)
-
-
 def _interval(row: Mapping[Any, Any], name: str, signed: bool = False) -> str:
     """Mean with interval, whose ends have as many digits as tell them apart."""
-    mean, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
-    if math.isnan(mean):
-        return UNKNOWN
-    sign = "+" if signed else ""
-    text = f"{mean:{sign}.3f}"
-    if not math.isnan(low):
-        digits = 2 if f"{low:.2f}" != f"{high:.2f}" else 3
-        text += f" [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
-    return text.replace("-", "−")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    end_digits = 2 if f"{low:.2f}" != f"{high:.2f}" else 3
+    return with_interval(row[name], low, high, 3, signed, end_digits)

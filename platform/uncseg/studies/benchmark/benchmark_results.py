@@ -18,7 +18,13 @@ from uncseg.names import BENCHMARK_FLOORS
 from uncseg.provenance import describe_versions
 from uncseg.studies.benchmark.benchmark_file import Benchmark
 from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark, open_benchmark_run, sync_trainings
-from uncseg.studies.benchmark.benchmark_page import show_benchmark, to_markdown, verdicts, write_benchmark_page
+from uncseg.studies.benchmark.benchmark_page import (
+    benchmark_table,
+    not_compared,
+    to_markdown,
+    verdicts,
+    write_benchmark_page,
+)
 from uncseg.studies.benchmark.benchmark_plot import draw_benchmark
 from uncseg.studies.benchmark.benchmark_table import benchmark_rows, benchmark_summary, wide_table
 from uncseg.studies.benchmark.methods import Method
@@ -61,7 +67,9 @@ def close_benchmark(
     families = wide["method"].map({name: f"{one.training}/{one.estimator or name}" for name, one in methods.items()})
     drawn = [(figure, CAPTION)] if draw_benchmark(figure, wide.assign(family=families)) else []
     _write_page(folder, benchmark, wide, ranked, drawn)
-    console.print(show_benchmark(wide, least))
+    console.print(benchmark_table(wide, least).to_rich())
+    for line in not_compared(wide, least):
+        console.print(line)
     for name, table in ranked.items():
         for line in verdicts(table, name):
             console.print(line)

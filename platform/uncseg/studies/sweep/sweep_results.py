@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from rich.table import Table
 
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
@@ -13,6 +12,7 @@ from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import SweepFolder
 from uncseg.method.checkpoints import remove_checkpoints
+from uncseg.page_table import PageTable, Row, fixed, mean_sd
 from uncseg.runs.disk_plan import size_text
 from uncseg.studies.sweep.importances import importances
 from uncseg.studies.sweep.space import base_values, write_trial
@@ -48,12 +48,12 @@ def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: S
     # what the sweep was for comes first: nothing that only explains it may keep anybody from it
     best = write_best(folder, sweep, base, table)
     write_table(table, folder.tables, "trials")
-    console.print(_shown(table, sweep))
+    console.print(trials_table(table, sweep).to_rich())
     mattered, reported = importances(trials, sweep), reported_table(folder.trials)
     for name, frame in (("importances", mattered), ("epochs", reported)):
         write_table(frame, folder.tables, name)
     draw_sweep(folder.figures, table, reported, sweep)
-    console.print(_shown_importances(mattered))
+    console.print(importances_table(mattered).to_rich())
     _show_base(table, base_values(sweep, base))
     console.print(f"best:    {folder.best} (trial {best})" if best else why_none(table, sweep), soft_wrap=True)
     if best and "front" in table:
@@ -133,23 +133,23 @@ def why_none(table: pd.DataFrame, sweep: Sweep) -> str:
     return f"no trial {reason}: there is no best one"
 
 
-def _shown(table: pd.DataFrame, sweep: Sweep) -> Table:
-    """The table of trials; of a field's or a metric's name the part that tells it apart."""
-    shown = Table(title=f"{sweep.name}: trials, the best first; mean ± sd over folds")
+def trials_table(table: pd.DataFrame, sweep: Sweep) -> PageTable:
+    """Return the trials, the best first; a metric or a field is named by the last parts of its name that are its own.
+
+    Args:
+        table: of :func:`~uncseg.studies.sweep.trials.rank_trials`.
+    """
     flags = [name for name in ("promoted", "feasible", "front") if name in table]
-    for column in ("trial", "state", *flags, "epochs", "folds", *_short(sweep.metrics), *_short(tuple(sweep.space))):
-        shown.add_column(column, justify="left" if column in ("trial", "state") else "right", overflow="fold")
+    header = ["trial", "state", *flags, "epochs", "folds", *_short(sweep.metrics), *_short(tuple(sweep.space))]
+    rows = []
     for row in table.to_dict("records"):
-        shown.add_row(
-            row["trial"],
-            row["state"],
-            *("yes" if row[flag] else "" for flag in flags),
-            str(row["epochs"]),
-            str(row["folds"]),
-            *(f"{row[metric]:.4f}±{row[f'{metric}_std']:.4f}" for metric in sweep.metrics),
-            *(f"{row[field]:.4g}" if isinstance(row[field], float) else str(row[field]) for field in sweep.space),
-        )
-    return shown
+        cells = [row["trial"], row["state"], *("yes" if row[flag] else "" for flag in flags)]
+        cells += [str(row["epochs"]), str(row["folds"])]
+        cells += [mean_sd(row[metric], row[f"{metric}_std"], 4) for metric in sweep.metrics]
+        cells += [f"{row[field]:.4g}" if isinstance(row[field], float) else str(row[field]) for field in sweep.space]
+        rows.append(Row(cells))
+    title = f"{sweep.name}: trials, the best first; mean ± sd over folds"
+    return PageTable("trials", title, header, rows, words=["state"])
 
 
 def _short(names: Sequence[str]) -> list[str]:
@@ -161,14 +161,17 @@ def _short(names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def _shown_importances(table: pd.DataFrame) -> Table:
-    first = table.iloc[0]
-    shown = Table(
-        title=f"Importances (fANOVA) at epoch {first['epoch']}, which all of {first['trials']} trials reached"
-    )
-    for column in ("objective", "field", "share of the variance"):
-        shown.add_column(column, justify="right" if column.startswith("share") else "left")
-    for row in table.to_dict("records"):
-        share = "cannot be told" if row["importance"] != row["importance"] else f"{row['importance']:.2f}"
-        shown.add_row(row["objective"], row["field"], share)
-    return shown
+def importances_table(table: pd.DataFrame) -> PageTable:
+    """Return the share of each objective's variance that each field explains.
+
+    Args:
+        table: of :func:`~uncseg.studies.sweep.importances.importances`.
+    """
+    epoch, trials = table.iloc[0][["epoch", "trials"]]
+    rows = [
+        Row([row["objective"], row["field"], fixed(row["importance"], 2, unknown="cannot be told")])
+        for row in table.to_dict("records")
+    ]
+    title = f"Importances (fANOVA) at epoch {epoch}, which all of {trials} trials reached"
+    header = ["objective", "field", "share of the variance"]
+    return PageTable("importances", title, header, rows, words=["field"])

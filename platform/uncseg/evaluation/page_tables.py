@@ -1,0 +1,63 @@
+"""Table 1 and Table 2 for people, as terminals, reports and model cards show them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from uncseg.evaluation.tables import DICE_COLUMNS, PAPER, PAPER_DICE
+from uncseg.names import HEAD
+from uncseg.page_table import PageTable, Row, mean_sd
+
+QUOTED = "The paper's figures are quoted as anchors: BraTS 2023, 1248 cases, five folds; not recomputed here"
+
+
+def dice_table(table: pd.DataFrame) -> PageTable:
+    """Table 1 of :func:`uncseg.evaluation.tables.table1`, below it the paper's own, with and without the head."""
+    rows = []
+    for model, part in table[table["fold"] != PAPER].groupby("model", sort=False):
+        by_fold = {row["fold"]: row for row in part.to_dict("records")}
+        mean, sd = by_fold.pop("mean"), by_fold.pop("sd")
+        for fold, row in by_fold.items():
+            rows.append(Row([str(model), str(fold), str(row["cases"]), *(f"{row[c]:.4f}" for c in DICE_COLUMNS)]))
+        rows.append(Row([str(model), "mean ± sd", str(mean["cases"]), *dice_cells(mean, sd)], "strong"))
+    for model, dices in PAPER_DICE.items():
+        figures = [f"{dice:.4f}" for dice in (*dices, sum(dices) / len(dices))]
+        rows.append(Row([f"paper, {model}", "quoted", "1248", *figures], "quoted"))
+    note = f"Dice of whole regions, mean over a fold's cases, then over folds; sd: sample, over folds. {QUOTED}."
+    return PageTable("table1", "Table 1. Dice out of fold", ["", "fold", "cases", *DICE_COLUMNS.values()], rows, note)
+
+
+def dice_cells(mean: Mapping[Any, Any], sd: Mapping[Any, Any]) -> list[str]:
+    """Mean ± sd of each of Table 1's columns."""
+    return [mean_sd(mean[column], sd[column], 4) for column in DICE_COLUMNS]
+
+
+def uncertainty_table(table: pd.DataFrame, last_epochs: int) -> PageTable:
+    """Table 2 of :func:`uncseg.evaluation.tables.table2`, the paper's own beside it."""
+    rows = []
+    for protocol, part in table.groupby("protocol", sort=False):
+        rows.append(Row([f"{protocol} mask"], "part"))
+        for row in part.to_dict("records"):
+            cells = []
+            for kind in ("corr", "rmsd"):
+                columns = [f"{kind}_{what}" for what in ("ema_last", "ema_final", "failure")]
+                cells += [mean_sd(row[c], row[f"{c}_std"], 3) for c in columns]
+                cells.append("" if math.isnan(row[f"paper_{kind}"]) else f"{row[f'paper_{kind}']:g}")
+            name = f"{row['estimator']}{' *' if row['floor'] else ''}"
+            kind = "floor" if row["floor"] else "strong" if row["estimator"] == HEAD else ""
+            rows.append(Row([name, *cells], kind))
+    whats = [f"error memory, last {last_epochs} epochs", "error memory, final epoch", "failure", "paper"]
+    header = ["estimator", *(f"{kind}: {what}" for kind in ("corr", "RMSD") for what in whats)]
+    heads = [f"{kind}\n{what}" for kind in ("corr", "RMSD") for what in ("error memory", "final epoch", "failure")]
+    shown = [name for name in header if not name.endswith("paper")]
+    note = (
+        "By protocol: the reference mask (the paper's, which cannot see false positives) and the union mask (reference "
+        "or prediction, dilated by 2 voxels). Mean ± sample sd over folds. Error memory: on validation patches. "
+        "Failure: the single error out of fold, whole cases. * floor: needs no training; constant: each sample's best, "
+        "its correlation undefined and shown as 0. "
+        f"{QUOTED}; its RMSD is probably on a compressed scale and not comparable."
+    )
+    terminal = dict(zip(shown, ["estimator", *heads], strict=True))
+    return PageTable("table2", "Table 2. Uncertainty against error", header, rows, note, terminal=terminal)

@@ -1,0 +1,91 @@
+"""The progress of a run's folds, as a live table or as plain lines where there is no terminal."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.live import Live
+from rich.table import Table
+
+from uncseg.console import console
+from uncseg.layout import RunFolder
+from uncseg.page_table import PageTable, Row, fixed
+from uncseg.tracking.spool import FoldHistory
+
+HEADER = ("fold", "state", "epoch", "loss", "patch Dice", "correlation", "time left")
+FIGURES = ("train/loss", "val_patch/dice_mean", "uncertainty/reference/corr_ema/uncertainty")
+
+
+class FoldProgress:
+    """The folds of a run, read from its spool: one line a fold.
+
+    Args:
+        run: the run's folder.
+        folds: folds to show.
+        epochs: epochs of a whole training.
+        prefix: of each line, where several runs are shown.
+    """
+
+    def __init__(self, run: RunFolder, folds: Sequence[int], epochs: int, prefix: str = "") -> None:
+        self.run = run
+        self.prefix = prefix
+        self.epochs = epochs
+        self.histories = {fold: FoldHistory(fold) for fold in folds}
+        self._printed: dict[int, tuple[str, int]] = {}
+        self._last_line = 0.0
+
+    def __call__(self) -> None:
+        """Read what is new and show it."""
+        for history in self.histories.values():
+            history.refresh(self.run.spool)
+        if self._live is not None:
+            self._live.update(self.table())
+        else:
+            self._print_changes()
+
+    @contextmanager
+    def shown(self) -> Iterator["FoldProgress"]:
+        """Show the live table while the block runs (where there is a terminal)."""
+        if not console.is_terminal:
+            yield self
+            return
+        with Live(self.table(), console=console, refresh_per_second=2) as live:
+            self._live = live
+            try:
+                yield self
+            finally:
+                self._live = None
+
+    _live: Live | None = None
+
+    def table(self) -> Table:
+        """State, epoch, loss, patch Dice, correlation and time left of every fold."""
+        rows = [Row([str(fold), history.state, *self._cells(history)]) for fold, history in self.histories.items()]
+        return PageTable("folds", f"{self.run.root.name}: training", HEADER, rows, words=["state"]).to_rich()
+
+    def _cells(self, history: FoldHistory) -> list[str]:
+        done = history.last_epoch + 1
+        metrics = history.epochs[history.last_epoch].metrics if done else {}
+        recent = [record.metrics["system/epoch_seconds"] for record in list(history.epochs.values())[-5:]]
+        left = (self.epochs - done) * sum(recent) / len(recent) if recent and history.state == "running" else None
+        return [
+            f"{done}/{self.epochs}",
+            *(fixed(metrics.get(name, math.nan), 3, unknown="") for name in FIGURES),
+            "" if left is None else f"{int(left) // 60}:{int(left) % 60:02d}",
+        ]
+
+    def _print_changes(self) -> None:
+        # at most one line a second and fold keeps a log of 500 epochs readable
+        if time.monotonic() - self._last_line < 1:
+            return
+        for fold, history in self.histories.items():
+            now = (history.state, history.last_epoch)
+            if now == self._printed.get(fold, ("waiting", -1)):
+                continue
+            self._printed[fold] = now
+            self._last_line = time.monotonic()
+            epoch, loss, dice, corr, left = self._cells(history)
+            tail = f", {left} left" if left else ""
+            figures = f"epoch {epoch}, loss {loss}, Dice {dice}, corr {corr}{tail}"
+            console.print(f"{self.prefix}fold {fold}: {history.state}, {figures}")
