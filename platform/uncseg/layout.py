@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from uncseg.names import ONE_PASS, SAMPLED
+from uncseg.estimators.registry import ONE_PASS, SEVERAL_PASS_MAPS
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ PREDICTION_MAPS = (
     "tc_probability",
     "et_probability",
     *ONE_PASS,
-    *SAMPLED,
+    *SEVERAL_PASS_MAPS,
 )
 """Of a new case."""
 

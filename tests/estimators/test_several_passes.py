@@ -8,18 +8,14 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from uncseg.config.sections import Augmentation
-from uncseg.estimators.augmentation import draw_change, resample, sample_changes
-from uncseg.estimators.deep_ensemble import combine_members
+from uncseg.estimators.augmentation import draw_change, resample
+from uncseg.estimators.drawn_logits import expected_likelihood_logits, mean_of_draws
 from uncseg.estimators.entropy import predictive_entropy
-from uncseg.estimators.heteroscedastic import (
-    combine_draws,
-    expected_likelihood_logits,
-    mean_of_draws,
-    sample_logits,
-)
-from uncseg.estimators.mc_dropout import ChannelDropout, add_dropout, one_sample, sample_dropout
+from uncseg.estimators.mc_dropout import ChannelDropout, add_dropout, one_sample
 from uncseg.estimators.moments import Moments, class_probabilities
+from uncseg.estimators.one_pass import OnePass
+from uncseg.estimators.registry import Augmentation, LogitSamples, McDropout
+from uncseg.estimators.several_passes import FoldNetwork, Passes, estimate_several_passes
 
 SHAPE = (1, 4, 6, 7, 8)
 
@@ -37,9 +33,21 @@ def predict(net, x):
         return class_probabilities(net(x)[0], "regions")
 
 
+def maps_of(name, images, logits, settings=None, modules=(None,), axes=(), output="regions"):
+    """The maps of an estimator; ``logits`` takes a network and images, and returns logits and their log-variance."""
+    networks = [FoldNetwork(module, lambda x, module=module: logits(module, x)) for module in modules]
+    noise = torch.Generator().manual_seed(0)
+    return estimate_several_passes(name, Passes(images, networks, output, settings, axes, noise))[1]
+
+
+def forward(net, x):
+    with torch.no_grad():
+        return net(x[None])[0], None
+
+
 def dropout_maps(p, samples=40):
-    net, x = network(p), torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    return sample_dropout(net, lambda: predict(net, x), samples, 0, Moments("regions"))
+    x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))[0]
+    return maps_of("mc_dropout", x, forward, McDropout(samples=samples), [network(p)])
 
 
 def test_variance_of_dropout_is_0_without_it_and_grows_with_it():
@@ -92,10 +100,10 @@ def test_dropout_leaves_the_names_of_weights_and_the_mean_alone():
 
 
 def test_identical_members_have_no_variance_and_different_ones_have():
-    x = torch.randn(SHAPE)
-    same = combine_members([predict(network(0, seed=5), x) for _ in range(3)], Moments("regions"))
+    x = torch.randn(SHAPE)[0]
+    same = maps_of("deep_ensemble", x, forward, modules=[network(0, seed=5) for _ in range(3)])
     assert float(same["deep_ensemble_epistemic"].max()) == 0
-    other = combine_members([predict(network(0, seed=n), x) for n in range(3)], Moments("regions"))
+    other = maps_of("deep_ensemble", x, forward, modules=[network(0, seed=n) for n in range(3)])
     assert float(other["deep_ensemble_epistemic"].mean()) > 0.001
 
 
@@ -119,10 +127,10 @@ def test_augmentation_has_no_variance_where_the_network_does_not_mind():
     net = network(0)
     x = torch.randn(SHAPE)[0]
     settings = Augmentation(samples=16, noise_sd=0)
-    maps = sample_changes(lambda image: predict(net, image[None]), x, [1, 2, 3], settings, Moments("regions"))
+    maps = maps_of("augmentation", x, forward, settings, [net], [1, 2, 3])
     assert float(maps["augmentation_variance"].max()) == 0
     noisy = Augmentation(samples=16, noise_sd=0.5)
-    maps = sample_changes(lambda image: predict(net, image[None]), x, [1, 2, 3], noisy, Moments("regions"))
+    maps = maps_of("augmentation", x, forward, noisy, [net], [1, 2, 3])
     assert float(maps["augmentation_variance"].mean()) > 0.001
 
 
@@ -131,11 +139,10 @@ def test_augmentation_finds_a_network_that_minds_being_mirrored():
     with torch.no_grad():
         net.weight[:] = torch.tensor([1.0, 0, 0])[None, None, :, None, None]
     x = torch.randn((1, 6, 7, 8))
-    run = lambda axes: sample_changes(  # noqa: E731
-        lambda image: predict(net, image[None]), x, axes, Augmentation(samples=4, noise_sd=0), Moments("regions")
-    )["augmentation_variance"]
-    assert float(run([2, 3]).max()) == 0
-    assert float(run([1, 2]).mean()) > 0.01
+    settings = Augmentation(samples=4, noise_sd=0)
+    along, across = (maps_of("augmentation", x, forward, settings, [net], axes) for axes in ([2, 3], [1, 2]))
+    assert float(along["augmentation_variance"].max()) == 0
+    assert float(across["augmentation_variance"].mean()) > 0.01
 
 
 def test_the_first_samples_are_every_choice_of_mirrored_axes_then_the_same_with_noise():
@@ -177,11 +184,9 @@ def test_turned_and_scaled_copies_are_changed_back_before_they_are_compared(turn
     z, y, x = torch.meshgrid(*[torch.linspace(-1, 1, n) for n in (24, 30, 36)], indexing="ij")
     volume = 4 * torch.exp(-3 * ((z - 0.2) ** 2 + 2 * y**2 + (x + 0.3) ** 2))[None] - 2
     inner = (slice(8, -8), slice(8, -8), slice(8, -8))
-    pointwise, settings = lambda image: image.sigmoid(), Augmentation(samples=6, noise_sd=0, **turned)
-    maps = sample_changes(pointwise, volume, (), settings, Moments("regions"))
+    settings, seen = Augmentation(samples=6, noise_sd=0, **turned), []
+    maps = maps_of("augmentation", volume, lambda _, image: (seen.append(image) or image, None), settings)
     assert float(maps["augmentation_variance"][inner].max()) < 1e-3
-    seen = []
-    sample_changes(lambda image: seen.append(image) or image.sigmoid(), volume, (), settings, Moments("regions"))
     unlike = torch.stack(seen).sigmoid().var(0, unbiased=False)[0]
     assert 4 * float(unlike[inner].max()) > 0.02, "the copies themselves are far from each other"
 
@@ -200,14 +205,19 @@ def test_noise_of_many_passes_averages_out():
     assert float(moments.p_wt.std()) < 0.5 / math.sqrt(200)
 
 
+def entropy_of(p_wt):
+    p_wt = torch.tensor(p_wt)
+    return predictive_entropy(OnePass(p_wt, torch.maximum(p_wt, 1 - p_wt), p_wt > 0.5))
+
+
 def test_entropy_is_0_where_a_sum_of_probabilities_rounds_above_1():
-    assert predictive_entropy(torch.tensor([1 + 2**-23, -(2**-24)])).tolist() == [0, 0]
+    assert entropy_of([1 + 2**-23, -(2**-24)]).tolist() == [0, 0]
 
 
 def test_entropy_is_1_at_one_half_and_0_where_nothing_is_doubted():
-    p = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
     quarter = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
-    torch.testing.assert_close(predictive_entropy(p), torch.tensor([0, quarter, 1, quarter, 0], dtype=torch.float32))
+    expected = torch.tensor([0, quarter, 1, quarter, 0], dtype=torch.float32)
+    torch.testing.assert_close(entropy_of([0.0, 0.25, 0.5, 0.75, 1.0]), expected)
 
 
 @pytest.mark.parametrize("true_sigma", [1.2, 3.0])
@@ -244,7 +254,9 @@ def test_expected_likelihood_is_the_mean_of_softmax_over_draws():
 def test_drawn_logits_vary_where_the_network_says_so():
     logits = torch.zeros(4, 2, 50)
     log_variance = torch.tensor([-20.0, 2.0])[:, None].expand(2, 50)
-    draws = sample_logits(logits, log_variance, 200, "labels", torch.Generator().manual_seed(0))
-    variance = combine_draws(draws, Moments("labels"))["heteroscedastic_variance"]
+    drawn = maps_of(
+        "heteroscedastic", logits, lambda *_: (logits, log_variance), LogitSamples(samples=200), output="labels"
+    )
+    variance = drawn["heteroscedastic_variance"]
     assert float(variance[0].max()) < 1e-4
     assert float(variance[1].min()) > 0.1

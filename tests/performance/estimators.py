@@ -93,7 +93,7 @@ def main() -> None:
             of = residual if name == RESENC else planned
             loaded = [predictor_of(options, *of, settings) for _ in range(members)]
             work[name] = lambda loaded=loaded: predict_grid(loaded[0], data)
-            for estimator in estimators.sampled:
+            for estimator in estimators.several_pass:
                 work[f"{name}, {estimator}"] = lambda loaded=loaded, estimator=estimator, estimators=estimators: (
                     estimate_grid(estimator, loaded, data, estimators)
                 )

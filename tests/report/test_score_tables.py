@@ -10,8 +10,8 @@ from uncseg.commands.evaluate_cohort import expectation_lines
 from uncseg.config.sections import Estimators
 from uncseg.console import console, show_problems
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.estimators.registry import ONE_PASS
 from uncseg.evaluation.case_scores import score_case
-from uncseg.names import ONE_PASS
 from uncseg.report.score_tables import models_table, summarize_models, write_scores
 
 REFERENCE = np.zeros((12, 12, 12), np.uint8)

@@ -8,6 +8,7 @@ from math import gcd
 
 from uncseg.config.sections import Evaluation, Memory, Model, Plan, Training
 from uncseg.errors import Problem
+from uncseg.estimators.registry import ESTIMATORS, Chosen
 
 PATCH_MULTIPLES = {"swin_unetr": 32, "transbts": 8}
 SWIN_NOTE = " and more than 32 voxels along one axis, since its lowest norm needs more than one voxel"
@@ -94,33 +95,13 @@ def _problems_of_heads(model: Model) -> list[str]:
 
 def problems_of_estimators(evaluation: Evaluation, model: Model, training: Training) -> list[str]:
     """Which estimators a network was not trained for, or that undo each other."""
-    wrong, field, estimators = [], "evaluation.estimators", evaluation.estimators
-    if estimators.augmentation is not None and evaluation.mirroring:
-        wrong.append(
-            f"{field}.augmentation mirrors, and with evaluation.mirroring each copy is the mean of all mirrored ones; "
-            "write evaluation.mirroring: false"
-        )
-    if estimators.deep_ensemble and model.error_network is not None:
-        wrong.append(
-            f"{field}.deep_ensemble compares segmentations, and all members of an error network hold the same one; "
-            "choose it in the run that segments, or remove it"
-        )
-    if estimators.mc_dropout is not None and model.dropout == 0:
-        wrong.append(
-            f"{field}.mc_dropout leaves dropout on, and this network has none; "
-            "train with model.dropout: 0.2, or remove the estimator"
-        )
-    if estimators.deep_ensemble and training.members < 2:
-        wrong.append(
-            f"{field}.deep_ensemble needs several networks of each fold, and training.members is {training.members}; "
-            "train with training.members: 5, or remove the estimator"
-        )
-    if estimators.heteroscedastic is not None and not model.heteroscedastic:
-        wrong.append(
-            f"{field}.heteroscedastic draws logits from their variance, which this network was not trained to say; "
-            "train with model.heteroscedastic: true and model.uncertainty: false, or remove the estimator"
-        )
-    return wrong
+    chosen = Chosen(evaluation, model, training)
+    return [
+        f"evaluation.estimators.{name} {requirement.problem.format(**chosen._asdict())}; {requirement.advice}"
+        for name in evaluation.estimators.several_pass
+        for requirement in ESTIMATORS[name].requirements
+        if not requirement.met(chosen)
+    ]
 
 
 SAME = ("output", "backbone")

@@ -1,21 +1,19 @@
 """The sections of an experiment: every knob, its unit, its default. How they fit together is config.py's."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, create_model
 
-Positive = Annotated[int, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from uncseg.estimators.registry import ESTIMATORS, ONE_PASS, SEVERAL_PASSES
+from uncseg.section import Positive, Section, Weight
+
+Protocol = Literal["reference", "union"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+"""Masks in which uncertainty and error are compared: the reference tumour, or reference or prediction, dilated."""
 SEEDS_APART = 1000
 """Between the members of an ensemble."""
 LABEL_NAMES = ("background", "ncr", "ed", "et")
-
-
-class Section(BaseModel):
-    """A part of an experiment. Unknown keys are errors, values cannot change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Phantoms(Section):
@@ -144,7 +142,7 @@ class Loss(Section):
     corr_weight: Weight = 0.4
     weight_ce: tuple[Weight, Weight, Weight, Weight] | None = None
     """Class weights of the cross-entropy: background, NCR, ED, ET. Only with model.output: labels."""
-    cancer_mask: Literal["reference", "union"] = "reference"
+    cancer_mask: Protocol = "reference"
     """reference: the reference tumour, as in the paper. union: reference or prediction, dilated by 2 voxels."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs over which the uncertainty terms rise linearly to full weight."""
@@ -237,51 +235,27 @@ class Storage(Section):
     path: Path = Path("runs")
 
 
-class McDropout(Section):
-    """Predictions with dropout left on (Gal and Ghahramani 2016); needs model.dropout."""
-
-    samples: Annotated[int, Field(ge=2)] = 20
-    """Passes, each with one mask for the whole volume."""
-    seed: int = 0
+_SEVERAL_PASS_FIELDS: dict[str, Any] = {
+    estimator.name: (bool, False) if estimator.settings is None else (estimator.settings | None, None)
+    for estimator in SEVERAL_PASSES
+}
 
 
-class Augmentation(Section):
-    """Predictions of changed copies of the case, changed back (Wang et al. 2019)."""
+class Estimators(create_model("SeveralPasses", __base__=Section, **_SEVERAL_PASS_FIELDS)):  # type: ignore[misc]
+    """Maps beside the head's: ``one_pass``, and a field for each estimator of several passes. None: left out."""
 
-    samples: Annotated[int, Field(ge=2)] = 16
-    """Passes: mirrored along each choice of axes, without noise and with; more of them draw new noise."""
-    noise_sd: Weight = 0.1
-    """Of the noise on the normalised images, in their standard deviations."""
-    rotation_degrees: Weight = 0
-    """Samples after the first are turned about a random axis by up to so much."""
-    scaling: Annotated[float, Field(ge=0, lt=1)] = 0
-    """Samples after the first are scaled by a factor of 1 ± so much."""
-    seed: int = 0
-
-
-class LogitSamples(Section):
-    """Draws of the logits from what a heteroscedastic network says of them; needs model.heteroscedastic."""
-
-    samples: Annotated[int, Field(ge=2)] = 50
-    """Draws; they cost no pass."""
-    seed: int = 0
-
-
-class Estimators(Section):
-    """Maps beside the head's. None: left out."""
-
-    one_pass: tuple[Literal["var1shot", "entropy", "one_minus_max", "one_minus_p", "border_distance"], ...] = ()
-    """What ``predict`` writes and ``evaluate --dataset`` scores of one pass; a run's own tables always have all."""
-    mc_dropout: McDropout | None = None
-    augmentation: Augmentation | None = None
-    deep_ensemble: bool = False
-    """Needs training.members of 2 or more."""
-    heteroscedastic: LogitSamples | None = None
+    one_pass: tuple[Literal[ONE_PASS], ...] = ()  # type: ignore[valid-type]
+    """Maps of one pass that ``predict`` writes and ``evaluate --dataset`` scores; a run's own tables have all."""
 
     @property
-    def sampled(self) -> tuple[str, ...]:
-        """Names of those that are chosen and make several predictions, with a segmentation of their own."""
-        return tuple(name for name, value in self if value and name != "one_pass")
+    def several_pass(self) -> tuple[str, ...]:
+        """Names of the chosen estimators of several passes, each with a segmentation of its own."""
+        return tuple(estimator.name for estimator in SEVERAL_PASSES if getattr(self, estimator.name))
+
+    @property
+    def combine_members(self) -> bool:
+        """Whether one of them needs all members of the run."""
+        return any(ESTIMATORS[name].combines_members for name in self.several_pass)
 
 
 class Evaluation(Section):

@@ -2,17 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
-from uncseg.config.sections import Augmentation
-from uncseg.estimators.moments import Moments, entropy
-from uncseg.names import PARTS
-
-MAPS = tuple(f"augmentation_{part}" for part in PARTS["augmentation"])
+from uncseg.estimators.registry import Augmentation
+from uncseg.estimators.several_passes import Passes
 
 
 @dataclass(frozen=True)
@@ -72,33 +69,15 @@ def resample(volume: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(volume[None], grid, align_corners=True, padding_mode="border")[0]
 
 
-def sample_changes(
-    probabilities: Callable[[torch.Tensor], torch.Tensor],
-    images: torch.Tensor,
-    axes: Sequence[int],
-    settings: Augmentation,
-    moments: Moments,
-) -> dict[str, torch.Tensor]:
-    """Predict changed copies and change the predictions back.
-
-    Args:
-        probabilities: predicts a volume, (channels, D, H, W) to (C, D, H, W).
-        images: the preprocessed case, (channels, D, H, W), 0 outside the brain.
-        axes: that may be mirrored, of (C, D, H, W).
-        settings: how many, and how they are changed.
-        moments: takes the samples.
-
-    Returns:
-        MAPS, each (D, H, W) in [0, 1]: 4·p·(1 − p) of the mean, 4·Var(p) over the copies, entropy of the mean.
-    """
+def sample_changes(passes: Passes) -> Iterator[torch.Tensor]:
+    """Yield the probabilities of changed copies, changed back, (C, …)."""
+    images, settings = passes.images, passes.settings
     for number in range(settings.samples):
-        change = draw_change(number, axes, images.shape, settings)
+        change = draw_change(number, passes.mirrored_axes, images.shape, settings)
         copy = images if change.noise is None else torch.where(images != 0, images + change.noise.to(images), images)
         if change.matrix is not None:
             copy = resample(copy, change.matrix)
-        predicted = probabilities(copy.flip(change.flip)).flip(change.flip)
+        predicted = passes.probabilities(copy.flip(change.flip)).flip(change.flip)
         if change.matrix is not None:
             predicted = resample(predicted, torch.linalg.inv(change.matrix)).clamp(0, 1)
-        moments.add(predicted)
-    maps = (moments.total(), moments.between(), entropy(moments.p_wt))
-    return dict(zip(MAPS, maps, strict=True))
+        yield predicted

@@ -3,8 +3,9 @@
 import torch
 
 from uncseg.estimators.moments import entropy
+from uncseg.estimators.one_pass import OnePass
 
 
-def predictive_entropy(p_wt: torch.Tensor) -> torch.Tensor:
-    """Entropy of tumour against no tumour in bits, in [0, 1]; a function of p·(1 − p), so it ranks voxels alike."""
-    return entropy(p_wt)
+def predictive_entropy(prediction: OnePass) -> torch.Tensor:
+    """Return the entropy of tumour against no tumour in bits; a function of p·(1 − p), so it ranks voxels alike."""
+    return entropy(prediction.p_wt)

@@ -3,33 +3,29 @@
 import torch
 from torch.nn import functional as F
 
+from uncseg.estimators.one_pass import OnePass
+
 BORDER_REACH_VOXELS = 8
 
 
-def one_minus_p(p_wt: torch.Tensor) -> torch.Tensor:
-    """1 − p(WT): inside the reference, a voxel fails exactly where the model says background."""
-    return 1 - p_wt
+def one_minus_p(prediction: OnePass) -> torch.Tensor:
+    """Return 1 − p(WT): inside the reference, a voxel fails exactly where the network says background."""
+    return 1 - prediction.p_wt
 
 
-def one_minus_max(max_probability: torch.Tensor) -> torch.Tensor:
-    """1 − the probability of the decision taken."""
-    return 1 - max_probability
+def one_minus_max(prediction: OnePass) -> torch.Tensor:
+    """Return 1 − the probability of the decision taken."""
+    return 1 - prediction.max_probability
 
 
-def border_distance(predicted_wt: torch.Tensor) -> torch.Tensor:
-    """Closeness to the predicted WT border: 1 at the border's voxels, falling by 1/8 a voxel to 0.
+def border_distance(prediction: OnePass) -> torch.Tensor:
+    """Return the closeness to the predicted WT border: 1 at the border's voxels, falling by 1/8 per voxel to 0.
 
     Distances are in voxels of the grid in use with the 26-neighbour step (chessboard distance), which windowed
-    maxima give on any device.
-
-    Args:
-        predicted_wt: (B, 1, D, H, W) or (B, 1, H, W), bool.
-
-    Returns:
-        The same shape, float32 in [0, 1]; all 0 where nothing is predicted.
+    maxima give on any device. The map is all 0 where nothing is predicted.
     """
-    pool = F.max_pool3d if predicted_wt.ndim == 5 else F.max_pool2d
-    inside = predicted_wt.float()
+    inside = prediction.predicted_wt.float()
+    pool = F.max_pool3d if inside.ndim == 5 else F.max_pool2d
     # the border: voxels of either side that touch the other
     closeness = pool(inside, 3, 1, 1) + pool(1 - inside, 3, 1, 1) - 1
     near = closeness

@@ -2,7 +2,10 @@
 
 import torch
 
+from uncseg.estimators.one_pass import OnePass
 
-def uncertainty(u: torch.Tensor) -> torch.Tensor:
-    """sigmoid(u), unmasked, float32 in [0, 1]; masks are applied where maps are compared."""
-    return u.float().sigmoid()
+
+def uncertainty(prediction: OnePass) -> torch.Tensor:
+    """Return sigmoid(u), unmasked, float32; masks are applied where maps are compared."""
+    assert prediction.u is not None
+    return prediction.u.float().sigmoid()

@@ -1,15 +1,13 @@
 """Monte Carlo dropout: predictions of a network with random channels left out (Gal and Ghahramani 2016)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from uncseg.estimators.moments import Moments, entropy
-from uncseg.names import PARTS
+from uncseg.estimators.several_passes import Passes
 
-MAPS = tuple(f"mc_dropout_{part}" for part in PARTS["mc_dropout"])
 CHILD = "channel_dropout"
 
 
@@ -74,24 +72,9 @@ def one_sample(network: nn.Module, seed: int, sample: int) -> Iterator[None]:
             layer.hold(None)
 
 
-def sample_dropout(
-    network: nn.Module, probabilities: Callable[[], torch.Tensor], samples: int, seed: int, moments: Moments
-) -> dict[str, torch.Tensor]:
-    """Predict several times, each with one mask for the whole volume.
-
-    Args:
-        network: with :class:`ChannelDropout` in it.
-        probabilities: predicts the volume with the network as it is, (C, …).
-        samples: number of passes.
-        seed: of the masks.
-        moments: takes the samples.
-
-    Returns:
-        MAPS, each (…) in [0, 1]: 4·p·(1 − p) of the mean and its split into aleatoric, 4·mean(p·(1 − p)), and
-        epistemic, 4·Var(p) (Kwon et al. 2020); the entropy of the mean.
-    """
-    for sample in range(samples):
-        with one_sample(network, seed, sample):
-            moments.add(probabilities())
-    maps = (moments.total(), moments.within(), moments.between(), entropy(moments.p_wt))
-    return dict(zip(MAPS, maps, strict=True))
+def sample_dropout(passes: Passes) -> Iterator[torch.Tensor]:
+    """Yield the probabilities of several passes, (C, …), each with one mask for the whole volume."""
+    for sample in range(passes.settings.samples):
+        with one_sample(passes.networks[0].module, passes.settings.seed, sample):
+            probabilities = passes.probabilities()
+        yield probabilities

@@ -5,6 +5,8 @@ from typing import Literal
 
 import torch
 
+from uncseg.estimators.registry import Part
+
 Output = Literal["labels", "regions"]
 LEAST_PROBABILITY = 1e-7
 
@@ -51,6 +53,14 @@ class Moments:
         """Logits of the mean probabilities, (C, …) float32: nnU-Net takes its decisions from logits."""
         mean = self._mean.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
         return mean.logit() if self.output == "regions" else mean.log()
+
+    def part(self, part: Part) -> torch.Tensor:
+        """Return one of the maps that the predictions give, (…) in [0, 1]."""
+        if part == "entropy":
+            return entropy(self.p_wt)
+        if part == "total":
+            return self.total()
+        return self.within() if part == "aleatoric" else self.between()
 
     def total(self) -> torch.Tensor:
         """4·p·(1 − p) of the mean probability, in [0, 1]: the sum of :meth:`within` and :meth:`between`."""

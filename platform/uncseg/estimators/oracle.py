@@ -1,13 +1,11 @@
-"""The oracle of phantoms: what nobody can know about real cases."""
+"""The oracle of phantoms: the probability of failure itself, which nobody knows for real cases."""
 
 import torch
 
+from uncseg.estimators.one_pass import OnePass
 
-def failure_probability(q: torch.Tensor, predicted_wt: torch.Tensor) -> torch.Tensor:
-    """P(failure) of a given prediction, in [0, 1].
 
-    Args:
-        q: probability that a rater calls a voxel tumour, in [0, 1].
-        predicted_wt: bool, the same shape.
-    """
-    return torch.where(predicted_wt, 1 - q, q)
+def failure_probability(prediction: OnePass) -> torch.Tensor:
+    """Return the probability that the decision is wrong, given q, the probability that a rater calls a voxel tumour."""
+    assert prediction.q is not None
+    return torch.where(prediction.predicted_wt, 1 - prediction.q, prediction.q)

@@ -2,10 +2,15 @@
 
 import torch
 
+from uncseg.estimators.one_pass import OnePass
 
-def var1shot(p_wt: torch.Tensor) -> torch.Tensor:
-    """4·p·(1 − p) of one visit, in [0, 1]: a Bernoulli variance, scaled to reach 1 at p = 1/2.
 
-    ``variance_stable`` is the error memory's average of this, under the name ``variance``.
-    """
-    return 4 * p_wt * (1 - p_wt)
+def var1shot(prediction: OnePass) -> torch.Tensor:
+    """Return 4·p·(1 − p) of one visit: a Bernoulli variance, scaled to reach 1 at p = 1/2."""
+    return 4 * prediction.p_wt * (1 - prediction.p_wt)
+
+
+def variance_stable(prediction: OnePass) -> torch.Tensor:
+    """Return the average of ``var1shot`` that the error memory has kept over the visits."""
+    assert prediction.variance_stable is not None
+    return prediction.variance_stable

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from uncseg.config.sections import PROTOCOLS
 from uncseg.dataset.brats import REGIONS
 from uncseg.evaluation.calibration import calibration_errors, reliability
 from uncseg.evaluation.detection import boundary_band, error_detection
@@ -15,7 +16,6 @@ from uncseg.evaluation.overlap import dice, region_mask, sensitivity, specificit
 from uncseg.evaluation.qu_brats import qu_brats
 from uncseg.evaluation.surface import bounding_box
 from uncseg.evaluation.uncertainty import protocol_mask, score_map
-from uncseg.names import PROTOCOLS
 
 Row = dict[str, Any]
 SCORES_VERSION = 2

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from uncseg.estimators.registry import HEAD
 from uncseg.evaluation.tables import DICE_COLUMNS, PAPER, PAPER_DICE
-from uncseg.names import HEAD
 from uncseg.page_table import PageTable, Row, mean_sd
 
 QUOTED = "The paper's figures are quoted as anchors: BraTS 2023, 1248 cases, five folds; not recomputed here"

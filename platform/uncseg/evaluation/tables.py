@@ -10,7 +10,8 @@ import math
 
 import pandas as pd
 
-from uncseg.names import BASELINES, FLOORS, HEAD, ORACLE, PROTOCOLS, SAMPLED
+from uncseg.config.sections import PROTOCOLS
+from uncseg.estimators.registry import ALL_MAPS, FLOORS, HEAD
 from uncseg.page_table import mean_sd
 
 DICE_COLUMNS = {"dice_wt": "Dice WT", "dice_tc": "Dice TC", "dice_et": "Dice ET", "dice_mean": "mean"}
@@ -79,7 +80,7 @@ def table2(per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int) -> pd
     """
     rows = []
     for protocol in PROTOCOLS:
-        for estimator in (HEAD, *BASELINES, *SAMPLED, *FLOORS, ORACLE):
+        for estimator in ALL_MAPS:
             failure, ema = f"{estimator}/{protocol}/rmsd_failure", f"uncertainty/{protocol}/rmsd_ema/{estimator}"
             if failure in per_case.columns or ema in epochs.columns:
                 rows.append(_estimator_row(per_case, epochs, last_epochs, protocol, estimator))

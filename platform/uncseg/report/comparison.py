@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from uncseg.config.experiment import Experiment
+from uncseg.estimators.registry import HEAD
 from uncseg.evaluation.page_tables import dice_cells
 from uncseg.evaluation.summary import compare
 from uncseg.evaluation.tables import DICE_COLUMNS
-from uncseg.names import HEAD
 from uncseg.page_table import PageTable, Row, mean_sd
 from uncseg.report.score_tables import differences_table
 from uncseg.report.style import NAMES

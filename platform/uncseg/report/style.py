@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from uncseg.estimators.registry import HEAD
 from uncseg.files import whole_file
-from uncseg.names import HEAD
 
 # of Okabe and Ito, each with a lightness of its own
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK = (

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from uncseg.names import FLOORS, HEAD, PROTOCOLS
+from uncseg.config.sections import PROTOCOLS
+from uncseg.estimators.registry import FLOORS, HEAD
 from uncseg.report.style import BLACK, BLUE, GREEN, NAMES, ORANGE, PURPLE, REGION_STYLES, VERMILION, save_figure
 
 Style = dict[str, Any]

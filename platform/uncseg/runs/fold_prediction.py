@@ -10,7 +10,7 @@ import torch
 
 from uncseg.config.sections import Memory
 from uncseg.dataset.brats import BratsCase, oracle_path, read_voxels
-from uncseg.estimators import estimate_all
+from uncseg.estimators.one_pass import OnePass, estimate_all
 from uncseg.evaluation.case_scores import SCORES_VERSION
 from uncseg.files import digest
 from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
@@ -39,7 +39,7 @@ class Prediction:
 def loaded_members(task: FoldTask) -> list[UncertaintyPredictor]:
     """Return the fold's networks with their final checkpoints: the run's own first, then those of a deep ensemble."""
     settings, configuration = task.experiment.evaluation, task.experiment.plan.configuration
-    count = task.experiment.training.members if settings.estimators.deep_ensemble else 1
+    count = task.experiment.training.members if settings.estimators.combine_members else 1
     models = (ModelFolder(task.run.member(number).model, configuration) for number in range(count))
     return [loaded_predictor(m, task.fold, settings.tile_step, settings.mirroring, task.trust) for m in models]
 
@@ -70,7 +70,7 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
     max_probability = of_decision(probabilities, p_wt, regions)
     estimates = {
         name: estimate_into_native(estimate_grid(name, members, data, estimators), predictor, properties, task.cpus)
-        for name in estimators.sampled
+        for name in estimators.several_pass
     }
     return Prediction(native.labels, p_wt.astype(np.float32), max_probability, maps, estimates)
 
@@ -105,13 +105,14 @@ def one_pass_maps(case: BratsCase, prediction: Prediction, predicted_wt: np.ndar
     """
     q_file = oracle_path(case)
     q = None if q_file is None else read_voxels(q_file).astype(np.float32)
-    maps = estimate_all(
+    known = OnePass(
         p_wt=as_batch(prediction.p_wt),
         max_probability=as_batch(prediction.max_probability),
         predicted_wt=as_batch(predicted_wt),
         variance_stable=as_batch(prediction.maps["variance_stable"]),
         q=None if q is None else as_batch(q),
     )
+    maps = estimate_all(known)
     arrays = {name: estimate[0, 0].numpy() for name, estimate in maps.items()}
     head = {"uncertainty": prediction.maps["uncertainty"]} if "uncertainty" in prediction.maps else {}
     return head | arrays
@@ -128,7 +129,7 @@ def source_digest(task: FoldTask) -> str:
     estimators = evaluation.estimators
     checkpoints = [
         task.run.member(number).final_checkpoint(task.fold).stat()
-        for number in range(task.experiment.training.members if estimators.sampled else 1)
+        for number in range(task.experiment.training.members if estimators.several_pass else 1)
     ]
     states = [(file.st_size, file.st_mtime_ns) for file in checkpoints]
     applied = [evaluation.tile_step, evaluation.mirroring, estimators.model_dump(exclude={"one_pass"})]

@@ -12,6 +12,7 @@ from uncseg.config.experiment import apply_override, problems_of
 from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Resources, Section
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.estimators.registry import ESTIMATORS
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
 from uncseg.method.checkpoints import FINAL
 from uncseg.method.inference.model_folder import (
@@ -88,7 +89,7 @@ def _of_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None
     if not trust:
         folder.require_known_classes()
     below = review_threshold(read_table(run.tables, "per_case"))
-    others = range(1, experiment.training.members if experiment.evaluation.estimators.deep_ensemble else 1)
+    others = range(1, experiment.training.members if experiment.evaluation.estimators.combine_members else 1)
     members = tuple(ModelFolder(run.member(number).model, experiment.plan.configuration) for number in others)
     return Model(folder, chosen, experiment.resources, experiment.evaluation, below, members)
 
@@ -119,11 +120,12 @@ def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: st
     """Refuse estimators that a network was not trained for; a run's experiment has been checked when it was read."""
     title, settings = "The estimators cannot be used.", TrainerSettings.from_plans(folder.plans_manager.plans)
     wrong = problems_of_estimators(evaluation, settings.model, settings.training)
-    if evaluation.estimators.deep_ensemble and not any(".deep_ensemble" in line for line in wrong):
-        wrong.append(
-            "evaluation.estimators.deep_ensemble needs all members, and a model has one network of each fold; "
-            "give the run's folder, or remove the estimator"
-        )
+    wrong += [
+        f"evaluation.estimators.{name} needs all members, and a model has one network of each fold; "
+        "give the run's folder, or remove the estimator"
+        for name in evaluation.estimators.several_pass
+        if ESTIMATORS[name].combines_members and not any(f".{name} " in line for line in wrong)
+    ]
     if wrong:
         lines = [line.rpartition("; ") for line in wrong]
         problems = [Problem(source, what, "what the network was trained for", advice) for what, _, advice in lines]

@@ -21,7 +21,8 @@ from uncseg.config.sections import Estimators
 from uncseg.dataset.brats import MODALITIES, REGIONS, BratsCase, read_reference, read_voxels, write_image
 from uncseg.dataset.check import check_case
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.estimators import estimate_one_pass
+from uncseg.estimators.one_pass import OnePass, estimate_one_pass
+from uncseg.estimators.registry import ESTIMATORS
 from uncseg.evaluation.case_scores import SCORES_VERSION, score_case
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
@@ -32,7 +33,6 @@ from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, predict_grid, to_native
 from uncseg.method.inference.predictor import loaded_predictor
 from uncseg.method.inference.several_predictions import estimate_grid
-from uncseg.names import PARTS
 from uncseg.report.overlay import case_overlay
 
 IN_FLIGHT = 3  # for each that computes: one being read, one computed, one written
@@ -72,7 +72,7 @@ class PredictionTask:
         parts = [SCORES_VERSION, self.model.state(self.folds), wanted]
         if self.estimators.one_pass:
             parts.append(sorted(set(self.estimators.one_pass)))
-        if self.estimators.sampled:
+        if self.estimators.several_pass:
             parts += [
                 self.estimators.model_dump(exclude={"one_pass"}),
                 [member.state(self.folds) for member in self.members],
@@ -173,7 +173,7 @@ class _Grids:
     """In one pass, each."""
     maps: dict[str, np.ndarray]
     """Of the estimators, each the folds' mean."""
-    sampled: dict[str, list[GridPrediction]]
+    several_pass: dict[str, list[GridPrediction]]
     """Each fold's segmentation by an estimator, where it is scored."""
 
 
@@ -181,18 +181,18 @@ def _predict(task: PredictionTask, data: np.ndarray) -> _Grids:
     torch.set_num_threads(task.threads)
     # the networks write into nothing of it, but torch wants memory that could be written
     data = np.array(data)
-    grids = _Grids([], {}, {name: [] for name in task.estimators.sampled if task.scores})
+    grids = _Grids([], {}, {name: [] for name in task.estimators.several_pass if task.scores})
     maps = grids.maps
     how = (task.tile_step, task.mirroring, task.trust)
     for fold in task.folds:
         networks = [loaded_predictor(model, fold, *how) for model in (task.model, *task.members)]
         grids.folds.append(predict_grid(networks[0], data))
-        for estimator in task.estimators.sampled:
+        for estimator in task.estimators.several_pass:
             of_fold = estimate_grid(estimator, networks, data, task.estimators)
             for name, values in of_fold.maps.items():
                 maps[name] = maps.get(name, np.zeros_like(values)) + values / len(task.folds)
-            if estimator in grids.sampled:
-                grids.sampled[estimator].append(GridPrediction(of_fold.logits, None))
+            if estimator in grids.several_pass:
+                grids.several_pass[estimator].append(GridPrediction(of_fold.logits, None))
     return grids
 
 
@@ -235,9 +235,9 @@ def _finish(
             ("mean", folds_together.labels, folds_together.uncertainty),
             *((name, folds_together.labels, values) for name, values in of_one_pass.items()),
         ]
-        for estimator, own in grids.sampled.items():
+        for estimator, own in grids.several_pass.items():
             labels = average(_known(task.model), own, properties).labels
-            judged += [(name := f"{estimator}_{part}", labels, maps[name]) for part in PARTS[estimator]]
+            judged += [(name, labels, maps[name]) for name in ESTIMATORS[estimator].maps]
         record["scores"] = _scores(case, judged)
     about = {"case": case.case_id, "folds": list(task.folds), "source": source, "files": [f.name for f in written]}
     write_json(files.scores, about | record)
@@ -250,7 +250,7 @@ def _of_one_pass(names: Sequence[str], folds_together: FoldAverage, predicted_wt
         torch.from_numpy(np.ascontiguousarray(volume))[None, None]
         for volume in (folds_together.probabilities[0], folds_together.max_probability, predicted_wt)
     )
-    maps = estimate_one_pass(names, p_wt=p_wt, max_probability=most, predicted_wt=predicted)
+    maps = estimate_one_pass(names, OnePass(p_wt, most, predicted))
     return {name: values[0, 0].numpy() for name, values in maps.items()}
 
 

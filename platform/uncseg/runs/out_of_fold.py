@@ -12,16 +12,17 @@ import torch
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.workers import map_cases_on_workers
 from uncseg.config.experiment import Experiment
+from uncseg.config.sections import PROTOCOLS
 from uncseg.dataset.brats import REGIONS, BratsCase, read_reference, read_voxels, write_image
 from uncseg.errors import ProblemsFound
-from uncseg.estimators import best_constant
+from uncseg.estimators.floors import best_constant
+from uncseg.estimators.registry import SEVERAL_PASS_MAPS
 from uncseg.evaluation.case_scores import score_case
 from uncseg.evaluation.expectation import around_prediction, expected_dice
 from uncseg.evaluation.overlap import dice, region_mask
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
 from uncseg.files import compute_once, read_json
 from uncseg.layout import CASE_MAPS, CaseFiles, PreparedFolder, RunFolder
-from uncseg.names import PROTOCOLS, SAMPLED
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_task import FoldTask
 
@@ -96,14 +97,14 @@ def _evaluate(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     write_image(files.segmentation, prediction.labels.astype(np.uint8), image)
     for estimate in prediction.estimates.values():
         maps |= estimate.maps
-    for name in (*CASE_MAPS, *SAMPLED):
+    for name in (*CASE_MAPS, *SEVERAL_PASS_MAPS):
         if name in maps:
             write_image(files.map(name), maps[name].astype(np.float32), image)
     keys = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
     scores = [keys | row for row in _scores(case, reference, prediction.labels, masked, image)]
     row = keys | _overlap_row(scores)
     row["expected_dice_wt"] = math.nan if masked is None or not predicted.any() else expected_dice(predicted, masked)
-    row |= _uncertainty_row(case, reference, prediction) | _sampled_row(reference, prediction)
+    row |= _uncertainty_row(case, reference, prediction) | _several_pass_row(reference, prediction)
     return {"row": row, "scores": scores}
 
 
@@ -149,7 +150,7 @@ def _uncertainty_row(case: BratsCase, reference: np.ndarray, prediction: Predict
     return row
 
 
-def _sampled_row(reference: np.ndarray, prediction: Prediction) -> dict[str, Any]:
+def _several_pass_row(reference: np.ndarray, prediction: Prediction) -> dict[str, Any]:
     """Maps of several predictions, each against the failure of their own mean."""
     row: dict[str, Any] = {}
     reference_wt = region_mask(reference, "WT")

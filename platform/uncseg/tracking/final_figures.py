@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from uncseg.config.sections import PROTOCOLS
+from uncseg.estimators.registry import BASELINES, FLOORS, HEAD
 from uncseg.evaluation.tables import DICE_COLUMNS, WITH
 from uncseg.layout import RunFolder
-from uncseg.names import BASELINES, FLOORS, HEAD, PROTOCOLS
 from uncseg.page_table import mean_sd
 from uncseg.table_files import read_table
 from uncseg.tracking.shown import between_folds_name

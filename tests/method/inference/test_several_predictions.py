@@ -146,7 +146,7 @@ def test_a_checkpoint_with_dropout_is_read_back_whole(trainer_for, tmp_path):
         root = next(iter(folder.root.glob("*__*__*")))
         loaded.load_fold(ModelFolder(root, "3d_fullres"), 0)
     np.testing.assert_array_equal(predict_grid(loaded, DATA).logits, predict_grid(predictor_of(trainer), DATA).logits)
-    assert Estimators(one_pass=("entropy",)).sampled == ()
+    assert Estimators(one_pass=("entropy",)).several_pass == ()
 
 
 def test_the_probability_of_a_decision():

@@ -5,16 +5,13 @@ Each has its own segmentation, of the mean probabilities, beside its maps.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from uncseg.config.sections import Estimators
-from uncseg.estimators.augmentation import sample_changes
-from uncseg.estimators.deep_ensemble import combine_members
-from uncseg.estimators.heteroscedastic import combine_draws, mean_of_draws, sample_logits
-from uncseg.estimators.mc_dropout import sample_dropout
-from uncseg.estimators.moments import Moments, class_probabilities
+from uncseg.estimators.several_passes import FoldNetwork, Passes, estimate_several_passes
 from uncseg.method.inference.native_space import GridPrediction, NativePrediction, into_native, to_native
 from uncseg.method.inference.predictor import UncertaintyPredictor
 
@@ -44,49 +41,28 @@ def estimate_grid(
     """Predict a preprocessed case as an estimator does.
 
     Args:
-        name: one of ``estimators.sampled``.
-        members: networks of the same fold; all but the ensemble take the first.
+        name: one of ``estimators.several_pass``.
+        members: networks of the same fold; an estimator that does not combine them takes the first.
         data: (channels, D, H, W).
-        estimators: how many samples, and how they are drawn.
+        estimators: settings of the estimators.
     """
-    predictor, images = members[0], torch.from_numpy(np.asarray(data))
-    moments = Moments(predictor.output)
-    # goes on from pass to pass: equal draws would never average out
-    noise = torch.Generator().manual_seed(0)
-    if name == "deep_ensemble":
-        maps = combine_members((_probabilities(member, images, noise) for member in members), moments)
-    elif name == "mc_dropout":
-        assert estimators.mc_dropout is not None
-        dropout = estimators.mc_dropout
-        maps = sample_dropout(
-            predictor.network, lambda: _probabilities(predictor, images, noise), dropout.samples, dropout.seed, moments
-        )
-    elif name == "augmentation":
-        assert estimators.augmentation is not None
-        axes = _mirrored_axes(predictor)
-        maps = sample_changes(
-            lambda x: _probabilities(predictor, x, noise), images, axes, estimators.augmentation, moments
-        )
-    else:
-        assert estimators.heteroscedastic is not None
-        settings = estimators.heteroscedastic
-        logits = predictor.predict_sliding_window_return_logits(images).cpu()
-        generator = torch.Generator().manual_seed(settings.seed)
-        draws = sample_logits(logits, _log_variance(predictor), settings.samples, predictor.output, generator)
-        maps = combine_draws(draws, moments)
+    passes = Passes(
+        images=torch.from_numpy(np.asarray(data)),
+        networks=[FoldNetwork(member.network, partial(_predict, member)) for member in members],
+        output=members[0].output,
+        settings=getattr(estimators, name),
+        mirrored_axes=_mirrored_axes(members[0]),
+        noise=torch.Generator().manual_seed(0),
+    )
+    moments, maps = estimate_several_passes(name, passes)
     return GridEstimate(moments.logits.numpy(), {key: value.float().numpy() for key, value in maps.items()})
 
 
-def _probabilities(predictor: UncertaintyPredictor, images: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
-    """Of one pass over a volume, (C, D, H, W) on the CPU; of a heteroscedastic network the mean over a few draws."""
+def _predict(predictor: UncertaintyPredictor, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Logits of one pass over a volume, (C, D, H, W), and their log-variance, (D, H, W), if any; on the CPU."""
     logits = predictor.predict_sliding_window_return_logits(images).cpu()
-    if "log_variance" not in predictor.maps:
-        return class_probabilities(logits, predictor.output)
-    return mean_of_draws(logits, _log_variance(predictor), predictor.output, noise)
-
-
-def _log_variance(predictor: UncertaintyPredictor) -> torch.Tensor:
-    return predictor.maps["log_variance"].cpu()
+    log_variance = predictor.maps.get("log_variance")
+    return logits, None if log_variance is None else log_variance.cpu()
 
 
 def _mirrored_axes(predictor: UncertaintyPredictor) -> list[int]:

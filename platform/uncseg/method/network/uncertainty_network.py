@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from uncseg.estimators.heteroscedastic import expected_likelihood_logits
+from uncseg.estimators.drawn_logits import expected_likelihood_logits
 
 Output = Literal["labels", "regions"]
 

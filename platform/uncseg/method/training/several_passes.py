@@ -1,28 +1,24 @@
 """The estimators of several passes on validation patches, so that curves and sweeps know them while a fold trains.
 
-They take few samples there; what they are worth with all of them is said by the out-of-fold evaluation.
+They take few passes there; what they are worth with all of them is said by the out-of-fold evaluation.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from uncseg.config.sections import Estimators
-from uncseg.estimators.augmentation import sample_changes
-from uncseg.estimators.heteroscedastic import combine_draws, mean_of_draws, sample_logits
-from uncseg.estimators.mc_dropout import sample_dropout
-from uncseg.estimators.moments import Moments, class_probabilities
+from uncseg.estimators.registry import ESTIMATORS, Samples
+from uncseg.estimators.several_passes import FoldNetwork, Passes, estimate_several_passes
 from uncseg.method.network.uncertainty_network import HeteroscedasticNetwork, Output, full_resolution, unwrapped
 
-MOST_SAMPLES = 4
-"""Passes of a validation patch."""
 
-
-def sampled_maps(
+def several_pass_maps(
     network: nn.Module, data: torch.Tensor, estimators: Estimators, output: Output, axes: Sequence[int]
 ) -> dict[str, torch.Tensor]:
-    """Maps of the chosen estimators but the ensemble, whose members are trained apart.
+    """Maps of the chosen estimators that can be validated while a fold trains.
 
     Args:
         network: in eval mode.
@@ -34,35 +30,31 @@ def sampled_maps(
     Returns:
         Each (B, 1, …) float32 in [0, 1], by name.
     """
+    heteroscedastic = isinstance(unwrapped(network), HeteroscedasticNetwork)
 
-    noise = torch.Generator().manual_seed(0)
-
-    def probabilities(patches: torch.Tensor) -> torch.Tensor:
-        """Classes first: (C, B, …)."""
-        if not isinstance(unwrapped(network), HeteroscedasticNetwork):
-            return class_probabilities(full_resolution(network(patches)).transpose(0, 1), output)
+    def predict(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Classes first: (C, B, …), and (B, …)."""
+        if not heteroscedastic:
+            return full_resolution(network(patches)).transpose(0, 1), None
         logits, log_variance = network(patches, uncertainty=True)
-        of_voxels = full_resolution(logits).transpose(0, 1), log_variance[:, 0]
-        return mean_of_draws(*of_voxels, output, noise)
+        return full_resolution(logits).transpose(0, 1), log_variance[:, 0]
 
+    def predict_patch(patch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        logits, log_variance = predict(patch[None])
+        return logits[:, 0], None if log_variance is None else log_variance[0]
+
+    noise, module = torch.Generator().manual_seed(0), unwrapped(network)
     maps: dict[str, torch.Tensor] = {}
-    if estimators.mc_dropout is not None:
-        samples = min(estimators.mc_dropout.samples, MOST_SAMPLES)
-        seed = estimators.mc_dropout.seed
-        maps |= sample_dropout(unwrapped(network), lambda: probabilities(data), samples, seed, Moments(output))
-    if estimators.heteroscedastic is not None:
-        logits, log_variance = network(data, uncertainty=True)
-        generator = torch.Generator().manual_seed(estimators.heteroscedastic.seed)
-        of_voxels = full_resolution(logits).transpose(0, 1), log_variance[:, 0]
-        draws = sample_logits(*of_voxels, estimators.heteroscedastic.samples, output, generator)
-        maps |= combine_draws(draws, Moments(output))
-    if estimators.augmentation is not None:
-        few = estimators.augmentation.model_copy(
-            update={"samples": min(estimators.augmentation.samples, MOST_SAMPLES), "rotation_degrees": 0, "scaling": 0}
-        )
-        of_patches = [
-            sample_changes(lambda patch: probabilities(patch[None])[:, 0], patch, axes, few, Moments(output))
-            for patch in data
-        ]
-        maps |= {name: torch.stack([one[name] for one in of_patches]) for name in of_patches[0]}
+    for name in estimators.several_pass:
+        estimator, settings = ESTIMATORS[name], getattr(estimators, name)
+        if estimator.combines_members:
+            continue
+        few = settings.on_patches() if isinstance(settings, Samples) else settings
+        passes = Passes(data, [FoldNetwork(module, predict)], output, few, axes, noise)
+        if estimator.takes_batches:
+            maps |= estimate_several_passes(name, passes)[1]
+        else:
+            passes = replace(passes, networks=[FoldNetwork(module, predict_patch)])
+            of_patches = [estimate_several_passes(name, replace(passes, images=patch))[1] for patch in data]
+            maps |= {key: torch.stack([one[key] for one in of_patches]) for key in estimator.maps}
     return {name: values[:, None].float() for name, values in maps.items()}

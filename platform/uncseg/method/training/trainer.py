@@ -28,7 +28,7 @@ from uncseg.method.settings import TrainerSettings
 from uncseg.method.training.epoch_means import EpochMeans
 from uncseg.method.training.oracle_maps import OracleMaps
 from uncseg.method.training.reproducible_trainer import ReproducibleTrainer, split_evenly
-from uncseg.method.training.several_passes import sampled_maps
+from uncseg.method.training.several_passes import several_pass_maps
 from uncseg.method.training.teacher import Teacher
 from uncseg.method.training.validation import REGION_NAMES, estimator_sums, failure_rates, overlap_counts
 
@@ -224,7 +224,7 @@ class UncertaintyTrainer(ReproducibleTrainer):
                 reference[:, :1],
                 memory,
                 self.settings.model.output,
-                self._sampled(data),
+                self._several_pass_maps(data),
             )
         )
         self._means.add(failure_rates(failure, reference))
@@ -238,10 +238,10 @@ class UncertaintyTrainer(ReproducibleTrainer):
         counts = {name: count.cpu().numpy() for name, count in overlap_counts(predicted, reference).items()}
         return {"loss": loss.detach().cpu().numpy(), **counts}
 
-    def _sampled(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _several_pass_maps(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         axes = [axis + 1 for axis in self.inference_allowed_mirroring_axes or ()]
         with self.autocast():
-            return sampled_maps(self.network, data, self.settings.estimators, self.settings.model.output, axes)
+            return several_pass_maps(self.network, data, self.settings.estimators, self.settings.model.output, axes)
 
     def on_epoch_end(self) -> None:
         """nnU-Net checkpoints here; before it, the epoch's metrics are handed on."""

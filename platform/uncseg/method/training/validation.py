@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 import torch
 
-from uncseg.estimators import best_constant, estimate_all
+from uncseg.config.sections import PROTOCOLS
+from uncseg.estimators.floors import best_constant
+from uncseg.estimators.one_pass import OnePass, estimate_all
 from uncseg.method.loss.terms import per_sample_scores, protocol_masks
 from uncseg.method.memory.error_memory import Reading
 from uncseg.method.network.uncertainty_network import Output, max_probability, wt_probability
-from uncseg.names import PROTOCOLS
 
 REGION_NAMES = ("wt", "tc", "et")
 Sums = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -26,7 +27,7 @@ def estimator_sums(
     reference_wt: torch.Tensor,
     memory: Reading,
     output: Output,
-    sampled: Mapping[str, torch.Tensor] | None = None,
+    several_passes: Mapping[str, torch.Tensor] | None = None,
 ) -> Sums:
     """``uncertainty/PROTOCOL/{rmsd,corr}_ema/ESTIMATOR`` of a batch as (sum, number of valid samples).
 
@@ -36,16 +37,17 @@ def estimator_sums(
         q: a phantom's rater probability, (B, 1, …), or None.
         predicted_wt, reference_wt: (B, 1, …) bool.
         memory: the validation memory as it was before this visit.
-        sampled: maps of estimators of several passes, (B, 1, …).
+        several_passes: maps of estimators of several passes, (B, 1, …).
     """
-    maps = dict(sampled or {}) | estimate_all(
+    prediction = OnePass(
         p_wt=wt_probability(logits, output),
         max_probability=max_probability(logits, output),
         predicted_wt=predicted_wt,
-        variance_stable=memory.values["variance"],
         u=u,
+        variance_stable=memory.values["variance"],
         q=q,
     )
+    maps = dict(several_passes or {}) | estimate_all(prediction)
     error = memory.values["error"]
     sums: Sums = {}
     for protocol, mask in protocol_masks(reference_wt, predicted_wt).items():

@@ -14,7 +14,7 @@ from uncseg.config.experiment import Experiment, load_experiment, problems_of, r
 from uncseg.config.rules import problems_of_judged
 from uncseg.config.sections import Positive, Section
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.names import FLOORS, HEAD
+from uncseg.estimators.registry import FLOORS, HEAD
 
 MAPS = (HEAD, "var1shot", "entropy", "variance_stable", *FLOORS)
 """Maps that one pass of a network gives, or its error memory."""
@@ -214,7 +214,7 @@ def _empty(path: Path, training: Training) -> list[Problem]:
     if HEAD in training.maps and not model.uncertainty:
         expected, advice = "a map that a network without the head gives", "write model.uncertainty: true, or remove it"
         problems.append(Problem(where, HEAD, expected, advice))
-    if not (training.maps or model.uncertainty or estimators.sampled):
+    if not (training.maps or model.uncertainty or estimators.several_pass):
         advice = "name some, as [entropy], or choose evaluation.estimators of several predictions"
         problems.append(Problem(where, "no map", "something to compare", advice))
     return problems

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from uncseg.estimators.registry import ORACLE
 from uncseg.files import write_text
-from uncseg.names import ORACLE
 from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, with_interval
 from uncseg.report.html import page_template, picture
 from uncseg.report.style import NAMES

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from uncseg.names import ORACLE
+from uncseg.estimators.registry import ORACLE
 from uncseg.report.style import BLACK, BLUE, NAMES, save_figure
 
 DOTS_PER_INCH = 120

@@ -11,10 +11,10 @@ from mlflow.exceptions import MlflowException
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
 from uncseg.errors import ProblemsFound
+from uncseg.estimators.registry import BENCHMARK_FLOORS
 from uncseg.evaluation.tables import table2
 from uncseg.files import read_json, write_text
 from uncseg.layout import BenchmarkFolder, RunFolder
-from uncseg.names import BENCHMARK_FLOORS
 from uncseg.provenance import describe_versions
 from uncseg.studies.benchmark.benchmark_file import Benchmark
 from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark, open_benchmark_run, sync_trainings
@@ -103,9 +103,10 @@ def _cost(method: Method, folder: BenchmarkFolder) -> dict[str, Any]:
     measured = read_json(folder.costs)
     training = measured["training"]["ratio"][method.training]
     # members train alike; an error network comes on top of the segmentation that it looks at
-    trained = training * method.models if method.estimator == "deep_ensemble" else training
-    if method.watches is not None:
-        trained += measured["training"]["ratio"][method.watches]
+    if method.watches is None:
+        trained = training * method.models
+    else:
+        trained = training + measured["training"]["ratio"][method.watches]
     prediction = f"{method.training}/{method.estimator or ''}"
     return {
         "method": method.name,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from uncseg.config.sections import PROTOCOLS
 from uncseg.dataset.brats import REGIONS
 from uncseg.evaluation.summary import FEWEST_PATIENTS, bootstrap_mean, draw_patients, risk_coverage
-from uncseg.names import PROTOCOLS
 from uncseg.studies.benchmark.map_scores import SCALED, scaled_figures
 
 KEYS = ("method", "segmentation", "seed", "fold", "case", "patient")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uncseg.config.sections import PROTOCOLS
 from uncseg.dataset.brats import REGIONS
 from uncseg.evaluation.calibration import calibration_errors, reliability_of_counts
 from uncseg.evaluation.detection import boundary_band, error_detection
@@ -18,7 +19,6 @@ from uncseg.evaluation.overlap import dice, region_mask
 from uncseg.evaluation.qu_brats import certain_from, qu_brats_of_counts
 from uncseg.evaluation.surface import bounding_box
 from uncseg.evaluation.uncertainty import DILATION_VOXELS, failure_map, pearson, protocol_mask, rmsd
-from uncseg.names import PROTOCOLS
 
 STEPS = 1000
 FINEST = 10**8

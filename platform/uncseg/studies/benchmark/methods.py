@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uncseg.names import BENCHMARK_FLOORS, HEAD, ORACLE, PARTS
+from uncseg.estimators.registry import BENCHMARK_FLOORS, ESTIMATORS, HEAD, ORACLE
 from uncseg.studies.benchmark.benchmark_file import Training, training_of
 
 
@@ -46,11 +46,11 @@ def methods_of(training: Training) -> list[Method]:
     extra = 0 if watched is None else 1
     second = extra if watched is not None and watched.kind == "image_and_prediction" else 0
     methods = [Method(name, one, None, 1 + second, 1 + extra, watches) for one in one_pass]
-    for estimator in experiment.evaluation.estimators.sampled:
-        settings = getattr(experiment.evaluation.estimators, estimator)
-        members = experiment.training.members if estimator == "deep_ensemble" else 1
-        samples = 1 if estimator == "heteroscedastic" else getattr(settings, "samples", members)
-        methods += [Method(name, f"{estimator}_{part}", estimator, samples, members) for part in PARTS[estimator]]
+    members = experiment.training.members
+    for chosen in experiment.evaluation.estimators.several_pass:
+        estimator, settings = ESTIMATORS[chosen], getattr(experiment.evaluation.estimators, chosen)
+        passes, networks = estimator.passes(settings, members), estimator.networks(members)
+        methods += [Method(name, map_name, chosen, passes, networks) for map_name in estimator.maps]
     return methods
 
 

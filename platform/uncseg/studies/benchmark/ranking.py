@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.summary import FEWEST_PATIENTS, draw_patients
-from uncseg.names import ORACLE
 from uncseg.studies.benchmark.benchmark_table import LEAST_DICE_WT, by_case, is_compared
 
 LOWER_IS_BETTER = ("rmsd_reference", "rmsd_union", "ace", "ece")

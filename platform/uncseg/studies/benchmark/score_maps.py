@@ -15,10 +15,10 @@ from uncseg.cluster.resources import Slots
 from uncseg.cluster.workers import map_cases_on_workers
 from uncseg.dataset.brats import BratsCase, oracle_path, read_reference, read_voxels, write_image
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, read_json, whole_file, write_json
 from uncseg.layout import BenchmarkFolder
-from uncseg.names import ORACLE
 from uncseg.runs.ensemble_members import member_tasks
 from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_task import FoldTask

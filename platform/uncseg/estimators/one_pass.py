@@ -1,0 +1,40 @@
+"""Maps that need no further pass: from a prediction, and from what is known beside it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+
+from uncseg.estimators.registry import ESTIMATORS, Kind
+
+
+@dataclass(frozen=True)
+class OnePass:
+    """One pass of a network over a batch; tensors are (B, 1, …), probabilities float32 in [0, 1]."""
+
+    p_wt: torch.Tensor
+    """Probability of the whole tumour."""
+    max_probability: torch.Tensor
+    """Probability of the decision taken."""
+    predicted_wt: torch.Tensor
+    """The decision on the whole tumour, bool."""
+    u: torch.Tensor | None = None
+    """The head's logit; None: the network has no head."""
+    variance_stable: torch.Tensor | None = None
+    """The error memory's average of ``var1shot``; None: there is no memory of the case."""
+    q: torch.Tensor | None = None
+    """A phantom's rater probability; None: a real case."""
+
+
+_NEEDS: dict[Kind, str] = {"head": "u", "error_memory": "variance_stable", "one_pass": "p_wt", "oracle": "q"}
+
+
+def estimate_one_pass(names: Collection[str], prediction: OnePass) -> dict[str, torch.Tensor]:
+    """Return the maps of these estimators by name, (B, 1, …) in [0, 1]."""
+    return {name: ESTIMATORS[name].resolve()(prediction) for name in dict.fromkeys(names)}
+
+
+def estimate_all(prediction: OnePass) -> dict[str, torch.Tensor]:
+    """Return every map that the prediction allows by name, without the constant, which needs the error itself."""
+    known = {kind for kind, field in _NEEDS.items() if getattr(prediction, field) is not None}
+    return estimate_one_pass([name for name, estimator in ESTIMATORS.items() if estimator.kind in known], prediction)

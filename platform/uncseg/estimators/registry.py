@@ -1,0 +1,233 @@
+"""The registry of estimators: names, maps, settings, requirements and costs, and the function behind each.
+
+To add an estimator, write a file in this folder and an entry in ``ESTIMATORS``. Settings, tables, metrics, files of
+maps and benchmarks are derived from the entry. Experiments are checked without torch, so this module does not import
+it, and an estimator's own file is imported when it first computes something.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import Field
+
+from uncseg.section import Section, Weight
+
+Kind = Literal["head", "error_memory", "one_pass", "several_passes", "constant", "oracle"]
+Role = Literal["method", "baseline", "floor"]
+Part = Literal["total", "aleatoric", "epistemic", "variance", "entropy"]
+PATCH_PASSES = 4
+"""Most passes over a validation patch while a fold trains."""
+
+
+class Samples(Section):
+    """Settings of an estimator that draws samples; each one is a pass unless the estimator says otherwise."""
+
+    samples: Annotated[int, Field(ge=2)]
+    seed: int = 0
+
+    @property
+    def passes(self) -> int:
+        """Passes of a network over a case."""
+        return self.samples
+
+    def on_patches(self) -> Self:
+        """Settings for validation patches while a fold trains, with fewer passes."""
+        return self.model_copy(update={"samples": min(self.samples, PATCH_PASSES)})
+
+
+class McDropout(Samples):
+    """Predictions with dropout left on (Gal and Ghahramani 2016); needs ``model.dropout``."""
+
+    samples: Annotated[int, Field(ge=2)] = 20
+    """Passes, each with one mask for the whole volume."""
+
+
+class Augmentation(Samples):
+    """Predictions of changed copies of the case, changed back (Wang et al. 2019)."""
+
+    samples: Annotated[int, Field(ge=2)] = 16
+    """Passes: mirrored along each choice of axes, first without noise, then with; further ones draw new noise."""
+    noise_sd: Weight = 0.1
+    """Standard deviation of the noise added to the normalised images, in their own standard deviations."""
+    rotation_degrees: Weight = 0
+    """Largest angle by which samples after the first are turned, about a random axis."""
+    scaling: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Samples after the first are scaled by a factor between 1 − scaling and 1 + scaling."""
+
+    def on_patches(self) -> Self:
+        """The same with fewer passes, and neither turned nor scaled."""
+        return super().on_patches().model_copy(update={"rotation_degrees": 0, "scaling": 0})
+
+
+class LogitSamples(Samples):
+    """Draws of logits around those of a heteroscedastic network; needs ``model.heteroscedastic``."""
+
+    samples: Annotated[int, Field(ge=2)] = 50
+    """Draws; all of them are made from one pass."""
+
+    @property
+    def passes(self) -> int:
+        """One pass, from which all logits are drawn."""
+        return 1
+
+    def on_patches(self) -> Self:
+        """The same: draws cost no pass."""
+        return self
+
+
+class Chosen(NamedTuple):
+    """The sections of an experiment that requirements look at."""
+
+    evaluation: Any
+    model: Any
+    training: Any
+
+
+class Requirement(NamedTuple):
+    """A setting that an estimator needs, and what to say where it is missing."""
+
+    met: Callable[[Chosen], bool]
+    problem: str
+    """Continues "FIELD …"; fields of :class:`Chosen` in braces are filled in."""
+    advice: str
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """One way to get uncertainty maps."""
+
+    name: str
+    kind: Kind
+    """What it is computed from."""
+    function: str
+    """MODULE.FUNCTION in this folder. It takes a :class:`~uncseg.estimators.several_passes.Passes` and yields
+    probabilities (``several_passes``), an error and its weights (``constant``), or else a
+    :class:`~uncseg.estimators.one_pass.OnePass`; it returns a map."""
+    role: Role = "method"
+    """Where it stands in Table 2. A method that does not beat a floor has shown nothing."""
+    benchmark_floor: bool = False
+    """Whether benchmarks count it as a floor although Table 2 does not."""
+    parts: tuple[Part, ...] = ()
+    """Maps of several passes, each made from the moments of the predictions."""
+    settings: type[Samples] | None = None
+    """Section under ``evaluation.estimators``; None: a switch, for an estimator of several passes."""
+    requirements: tuple[Requirement, ...] = ()
+    combines_members: bool = False
+    """Whether it predicts once with each of ``training.members`` networks. These are trained apart, so it is not
+    validated while a fold trains."""
+    takes_batches: bool = False
+    """Whether a batch of validation patches can be given as one volume; else it is given patch by patch."""
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of its maps."""
+        return tuple(f"{self.name}_{part}" for part in self.parts) or (self.name,)
+
+    def networks(self, members: int) -> int:
+        """Networks that are trained for it, of ``members`` that a run may train."""
+        return members if self.combines_members else 1
+
+    def passes(self, settings: Any, members: int) -> int:
+        """Passes of networks over a case, with its settings and ``members`` networks per fold."""
+        return settings.passes if isinstance(settings, Samples) else self.networks(members)
+
+    def resolve(self) -> Callable[..., Any]:
+        """Import the function that computes it."""
+        module, _, name = self.function.rpartition(".")
+        function: Callable[..., Any] = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+        return function
+
+
+_KWON: tuple[Part, ...] = ("total", "aleatoric", "epistemic", "entropy")
+_VARIANCE: tuple[Part, ...] = ("total", "variance", "entropy")
+
+_ALL = (
+    Estimator("uncertainty", "head", "head.uncertainty"),
+    Estimator("variance_stable", "error_memory", "variance.variance_stable", "baseline"),
+    Estimator("var1shot", "one_pass", "variance.var1shot", "baseline", benchmark_floor=True),
+    Estimator("entropy", "one_pass", "entropy.predictive_entropy", "baseline"),
+    Estimator(
+        "mc_dropout",
+        "several_passes",
+        "mc_dropout.sample_dropout",
+        parts=_KWON,
+        settings=McDropout,
+        requirements=(
+            Requirement(
+                lambda chosen: chosen.model.dropout > 0,
+                "leaves dropout on, and this network has none",
+                "train with model.dropout: 0.2, or remove the estimator",
+            ),
+        ),
+        takes_batches=True,
+    ),
+    Estimator(
+        "deep_ensemble",
+        "several_passes",
+        "deep_ensemble.predict_members",
+        parts=_KWON,
+        requirements=(
+            Requirement(
+                lambda chosen: chosen.model.error_network is None,
+                "compares segmentations, and all members of an error network hold the same one",
+                "choose it in the run that segments, or remove it",
+            ),
+            Requirement(
+                lambda chosen: chosen.training.members >= 2,
+                "needs several networks of each fold, and training.members is {training.members}",
+                "train with training.members: 5, or remove the estimator",
+            ),
+        ),
+        combines_members=True,
+    ),
+    Estimator(
+        "augmentation",
+        "several_passes",
+        "augmentation.sample_changes",
+        parts=_VARIANCE,
+        settings=Augmentation,
+        requirements=(
+            Requirement(
+                lambda chosen: not chosen.evaluation.mirroring,
+                "mirrors, and with evaluation.mirroring each copy is the mean of all mirrored ones",
+                "write evaluation.mirroring: false",
+            ),
+        ),
+    ),
+    Estimator(
+        "heteroscedastic",
+        "several_passes",
+        "heteroscedastic.sample_predictions",
+        parts=_VARIANCE,
+        settings=LogitSamples,
+        requirements=(
+            Requirement(
+                lambda chosen: chosen.model.heteroscedastic,
+                "draws logits from their variance, which this network was not trained to say",
+                "train with model.heteroscedastic: true and model.uncertainty: false, or remove the estimator",
+            ),
+        ),
+        takes_batches=True,
+    ),
+    Estimator("one_minus_p", "one_pass", "floors.one_minus_p", "floor"),
+    Estimator("one_minus_max", "one_pass", "floors.one_minus_max", "floor"),
+    Estimator("border_distance", "one_pass", "floors.border_distance", "floor"),
+    Estimator("constant", "constant", "floors.best_constant", "floor"),
+    Estimator("oracle", "oracle", "oracle.failure_probability"),
+)
+ESTIMATORS = {estimator.name: estimator for estimator in _ALL}
+"""Every estimator by name, in the order of Table 2's rows."""
+
+HEAD, ORACLE = "uncertainty", "oracle"
+SEVERAL_PASSES = tuple(estimator for estimator in _ALL if estimator.kind == "several_passes")
+SEVERAL_PASS_MAPS = tuple(name for estimator in SEVERAL_PASSES for name in estimator.maps)
+ONE_PASS = tuple(estimator.name for estimator in _ALL if estimator.kind == "one_pass")
+"""Maps that one pass of any network gives."""
+BASELINES = tuple(estimator.name for estimator in _ALL if estimator.role == "baseline")
+FLOORS = tuple(estimator.name for estimator in _ALL if estimator.role == "floor")
+BENCHMARK_FLOORS = (*FLOORS, *(estimator.name for estimator in _ALL if estimator.benchmark_floor))
+"""Floors of a benchmark: a baseline of the paper's Table 2 that any trained competitor has to beat is among them."""
+ALL_MAPS = tuple(name for estimator in _ALL for name in estimator.maps)
+"""Every map, in the order of Table 2's rows."""
