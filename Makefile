@@ -7,7 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INSTALL_LOG := $(VENV)/install.log
-# one thread a process: folds and tests run side by side, and threads that fight for cores crawl
+# processes that run the quick tests side by side
+WORKERS ?= 2
+# one thread per process: folds and tests run side by side, and threads that compete for cores are slow
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
@@ -18,7 +20,7 @@ demo: install
 	$(BIN)/uncseg cross-validate experiments/demo.yaml
 
 test: install lint
-	$(BIN)/python -m pytest -m "not slow" tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow" tests
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow tests

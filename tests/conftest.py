@@ -1,16 +1,42 @@
-"""Shared by all tests: quiet libraries, small cases, one local Ray."""
+"""Shared by all tests: quiet libraries, small cases, one local Ray, one MLflow server."""
 
 import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_gcs_server_port_wait_time_s"] = "300"  # noqa: SIM112 - Ray's own limits are short on a loaded machine
+os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "300"
 os.environ.pop("RAY_ADDRESS", None)
 
-import pytest
-import yaml
+import contextlib
+import shutil
+from pathlib import Path
 
-from support.servers import kill, server_starter
+import pytest
+
+from support.progress import start_with_retries
+from support.servers import MlflowServer, mlflow_server
+from support.small_experiment import write_small_experiment
+
+
+def pytest_collection_modifyitems(config, items):
+    """Group what shares something expensive; each process of ``make test`` (pytest-xdist) takes whole groups.
+
+    Tests of commands and tests of the method each have a Ray of their own in one process; any other file is a group.
+    The processes begin with the longest groups.
+    """
+    on_ray = {item.path for item in items if "local_ray" in item.fixturenames}
+    order = []
+    for item in items:
+        of_commands = item.path.parent.name == "commands"
+        group = str(item.path)
+        if item.path in on_ray:
+            group = "commands on Ray" if of_commands else "the rest on Ray"
+        order.append((item.path not in on_ray, not of_commands))
+        item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):
+        items[:] = [item for _, item in sorted(zip(order, items, strict=True), key=lambda pair: pair[0])]
 
 
 @pytest.fixture(scope="session")
@@ -20,59 +46,83 @@ def local_ray():
 
     from uncseg.cluster.session import ray_session
 
-    with ray_session(None, num_cpus=2):
+    with contextlib.ExitStack() as stack:
+
+        def start():
+            ray.shutdown()  # what an attempt before has left
+            return stack.enter_context(ray_session(None, num_cpus=2))
+
+        start_with_retries("Ray", start)
         yield ray
+
+
+@pytest.fixture(scope="session")
+def four_cases(tmp_path_factory):
+    """A folder of four phantoms, for tests that only read them; what is prepared of them is shared."""
+    from uncseg.dataset.phantom import write_phantoms
+
+    folder = tmp_path_factory.mktemp("four") / "cases"
+    write_phantoms(folder, cases=4, size=28, seed=0)
+    (folder.parent / "prepared").mkdir()
+    return folder
 
 
 @pytest.fixture
 def experiment_file(tmp_path):
-    """Write a small experiment; sections are merged into it."""
+    """A function that writes a small experiment on a folder of cases; sections are merged into it.
+
+    Runs go to ``tmp_path / "runs"``. What was prepared of ``four_cases`` by one test is found by the others.
+    """
 
     def write(cases, /, **sections):
-        content = {
-            "name": "small",
-            "dataset": {"path": str(cases), "name": "Small"},
-            "split": {"folds": 2},
-            "plan": {
-                "patch_size": [16, 16, 16],
-                "batch_size": 2,
-                "base_features": 4,
-                "max_features": 8,
-                "max_stages": 2,
-                "foreground_samples": 100_000,  # nnU-Net's own number takes most of the tests' time
-            },
-            "loss": {"weight_ce": [0.2, 1, 0.2, 1], "warmup_epochs": 2},
-            "training": {
-                "epochs": 4,
-                "iterations_per_epoch": 4,
-                "val_iterations_per_epoch": 2,
-                "checkpoint_every": 1,
-            },
-            "storage": {"path": str(tmp_path / "runs")},
-        }
-        for section, values in sections.items():
-            content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
-        file = tmp_path / "experiment.yaml"
-        file.write_text(yaml.safe_dump(content), encoding="utf-8")
-        return file
+        shared, prepared = cases.parent / "prepared", tmp_path / "runs" / "prepared"
+        if shared.is_dir() and "storage" not in sections and not prepared.exists():
+            prepared.parent.mkdir(exist_ok=True)
+            prepared.symlink_to(shared)
+        sections["dataset"] = {"path": str(cases)} | sections.get("dataset", {})
+        return write_small_experiment(tmp_path, **sections)
 
     return write
 
 
-@pytest.fixture
-def database(tmp_path):
-    """An empty MLflow database."""
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """An MLflow database without an experiment of ours, to be copied: making one takes seconds."""
     from uncseg.tracking.opening import open_store
 
-    path = tmp_path / "server" / "mlflow.db"
-    open_store(f"sqlite:///{path}", "made here, which is quicker")
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    open_store(f"sqlite:///{path}", "made once")
     return path
 
 
 @pytest.fixture
-def start_server(tmp_path, database):
-    """A function that starts a real MLflow server, always on the same port and database; (address, process)."""
-    start, processes = server_starter(tmp_path, database)
-    yield start
-    for process in processes:
-        kill(process)
+def new_database(tmp_path, empty_database):
+    """A function that makes an MLflow database in a folder below ``tmp_path``, and returns its address."""
+
+    def make(folder):
+        (tmp_path / folder).mkdir()
+        return f"sqlite:///{shutil.copy(empty_database, tmp_path / folder / 'mlflow.db')}"
+
+    return make
+
+
+@pytest.fixture
+def database(new_database):
+    """The path of an MLflow database of this test's own."""
+    return Path(new_database("server").removeprefix("sqlite:///"))
+
+
+@pytest.fixture
+def own_server(tmp_path, database):
+    """A real MLflow server that a test starts and kills, on its own database."""
+    server = MlflowServer(tmp_path, database)
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def server_uri(tmp_path_factory, empty_database):
+    """The address of a real MLflow server that runs for the whole session."""
+    folder = tmp_path_factory.mktemp("mlflow_server")
+    with mlflow_server(folder, shutil.copy(empty_database, folder / "mlflow.db")) as server:
+        yield server.uri

@@ -1,9 +1,12 @@
-"""The house itself."""
+"""The repository itself: shipped experiments, the rooms and arrows of docs/architecture.md, portable files."""
 
+import ast
+import graphlib
 import platform
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from uncseg.studies.benchmark.benchmark_file import load_benchmark
 from uncseg.studies.sweep.sweep_file import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "platform" / "uncseg"
+MAP = ROOT / "docs" / "architecture.md"
 
 
 def test_platform_is_never_a_package():
@@ -56,15 +61,106 @@ def test_the_papers_experiment():
     assert load_experiment(ROOT / "experiments" / "brats2023_union.yaml").loss.cancer_mask == "union"
 
 
-@pytest.mark.parametrize("room", ["method", "estimators", "evaluation", "dataset", "tracking/spool.py"])
-def test_rooms_that_know_nothing_of_ray_or_mlflow(room):
-    path = ROOT / "platform" / "uncseg" / room
-    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
-    assert files
-    for file in files:
-        lines = file.read_text(encoding="utf-8").splitlines()
-        imports = {line.split()[1].split(".")[0] for line in map(str.strip, lines) if re.match("import |from ", line)}
-        assert not {"ray", "mlflow"} & imports, file
+@cache
+def rooms():
+    """Names in the table below the heading "Rooms" of docs/architecture.md, from top to bottom."""
+    section = MAP.read_text(encoding="utf-8").partition("\n## Rooms\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `(\w+)` \|", section, re.M)
+
+
+@cache
+def modules():
+    """File of each module of the package, by its dotted name."""
+    files = {}
+    for file in PACKAGE.rglob("*.py"):
+        parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return files
+
+
+@cache
+def imports(module):
+    """Everything that a module imports, wherever in its file, by dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(name if name in modules() else node.module for name in names)
+    return found
+
+
+def own_imports(module):
+    return {name for name in imports(module) if name in modules()}
+
+
+def test_the_map_names_every_room_and_no_other():
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert sorted(rooms()) == sorted(there - {"__init__"})
+
+
+def test_every_file_that_the_map_names_exists():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    folders = {f"{parent}/" for file in tracked for parent in Path(file).parents if parent.parts}
+    missing = set()
+    for page in (MAP, ROOT / "CONTRIBUTING.md"):
+        named = set(re.findall(r"`([\w/]+(?:\.py|\.sh|/))`", page.read_text(encoding="utf-8")))
+        for name in named - {"src/"}:
+            if not any(f"/{path}".endswith(f"/{name}") for path in (*tracked, *folders)):
+                missing.add(f"{page.name}: {name}")
+    assert not missing
+
+
+def test_no_import_runs_upward():
+    height = {room: -number for number, room in enumerate(rooms())}
+    upward = []
+    for module in modules():
+        for name in own_imports(module):
+            above, below = (dotted.split(".")[1] for dotted in (module, name) if "." in dotted)
+            if above != below and height[below] > height[above]:
+                upward.append(f"{module} imports {name}")
+    assert not upward
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module: own_imports(module) - {module} for module in modules()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_parts_of_the_method_import_downward_too():
+    text = MAP.read_text(encoding="utf-8")
+    order = re.findall(r"`([\w.]+)`", re.search(r"Inside `method` the order is (.*?)\n\n", text, re.S)[1])
+    files = [name.removesuffix(".py") for name in order if name.endswith(".py")]
+    height = {name: -number for number, name in enumerate(order)} | dict.fromkeys(files, -len(order))
+    upward = []
+    for module in (name for name in modules() if name.startswith("uncseg.method.")):
+        for name in own_imports(module):
+            if name.startswith("uncseg.method."):
+                above, below = (dotted.split(".")[2] for dotted in (module, name))
+                if above != below and height.get(below, -999) > height.get(above, 999):
+                    upward.append(f"{module} imports {name}")
+    assert not upward
+
+
+@pytest.mark.parametrize("room", ["method", "estimators", "evaluation", "dataset", "tracking.spool"])
+def test_rooms_that_can_be_used_without_ray_and_mlflow(room):
+    """Neither they nor anything that they import."""
+    seen, left = set(), {name for name in modules() if f"{name}.".startswith(f"uncseg.{room}.")}
+    assert left
+    while left:
+        seen |= left
+        for module in left:
+            assert not {"ray", "mlflow"} & {name.partition(".")[0] for name in imports(module)}, module
+        left = {name for module in left for name in own_imports(module)} - seen
+
+
+def test_an_experiment_is_read_without_torch():
+    code = "import sys, uncseg.config.experiment; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_no_path_of_one_machine_and_no_registry():

@@ -1,41 +1,26 @@
-"""One small cross-validation for all tests that want something trained."""
+"""One small cross-validation, trained once per session, for all tests that only read what was trained."""
 
 import pytest
-import yaml
 
 from support.commands import uncseg
+from support.small_experiment import write_small_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.layout import RunFolder
 
 
 @pytest.fixture(scope="session")
 def root(local_ray, tmp_path_factory):
-    """Two folds trained for a moment on six cases, and a cohort of three others."""
-    root = tmp_path_factory.mktemp("predict")
+    """Two folds trained for a moment on six cases (``cases``, ``runs/small``), and three other cases (``cohort``)."""
+    root = tmp_path_factory.mktemp("trained")
     write_phantoms(root / "cases", cases=6, size=28, seed=0)
     write_phantoms(root / "cohort", cases=3, size=28, seed=7)
-    experiment = {
-        "name": "small",
-        "dataset": {"path": str(root / "cases"), "name": "Small"},
-        "split": {"folds": 2},
-        "plan": {
-            "patch_size": [16] * 3,
-            "batch_size": 2,
-            "base_features": 4,
-            "max_features": 8,
-            "max_stages": 2,
-            "foreground_samples": 100_000,
-        },
-        "loss": {"weight_ce": [0.2, 1, 0.2, 1], "warmup_epochs": 10},
-        "training": {"epochs": 20, "iterations_per_epoch": 8, "val_iterations_per_epoch": 2},
-        "evaluation": {"last_epochs": 2},
-        "storage": {"path": str(root / "runs")},
-    }
-    (root / "experiment.yaml").write_text(yaml.safe_dump(experiment))
-    assert uncseg("cross-validate", root / "experiment.yaml") == 0
+    training = {"epochs": 20, "iterations_per_epoch": 8, "val_iterations_per_epoch": 2, "checkpoint_every": 10}
+    file = write_small_experiment(root, training=training, loss={"warmup_epochs": 10}, evaluation={"last_epochs": 2})
+    uncseg("cross-validate", file)
     return root
 
 
 @pytest.fixture(scope="session")
 def run(root):
+    """The folder of the trained run; tests must not change it."""
     return RunFolder(root / "runs" / "small")

@@ -6,11 +6,11 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from support.commands import run_uncseg
+from support.commands import uncseg
+from support.small_experiment import write_small_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.layout import BenchmarkFolder
 
-LIMIT_S = 1200
 TRAININGS = {
     "plain": {
         "set": {
@@ -44,32 +44,21 @@ ROWS = {
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """The benchmark's folder, its file, and what the command said."""
+def done(local_ray, tmp_path_factory):
+    """The benchmark's folder, its file, and what the command printed."""
     root = tmp_path_factory.mktemp("benchmark")
     write_phantoms(root / "cases", cases=12, size=28, seed=0)
-    base = {
-        "name": "small",
-        "dataset": {"path": str(root / "cases"), "name": "Small"},
-        "split": {"folds": 2},
-        "plan": {
-            "patch_size": [16] * 3,
-            "batch_size": 2,
-            "base_features": 4,
-            "max_features": 8,
-            "max_stages": 2,
-            "foreground_samples": 100_000,
-        },
-        "loss": {"weight_ce": [0.2, 1, 0.2, 1], "cancer_mask": "union", "warmup_epochs": 2},
-        "model": {"deep_supervision": False},
-        "training": {"epochs": 6, "iterations_per_epoch": 8, "val_iterations_per_epoch": 3},
-        "evaluation": {"last_epochs": 3},
-        "storage": {"path": str(root / "runs")},
-    }
-    (root / "base.yaml").write_text(yaml.safe_dump(base), encoding="utf-8")
+    base = write_small_experiment(
+        root,
+        "base.yaml",
+        loss={"cancer_mask": "union"},
+        model={"deep_supervision": False},
+        training={"epochs": 6, "iterations_per_epoch": 8, "val_iterations_per_epoch": 3, "checkpoint_every": 10},
+        evaluation={"last_epochs": 3},
+    )
     content = {
         "name": "compared",
-        "base": str(root / "base.yaml"),
+        "base": str(base),
         "seeds": [4],
         "least_dice_wt": 0,
         "cost_repeats": 2,
@@ -77,9 +66,7 @@ def done(tmp_path_factory):
     }
     file = root / "benchmark.yaml"
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
-    ended = run_uncseg("benchmark", file, limit_s=LIMIT_S)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return BenchmarkFolder(root / "runs" / "compared"), file, ended.stdout
+    return BenchmarkFolder(root / "runs" / "compared"), file, uncseg("benchmark", file)
 
 
 def test_every_row_is_there_and_filled(done):
@@ -147,12 +134,11 @@ def test_the_same_command_again_does_nothing_anew(done):
     kept = {path: path.stat().st_mtime_ns for path in folder.trainings.rglob("checkpoint_*.pth")}
     scores = {path: path.stat().st_mtime_ns for path in folder.root.glob("cases/*/*.json")}
     table = pd.read_parquet(folder.tables / "benchmark.parquet")
-    ended = run_uncseg("benchmark", file, limit_s=LIMIT_S)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    output = uncseg("benchmark", file)
     assert len(kept) == 2 * 2 * (len(TRAININGS) + 1)
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     assert scores == {path: path.stat().st_mtime_ns for path in scores}
-    assert "0 of them to be trained" in ended.stdout
+    assert "0 of them to be trained" in output
     pd.testing.assert_frame_equal(table, pd.read_parquet(folder.tables / "benchmark.parquet"))
 
 
@@ -161,10 +147,9 @@ def test_a_case_that_cannot_be_scored_is_named_and_leaves_the_other_trainings(do
     record = next(iter(sorted(folder.root.glob("cases/patch_memory_seed_4/*.json"))))
     record.unlink()
     record.mkdir()  # so that nothing can be written there
-    ended = run_uncseg("benchmark", file, limit_s=LIMIT_S)
+    output = uncseg("benchmark", file, code=1)
     record.rmdir()
-    assert ended.returncode == 1, ended.stdout + ended.stderr
-    where = " ".join(line.split("│")[1].strip() for line in ended.stdout.splitlines() if line.startswith("│"))
+    where = " ".join(line.split("│")[1].strip() for line in output.splitlines() if line.startswith("│"))
     assert f"patch_memory_seed_4, {record.stem}" in where
     table = pd.read_parquet(folder.tables / "benchmark.parquet")
     assert set(table["method"]) == ROWS - {"patch_memory/uncertainty"}

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from support.clusters import LIMIT_S, end_of, hashes, last_epoch, wait_until
+from support.clusters import hashes, last_epoch
 from support.commands import run_uncseg, start_uncseg
-from uncseg.dataset.phantom import write_phantoms
 from uncseg.tracking.spool import read_history
 
 pytestmark = pytest.mark.slow
@@ -18,8 +17,7 @@ EPOCHS = 40
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 3 GiB, mounted at a folder, for one process and those it starts; (holder, folder, the folder seen from
-    outside)."""
+    """A disk of 3 GiB that one process and its children see: (the process, folder, the folder seen from outside)."""
     folder = tmp_path / "disk"
     folder.mkdir()
     script = f"mount -t tmpfs -o size=3g none {folder} && echo ready && exec sleep infinity"
@@ -39,32 +37,28 @@ def fill(file):
                     pass
 
 
-def test_a_full_disk_costs_the_epochs_since_the_last_checkpoint(small_disk, tmp_path, experiment_file):
+def test_a_full_disk_costs_the_epochs_since_the_last_checkpoint(small_disk, tmp_path, four_cases, experiment_file):
     holder, folder, seen = small_disk
-    write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
     training = {"epochs": EPOCHS, "iterations_per_epoch": 10, "checkpoint_every": 4}
-    file = experiment_file(tmp_path / "cases", training=training, resources={"cpus_per_fold": 1})
+    file = experiment_file(four_cases, training=training, resources={"cpus_per_fold": 1})
     command = ["cross-validate", file, "--folds", "0", "--set", f"storage.path={folder}/runs"]
     inside = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt"]
     run = seen / "runs/small"
 
-    process = start_uncseg(*command, log=tmp_path / "first.log", before=inside)
-    process.log = tmp_path / "first.log"
-    wait_until(lambda: last_epoch(run, 0) >= 10, process)
+    first = start_uncseg(*command, log=tmp_path / "first.log", watched=[seen], before=inside)
+    first.wait_until(lambda: last_epoch(run, 0) >= 10)
     fill(seen / "ballast")
-    assert end_of(process) == 1
-    assert "failed folds: 0" in process.log.read_text()
-    assert "No space left" in process.log.read_text() or "is full" in process.log.read_text()
+    output = first.require(1)
+    assert "failed folds: 0" in output
+    assert "No space left" in output or "is full" in output
     (latest,) = run.rglob("fold_0/checkpoint_latest.pth")
     assert not list(latest.parent.glob(".part-*"))
 
     (seen / "ballast").unlink()
-    again = start_uncseg(*command, log=tmp_path / "second.log", before=inside)
-    assert again.wait(LIMIT_S) == 0, (tmp_path / "second.log").read_text()[-3000:]
+    start_uncseg(*command, log=tmp_path / "second.log", watched=[seen], before=inside).require()
     history = read_history(run / "spool", 0)
     assert history.attempt >= 2
     assert history.first_epochs[history.attempt] >= 8
 
-    done = run_uncseg(*command[:4], limit_s=LIMIT_S)
-    assert done.returncode == 0
+    run_uncseg(*command[:4], folder=tmp_path)
     assert hashes(run, 0) == hashes(tmp_path / "runs/small", 0)

@@ -3,16 +3,14 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from support.clusters import LIMIT_S, last_epoch, ray_start
-from support.commands import environment
-from uncseg.dataset.phantom import write_phantoms
+from support.clusters import last_epoch, ray_start
+from support.commands import Command, environment
 from uncseg.files import read_json
 from uncseg.tracking.spool import read_history
 
@@ -25,13 +23,6 @@ CROSS_VALIDATE = ("jobs/cross_validate.py", "experiments/small.yaml")
 def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone") / "uncseg"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cases")
-    write_phantoms(folder, cases=4, size=28, seed=0)
     return folder
 
 
@@ -49,20 +40,16 @@ def dashboard(cluster):
 
 
 @pytest.fixture
-def submit(clone, cluster, experiment_file, cases, tmp_path):
-    """Start ``ray job submit``, of the cross-validation where nothing else is said; storage is this test's own."""
+def submit(clone, cluster, experiment_file, four_cases, tmp_path):
+    """A function that starts ``ray job submit``, by default of a cross-validation; storage is this test's own."""
 
     def start(*settings, job=CROSS_VALIDATE, to=cluster, variables=None, **sections):
-        file = experiment_file(cases, resources={"cpus_per_fold": 1}, **sections)
+        file = experiment_file(four_cases, resources={"cpus_per_fold": 1}, **sections)
         (clone / "experiments" / "small.yaml").write_text(file.read_text(), encoding="utf-8")
         command = [BIN / "ray", "job", "submit", "--address", to.dashboard, "--working-dir", ".", "--"]
         command += ["python", *map(str, job)]
         command += [part for setting in settings for part in ("--set", setting)]
-        log = (tmp_path / "job.log").open("w+")
-        whole = environment() | (variables or {})
-        process = subprocess.Popen(command, cwd=clone, env=whole, stdout=log, stderr=subprocess.STDOUT)
-        process.read = lambda: (tmp_path / "job.log").read_text()
-        return process
+        return Command(command, tmp_path / "job.log", [tmp_path], cwd=clone, variables=variables)
 
     return start
 
@@ -77,45 +64,47 @@ def manifest(run):
     return read_json(file).get("mlflow", {}) if file.is_file() else {}
 
 
-def children(uri):
+def children(uri, experiment="uncseg"):
     client = MlflowClient(uri)
-    (experiment,) = [found for found in client.search_experiments() if found.name == "uncseg"]
-    runs = client.search_runs([experiment.experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     return client, [run for run in runs if "mlflow.parentRunId" in run.data.tags]
 
 
-def test_a_job_succeeds_and_the_same_job_again_has_nothing_left_to_do(
-    submit, cluster, clone, dashboard, start_server, tmp_path
+def test_a_job_succeeds_and_takes_the_code_alone_to_the_cluster(
+    submit, cluster, clone, dashboard, server_uri, tmp_path
 ):
-    uri, _ = start_server()
     for folder in ("data", "runs"):
         (clone / folder).mkdir()
         (clone / folder / "volume.bin").write_bytes(bytes(2**20))
-    for expected in (
-        ("per training step", "per checkpoint", "Table 1", "Table 2"),
-        ("already finished: 0, 1", "Table 2"),
-    ):
-        job = submit(f"tracking.uri={uri}")
-        assert job.wait(LIMIT_S) == 0, job.read()
-        assert status_of(dashboard, job.read()) == JobStatus.SUCCEEDED
-        for text in (*expected, f"MLflow:  {uri}"):
-            assert text in job.read()
+    output = submit(f"tracking.uri={server_uri}", "tracking.experiment=jobs").require()
+    assert status_of(dashboard, output) == JobStatus.SUCCEEDED
+    for text in ("per training step", "per checkpoint", "Table 1", "Table 2", f"MLflow:  {server_uri}"):
+        assert text in output
     uploads = list(cluster.folder.glob("session_*/runtime_resources/working_dir_files/_ray_pkg_*/"))
     assert uploads
     for uploaded in uploads:
         assert not {".git", "data", "runs", "tests"} & {path.name for path in uploaded.iterdir()}
         assert sum(path.stat().st_size for path in uploaded.rglob("*.*")) < 2**20
-    client, folds = children(uri)
+    client, folds = children(server_uri, "jobs")
     assert len(folds) == 2
     for fold in folds:
         history = client.get_metric_history(fold.info.run_id, "train/loss")
         assert sorted(metric.step for metric in history) == [0, 1, 2, 3]
         assert fold.info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_the_same_job_again_has_nothing_left_to_do(submit, dashboard, tmp_path):
+    for expected in ("per training step", "already finished: 0, 1"):
+        output = submit().require()
+        assert status_of(dashboard, output) == JobStatus.SUCCEEDED
+        assert expected in output
+        assert "Table 2" in output
     assert read_history(tmp_path / "runs/small/spool", 0).attempt == 1
 
 
 @pytest.mark.slow
-def test_every_command_is_a_job(submit, clone, cases, dashboard, tmp_path):
+def test_every_command_is_a_job(submit, clone, four_cases, dashboard, tmp_path):
     run = tmp_path / "runs/small"
     (clone / "experiments/search.yaml").write_text(
         "{name: search, base: experiments/small.yaml, space: {loss.unc_weight: {choice: [0.2]}}, folds: [0, 1]}"
@@ -124,16 +113,14 @@ def test_every_command_is_a_job(submit, clone, cases, dashboard, tmp_path):
         ("jobs/prepare.py", "experiments/small.yaml"): tmp_path / "runs/prepared",
         CROSS_VALIDATE: run / "tables/table2.csv",
         ("jobs/evaluate.py", run): run / "tables/again.csv",
-        ("jobs/predict.py", run, cases, tmp_path / "new"): tmp_path / "new/BraTS-GLI-00000-000_uncertainty.nii.gz",
+        ("jobs/predict.py", run, four_cases, tmp_path / "new"): tmp_path / "new/BraTS-GLI-00000-000_uncertainty.nii.gz",
         ("jobs/sweep.py", "experiments/search.yaml"): tmp_path / "runs/search/best.yaml",
     }
     for job, made in jobs.items():
         assert not made.exists()
         if job[0] == "jobs/evaluate.py":
             made = (run / "tables/table2.csv").rename(made).with_name("table2.csv")
-        process = submit(job=job)
-        assert process.wait(LIMIT_S) == 0, process.read()
-        assert status_of(dashboard, process.read()) == JobStatus.SUCCEEDED
+        assert status_of(dashboard, submit(job=job).require()) == JobStatus.SUCCEEDED
         assert made.exists()
 
 
@@ -143,32 +130,31 @@ def test_a_stopped_job_is_told_from_a_failed_one_and_goes_on(submit, dashboard, 
     long = {"training": {"epochs": 60, "iterations_per_epoch": 10}}
     job = submit(**long)
     # MLflow has noted the runs by then: after a stop Ray leaves a job three seconds to close them
-    while min(last_epoch(run, fold) for fold in range(2)) < 3 or not manifest(run).get("parent", {}).get("run_id"):
-        assert job.poll() is None, job.read()
-        time.sleep(0.05)
-    name = re.search(r"Job '(raysubmit_\w+)' submitted", job.read())[1]
+    job.wait_until(
+        lambda: min(last_epoch(run, fold) for fold in range(2)) >= 3 and manifest(run).get("parent", {}).get("run_id")
+    )
+    name = re.search(r"Job '(raysubmit_\w+)' submitted", job.output)[1]
     JobSubmissionClient(dashboard).stop_job(name)
-    job.wait(LIMIT_S)
-    assert status_of(dashboard, job.read()) == JobStatus.STOPPED
+    job.end()
+    assert status_of(dashboard, job.output) == JobStatus.STOPPED
     _, folds = children(f"sqlite:///{tmp_path}/runs/mlflow.db")
     assert {fold.info.status for fold in folds} == {"KILLED"}
 
     # a fold that cannot go on: its only checkpoint is none
     for checkpoint in run.rglob("fold_1/checkpoint_*.pth"):
         checkpoint.write_bytes(b"not a checkpoint")
-    job = submit(**long)
-    assert job.wait(LIMIT_S) == 1
-    assert status_of(dashboard, job.read()) == JobStatus.FAILED
-    assert "failed folds: 1" in job.read()
+    output = submit(**long).require(1)
+    assert status_of(dashboard, output) == JobStatus.FAILED
+    assert "failed folds: 1" in output
     assert read_history(run / "spool", 0).state == "finished"
 
 
 @pytest.mark.slow
 def test_relative_paths_and_a_server_that_is_not_there_are_refused_together(submit, dashboard, tmp_path):
-    job = submit("storage.path=runs", "tracking.uri=http://127.0.0.1:9", "resources.cpus_per_fold=64")
-    assert job.wait(LIMIT_S) == 1
-    assert status_of(dashboard, job.read()) == JobStatus.FAILED
-    table = job.read().partition("The run would fail.")[2]  # Ray's log begins with the command, which names them too
+    wrong = ("storage.path=runs", "tracking.uri=http://127.0.0.1:9", "resources.cpus_per_fold=64")
+    output = submit(*wrong).require(1)
+    assert status_of(dashboard, output) == JobStatus.FAILED
+    table = output.partition("The run would fail.")[2]  # Ray's log begins with the command, which names them too
     for what in ("storage.path", "tracking.uri", "resources.cpus_per_fold", "3 problems"):
         assert what in table
 
@@ -183,11 +169,9 @@ def test_a_cluster_with_a_token_takes_jobs_with_it_alone_and_nothing_keeps_it(su
     token = (tmp_path / "home/.ray/auth_token").read_bytes().strip()
     assert len(token) >= 16
     with ray_start(2, **variables) as cluster:
-        without = submit(to=cluster)
-        assert without.wait(LIMIT_S) != 0
-        assert not (tmp_path / "runs").exists()
-        job = submit(to=cluster, variables=variables)
-        assert job.wait(LIMIT_S) == 0, job.read()
+        assert submit(to=cluster).end() != 0
+        assert not (tmp_path / "runs" / "small").exists()
+        submit(to=cluster, variables=variables).require()
         kept = [path for folder in (tmp_path / "runs", cluster.folder) for path in folder.rglob("*") if path.is_file()]
         assert (tmp_path / "runs/mlflow.db") in kept
         assert [path for path in (*kept, tmp_path / "job.log") if token in path.read_bytes()] == []

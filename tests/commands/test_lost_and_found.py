@@ -6,19 +6,15 @@ from mlflow import MlflowClient
 
 from support.clusters import (
     cluster_of,
-    end_of,
     hashes,
-    kill_command,
     last_epoch,
     lose,
     node_of,
     on_cluster,
     ray_start,
-    wait_until,
     worker_of,
 )
 from support.commands import run_uncseg
-from uncseg.dataset.phantom import write_phantoms
 from uncseg.tracking.spool import read_history
 
 pytestmark = pytest.mark.slow
@@ -26,33 +22,25 @@ pytestmark = pytest.mark.slow
 EPOCHS = 60
 
 
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cases")
-    write_phantoms(folder, cases=4, size=28, seed=0)
-    return folder
-
-
 @pytest.fixture
-def experiment(cases, experiment_file):
+def experiment(four_cases, experiment_file):
     training = {"epochs": EPOCHS, "iterations_per_epoch": 10, "checkpoint_every": 4}
-    return experiment_file(cases, training=training, resources={"cpus_per_fold": 1})
+    return experiment_file(four_cases, training=training, resources={"cpus_per_fold": 1})
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cases, tmp_path_factory):
-    """Hashes of both folds of a run that nothing happened to, on a local Ray."""
+def undisturbed(tmp_path_factory):
+    """A function of an experiment's file: hashes of both folds of a run that nothing happened to, on a local Ray."""
     root = tmp_path_factory.mktemp("undisturbed")
     results = {}
 
-    def of(file):
+    def hashes_by_fold(file):
         if not results:
-            done = run_uncseg("cross-validate", file, "--set", f"storage.path={root}", limit_s=400)
-            assert done.returncode == 0, done.stdout + done.stderr
+            run_uncseg("cross-validate", file, "--set", f"storage.path={root}", folder=root)
             results.update({fold: hashes(root / "small", fold) for fold in range(2)})
         return results
 
-    return of
+    return hashes_by_fold
 
 
 def assert_like(undisturbed, run, root):
@@ -76,17 +64,17 @@ def test_a_lost_node_costs_its_fold_one_interval_and_no_other_anything(experimen
     expected, run = undisturbed(experiment), tmp_path / "runs/small"
     with cluster_of(1, 1, 1) as (cluster, nodes):
         process = on_cluster(cluster, experiment)
-        wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 5, process)
+        process.wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 5)
         lost = node_of(worker_of(run, 0), nodes)
         assert lost is not node_of(worker_of(run, 1), nodes)
         lose(cluster, lost)
         reached, other = last_epoch(run, 0), last_epoch(run, 1)
-        wait_until(lambda: read_history(run / "spool", 0).attempt == 2, process)
+        process.wait_until(lambda: read_history(run / "spool", 0).attempt == 2)
         # the other went on while this one was away
         assert last_epoch(run, 1) > other
         assert read_history(run / "spool", 0).first_epochs[2] > reached - 4
         assert node_of(worker_of(run, 0), [node for node in nodes if node is not lost]) is not lost
-        assert end_of(process) == 0, process.log.read_text()[-3000:]
+        process.require()
     assert read_history(run / "spool", 1).attempt == 1
     assert_like(expected, run, tmp_path / "runs")
 
@@ -95,8 +83,8 @@ def test_a_killed_command_with_damaged_files_goes_on(experiment, tmp_path, undis
     expected, run = undisturbed(experiment), tmp_path / "runs/small"
     with cluster_of(2) as (cluster, _):
         process = on_cluster(cluster, experiment)
-        wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 10, process)
-        kill_command(process)
+        process.wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 10)
+        process.kill()
         while any(worker_of(run, fold) for fold in range(2)):
             pass  # Ray ends them a moment later; until then they may write another checkpoint
         reached = last_epoch(run, 0)
@@ -105,7 +93,7 @@ def test_a_killed_command_with_damaged_files_goes_on(experiment, tmp_path, undis
         for snapshot in (run / "ray").rglob("*.json"):
             snapshot.write_bytes(snapshot.read_bytes()[:20])
         again = on_cluster(cluster, experiment)
-        assert end_of(again) == 0, again.log.read_text()[-3000:]
+        again.require()
     history = read_history(run / "spool", 0)
     assert history.attempt == 2
     assert reached - 8 <= history.first_epochs[2] <= reached - 4 + 4
@@ -117,14 +105,14 @@ def test_a_head_that_died_is_forgotten_by_the_next(experiment, tmp_path, undistu
     expected, run = undisturbed(experiment), tmp_path / "runs/small"
     with cluster_of(2) as (cluster, (node,)):
         process = on_cluster(cluster, experiment)
-        wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 6, process)
+        process.wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 6)
         cluster.head_node.kill_gcs_server(check_alive=False)
         lose(cluster, node)
         lose(cluster, cluster.head_node)
-        assert end_of(process) != 0
+        assert process.end() != 0
     with cluster_of(2) as (cluster, _):
         again = on_cluster(cluster, experiment)
-        assert end_of(again) == 0, again.log.read_text()[-3000:]
+        again.require()
     assert_like(expected, run, tmp_path / "runs")
 
 
@@ -137,19 +125,19 @@ def test_a_node_without_memory_costs_an_interval(experiment, tmp_path, undisturb
     limit = 1 - (memory.available - room) / memory.total
     with ray_start(2, RAY_memory_usage_threshold=str(limit), RAY_memory_monitor_refresh_ms="100") as cluster:
         process = on_cluster(cluster, experiment)
-        wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 5, process)
+        process.wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 5)
         workers = [worker_of(run, fold) for fold in range(2)]
         ballast = []
         # a killed worker takes seconds to go: a restart that still meets the ballast would be killed too
         words = cluster.folder / "session_latest/logs/raylet.out"
         while all(worker.is_running() for worker in workers) and "OOM kill reason" not in words.read_text():
-            assert process.poll() is None, process.log.read_text()[-3000:]
+            assert process.is_running(), process.describe()
             now = psutil.virtual_memory()
             if 1 - now.available / now.total < limit + 0.02:
                 ballast.append(b"x" * block)
         reached = [last_epoch(run, fold) for fold in range(2)]
         ballast.clear()
-        assert end_of(process) == 0, process.log.read_text()[-3000:]
+        process.require()
     histories = [read_history(run / "spool", fold) for fold in range(2)]
     assert max(history.attempt for history in histories) >= 2
     for history, epoch in zip(histories, reached, strict=True):

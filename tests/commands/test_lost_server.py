@@ -5,10 +5,8 @@ import itertools
 import pytest
 from mlflow import MlflowClient
 
-from support.clusters import end_of, last_epoch, wait_until
+from support.clusters import last_epoch
 from support.commands import start_uncseg
-from support.servers import kill
-from uncseg.dataset.phantom import write_phantoms
 from uncseg.tracking.shown import in_order
 from uncseg.tracking.spool import fold_file, read_history, read_records
 
@@ -18,27 +16,25 @@ EPOCHS = 60
 
 
 def longest_pause_s(run, fold, epochs):
-    """Between the ends of two epochs."""
+    """Return the longest time between the ends of two epochs."""
     records, _ = read_records(fold_file(run / "spool", fold))
     times = {record["epoch"]: record["time_ms"] / 1000 for record in records if record["kind"] == "epoch"}
     return max(times[b] - times[a] for a, b in itertools.pairwise(epochs))
 
 
-def test_a_server_that_goes_and_comes_back(start_server, experiment_file, tmp_path):
-    uri, server = start_server()
-    write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
+def test_a_server_that_goes_and_comes_back_gets_every_epoch_once(own_server, four_cases, experiment_file, tmp_path):
+    uri = own_server.start()
     training = {"epochs": EPOCHS, "iterations_per_epoch": 20, "checkpoint_every": 2}
-    file = experiment_file(tmp_path / "cases", training=training, tracking={"uri": uri})
+    file = experiment_file(four_cases, training=training, tracking={"uri": uri})
     run = tmp_path / "runs/small"
     process = start_uncseg("cross-validate", file, log=tmp_path / "log")
-    process.log = tmp_path / "log"
-    wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 8, process)
-    kill(server)
+    process.wait_until(lambda: min(last_epoch(run, fold) for fold in range(2)) >= 8)
+    own_server.kill()
     gone = [last_epoch(run, fold) for fold in range(2)]
-    wait_until(lambda: all(last_epoch(run, fold) >= gone[fold] + 25 for fold in range(2)), process)
-    start_server()
-    assert end_of(process) == 0, process.log.read_text()[-3000:]
-    text = " ".join(process.log.read_text().split())
+    process.wait_until(lambda: all(last_epoch(run, fold) >= gone[fold] + 25 for fold in range(2)))
+    own_server.start()
+    process.require()
+    text = process.words
     assert text.count("did not take the metrics") == 1
     assert "did not reach MLflow" not in text
     client = MlflowClient(uri)

@@ -18,7 +18,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from support.commands import run_uncseg, start_uncseg
 from support.mlflow_contents import everything
-from support.servers import free_port, kill, postgresql, postgresql_binaries, server_starter
+from support.servers import free_port, mlflow_server, postgresql, postgresql_binaries
 from support.small_study import DICE, run_study
 from uncseg.tracking.opening import open_store
 
@@ -39,14 +39,11 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def mlflow(runs, tmp_path_factory):
     """(address, client, experiment id, {run name: run id}) of a server that shows them."""
-    start, processes = server_starter(tmp_path_factory.mktemp("server"), runs / "mlflow.db")
-    address, _ = start()
-    client = MlflowClient(address)
-    experiment = client.get_experiment_by_name("uncseg").experiment_id
-    ids = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
-    yield address, client, experiment, ids
-    for process in processes:
-        kill(process)
+    with mlflow_server(tmp_path_factory.mktemp("server"), runs / "mlflow.db") as server:
+        client = MlflowClient(server.uri)
+        experiment = client.get_experiment_by_name("uncseg").experiment_id
+        ids = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
+        yield server.uri, client, experiment, ids
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +70,7 @@ def page(browser, mlflow, request):
 
 
 def link(page, mlflow, name):
-    """To a run's page."""
+    """Return the link to a run's page."""
     _, _, experiment, ids = mlflow
     return page.locator(f"a[href$='/experiments/{experiment}/runs/{ids[name]}']")
 
@@ -84,7 +81,7 @@ def unfold(page, mlflow, name):
 
 
 def experiment_page(uri):
-    """Of the list of runs, after the server's address."""
+    """Return the address of the list of runs, without the server's part."""
     experiment = MlflowClient(uri).get_experiment_by_name("uncseg").experiment_id
     return f"/#/experiments/{experiment}/runs"
 
@@ -191,15 +188,14 @@ def test_everything_comes_back_after_the_database_is_lost(runs, tmp_path):
     shutil.copytree(runs, copy)
     uri = f"sqlite:///{copy}/mlflow.db"
     for name in ("paper", "union", "search"):
-        assert run_uncseg("sync", copy / name, "--tracking-uri", uri, limit_s=300).returncode == 0
+        run_uncseg("sync", copy / name, "--tracking-uri", uri, folder=tmp_path)
     before = everything(open_store(uri, "uncseg"))
     assert {"paper", "paper fold 0", "union fold 1", "search"} <= set(before)
     assert before["paper"]["metrics"]["final/dice_wt"]
     (copy / "mlflow.db").unlink()
     shutil.rmtree(copy / "mlflow_artifacts")
     for name in ("search", "paper", "union"):
-        done = run_uncseg("sync", copy / name, "--tracking-uri", f"sqlite:///{copy}/again.db", limit_s=300)
-        assert done.returncode == 0, done.stdout + done.stderr
+        run_uncseg("sync", copy / name, "--tracking-uri", f"sqlite:///{copy}/again.db", folder=tmp_path)
     assert everything(open_store(f"sqlite:///{copy}/again.db", "uncseg")) == before
 
 
@@ -207,22 +203,15 @@ def test_everything_comes_back_after_the_database_is_lost(runs, tmp_path):
 def test_a_server_on_postgresql_with_an_artifact_store_holds_the_same(runs, page, tmp_path):
     copy = tmp_path / "runs"
     shutil.copytree(runs, copy)
-    with postgresql(tmp_path / "postgresql") as database:
-        start, processes = server_starter(tmp_path, database)
-        try:
-            uri, _ = start()
-            for name in ("paper", "union", "search"):
-                done = run_uncseg("sync", copy / name, "--tracking-uri", uri, limit_s=300)
-                assert done.returncode == 0, done.stdout + done.stderr
-            page.goto(uri + experiment_page(uri))
-            expect(page.get_by_text("paper", exact=True).first).to_be_visible()
-            there = everything(open_store(uri, "uncseg"))
-            again = run_uncseg("sync", copy / "paper", limit_s=300)
-            assert again.returncode == 0
-            assert everything(open_store(uri, "uncseg")) == there
-        finally:
-            for process in processes:
-                kill(process)
+    with postgresql(tmp_path / "postgresql") as database, mlflow_server(tmp_path, database) as server:
+        uri = server.uri
+        for name in ("paper", "union", "search"):
+            run_uncseg("sync", copy / name, "--tracking-uri", uri, folder=tmp_path)
+        page.goto(uri + experiment_page(uri))
+        expect(page.get_by_text("paper", exact=True).first).to_be_visible()
+        there = everything(open_store(uri, "uncseg"))
+        run_uncseg("sync", copy / "paper", folder=tmp_path)
+        assert everything(open_store(uri, "uncseg")) == there
     assert list((tmp_path / "artifacts").rglob("report.html"))
     here = everything(open_store(f"sqlite:///{runs}/mlflow.db", "uncseg"))
     assert there == here
@@ -230,21 +219,19 @@ def test_a_server_on_postgresql_with_an_artifact_store_holds_the_same(runs, page
 
 def test_ui_shows_a_run_on_the_loopback_address(runs, page, tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody there, and not to be asked for this machine's own
-    port, log = free_port(), tmp_path / "ui.log"
-    process = start_uncseg("ui", runs / "paper", "--no-browser", "--port", port, log=log)
+    ui = start_uncseg("ui", runs / "paper", "--no-browser", "--port", free_port(), log=tmp_path / "ui.log")
     try:
-        while "Ctrl-C ends it" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-        (address,) = re.findall(r"http://\S+", log.read_text())
+        ui.wait_until(lambda: "Ctrl-C ends it" in ui.output)
+        (address,) = re.findall(r"http://\S+", ui.output)
         page.goto(address)
         expect(
             page.get_by_role("heading", name="paper").or_(page.get_by_text("paper", exact=True)).first
         ).to_be_visible()
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        family = [psutil.Process(ui.pid), *psutil.Process(ui.pid).children(recursive=True)]
         listening = {c.laddr for one in family for c in one.net_connections() if c.status == psutil.CONN_LISTEN}
         assert {address.ip for address in listening} == {"127.0.0.1"}
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        ui.process.send_signal(signal.SIGINT)
+        ui.require()
         assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)
     finally:
-        kill(process)
+        ui.kill_group()

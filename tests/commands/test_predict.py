@@ -3,9 +3,7 @@
 import contextlib
 import copy
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import nibabel as nib
@@ -38,7 +36,7 @@ def voxels(file):
 def both(root, run):
     """The cohort by both folds together, with everything that can be written."""
     out = root / "both"
-    assert uncseg("predict", run.root, root / "cohort", out, "--probabilities", "--overlays") == 0
+    uncseg("predict", run.root, root / "cohort", out, "--probabilities", "--overlays")
     return out
 
 
@@ -46,7 +44,7 @@ def both(root, run):
 def alone(root, run):
     """The cohort by each fold."""
     for fold in (0, 1):
-        assert uncseg("predict", run.root, root / "cohort", root / f"fold{fold}", "--folds", fold) == 0
+        uncseg("predict", run.root, root / "cohort", root / f"fold{fold}", "--folds", fold)
     return [root / "fold0", root / "fold1"]
 
 
@@ -55,7 +53,7 @@ def cases(root):
 
 
 def auroc_band(root, out, case, name):
-    """Of wrong WT voxels within two steps of the predicted border, by the map that was written."""
+    """Return how well a written map ranks wrong WT voxels within two steps of the predicted border."""
     predicted = voxels(out / f"{case}.nii.gz") > 0
     wrong = predicted != (voxels(root / "cohort" / case / f"{case}-seg.nii.gz") > 0)
     cube = np.ones((3, 3, 3))
@@ -69,21 +67,21 @@ def assert_same(one, other, case):
 
 
 def test_a_fold_and_a_model_folder_are_models(root, run, alone, tmp_path):
-    assert uncseg("predict", run.fold(0), root / "cohort", tmp_path / "fold") == 0
+    uncseg("predict", run.fold(0), root / "cohort", tmp_path / "fold")
     elsewhere = shutil.copytree(run.model, tmp_path / "model")  # nothing in its name or beside it says what it is
-    assert uncseg("predict", elsewhere, root / "cohort", tmp_path / "folder", "--folds", 0) == 0
+    uncseg("predict", elsewhere, root / "cohort", tmp_path / "folder", "--folds", 0)
     for case in cases(root):
         assert_same(alone[0], tmp_path / "fold", case)
         assert_same(alone[0], tmp_path / "folder", case)
 
 
-def test_a_model_of_mlflow(root, run, alone, tmp_path, monkeypatch):
+def test_a_model_in_mlflow_predicts_as_the_run(root, run, alone, tmp_path, monkeypatch):
     address = f"sqlite:///{root}/runs/mlflow.db"
     client = MlflowClient(address)
     (experiment,) = [found for found in client.search_experiments() if found.name == "uncseg"]
     (model,) = client.search_logged_models([experiment.experiment_id])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    assert uncseg("predict", f"models:/{model.model_id}", root / "cohort", tmp_path / "out", "--folds", 0) == 0
+    uncseg("predict", f"models:/{model.model_id}", root / "cohort", tmp_path / "out", "--folds", 0)
     for case in cases(root):
         assert_same(alone[0], tmp_path / "out", case)
 
@@ -95,14 +93,14 @@ def test_nnunets_input_files_and_a_single_case(root, run, alone, tmp_path):
         target.parent.mkdir(exist_ok=True)
         target.symlink_to(root / "cohort" / first / f"{first}-{channel}.nii.gz")
     (tmp_path / "images" / "incomplete_0000.nii.gz").symlink_to(target)
-    assert uncseg("predict", run.root, tmp_path / "images", tmp_path / "plain", "--folds", 0) == 1
-    assert uncseg("predict", run.root, root / "cohort" / first, tmp_path / "single", "--folds", 0) == 0
+    uncseg("predict", run.root, tmp_path / "images", tmp_path / "plain", "--folds", 0, code=1)
+    uncseg("predict", run.root, root / "cohort" / first, tmp_path / "single", "--folds", 0)
     assert_same(alone[0], tmp_path / "plain", first)
     assert_same(alone[0], tmp_path / "single", first)
     assert [file.stem for file in (tmp_path / "plain").glob("*.json")] == [first]
 
 
-def test_folds_together(root, both, alone):
+def test_folds_together_are_their_mean(root, both, alone):
     for case in cases(root):
         labels, wt, tc, et, spread = (
             voxels(both / f"{case}{name}.nii.gz")
@@ -115,7 +113,9 @@ def test_folds_together(root, both, alone):
         np.testing.assert_array_equal(labels[clear], classes.argmax(0)[clear])
         one, two, mean = (voxels(folder / f"{case}_uncertainty.nii.gz") for folder in (*alone, both))
         inside = (one > 0) & (two > 0) & (mean > 0)
+        assert inside.any()
         np.testing.assert_allclose(mean[inside], (one[inside] + two[inside]) / 2, atol=1e-5)
+        assert_same_geometry(both / f"{case}_uncertainty.nii.gz", sitk.ReadImage(str(both / f"{case}.nii.gz")))
         assert spread.dtype == np.float32
         assert 0 < spread.max() <= 0.5
         # two folds lie the same distance from their mean, so none of them leaves [0, 1]
@@ -124,7 +124,7 @@ def test_folds_together(root, both, alone):
         assert (both / f"{case}.png").stat().st_size > 5000
 
 
-def test_what_a_prediction_says(root, both):
+def test_a_prediction_says_volumes_and_expected_errors(root, both):
     for case in cases(root):
         record = read_json(both / f"{case}.json")
         image = sitk.ReadImage(str(both / f"{case}.nii.gz"))
@@ -151,7 +151,7 @@ def test_chosen_estimators_write_their_maps_and_leave_the_labels_alone(root, run
     few = ("--set", "evaluation.estimators.augmentation={samples: 2, noise_sd: 0}", "--folds", 0)
     one_pass = ("--set", "evaluation.estimators.one_pass=[var1shot, entropy, one_minus_p, one_minus_max]")
     more = (*few, *one_pass, "--probabilities")
-    assert uncseg("predict", run.root, root / "cohort" / case, tmp_path / "out", *more) == 0
+    uncseg("predict", run.root, root / "cohort" / case, tmp_path / "out", *more)
     assert_same(tmp_path / "out", alone[0], case)
     # two passes: the case as it is, and mirrored along its first axis
     variance = voxels(tmp_path / "out" / f"{case}_augmentation_variance.nii.gz")
@@ -172,20 +172,19 @@ def test_chosen_estimators_write_their_maps_and_leave_the_labels_alone(root, run
     assert_same_geometry(tmp_path / "out" / f"{case}_augmentation_entropy.nii.gz", image)
 
 
-def test_review_by_the_runs_own_cases_or_as_one_says(root, run, both, tmp_path, capsys):
+def test_review_by_the_runs_own_cases_or_by_a_given_bound(root, run, both, tmp_path):
     own = pd.read_parquet(run.tables / "per_case.parquet")["expected_dice_wt"].quantile(0.2)
     for case in cases(root):
         record = read_json(both / f"{case}.json")
         assert record["review"] == (record["expected_dice_wt"] < own)
         assert record["review_below"] == pytest.approx(own)
-    assert uncseg("predict", run.root, root / "cohort", tmp_path / "out", "--review-below", 1) == 0
+    said = uncseg("predict", run.root, root / "cohort", tmp_path / "out", "--review-below", 1)
     assert all(read_json(tmp_path / "out" / f"{case}.json")["review"] for case in cases(root))
-    assert capsys.readouterr().out.count("is below 1.000") == len(cases(root))
+    assert said.count("is below 1.000") == len(cases(root))
 
 
-def test_another_cohort_is_scored_by_each_fold_and_by_all(root, run, both, alone, capsys, tmp_path):
-    assert uncseg("evaluate", run.root, "--dataset", root / "cohort") == 0
-    said = capsys.readouterr().out
+def test_another_cohort_is_scored_by_each_fold_and_by_all(root, run, both, alone, tmp_path):
+    said = uncseg("evaluate", run.root, "--dataset", root / "cohort")
     assert "Spearman" in said
     assert "flagged for review" in said
     folds = pd.read_parquet(run.tables / "external_cohort_folds.parquet").set_index(["model", "region", "figure"])
@@ -193,13 +192,13 @@ def test_another_cohort_is_scored_by_each_fold_and_by_all(root, run, both, alone
         # the same by the way of a stranger's files
         out = tmp_path / model / "scores.parquet"
         options = ("--uncertainty", predictions, "--brain", root / "cohort")
-        assert uncseg("score", predictions, root / "cohort", "--out", out, *options) == 0
+        uncseg("score", predictions, root / "cohort", "--out", out, *options)
         means = pd.read_parquet(out).groupby("region").mean(numeric_only=True)
         for region in ("WT", "TC", "ET"):
             for figure in ("dice", "hd95_mm", "lesionwise_dice", "qu_score", "ece"):
                 assert folds.loc[(model, region, figure), "mean"] == pytest.approx(means.loc[region, figure], abs=1e-5)
     shutil.copytree(root / "cohort", tmp_path / "elsewhere" / "cohort")
-    assert uncseg("evaluate", run.root, "--dataset", tmp_path / "elsewhere" / "cohort") == 2
+    uncseg("evaluate", run.root, "--dataset", tmp_path / "elsewhere" / "cohort", code=2)
     listed = pd.read_parquet(run.tables / "external_cohort_cases.parquet")
     assert listed["case"].tolist() == cases(root)
     assert listed["expected_dice_wt"].between(0, 1).all()
@@ -207,7 +206,7 @@ def test_another_cohort_is_scored_by_each_fold_and_by_all(root, run, both, alone
 
 def test_out_of_fold_scores_are_those_of_the_files(root, run, tmp_path):
     options = ("--uncertainty", run.out_of_fold, "--brain", root / "cases", "--out", tmp_path / "scores.parquet")
-    assert uncseg("score", run.out_of_fold, root / "cases", *options) == 0
+    uncseg("score", run.out_of_fold, root / "cases", *options)
     keys = ["case", "region"]
     files, own = (pd.read_parquet(file) for file in (tmp_path / "scores.parquet", run.tables / "scores.parquet"))
     assert set(own["fold"]) == {0, 1}
@@ -225,7 +224,7 @@ def test_estimators_are_scored_on_another_cohort(root, run, alone, tmp_path):
     cohort = shutil.copytree(root / "cohort", tmp_path / "mirrored")
     few = ("--set", "evaluation.estimators.augmentation={samples: 2, noise_sd: 0}")
     one_pass = ("--set", "evaluation.estimators.one_pass=[var1shot, one_minus_max]")
-    assert uncseg("evaluate", run.root, "--dataset", cohort, *few, *one_pass) == 0
+    uncseg("evaluate", run.root, "--dataset", cohort, *few, *one_pass)
     means = pd.read_parquet(run.tables / "external_mirrored_folds.parquet").set_index(["model", "region", "figure"])[
         "mean"
     ]
@@ -247,19 +246,18 @@ def test_estimators_are_scored_on_another_cohort(root, run, alone, tmp_path):
     assert means["augmentation_total", "WT", "qu_score"] != means["augmentation_variance", "WT", "qu_score"]
 
 
-def test_two_runs_are_compared(root, run, capsys, monkeypatch):
+def test_two_runs_are_compared(root, run, monkeypatch):
     monkeypatch.setattr(console, "width", 300)
     second = root / "runs" / "second"
-    assert uncseg("evaluate", run.root, second) == 2
-    assert uncseg("evaluate", run.root, run.root) == 2
+    uncseg("evaluate", run.root, second, code=2)
+    uncseg("evaluate", run.root, run.root, code=2)
     shutil.copytree(run.root / "tables", second / "tables")
     shutil.copy(run.experiment, second / "experiment.yaml")
     scores = pd.read_parquet(run.tables / "scores.parquet")
     scores["dice"] += np.where(scores["region"] == "WT", 0.01, 0)
     scores = scores[scores["case"] != scores["case"].iloc[0]]
     scores.to_parquet(second / "tables" / "scores.parquet")
-    assert uncseg("evaluate", run.root, second) == 0
-    said = capsys.readouterr().out
+    said = uncseg("evaluate", run.root, second)
     assert "1 cases of small" in said
     table = pd.read_parquet(run.tables / "difference_from_second.parquet").set_index(["region", "figure"])
     assert table.loc[("WT", "dice"), "difference"] == pytest.approx(0.01)
@@ -287,7 +285,7 @@ def test_a_model_that_nnunet_trained(root, run, tmp_path, monkeypatch):
     first = cases(root)[0]
     out = tmp_path / "out"
     one_pass = ("--set", "evaluation.estimators.one_pass=[one_minus_max, border_distance]")
-    assert uncseg("predict", folder, root / "cohort" / first, out, *one_pass) == 0
+    uncseg("predict", folder, root / "cohort" / first, out, *one_pass)
     theirs = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     with contextlib.redirect_stdout(None):
         theirs.initialize_from_trained_model_folder(str(folder), (0,))
@@ -308,7 +306,7 @@ def test_a_model_that_nnunet_trained(root, run, tmp_path, monkeypatch):
     eighths = 8 * voxels(out / f"{first}_border_distance.nii.gz")
     np.testing.assert_allclose(eighths, np.round(eighths), atol=1e-4)
     assert eighths.max() == pytest.approx(8 if ours.any() else 0, abs=1e-4)
-    assert uncseg("predict", folder, root / "cohort" / first, out) == 0
+    uncseg("predict", folder, root / "cohort" / first, out)
     assert not list(out.glob("*_one_minus_max.nii.gz")), "not asked for any more"
     assert sorted(file.name for file in out.glob("BraTS*")) == [f"{first}.json", f"{first}.nii.gz"]
     assert "expected_dice_wt" not in read_json(out / f"{first}.json")
@@ -319,18 +317,18 @@ def test_other_inputs_and_other_options_are_predicted_anew(root, run, tmp_path):
     write_phantoms(cohort, cases=2, size=28, seed=5)
     first, second = sorted(path.name for path in cohort.iterdir() if path.is_dir())
     (cohort / first / f"{first}-seg.nii.gz").write_bytes(b"not needed, and broken")
-    assert uncseg("predict", run.root, cohort, out, "--probabilities") == 0
+    uncseg("predict", run.root, cohort, out, "--probabilities")
     before = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
     # a corrected image; a file that someone deleted
     image = cohort / second / f"{second}-t1c.nii.gz"
     image.write_bytes((cohort / second / f"{second}-t1n.nii.gz").read_bytes())
     (out / f"{first}_between_folds.nii.gz").unlink()
-    assert uncseg("predict", run.root, cohort, out, "--probabilities") == 0
+    uncseg("predict", run.root, cohort, out, "--probabilities")
     after = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
     assert after.keys() == before.keys()
     assert all(after[name] > before[name] for name in before)
     # one fold: no spread, and no probabilities of both
-    assert uncseg("predict", run.root, cohort, out, "--folds", 0) == 0
+    uncseg("predict", run.root, cohort, out, "--folds", 0)
     left = [f"{case}{name}" for case in (first, second) for name in (".json", ".nii.gz", "_uncertainty.nii.gz")]
     assert sorted(file.name for file in out.glob("BraTS*")) == sorted(left)
     listed = pd.read_csv(out / "predictions.csv")
@@ -342,11 +340,9 @@ def test_other_inputs_and_other_options_are_predicted_anew(root, run, tmp_path):
 def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path):
     cohort, out = tmp_path / "cohort", tmp_path / "out"
     write_phantoms(cohort, cases=12, size=28, seed=3)
-    process = start_uncseg("predict", run.root, cohort, out, log=tmp_path / "first.log")
-    while len(list(out.glob("*.json"))) < 3:
-        assert process.poll() is None, "the command ended before it was killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    command = start_uncseg("predict", run.root, cohort, out, log=tmp_path / "first.log")
+    command.wait_until(lambda: len(list(out.glob("*.json"))) >= 3)
+    command.kill_group()
     done = sorted(file.stem for file in out.glob("*.json"))
     assert 3 <= len(done) < 12
     for image in out.glob("[!.]*.nii.gz"):
@@ -354,7 +350,7 @@ def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path)
     for case in done:
         assert {f"{case}.nii.gz", f"{case}_uncertainty.nii.gz"} <= {file.name for file in out.iterdir()}
     before = {file: file.stat().st_mtime_ns for case in done for file in out.glob(f"{case}*")}
-    assert uncseg("predict", run.root, cohort, out) == 0
+    uncseg("predict", run.root, cohort, out)
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert len(list(out.glob("*.json"))) == 12
     assert not list(out.glob(".part-*"))
@@ -385,11 +381,10 @@ def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path)
         ),
     ],
 )
-def test_wrong_requests(root, arguments, said, capsys, monkeypatch):
+def test_wrong_requests_are_refused_by_name(root, arguments, said, monkeypatch):
     monkeypatch.setattr(console, "width", 1000)
     monkeypatch.chdir(root)
     model = next((root / "runs" / "small" / "folds").glob("*/*__*__*"))
     arguments = [str(model) if argument == "runs/small/model" else argument for argument in arguments]
-    assert uncseg("predict", *arguments) == 2
-    assert said in capsys.readouterr().out
+    assert said in uncseg("predict", *arguments, code=2)
     assert not (root / "out").exists()

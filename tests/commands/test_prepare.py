@@ -32,9 +32,9 @@ def load(experiment_file, phantoms, **sections):
     return load_experiment(experiment_file(phantoms, **{"storage": storage, **sections}))
 
 
-def nnunet_default(experiment_file, phantoms):
-    """An experiment that leaves every choice to nnU-Net."""
-    return load(experiment_file, phantoms, plan=dict.fromkeys(OURS))
+def left_to_nnunet(experiment_file, phantoms, foreground_samples=None):
+    """Return an experiment that leaves every choice to nnU-Net, but for the number of foreground samples."""
+    return load(experiment_file, phantoms, plan=dict.fromkeys(OURS) | {"foreground_samples": foreground_samples})
 
 
 def load_arrays(folder, case):
@@ -44,7 +44,12 @@ def load_arrays(folder, case):
     return np.asarray(data[:]), np.asarray(seg[:]), properties
 
 
-def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, monkeypatch):
+NNUNETS_NUMBER = pytest.param(None, marks=pytest.mark.slow, id="nnU-Net's own number of samples")
+
+
+@pytest.mark.parametrize("samples", [60_000, NNUNETS_NUMBER])
+def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, monkeypatch, samples):
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
         extract_fingerprint_dataset,
         plan_experiment_dataset,
@@ -52,13 +57,18 @@ def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, mo
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    experiment = nnunet_default(experiment_file, phantoms)
+    class Extractor(DatasetFingerprintExtractor):
+        def __init__(self, *arguments, **more):
+            super().__init__(*arguments, **more)
+            self.num_foreground_voxels_for_intensitystats = samples or self.num_foreground_voxels_for_intensitystats
+
+    experiment = left_to_nnunet(experiment_file, phantoms, samples)
     prepared = prepare_cases(experiment)
     theirs = tmp_path / "nnunet" / "nnUNet_preprocessed"
     for name, value in (nnunet_environment(prepared) | {"nnUNet_preprocessed": str(theirs)}).items():
         monkeypatch.setenv(name, value)
     with contextlib.redirect_stdout(None):
-        extract_fingerprint_dataset(501, num_processes=2, show_progress_bar=False)
+        extract_fingerprint_dataset(501, Extractor, num_processes=2, show_progress_bar=False)
         plan_experiment_dataset(501)
     theirs = theirs / prepared.dataset_name
     ours_print, their_print = (
@@ -91,8 +101,8 @@ def test_fewer_samples_of_the_foreground(local_ray, experiment_file, phantoms, d
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-    experiment = load(experiment_file, phantoms, plan=dict.fromkeys(OURS) | {"foreground_samples": drawn})
-    few, all_of_them = prepare_cases(experiment), prepare_cases(nnunet_default(experiment_file, phantoms))
+    experiment = left_to_nnunet(experiment_file, phantoms, drawn)
+    few, many = prepare_cases(experiment), prepare_cases(left_to_nnunet(experiment_file, phantoms, 600_000))
     cases = chosen_cases(experiment)[0]
     by_case = [
         DatasetFingerprintExtractor.analyze_case(
@@ -106,10 +116,10 @@ def test_fewer_samples_of_the_foreground(local_ray, experiment_file, phantoms, d
         assert drawn_of_it.size == of_each * len(cases)
         assert statistics["mean"] == pytest.approx(float(drawn_of_it.mean()))
         assert statistics["max"] == drawn_of_it.max()
-    plans, theirs = (json.loads(folder.plans.read_text()) for folder in (few, all_of_them))
+    plans, theirs = (json.loads(folder.plans.read_text()) for folder in (few, many))
     assert plans["configurations"] == theirs["configurations"]
     for case in cases:
-        a, b = (load_arrays(folder.dataset / "nnUNetPlans_3d_fullres", case.case_id) for folder in (few, all_of_them))
+        a, b = (load_arrays(folder.dataset / "nnUNetPlans_3d_fullres", case.case_id) for folder in (few, many))
         np.testing.assert_array_equal(a[0], b[0])
 
 

@@ -38,9 +38,7 @@ EXPERIMENT = {
 def test_two_folds_side_by_side(tmp_path):
     file = tmp_path / "real.yaml"
     file.write_text(yaml.safe_dump(EXPERIMENT | {"storage": {"path": str(tmp_path / "runs")}}))
-    result = run_uncseg("cross-validate", file, limit_s=1200)
-    assert result.returncode == 0, result.stdout + result.stderr
-    print(result.stdout)
+    print(run_uncseg("cross-validate", file, folder=tmp_path))
     run = tmp_path / "runs" / "real"
     per_case = pd.read_parquet(run / "tables" / "per_case.parquet").set_index("case")
     table = pd.read_parquet(run / "tables" / "table2.parquet")

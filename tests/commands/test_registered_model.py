@@ -1,7 +1,6 @@
 """A run's model in a server's registry: used where nothing else of the run is, by command, by Python, by nnU-Net."""
 
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -9,8 +8,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from support.commands import UNCSEG, assert_nnunet_runs, environment, uncseg
-from support.servers import kill, server_starter
+from support.commands import run_nnunet, run_process, uncseg
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
@@ -34,25 +32,20 @@ np.savez(sys.argv[2], **known)
 
 
 @pytest.fixture(scope="module")
-def server(run, tmp_path_factory):
+def server(run, server_uri, tmp_path_factory):
     """Address of a server that has the run's model, and keeps its files for itself; the run has gone from its place."""
-    folder = tmp_path_factory.mktemp("server")
-    elsewhere = shutil.copytree(run.root, folder / "runs" / "small")
+    elsewhere = shutil.copytree(run.root, tmp_path_factory.mktemp("elsewhere") / "runs" / "small")
     (elsewhere / "manifest.json").unlink()
-    start, processes = server_starter(folder, folder / "mlflow.db")
-    uri, _ = start()
-    assert sync_run(elsewhere, uri) == 0
+    assert sync_run(elsewhere, server_uri) == 0
     shutil.rmtree(elsewhere)
-    yield uri
-    for process in processes:
-        kill(process)
+    return server_uri
 
 
 @pytest.fixture(scope="module")
 def expected(root, run):
     """The cohort predicted by the run's folder."""
     out = root / "by_the_folder"
-    assert uncseg("predict", run.root, root / "cohort", out) == 0
+    uncseg("predict", run.root, root / "cohort", out)
     return out
 
 
@@ -64,14 +57,10 @@ def voxels(file):
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
-def in_a_process(command, uri, folder):
-    variables = environment() | {"MLFLOW_TRACKING_URI": uri}
-    done = subprocess.run([*map(str, command)], cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_command_predicts_as_from_the_runs_folder(root, server, expected, tmp_path):
-    in_a_process([UNCSEG, "predict", "models:/small@candidate", root / "cohort", "out"], server, tmp_path)
+def test_the_command_predicts_as_from_the_runs_folder(root, server, expected, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.chdir(tmp_path)
+    uncseg("predict", "models:/small@candidate", root / "cohort", "out")
     for case in cases(root):
         for name in ("", "_uncertainty", "_between_folds"):
             mine, theirs = (voxels(folder / f"{case}{name}.nii.gz") for folder in (tmp_path / "out", expected))
@@ -91,7 +80,8 @@ def input_of(root, case):
 def test_a_python_function_says_the_same_without_ray(root, server, expected, tmp_path):
     case = cases(root)[0]
     np.savez(tmp_path / "in.npz", **input_of(root, case))
-    in_a_process([sys.executable, "-c", WITHOUT_RAY, tmp_path / "in.npz", tmp_path / "out.npz"], server, tmp_path)
+    command = (sys.executable, "-c", WITHOUT_RAY, tmp_path / "in.npz", tmp_path / "out.npz")
+    run_process(*command, folder=tmp_path, MLFLOW_TRACKING_URI=server)
     found, record = np.load(tmp_path / "out.npz"), read_json(expected / f"{case}.json")
     np.testing.assert_array_equal(found["labels"], voxels(expected / f"{case}.nii.gz"))
     uncertainty = voxels(expected / f"{case}_uncertainty.nii.gz")
@@ -110,8 +100,8 @@ def downloaded(server, tmp_path_factory):
     client = open_store(server, "uncseg").client
     version = client.get_model_version_by_alias("small", "candidate")
     target = tmp_path_factory.mktemp("model")
-    command = [sys.executable, "-m", "mlflow", "artifacts", "download", "-u", f"models:/small/{version.version}"]
-    in_a_process([*command, "-d", target], server, target)
+    command = (sys.executable, "-m", "mlflow", "artifacts", "download", "-u", f"models:/small/{version.version}")
+    run_process(*command, "-d", target, folder=tmp_path_factory.mktemp("download"), MLFLOW_TRACKING_URI=server)
     return target
 
 
@@ -137,21 +127,23 @@ def test_everything_that_is_wrong_with_an_input_is_said_at_once(root, downloaded
     assert model.predict(good)["labels"].shape == image.shape[1:]
 
 
-def test_nnunets_own_command_takes_the_weights_alone(root, run, downloaded, tmp_path):
-    case = cases(root)[0]
-    for number, channel in enumerate(CHANNELS):
-        target = tmp_path / "images" / f"{case}_{number:04d}.nii.gz"
-        target.parent.mkdir(exist_ok=True)
-        target.symlink_to(root / "cohort" / case / f"{case}-{channel}.nii.gz")
-    assert_nnunet_runs(
+def test_nnunets_own_command_predicts_the_same_with_the_weights_alone(root, run, downloaded, tmp_path):
+    """Fold 0's own cases, beside what the run itself has predicted of them."""
+    splits = read_json(next(root.rglob("splits_final.json")))
+    (tmp_path / "images").mkdir()
+    for case in splits[0]["val"]:
+        for number, channel in enumerate(CHANNELS):
+            image = root / "cases" / case / f"{case}-{channel}.nii.gz"
+            (tmp_path / "images" / f"{case}_{number:04d}.nii.gz").symlink_to(image)
+    run_nnunet(
         tmp_path,
         "nnUNetv2_predict_from_modelfolder",
         *("-i", tmp_path / "images", "-o", tmp_path / "theirs", "-m", downloaded, "-f", 0),
         *("--disable_tta", "-device", "cpu", "-npp", 1, "-nps", 1),
     )
-    assert uncseg("predict", run.fold(0), root / "cohort" / case, tmp_path / "ours") == 0
-    theirs, ours = (voxels(tmp_path / whose / f"{case}.nii.gz") for whose in ("theirs", "ours"))
-    np.testing.assert_array_equal(theirs, ours)
+    for case in splits[0]["val"]:
+        theirs, ours = (voxels(folder / f"{case}.nii.gz") for folder in (tmp_path / "theirs", run.out_of_fold))
+        np.testing.assert_array_equal(theirs, ours)
 
 
 def test_what_a_finished_fold_keeps_and_what_is_stored(run, downloaded):
@@ -167,14 +159,13 @@ def test_what_a_finished_fold_keeps_and_what_is_stored(run, downloaded):
         torch.testing.assert_close(alone["network_weights"][name], weights, rtol=0, atol=0)
 
 
-def test_the_plan_says_what_will_be_kept_and_stored(root, run, capsys):
+def test_the_plan_says_what_will_be_kept_and_stored(root, run):
     weights = torch.load(run.final_checkpoint(0), weights_only=False)["network_weights"]
     storages = {tensor.untyped_storage().data_ptr(): tensor.numel() for tensor in weights.values()}
     stored = 4 * sum(storages.values())  # float32; the decoder names the encoder's tensors once more
     prepared = PreparedFolder(next((root / "runs").glob("prepared/*/prepared.json")).parent, "Dataset501_Small")
     disk = estimate_disk(load_experiment(run.experiment), prepared)
     assert (disk.weights, disk.checkpoint) == (stored, 2 * stored)  # momenta
-    assert uncseg("cross-validate", root / "experiment.yaml", "--dry-run") == 0
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(uncseg("cross-validate", root / "experiment.yaml", "--dry-run").split())
     assert f"in MLflow the weights alone, {2 * stored / 1e6:.3g} MB" in said
     assert f"best and last checkpoint of each fold with its error memory, {2 * disk.kept / 1e6:.3g} MB" in said

@@ -2,10 +2,8 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
@@ -13,29 +11,23 @@ import pytest
 from mlflow import MlflowClient
 
 from support.clusters import (
-    LIMIT_S,
     autoscaling_cluster,
     cluster_of,
-    end_of,
-    kill_command,
     last_epoch,
     on_cluster,
-    wait_until,
 )
-from support.commands import environment, run_uncseg, start_uncseg
-from uncseg.dataset.phantom import write_phantoms
+from support.commands import Command, run_uncseg, start_uncseg
 from uncseg.tracking.spool import fold_file, read_history, read_records
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def experiment(tmp_path, experiment_file):
-    write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
+def experiment(four_cases, experiment_file):
 
     def write(epochs=6, **sections):
         training = {"epochs": epochs, "iterations_per_epoch": 10}
-        return experiment_file(tmp_path / "cases", training=training, **sections)
+        return experiment_file(four_cases, training=training, **sections)
 
     return write
 
@@ -50,10 +42,10 @@ def test_a_node_that_comes_while_a_fold_waits_takes_it(experiment, tmp_path):
     file, run = experiment(epochs=80, resources={"cpus_per_fold": 1}), tmp_path / "runs/small"
     with cluster_of(1) as (cluster, _):
         process = on_cluster(cluster, file)
-        wait_until(lambda: max(last_epoch(run, fold) for fold in range(2)) >= 3, process)
+        process.wait_until(lambda: max(last_epoch(run, fold) for fold in range(2)) >= 3)
         cluster.add_node(num_cpus=1)
-        assert end_of(process) == 0, process.log.read_text()[-3000:]
-    assert "1 side by side" in process.log.read_text()
+        process.require()
+    assert "1 side by side" in process.output
     first, second = sorted(span(run, fold) for fold in range(2))
     assert second[0] < first[1]  # side by side after all
 
@@ -61,13 +53,11 @@ def test_a_node_that_comes_while_a_fold_waits_takes_it(experiment, tmp_path):
 def test_a_slot_that_a_quick_fold_leaves_is_taken_at_once(experiment, tmp_path):
     resources = {"cpus_per_fold": 1, "folds_at_once": 2}
     file = experiment(epochs=80, split={"folds": 3}, resources=resources)
-    run, log = tmp_path / "runs/small", tmp_path / "first.log"
-    first = start_uncseg("cross-validate", file, "--folds", "0", log=log)
-    first.log = log
-    wait_until(lambda: last_epoch(run, 0) >= 70, first)
-    kill_command(first)  # fold 0 has little left to do: it is the quick one
-    done = run_uncseg("cross-validate", file, limit_s=LIMIT_S)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "runs/small"
+    first = start_uncseg("cross-validate", file, "--folds", "0", log=tmp_path / "first.log")
+    first.wait_until(lambda: last_epoch(run, 0) >= 70)
+    first.kill()  # fold 0 has little left to do: it is the quick one
+    run_uncseg("cross-validate", file, folder=tmp_path)
     (_, quick_end), (_, slow_end), (third_begin, _) = (span(run, fold) for fold in range(3))
     assert quick_end < third_begin < slow_end
 
@@ -77,8 +67,8 @@ def test_an_autoscaler_adds_the_nodes_that_folds_wait_for(experiment, tmp_path):
     file, run = experiment(epochs=40, resources={"cpus_per_fold": 1}), tmp_path / "runs/small"
     with autoscaling_cluster(tmp_path) as cluster:
         process = on_cluster(cluster, file)
-        assert end_of(process) == 0, process.log.read_text()[-3000:]
-    assert "2 side by side (0 on the present nodes" in " ".join(process.log.read_text().split())
+        process.require()
+    assert "2 side by side (0 on the present nodes" in process.words
     first, second = sorted(span(run, fold) for fold in range(2))
     assert second[0] < first[1]
 
@@ -93,7 +83,7 @@ def test_two_experiments_with_half_a_gpu_a_fold_side_by_side(experiment, tmp_pat
             file = file.rename(tmp_path / f"{name}.yaml")
             processes.append(on_cluster(cluster, file))
         for process in processes:
-            assert end_of(process) == 0, process.log.read_text()[-3000:]
+            process.require()
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     (found,) = [e for e in client.search_experiments() if e.name == "uncseg"]
     parents = [run for run in client.search_runs([found.experiment_id]) if "mlflow.parentRunId" not in run.data.tags]
@@ -110,11 +100,11 @@ def test_a_second_command_for_the_same_folds_is_refused(experiment, tmp_path):
     file, run = experiment(epochs=40, resources={"cpus_per_fold": 1}), tmp_path / "runs/small"
     with cluster_of(2) as (cluster, _):
         first = on_cluster(cluster, file)
-        wait_until(lambda: last_epoch(run, 0) >= 1, first)
+        first.wait_until(lambda: last_epoch(run, 0) >= 1)
         second = on_cluster(cluster, file)
-        assert end_of(second) == 2
-        assert "another command at work" in " ".join(second.log.read_text().split())
-        assert end_of(first) == 0, first.log.read_text()[-3000:]
+        second.require(2)
+        assert "another command at work" in second.words
+        first.require()
 
 
 @pytest.fixture
@@ -127,16 +117,15 @@ def blind_node(tmp_path):
             ray = Path(sys.executable).with_name("ray")
             join = f"{ray} start --address {cluster.address} --num-cpus 1 --block"
             command = ["unshare", "-m", "sh", "-c", f"mount -t tmpfs none {tmp_path} && exec {join}"]
-            with Path(folder, "log").open("w") as log:
-                started.append(subprocess.Popen(command, env=environment(), stdout=log, stderr=log))
+            started.append(Command(command, Path(folder, "log"), [folder]))
             return started[0]
 
         yield start
-        for process in started:
-            below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            for each in (*below, process):
-                each.kill()
-            process.wait()
+        for node in started:
+            below = psutil.Process(node.pid).children(recursive=True) if node.is_running() else []
+            for process in below:
+                process.kill()
+            node.kill()
 
 
 def test_storage_that_a_node_does_not_see_is_told_before_anything_runs(experiment, tmp_path, blind_node):
@@ -145,14 +134,10 @@ def test_storage_that_a_node_does_not_see_is_told_before_anything_runs(experimen
     file = experiment(resources={"cpus_per_fold": 1})
     with cluster_of(1) as (cluster, _):
         node = blind_node(cluster)
-        deadline = time.monotonic() + LIMIT_S
-        while len(cluster.global_state.node_table()) < 3:
-            assert node.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        node.wait_until(lambda: len(cluster.global_state.node_table()) == 3)
         process = on_cluster(cluster, file, "--dry-run")
-        assert end_of(process) == 2
-    text = " ".join(process.log.read_text().split())
+        process.require(2)
+    text = process.words
     assert "The run would fail. (2 problems)" in text
     assert "dataset.path" in text
     assert not (tmp_path / "runs/small").exists()

@@ -1,8 +1,6 @@
 """A sweep as a user runs it: real trials of two folds in step, the tables, MLflow, promotion, faults."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,8 +10,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from support.clusters import kill_command, last_epoch, ray_start, wait_until
-from support.commands import environment, run_uncseg, start_uncseg
+from support.clusters import last_epoch, ray_start
+from support.commands import run_process, run_uncseg, start_uncseg
 from uncseg.config.experiment import load_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.files import read_json
@@ -55,8 +53,7 @@ def test_every_end_of_a_trial(sweep_file, tmp_path):
         scheduler={"type": "asha", "metric": DICE, "grace_epochs": 1, "reduction_factor": 2},
         promote={"top": 1, "folds": "all"},
     )
-    done = run_uncseg("sweep", file, limit_s=590)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_uncseg("sweep", file, folder=tmp_path)
     folder = tmp_path / "runs/search"
     table = pd.read_parquet(folder / "tables/trials.parquet").set_index("trial")
     assert sorted(zip(table["loss.unc_weight"], table["training.initial_lr"], strict=True)) == [
@@ -89,8 +86,7 @@ def test_every_end_of_a_trial(sweep_file, tmp_path):
 
     best = load_experiment(folder / "best.yaml")
     assert best.loss.unc_weight == table.loc[promoted, "loss.unc_weight"]
-    again = run_uncseg("sweep", file, limit_s=120)  # nothing is left to do
-    assert again.returncode == 0, again.stdout + again.stderr
+    run_uncseg("sweep", file, folder=tmp_path)  # nothing is left to do
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "tables/trials.parquet").set_index("trial"), table)
 
 
@@ -102,19 +98,16 @@ def test_a_sweep_that_is_killed_goes_on_with_the_same_trials(sweep_file, tmp_pat
     with ray_start(2) as cluster:
         command = ("sweep", file, "--set", f"resources.ray_address={cluster.address}")
         first = start_uncseg(*command, log=tmp_path / "first.log")
-        first.log = tmp_path / "first.log"
         # in the middle of the third trial, the first that Optuna's model has drawn
-        wait_until(lambda: len(known := started(trials)) == 3 and last_epoch(known[2], 0) >= 2, first)
-        kill_command(first)
+        first.wait_until(lambda: len(known := started(trials)) == 3 and last_epoch(known[2], 0) >= 2)
+        first.kill()
         before = {run.name: read_json(run / "values.json") for run in started(trials)}
 
-        second = run_uncseg(*command, limit_s=590)
-        assert second.returncode == 0, second.stdout + second.stderr
-        assert_all_free(cluster)
+        run_uncseg(*command, folder=tmp_path)
+        assert_all_free(cluster, tmp_path)
         table_file = tmp_path / "runs/search/tables/trials.parquet"
         before_third = pd.read_parquet(table_file)
-        third = run_uncseg(*command, limit_s=120)  # nothing is left to do
-        assert third.returncode == 0, third.stdout + third.stderr
+        run_uncseg(*command, folder=tmp_path)  # nothing is left to do
         pd.testing.assert_frame_equal(pd.read_parquet(table_file), before_third)
     after = {run.name: read_json(run / "values.json") for run in started(trials)}
     assert len(after) == 4
@@ -184,12 +177,10 @@ def first_ms(run):
     return float("inf") if begun is None else begun
 
 
-def assert_all_free(cluster):
-    """What ``ray status`` says to a user."""
+def assert_all_free(cluster, folder):
+    """Check what ``ray status`` says to a user."""
     ray = Path(sys.executable).with_name("ray")
-    said = subprocess.run(
-        [ray, "status", "--address", cluster.address], capture_output=True, text=True, env=os.environ | environment()
-    ).stdout
+    said = run_process(ray, "status", "--address", cluster.address, folder=folder)
     used = re.findall(r"([\d.]+)/([\d.]+) CPU", said)
     assert used, said
     assert all(float(taken) == 0 for taken, _ in used), said

@@ -1,13 +1,11 @@
 """One fold on two GPUs that Ray believes in: the real process group, over gloo where torch finds no GPU."""
 
-import subprocess
 import sys
 
 import pandas as pd
 import pytest
 
-from support.commands import environment
-from uncseg.dataset.phantom import write_phantoms
+from support.commands import run_process
 from uncseg.tracking.spool import read_history
 
 pytestmark = pytest.mark.slow
@@ -22,13 +20,10 @@ sys.exit(cross_validate(load_experiment(Path(sys.argv[1])), [0]))
 """
 
 
-def test_one_fold_on_two_gpus(tmp_path, experiment_file):
-    write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
-    file = experiment_file(tmp_path / "cases", resources={"gpus_per_fold": 2, "cpus_per_fold": 2})
-    command = [sys.executable, "-c", SCRIPT, str(file)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 GPUs each" in done.stdout
+def test_one_fold_on_two_gpus(tmp_path, four_cases, experiment_file):
+    file = experiment_file(four_cases, resources={"gpus_per_fold": 2, "cpus_per_fold": 2})
+    output = run_process(sys.executable, "-c", SCRIPT, file, folder=tmp_path)
+    assert "2 GPUs each" in output
     run = tmp_path / "runs" / "small"
     history = read_history(run / "spool", 0)
     assert history.state == "finished"

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from uncseg.config.experiment import load_experiment
-from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
 from uncseg.method.settings import TrainerSettings
@@ -15,20 +14,12 @@ from uncseg.method.training.trainer import UncertaintyTrainer
 from uncseg.runs.preparation_tasks import prepare_cases
 
 
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trainer") / "phantoms"
-    write_phantoms(folder, cases=4, size=28, seed=0)
-    return folder
-
-
 @pytest.fixture
-def trainer_for(local_ray, experiment_file, phantoms, tmp_path, monkeypatch):
+def trainer_for(local_ray, experiment_file, four_cases, tmp_path, monkeypatch):
     """A trainer of fold 0 for the small experiment with some fields replaced."""
 
     def make(results="results", **sections):
-        storage = {"path": str(phantoms.with_name("prepared"))}  # prepared once for all tests
-        experiment = load_experiment(experiment_file(phantoms, storage=storage, **sections))
+        experiment = load_experiment(experiment_file(four_cases, **sections))
         prepared = prepare_cases(experiment)
         for name, value in nnunet_environment(prepared, tmp_path / results).items():
             monkeypatch.setenv(name, value)

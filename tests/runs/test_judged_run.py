@@ -5,7 +5,6 @@ import shutil
 import pytest
 
 from uncseg.config.experiment import load_experiment, save_experiment
-from uncseg.dataset.phantom import write_phantoms
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
@@ -17,19 +16,12 @@ REGIONS = {"output": "regions"}
 NO_WEIGHTS = {"loss": {"weight_ce": None}}
 
 
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("judged") / "phantoms"
-    write_phantoms(folder, cases=4, size=28, seed=0)
-    return folder
-
-
 @pytest.fixture
-def judged_run(local_ray, experiment_file, phantoms):
+def judged_run(local_ray, experiment_file, four_cases):
     """A run, and what beside it is to judge it: (the judge's experiment, its prepared folder)."""
 
     def prepared_experiment(name, **sections):
-        file = experiment_file(phantoms, **sections)
+        file = experiment_file(four_cases, **sections)
         experiment = load_experiment(file, [f"name={name}"])
         return experiment, prepare_cases(experiment)
 

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from uncseg.config.experiment import load_experiment
-from uncseg.dataset.phantom import write_phantoms
 from uncseg.layout import RunFolder
 from uncseg.runs.fold_task import FoldTask, is_done
 from uncseg.runs.fold_worker import train_fold
@@ -14,20 +13,12 @@ from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.tracking.spool import read_history
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("progress")
-    write_phantoms(folder / "cases", cases=4, size=28, seed=0)
-    return folder
-
-
 @pytest.fixture
-def task(local_ray, experiment_file, shared, monkeypatch, request):
+def task(local_ray, experiment_file, four_cases, monkeypatch, request):
     """Fold 1 of a small run of its own, its process's environment put back afterwards."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
-    storage = {"path": str(shared / "runs")}  # prepared once for all tests
-    file = experiment_file(shared / "cases", storage=storage, training={"checkpoint_every": 2}, name=request.node.name)
+    file = experiment_file(four_cases, training={"checkpoint_every": 2}, name=request.node.name)
     experiment = load_experiment(file)
     return FoldTask(experiment.resolved(), prepare_cases(experiment), RunFolder(experiment.run_folder), fold=1, cpus=1)
 

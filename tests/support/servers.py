@@ -1,4 +1,4 @@
-"""A real MLflow server for the tests."""
+"""Real MLflow servers for the tests, and PostgreSQL for one of them."""
 
 import os
 import shutil
@@ -7,10 +7,13 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from support.progress import Progress, start_with_retries, tail
 
 
 def free_port():
@@ -21,7 +24,7 @@ def free_port():
 
 
 def answers(url):
-    """Whether a server answers there."""
+    """Whether a server answers at an address."""
     try:
         urllib.request.urlopen(url, timeout=10)
     except urllib.error.HTTPError as error:
@@ -32,14 +35,14 @@ def answers(url):
 
 
 def postgresql_binaries():
-    """Folder of PostgreSQL's server as Debian installs it; None where it is not."""
+    """Return the folder of PostgreSQL's server as Debian installs it; None where it is not installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     return found[-1].parent if found else None
 
 
 @contextmanager
 def postgresql(folder):
-    """A PostgreSQL of its own on the loopback address; its address, as MLflow takes it."""
+    """Run a PostgreSQL on the loopback address; yields its address as MLflow takes it."""
     binaries, data, port = postgresql_binaries(), folder / "data", free_port()
     # it refuses to run as root
     user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
@@ -60,41 +63,78 @@ def postgresql(folder):
         while process.poll() is None:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
+            time.sleep(0.05)
+        assert process.poll() is None, (folder / "log").read_text()
         yield f"postgresql+psycopg://mlflow@127.0.0.1:{port}/postgres"
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
 
 
-def server_starter(folder, backend):
-    """A function that starts the server, always on the same port and database, and waits until it answers.
+class MlflowServer:
+    """An MLflow server of its own: always on the same port and database, started and killed as often as a test wants.
 
-    backend: MLflow's --backend-store-uri, or an SQLite file.
-
-    It returns (address, process); a list of the processes is beside it.
+    Args:
+        folder: its log and its artifacts.
+        backend: MLflow's --backend-store-uri, or an SQLite file.
     """
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    backend = f"sqlite:///{backend}" if isinstance(backend, Path) else backend
-    command += ["--backend-store-uri", backend, "--artifacts-destination", str(folder / "artifacts")]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    processes = []
 
-    def start():
-        with (folder / "server.log").open("ab") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
-        processes.append(process)
-        while process.poll() is None:
-            if answers(f"{uri}/health"):
-                return uri, process
-        raise RuntimeError((folder / "server.log").read_text())
+    def __init__(self, folder, backend):
+        self.folder = folder
+        self.backend = f"sqlite:///{backend}" if isinstance(backend, Path) else backend
+        self.port = None
+        self.process = None
 
-    return start, processes
+    @property
+    def uri(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        """Start it, wait until it answers, and return its address; a first start chooses the port."""
+        if self.port is None:
+            start_with_retries("an MLflow server", self._start_on_a_free_port)
+        else:
+            self._start()
+        return self.uri
+
+    def kill(self):
+        """Send SIGKILL to the server and its workers."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def _start_on_a_free_port(self):
+        self.port = free_port()
+        try:
+            self._start()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _start(self):
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", self.backend]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        variables = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        log = self.folder / "server.log"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, env=variables, stdout=output, stderr=output, start_new_session=True
+            )
+        progress = Progress(self.folder, patience_s=300)
+        while not answers(f"{self.uri}/health"):
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the MLflow server ended:\n{log.read_text()}")
+            progress.require(lambda: f"the MLflow server does not answer:\n{tail(log.read_text())}")
+            time.sleep(0.1)
 
 
-def kill(process):
-    """SIGKILL to the server and its workers."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+@contextmanager
+def mlflow_server(folder, backend):
+    """A running MLflow server (:class:`MlflowServer`), which ends with the block."""
+    server = MlflowServer(folder, backend)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()

@@ -1,5 +1,7 @@
 """One SQLite store for the whole folder: making a database takes seconds, a run in it milliseconds."""
 
+import shutil
+
 import pytest
 import yaml
 
@@ -11,8 +13,9 @@ from uncseg.tracking.sync import Syncer
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory):
-    return open_store(f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}", "uncseg")
+def store(tmp_path_factory, empty_database):
+    database = shutil.copy(empty_database, tmp_path_factory.mktemp("mlflow") / "mlflow.db")
+    return open_store(f"sqlite:///{database}", "uncseg")
 
 
 @pytest.fixture

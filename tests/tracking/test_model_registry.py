@@ -171,10 +171,10 @@ def test_trials_of_a_sweep_store_no_weights(store, tmp_path):
     assert not versions(store, "trial")
 
 
-def test_an_empty_database_gets_the_model_again_under_the_name_that_was_asked_for(store, tmp_path):
+def test_an_empty_database_gets_the_model_again_under_the_name_that_was_asked_for(store, tmp_path, new_database):
     run = write_run(tmp_path, "moved", model="glioma.v1")
     finish(run, store)
-    uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
+    uri = new_database("new")
     assert sync_run(run.root, uri) == 0
     fresh = open_store(uri, "uncseg")
     for where in (store, fresh):
@@ -182,9 +182,8 @@ def test_an_empty_database_gets_the_model_again_under_the_name_that_was_asked_fo
     assert model_files(fresh, entries(run)[0].run_id).is_relative_to(tmp_path / "new")
 
 
-def test_a_store_that_takes_no_files_is_named_and_the_run_is_left_alone(store, tmp_path, caplog):
-    uri = f"sqlite:///{tmp_path / 'full' / 'mlflow.db'}"
-    store = open_store(uri, "uncseg")
+def test_a_store_that_takes_no_files_is_named_and_the_run_is_left_alone(new_database, tmp_path, caplog):
+    store = open_store(new_database("full"), "uncseg")
     run = write_run(tmp_path, "kept")
     location = Path(store.client.get_experiment(store.experiment_id).artifact_location.removeprefix("file://"))
     models = location / "models"
@@ -208,9 +207,8 @@ def test_a_store_that_takes_no_files_is_named_and_the_run_is_left_alone(store, t
 
 
 @pytest.fixture
-def without_registry(start_server):
+def without_registry(server_uri):
     """Address of a gate before a real server, which lets nobody write to the registry; requests it turned away."""
-    uri, _ = start_server()
     turned_away = []
 
     class Gate(BaseHTTPRequestHandler):
@@ -219,7 +217,7 @@ def without_registry(start_server):
             if self.command != "GET" and ("registered-models" in self.path or "model-versions" in self.path):
                 turned_away.append(self.path)
                 return self.answer(403, b"forbidden", {})
-            connection = http.client.HTTPConnection(urlsplit(uri).netloc)
+            connection = http.client.HTTPConnection(urlsplit(server_uri).netloc)
             connection.request(self.command, self.path, body, dict(self.headers))
             answer = connection.getresponse()
             return self.answer(answer.status, answer.read(), dict(answer.getheaders()))

@@ -3,7 +3,6 @@
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
-from support.servers import kill
 from support.written_runs import save_final_checkpoint
 from uncseg.tracking.opening import Destination, open_store
 from uncseg.tracking.record import MlflowRecord, RunDescription
@@ -26,8 +25,8 @@ def count_rows(database):
         return connection.execute("select count(*) from metrics").fetchone()[0]
 
 
-def test_a_server_killed_in_the_middle_loses_nothing(start_server, database, run, tmp_path):
-    uri, process = start_server()
+def test_a_server_killed_in_the_middle_loses_nothing(own_server, database, run, tmp_path):
+    uri = own_server.start()
     syncer = Syncer(run, Destination(uri, "uncseg"), RunDescription("demo", {}, {}), [0, 1])
     epochs = 150
     for fold in (0, 1):
@@ -36,13 +35,13 @@ def test_a_server_killed_in_the_middle_loses_nothing(start_server, database, run
         pushing = pool.submit(syncer.push_once)
         while count_rows(database) < 2000:
             pass
-        kill(process)
+        own_server.kill()
         assert not pushing.result()
     assert not syncer.finish()
     assert syncer.stop() > 0
     assert 2000 <= count_rows(database) < 2 * epochs * METRICS
 
-    start_server()
+    own_server.start()
     assert syncer.finish()
     assert syncer.stop() == 0
     store = open_store(uri, "uncseg")

@@ -97,9 +97,8 @@ def test_a_port_where_something_else_answers():
             other.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_real_server_is_asked_and_taken(start_server):
-    uri, _ = start_server()
-    assert open_store(uri, "uncseg").experiment_id
+def test_a_real_server_is_asked_and_taken(server_uri):
+    assert open_store(server_uri, "uncseg").experiment_id
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """A model of MLflow on this disk: the one that MLflow has now, whichever was here before."""
 
-import subprocess
 import sys
 
 import pytest
 from mlflow import MlflowClient
 
-from support.servers import kill, server_starter
+from support.commands import run_process
 from uncseg.errors import ProblemsFound
 from uncseg.files import write_json
 from uncseg.runs.model_sources import find_model
@@ -16,11 +15,11 @@ KNOWN = {"plans.json": {"configurations": {"3d_fullres": {"architecture": {}}}},
 
 
 @pytest.fixture
-def register(tmp_path):
+def register(tmp_path, new_database):
     """Register files as a new version of "glioma" in a database of this name; (its address, the version's URI)."""
 
     def write(database, text):
-        store = open_store(f"sqlite:///{tmp_path / database / 'mlflow.db'}", "uncseg")
+        store = open_store(new_database(database), "uncseg")
         folder = tmp_path / "model"
         for name, content in KNOWN.items():
             write_json(folder / name, content)
@@ -86,8 +85,8 @@ def test_a_run_that_was_deleted_has_no_model(register, tmp_path, monkeypatch):
         find_model(uri, output)
 
 
-def test_a_logged_model_that_was_deleted(tmp_path, monkeypatch):
-    store = open_store(f"sqlite:///{tmp_path / 'one' / 'mlflow.db'}", "uncseg")
+def test_a_logged_model_that_was_deleted(tmp_path, new_database, monkeypatch):
+    store = open_store(new_database("one"), "uncseg")
     for name, content in KNOWN.items():
         write_json(tmp_path / "model" / name, content)
     (tmp_path / "model" / "text").write_text("first")
@@ -114,29 +113,22 @@ def test_a_password_is_not_shown(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("asked", "shown"), [(None, False), ("true", True)])
-def test_bars_are_for_terminals(tmp_path, asked, shown):
-    """From a server; and who has set MLflow's own variable has it so."""
-    start, processes = server_starter(tmp_path, tmp_path / "mlflow.db")
-    try:
-        uri, _ = start()
-        store = open_store(uri, "uncseg")
-        run_id = store.create_run("run", {})
-        for name, content in KNOWN.items():
-            write_json(tmp_path / "model" / name, content)
-        store.client.log_artifacts(run_id, str(tmp_path / "model"), "model")
-        program = f"""
+def test_bars_are_for_terminals(server_uri, tmp_path, asked, shown):
+    """A download from a server shows none here, unless the user has set MLflow's own variable."""
+    store = open_store(server_uri, "uncseg")
+    run_id = store.create_run("run", {})
+    for name, content in KNOWN.items():
+        write_json(tmp_path / "model" / name, content)
+    store.client.log_artifacts(run_id, str(tmp_path / "model"), "model")
+    program = f"""
 import os, pathlib
 from uncseg.tracking.stored_models import download
-os.environ["MLFLOW_TRACKING_URI"] = {uri!r}
+os.environ["MLFLOW_TRACKING_URI"] = {server_uri!r}
 name, asked = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", {asked!r}
 os.environ.pop(name, None)
 os.environ.update({{name: asked}} if asked else {{}})
 download("runs:/{run_id}/model", pathlib.Path({str(tmp_path / "out")!r}))
 assert os.environ.get(name) == asked
 """
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        assert ("Downloading artifacts" in done.stderr) == shown
-    finally:
-        for process in processes:
-            kill(process)
+    output = run_process(sys.executable, "-c", program, folder=tmp_path)
+    assert ("Downloading artifacts" in output) == shown

@@ -11,7 +11,6 @@ from scipy.stats import rankdata
 from torch import nn
 
 from uncseg.config.experiment import load_experiment, save_experiment
-from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.layout import RunFolder
 from uncseg.method.inference.model_folder import ModelFolder
@@ -32,21 +31,13 @@ REGIONS = {"output": "regions"}
 NO_WEIGHTS = {"loss": {"weight_ce": None}}
 
 
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("judged") / "phantoms"
-    write_phantoms(folder, cases=4, size=28, seed=0)
-    return folder
-
-
 @pytest.fixture
-def task_for(local_ray, experiment_file, phantoms, tmp_path, monkeypatch):
+def task_for(local_ray, experiment_file, four_cases, tmp_path, monkeypatch):
     """Fold 0 of an experiment, ready for a worker; runs lie beside each other."""
 
     def make(name, **sections):
-        storage = {"path": str(phantoms.with_name("prepared"))}
-        sections = {"training": STEPS, "storage": storage, **sections}
-        experiment = load_experiment(experiment_file(phantoms, **sections)).model_copy(update={"name": name})
+        sections = {"training": STEPS, **sections}
+        experiment = load_experiment(experiment_file(four_cases, **sections)).model_copy(update={"name": name})
         prepared = prepare_cases(experiment)
         run = RunFolder(tmp_path / "runs" / name)
         for variable, value in {**nnunet_environment(prepared, run.results), "nnUNet_n_proc_DA": "0"}.items():

@@ -6,15 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing import get_context, start_processes
 
 from uncseg.config.experiment import load_experiment
-from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
 from uncseg.method.loss.terms import uncertainty_terms
 from uncseg.method.settings import TrainerSettings
 from uncseg.runs.preparation_tasks import prepare_cases
+
+
+def run_together(function, together, *arguments):
+    """Run ``function(rank, together, *arguments)`` in processes that share one import of nnU-Net (seconds)."""
+    get_context("forkserver").set_forkserver_preload(["uncseg.method.training.trainer"])
+    start_processes(function, (together, *arguments), nprocs=together, start_method="forkserver")
 
 
 def train(rank, together, folder, environment, plans, dataset_json):
@@ -59,7 +64,7 @@ def test_samples_that_count_are_counted_over_both_processes(tmp_path):
     m = torch.ones_like(u)
     m[0] = 0  # one sample without a mask, and one with a constant error: the processes count differently
     e[3] = 0.5
-    mp.spawn(gradient, (2, tmp_path, (u, e, m)), nprocs=2)
+    run_together(gradient, 2, tmp_path, (u, e, m))
     found = torch.cat([torch.load(tmp_path / f"rank_{rank}.pt")["gradient"] for rank in range(2)])
     u.requires_grad_()
     terms = uncertainty_terms(u, e, m)
@@ -77,11 +82,10 @@ def test_samples_that_count_are_counted_over_both_processes(tmp_path):
     ],
     ids=["reference mask", "union mask, deep supervision", "teacher", "error network"],
 )
-def test_two_processes_are_one_with_the_joint_batch(local_ray, experiment_file, tmp_path, sections):
-    write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
+def test_two_processes_are_one_with_the_joint_batch(local_ray, four_cases, experiment_file, tmp_path, sections):
     training = {"epochs": 3, "iterations_per_epoch": 3, "val_iterations_per_epoch": 3, "initial_lr": 0.001}
     sections = {**sections, "loss": {"warmup_epochs": 1, **sections.get("loss", {})}, "training": training}
-    experiment = load_experiment(experiment_file(tmp_path / "cases", **sections))
+    experiment = load_experiment(experiment_file(four_cases, **sections))
     prepared = prepare_cases(experiment)
     plans = TrainerSettings.of(experiment).into_plans(read_json(prepared.plans))
     dataset_json = read_json(prepared.dataset / "dataset.json")
@@ -90,7 +94,7 @@ def test_two_processes_are_one_with_the_joint_batch(local_ray, experiment_file, 
         folder = tmp_path / str(together)
         folder.mkdir()
         environment = nnunet_environment(prepared, folder / "results")
-        mp.spawn(train, (together, folder, environment, plans, dataset_json), nprocs=together)
+        run_together(train, together, folder, environment, plans, dataset_json)
         ended.append([torch.load(Path(folder) / f"rank_{rank}.pt", weights_only=True) for rank in range(together)])
     (alone,), (first, second) = ended
     for name, weight in alone["weights"].items():

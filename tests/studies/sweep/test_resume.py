@@ -73,7 +73,11 @@ class Events(TrialEvents):
             raise RuntimeError("killed")
 
 
-@pytest.mark.parametrize("search", [{"type": "random"}, {"type": "tpe", "random_trials": 2}])
+@pytest.mark.parametrize(
+    "search",
+    [pytest.param({"type": "random"}, marks=pytest.mark.slow), {"type": "tpe", "random_trials": 2}],
+    ids=["random", "tpe"],
+)
 def test_tune_goes_on_with_its_trials_its_rungs_and_another_number_at_once(
     local_ray, experiment_file, tmp_path, monkeypatch, search
 ):
