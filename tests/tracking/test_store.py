@@ -8,10 +8,10 @@ from mlflow.entities import LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 
 from uncseg.config.experiment import Experiment
+from uncseg.config.fields import flatten
 from uncseg.config.sections import Dataset, Loss, Plan
 from uncseg.errors import ProblemsFound
 from uncseg.tracking.opening import open_store
-from uncseg.tracking.shown import flat_params
 
 
 def test_params_are_flat_and_numbers_stay_numbers():
@@ -21,7 +21,7 @@ def test_params_are_flat_and_numbers_stay_numbers():
         plan=Plan(patch_size=(48, 48, 32)),
         loss=Loss(unc_weight=0.4, weight_ce=(0.2, 1, 0.2, 1)),
     )
-    params = flat_params(experiment.model_dump(mode="json"))
+    params = flatten(experiment.model_dump(mode="json"))
     weights = {name: float(params[f"loss.weight_ce_{name}"]) for name in ("background", "ncr", "ed", "et")}
     assert weights == {"background": 0.2, "ncr": 1, "ed": 0.2, "et": 1}
     assert "loss.weight_ce" not in params
@@ -36,7 +36,7 @@ def test_params_are_flat_and_numbers_stay_numbers():
 def test_params_can_be_searched(store):
     for weight in (0.1, 0.7):
         run_id = store.create_run(f"weight {weight}", {})
-        store.log_params(run_id, flat_params({"loss": {"unc_weight": weight, "weight_ce": [0.2, 1, 0.25, 1]}}))
+        store.log_params(run_id, flatten({"loss": {"unc_weight": weight, "weight_ce": [0.2, 1, 0.25, 1]}}))
     found = store.client.search_runs(
         [store.experiment_id], "params.`loss.unc_weight` = '0.7' and params.`loss.weight_ce_ed` = '0.25'"
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, create_model
 
 from uncseg.estimators.registry import ESTIMATORS, ONE_PASS, SEVERAL_PASSES
-from uncseg.section import Positive, Section, Weight
+from uncseg.section import Name, Positive, Section, Weight
 
 Protocol = Literal["reference", "union"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -225,7 +225,7 @@ class Tracking(Section):
     uri: str | None = None
     """None: sqlite:///STORAGE/mlflow.db"""
     experiment: str = "uncseg"
-    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    model: Name | None = None
     """Name in MLflow's registry under which a finished run is a version of a model. None: the experiment's name."""
 
 

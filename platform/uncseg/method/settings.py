@@ -6,7 +6,8 @@ So the trained folder carries its own settings, and nnU-Net's commands rebuild t
 from typing import Any
 
 from uncseg.config.experiment import Experiment
-from uncseg.config.sections import Estimators, Loss, Memory, Model, Section, Training
+from uncseg.config.sections import Estimators, Loss, Memory, Model, Training
+from uncseg.section import Section
 
 PLANS_KEY = "uncseg"
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from uncseg.config.experiment import Experiment
+from uncseg.config.fields import flatten, is_within
 from uncseg.estimators.registry import HEAD
 from uncseg.evaluation.page_tables import dice_cells
 from uncseg.evaluation.summary import compare
@@ -62,22 +63,15 @@ def compare_results(runs: Sequence[Results]) -> tuple[list[Compared], list[str]]
 
 
 def _settings(runs: Sequence[Results]) -> Compared:
-    described = {run.name: _flat(run.experiment.model_dump(mode="json")) | _described(run.manifest) for run in runs}
+    described = {run.name: flatten(run.experiment.model_dump(mode="json")) | _described(run.manifest) for run in runs}
     fields = dict.fromkeys(field for values in described.values() for field in values)
-    kept = [field for field in fields if not any(f"{field}.".startswith(f"{w}.") for w in WHERE_IT_RUNS)]
+    kept = [field for field in fields if not is_within(field, WHERE_IT_RUNS)]
     differing = [field for field in kept if len({values.get(field, "") for values in described.values()}) > 1]
     rows = [Row([field, *(values.get(field, "") for values in described.values())]) for field in differing]
     frame = pd.DataFrame([row.cells for row in rows], columns=["setting", *described])
     note = "Where a run computes and keeps its files is left out. Digests of 12 characters."
     title = "Settings that differ" if rows else "Settings: none differs"
     return Compared(frame, PageTable("settings", title, ["setting", *described], rows, note, words=described))
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
-    return flat
 
 
 def _described(manifest: Mapping[str, Any]) -> dict[str, str]:

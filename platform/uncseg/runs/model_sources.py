@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from uncseg.config.experiment import apply_override, problems_of
+from uncseg.config.fields import apply_overrides
+from uncseg.config.reading import split_advice, validate
 from uncseg.config.rules import problems_of_estimators
-from uncseg.config.sections import Evaluation, Resources, Section
+from uncseg.config.sections import Evaluation, Resources
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ESTIMATORS
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
@@ -24,6 +23,7 @@ from uncseg.method.inference.model_folder import (
 )
 from uncseg.method.settings import TrainerSettings
 from uncseg.runs.run_opening import finished_folds, open_existing_run
+from uncseg.section import Section
 from uncseg.table_files import read_table
 from uncseg.tracking.stored_models import download, find_stored
 
@@ -106,13 +106,7 @@ def _of_folder(path: Path, source: str, folds: Sequence[int] | None, overrides: 
 def _sections(content: dict[str, Any], overrides: list[str]) -> tuple[Resources, Evaluation]:
     """Resources and evaluation of a model that brings no experiment along, but perhaps some fields of it."""
     title = "The fields cannot be changed."
-    problems = [p for p in (apply_override(content, assignment) for assignment in overrides) if p is not None]
-    try:
-        sections = _Sections.model_validate(content)
-    except ValidationError as error:
-        raise ProblemsFound(title, problems + problems_of(Path("--set"), error)) from error
-    if problems:
-        raise ProblemsFound(title, problems)
+    sections = validate(_Sections, content, Path("--set"), title, apply_overrides(content, overrides))
     return sections.resources, sections.evaluation
 
 
@@ -127,8 +121,8 @@ def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: st
         if ESTIMATORS[name].combines_members and not any(f".{name} " in line for line in wrong)
     ]
     if wrong:
-        lines = [line.rpartition("; ") for line in wrong]
-        problems = [Problem(source, what, "what the network was trained for", advice) for what, _, advice in lines]
+        lines = map(split_advice, wrong)
+        problems = [Problem(source, what, "what the network was trained for", advice) for what, advice in lines]
         raise ProblemsFound(title, problems)
 
 

@@ -2,18 +2,19 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
 from uncseg.config.experiment import Experiment, load_experiment, save_experiment
+from uncseg.config.fields import differences, is_within
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
 from uncseg.layout import RunFolder, SweepFolder
 from uncseg.runs.ensemble_members import all_members_done
 
 # sections that change how a run is carried out, not what it computes
+NEW_RUN = "write another name for the new run, or delete the folder to start over"
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")
 
 
@@ -34,23 +35,18 @@ def refuse_other_settings(experiment: Experiment, run: RunFolder, advice: str | 
     if run.experiment.exists():
         before = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
         now = experiment.resolved().model_dump(mode="json")
-        problems = differing_settings(before, now)
+        problems = differing_settings(before, now, advice or NEW_RUN)
         if problems:
-            problems = [replace(problem, advice=advice or problem.advice) for problem in problems]
             raise ProblemsFound(f"The run {run.root} exists with other settings.", problems)
 
 
-def differing_settings(before: object, now: object, field: tuple[str, ...] = ()) -> list[Problem]:
-    """Fields that make another run of it, those of ``FREE_TO_CHANGE`` left out."""
-    if ".".join(field) in FREE_TO_CHANGE:
-        return []
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = dict.fromkeys([*before, *now])
-        return [p for key in keys for p in differing_settings(before.get(key), now.get(key), (*field, str(key)))]
-    if before == now:
-        return []
-    advice = "write another name for the new run, or delete the folder to start over"
-    return [Problem(".".join(field), str(now), f"{before}, as the run was started", advice)]
+def differing_settings(before: object, now: object, advice: str = NEW_RUN) -> list[Problem]:
+    """Return a problem for each field that differs, except those of ``FREE_TO_CHANGE``."""
+    return [
+        Problem(name, str(new), f"{old}, as the run was started", advice)
+        for name, old, new in differences(before, now)
+        if not is_within(name, FREE_TO_CHANGE)
+    ]
 
 
 def locked_folds(run: RunFolder, folds: Sequence[int]) -> contextlib.AbstractContextManager[None]:

@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 from uncseg.errors import Problem
 from uncseg.tracking.final_figures import FinalFigures
 from uncseg.tracking.manifest import read_manifest, unreadable, update_manifest
-from uncseg.tracking.shown import flat_params, shown_params
+from uncseg.tracking.shown import shown_params
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -50,7 +50,7 @@ class RunDescription:
         """
         cases = experiment.get("dataset")
         dataset = (str(cases["name"]), str(cases["path"])) if cases else None
-        return cls(str(experiment.get("name", name)), shown_params(flat_params(experiment)), dict(tags), dataset)
+        return cls(str(experiment.get("name", name)), shown_params(experiment), dict(tags), dataset)
 
 
 @dataclass(config=_STRICT)

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from uncseg.config.sections import LABEL_NAMES
+from uncseg.config.fields import flatten, is_within
 
 _NOT_SHOWN = re.compile(
     r"uncertainty/\w+/corr_ema/constant"  # 0 by definition
@@ -26,7 +26,7 @@ _NOT_SHOWN = re.compile(
     r"|system/memory_bytes_per_case_\w+"
     r"|train/uncertainty_warmup"  # the experiment says it
 )
-_NO_PARAMS = ("name", "dataset.path", "resources.", "tracking.", "storage.")
+_NO_PARAMS = ("name", "dataset.path", "resources", "tracking", "storage")
 
 # the UI opens a comparison's plots with the metric that a run was given first
 HEADLINES = ("uncertainty/union/corr_ema/uncertainty", "val_patch/dice_mean")
@@ -55,32 +55,9 @@ def between_folds_name(metric: str) -> str | None:
     return f"{group}{slash}std/{name}"
 
 
-def shown_params(params: Mapping[str, str]) -> dict[str, str]:
-    """Without those that change where a run is computed and kept, and nothing of what is computed."""
-    return {name: value for name, value in params.items() if not name.startswith(_NO_PARAMS)}
+def shown_params(experiment: Mapping[str, Any]) -> dict[str, str]:
+    """An experiment's fields as MLflow params, except those that only change where a run computes and keeps its files.
 
-
-def flat_params(experiment: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """An experiment's fields as MLflow params: dotted names, values as YAML would write them.
-
-    Class weights get a param each (``loss.weight_ce_background``, ``_ncr``, ``_ed``, ``_et``), because parallel
-    coordinates need numbers; other lists are joined by ", ".
+    Names are dotted; see :func:`~uncseg.config.fields.flatten` for the values.
     """
-    params: dict[str, str] = {}
-    for key, value in experiment.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            params |= flat_params(value, f"{name}.")
-        elif key == "weight_ce" and isinstance(value, (list, tuple)):
-            params |= {f"{name}_{label}": _text(weight) for label, weight in zip(LABEL_NAMES, value, strict=True)}
-        elif isinstance(value, (list, tuple)):
-            params[name] = ", ".join(_text(item) for item in value)
-        else:
-            params[name] = _text(value)
-    return params
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return {name: text for name, text in flatten(experiment).items() if not is_within(name, _NO_PARAMS)}

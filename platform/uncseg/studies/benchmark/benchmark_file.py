@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from uncseg.config.experiment import Experiment, load_experiment, problems_of, read_yaml
+from uncseg.config.experiment import Experiment, load_experiment
+from uncseg.config.fields import as_assignments
+from uncseg.config.reading import read_yaml, validate
 from uncseg.config.rules import problems_of_judged
-from uncseg.config.sections import Positive, Section
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import FLOORS, HEAD
+from uncseg.section import Positive, Section
 
 MAPS = (HEAD, "var1shot", "entropy", "variance_stable", *FLOORS)
 """Maps that one pass of a network gives, or its error memory."""
@@ -91,18 +92,15 @@ def load_benchmark(path: Path, overrides: list[str] | None = None) -> tuple[Benc
         ProblemsFound: with every problem of the file and of all trainings at once.
     """
     title = f"The benchmark {path} cannot be used."
-    try:
-        benchmark = Benchmark.model_validate(read_yaml(path, title, "experiments/benchmarks/phantoms.yaml"))
-    except ValidationError as error:
-        raise ProblemsFound(title, problems_of(path, error)) from error
-    common = _assignments(benchmark.overrides) + (overrides or [])
+    benchmark = validate(Benchmark, read_yaml(path, title, "experiments/benchmarks/phantoms.yaml"), path, title)
+    common = as_assignments(benchmark.overrides) + (overrides or [])
     base = load_experiment(benchmark.base, common)
     problems = _problems(path, benchmark, base)
     trainings = []
     for seed in benchmark.seeds:
         for name, entry in benchmark.trainings.items():
             try:
-                experiment = load_experiment(benchmark.base, common + _assignments(entry.set))
+                experiment = load_experiment(benchmark.base, common + as_assignments(entry.set))
             except ProblemsFound as error:
                 problems += [_of_training(path, name, problem) for problem in error.problems]
                 continue
@@ -115,10 +113,6 @@ def load_benchmark(path: Path, overrides: list[str] | None = None) -> tuple[Benc
     if problems:
         raise ProblemsFound(title, problems)
     return benchmark, base, trainings
-
-
-def _assignments(fields: dict[str, Any]) -> list[str]:
-    return [f"{field}={yaml.safe_dump(value, default_flow_style=True)}" for field, value in fields.items()]
 
 
 def _placed(experiment: Experiment, benchmark: Benchmark, base: Experiment, name: str, seed: int) -> Experiment:

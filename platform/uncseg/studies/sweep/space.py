@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from uncseg.config.experiment import Experiment, save_experiment
-from uncseg.config.sections import LABEL_NAMES
+from uncseg.config.fields import get_field, is_within, set_field
 from uncseg.errors import Problem
 from uncseg.studies.sweep.sweep_file import Sweep
 
@@ -18,7 +18,6 @@ GRID = "grid_search"
 LISTS = ("choice", GRID)
 # all trials share what is prepared, and one cluster, storage and MLflow
 FIXED = ("name", "dataset", "split", "plan", "model.output", "resources", "tracking", "storage", "evaluation")
-WEIGHT_CE = "loss.weight_ce"
 
 
 def parse_domain(words: Mapping[str, Any]) -> tuple[str, Any]:
@@ -37,23 +36,12 @@ def base_values(sweep: Sweep, base: Experiment) -> dict[str, Any] | None:
     content, values = base.model_dump(mode="json"), {}
     for field, words in sweep.space.items():
         word, given = parse_domain(words)
-        value = _value(content, field)
+        value = get_field(content, field)
         if not (value in given if word == "choice" else word in RANGES and _in_range(value, word, given)):
             return None
         # as it is listed, 1 for 1.0 as well: one choice, one way to write it
         values[field] = given[given.index(value)] if word == "choice" else value
     return values
-
-
-def _value(content: Mapping[str, Any], field: str) -> Any:
-    parent, _, last = field.rpartition(".")
-    if parent == WEIGHT_CE:
-        weights = content["loss"]["weight_ce"]
-        return None if weights is None else weights[LABEL_NAMES.index(last)]
-    value: Any = content
-    for part in field.split("."):
-        value = value[part]
-    return value
 
 
 def _in_range(value: Any, word: str, given: Any) -> bool:
@@ -81,16 +69,7 @@ def trial_experiment(base: Experiment, name: str, folder: Path, values: Mapping[
     content["name"], content["storage"]["path"] = name, str(folder)
     content["tracking"]["uri"] = base.tracking_uri
     for field, value in values.items():
-        parent, _, last = field.rpartition(".")
-        if parent == WEIGHT_CE:
-            weights = list(content["loss"]["weight_ce"] or (1.0, 1.0, 1.0, 1.0))
-            weights[LABEL_NAMES.index(last)] = value
-            content["loss"]["weight_ce"] = weights
-        else:
-            section = content
-            for part in parent.split("."):
-                section = section[part]
-            section[last] = value
+        set_field(content, field, value)
     return Experiment.model_validate(content)
 
 
@@ -104,7 +83,7 @@ def write_trial(base: Experiment, name: str, values: Mapping[str, Any], path: Pa
 def check_field(path: Path, base: Experiment, field: str, words: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with a field of the space, or with its words; empty where nothing is."""
     where = f"{path}: space.{field}"
-    if any(field == fixed or field.startswith(f"{fixed}.") for fixed in FIXED):
+    if is_within(field, FIXED):
         return [Problem(where, "a field that all trials share", "a field of loss, memory, training or model", "remove")]
     if not _known(base, field):
         return [Problem(where, "an unknown field", "a field of the experiment, as loss.unc_weight", "correct it")]
@@ -138,15 +117,10 @@ def _check_values(where: str, base: Experiment, field: str, values: Sequence[Any
 
 
 def _known(base: Experiment, field: str) -> bool:
-    parent, _, last = field.rpartition(".")
-    if parent == WEIGHT_CE:
-        return last in LABEL_NAMES
-    content: Any = base.model_dump(mode="json")
-    for part in field.split("."):
-        if not isinstance(content, dict) or part not in content:
-            return False
-        content = content[part]
-    return not isinstance(content, dict)
+    try:
+        return not isinstance(get_field(base.model_dump(mode="json"), field), dict)
+    except KeyError:
+        return False
 
 
 def _check_arguments(where: str, word: str, given: Any) -> Problem | None:

@@ -6,12 +6,13 @@ sweep, base = load_sweep(Path("experiments/sweeps/demo.yaml"))
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from uncseg.config.experiment import Experiment, load_experiment, problems_of, read_yaml
-from uncseg.config.sections import Positive, Section, Weight
+from uncseg.config.experiment import Experiment, load_experiment
+from uncseg.config.fields import as_assignments
+from uncseg.config.reading import read_yaml, validate
 from uncseg.errors import ProblemsFound
+from uncseg.section import Name, Positive, Section, Weight
 
 Metric = Annotated[str, Field(pattern=r"^(train|val_patch|uncertainty)/.+")]
 """Name of an epoch's metric, as MLflow shows it."""
@@ -112,7 +113,7 @@ class Budget(Section):
 class Sweep(Section):
     """One sweep file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     base: Path
     """Experiment file."""
     overrides: dict[str, Any] = Field(default_factory=dict)
@@ -177,12 +178,8 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> tuple[Sweep, E
     from uncseg.studies.sweep.checks import check_sweep
 
     title = f"The sweep {path} cannot be used."
-    try:
-        sweep = Sweep.model_validate(read_yaml(path, title, "experiments/sweeps/demo.yaml"))
-    except ValidationError as error:
-        raise ProblemsFound(title, problems_of(path, error)) from error
-    own = [f"{field}={yaml.safe_dump(value, default_flow_style=True)}" for field, value in sweep.overrides.items()]
-    base = load_experiment(sweep.base, own + (overrides or []))
+    sweep = validate(Sweep, read_yaml(path, title, "experiments/sweeps/demo.yaml"), path, title)
+    base = load_experiment(sweep.base, as_assignments(sweep.overrides) + (overrides or []))
     sweep, problems = check_sweep(path, sweep, base)
     if problems:
         raise ProblemsFound(title, problems)

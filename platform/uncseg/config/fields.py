@@ -1,0 +1,122 @@
+"""Single fields of an experiment by their dotted names, as ``loss.unc_weight``.
+
+A class weight is named by its class: ``loss.weight_ce.et``.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from uncseg.config.sections import LABEL_NAMES
+from uncseg.errors import Problem
+
+CLASS_WEIGHTS = "loss.weight_ce"
+
+
+def get_field(content: Mapping[str, Any], name: str) -> Any:
+    """Return a field's value; None for a class weight while there are none.
+
+    Raises:
+        KeyError: where there is no such field.
+    """
+    section, _, last = name.rpartition(".")
+    if section == CLASS_WEIGHTS and last in LABEL_NAMES:
+        weights = get_field(content, section)
+        return None if weights is None else weights[LABEL_NAMES.index(last)]
+    value: Any = content
+    for part in name.split("."):
+        if not isinstance(value, Mapping):
+            raise KeyError(name)
+        value = value[part]
+    return value
+
+
+def set_field(content: dict[str, Any], name: str, value: Any) -> None:
+    """Set a field's value in place, adding sections that are absent or null, and 1 for the other class weights.
+
+    Raises:
+        KeyError: with the part of the name that is not a section.
+    """
+    *sections, last = name.split(".")
+    if ".".join(sections) == CLASS_WEIGHTS and last in LABEL_NAMES:
+        known = (content.get("loss") or {}).get("weight_ce") or (1.0,) * len(LABEL_NAMES)
+        value = [value if label == last else weight for label, weight in zip(LABEL_NAMES, known, strict=True)]
+        *sections, last = sections
+    for section in sections:
+        if content.get(section) is None:
+            content[section] = {}
+        content = content[section]
+        if not isinstance(content, dict):
+            raise KeyError(section)
+    content[last] = value
+
+
+def is_within(name: str, sections: Sequence[str]) -> bool:
+    """Return whether a field is one of these fields, or lies in one of these sections."""
+    return any(name == section or name.startswith(f"{section}.") for section in sections)
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (name, value before, value now) of the fields that differ; an absent field is None."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+    elif before != now:
+        yield name, before, now
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return the values of all fields as text, as YAML would write them.
+
+    Class weights get an entry each (``loss.weight_ce_background``, ``_ncr``, ``_ed``, ``_et``), because parallel
+    coordinates need numbers; other lists are joined by ", ".
+    """
+    texts: dict[str, str] = {}
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            texts |= flatten(value, f"{name}.")
+        elif name == CLASS_WEIGHTS and value is not None:
+            texts |= {f"{name}_{label}": _text(weight) for label, weight in zip(LABEL_NAMES, value, strict=True)}
+        else:
+            texts[name] = ", ".join(map(_text, value)) if isinstance(value, list | tuple) else _text(value)
+    return texts
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def as_assignments(fields: Mapping[str, Any]) -> list[str]:
+    """Return ``FIELD=VALUE`` for each field, as :func:`apply_overrides` takes them."""
+    return [f"{name}={yaml.safe_dump(value, default_flow_style=True).strip()}" for name, value in fields.items()]
+
+
+def apply_overrides(content: dict[str, Any], assignments: Iterable[str]) -> list[Problem]:
+    """Set the fields of ``FIELD=VALUE`` assignments in place, in order, values in YAML; return what is wrong."""
+    return [problem for text in assignments if (problem := _apply(content, text)) is not None]
+
+
+def _apply(content: dict[str, Any], assignment: str) -> Problem | None:
+    name, equals, text = assignment.partition("=")
+    where = f"--set {assignment}".strip()
+    if not equals or not name:
+        return Problem(where, "no FIELD=VALUE", "for example loss.unc_weight=0.2", "write field, =, value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return Problem(where, "a value that is not YAML", "for example [1, 2]", "correct the value")
+    before = content.get(name)
+    if isinstance(value, dict) and isinstance(before, dict) and (lost := [*before.keys() - value.keys()]):
+        found = f"a whole section, without {', '.join(sorted(lost))}, which would be lost"
+        fields = ", ".join(f"{name}.{field}" for field in value)
+        return Problem(where, found, "its fields, one by one", f"write {fields}" if fields else "leave it out")
+    try:
+        set_field(content, name, value)
+    except KeyError as error:
+        found = f"{error.args[0]} is not a section"
+        return Problem(where, found, "SECTION.FIELD=VALUE", "correct the field's name")
+    return None

@@ -1,0 +1,85 @@
+"""Reading YAML files and checking what they say, with every problem named at once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.section import Section
+
+Checked = TypeVar("Checked", bound=Section)
+
+
+def read_yaml(path: Path, title: str, example: str) -> dict[str, Any]:
+    """Read the fields of a YAML file.
+
+    Args:
+        path: the file.
+        title: title of the error.
+        example: a file to start from, named in the error if this one is empty.
+
+    Raises:
+        ProblemsFound: the file cannot be read, or holds no fields.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = Problem(str(path), error.strerror or str(error), "a readable YAML file", "correct the path")
+        raise ProblemsFound(title, [problem]) from error
+    except yaml.YAMLError as error:
+        where = str(path)
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+            where = f"{path}, line {error.problem_mark.line + 1}"
+        problem = Problem(where, "text that is not YAML", "SECTION: and FIELD: VALUE lines", "correct the syntax")
+        raise ProblemsFound(title, [problem]) from error
+    if not isinstance(content, dict):
+        raise ProblemsFound(title, [Problem(str(path), "no fields", "name, …", f"start from {example}")])
+    return content
+
+
+def validate(
+    section: type[Checked], content: dict[str, Any], path: Path, title: str, problems: Sequence[Problem] = ()
+) -> Checked:
+    """Check the fields of a file.
+
+    Args:
+        section: the class that they are checked against.
+        content: the fields.
+        path: the file, named in problems.
+        title: title of the error.
+        problems: what was found before.
+
+    Raises:
+        ProblemsFound: with every problem, ``problems`` first.
+    """
+    found = list(problems)
+    try:
+        checked = section.model_validate(content)
+    except ValidationError as error:
+        found += [p for item in error.errors() for p in _problems(path, item["loc"], item["msg"], item["input"])]
+        raise ProblemsFound(title, found) from error
+    if found:
+        raise ProblemsFound(title, found)
+    return checked
+
+
+def split_advice(line: str) -> tuple[str, str]:
+    """Split "what is wrong; what to do" into its halves."""
+    what, _, advice = line.rpartition("; ")
+    return what, advice
+
+
+def _problems(file: Path, location: tuple[Any, ...], message: str, found: Any) -> list[Problem]:
+    field = ".".join(str(part) for part in location)
+    if not field:  # fields that do not fit together: one line per problem
+        lines = map(split_advice, message.removeprefix("Value error, ").splitlines())
+        return [Problem(f"{file}: {w.split()[0]}", w, "settings that fit together", advice) for w, advice in lines]
+    where = f"{file}: {field}"
+    if message == "Extra inputs are not permitted":
+        return [Problem(where, "an unknown field", "a field of the experiment", "correct or remove it")]
+    if message == "Field required":
+        return [Problem(where, "nothing", "a value", "write this field")]
+    return [Problem(where, repr(found), message[0].lower() + message[1:], "write a value that fits")]
