@@ -88,7 +88,7 @@ def experiment_file(tmp_path):
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory):
     """An MLflow database without an experiment of ours, to be copied: making one takes seconds."""
-    from uncseg.tracking.opening import open_store
+    from uncseg.tracking.destination import open_store
 
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
     open_store(f"sqlite:///{path}", "made once")

@@ -20,7 +20,7 @@ from support.commands import run_uncseg, start_uncseg
 from support.mlflow_contents import everything
 from support.servers import free_port, mlflow_server, postgresql, postgresql_binaries
 from support.small_study import DICE, run_study
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.destination import open_store
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
 from uncseg.runs.disk_plan import estimate_disk
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.destination import open_store
 from uncseg.tracking.pyfunc_model import _load_pyfunc
-from uncseg.tracking.sync import sync_run
+from uncseg.tracking.syncer import sync_run
 
 CHANNELS = ("t1n", "t1c", "t2w", "t2f")
 WITHOUT_RAY = """

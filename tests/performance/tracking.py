@@ -24,12 +24,12 @@ import numpy as np
 from mlflow.entities import Metric
 
 from uncseg.layout import RunFolder
-from uncseg.tracking.opening import Destination, open_store
+from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.push import mean_rows
 from uncseg.tracking.record import RunDescription
 from uncseg.tracking.spool import SpoolWriter, read_history
 from uncseg.tracking.store import METRICS_PER_CALL, Store
-from uncseg.tracking.sync import Syncer
+from uncseg.tracking.syncer import Syncer
 
 FOLDS = range(5)
 NOW_MS = 1_700_000_000_000

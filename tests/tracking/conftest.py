@@ -7,9 +7,9 @@ import yaml
 
 from support.written_runs import EXPERIMENT, TAGS
 from uncseg.layout import RunFolder
-from uncseg.tracking.opening import Destination, open_store
+from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.record import RunDescription
-from uncseg.tracking.sync import Syncer
+from uncseg.tracking.syncer import Syncer
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,10 @@ from uncseg.files import file_states, read_json
 from uncseg.layout import RunFolder
 from uncseg.method.checkpoints import WEIGHTS_KEYS
 from uncseg.table_files import write_table
-from uncseg.tracking.opening import Destination, open_store
+from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.record import MlflowRecord, RunDescription
 from uncseg.tracking.spool import read_history
-from uncseg.tracking.sync import Syncer, sync_run
+from uncseg.tracking.syncer import Syncer, sync_run
 
 WHOLE = EXPERIMENT | {
     "dataset": {"name": "Small", "path": "cases", "phantoms": None},

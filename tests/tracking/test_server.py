@@ -4,10 +4,10 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 from support.written_runs import save_final_checkpoint
-from uncseg.tracking.opening import Destination, open_store
+from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.record import MlflowRecord, RunDescription
 from uncseg.tracking.spool import SpoolWriter
-from uncseg.tracking.sync import Syncer
+from uncseg.tracking.syncer import Syncer
 
 METRICS = 60
 

@@ -12,7 +12,7 @@ import pytest
 
 from support.written_runs import train
 from uncseg.errors import ProblemsFound
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.destination import open_store
 
 
 class Another(BaseHTTPRequestHandler):

@@ -161,15 +161,3 @@ def test_a_folder_that_cannot_be_written_is_an_error_for_the_worker(tmp_path):
     blocked.write_text("")
     with pytest.raises(OSError, match=os.strerror(17)):
         SpoolWriter(blocked, 0, first_epoch=0)
-
-
-def test_a_run_begun_when_metrics_had_other_names_goes_on_under_those_of_today(tmp_path):
-    former = ("uncertainty/var1shot/union/corr_ema", "learning_rate", "epoch_seconds", "memory/visited_share_union")
-    now = ("uncertainty/union/corr_ema/var1shot", "train/learning_rate", "system/epoch_seconds")
-    now = (*now, "uncertainty/memory/visited_share_union")
-    writer = SpoolWriter(tmp_path, 0, first_epoch=0)
-    writer.epoch(0, dict(zip(former, (0.1, 0.2, 0.3, 0.4), strict=True)))
-    writer.epoch(1, dict(zip(now, (0.5, 0.6, 0.7, 0.8), strict=True)))
-    table = epoch_table(tmp_path)
-    assert table[list(now)].to_numpy().tolist() == [[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]]
-    assert not set(former) & set(table.columns)

@@ -11,7 +11,7 @@ from uncseg.config.experiment import Experiment
 from uncseg.config.fields import flatten
 from uncseg.config.sections import Dataset, Loss, Plan
 from uncseg.errors import ProblemsFound
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.destination import open_store
 
 
 def test_params_are_flat_and_numbers_stay_numbers():
@@ -51,10 +51,10 @@ def test_opening_again_finds_the_same_experiment(store, tmp_path):
 
 
 def test_processes_may_open_a_new_database_at_once(tmp_path):
-    command = (
-        "import sys; from uncseg.tracking.opening import open_store; print(open_store(sys.argv[1], 'e').experiment_id)"
+    program = (
+        "import sys; from uncseg.tracking.destination import open_store as o; print(o(*sys.argv[1:]).experiment_id)"
     )
-    arguments = [sys.executable, "-c", command, f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"]
+    arguments = [sys.executable, "-c", program, f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}", "e"]
     processes = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     answers = [process.communicate()[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]

@@ -9,7 +9,7 @@ from support.commands import run_process
 from uncseg.errors import ProblemsFound
 from uncseg.files import write_json
 from uncseg.runs.model_sources import find_model
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.destination import open_store
 
 KNOWN = {"plans.json": {"configurations": {"3d_fullres": {"architecture": {}}}}, "dataset.json": {"labels": {}}}
 

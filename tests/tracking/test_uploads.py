@@ -13,10 +13,10 @@ from support.written_runs import TAGS, entries, rows, save_final_checkpoint, sta
 from uncseg.errors import ProblemsFound
 from uncseg.evaluation.tables import table1, table2
 from uncseg.table_files import write_table
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.destination import open_store
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import epoch_table
-from uncseg.tracking.sync import sync_run
+from uncseg.tracking.syncer import sync_run
 
 DICE = [[0.8, 0.9], [0.7, 0.5]]  # of two cases a fold: means 0.85 and 0.6
 

@@ -28,10 +28,10 @@ from uncseg.runs.run_plan import print_plan
 from uncseg.runs.run_tables import evaluate_and_write_tables
 from uncseg.runs.step_timing import time_steps
 from uncseg.runs.train_folds import train_folds
+from uncseg.tracking.destination import Destination
 from uncseg.tracking.manifest import update_manifest
-from uncseg.tracking.opening import Destination
 from uncseg.tracking.record import MlflowRecord, RunDescription
-from uncseg.tracking.sync import Syncer
+from uncseg.tracking.syncer import Syncer
 
 
 def cross_validate(

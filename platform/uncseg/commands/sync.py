@@ -5,7 +5,7 @@ from pathlib import Path
 from uncseg.layout import BenchmarkFolder, SweepFolder
 from uncseg.studies.benchmark.benchmark_mlflow import sync_benchmark
 from uncseg.studies.sweep.sweep_mlflow import sync_sweep
-from uncseg.tracking.sync import sync_run
+from uncseg.tracking.syncer import sync_run
 
 
 def sync_folder(root: Path, tracking_uri: str | None = None) -> int:

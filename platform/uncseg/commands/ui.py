@@ -22,7 +22,8 @@ from uncseg.cluster.session import terminated_like_ctrl_c
 from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import BenchmarkFolder, RunFolder, SweepFolder
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.destination import open_store
+from uncseg.tracking.mlflow_internals import UI_MODE
 from uncseg.tracking.record import MlflowRecord
 
 LOOPBACK = "127.0.0.1"
@@ -78,7 +79,7 @@ def _find(root: Path) -> Shown:
     if page is None:
         problem = Problem(str(root), "nothing in MLflow", "a run that MLflow holds", f"first: uncseg sync {root}")
         raise ProblemsFound("There is nothing to show.", [problem], exit_code=1)
-    return Shown(record.tracking_uri, f"/{page}?workflowType=machine_learning")
+    return Shown(record.tracking_uri, f"/{page}{UI_MODE}")
 
 
 def _page(record: MlflowRecord) -> str | None:

@@ -11,7 +11,7 @@ from uncseg.cluster.session import under_ray_job
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.tracking.opening import AnotherVersion, open_store
+from uncseg.tracking.destination import AnotherVersion, open_store
 
 NEEDED_MODULE = "uncseg.method.training.trainer"
 """Every node must be able to import it; it brings torch and nnU-Net."""

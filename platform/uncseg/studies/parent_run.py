@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from uncseg.config.experiment import Experiment
-from uncseg.tracking.opening import Destination
+from uncseg.tracking.destination import Destination
 from uncseg.tracking.push import ensure_run
 from uncseg.tracking.record import MlflowRecord
 

@@ -16,6 +16,7 @@ from uncseg.evaluation.tables import DICE_COLUMNS, WITH
 from uncseg.layout import RunFolder
 from uncseg.page_table import mean_sd
 from uncseg.table_files import read_table
+from uncseg.tracking.mlflow_internals import UI_MODE
 from uncseg.tracking.shown import between_folds_name
 
 _BY_REGION = ("hd95_mm", "lesionwise_dice")
@@ -121,6 +122,5 @@ def _links(run: RunFolder, page: str) -> str:
         "every case": run.tables / "per_case.csv",
         "report": run.root / "report.html",
     }
-    mode = "?workflowType=machine_learning"  # else the UI shows the page as one of a language model
     there = {name: file.relative_to(run.root).as_posix() for name, file in files.items() if file.is_file()}
-    return " · ".join(f"[{name}]({page}/artifacts/{path}{mode})" for name, path in there.items())
+    return " · ".join(f"[{name}]({page}/artifacts/{path}{UI_MODE})" for name, path in there.items())

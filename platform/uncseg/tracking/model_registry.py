@@ -30,11 +30,12 @@ from mlflow.models import Model
 from uncseg.files import digest, file_states, write_json, write_text
 from uncseg.layout import RunFolder
 from uncseg.tracking.final_figures import describe
+from uncseg.tracking.mlflow_internals import REGISTRY_REFUSALS, VERSIONS_TAG
 from uncseg.tracking.model_card import describe_model, what_it_predicts, write_card
 from uncseg.tracking.push import Histories, epoch_rows
 from uncseg.tracking.record import MlflowRecord, RunEntry
 from uncseg.tracking.spool import FoldHistory
-from uncseg.tracking.store import CONTENT_TAG, PARENT_TAG, VERSIONS_TAG, Store, storing
+from uncseg.tracking.store import CONTENT_TAG, PARENT_TAG, Store, storing
 
 logger = logging.getLogger(__name__)
 CANDIDATE = "candidate"
@@ -43,16 +44,6 @@ FINAL_CHECKPOINT = "checkpoint_final.pth"
 FOLDER_FILES = ("plans.json", "dataset.json")
 MODEL_KEY = "model"
 LOADER = "uncseg.tracking.pyfunc_model"
-# how a server says that it has no registry, or that one may not write to it
-REFUSALS = (
-    "PERMISSION_DENIED",
-    "CUSTOMER_UNAUTHORIZED",
-    "UNAUTHENTICATED",
-    "ENDPOINT_NOT_FOUND",
-    "NOT_FOUND",
-    "NOT_IMPLEMENTED",
-    "FEATURE_DISABLED",
-)
 
 
 def store_models(store: Store, record: MlflowRecord, run: RunFolder, histories: Histories, name: str) -> None:
@@ -157,7 +148,7 @@ def _store_run(
         tags = _version_tags(record, name) | {ENDED_TAG: str(ended)}
         version = register(store, registered, model, tags, describe(run, store.run_page(parent.run_id)))
     except MlflowException as error:
-        if error.error_code not in REFUSALS:
+        if error.error_code not in REGISTRY_REFUSALS:
             raise
         reason = str(error).splitlines()[0]
         logger.warning("The model of %s is stored, and not registered as %s: %s", name, registered, reason)

@@ -1,6 +1,6 @@
 """Store: the few things we ask of MLflow, each with an explicit run id.
 
-    store = open_store("sqlite:////data/runs/mlflow.db", "uncseg")  # of tracking.opening
+    store = open_store("sqlite:////data/runs/mlflow.db", "uncseg")  # of tracking.destination
     run_id = store.create_run("demo", {"mlflow.parentRunId": parent})
 
 MLflow's fluent functions keep an "active run" per thread, and the syncer has a thread of its own: nothing here uses
@@ -32,11 +32,11 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.tracking.mlflow_internals import VERSIONS_TAG, ui_page
 
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
 CONTENT_TAG = "uncseg.sha256"
-VERSIONS_TAG = "mlflow.modelVersions"  # of a logged model that is registered
 METRICS_PER_CALL = 1000  # MLflow's own limit on log_batch
 _upload_lock = threading.Lock()
 TERMINAL = ("FINISHED", "FAILED", "KILLED")
@@ -83,7 +83,7 @@ class Store:
 
     def run_page(self, run_id: str) -> str:
         """A run's page in MLflow's UI, after the server's address and a slash."""
-        return f"#/experiments/{self.experiment_id}/runs/{run_id}"
+        return ui_page(self.experiment_id, run_id)
 
     def find_run(self, tag: str, value: str) -> str | None:
         """Id of the run, not deleted, whose ``tag`` has this value; None if there is none."""

@@ -11,10 +11,10 @@ from typing import Any
 import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, write_text
+from uncseg.tracking.mlflow_internals import model_version
 
 PROGRESS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
@@ -54,7 +54,7 @@ def _known(client: MlflowClient, uri: str) -> tuple[str, Any]:
     if not which and "@" not in name:
         model = client.get_logged_model(name)
         return uri, [model.artifact_location, model.creation_timestamp]
-    name, version = get_model_name_and_version(client, uri)
+    name, version = model_version(client, uri)
     found = client.get_model_version(name, version)
     known = [found.model_id, found.source, found.run_id, found.creation_timestamp]
     return f"models:/{name}/{version}", known

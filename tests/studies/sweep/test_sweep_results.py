@@ -15,7 +15,7 @@ from uncseg.studies.sweep.sweep_file import load_sweep
 from uncseg.studies.sweep.sweep_mlflow import open_sweep_run, sync_sweep
 from uncseg.studies.sweep.sweep_results import close_sweep, why_none, write_best
 from uncseg.studies.sweep.trials import rank_trials, read_promoted, read_trials
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.destination import open_store
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import SpoolWriter
 

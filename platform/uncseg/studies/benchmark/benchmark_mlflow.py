@@ -13,11 +13,11 @@ from uncseg.layout import BenchmarkFolder
 from uncseg.provenance import describe_source
 from uncseg.studies.benchmark.benchmark_file import Benchmark
 from uncseg.studies.parent_run import open_parent_run
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.destination import open_store
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import now_ms
 from uncseg.tracking.store import NOTE_TAG, storing
-from uncseg.tracking.sync import sync_run
+from uncseg.tracking.syncer import sync_run
 
 LOGGED = ("dice_wt", "corr_failure_union", "corr_oracle_union", "auroc_brain", "rmsd_union", "qu_score")
 

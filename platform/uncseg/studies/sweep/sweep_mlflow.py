@@ -16,11 +16,11 @@ from uncseg.provenance import describe_source
 from uncseg.studies.parent_run import open_parent_run
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.trials import VALUES, read_trials
-from uncseg.tracking.opening import open_store
+from uncseg.tracking.destination import open_store
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import now_ms
 from uncseg.tracking.store import NOTE_TAG, PARENT_TAG, Store, storing
-from uncseg.tracking.sync import sync_run
+from uncseg.tracking.syncer import sync_run
 
 MOST_COMPARED = 100
 """Trials that a link to MLflow's comparison names: a browser's address is only so long."""

@@ -12,12 +12,12 @@ from uncseg.console import console
 from uncseg.runs.train_folds import short_message
 from uncseg.studies.sweep.train_trial import TrialSetup
 from uncseg.studies.sweep.trials import REPORTED_FILE, VALUES, Trial
-from uncseg.tracking.opening import Destination
+from uncseg.tracking.destination import Destination
 from uncseg.tracking.push import Outcome
 from uncseg.tracking.record import RunDescription
 from uncseg.tracking.spool import write_state
 from uncseg.tracking.store import PARENT_TAG
-from uncseg.tracking.sync import Syncer
+from uncseg.tracking.syncer import Syncer
 
 OUTCOMES: dict[str, Outcome] = {"finished": "finished", "failed": "failed", "stopped": "interrupted"}
 

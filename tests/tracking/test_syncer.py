@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image
 
 from support.written_runs import TAGS, entries, rows, status, train
+from uncseg.tracking.destination import open_store
 from uncseg.tracking.manifest import read_manifest, update_manifest
-from uncseg.tracking.opening import open_store
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import epoch_table
 

@@ -21,7 +21,7 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
 from uncseg.layout import RunFolder
 from uncseg.tracking import model_registry, push, uploads
-from uncseg.tracking.opening import Destination
+from uncseg.tracking.destination import Destination
 from uncseg.tracking.record import MlflowRecord, RunDescription, RunEntry
 from uncseg.tracking.spool import FoldHistory, spooled_folds
 from uncseg.tracking.store import PARENT_TAG, NotStored, Store, storing

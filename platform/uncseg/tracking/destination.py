@@ -16,11 +16,9 @@ from mlflow.exceptions import MlflowException
 from uncseg.config.experiment import Experiment
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
+from uncseg.tracking.mlflow_internals import EXPERIMENT_TAGS
 from uncseg.tracking.server_version import database_problem, server_problem
 from uncseg.tracking.store import Store
-
-# without it the UI takes the experiment for one of language models, and hides the charts
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class AnotherVersion(ProblemsFound):
