@@ -52,7 +52,7 @@ def test_opening_again_finds_the_same_experiment(store, tmp_path):
 
 def test_processes_may_open_a_new_database_at_once(tmp_path):
     program = (
-        "import sys; from uncseg.tracking.destination import open_store as o; print(o(*sys.argv[1:]).experiment_id)"
+        "import sys; from uncseg.tracking.destination import open_store; print(open_store(*sys.argv[1:]).experiment_id)"
     )
     arguments = [sys.executable, "-c", program, f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}", "e"]
     processes = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(3)]
