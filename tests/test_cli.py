@@ -35,7 +35,7 @@ def cases(tmp_path):
     return tmp_path / "cases"
 
 
-def test_check_of_clean_cases(uncseg, cases):
+def test_check_finds_no_problem_in_clean_cases(uncseg, cases):
     assert uncseg("check", cases) == (0, "3 cases of 3 patients, no problem found ")
 
 
@@ -51,7 +51,7 @@ def test_check_names_every_problem_in_one_table(uncseg, cases):
 
 
 @pytest.mark.parametrize(("make", "code"), [(True, 1), (False, 2)])
-def test_check_of_nothing(uncseg, tmp_path, make, code):
+def test_check_refuses_an_empty_or_absent_folder(uncseg, tmp_path, make, code):
     if make:
         (tmp_path / "empty").mkdir()
     assert uncseg("check", tmp_path / "empty")[0] == code
@@ -66,7 +66,9 @@ def test_check_of_nothing(uncseg, tmp_path, make, code):
         (["dataset.path=nowhere"], ["nowhere"]),
     ],
 )
-def test_requests_that_cannot_work(uncseg, cases, experiment_file, tmp_path, local_ray, command, overrides, named):
+def test_requests_that_cannot_work_are_refused_and_leave_no_file(
+    uncseg, cases, experiment_file, tmp_path, local_ray, command, overrides, named
+):
     arguments = [part for override in overrides for part in ("--set", override)]
     code, text = uncseg(command, experiment_file(cases), *arguments)
     assert code == 2
@@ -75,7 +77,7 @@ def test_requests_that_cannot_work(uncseg, cases, experiment_file, tmp_path, loc
     assert not [file for file in (tmp_path / "runs").rglob("*") if file.is_file()]
 
 
-def test_more_gpus_than_the_cluster_has(uncseg, cases, experiment_file, local_ray, tmp_path):
+def test_more_gpus_than_the_cluster_has_are_refused(uncseg, cases, experiment_file, local_ray, tmp_path):
     file = experiment_file(cases)
     code, text = uncseg("cross-validate", file, "--set", "resources.gpus_per_fold=1")
     assert code == 2
@@ -84,7 +86,7 @@ def test_more_gpus_than_the_cluster_has(uncseg, cases, experiment_file, local_ra
     assert not (tmp_path / "runs" / "small").exists()
 
 
-def test_folds_that_do_not_exist(uncseg, cases, experiment_file):
+def test_folds_that_do_not_exist_are_refused(uncseg, cases, experiment_file):
     file = experiment_file(cases)
     assert uncseg("cross-validate", file, "--folds", "0,7")[0] == 2
     assert uncseg("cross-validate", file, "--folds", "one")[0] == 2
@@ -97,7 +99,7 @@ def test_dry_run_prints_the_plan_and_trains_nothing(uncseg, cases, experiment_fi
     assert not (tmp_path / "runs" / "small").exists()
 
 
-def test_evaluating_and_syncing_what_is_no_run(uncseg, tmp_path):
+def test_evaluating_and_syncing_what_is_no_run_is_refused(uncseg, tmp_path):
     for command in ("evaluate", "sync"):
         code, text = uncseg(command, tmp_path)
         assert code == 2

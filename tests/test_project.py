@@ -47,7 +47,7 @@ def test_shipped_experiments_load(file, monkeypatch):
         assert sweep.name not in {base.name, *(other.stem for other in (ROOT / "experiments").glob("*.yaml"))}
 
 
-def test_the_papers_experiment():
+def test_the_papers_experiment_has_the_papers_settings():
     paper = load_experiment(ROOT / "experiments" / "brats2023.yaml")
     assert paper.split.folds == 5
     assert paper.training.epochs == 500
@@ -164,7 +164,7 @@ def test_an_experiment_is_read_without_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def test_no_path_of_one_machine_and_no_registry():
+def test_no_file_names_a_path_of_one_machine_or_a_registry():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in tracked:
         if name.endswith((".py", ".toml", ".yaml", ".md", ".txt", "Makefile", "run")):

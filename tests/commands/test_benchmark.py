@@ -105,7 +105,7 @@ def test_methods_are_judged_by_their_own_segmentation_and_by_the_shared_one(done
     assert (constant["corr_failure_union"].fillna(0) == 0).all()
 
 
-def test_the_memory_is_told_apart(done):
+def test_the_memory_table_tells_coordinates_apart(done):
     memory = pd.read_parquet(done[0].tables / "memory.parquet")
     assert set(memory["coordinates"]) == {"case", "patch"}
     head = memory[(memory["training"] == "patch_memory") & (memory["estimator"] == "uncertainty")]
@@ -113,7 +113,7 @@ def test_the_memory_is_told_apart(done):
     assert {"one_minus_p", "var1shot"} <= set(memory.loc[memory["floor"], "estimator"]), "floors stand beside it"
 
 
-def test_figures_page_and_mlflow(done):
+def test_plots_page_and_mlflow_are_written(done):
     folder = done[0]
     assert list(folder.figures.glob("*.png"))
     page = folder.page.read_text(encoding="utf-8")

@@ -92,7 +92,7 @@ def compare(mlflow, *names):
     return f"{address}/#/compare-runs?runs={chosen}&experiments={quote(json.dumps([experiment]))}"
 
 
-def test_the_list_of_runs(page, mlflow):
+def test_the_list_of_runs_shows_folds_below_their_run(page, mlflow):
     address, _, experiment, _ = mlflow
     page.goto(f"{address}/#/experiments/{experiment}/runs")
     for name in ("paper", "union", "search"):
@@ -107,7 +107,7 @@ def test_the_list_of_runs(page, mlflow):
     assert re.search(r"Small \([0-9a-f]{12}\)", said)  # the dataset and its digest
 
 
-def test_two_cross_validations_side_by_side(page, mlflow, runs):
+def test_two_runs_side_by_side_differ_in_what_was_changed(page, mlflow, runs):
     page.goto(compare(mlflow, "paper", "union"))
     switches = page.get_by_text("Show diff only")
     expect(switches.first).to_be_visible()
@@ -124,7 +124,7 @@ def test_two_cross_validations_side_by_side(page, mlflow, runs):
         assert f"{round(float(first.loc[row, 'dice_wt']), 3):g}" in page.inner_text("body")
 
 
-def test_the_charts(page, mlflow):
+def test_charts_are_grouped_by_metric(page, mlflow):
     address, _, experiment, _ = mlflow
     page.goto(f"{address}/#/experiments/{experiment}/runs?compareRunsMode=CHART&workflowType=machine_learning")
     unfold(page, mlflow, "paper")
@@ -140,7 +140,7 @@ def test_the_charts(page, mlflow):
         expect(page.get_by_text(f"{name} (train/loss)", exact=True)).to_be_visible()
 
 
-def test_the_pictures_of_the_training(page, mlflow):
+def test_pictures_of_the_training_are_shown(page, mlflow):
     address, _, experiment, ids = mlflow
     page.goto(f"{address}/#/experiments/{experiment}/runs/{ids['paper fold 0']}/model-metrics")
     page.get_by_placeholder("Search metric charts").fill("one case over training")
@@ -165,7 +165,7 @@ def test_the_description_links_to_the_tables(page, mlflow, runs):
     expect(inside.get_by_text("Table 1. Dice out of fold").first).to_be_visible()
 
 
-def test_a_sweep(page, mlflow, runs):
+def test_a_sweep_shows_its_best_trial_and_compares_all(page, mlflow, runs):
     address, _, experiment, ids = mlflow
     page.goto(f"{address}/#/experiments/{experiment}/runs/{ids['search']}")
     best = pd.read_parquet(runs / "search/tables/trials.parquet").iloc[0]

@@ -66,7 +66,7 @@ def assert_same(one, other, case):
         np.testing.assert_array_equal(voxels(one / file), voxels(other / file))
 
 
-def test_a_fold_and_a_model_folder_are_models(root, run, alone, tmp_path):
+def test_a_fold_and_a_model_folder_predict_as_the_run(root, run, alone, tmp_path):
     uncseg("predict", run.fold(0), root / "cohort", tmp_path / "fold")
     elsewhere = shutil.copytree(run.model, tmp_path / "model")  # nothing in its name or beside it says what it is
     uncseg("predict", elsewhere, root / "cohort", tmp_path / "folder", "--folds", 0)
@@ -86,7 +86,7 @@ def test_a_model_in_mlflow_predicts_as_the_run(root, run, alone, tmp_path, monke
         assert_same(alone[0], tmp_path / "out", case)
 
 
-def test_nnunets_input_files_and_a_single_case(root, run, alone, tmp_path):
+def test_nnunets_input_files_and_a_single_case_are_inputs(root, run, alone, tmp_path):
     first = cases(root)[0]
     for number, channel in enumerate(CHANNELS):
         target = tmp_path / "images" / f"{first}_{number:04d}.nii.gz"

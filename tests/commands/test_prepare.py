@@ -48,7 +48,7 @@ NNUNETS_NUMBER = pytest.param(None, marks=pytest.mark.slow, id="nnU-Net's own nu
 
 
 @pytest.mark.parametrize("samples", [60_000, NNUNETS_NUMBER])
-def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, monkeypatch, samples):
+def test_what_is_prepared_equals_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, monkeypatch, samples):
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
         extract_fingerprint_dataset,
@@ -97,7 +97,7 @@ def test_equal_to_nnunets_own(local_ray, experiment_file, phantoms, tmp_path, mo
 
 
 @pytest.mark.parametrize(("drawn", "of_each"), [(60_000, 10_000), (1, 1)])
-def test_fewer_samples_of_the_foreground(local_ray, experiment_file, phantoms, drawn, of_each):
+def test_fewer_foreground_samples_change_nothing_but_statistics(local_ray, experiment_file, phantoms, drawn, of_each):
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
@@ -123,7 +123,7 @@ def test_fewer_samples_of_the_foreground(local_ray, experiment_file, phantoms, d
         np.testing.assert_array_equal(a[0], b[0])
 
 
-def test_planner_options(local_ray, experiment_file, phantoms):
+def test_options_of_the_plan_are_followed(local_ray, experiment_file, phantoms):
     prepared = prepare_cases(load(experiment_file, phantoms, plan={"target_spacing_mm": [2.0, 2.0, 2.0]}))
     plan = json.loads(prepared.plans.read_text())["configurations"]["3d_fullres"]
     assert plan["patch_size"] == [16, 16, 16]
@@ -158,7 +158,7 @@ def test_a_patch_that_does_not_fit_is_named(local_ray, experiment_file, phantoms
     assert "[16, 16, 16]" in problem.advice
 
 
-def test_goes_on_where_it_was_stopped(local_ray, experiment_file, phantoms):
+def test_a_stopped_preparation_goes_on_where_it_was(local_ray, experiment_file, phantoms):
     experiment = load(experiment_file, phantoms)
     prepared = prepare_cases(experiment)
     folder = prepared.dataset / "nnUNetPlans_3d_fullres"
@@ -200,7 +200,7 @@ def test_a_finished_preparation_is_returned_at_once(local_ray, experiment_file, 
     assert prepared.done.stat().st_mtime_ns == done
 
 
-def test_a_patch_larger_than_the_memory_target(local_ray, experiment_file, phantoms):
+def test_a_patch_larger_than_the_memory_target_is_refused(local_ray, experiment_file, phantoms):
     plan = dict.fromkeys(OURS) | {"patch_size": [128, 128, 128], "memory_target_gib": 1}
     with pytest.raises(ProblemsFound) as caught:
         prepare_cases(load(experiment_file, phantoms, plan=plan))
@@ -231,7 +231,7 @@ def test_naming_of_2018_gives_the_same_arrays(local_ray, experiment_file, phanto
         np.testing.assert_allclose(a[0], b[0], atol=1e-6)
 
 
-def test_one_bad_case_among_good_ones(local_ray, experiment_file, phantoms, tmp_path):
+def test_bad_cases_among_good_ones_are_all_named(local_ray, experiment_file, phantoms, tmp_path):
     shutil.copytree(phantoms, tmp_path / "cases")
     for number, role in ((1, "t1c"), (3, "seg")):
         case = f"BraTS-GLI-{number:05d}-000"
@@ -251,7 +251,7 @@ def test_one_bad_case_among_good_ones(local_ray, experiment_file, phantoms, tmp_
     assert not list((tmp_path / "storage").rglob("prepared.json"))
 
 
-def test_head_decides_the_labels(local_ray, experiment_file, phantoms):
+def test_the_output_decides_the_labels(local_ray, experiment_file, phantoms):
     labels = prepare_cases(load(experiment_file, phantoms))
     regions = prepare_cases(load(experiment_file, phantoms, model={"output": "regions"}, loss={"weight_ce": None}))
     assert labels.root != regions.root
@@ -268,14 +268,14 @@ def test_head_decides_the_labels(local_ray, experiment_file, phantoms):
         ({"split": {"folds": 6}}, "split.folds"),
     ],
 )
-def test_choices_of_cases_that_cannot_work(experiment_file, phantoms, sections, field):
+def test_choices_of_cases_that_cannot_work_are_refused(experiment_file, phantoms, sections, field):
     with pytest.raises(ProblemsFound) as caught:
         chosen_cases(load_experiment(experiment_file(phantoms, **sections)))
     assert caught.value.exit_code == 2
     assert [problem.where for problem in caught.value.problems] == [field]
 
 
-def test_exclusion_by_file(experiment_file, phantoms, tmp_path):
+def test_cases_listed_in_a_file_are_excluded(experiment_file, phantoms, tmp_path):
     listed = tmp_path / "excluded.txt"
     listed.write_text("BraTS-GLI-00001-000\n\n")
     sections = {"dataset": {"exclude": str(listed), "expected_cases": 5}}
@@ -283,7 +283,7 @@ def test_exclusion_by_file(experiment_file, phantoms, tmp_path):
     assert "BraTS-GLI-00001-000" not in {case.case_id for case in cases}
 
 
-def test_nothing_is_copied(local_ray, experiment_file, phantoms):
+def test_images_are_linked_and_not_copied(local_ray, experiment_file, phantoms):
     experiment = load(experiment_file, phantoms)
     prepared = prepare_cases(experiment)
     for file in (prepared.raw_dataset / "imagesTr").iterdir():

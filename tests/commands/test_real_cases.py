@@ -35,7 +35,7 @@ EXPERIMENT = {
 }
 
 
-def test_two_folds_side_by_side(tmp_path):
+def test_two_folds_of_real_cases_are_trained_and_scored(tmp_path):
     file = tmp_path / "real.yaml"
     file.write_text(yaml.safe_dump(EXPERIMENT | {"storage": {"path": str(tmp_path / "runs")}}))
     print(run_uncseg("cross-validate", file, folder=tmp_path))

@@ -57,7 +57,7 @@ def voxels(file):
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
-def test_the_command_predicts_as_from_the_runs_folder(root, server, expected, tmp_path, monkeypatch):
+def test_the_registered_model_predicts_as_the_runs_folder(root, server, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.chdir(tmp_path)
     uncseg("predict", "models:/small@candidate", root / "cohort", "out")
@@ -77,7 +77,7 @@ def input_of(root, case):
     return {"image": np.stack([sitk.GetArrayFromImage(image) for image in images]), "spacing_mm": spacing_mm}
 
 
-def test_a_python_function_says_the_same_without_ray(root, server, expected, tmp_path):
+def test_mlflows_python_function_predicts_the_same_without_ray(root, server, expected, tmp_path):
     case = cases(root)[0]
     np.savez(tmp_path / "in.npz", **input_of(root, case))
     command = (sys.executable, "-c", WITHOUT_RAY, tmp_path / "in.npz", tmp_path / "out.npz")
@@ -105,7 +105,7 @@ def downloaded(server, tmp_path_factory):
     return target
 
 
-def test_everything_that_is_wrong_with_an_input_is_said_at_once(root, downloaded):
+def test_all_problems_of_an_input_are_named_at_once(root, downloaded):
     model = _load_pyfunc(str(downloaded))
     good = input_of(root, cases(root)[0])
     image = good["image"].astype(np.float32)

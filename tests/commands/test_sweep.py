@@ -37,7 +37,7 @@ def sweep_file(experiment_file, tmp_path):
     return write
 
 
-def test_every_end_of_a_trial(sweep_file, tmp_path):
+def test_every_end_of_a_trial_is_in_the_table_and_in_mlflow(sweep_file, tmp_path):
     """Trials that fail, are stopped, end and are promoted: one table, and MLflow says the same."""
     space = {
         "loss.unc_weight": {"grid_search": [1.0, 0.7, 0.4, 0.1]},  # Dice falls a little, with these cases and seeds
