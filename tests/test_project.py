@@ -100,16 +100,20 @@ def test_the_map_names_every_room_and_no_other():
     assert sorted(rooms()) == sorted(there - {"__init__"})
 
 
-def test_every_file_that_the_map_names_exists():
+def test_every_file_that_the_pages_name_exists():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     folders = {f"{parent}/" for file in tracked for parent in Path(file).parents if parent.parts}
     missing = set()
-    for page in (page for page in (MAP, ROOT / "CONTRIBUTING.md") if page.is_file()):
-        named = set(re.findall(r"`([\w/]+(?:\.py|\.sh|/))`", page.read_text(encoding="utf-8")))
-        for name in named - {"src/"}:
-            if not any(f"/{path}".endswith(f"/{name}") for path in (*tracked, *folders)):
-                missing.add(f"{page.name}: {name}")
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        named = set(re.findall(r"`(?:python )?([\w/]+\.(?:py|sh))\b", text)) - {"tests/performance/NAME.py"}
+        named |= set(re.findall(r"`(\w+/)`", text)) - {"src/"} if page == MAP else set()
+        missing |= {f"{page.name}: {name}" for name in named if not _is_there(name, (*tracked, *folders))}
     assert not missing
+
+
+def _is_there(name, paths):
+    return any(f"/{path}".endswith(f"/{name}") for path in paths)
 
 
 def test_no_import_runs_upward():

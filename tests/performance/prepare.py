@@ -40,7 +40,7 @@ CONFIGURATION = "3d_fullres"
 def write_experiment(folder: Path, phantoms: Path) -> Path:
     """An experiment that leaves planning to nnU-Net and stores in a folder of its own."""
     content = {
-        "name": "benchmark",
+        "name": "measured",
         "dataset": {"path": str(phantoms), "name": "Phantoms"},
         "plan": {"configuration": CONFIGURATION},
         "storage": {"path": str(folder / "runs")},
@@ -140,7 +140,7 @@ def main() -> None:
     peer, warm, cold = (statistics.median(seconds[name]) for name in ("peer", "warm", "cold"))
     print(f"all arrays equal; {peer / warm:.1f} times faster on a running Ray, {peer / cold:.1f} times from cold")
     result = {
-        "benchmark": "prepare",
+        "measured": "prepare",
         "ours": warm,
         "peer": peer,
         "ratio": warm / peer,

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: cases and trainers to measure with, rounds in turn, one line of JSON at the end."""
+"""Shared by the measurements: cases and trainers to measure with, rounds in turn, one line of JSON at the end."""
 
 import contextlib
 import copy
@@ -34,7 +34,7 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # where torch was imp
 
 
 def arguments(description: str | None, **more: int) -> Namespace:
-    """The options all benchmarks have, and some of their own (whole numbers)."""
+    """Read the options that all measurements have, and those of one of them (whole numbers)."""
     parser = ArgumentParser(description=description)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     defaults = {"cases": 8, "size": 64, "patch": 48, "features": 16, "batch": 2, "runs": 5} | more
@@ -46,7 +46,7 @@ def arguments(description: str | None, **more: int) -> Namespace:
 
 
 def device_name(device: str) -> str:
-    """The device as a reader would name it."""
+    """Return the device's name for a reader."""
     return torch.cuda.get_device_name() if device.startswith("cuda") else f"CPU, {torch.get_num_threads()} thread(s)"
 
 
@@ -54,12 +54,12 @@ def device_name(device: str) -> str:
 def prepared_phantoms(
     options: Namespace, folds: int = 2, preset: str | None = None, **training: Any
 ) -> Iterator[tuple[Experiment, PreparedFolder]]:
-    """Phantoms planned with the benchmark's patch and network, in a folder that ends with the block."""
+    """Prepare phantoms for the patch and network that are measured, in a folder that ends with the block."""
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         write_phantoms(folder / "cases", options.cases, options.size, seed=0)
         content = {
-            "name": "benchmark",
+            "name": "measured",
             "dataset": {"path": str(folder / "cases"), "name": "Phantoms"},
             "split": {"folds": folds},
             "plan": {
@@ -84,7 +84,7 @@ def prepared_phantoms(
 def make_trainer(
     kind: type[nnUNetTrainer], options: Namespace, experiment: Experiment, prepared: PreparedFolder
 ) -> Any:
-    """Ours, or nnU-Net's, on the same plans; initialised, quiet."""
+    """Return an initialised trainer, ours or nnU-Net's, on the same plans."""
     plans = TrainerSettings.of(experiment).into_plans(copy.deepcopy(read_json(prepared.plans)))
     plans["continue_training"] = False
     with contextlib.redirect_stdout(None):
@@ -96,7 +96,7 @@ def make_trainer(
 
 
 def both_trainers(options: Namespace, experiment: Experiment, prepared: PreparedFolder) -> tuple[Any, Any]:
-    """Ours and nnU-Net's."""
+    """Return our trainer and nnU-Net's."""
     ours = make_trainer(UncertaintyTrainer, options, experiment, prepared)
     return ours, make_trainer(nnUNetTrainer, options, experiment, prepared)
 
@@ -107,7 +107,7 @@ def in_turn(name: str, unit: str, runs: int, ours: Callable[[], float], peer: Ca
 
 
 def medians(unit: str, runs: int, ours: Callable[[], float], peer: Callable[[], float]) -> tuple[float, float]:
-    """Of ours and the peer, measured in turn after one unmeasured round."""
+    """Return the medians of ours and of the peer, measured in turn after one unmeasured round."""
     ours()
     peer()
     pairs = []
@@ -121,6 +121,6 @@ def medians(unit: str, runs: int, ours: Callable[[], float], peer: Callable[[], 
 
 
 def report(name: str, unit: str, runs: int, ours: float, peer: float, **more: Any) -> None:
-    """The line of JSON."""
-    result = {"benchmark": name, "ours": ours, "peer": peer, "ratio": ours / peer, "unit": unit, "runs": runs, **more}
+    """Print the line of JSON."""
+    result = {"measured": name, "ours": ours, "peer": peer, "ratio": ours / peer, "unit": unit, "runs": runs, **more}
     print(json.dumps({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in result.items()}))
