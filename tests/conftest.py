@@ -97,11 +97,14 @@ def empty_database(tmp_path_factory):
 
 @pytest.fixture
 def new_database(tmp_path, empty_database):
-    """A function that makes an MLflow database in a folder below ``tmp_path``, and returns its address."""
+    """A function that returns the address of an MLflow database in a folder below ``tmp_path``, made where absent."""
 
     def make(folder):
-        (tmp_path / folder).mkdir()
-        return f"sqlite:///{shutil.copy(empty_database, tmp_path / folder / 'mlflow.db')}"
+        database = tmp_path / folder / "mlflow.db"
+        if not database.exists():
+            database.parent.mkdir()
+            shutil.copy(empty_database, database)
+        return f"sqlite:///{database}"
 
     return make
 

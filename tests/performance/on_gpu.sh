@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Measures everything that docs/performance.md says about a GPU: nnU-Net's patch of 128³, mixed precision and torch.compile (both are
-# nnU-Net's defaults on a GPU, and ours). Prints the device, then one line of JSON per measurement; takes about ten minutes.
+# Measures everything that docs/performance.md says about a GPU: patches of 128³, mixed precision and torch.compile (both
+# are the defaults on a GPU, nnU-Net's and ours). Prints the device, then one line of JSON per measurement; takes about
+# ten minutes.
 #
 #     tests/performance/on_gpu.sh [PYTHON]
 #
