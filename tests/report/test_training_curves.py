@@ -7,7 +7,7 @@ from matplotlib import image as mpl_image
 from matplotlib.colors import to_rgb
 
 from uncseg.report.style import BLUE, VERMILION
-from uncseg.report.training_curves import Training, best_floor, draw_training, draw_trainings
+from uncseg.report.training_curves import Training, draw_training, draw_trainings, floor_of_last_epochs
 
 WINDOW = "#e6e6e6"
 
@@ -74,7 +74,7 @@ def test_one_fold_and_nothing(tmp_path, frame):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
-def test_the_best_floor_is_that_of_the_last_epochs():
+def test_the_floor_of_last_epochs_is_that_of_the_last_epochs():
     frame = pd.DataFrame({"fold": 0, "epoch": range(6)})
     for kind in ("corr", "rmsd"):
         name = f"uncertainty/union/{kind}_ema"
@@ -82,6 +82,6 @@ def test_the_best_floor_is_that_of_the_last_epochs():
         frame[f"{name}/one_minus_max"] = [0, 0, 0, 0, 0.3, 0.3]
         frame[f"{name}/constant"] = [0, 0, 0, 0, 0.1, 0.1]
     run = Training("a", frame, 2)
-    assert best_floor(run, "union", "corr") == "one_minus_max"
-    assert best_floor(run, "union", "rmsd") == "constant"
-    assert best_floor(run, "reference", "corr") is None
+    assert floor_of_last_epochs(run, "union", "corr") == "one_minus_max"
+    assert floor_of_last_epochs(run, "union", "rmsd") == "constant"
+    assert floor_of_last_epochs(run, "reference", "corr") is None

@@ -16,6 +16,7 @@ from uncseg.evaluation.overlap import dice, region_mask, sensitivity, specificit
 from uncseg.evaluation.qu_brats import qu_brats
 from uncseg.evaluation.surface import bounding_box
 from uncseg.evaluation.uncertainty import protocol_mask, score_map
+from uncseg.metric_keys import failure_key
 
 Row = dict[str, Any]
 SCORES_VERSION = 2
@@ -94,7 +95,7 @@ def uncertainty_row(
         brain: bool, or None.
 
     Returns:
-        ``rmsd_failure_PROTOCOL`` and ``corr_failure_PROTOCOL``; QU-BraTS; ``auroc``, ``auprc``, ``fpr95`` with
+        RMSD and correlation with the failure under each protocol; QU-BraTS; ``auroc``, ``auprc``, ``fpr95`` with
         ``_brain`` and ``_band``; ``ece`` and ``ace`` inside the brain; ``mean_uncertainty`` of
         :func:`~uncseg.evaluation.expectation.mean_uncertainty`; ``reliability``, the diagram's counts,
         (20, 3) as lists.
@@ -104,7 +105,7 @@ def uncertainty_row(
     row: Row = {}
     for protocol in PROTOCOLS:
         scores = score_map(uncertainty, error, protocol_mask(reference, prediction, protocol))
-        row |= {f"{kind}_failure_{protocol}": scores[kind] for kind in ("rmsd", "corr")}
+        row |= {failure_key(kind, protocol): scores[kind] for kind in ("rmsd", "corr")}
     # a float32 of 0.05 is a bit more than 5 %, and would not be certain at the threshold of 5
     digits = 5 if uncertainty.dtype == np.float32 else 9
     percent = np.round(100 * uncertainty.astype(np.float64), digits)

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from uncseg.estimators.registry import HEAD
-from uncseg.evaluation.tables import DICE_COLUMNS, PAPER, PAPER_DICE
+from uncseg.evaluation.figures import DICE_COLUMNS, KINDS, figures_by_kind
+from uncseg.evaluation.tables import PAPER, PAPER_DICE
 from uncseg.page_table import PageTable, Row, mean_sd
 
 QUOTED = "The paper's figures are quoted as anchors: BraTS 2023, 1248 cases, five folds; not recomputed here"
@@ -36,28 +37,26 @@ def dice_cells(mean: Mapping[Any, Any], sd: Mapping[Any, Any]) -> list[str]:
 
 def uncertainty_table(table: pd.DataFrame, last_epochs: int) -> PageTable:
     """Table 2 of :func:`uncseg.evaluation.tables.table2`, the paper's own beside it."""
-    rows = []
+    figures, rows = {kind: figures_by_kind("table2", kind) for kind in KINDS}, []
     for protocol, part in table.groupby("protocol", sort=False):
         rows.append(Row([f"{protocol} mask"], "part"))
         for row in part.to_dict("records"):
             cells = []
-            for kind in ("corr", "rmsd"):
-                columns = [f"{kind}_{what}" for what in ("ema_last", "ema_final", "failure")]
-                cells += [mean_sd(row[c], row[f"{c}_std"], 3) for c in columns]
+            for kind in KINDS:
+                cells += [mean_sd(row[figure.key], row[f"{figure.key}_std"], 3) for figure in figures[kind]]
                 cells.append("" if math.isnan(row[f"paper_{kind}"]) else f"{row[f'paper_{kind}']:g}")
             name = f"{row['estimator']}{' *' if row['floor'] else ''}"
             kind = "floor" if row["floor"] else "strong" if row["estimator"] == HEAD else ""
             rows.append(Row([name, *cells], kind))
-    whats = [f"error memory, last {last_epochs} epochs", "error memory, final epoch", "failure", "paper"]
-    header = ["estimator", *(f"{kind}: {what}" for kind in ("corr", "RMSD") for what in whats)]
-    heads = [f"{kind}\n{what}" for kind in ("corr", "RMSD") for what in ("error memory", "final epoch", "failure")]
-    shown = [name for name in header if not name.endswith("paper")]
+    header, terminal = ["estimator"], {"estimator": "estimator"}
+    for kind, name in KINDS.items():
+        header += [*(figure.label for figure in figures[kind]), f"{name}, paper"]
+        terminal |= {figure.label: figure.short for figure in figures[kind]}
     note = (
         "By protocol: the reference mask (the paper's, which cannot see false positives) and the union mask (reference "
-        "or prediction, dilated by 2 voxels). Mean ± sample sd over folds. Error memory: on validation patches. "
-        "Failure: the single error out of fold, whole cases. * floor: needs no training; constant: each sample's best, "
-        "its correlation undefined and shown as 0. "
+        "or prediction, dilated by 2 voxels). Mean ± sample sd over folds. Error memory: on validation patches, over "
+        f"the last {last_epochs} epochs or in the final one. Failure: out of fold, whole cases. * floor: needs no "
+        "training; constant: each sample's best, its correlation undefined and shown as 0. "
         f"{QUOTED}; its RMSD is probably on a compressed scale and not comparable."
     )
-    terminal = dict(zip(shown, ["estimator", *heads], strict=True))
     return PageTable("table2", "Table 2. Uncertainty against error", header, rows, note, terminal=terminal)

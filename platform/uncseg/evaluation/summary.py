@@ -15,7 +15,6 @@ RESAMPLES = 2000
 FEWEST_PATIENTS = 10
 """For an interval; of fewer, resampling gives little more than their range."""
 KEYS = ("case", "patient", "region", "fold", "model")
-RISK_COVERAGE = ("aurc", "e_aurc", "spearman_uncertainty_dice")
 
 
 def figure_columns(scores: pd.DataFrame) -> list[str]:
@@ -31,9 +30,10 @@ def summarize(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         seed: of the bootstrap.
 
     Returns:
-        Columns region, figure, cases (that have it), mean, sd (sample), median, ci_low, ci_high. Where there is an
-        uncertainty, also RISK_COVERAGE: :func:`risk_coverage` and the rank correlation of a case's mean uncertainty
-        with its Dice, in the column ``mean``. NaN with fewer than 10 patients, as intervals are.
+        Columns region, figure, cases (that have it), mean, sd (sample), median, ci_low, ci_high. Where the
+        scores have ``mean_uncertainty``, also ``aurc`` and ``e_aurc`` of :func:`risk_coverage` and the rank correlation
+        of a case's mean uncertainty with its Dice, in the column ``mean``. NaN with fewer than 10 patients, as
+        intervals are.
     """
     rows: list[dict[str, object]] = []
     for region, of_region in scores.groupby("region", sort=False):

@@ -12,16 +12,16 @@ import pandas as pd
 
 from uncseg.config.sections import PROTOCOLS
 from uncseg.estimators.registry import ALL_MAPS, FLOORS, HEAD
+from uncseg.evaluation.figures import DICE_COLUMNS, KINDS, best_floor, shown_in
+from uncseg.metric_keys import case_key, epoch_key
 from uncseg.page_table import mean_sd
 
-DICE_COLUMNS = {"dice_wt": "Dice WT", "dice_tc": "Dice TC", "dice_et": "Dice ET", "dice_mean": "mean"}
 WITH, WITHOUT = "with head", "without head"
 PAPER = "paper (BraTS 2023, anchor)"
 # five folds: anchors, not targets; the RMSD is probably on a compressed scale
 PAPER_DICE = {WITH: (0.9163, 0.9162, 0.8734), WITHOUT: (0.9179, 0.9169, 0.8710)}
 PAPER_CORR = {HEAD: 0.96556, "variance_stable": 0.89382, "var1shot": 0.20738}
 PAPER_RMSD = {HEAD: 0.0036, "variance_stable": 0.00542, "var1shot": 0.03192}
-FIGURES = ("rmsd_ema_last", "corr_ema_last", "rmsd_ema_final", "corr_ema_final", "rmsd_failure", "corr_failure")
 
 
 def table1(per_case: pd.DataFrame, baseline: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -81,10 +81,10 @@ def table2(per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int) -> pd
     rows = []
     for protocol in PROTOCOLS:
         for estimator in ALL_MAPS:
-            failure, ema = f"{estimator}/{protocol}/rmsd_failure", f"uncertainty/{protocol}/rmsd_ema/{estimator}"
-            if failure in per_case.columns or ema in epochs.columns:
+            failure, memory = case_key(estimator, protocol, "rmsd"), epoch_key(protocol, "rmsd", estimator)
+            if failure in per_case.columns or memory in epochs.columns:
                 rows.append(_estimator_row(per_case, epochs, last_epochs, protocol, estimator))
-    figures = [column for name in FIGURES for column in (name, f"{name}_std")]
+    figures = [column for name in shown_in("table2") for column in (name, f"{name}_std")]
     return pd.DataFrame(rows, columns=["protocol", "estimator", "floor", *figures, "paper_corr", "paper_rmsd"])
 
 
@@ -93,12 +93,12 @@ def _estimator_row(
 ) -> dict[str, object]:
     row: dict[str, object] = {"protocol": protocol, "estimator": estimator, "floor": estimator in FLOORS}
     epochs = epochs.sort_values("epoch")
-    for kind in ("rmsd", "corr"):
-        ema = _by_fold(epochs, f"uncertainty/{protocol}/{kind}_ema/{estimator}")
+    for kind in KINDS:
+        ema = _by_fold(epochs, epoch_key(protocol, kind, estimator))
         over_folds = {
             f"{kind}_ema_last": [values.tail(last_epochs).mean() for values in ema],
             f"{kind}_ema_final": [values.iloc[-1] for values in ema],
-            f"{kind}_failure": [v.mean() for v in _by_fold(per_case, f"{estimator}/{protocol}/{kind}_failure")],
+            f"{kind}_failure": [v.mean() for v in _by_fold(per_case, case_key(estimator, protocol, kind))],
         }
         for name, values in over_folds.items():
             folds = pd.Series(values, dtype=float)
@@ -123,18 +123,17 @@ def beats_floor(table: pd.DataFrame) -> list[str]:
         by_name = rows.set_index("estimator")
         if HEAD not in by_name.index or not by_name["floor"].any():
             continue
-        for figure, error in (("corr_ema_last", "the error memory"), ("corr_failure", "the failure")):
-            lines.append(f"{protocol} protocol, against {error}: {_verdict(by_name, figure)}")
+        for key, figure in shown_in("verdict").items():
+            lines.append(f"{protocol} mask, {figure.label}: {_verdict(by_name, key)}")
     return lines
 
 
 def _verdict(by_name: pd.DataFrame, figure: str) -> str:
     means, spreads = by_name[figure].to_dict(), by_name[f"{figure}_std"].to_dict()
-    floors = {name: means[name] for name in FLOORS if name in means and not math.isnan(means[name])}
-    if math.isnan(means[HEAD]) or not floors:
+    best = best_floor(means, figure)
+    if math.isnan(means[HEAD]) or best is None:
         side = "the head" if math.isnan(means[HEAD]) else "the floors"
         return f"no valid correlation of {side}, so nothing is shown."
-    best = max(floors, key=floors.__getitem__)
     lead = means[HEAD] - means[best]
     head, floor = (mean_sd(means[name], spreads[name], 3) for name in (HEAD, best))
     if lead <= 0:

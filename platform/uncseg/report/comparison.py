@@ -10,15 +10,14 @@ import pandas as pd
 from uncseg.config.experiment import Experiment
 from uncseg.config.fields import flatten, is_within
 from uncseg.estimators.registry import HEAD
+from uncseg.evaluation.figures import DICE_COLUMNS, best_floor, figures_by_kind
 from uncseg.evaluation.page_tables import dice_cells
 from uncseg.evaluation.summary import compare
-from uncseg.evaluation.tables import DICE_COLUMNS
 from uncseg.page_table import PageTable, Row, mean_sd
 from uncseg.report.score_tables import differences_table
 from uncseg.report.style import NAMES
 
 WHERE_IT_RUNS = ("name", "dataset.path", "resources", "tracking", "storage", "training.loader_processes")
-FIGURES = ("corr_ema_last", "corr_failure", "rmsd_ema_last")
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def _dice(runs: Sequence[Results]) -> Compared:
 
 
 def _uncertainty(runs: Sequence[Results]) -> Compared:
-    records, rows = [], []
+    records, rows, figures = [], [], figures_by_kind("comparison")
     known = [run for run in runs if run.table2 is not None]
     for protocol in dict.fromkeys(p for run in known if run.table2 is not None for p in run.table2["protocol"]):
         rows.append(Row([f"{protocol} mask"], "part"))
@@ -108,32 +107,22 @@ def _uncertainty(runs: Sequence[Results]) -> Compared:
             assert run.table2 is not None
             part = run.table2[run.table2["protocol"] == protocol].set_index("estimator")
             cells = []
-            for figure in FIGURES:
-                for name in (HEAD, _best_floor(part, figure)):
+            for key in [figure.key for figure in figures]:
+                for name in (HEAD, best_floor(part[key].to_dict(), key, constant=False)):
                     found = None if name is None or name not in part.index else part.loc[name]
-                    mean, sd = (math.nan, math.nan) if found is None else (found[figure], found[f"{figure}_std"])
+                    mean, sd = (math.nan, math.nan) if found is None else (found[key], found[f"{key}_std"])
                     called = "" if name is None or name == HEAD else f" ({NAMES.get(name, name)})"
                     cells.append("none" if found is None else mean_sd(mean, sd, 3) + called)
-                    record = {"protocol": protocol, "run": run.name, "figure": figure, "estimator": name}
+                    record = {"protocol": protocol, "run": run.name, "figure": key, "estimator": name}
                     records.append(record | {"mean": mean, "sd": sd})
             rows.append(Row([run.name, *cells]))
-    names = ("corr, error memory", "corr, failure", "RMSD, error memory")
-    header = ["run", *(f"{name}: {of}" for name in names for of in ("head", "best floor"))]
+    header = ["run", *(f"{figure.label}: {what}" for figure in figures for what in ("head", "best floor"))]
     title = "Table 2 of each run: the head and the best floor, by protocol"
     note = (
         "Mean ± sample sd over folds; error memory: of the last epochs. The best floor is each run's own; it needs no "
     )
     note += "training, and is to be beaten."
     return Compared(pd.DataFrame(records), PageTable("uncertainty", title, header, rows, note))
-
-
-def _best_floor(part: pd.DataFrame, figure: str) -> str | None:
-    floors = part.loc[part["floor"], figure].dropna()
-    if figure.startswith("corr"):
-        floors = floors.drop("constant", errors="ignore")  # it has no correlation
-    if floors.empty:
-        return None
-    return str(floors.idxmax() if figure.startswith("corr") else floors.idxmin())
 
 
 def _different_cases(first: Results, other: Results) -> list[str]:

@@ -10,36 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from uncseg.evaluation.calibration import BINS
+from uncseg.evaluation.figures import shown_in
 from uncseg.evaluation.summary import summarize
 from uncseg.page_table import PageTable, Row, fixed, with_interval
 from uncseg.report.style import REGION_STYLES, save_figure
 from uncseg.table_files import write_table
-
-SHOWN = {
-    "dice": "Dice",
-    "hd95_mm": "HD95 (mm)",
-    "lesionwise_dice": "lesion-wise Dice",
-    "lesionwise_hd95_mm": "lesion-wise HD95 (mm)",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "failure_rate": "failure rate: outside the predicted WT",
-    "rmsd_failure_union": "RMSD with the failure, union mask",
-    "corr_failure_reference": "correlation with the failure, reference mask",
-    "corr_failure_union": "correlation with the failure, union mask",
-    "qu_score": "QU-BraTS",
-    "qu_score_always_certain": "QU-BraTS of an always certain map *",
-    "auroc_band": "AUROC of errors, band",
-    "auprc_band": "AUPRC of errors, band",
-    "fpr95_band": "FPR at 95 % TPR, band",
-    "ece": "ECE",
-    "ace": "ACE",
-    "aurc": "AURC of cases",
-    "e_aurc": "E-AURC of cases",
-    "spearman_uncertainty_dice": "Spearman, mean uncertainty and Dice",
-}
-
-MAP_HEADS = {"corr_failure_union": "corr\nunion", "auroc_band": "AUROC\nband"}
-"""Of the figures of maps, where there is little room."""
 
 
 def write_scores(scores: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
@@ -96,9 +71,9 @@ def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold") -> Pa
     regions = list(dict.fromkeys(summary["region"]))
     known = {(row["figure"], row["region"]): row for row in summary.to_dict("records")}
     rows = [
-        Row([name, *(_score(known[figure, region]) for region in regions)], "floor" if "*" in name else "")
-        for figure, name in SHOWN.items()
-        if (figure, regions[0]) in known
+        Row([figure.heading, *(_score(known[key, region]) for region in regions)], figure.row_kind)
+        for key, figure in shown_in("scores").items()
+        if (key, regions[0]) in known
     ]
     note = (
         "Mean over cases [95 % interval, patients resampled; of 10 patients or more]. Empty on both sides: Dice 1, "
@@ -130,15 +105,16 @@ def models_table(summary: pd.DataFrame) -> PageTable:
     Args:
         summary: of :func:`summarize_models`.
     """
-    of_maps = [name for name in MAP_HEADS if name in set(summary["figure"])]
+    dices = shown_in("models")
+    maps = {key: figure for key, figure in shown_in("model_maps").items() if key in set(summary["figure"])}
     regions = list(dict.fromkeys(summary["region"]))
-    heads = {f"{SHOWN[figure]} {r}": f"{SHOWN[figure]}\n{r}" for figure in ("dice", "hd95_mm") for r in regions}
-    heads |= {SHOWN[figure]: MAP_HEADS[figure] for figure in of_maps}
+    heads = {f"{figure.heading} {r}": f"{figure.heading}\n{r}" for figure in dices.values() for r in regions}
+    heads |= {figure.heading: figure.short for figure in maps.values()}
     rows = []
     for model, figures in summary.groupby("model", sort=False):
         means = figures.set_index(["figure", "region"])["mean"]
-        cells = [fixed(means[figure, region], 4) for figure in ("dice", "hd95_mm") for region in regions]
-        rows.append(Row([str(model), *cells, *(fixed(means.get((f, "WT"), math.nan), 3) for f in of_maps)]))
+        cells = [fixed(means[key, region], 4) for key in dices for region in regions]
+        rows.append(Row([str(model), *cells, *(fixed(means.get((key, "WT"), math.nan), 3) for key in maps)]))
     return PageTable(
         "models",
         "Each fold, all averaged, and each estimator",
@@ -157,15 +133,16 @@ def differences_table(differences: pd.DataFrame, a: str, b: str) -> PageTable:
         a, b: names of the two sides.
     """
     rows = []
-    shown = differences[differences["figure"].isin(list(SHOWN)) & (differences["cases"] > 0)]
+    figures = shown_in("scores")
+    shown = differences[differences["figure"].isin(list(figures)) & (differences["cases"] > 0)]
     for region, of_region in shown.groupby("region", sort=False):
         rows.append(Row([str(region)], "part"))
         for row in of_region.to_dict("records"):
-            name = SHOWN[row["figure"]]
+            figure = figures[row["figure"]]
             means = [fixed(row["mean_a"], 4), fixed(row["mean_b"], 4)]
             difference = with_interval(row["difference"], row["ci_low"], row["ci_high"], 4, signed=True)
             p = "< 0.001" if row["p_value"] < 0.001 else f"{row['p_value']:.2g}"
-            rows.append(Row([name, str(row["cases"]), *means, difference, p], "floor" if "*" in name else ""))
+            rows.append(Row([figure.heading, str(row["cases"]), *means, difference, p], figure.row_kind))
     note = (
         "Paired by case: mean [95 % interval, patients resampled], and p of Wilcoxon's signed-rank test of patients, "
         "two-sided, not corrected for the number of figures. * floor: needs no model."

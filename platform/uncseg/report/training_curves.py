@@ -1,6 +1,5 @@
 """Figure 2: metrics over epochs, every fold as a thin line and their mean as a thick one; of one run, or of several."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from uncseg.config.sections import PROTOCOLS
 from uncseg.estimators.registry import FLOORS, HEAD
+from uncseg.evaluation.figures import KINDS, best_floor
+from uncseg.metric_keys import epoch_key
 from uncseg.report.style import BLACK, BLUE, GREEN, NAMES, ORANGE, PURPLE, REGION_STYLES, VERMILION, save_figure
 
 Style = dict[str, Any]
@@ -29,7 +30,6 @@ RUN_STYLES: tuple[Style, ...] = (
     {"color": GREEN, "linestyle": "-.", "marker": "^"},
     {"color": PURPLE, "linestyle": ":", "marker": "D"},
 )
-KINDS = {"corr": "correlation", "rmsd": "RMSD"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def draw_trainings(path: Path, runs: Sequence[Training]) -> None:
     figure, panels = _panels(3)
     columns = {"training loss": "train/loss", "mean Dice of validation patches": "val_patch/dice_mean"}
     for kind, name in KINDS.items():
-        columns |= {f"{name} of the head, {p} mask": f"uncertainty/{p}/{kind}_ema/{HEAD}" for p in PROTOCOLS}
+        columns |= {f"{name} of the head, {p} mask": epoch_key(p, kind, HEAD) for p in PROTOCOLS}
     for axes, (title, column) in zip(panels, columns.items(), strict=True):
         for number, run in enumerate(runs):
             _curves(axes, run.epochs, column, RUN_STYLES[number % len(RUN_STYLES)], run.name)
@@ -78,16 +78,12 @@ def draw_trainings(path: Path, runs: Sequence[Training]) -> None:
     save_figure(figure, path, 130)
 
 
-def best_floor(run: Training, protocol: str, kind: str) -> str | None:
-    """The floor with the highest correlation, or lowest RMSD, over the last epochs; None where there is none."""
+def floor_of_last_epochs(run: Training, protocol: str, kind: str) -> str | None:
+    """Return the best floor over the last epochs; None where there is none."""
     last = run.epochs[run.epochs["epoch"] >= first_of_window(run)]
-    columns = {name: f"uncertainty/{protocol}/{kind}_ema/{name}" for name in FLOORS}
-    means = {name: last[column].mean() for name, column in columns.items() if column in last}
-    # a constant has no correlation
-    known = {name: m for name, m in means.items() if not math.isnan(m) and (kind == "rmsd" or name != "constant")}
-    if not known:
-        return None
-    return (max if kind == "corr" else min)(known, key=known.__getitem__)
+    columns = {name: epoch_key(protocol, kind, name) for name in FLOORS}
+    means = {name: float(last[column].mean()) for name, column in columns.items() if column in last}
+    return best_floor(means, f"{kind}_ema_last", constant=False)
 
 
 def first_of_window(run: Training) -> int:
@@ -96,12 +92,13 @@ def first_of_window(run: Training) -> int:
 
 
 def _estimators(axes: Axes, run: Training, protocol: str, kind: str) -> None:
-    column = f"uncertainty/{protocol}/{kind}_ema"
     for name, style in ESTIMATOR_STYLES.items():
-        _curves(axes, run.epochs, f"{column}/{name}", style, NAMES.get(name, name))
-    floor = best_floor(run, protocol, kind)
+        _curves(axes, run.epochs, epoch_key(protocol, kind, name), style, NAMES.get(name, name))
+    floor = floor_of_last_epochs(run, protocol, kind)
     if floor is not None:
-        _curves(axes, run.epochs, f"{column}/{floor}", FLOOR_STYLE, f"best floor ({NAMES.get(floor, floor)})")
+        _curves(
+            axes, run.epochs, epoch_key(protocol, kind, floor), FLOOR_STYLE, f"best floor ({NAMES.get(floor, floor)})"
+        )
     axes.set(title=f"{KINDS[kind]} with the error memory, {protocol} mask")
 
 

@@ -9,12 +9,10 @@ from rich.live import Live
 from rich.table import Table
 
 from uncseg.console import console
+from uncseg.evaluation.figures import shown_in
 from uncseg.layout import RunFolder
 from uncseg.page_table import PageTable, Row, fixed
 from uncseg.tracking.spool import FoldHistory
-
-HEADER = ("fold", "state", "epoch", "loss", "patch Dice", "correlation", "time left")
-FIGURES = ("train/loss", "val_patch/dice_mean", "uncertainty/reference/corr_ema/uncertainty")
 
 
 class FoldProgress:
@@ -61,8 +59,9 @@ class FoldProgress:
 
     def table(self) -> Table:
         """State, epoch, loss, patch Dice, correlation and time left of every fold."""
+        header = ["fold", "state", "epoch", *(figure.label for figure in shown_in("progress").values()), "time left"]
         rows = [Row([str(fold), history.state, *self._cells(history)]) for fold, history in self.histories.items()]
-        return PageTable("folds", f"{self.run.root.name}: training", HEADER, rows, words=["state"]).to_rich()
+        return PageTable("folds", f"{self.run.root.name}: training", header, rows, words=["state"]).to_rich()
 
     def _cells(self, history: FoldHistory) -> list[str]:
         done = history.last_epoch + 1
@@ -71,7 +70,7 @@ class FoldProgress:
         left = (self.epochs - done) * sum(recent) / len(recent) if recent and history.state == "running" else None
         return [
             f"{done}/{self.epochs}",
-            *(fixed(metrics.get(name, math.nan), 3, unknown="") for name in FIGURES),
+            *(fixed(metrics.get(name, math.nan), 3, unknown="") for name in shown_in("progress")),
             "" if left is None else f"{int(left) // 60}:{int(left) % 60:02d}",
         ]
 
@@ -85,7 +84,8 @@ class FoldProgress:
                 continue
             self._printed[fold] = now
             self._last_line = time.monotonic()
-            epoch, loss, dice, corr, left = self._cells(history)
-            tail = f", {left} left" if left else ""
-            figures = f"epoch {epoch}, loss {loss}, Dice {dice}, corr {corr}{tail}"
-            console.print(f"{self.prefix}fold {fold}: {history.state}, {figures}")
+            epoch, *values, left = self._cells(history)
+            labels = [figure.label for figure in shown_in("progress").values()]
+            figures = [f"{label} {value}" for label, value in zip(labels, values, strict=True)]
+            parts = [history.state, f"epoch {epoch}", *figures, *([f"{left} left"] if left else [])]
+            console.print(f"{self.prefix}fold {fold}: {', '.join(parts)}")

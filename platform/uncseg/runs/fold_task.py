@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from uncseg.config.experiment import Experiment
+from uncseg.evaluation.figures import shown_in
 from uncseg.layout import PreparedFolder, RunFolder
 
 DONE = "done.json"
-REPORTED = ("train/loss", "val_patch/dice_mean", "uncertainty/reference/corr_ema/uncertainty")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class FoldTask:
     """Processes that train the fold together, one per GPU."""
     trust: bool = False
     """Let checkpoints run code of their own."""
-    reported: tuple[str, ...] = REPORTED
+    reported: tuple[str, ...] = tuple(shown_in("progress"))
     """Metrics that are reported to Ray; the spool holds all of them."""
 
 

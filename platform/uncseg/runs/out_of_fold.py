@@ -23,6 +23,7 @@ from uncseg.evaluation.overlap import dice, region_mask
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
 from uncseg.files import compute_once, read_json
 from uncseg.layout import CASE_MAPS, CaseFiles, PreparedFolder, RunFolder
+from uncseg.metric_keys import case_key
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_task import FoldTask
 
@@ -143,9 +144,9 @@ def _uncertainty_row(case: BratsCase, reference: np.ndarray, prediction: Predict
             # the memory knows only what was visited; everything else is judged on the whole mask
             seen = mask & visited if name == "variance_stable" else mask
             scores = score_map(estimate, failure, seen)
-            row[f"{name}/{protocol}/rmsd_failure"] = scores["rmsd"]
+            row[case_key(name, protocol, "rmsd")] = scores["rmsd"]
             undefined = name == "constant" and np.isfinite(scores["rmsd"])
-            row[f"{name}/{protocol}/corr_failure"] = 0.0 if undefined else scores["corr"]
+            row[case_key(name, protocol, "corr")] = 0.0 if undefined else scores["corr"]
         row[f"mask_voxels_{protocol}"] = int(mask.sum())
     return row
 
@@ -163,7 +164,7 @@ def _several_pass_row(reference: np.ndarray, prediction: Prediction) -> dict[str
             mask = protocol_mask(reference_wt, predicted_wt, protocol)
             for name, values in estimate.maps.items():
                 scores = score_map(values, failure, mask)
-                row |= {f"{name}/{protocol}/{kind}_failure": scores[kind] for kind in ("rmsd", "corr")}
+                row |= {case_key(name, protocol, kind): scores[kind] for kind in ("rmsd", "corr")}
     return row
 
 

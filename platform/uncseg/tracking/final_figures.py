@@ -6,26 +6,21 @@ Read from the run's tables alone, so that MLflow can be filled again from a fold
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from uncseg.config.sections import PROTOCOLS
-from uncseg.estimators.registry import BASELINES, FLOORS, HEAD
-from uncseg.evaluation.tables import DICE_COLUMNS, WITH
+from uncseg.estimators.registry import HEAD
+from uncseg.evaluation.figures import DICE_COLUMNS, best_floor, figures_by_key
+from uncseg.evaluation.tables import WITH
 from uncseg.layout import RunFolder
+from uncseg.metric_keys import case_key, final_key
 from uncseg.page_table import mean_sd
 from uncseg.table_files import read_table
 from uncseg.tracking.mlflow_internals import UI_MODE
 from uncseg.tracking.shown import between_folds_name
-
-_BY_REGION = ("hd95_mm", "lesionwise_dice")
-_OF_WT = ("qu_score", "qu_score_always_certain", "auroc_band", "ece")
-_OF_ALL_CASES = ("aurc", "e_aurc", "spearman_uncertainty_dice")
-_COMPARED = {
-    "corr_failure": (HEAD, *BASELINES, *(floor for floor in FLOORS if floor != "constant")),
-    "rmsd_failure": (HEAD, *BASELINES, "constant"),
-}
 
 
 @dataclass(frozen=True)
@@ -44,32 +39,40 @@ def final_figures(run: RunFolder) -> FinalFigures:
     if per_case is None:
         return FinalFigures()
     columns = {f"final/{name}": per_case[name] for name in DICE_COLUMNS}
-    for figure, estimators in _COMPARED.items():
-        for protocol in PROTOCOLS:
-            for estimator in estimators:
-                if f"{estimator}/{protocol}/{figure}" in per_case:
-                    name = f"final/{protocol}/{figure}/{estimator}"
-                    columns[name] = per_case[f"{estimator}/{protocol}/{figure}"]
+    for figure in figures_by_key().values():
+        for protocol, estimator in product(PROTOCOLS, figure.final_estimators):
+            column = case_key(estimator, protocol, figure.kind)
+            if column in per_case:
+                columns[final_key(protocol, figure.kind, estimator)] = per_case[column]
     by_fold = pd.DataFrame(columns).groupby(per_case["fold"]).mean()
     if scores is not None:
         by_fold = by_fold.join(_of_regions(scores))
-    figures: dict[str, float] = {}
-    for column, values in by_fold.items():
-        figures |= {str(column): float(values.mean()), str(between_folds_name(str(column))): float(values.std(ddof=1))}
+    means: dict[str, float] = {}
+    for name, values in by_fold.items():
+        means |= {str(name): float(values.mean()), str(between_folds_name(str(name))): float(values.std(ddof=1))}
     if summary is not None:
-        wt = summary[summary["region"] == "WT"].set_index("figure")["mean"]
-        figures |= {f"final/{name}_wt": float(wt[name]) for name in _OF_ALL_CASES if name in wt}
+        # a figure across cases has no value per case, and so none per fold
+        known = summary.set_index(["figure", "region"])["mean"]
+        names = {_final(*pair): pair for pair in _pairs() if pair in known}
+        means |= {name: float(known[pair]) for name, pair in names.items() if name not in means}
     folds = {int(str(fold)): _finite(row) for fold, row in by_fold.to_dict("index").items()}
-    return FinalFigures(_finite(figures), folds)
+    return FinalFigures(_finite(means), folds)
 
 
 def _of_regions(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means of each fold's regions, a column a figure and region."""
-    wanted = [(figure, region) for figure in _BY_REGION for region in ("WT", "TC", "ET")]
-    wanted += [(figure, "WT") for figure in _OF_WT]
-    means = scores.groupby(["fold", "region"])[[f for f in (*_BY_REGION, *_OF_WT) if f in scores]].mean().unstack()
-    known = [pair for pair in wanted if pair in means.columns]
-    return pd.DataFrame({f"final/{figure}_{region.lower()}": means[figure, region] for figure, region in known})
+    """Return the means per fold, one column per figure and region."""
+    columns = dict.fromkeys(key for key, _ in _pairs() if key in scores)
+    means = scores.groupby(["fold", "region"])[list(columns)].mean().unstack()
+    return pd.DataFrame({_final(*pair): means[pair] for pair in _pairs() if pair in means.columns})
+
+
+def _pairs() -> list[tuple[str, str]]:
+    """The figures and regions that MLflow gets."""
+    return [(figure.key, region) for figure in figures_by_key().values() for region in figure.final_regions]
+
+
+def _final(key: str, region: str) -> str:
+    return f"final/{key}_{region.lower()}"
 
 
 def _finite(figures: Mapping[Any, Any]) -> dict[str, float]:
@@ -103,16 +106,15 @@ def _dice_line(table: pd.DataFrame) -> str:
 def _uncertainty_line(table: pd.DataFrame) -> str:
     """The head beside the best floor, where false positives count too."""
     rows = {row["estimator"]: row for row in table[table["protocol"] == "union"].to_dict("records")}
-    known = {name: row for name, row in rows.items() if not math.isnan(row["corr_failure"])}
-    floors = [name for name, row in known.items() if row["floor"]]
-    parts = [HEAD] if HEAD in known else ["variance_stable"] if "variance_stable" in known else []
-    parts += [max(floors, key=lambda name: known[name]["corr_failure"])] if floors else []
-    figures = (
-        f"{'best floor, ' if known[name]['floor'] else ''}{name} "
-        f"{mean_sd(known[name]['corr_failure'], known[name]['corr_failure_std'], 3)}"
-        for name in parts
+    values = {name: row["corr_failure"] for name, row in rows.items() if not math.isnan(row["corr_failure"])}
+    floor = best_floor(values, "corr_failure")
+    judged = next((name for name in (HEAD, "variance_stable") if name in values), None)
+    parts = (
+        f"{'best floor, ' if name == floor else ''}{name} {mean_sd(values[name], rows[name]['corr_failure_std'], 3)}"
+        for name in (judged, floor)
+        if name is not None
     )
-    return f"**Correlation with the failure**, union mask: {'; '.join(figures) or 'none valid'}"
+    return f"**Correlation with the failure**, union mask: {'; '.join(parts) or 'none valid'}"
 
 
 def _links(run: RunFolder, page: str) -> str:

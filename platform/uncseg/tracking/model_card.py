@@ -11,23 +11,13 @@ import pandas as pd
 
 from uncseg.dataset.brats import LABELS, MODALITIES
 from uncseg.evaluation.expectation import review_threshold
+from uncseg.evaluation.figures import shown_in
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.layout import RunFolder
 from uncseg.page_table import UNKNOWN, PageTable, Row, fixed
 from uncseg.table_files import read_table
 from uncseg.tracking.manifest import read_manifest
 
-CALIBRATION = (
-    "ece",
-    "ace",
-    "auroc_brain",
-    "auroc_band",
-    "aurc",
-    "e_aurc",
-    "spearman_uncertainty_dice",
-    "qu_score",
-    "qu_score_always_certain",
-)
 _SETTINGS = ("split", "plan", "model", "loss", "memory", "training", "evaluation")
 _NOT_OF_THE_MODEL = ("git_commit", "versions")
 MODALITY_NAMES = {"t1n": "T1", "t1c": "T1 with contrast", "t2w": "T2", "t2f": "FLAIR"}
@@ -80,7 +70,7 @@ def what_it_predicts(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _calibration(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    wanted = summary[summary["figure"].isin(CALIBRATION)]
+    wanted = summary[summary["figure"].isin(list(shown_in("card")))]
     return {
         str(region): _plain(dict(zip(rows["figure"], rows["mean"], strict=True)))
         for region, rows in wanted.groupby("region", sort=False)
@@ -157,7 +147,7 @@ Review: expected Dice of the whole tumour below {about["review_below"]:.3f}, or 
 def _calibrated(about: Mapping[str, Any]) -> str:
     if not about["calibration"]:
         return ""
-    figures = [name for name in CALIBRATION if any(name in known for known in about["calibration"].values())]
+    figures = [name for name in shown_in("card") if any(name in known for known in about["calibration"].values())]
     rows = [
         Row([region, *(UNKNOWN if known.get(name) is None else fixed(known[name], 3) for name in figures)])
         for region, known in about["calibration"].items()

@@ -4,7 +4,7 @@ The chart page has a section for everything up to a metric's last slash, so the 
 
     train/loss                                  of an epoch's steps
     val_patch/dice_wt                           of an epoch's validation patches
-    uncertainty/PROTOCOL/corr_ema/ESTIMATOR     against the error memory
+    uncertainty/PROTOCOL/KIND_ema/ESTIMATOR     against the error memory
     system/epoch_seconds
     final/dice_wt                               out of fold, once, at step 0: the UI draws bars of it, not curves
     GROUP/std/NAME, final/NAME_std              the same over folds: their spread; beside it where it is a result
@@ -17,29 +17,29 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from uncseg.config.fields import flatten, is_within
+from uncseg.evaluation.figures import is_informative, shown_in
+from uncseg.metric_keys import parse_epoch_key
 
 _NOT_SHOWN = re.compile(
-    r"uncertainty/\w+/corr_ema/constant"  # 0 by definition
-    # in RMSD the constant is the floor to beat
-    r"|uncertainty/\w+/rmsd_ema/(one_minus_p|one_minus_max|border_distance|oracle)"
-    r"|uncertainty/memory/(visited_share_\w+|mean_error_\w+_reference)"
+    r"uncertainty/memory/(visited_share_\w+|mean_error_\w+_reference)"
     r"|system/memory_bytes_per_case_\w+"
     r"|train/uncertainty_warmup"  # the experiment says it
 )
 _NO_PARAMS = ("name", "dataset.path", "resources", "tracking", "storage")
 
-# the UI opens a comparison's plots with the metric that a run was given first
-HEADLINES = ("uncertainty/union/corr_ema/uncertainty", "val_patch/dice_mean")
-
 
 def is_shown(metric: str) -> bool:
     """Whether a metric of the epochs goes to MLflow."""
+    compared = parse_epoch_key(metric)
+    if compared is not None:
+        return is_informative(compared.kind, compared.estimator)
     return _NOT_SHOWN.fullmatch(metric) is None
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:
-    """Those that MLflow shows, the headlines first."""
-    return sorted(filter(is_shown, metrics), key=lambda metric: metric not in HEADLINES)
+    """Those that MLflow shows, the headlines first: its UI opens a comparison's plots with a run's first metric."""
+    headlines = shown_in("headline")
+    return sorted(filter(is_shown, metrics), key=lambda metric: metric not in headlines)
 
 
 def between_folds_name(metric: str) -> str | None:

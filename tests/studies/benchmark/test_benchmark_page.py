@@ -77,11 +77,11 @@ def test_markdown_has_means_with_intervals_floors_and_what_is_not_compared(wide,
     ends = f"[{row['shared_corr_failure_union_low']:.2f}, {row['shared_corr_failure_union_high']:.2f}]"
     if row["shared_corr_failure_union_low"].round(2) == row["shared_corr_failure_union_high"].round(2):
         ends = f"[{row['shared_corr_failure_union_low']:.3f}, {row['shared_corr_failure_union_high']:.3f}]"
-    assert shared["Pearson, union mask"] == f"{row['shared_corr_failure_union']:.3f} {ends}"
-    assert shared["Pearson, reference mask"].startswith("−0.")
+    assert shared["correlation with the failure, union mask"] == f"{row['shared_corr_failure_union']:.3f} {ends}"
+    assert shared["correlation with the failure, reference mask"].startswith("−0.")
     assert own["Dice WT"] == "0.910 [0.910, 0.910]"
     assert (own["passes"], own["inference cost"], shared["passes"]) == ("1", "1.03", "")
-    assert own["AUROC, brain"] == "–"
+    assert own["AUROC of errors, brain"] == "–"
     assert len(cells(text, "distance *", 1)) == len(cells(text, "constant *", 1)) == 2
     for weak in cells(text, "weak", 1):
         assert "not compared: WT Dice under 0.85" in weak.values()

@@ -10,6 +10,7 @@ from uncseg.estimators.one_pass import OnePass, estimate_all
 from uncseg.method.loss.terms import per_sample_scores, protocol_masks
 from uncseg.method.memory.error_memory import Reading
 from uncseg.method.network.uncertainty_network import Output, max_probability, wt_probability
+from uncseg.metric_keys import epoch_key
 
 REGION_NAMES = ("wt", "tc", "et")
 Sums = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -54,12 +55,12 @@ def estimator_sums(
         weights = mask * memory.visited
         for name, estimate in (maps | {"constant": best_constant(error, weights)}).items():
             scores = per_sample_scores(estimate, error, weights)
-            sums[f"uncertainty/{protocol}/rmsd_ema/{name}"] = _valid_sum(scores["rmsd"], scores["rmsd_valid"])
+            sums[epoch_key(protocol, "rmsd", name)] = _valid_sum(scores["rmsd"], scores["rmsd_valid"])
             # a constant has no correlation: 0, over the samples that have an RMSD
             corr, valid = (scores["corr"], scores["corr_valid"])
             if name == "constant":
                 corr, valid = torch.zeros_like(corr), scores["rmsd_valid"]
-            sums[f"uncertainty/{protocol}/corr_ema/{name}"] = _valid_sum(corr, valid)
+            sums[epoch_key(protocol, "corr", name)] = _valid_sum(corr, valid)
         sums[f"uncertainty/memory/visited_share_{protocol}"] = (weights.sum(), mask.sum())
         sums[f"uncertainty/memory/mean_error_val_{protocol}"] = ((weights * error).sum(), weights.sum())
     return sums

@@ -8,6 +8,7 @@ import pandas as pd
 from mlflow.entities import Metric
 
 from uncseg.config.experiment import Experiment
+from uncseg.evaluation.figures import shown_in
 from uncseg.files import read_json
 from uncseg.layout import BenchmarkFolder
 from uncseg.provenance import describe_source
@@ -18,8 +19,6 @@ from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import now_ms
 from uncseg.tracking.store import NOTE_TAG, storing
 from uncseg.tracking.syncer import sync_run
-
-LOGGED = ("dice_wt", "corr_failure_union", "corr_oracle_union", "auroc_brain", "rmsd_union", "qu_score")
 
 
 def open_benchmark_run(folder: BenchmarkFolder, benchmark: Benchmark, base: Experiment) -> str:
@@ -55,7 +54,8 @@ def log_benchmark(folder: BenchmarkFolder, base: Experiment, summary: pd.DataFra
     if record.parent.end_ms is None:
         record.parent.end_ms = now_ms()
         record.write(folder.manifest)
-    shared = summary[(summary["segmentation"] == "shared") & summary["figure"].isin(LOGGED)]
+    logged = ["dice_wt", *shown_in("benchmark_mlflow")]
+    shared = summary[(summary["segmentation"] == "shared") & summary["figure"].isin(logged)]
     rows = [
         Metric(f"{row['figure']}/{row['method'].replace('/', '.')}", float(row["mean"]), record.parent.end_ms, 0)
         for row in shared.to_dict("records")

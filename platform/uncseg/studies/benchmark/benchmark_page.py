@@ -8,48 +8,12 @@ from typing import Any
 import pandas as pd
 
 from uncseg.estimators.registry import ORACLE
+from uncseg.evaluation.figures import figures_by_key, shown_in
 from uncseg.files import write_text
 from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, with_interval
 from uncseg.report.html import page_template, picture
 from uncseg.report.style import NAMES
 from uncseg.studies.benchmark.benchmark_table import DICES, LEAST_DICE_WT, SEGMENTATIONS
-
-FIGURES = {
-    "rmsd_reference": "RMSD, reference mask",
-    "rmsd_union": "RMSD, union mask",
-    "corr_failure_reference": "Pearson, reference mask",
-    "corr_failure_union": "Pearson, union mask",
-    "qu_score": "QU-BraTS",
-    "auroc_brain": "AUROC, brain",
-    "auprc_brain": "AUPRC, brain",
-    "auroc_band": "AUROC, band",
-    "auprc_band": "AUPRC, band",
-    "ace": "ACE",
-    "aurc": "AURC",
-}
-RANKED_BY = FIGURES | {
-    "corr_oracle_reference": "Pearson with the oracle's P(failure), reference mask",
-    "corr_oracle_union": "Pearson with the oracle's P(failure), union mask",
-}
-SHORT = {
-    "rmsd_reference": "RMSD\nref.",
-    "rmsd_union": "RMSD\nunion",
-    "corr_failure_reference": "corr\nref.",
-    "corr_failure_union": "corr\nunion",
-    "qu_score": "QU-\nBraTS",
-    "auroc_band": "AUROC\nband",
-    "auprc_band": "AUPRC\nband",
-    "ace": "ACE",
-    "aurc": "AURC",
-}
-"""Heads of the figures that a terminal shows."""
-COSTS = {
-    "passes": ("passes", 0, "pas-\nses"),
-    "models": ("models", 0, "mo-\ndels"),
-    "training_cost": ("training cost", 2, "train"),
-    "inference_cost": ("inference cost", 2, "infer"),
-}
-"""Heads, digits, and heads in a terminal."""
 
 
 def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> PageTable:
@@ -60,21 +24,22 @@ def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) ->
         least_dice_wt: under which a method was not compared.
     """
     dices = {name: f"Dice {name.removeprefix('dice_').upper()}" for name in DICES}
-    header = ["method", *dices.values(), *FIGURES.values(), *(name for name, _, _ in COSTS.values())]
+    figures, costs = shown_in("benchmark"), shown_in("cost")
+    header = ["method", *dices.values(), *(figure.label for figure in (figures | costs).values())]
     header += [] if wide["compared"].all() else ["remark"]
     rows = []
     for segmentation in SEGMENTATIONS:
         rows.append(Row([f"{segmentation} segmentation"], "part"))
         for row in wide.to_dict("records"):
-            figures = [_interval(row, f"{segmentation}_{figure}") for figure in FIGURES]
             own = segmentation == "own"
-            cells = [*(_interval(row, name) if own else "" for name in dices), *figures]
-            cells += [fixed(row[name], digits) if own else "" for name, (_, digits, _) in COSTS.items()]
+            cells = [*(_interval(row, name) if own else "" for name in dices)]
+            cells += [_interval(row, f"{segmentation}_{key}") for key in figures]
+            cells += [fixed(row[key], 2 if cost.unit else 0) if own else "" for key, cost in costs.items()]
             cells += [] if row["compared"] else [f"not compared: WT Dice under {least_dice_wt:g}"]
             rows.append(Row([_name(row), *cells], _kind(row)))
     note = (
         f"{_most(wide, 'cases')}, {_most(wide, 'seeds')}; each case predicted by the fold that did not see it. Mean "
-        "over cases of the mean over seeds [95 % interval, patients resampled]. Pearson and RMSD with the failure "
+        "over cases of the mean over seeds [95 % interval, patients resampled]. Correlation and RMSD with the failure "
         "of the whole tumour. Before RMSD, QU-BraTS, ACE and AURC every map was multiplied by a factor fitted, for "
         "each method and fold, on the cases of the other folds. AUROC and AUPRC of wrong voxels, in the brain and in a "
         "band of 2 voxels to either side of the predicted border; AURC of cases by their mean uncertainty. Costs are "
@@ -83,8 +48,8 @@ def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) ->
     )
     if wide["method"].str.endswith("/variance_stable").any():
         note += " variance_stable was gathered while the fold trained: there is none for a new case."
-    terminal = {"method": "", "Dice WT": "Dice\nWT"} | {FIGURES[figure]: head for figure, head in SHORT.items()}
-    terminal |= {name: head for name, _, head in COSTS.values()}
+    terminal = {"method": "", "Dice WT": "Dice\nWT"}
+    terminal |= {figure.label: figure.short for figure in (figures | costs).values() if figure.short}
     return PageTable(
         "benchmark",
         "Benchmark. Every method on the same cases",
@@ -104,7 +69,7 @@ def ranking_table(ranked: pd.DataFrame, figure: str, segmentation: str = "shared
         ranked: of :func:`~uncseg.studies.benchmark.ranking.ranking`.
         figure, segmentation: what it was made by.
     """
-    what = RANKED_BY.get(figure, figure)
+    what = figures_by_key()[figure].label
     rows = []
     for row in ranked.to_dict("records"):
         known = not math.isnan(row["mean"])
@@ -126,7 +91,7 @@ def ranking_table(ranked: pd.DataFrame, figure: str, segmentation: str = "shared
 
 def verdicts(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") -> list[str]:
     """Sentences on which methods beat the best floor; arguments as :func:`ranking_table` takes them."""
-    what = f"{RANKED_BY.get(figure, figure)}, {segmentation} segmentation"
+    what = f"{figures_by_key()[figure].label}, {segmentation} segmentation"
     floors = ranked[ranked["floor"] & ranked["rank"].notna()]
     others = ranked[~ranked["floor"] & ranked["rank"].notna()]
     if floors.empty or others.empty:

@@ -14,17 +14,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from uncseg.estimators.registry import ORACLE
+from uncseg.evaluation.figures import figures_by_key, shown_in
 from uncseg.report.style import BLACK, BLUE, NAMES, save_figure
 
 DOTS_PER_INCH = 120
-QUALITY = {
-    "shared_corr_failure_union": "Pearson with the failure",
-    "shared_corr_oracle_union": "Pearson with the oracle's P(failure)",
-}
-COSTS = {
-    "inference_cost": "inference cost, plain nnU-Net = 1 (log)",
-    "training_cost": "training cost, plain nnU-Net = 1",
-}
 NAME, FLOOR_NAME = "name of a method", "name of a floor"
 """What texts of the figure are, as matplotlib's gid."""
 _NAME_SIZE = 7.5
@@ -55,15 +48,18 @@ def benchmark_figure(wide: pd.DataFrame) -> Figure | None:
     Returns:
         None where no method has a figure and a cost.
     """
-    methods = wide[~wide["floor"] & (wide["method"] != ORACLE)].dropna(subset=list(COSTS))
-    drawn = [quality for quality in QUALITY if methods[quality].notna().any()]
+    costs = [key for key, figure in reversed(shown_in("cost").items()) if figure.unit]
+    methods = wide[~wide["floor"] & (wide["method"] != ORACLE)].dropna(subset=costs)
+    # the failure first, which real cases have too
+    qualities = reversed([f"shared_{key}" for key in shown_in("ranking")])
+    drawn = [quality for quality in qualities if methods[quality].notna().any()]
     if not drawn:
         return None
     figure = Figure(figsize=(14, 5.4 * len(drawn)), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(drawn), len(COSTS), squeeze=False)
+    panels = figure.subplots(len(drawn), len(costs), squeeze=False)
     figure.subplots_adjust(left=0.06, right=0.9, wspace=0.45, hspace=0.22, top=0.95, bottom=0.09)
-    for (quality, cost), axes in zip(product(drawn, COSTS), panels.ravel(), strict=True):
+    for (quality, cost), axes in zip(product(drawn, costs), panels.ravel(), strict=True):
         known = methods.dropna(subset=[quality])
         if "family" in known:
             known = known.loc[known.groupby("family")[quality].idxmax()]
@@ -93,8 +89,8 @@ def _limits(axes: Axes, methods: pd.DataFrame, lines: pd.DataFrame, quality: str
     values = pd.concat([ends, near])
     margin = 0.08 * max(float(np.ptp(values)), 0.05)
     axes.set_ylim(values.min() - margin, values.max() + margin)
-    axes.set_xlabel(COSTS[cost])
-    axes.set_ylabel(f"{QUALITY[quality]}, union mask")
+    axes.set_xlabel(figures_by_key()[cost].heading + (", log" if cost == "inference_cost" else ""))
+    axes.set_ylabel(figures_by_key()[quality.removeprefix("shared_")].label)
     axes.grid(alpha=0.25)
 
 

@@ -12,6 +12,7 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import console
 from uncseg.errors import ProblemsFound
 from uncseg.estimators.registry import BENCHMARK_FLOORS
+from uncseg.evaluation.figures import KINDS, shown_in
 from uncseg.evaluation.tables import table2
 from uncseg.files import read_json, write_text
 from uncseg.layout import BenchmarkFolder, RunFolder
@@ -33,7 +34,6 @@ from uncseg.studies.benchmark.score_maps import Scored, read_counts, read_rows
 from uncseg.table_files import write_table
 from uncseg.tracking.spool import epoch_table
 
-RANKED_BY = ("corr_oracle_union", "corr_failure_union")
 CAPTION = (
     "Quality on the shared segmentation against what predicting and training cost; plain nnU-Net is 1. Of an estimator "
     "with several maps the best one is shown."
@@ -55,7 +55,7 @@ def close_benchmark(
     costs = pd.DataFrame([_cost(method, folder) for method in methods.values()])
     wide = wide_table(summary, costs, floors)
     # real cases have no oracle
-    known = [figure for figure in RANKED_BY if rows[figure].notna().any()]
+    known = [figure for figure in shown_in("ranking") if rows[figure].notna().any()]
     ranked = {figure: ranking(rows, figure, floors=floors, least_dice_wt=least) for figure in known}
     memory = against_memory(finished)
     tables = {"rows": rows, "summary": summary, "costs": costs, "benchmark": wide, "memory": memory}
@@ -122,8 +122,8 @@ def against_memory(finished: Sequence[Scored]) -> pd.DataFrame:
     """Every map of one pass against its training's own error memory, over the last epochs: the paper's figures.
 
     Returns:
-        Columns training, cancer_mask, coordinates, protocol, estimator, floor, corr_ema, corr_ema_sd, rmsd_ema,
-        rmsd_ema_sd, seeds: means over folds, then mean and sample sd over seeds.
+        Columns training, cancer_mask, coordinates, protocol, estimator, floor, seeds, and per kind of comparison
+        ``KIND_ema`` and ``KIND_ema_sd``: means over folds, then mean and sample sd over seeds.
     """
     parts = []
     for root, one in {one.task.run.root: one for one in finished}.items():
@@ -140,11 +140,12 @@ def against_memory(finished: Sequence[Scored]) -> pd.DataFrame:
     keys = ["training", "cancer_mask", "coordinates", "protocol", "estimator", "floor"]
     grouped = pd.concat(parts).groupby(keys, sort=False)
     return grouped.agg(
-        corr_ema=("corr_ema_last", "mean"),
-        corr_ema_sd=("corr_ema_last", "std"),
-        rmsd_ema=("rmsd_ema_last", "mean"),
-        rmsd_ema_sd=("rmsd_ema_last", "std"),
-        seeds=("corr_ema_last", "size"),
+        **{
+            f"{kind}_ema{end}": (f"{kind}_ema_last", how)
+            for kind in KINDS
+            for end, how in (("", "mean"), ("_sd", "std"))
+        },
+        seeds=("rmsd_ema_last", "size"),
     ).reset_index()
 
 

@@ -11,30 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncseg.config.sections import PROTOCOLS
 from uncseg.dataset.brats import REGIONS
+from uncseg.evaluation.figures import scaled_keys, shown_in
 from uncseg.evaluation.summary import FEWEST_PATIENTS, bootstrap_mean, draw_patients, risk_coverage
-from uncseg.studies.benchmark.map_scores import SCALED, scaled_figures
+from uncseg.studies.benchmark.map_scores import scaled_figures
 
 KEYS = ("method", "segmentation", "seed", "fold", "case", "patient")
 SEGMENTATIONS = ("own", "shared")
 DICES = tuple(f"dice_{region.lower()}" for region in REGIONS)
 LEAST_DICE_WT = 0.85
-QUALITY = (
-    *(f"rmsd_{protocol}" for protocol in PROTOCOLS),
-    *(f"corr_failure_{protocol}" for protocol in PROTOCOLS),
-    *(f"corr_oracle_{protocol}" for protocol in PROTOCOLS),
-    "qu_score",
-    "auroc_brain",
-    "auprc_brain",
-    "auroc_band",
-    "auprc_band",
-    "ace",
-    "ece",
-    "aurc",
-)
-"""Figures of the wide table, for each segmentation."""
-COSTS = ("passes", "models", "training_cost", "inference_cost")
 _FITTED = ("sum_ue", "sum_uu")
 _NOT_FIGURES = (*KEYS, *_FITTED, "factor")
 
@@ -47,7 +32,7 @@ def benchmark_rows(cases: pd.DataFrame, counts: Iterable[Mapping[str, np.ndarray
         counts: its counts, in the order of the rows; may be read as they are needed.
 
     Returns:
-        KEYS, the figures, ``factor`` of :func:`fitted_factors` and the figures that depend on it: SCALED.
+        KEYS, the figures, ``factor`` of :func:`fitted_factors` and the figures that depend on it.
 
     Raises:
         ValueError: where a case has more than one row, or counts are more or fewer than rows.
@@ -57,7 +42,7 @@ def benchmark_rows(cases: pd.DataFrame, counts: Iterable[Mapping[str, np.ndarray
         raise ValueError(f"more than one row of {cases.loc[twice, list(KEYS)].iloc[0].to_dict()}")
     factors = fitted_factors(cases)
     scaled = [scaled_figures(of_case, factor) for of_case, factor in zip(counts, factors, strict=True)]
-    after = pd.DataFrame(scaled, index=cases.index, columns=list(SCALED))
+    after = pd.DataFrame(scaled, index=cases.index, columns=scaled_keys())
     return pd.concat([cases.drop(columns=list(_FITTED)), factors.rename("factor"), after], axis=1)
 
 
@@ -191,13 +176,13 @@ def wide_table(summary: pd.DataFrame, costs: pd.DataFrame, floors: Sequence[str]
 
     Args:
         summary: of :func:`benchmark_summary`.
-        costs: method and COSTS, multiples of plain nnU-Net; a method may be missing.
+        costs: method and costs, multiples of plain nnU-Net; a method may be missing.
         floors: methods that need no training, and are to be beaten.
 
     Returns:
         Columns method, floor, compared, cases, seeds; ``FIGURE``, ``FIGURE_low``, ``FIGURE_high`` of DICES, of its own
-        segmentations; ``SEGMENTATION_FIGURE`` and the same two of QUALITY, for both SEGMENTATIONS; COSTS. NaN where
-        not known.
+        segmentations; ``SEGMENTATION_FIGURE`` and the same two of the benchmark's figures, for both SEGMENTATIONS; the
+        costs. NaN where not known.
     """
     known = {(row["method"], row["segmentation"], row["figure"]): row for row in summary.to_dict("records")}
     records = []
@@ -208,10 +193,10 @@ def wide_table(summary: pd.DataFrame, costs: pd.DataFrame, floors: Sequence[str]
         for name in DICES:
             record |= _cells(known, (method, "own", name), name)
         for segmentation in SEGMENTATIONS:
-            for figure in QUALITY:
+            for figure in shown_in("benchmark", "benchmark_file"):
                 record |= _cells(known, (method, segmentation, figure), f"{segmentation}_{figure}")
         records.append(record)
-    return pd.DataFrame(records).merge(costs[["method", *COSTS]], on="method", how="left")
+    return pd.DataFrame(records).merge(costs[["method", *shown_in("cost")]], on="method", how="left")
 
 
 def _cells(known: Mapping[Any, Mapping[Any, Any]], key: tuple[object, str, str], name: str) -> dict[str, float]:

@@ -15,10 +15,12 @@ from uncseg.config.sections import PROTOCOLS
 from uncseg.dataset.brats import REGIONS
 from uncseg.evaluation.calibration import calibration_errors, reliability_of_counts
 from uncseg.evaluation.detection import boundary_band, error_detection
+from uncseg.evaluation.figures import scaled_keys
 from uncseg.evaluation.overlap import dice, region_mask
 from uncseg.evaluation.qu_brats import certain_from, qu_brats_of_counts
 from uncseg.evaluation.surface import bounding_box
 from uncseg.evaluation.uncertainty import DILATION_VOXELS, failure_map, pearson, protocol_mask, rmsd
+from uncseg.metric_keys import failure_key
 
 STEPS = 1000
 FINEST = 10**8
@@ -34,8 +36,6 @@ HISTOGRAMS = (
     "tn_brain",
     "around_prediction",
 )
-SCALED = ("rmsd_reference", "rmsd_union", "ace", "ece", "qu_score", "mean_uncertainty")
-"""Figures that a factor changes."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class MethodCase:
     """Figures of a map, and what the rest is worked out from when the factor is known."""
 
     figures: dict[str, float]
-    """``dice_wt``, ``dice_tc``, ``dice_et``; ``corr_failure_PROTOCOL`` with the failure and ``corr_oracle_PROTOCOL``
-    with its probability, ``auroc``, ``auprc`` and ``fpr95`` with ``_brain`` and ``_band``; ``qu_score_always_certain``;
-    ``sum_ue`` and ``sum_uu`` over the union mask, for the factor's fit."""
+    """``dice_wt``, ``dice_tc``, ``dice_et``; per protocol the correlation with the failure and, in
+    ``corr_oracle_PROTOCOL``, with its probability; ``auroc``, ``auprc`` and ``fpr95`` with ``_brain`` and ``_band``;
+    ``qu_score_always_certain``; ``sum_ue`` and ``sum_uu`` over the union mask, for the factor's fit."""
     counts: dict[str, np.ndarray]
     """``histograms``: voxels, (9, 1001) int32, in the order of HISTOGRAMS; ``steps``: of 1, int64 ()."""
 
@@ -82,7 +82,7 @@ def score_method_case(
     masks = {protocol: protocol_mask(expected, predicted, protocol) for protocol in PROTOCOLS}
     chance = None if q is None else np.where(predicted, 1 - q[box], q[box])
     for protocol, mask in masks.items():
-        figures[f"corr_failure_{protocol}"] = correlation(u[mask], failure[mask])
+        figures[failure_key("corr", protocol)] = correlation(u[mask], failure[mask])
         figures[f"corr_oracle_{protocol}"] = math.nan if chance is None else correlation(u[mask], chance[mask])
     for name, mask in (("brain", brain), ("band", boundary_band(predicted))):
         figures |= {f"{key}_{name}": value for key, value in error_detection(u, failure, mask).items()}
@@ -122,12 +122,12 @@ def scaled_figures(counts: Mapping[str, np.ndarray], factor: float) -> dict[str,
         factor: ≥ 0; NaN: not known.
 
     Returns:
-        SCALED: RMSD under both protocols (NaN by the rule of :func:`~uncseg.evaluation.uncertainty.rmsd`), ACE and ECE
+        RMSD under both protocols (NaN by the rule of :func:`~uncseg.evaluation.uncertainty.rmsd`), ACE and ECE
         in the brain, QU-BraTS of WT, and :func:`~uncseg.evaluation.expectation.mean_uncertainty`; NaN where the factor
         is.
     """
     if math.isnan(factor):
-        return dict.fromkeys(SCALED, math.nan)
+        return dict.fromkeys(scaled_keys(), math.nan)
     voxels = _by_name(counts)
     u = _scaled(counts, factor)
     wrong_brain = voxels["fp_brain"] + voxels["fn_brain"]

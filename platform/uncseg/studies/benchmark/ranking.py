@@ -8,10 +8,10 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from uncseg.estimators.registry import ORACLE
+from uncseg.evaluation.figures import LOWER, best_floor, figures_by_key
 from uncseg.evaluation.summary import FEWEST_PATIENTS, draw_patients
 from uncseg.studies.benchmark.benchmark_table import LEAST_DICE_WT, by_case, is_compared
 
-LOWER_IS_BETTER = ("rmsd_reference", "rmsd_union", "ace", "ece")
 COLUMNS = ("method", "mean", "ci_low", "ci_high", "rank", "rank_low", "rank_high", "lead", "lead_low", "lead_high")
 
 
@@ -47,7 +47,7 @@ def ranking(
     left_out = [method for method in values.columns if method not in known]
     ranked = [method for method in known if method != ORACLE]
     patients = chosen.groupby("case")["patient"].first().reindex(values.index)
-    sign = -1 if figure in LOWER_IS_BETTER else 1
+    sign = -1 if figures_by_key()[figure].better == LOWER else 1
     means, samples = values[known].mean(), _resampled(values[known], patients, seed)
     table = pd.DataFrame(math.nan, index=pd.Index(known, name="method"), columns=list(COLUMNS[1:]))
     table["mean"] = means
@@ -58,9 +58,8 @@ def ranking(
         # whole numbers, the wider way
         table.loc[ranked, "rank_low"] = np.percentile(ranks, 2.5, axis=0, method="lower")
         table.loc[ranked, "rank_high"] = np.percentile(ranks, 97.5, axis=0, method="higher")
-    present = [method for method in ranked if method in floors]
-    if present:
-        best = max(present, key=lambda method: sign * float(means[method]))
+    best = best_floor(means[ranked].to_dict(), figure, floors)
+    if best is not None:
         table.loc[ranked, "lead"] = sign * (means[ranked] - means[best])
         differences = sign * samples[ranked].sub(samples[best], axis=0)
         table.loc[ranked, ["lead_low", "lead_high"]] = _intervals(differences)

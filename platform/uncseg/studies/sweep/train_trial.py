@@ -16,10 +16,11 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from uncseg.cluster.resources import Slots
 from uncseg.config.experiment import Experiment
+from uncseg.evaluation.figures import shown_in
 from uncseg.files import write_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.runs.fold_group import MAX_WORKER_DEATHS, run_fold_group
-from uncseg.runs.fold_task import REPORTED, FoldTask, is_done
+from uncseg.runs.fold_task import FoldTask, is_done
 from uncseg.runs.run_opening import open_run
 from uncseg.runs.train_folds import short_message
 from uncseg.studies.sweep.space import trial_experiment
@@ -50,7 +51,7 @@ class TrialSetup:
     def tasks(self, trial_id: str, values: Mapping[str, Any], folds: tuple[int, ...]) -> list[FoldTask]:
         """Folds of a trial, to be trained from wherever they stand."""
         experiment, run = self.experiment(trial_id, values), self.run(trial_id)
-        reported = tuple(dict.fromkeys([*REPORTED, *self.sweep.metrics]))
+        reported = tuple(dict.fromkeys([*shown_in("progress"), *self.sweep.metrics]))
         return [
             FoldTask(
                 experiment,

@@ -1,0 +1,48 @@
+"""Keys of the metrics that compare an uncertainty map with an error.
+
+``KIND`` is ``corr`` (Pearson correlation) or ``rmsd``. An epoch compares maps with the error memory (``ema``: an
+exponential moving average of errors), the out-of-fold evaluation with the failure, which is 1 where the segmentation is
+wrong and 0 elsewhere.
+
+    uncertainty/PROTOCOL/KIND_ema/ESTIMATOR     per epoch
+    ESTIMATOR/PROTOCOL/KIND_failure             per case, in ``per_case``
+    KIND_failure_PROTOCOL                       per case and region, in ``scores``, and per case in a benchmark
+    final/PROTOCOL/KIND_failure/ESTIMATOR       per run and per fold, in MLflow
+"""
+
+import re
+from typing import NamedTuple
+
+
+class EpochKey(NamedTuple):
+    """The parts of an epoch's key."""
+
+    protocol: str
+    kind: str
+    estimator: str
+
+
+def epoch_key(protocol: str, kind: str, estimator: str) -> str:
+    """Return the key of an epoch's comparison with the error memory."""
+    return f"uncertainty/{protocol}/{kind}_ema/{estimator}"
+
+
+def parse_epoch_key(key: str) -> EpochKey | None:
+    """Inverse of :func:`epoch_key`; None for the key of any other metric."""
+    found = re.fullmatch(r"uncertainty/(\w+)/(corr|rmsd)_ema/(\w+)", key)
+    return EpochKey(*found.groups()) if found else None
+
+
+def case_key(estimator: str, protocol: str, kind: str) -> str:
+    """Return the column of ``per_case`` that compares an estimator with the failure."""
+    return f"{estimator}/{protocol}/{kind}_failure"
+
+
+def failure_key(kind: str, protocol: str) -> str:
+    """Return the column of ``scores`` that compares the scored map with the failure."""
+    return f"{kind}_failure_{protocol}"
+
+
+def final_key(protocol: str, kind: str, estimator: str) -> str:
+    """Return the name in MLflow of a run's or fold's comparison with the failure."""
+    return f"final/{protocol}/{kind}_failure/{estimator}"
