@@ -10,7 +10,11 @@ import SimpleITK as sitk
 from mlflow import MlflowClient
 
 from support.commands import assert_same_geometry, run_nnunet, uncseg
+from uncseg.config.sections import PROTOCOLS
 from uncseg.dataset.brats import scan_folder
+from uncseg.estimators.registry import ALL_MAPS
+from uncseg.evaluation.figures import DICE_COLUMNS, KINDS, figures_by_key
+from uncseg.metric_keys import case_key
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,19 @@ def test_every_row_of_table_2_is_filled(run):
         rows = table[table["protocol"] == protocol].set_index("estimator")
         assert set(rows.index) == estimators
         assert rows[["rmsd_ema_last", "rmsd_ema_final", "rmsd_failure"]].notna().all(axis=None)
+
+
+def test_every_column_of_the_tables_is_known(run):
+    scores = pd.read_parquet(run.tables / "scores.parquet")
+    listed = {"num_tp", "num_fp", "num_fn", "qu_auc_dice", "qu_auc_ftp", "qu_auc_ftn", "auprc_brain", "fpr95_brain"}
+    listed |= {"case", "patient", "fold", "region", "reference_volume_ml", "predicted_volume_ml"}
+    assert set(scores.columns) - set(figures_by_key()) <= listed | {"rmsd_failure_reference"}
+    listed = {"case", "patient", "fold", "expected_dice_wt", *DICE_COLUMNS}
+    listed |= {f"{what}_{p}" for what in ("visited_share", "mask_voxels") for p in PROTOCOLS}
+    names = ("reference_{}_ml", "predicted_{}_ml", "failure_rate_{}")
+    listed |= {name.format(region) for name in names for region in ("wt", "tc", "et")}
+    listed |= {case_key(name, protocol, kind) for name in ALL_MAPS for protocol in PROTOCOLS for kind in KINDS}
+    assert set(pd.read_parquet(run.tables / "per_case.parquet").columns) <= listed
 
 
 def test_outputs_lie_in_their_cases_own_geometry(root, run, all_cases):

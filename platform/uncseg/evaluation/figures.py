@@ -1,7 +1,7 @@
 """The table of figures: what each one is called, which way is better, and where it is shown, logged and ranked.
 
-A new final figure is one line here, beside the code that computes it: every table, page, benchmark and record in MLflow
-takes its figures from :func:`shown_in`.
+A new final figure is one line of ``FIGURE_TABLE``, beside the code that computes it: every table, page, benchmark and
+record in MLflow takes its figures from here.
 """
 
 import math
@@ -17,21 +17,19 @@ Place = Literal[
     "scores",  # scores per region: terminal, page, paired differences
     "models",  # scores per model and region
     "model_maps",  # scores per model, of WT
-    "card",  # model card in MLflow
+    "card",  # the calibration in a model card
     "table2",
     "verdict",  # sentences on the head and the best floor
     "comparison",  # Table 2 of several runs
     "progress",  # of a fold that trains
     "headline",  # the metrics that MLflow gets first
-    "benchmark",  # a benchmark's table: file, page and, where there is a short label, terminal
+    "benchmark",  # a benchmark's table: file, page and, with a short label, terminal
     "benchmark_file",  # a benchmark's table, only as a file
     "benchmark_mlflow",
     "ranking",  # a benchmark's rankings and its plot
-    "cost",  # a benchmark's costs, in all of its tables and its plot
+    "cost",  # a benchmark's costs: tables and plot
 ]
-Direction = Literal["higher", "lower"]
-HIGHER: Direction = "higher"
-LOWER: Direction = "lower"
+HIGHER, LOWER = "higher", "lower"
 KINDS = {"corr": "correlation", "rmsd": "RMSD"}
 """The two ways to compare a map with an error, in the order of tables."""
 CONSTANT = "constant"
@@ -40,18 +38,12 @@ DICE_COLUMNS = {f"dice_{region.lower()}": f"Dice {region}" for region in REGIONS
 
 
 def is_informative(kind: str, estimator: str) -> bool:
-    """Whether MLflow shows an estimator's correlation or RMSD.
+    """Return whether MLflow shows an estimator's correlation or RMSD.
 
     A constant's correlation is 0 by definition. In RMSD the constant is the floor to beat, so the other floors and the
     oracle say nothing more.
     """
-    if kind == "corr":
-        return estimator != CONSTANT
-    return estimator == CONSTANT or estimator not in (*FLOORS, ORACLE)
-
-
-def _informative(kind: str) -> tuple[str, ...]:
-    return tuple(name for name in (HEAD, *BASELINES, *FLOORS) if is_informative(kind, name))
+    return estimator != CONSTANT if kind == "corr" else estimator not in {*FLOORS, ORACLE} - {CONSTANT}
 
 
 @dataclass(frozen=True)
@@ -60,18 +52,18 @@ class Figure:
 
     key: str
     label: str
-    better: Direction
+    better: str
     where: str = ""
     """Names of :data:`Place`, separated by spaces."""
     short: str = ""
     """Label where there is little room, in lines of at most 12 characters."""
     unit: str = ""
-    final_regions: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
     """Regions for which MLflow gets ``final/KEY_REGION``."""
-    final_estimators: tuple[str, ...] = ()
+    estimators: tuple[str, ...] = ()
     """Estimators for which MLflow gets ``final/PROTOCOL/KEY/ESTIMATOR``."""
-    needs_no_model: bool = False
-    """Whether the figure is a floor itself; tables mark it with *."""
+    floor: bool = False
+    """Whether the figure needs no model; tables mark it with *."""
     scaled: bool = False
     """Whether a benchmark computes it from the map times a fitted factor."""
 
@@ -83,21 +75,23 @@ class Figure:
     @property
     def row_kind(self) -> str:
         """The kind of its row in a :class:`~uncseg.page_table.PageTable`."""
-        return "floor" if self.needs_no_model else ""
+        return "floor" if self.floor else ""
 
     @property
     def heading(self) -> str:
         """The label with the unit and the mark of a floor."""
-        return f"{self.label}{f' ({self.unit})' if self.unit else ''}{' *' if self.needs_no_model else ''}"
+        return f"{self.label}{f' ({self.unit})' if self.unit else ''}{' *' if self.floor else ''}"
 
 
-WT, ALL_REGIONS = ("WT",), tuple(REGIONS)
+WT, ALL = ("WT",), tuple(REGIONS)
 CORR, RMSD = "correlation with the", "RMSD with the"
+LOGGED = {kind: tuple(name for name in (HEAD, *BASELINES, *FLOORS) if is_informative(kind, name)) for kind in KINDS}
+# fmt: off
 FIGURE_TABLE = (
     # segmentations: scores per case and region
     Figure("dice", "Dice", HIGHER, "scores models"),
-    Figure("hd95_mm", "HD95", LOWER, "scores models", unit="mm", final_regions=ALL_REGIONS),
-    Figure("lesionwise_dice", "lesion-wise Dice", HIGHER, "scores", final_regions=ALL_REGIONS),
+    Figure("hd95_mm", "HD95", LOWER, "scores models", unit="mm", regions=ALL),
+    Figure("lesionwise_dice", "lesion-wise Dice", HIGHER, "scores", regions=ALL),
     Figure("lesionwise_hd95_mm", "lesion-wise HD95", LOWER, "scores", unit="mm"),
     Figure("sensitivity", "sensitivity", HIGHER, "scores"),
     Figure("specificity", "specificity", HIGHER, "scores"),
@@ -107,78 +101,38 @@ FIGURE_TABLE = (
     Figure("rmsd_union", "RMSD, union mask", LOWER, "benchmark benchmark_mlflow", "RMSD\nunion", scaled=True),
     Figure(failure_key("rmsd", "union"), f"{RMSD} failure, union mask", LOWER, "scores"),
     Figure("corr_oracle_reference", f"{CORR} oracle's P(failure), reference mask", HIGHER, "benchmark_file"),
-    Figure(
-        "corr_oracle_union",
-        f"{CORR} oracle's P(failure), union mask",
-        HIGHER,
-        "benchmark_file benchmark_mlflow ranking",
-    ),
-    Figure(
-        failure_key("corr", "reference"), f"{CORR} failure, reference mask", HIGHER, "scores benchmark", "corr\nref."
-    ),
-    Figure(
-        failure_key("corr", "union"),
-        f"{CORR} failure, union mask",
-        HIGHER,
-        "scores model_maps benchmark benchmark_mlflow ranking",
-        "corr\nunion",
-    ),
-    Figure(
-        "qu_score",
-        "QU-BraTS",
-        HIGHER,
-        "scores card benchmark benchmark_mlflow",
-        "QU-\nBraTS",
-        final_regions=WT,
-        scaled=True,
-    ),
-    Figure(
-        "qu_score_always_certain",
-        "QU-BraTS of an always certain map",
-        HIGHER,
-        "scores card",
-        final_regions=WT,
-        needs_no_model=True,
-    ),
+    Figure("corr_oracle_union", f"{CORR} oracle's P(failure), union mask", HIGHER,
+           "benchmark_file benchmark_mlflow ranking"),
+    Figure(failure_key("corr", "reference"), f"{CORR} failure, reference mask", HIGHER,
+           "scores benchmark", "corr\nref."),
+    Figure(failure_key("corr", "union"), f"{CORR} failure, union mask", HIGHER,
+           "scores model_maps benchmark benchmark_mlflow ranking", "corr\nunion"),
+    Figure("qu_score", "QU-BraTS", HIGHER, "scores card benchmark benchmark_mlflow", "QU-\nBraTS",
+           regions=WT, scaled=True),
+    Figure("qu_score_always_certain", "QU-BraTS of an always certain map", HIGHER, "scores card",
+           regions=WT, floor=True),
     Figure("auroc_brain", "AUROC of errors, brain", HIGHER, "card benchmark benchmark_mlflow"),
     Figure("auprc_brain", "AUPRC of errors, brain", HIGHER, "benchmark"),
-    Figure(
-        "auroc_band",
-        "AUROC of errors, band",
-        HIGHER,
-        "scores model_maps card benchmark",
-        "AUROC\nband",
-        final_regions=WT,
-    ),
+    Figure("auroc_band", "AUROC of errors, band", HIGHER,
+           "scores model_maps card benchmark", "AUROC\nband", regions=WT),
     Figure("auprc_band", "AUPRC of errors, band", HIGHER, "scores benchmark", "AUPRC\nband"),
     Figure("fpr95_band", "FPR at 95 % TPR, band", LOWER, "scores"),
-    Figure("ece", "ECE", LOWER, "scores card benchmark_file", final_regions=WT, scaled=True),
+    Figure("ece", "ECE", LOWER, "scores card benchmark_file", regions=WT, scaled=True),
     Figure("ace", "ACE", LOWER, "scores card benchmark", "ACE", scaled=True),
     Figure("mean_uncertainty", "mean uncertainty", LOWER, scaled=True),
     # cases in the order of their uncertainty: one value per region
-    Figure("aurc", "AURC of cases", LOWER, "scores card benchmark", "AURC", final_regions=WT),
-    Figure("e_aurc", "E-AURC of cases", LOWER, "scores card", final_regions=WT),
-    Figure("spearman_uncertainty_dice", "Spearman, mean uncertainty and Dice", LOWER, "scores card", final_regions=WT),
+    Figure("aurc", "AURC of cases", LOWER, "scores card benchmark", "AURC", regions=WT),
+    Figure("e_aurc", "E-AURC of cases", LOWER, "scores card", regions=WT),
+    Figure("spearman_uncertainty_dice", "Spearman, mean uncertainty and Dice", LOWER, "scores card", regions=WT),
     # Table 2, per protocol and estimator
     Figure("rmsd_ema_last", f"{RMSD} error memory, last epochs", LOWER, "table2 comparison", "RMSD\nerror memory"),
-    Figure(
-        "corr_ema_last",
-        f"{CORR} error memory, last epochs",
-        HIGHER,
-        "table2 verdict comparison",
-        "corr\nerror memory",
-    ),
+    Figure("corr_ema_last", f"{CORR} error memory, last epochs", HIGHER,
+           "table2 verdict comparison", "corr\nerror memory"),
     Figure("rmsd_ema_final", f"{RMSD} error memory, final epoch", LOWER, "table2", "RMSD\nfinal epoch"),
     Figure("corr_ema_final", f"{CORR} error memory, final epoch", HIGHER, "table2", "corr\nfinal epoch"),
-    Figure("rmsd_failure", f"{RMSD} failure", LOWER, "table2", "RMSD\nfailure", final_estimators=_informative("rmsd")),
-    Figure(
-        "corr_failure",
-        f"{CORR} failure",
-        HIGHER,
-        "table2 verdict comparison",
-        "corr\nfailure",
-        final_estimators=_informative("corr"),
-    ),
+    Figure("rmsd_failure", f"{RMSD} failure", LOWER, "table2", "RMSD\nfailure", estimators=LOGGED["rmsd"]),
+    Figure("corr_failure", f"{CORR} failure", HIGHER,
+           "table2 verdict comparison", "corr\nfailure", estimators=LOGGED["corr"]),
     # single metrics of the epochs
     Figure("train/loss", "loss", LOWER, "progress"),
     Figure("val_patch/dice_mean", "patch Dice", HIGHER, "progress headline"),
@@ -190,26 +144,27 @@ FIGURE_TABLE = (
     Figure("training_cost", "training cost", LOWER, "cost", "train", unit="plain nnU-Net = 1"),
     Figure("inference_cost", "inference cost", LOWER, "cost", "infer", unit="plain nnU-Net = 1"),
 )
+# fmt: on
+
+
+def figures_by_key() -> dict[str, Figure]:
+    """Return all figures, in the order of the table."""
+    return {figure.key: figure for figure in FIGURE_TABLE}
 
 
 def shown_in(*places: Place) -> dict[str, Figure]:
     """Return the figures of one or several places by key, in the order of the table."""
-    return {figure.key: figure for figure in FIGURE_TABLE if set(places) & set(figure.where.split())}
+    return {key: figure for key, figure in figures_by_key().items() if set(places) & set(figure.where.split())}
 
 
-def figures_by_kind(place: Place, *kinds: str) -> list[Figure]:
-    """Return the figures of Table 2 that a place shows, of the given kinds or of all, one kind after the other."""
-    return [figure for kind in kinds or KINDS for figure in shown_in(place).values() if figure.kind == kind]
+def shown_by_kind(place: Place) -> dict[str, list[Figure]]:
+    """Return the figures of Table 2 that a place shows: correlations and RMSDs."""
+    return {kind: [figure for figure in shown_in(place).values() if figure.kind == kind] for kind in KINDS}
 
 
 def scaled_keys() -> list[str]:
-    """Return the figures that a benchmark computes after scaling the maps."""
-    return [figure.key for figure in FIGURE_TABLE if figure.scaled]
-
-
-def figures_by_key() -> dict[str, Figure]:
-    """Return all figures."""
-    return {figure.key: figure for figure in FIGURE_TABLE}
+    """Return the figures that a benchmark computes after it has scaled the maps."""
+    return [key for key, figure in figures_by_key().items() if figure.scaled]
 
 
 def best_floor(

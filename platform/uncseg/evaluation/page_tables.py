@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from uncseg.estimators.registry import HEAD
-from uncseg.evaluation.figures import DICE_COLUMNS, KINDS, figures_by_kind
+from uncseg.evaluation.figures import DICE_COLUMNS, KINDS, shown_by_kind
 from uncseg.evaluation.tables import PAPER, PAPER_DICE
 from uncseg.page_table import PageTable, Row, mean_sd
 
@@ -37,7 +37,7 @@ def dice_cells(mean: Mapping[Any, Any], sd: Mapping[Any, Any]) -> list[str]:
 
 def uncertainty_table(table: pd.DataFrame, last_epochs: int) -> PageTable:
     """Table 2 of :func:`uncseg.evaluation.tables.table2`, the paper's own beside it."""
-    figures, rows = {kind: figures_by_kind("table2", kind) for kind in KINDS}, []
+    figures, rows = shown_by_kind("table2"), []
     for protocol, part in table.groupby("protocol", sort=False):
         rows.append(Row([f"{protocol} mask"], "part"))
         for row in part.to_dict("records"):

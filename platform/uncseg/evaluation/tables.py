@@ -73,7 +73,7 @@ def table2(per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int) -> pd
         last_epochs: epochs averaged for ``*_ema_last``.
 
     Returns:
-        Columns protocol, estimator, floor (bool), each of FIGURES and its ``_std`` over folds, paper_corr,
+        Columns protocol, estimator, floor (bool), each figure of Table 2 and its ``_std`` over folds, paper_corr,
         paper_rmsd. ``*_ema`` is against the error memory on validation patches, ``*_failure`` against the single
         failure of out-of-fold predictions: a mean over a fold's cases, then over folds. NaN where nothing was valid.
         The paper's RMSD is probably on a compressed scale: not comparable with ours.

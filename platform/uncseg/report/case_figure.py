@@ -17,7 +17,7 @@ from uncseg.evaluation.surface import bounding_box
 from uncseg.report.case_images import CaseImages, largest_disagreement
 from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, grey_range, save_figure
 
-MAPS = ("error memory", "uncertainty", "variance_stable", "var1shot")
+DRAWN_MAPS = ("error memory", "uncertainty", "variance_stable", "var1shot")
 MARGIN_VOXELS = 3
 PANEL_INCHES = 1.75
 REFERENCE_LINE, PREDICTION_LINE, CUT_LINE = "#ffffff", "#56b4e9", "#e69f00"
@@ -70,7 +70,7 @@ def draw_case(path: Path, case: CaseImages, title: str) -> None:
     """
     at, why = largest_disagreement(case.reference, case.prediction, case.spacing_mm)
     case, at = _cropped(case, at)
-    maps = [name for name in MAPS if name in case.maps]
+    maps = [name for name in DRAWN_MAPS if name in case.maps]
     names = ("image (FLAIR)", "reference", "prediction", *maps)
     heights = [_inches(plane, case) for plane in PLANES]
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
@@ -110,9 +110,9 @@ def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: tuple[int, int, 
     low, bright = grey_range(case.image)
     image = np.clip((plane.cut(case.image, at) - low) / max(bright - low, 1e-6), 0, 1)
     shade: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": high / wide, "interpolation": "nearest"}
-    axes.imshow(image * (0.55 if name in MAPS else 1), **shade)
+    axes.imshow(image * (0.55 if name in DRAWN_MAPS else 1), **shade)
     reference, prediction = (plane.cut(labels, at) for labels in (case.reference, case.prediction))
-    if name in MAPS:
+    if name in DRAWN_MAPS:
         shown = np.ma.masked_less(plane.cut(case.maps[name], at), FAINTEST)
         axes.imshow(shown, **(shade | {"cmap": MAP_COLOURS}))
         _outline(axes, reference > 0, REFERENCE_LINE, "solid")

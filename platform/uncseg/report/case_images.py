@@ -13,7 +13,7 @@ from uncseg.dataset.brats import MODALITIES, BratsCase, map_labels
 from uncseg.evaluation.surface import bounding_box
 from uncseg.layout import CaseFiles, RunFolder
 
-MAPS = {"error": "error memory", "uncertainty": "uncertainty", "variance_stable": "variance_stable"}
+FILES_OF_MAPS = {"error": "error memory", "uncertainty": "uncertainty", "variance_stable": "variance_stable"}
 """Out-of-fold maps as pictures name them; var1shot is made from p(WT)."""
 
 
@@ -41,7 +41,7 @@ def read_case(run: RunFolder, case: BratsCase) -> CaseImages:
         raise ValueError(f"{case.case_id} has no reference")
     files = CaseFiles(run.out_of_fold, case.case_id)
     image, spacing_mm = _turned(case.images[MODALITIES.index("t2f")])
-    maps = {shown: _turned(files.map(name))[0] for name, shown in MAPS.items() if files.map(name).is_file()}
+    maps = {shown: _turned(files.map(name))[0] for name, shown in FILES_OF_MAPS.items() if files.map(name).is_file()}
     if files.map("wt_probability").is_file():
         p = _turned(files.map("wt_probability"))[0].astype(np.float32)
         maps["var1shot"] = 4 * p * (1 - p)

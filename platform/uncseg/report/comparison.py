@@ -10,7 +10,7 @@ import pandas as pd
 from uncseg.config.experiment import Experiment
 from uncseg.config.fields import flatten, is_within
 from uncseg.estimators.registry import HEAD
-from uncseg.evaluation.figures import DICE_COLUMNS, best_floor, figures_by_kind
+from uncseg.evaluation.figures import DICE_COLUMNS, best_floor, shown_by_kind
 from uncseg.evaluation.page_tables import dice_cells
 from uncseg.evaluation.summary import compare
 from uncseg.page_table import PageTable, Row, mean_sd
@@ -99,7 +99,8 @@ def _dice(runs: Sequence[Results]) -> Compared:
 
 
 def _uncertainty(runs: Sequence[Results]) -> Compared:
-    records, rows, figures = [], [], figures_by_kind("comparison")
+    records, rows = [], []
+    figures = [figure for part in shown_by_kind("comparison").values() for figure in part]
     known = [run for run in runs if run.table2 is not None]
     for protocol in dict.fromkeys(p for run in known if run.table2 is not None for p in run.table2["protocol"]):
         rows.append(Row([f"{protocol} mask"], "part"))

@@ -32,7 +32,7 @@ from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import epoch_table, read_history
 
-FIGURES = {
+CAPTIONS = {
     "figures/figure2.png": "Figure 2. Metrics over epochs: thin lines are folds, thick ones their mean; shaded are the "
     "last epochs, which Table 2 averages.",
     "figures/folds.png": "Dice out of fold: each case a point; boxes are quartiles with the median.",
@@ -254,7 +254,7 @@ def _write_compared(part: Compared, folder: Path, names: str) -> None:
 
 
 def _figures(run: RunFolder) -> list[dict[str, str]]:
-    shown = [(run.root / name, caption) for name, caption in FIGURES.items()]
+    shown = [(run.root / name, caption) for name, caption in CAPTIONS.items()]
     per_case, scores = (read_table(run.tables, name) for name in ("per_case", "scores"))
     if per_case is not None and scores is not None:
         for case, why in telling_cases(per_case, scores).items():

@@ -40,7 +40,7 @@ def final_figures(run: RunFolder) -> FinalFigures:
         return FinalFigures()
     columns = {f"final/{name}": per_case[name] for name in DICE_COLUMNS}
     for figure in figures_by_key().values():
-        for protocol, estimator in product(PROTOCOLS, figure.final_estimators):
+        for protocol, estimator in product(PROTOCOLS, figure.estimators):
             column = case_key(estimator, protocol, figure.kind)
             if column in per_case:
                 columns[final_key(protocol, figure.kind, estimator)] = per_case[column]
@@ -68,7 +68,7 @@ def _of_regions(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _pairs() -> list[tuple[str, str]]:
     """The figures and regions that MLflow gets."""
-    return [(figure.key, region) for figure in figures_by_key().values() for region in figure.final_regions]
+    return [(figure.key, region) for figure in figures_by_key().values() for region in figure.regions]
 
 
 def _final(key: str, region: str) -> str:

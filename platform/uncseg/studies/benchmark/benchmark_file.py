@@ -17,7 +17,7 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import FLOORS, HEAD
 from uncseg.section import Positive, Section
 
-MAPS = (HEAD, "var1shot", "entropy", "variance_stable", *FLOORS)
+ONE_PASS_CHOICES = (HEAD, "var1shot", "entropy", "variance_stable", *FLOORS)
 """Maps that one pass of a network gives, or its error memory."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*(_[A-Za-z0-9-]+)*$")]
 
@@ -156,9 +156,9 @@ def _problems(path: Path, benchmark: Benchmark, base: Experiment) -> list[Proble
         problems.append(Problem(f"{path}: folds", str(list(benchmark.folds)), expected, "name another fold"))
     for name, entry in benchmark.trainings.items():
         where = f"{path}: trainings.{name}"
-        unknown = [one for one in entry.maps if one not in MAPS]
+        unknown = [one for one in entry.maps if one not in ONE_PASS_CHOICES]
         if unknown:
-            expected = f"some of {', '.join(MAPS)}"
+            expected = f"some of {', '.join(ONE_PASS_CHOICES)}"
             problems.append(Problem(f"{where}.maps", ", ".join(unknown), expected, "correct the list"))
         for field in entry.set:
             if field.split(".")[0] in ("dataset", "split", "storage", "tracking", "name") or field == "training.seed":
