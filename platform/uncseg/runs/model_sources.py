@@ -34,18 +34,18 @@ class _Sections(Section):
 
 
 @dataclass(frozen=True)
-class Model:
-    """What to predict with."""
+class PredictionModel:
+    """Networks to predict with, and how they are applied."""
 
     folder: ModelFolder
     folds: tuple[int, ...]
-    """Averaged."""
+    """Folds whose predictions are averaged."""
     resources: Resources
     evaluation: Evaluation
     review_below: float
-    """Expected Dice under which a case is to be reviewed."""
+    """Expected WT Dice below which a case is to be reviewed."""
     members: tuple[ModelFolder, ...] = ()
-    """The other networks of each fold, of a deep ensemble."""
+    """The other networks of each fold, if a deep ensemble is chosen."""
 
 
 def find_model(
@@ -54,82 +54,86 @@ def find_model(
     folds: Sequence[int] | None = None,
     overrides: list[str] | None = None,
     trust: bool = False,
-) -> Model:
-    """Find what MODEL means.
+) -> PredictionModel:
+    """Find the networks that MODEL names.
 
     Args:
         source: folder of a run, of a fold (fold_N), an nnU-Net model folder, or an MLflow model
-            (models:/NAME/VERSION, models:/NAME@ALIAS, runs:/RUN_ID/NAME; of the server that MLFLOW_TRACKING_URI names).
-        output: where an MLflow model is kept, so that every node sees it.
-        folds: to average; None: all that are finished.
-        overrides: ``FIELD=VALUE`` for the experiment of a run; for others only of resources and evaluation.
+            (models:/NAME/VERSION, models:/NAME@ALIAS, runs:/RUN_ID/NAME; on the server that MLFLOW_TRACKING_URI names).
+        output: folder in which an MLflow model is kept, so that every node sees it.
+        folds: folds to average; None: all that are finished.
+        overrides: ``FIELD=VALUE`` of a run's experiment; for other models of resources and evaluation only.
         trust: let checkpoints, and the classes that plans name, run code of their own.
 
     Raises:
-        ProblemsFound: where it is none of these, or a fold is not there.
+        ProblemsFound: the source is none of these, or lacks a fold.
     """
     if re.match(r"[a-z][a-z-]+:/", source):
-        return _of_folder(_download(source, output), source, folds, overrides, trust)
+        return _from_folder(_download(source, output), source, folds, overrides, trust)
     path = Path(source).resolve()
     if (path / "experiment.yaml").is_file():
-        return _of_run(path, folds, overrides, trust)
+        return _from_run(path, folds, overrides, trust)
     if re.fullmatch(r"fold_\d+", path.name) and (path / FINAL).is_file() and is_model_folder(path.parent):
-        return _of_folder(path.parent, source, [int(path.name.removeprefix("fold_"))], overrides, trust)
+        return _from_folder(path.parent, source, [int(path.name.removeprefix("fold_"))], overrides, trust)
     if is_model_folder(path):
-        return _of_folder(path, source, folds, overrides, trust)
+        return _from_folder(path, source, folds, overrides, trust)
     found = "a folder without experiment.yaml, plans.json or checkpoint_final.pth" if path.is_dir() else "no folder"
     expected = "a run (runs/NAME), a fold (…/fold_0), an nnU-Net model folder, or models:/NAME/VERSION"
     raise ProblemsFound("There is no such model.", [Problem(source, found, expected, "correct the path")])
 
 
-def _of_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> Model:
+def _from_run(
+    root: Path, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool
+) -> PredictionModel:
     run, experiment = open_existing_run(root, overrides)
-    chosen = _chosen(folds, finished_folds(experiment, run), str(root))
-    folder = ModelFolder(run.model, experiment.plan.configuration)
+    chosen = _chosen_folds(folds, finished_folds(experiment, run), str(root))
+    configuration, evaluation = experiment.plan.configuration, experiment.evaluation
+    folder = ModelFolder(run.model, configuration)
     if not trust:
         folder.require_known_classes()
-    below = review_threshold(read_table(run.tables, "per_case"))
-    others = range(1, experiment.training.members if experiment.evaluation.estimators.combine_members else 1)
-    members = tuple(ModelFolder(run.member(number).model, experiment.plan.configuration) for number in others)
-    return Model(folder, chosen, experiment.resources, experiment.evaluation, below, members)
+    review_below = review_threshold(read_table(run.tables, "per_case"))
+    others = range(1, experiment.training.members if evaluation.estimators.combine_members else 1)
+    members = tuple(ModelFolder(run.member(number).model, configuration) for number in others)
+    return PredictionModel(folder, chosen, experiment.resources, evaluation, review_below, members)
 
 
-def _of_folder(path: Path, source: str, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> Model:
+def _from_folder(
+    path: Path, source: str, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool
+) -> PredictionModel:
     folder = open_model_folder(path, trust)
     description = read_description(path)
-    sections = _sections({"evaluation": description.get("evaluation", {})}, overrides or [])
-    _require_trained_for(sections[1], folder, source)
-    below = float(description.get("review_below", REVIEW_BELOW))
-    return Model(folder, _chosen(folds, folds_in(path), source), *sections, below)
+    resources, evaluation = _sections({"evaluation": description.get("evaluation", {})}, overrides or [])
+    _require_trained_for(evaluation, folder, source)
+    review_below = float(description.get("review_below", REVIEW_BELOW))
+    return PredictionModel(folder, _chosen_folds(folds, folds_in(path), source), resources, evaluation, review_below)
 
 
 def _sections(content: dict[str, Any], overrides: list[str]) -> tuple[Resources, Evaluation]:
-    """Resources and evaluation of a model that brings no experiment along, but perhaps some fields of it."""
+    """Return resources and evaluation of a model without an experiment, which may bring some evaluation fields."""
     title = "The fields cannot be changed."
     sections = validate(_Sections, content, Path("--set"), title, apply_overrides(content, overrides))
     return sections.resources, sections.evaluation
 
 
 def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: str) -> None:
-    """Refuse estimators that a network was not trained for; a run's experiment has been checked when it was read."""
+    """Refuse estimators that a network was not trained for; a run's experiment is checked when it is loaded."""
     title, settings = "The estimators cannot be used.", TrainerSettings.from_plans(folder.plans_manager.plans)
     wrong = problems_of_estimators(evaluation, settings.model, settings.training)
-    wrong += [
-        f"evaluation.estimators.{name} needs all members, and a model has one network of each fold; "
-        "give the run's folder, or remove the estimator"
-        for name in evaluation.estimators.several_pass
-        if ESTIMATORS[name].combines_members and not any(f".{name} " in line for line in wrong)
-    ]
+    if evaluation.estimators.deep_ensemble and not any(".deep_ensemble" in line for line in wrong):
+        wrong.append(
+            "evaluation.estimators.deep_ensemble needs all members, and a model has one network per fold; "
+            "give the run's folder, or remove the estimator"
+        )
     if wrong:
         lines = map(split_advice, wrong)
         problems = [Problem(source, what, "what the network was trained for", advice) for what, advice in lines]
         raise ProblemsFound(title, problems)
 
 
-def _chosen(folds: Sequence[int] | None, finished: list[int], source: str) -> tuple[int, ...]:
-    wrong = [fold for fold in folds or () if fold not in finished]
-    if not finished or wrong:
-        found = f"fold {', '.join(map(str, wrong))}" if wrong else "no finished fold"
+def _chosen_folds(folds: Sequence[int] | None, finished: list[int], source: str) -> tuple[int, ...]:
+    missing = [fold for fold in folds or () if fold not in finished]
+    if not finished or missing:
+        found = f"fold {', '.join(map(str, missing))}" if missing else "no finished fold"
         expected = f"finished folds: {', '.join(map(str, finished)) or 'at least one'}"
         problem = Problem(source, found, expected, "choose among these, or train it (uncseg cross-validate)")
         raise ProblemsFound("There is nothing to predict with.", [problem])
@@ -137,11 +141,12 @@ def _chosen(folds: Sequence[int] | None, finished: list[int], source: str) -> tu
 
 
 def _download(uri: str, output: Path) -> Path:
-    """The model folder of an MLflow model; the same one is downloaded once into OUTPUT/.model-…"""
+    """Return the model folder of an MLflow model, which is downloaded once into OUTPUT/.model-…"""
     uri, content = find_stored(uri)
     folder = download(uri, output.resolve() / f".model-{content[:12]}")
     found = next((file.parent for file in sorted(folder.rglob("plans.json"))), None)
     if found is None or not is_model_folder(found):
-        problem = Problem(uri, "no plans.json and dataset.json in it", "a model that uncseg logged", "correct the URI")
+        expected = "a model that uncseg logged"
+        problem = Problem(uri, "no plans.json and dataset.json in it", expected, "correct the URI")
         raise ProblemsFound("There is no such model.", [problem])
     return found

@@ -17,7 +17,7 @@ from uncseg.dataset.brats import REGIONS, BratsCase, read_reference, read_voxels
 from uncseg.errors import ProblemsFound
 from uncseg.estimators.floors import best_constant
 from uncseg.estimators.registry import SEVERAL_PASS_MAPS
-from uncseg.evaluation.case_scores import score_case
+from uncseg.evaluation.case_scores import Row, score_case
 from uncseg.evaluation.expectation import around_prediction, expected_dice
 from uncseg.evaluation.overlap import dice, region_mask
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
@@ -101,20 +101,27 @@ def _evaluate(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     for name in (*CASE_MAPS, *SEVERAL_PASS_MAPS):
         if name in maps:
             write_image(files.map(name), maps[name].astype(np.float32), image)
+    brain = read_voxels(case.images[0]) != 0
     keys = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
-    scores = [keys | row for row in _scores(case, reference, prediction.labels, masked, image)]
+    scores = [keys | row for row in region_scores(reference, prediction.labels, masked, brain, image)]
     row = keys | _overlap_row(scores)
     row["expected_dice_wt"] = math.nan if masked is None or not predicted.any() else expected_dice(predicted, masked)
     row |= _uncertainty_row(case, reference, prediction) | _several_pass_row(reference, prediction)
     return {"row": row, "scores": scores}
 
 
-def _scores(
-    case: BratsCase, reference: np.ndarray, labels: np.ndarray, uncertainty: np.ndarray | None, image: sitk.Image
-) -> list[dict[str, Any]]:
-    """Rows of the regions; the head's one map stands for all of them, as in the challenge."""
+def region_scores(
+    reference: np.ndarray, labels: np.ndarray, uncertainty: np.ndarray | None, brain: np.ndarray, image: sitk.Image
+) -> list[Row]:
+    """Return one row of scores per region; one map stands for all regions, as in the challenge.
+
+    Args:
+        reference, labels: (D, H, W), labels 1 NCR, 2 ED, 3 ET.
+        uncertainty: in [0, 1], 0 outside the dilated prediction; None: labels are scored alone.
+        brain: bool.
+        image: the reference's, for the spacing.
+    """
     maps = None if uncertainty is None else dict.fromkeys(REGIONS, uncertainty)
-    brain = read_voxels(case.images[0]) != 0
     return score_case(reference, labels, image.GetSpacing()[::-1], maps, brain)
 
 
