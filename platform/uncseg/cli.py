@@ -145,9 +145,9 @@ def evaluate(
 
         raise typer.Exit(compare_runs(run, other))
     if dataset is not None:
-        from uncseg.commands.evaluate_cohort import validate_externally
+        from uncseg.commands.evaluate_cohort import evaluate_cohort
 
-        raise typer.Exit(validate_externally(run, dataset, overrides, trust))
+        raise typer.Exit(evaluate_cohort(run, dataset, overrides, trust))
     from uncseg.commands.evaluate import evaluate_run
 
     raise typer.Exit(evaluate_run(run, overrides, trust))
@@ -185,10 +185,10 @@ def predict(
 ) -> None:
     """Predict new cases: labels, an uncertainty map and what to expect of them, in each case's own geometry."""
     chosen = _fold_numbers(folds)
-    from uncseg.commands.predict import PredictionOptions, predict_cases
+    from uncseg.commands.predict import PredictionOptions, predict_folder
 
-    wanted = PredictionOptions(probabilities, overlays, mirroring, review_below)
-    raise typer.Exit(predict_cases(model, source, output, chosen, overrides, trust, wanted))
+    options = PredictionOptions(probabilities, overlays, mirroring, review_below)
+    raise typer.Exit(predict_folder(model, source, output, options, chosen, overrides, trust))
 
 
 @app.command()

@@ -288,13 +288,15 @@ def test_runs_with_long_names(evaluated, other, tmp_path):
     assert max(len(file.name) for folder in (runs[0].root, runs[0].tables) for file in folder.iterdir()) < 240
 
 
-def test_a_sweep_is_no_run(tmp_path, capsys, monkeypatch):
+def test_a_folder_of_several_runs_is_refused_with_one_of_them(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(console, "width", 400)
-    (tmp_path / "sweep.json").write_text("{}")
+    for trial in ("b", "a"):
+        (tmp_path / "trials" / trial).mkdir(parents=True)
+        (tmp_path / "trials" / trial / "experiment.yaml").touch()
     assert report(tmp_path) == 2
     said = capsys.readouterr().out
-    assert "a sweep" in said
-    assert f"{tmp_path}/trials/NAME" in said
+    assert "a folder of 2 runs" in said
+    assert f"give one of them, for example {tmp_path}/trials/a" in said
     assert "experiment.yaml" not in said
 
 

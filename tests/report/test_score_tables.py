@@ -6,13 +6,13 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from uncseg.commands.evaluate_cohort import expectation_lines
 from uncseg.config.sections import Estimators
 from uncseg.console import console, show_problems
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ONE_PASS
 from uncseg.evaluation.case_scores import score_case
 from uncseg.report.score_tables import models_table, summarize_models, write_scores
+from uncseg.runs.cohort_evaluation import expectation_lines
 
 REFERENCE = np.zeros((12, 12, 12), np.uint8)
 REFERENCE[3:8, 3:8, 3:8] = 2

@@ -1,4 +1,4 @@
-"""The progress of a run's folds, as a live table or as plain lines where there is no terminal."""
+"""The progress of a run's folds: a live table in a terminal, plain lines elsewhere."""
 
 import math
 import time
@@ -16,13 +16,13 @@ from uncseg.tracking.spool import FoldHistory
 
 
 class FoldProgress:
-    """The folds of a run, read from its spool: one line a fold.
+    """Shows the folds of a run, read from its spool, one line per fold.
 
     Args:
         run: the run's folder.
         folds: folds to show.
         epochs: epochs of a whole training.
-        prefix: of each line, where several runs are shown.
+        prefix: of each printed line, if several runs are shown.
     """
 
     def __init__(self, run: RunFolder, folds: Sequence[int], epochs: int, prefix: str = "") -> None:
@@ -44,7 +44,7 @@ class FoldProgress:
 
     @contextmanager
     def shown(self) -> Iterator["FoldProgress"]:
-        """Show the live table while the block runs (where there is a terminal)."""
+        """Show the live table while the block runs, if there is a terminal."""
         if not console.is_terminal:
             yield self
             return
@@ -58,7 +58,7 @@ class FoldProgress:
     _live: Live | None = None
 
     def table(self) -> Table:
-        """State, epoch, loss, patch Dice, correlation and time left of every fold."""
+        """Return the table: state, epoch, loss, patch Dice, correlation and time left of every fold."""
         header = ["fold", "state", "epoch", *(figure.label for figure in shown_in("progress").values()), "time left"]
         rows = [Row([str(fold), history.state, *self._cells(history)]) for fold, history in self.histories.items()]
         return PageTable("folds", f"{self.run.root.name}: training", header, rows, words=["state"]).to_rich()
@@ -75,7 +75,7 @@ class FoldProgress:
         ]
 
     def _print_changes(self) -> None:
-        # at most one line a second and fold keeps a log of 500 epochs readable
+        # at most one line per second and fold keeps a log of 500 epochs readable
         if time.monotonic() - self._last_line < 1:
             return
         for fold, history in self.histories.items():

@@ -82,9 +82,7 @@ def find_model(
     raise ProblemsFound("There is no such model.", [Problem(source, found, expected, "correct the path")])
 
 
-def _from_run(
-    root: Path, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool
-) -> PredictionModel:
+def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> PredictionModel:
     run, experiment = open_existing_run(root, overrides)
     chosen = _chosen_folds(folds, finished_folds(experiment, run), str(root))
     configuration, evaluation = experiment.plan.configuration, experiment.evaluation
@@ -119,11 +117,12 @@ def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: st
     """Refuse estimators that a network was not trained for; a run's experiment is checked when it is loaded."""
     title, settings = "The estimators cannot be used.", TrainerSettings.from_plans(folder.plans_manager.plans)
     wrong = problems_of_estimators(evaluation, settings.model, settings.training)
-    if evaluation.estimators.deep_ensemble and not any(".deep_ensemble" in line for line in wrong):
-        wrong.append(
-            "evaluation.estimators.deep_ensemble needs all members, and a model has one network per fold; "
-            "give the run's folder, or remove the estimator"
-        )
+    wrong += [
+        f"evaluation.estimators.{name} needs all members, and a model has one network per fold; "
+        "give the run's folder, or remove the estimator"
+        for name in evaluation.estimators.several_pass
+        if ESTIMATORS[name].combines_members and not any(f".{name} " in line for line in wrong)
+    ]
     if wrong:
         lines = map(split_advice, wrong)
         problems = [Problem(source, what, "what the network was trained for", advice) for what, advice in lines]

@@ -79,7 +79,7 @@ class PredictionTask:
         return self.model.review_below if asked is None else asked
 
     def sources(self, cases: Sequence[BratsCase]) -> dict[str, str]:
-        """Return per case a digest of what its outputs depend on: checkpoints, settings, options and the case's files."""
+        """Return a digest per case of what its outputs depend on: checkpoints, settings, options, the case's files."""
         model, evaluation = self.model, self.model.evaluation
         options = asdict(self.options) | {"mirroring": self.mirroring, "review_below": self.review_below}
         networks = [folder.state(model.folds) for folder in (model.folder, *model.members)]

@@ -1,0 +1,121 @@
+"""A run's folds, each alone and averaged, evaluated on another cohort with references."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from uncseg.console import console
+from uncseg.dataset.inputs import find_inputs
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.summary import spearman
+from uncseg.files import write_text
+from uncseg.layout import RunFolder
+from uncseg.report.score_tables import models_table, scores_table, summarize_models, write_scores
+from uncseg.runs.model_sources import PredictionModel
+from uncseg.runs.new_case_tasks import FOLD_MEAN, PredictionOptions, Record
+from uncseg.runs.new_cases import predict_on_ray
+from uncseg.table_files import write_table
+
+
+def predict_cohort(
+    run: RunFolder, model: PredictionModel, dataset: Path, trust: bool
+) -> tuple[dict[str, Record], list[Problem]]:
+    """Predict and score the cases of a cohort, except those that are already finished.
+
+    Predictions go to ``external/NAME`` of the run, NAME being the cohort's folder.
+
+    Args:
+        run: the run's folder.
+        model: the run's networks.
+        dataset: BraTS folder with references.
+        trust: let checkpoints run code of their own.
+
+    Returns:
+        The contents of CASE.json by case, and the problems of the cases that could not be predicted or scored.
+
+    Raises:
+        ProblemsFound: the run holds tables of another cohort of this name.
+    """
+    output = run.root / "external" / dataset.name
+    found, problems = find_inputs(dataset, model.folder.dataset_json)
+    cases = [case for case in found if case.reference is not None]
+    problems += [
+        Problem(case.case_id, "no reference", "a segmentation of it", "add it, or use uncseg predict")
+        for case in found
+        if case.reference is None
+    ]
+    _refuse_another(output / ".cohort", dataset)
+    writes, reads, what = {"RUN": run.root}, {"--dataset": dataset}, f"cases of {dataset.name}"
+    options = PredictionOptions(scores=True)
+    records, failed = predict_on_ray(model, cases, output, options, trust, writes=writes, reads=reads, what=what)
+    return records, problems + failed
+
+
+def _refuse_another(file: Path, dataset: Path) -> None:
+    """Refuse a second cohort under the same name: its tables would overwrite those of the first."""
+    if file.is_file() and (before := file.read_text(encoding="utf-8").strip()) != str(dataset):
+        found, expected = f"{dataset}, and {file.parent.name} was {before}", "another name for another cohort"
+        problem = Problem("--dataset", found, expected, f"rename the folder, or remove {file.parent}")
+        raise ProblemsFound("The cohort's name is taken.", [problem])
+    write_text(file, f"{dataset}\n")
+
+
+def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record]) -> None:
+    """Write and print the tables ``external_NAME…`` of a cohort.
+
+    Those are the scores of all folds together, ``…_folds`` with those of each fold and each estimator, and ``…_cases``
+    with what was expected of each case.
+    """
+    rows = pd.DataFrame([row for record in records.values() for row in record["scores"]])
+    together = rows[rows["model"] == FOLD_MEAN].drop(columns="model").sort_values(["case"], kind="stable")
+    together = together.dropna(axis=1, how="all")  # columns of a map that these networks do not have
+    summary = write_scores(together, run.tables, f"external_{name}")
+    folds = summarize_models(rows.drop(columns="reliability", errors="ignore"))
+    write_table(folds, run.tables, f"external_{name}_folds")
+    console.print(scores_table(summary, f"Scores of {len(records)} case{'s' * (len(records) != 1)}").to_rich())
+    console.print(models_table(folds).to_rich())
+    console.print(f"tables: {run.tables}/external_{name}*", soft_wrap=True)
+    wt = together[together["region"] == "WT"].set_index("case")
+    cases = pd.DataFrame(
+        [
+            {
+                "case": case,
+                "dice_wt": wt.loc[case, "dice"],
+                "expected_dice_wt": record.get("expected_dice_wt", float("nan")),
+                "review": record["review"],
+                "review_reason": record["review_reason"],
+            }
+            for case, record in sorted(records.items())
+        ]
+    )
+    write_table(cases, run.tables, f"external_{name}_cases")
+    for line in expectation_lines(cases):
+        console.print(line)
+
+
+def expectation_lines(cases: pd.DataFrame) -> list[str]:
+    """Return sentences on how well the expected Dice and the review flag predict the real Dice.
+
+    Args:
+        cases: columns dice_wt, expected_dice_wt and review.
+    """
+    known = cases.dropna(subset=["expected_dice_wt"])
+    lines = []
+    if len(known):
+        correlation = spearman(known["expected_dice_wt"].to_numpy(float), known["dice_wt"].to_numpy(float))
+        error = known["expected_dice_wt"] - known["dice_wt"]
+        value = "unknown (too few cases, or all alike)" if math.isnan(correlation) else f"{correlation:.3f}"
+        lines = [
+            f"expected and real WT Dice of {len(known)} cases: Spearman {value}",
+            f"error of the expected Dice: mean {error.mean():+.3f}, mean absolute {error.abs().mean():.3f}",
+        ]
+    flagged, others = (cases.loc[cases["review"] == flag, "dice_wt"] for flag in (True, False))
+    if len(flagged) and len(others):
+        lines.append(
+            f"flagged for review: {len(flagged)} cases with a mean WT Dice of {flagged.mean():.3f}; "
+            f"the other {len(others)}: {others.mean():.3f}"
+        )
+    else:
+        lines.append(f"flagged for review: {len(flagged)} of {len(cases)} cases, so there is nothing to compare")
+    return lines
