@@ -17,8 +17,8 @@ from uncseg.runs.fold_task import FoldTask
 from uncseg.runs.run_opening import finished_folds, open_run
 from uncseg.runs.run_tables import evaluate_and_write_tables
 from uncseg.runs.train_folds import train_folds
-from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.destination import Destination
+from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.record import RunDescription
 from uncseg.tracking.syncer import Syncer
 
