@@ -1,4 +1,4 @@
-"""A deep ensemble: networks of the same folds that differ in their seeds, each in a run folder of its own."""
+"""Members of a deep ensemble: networks of the same folds with different seeds, each in its own run folder."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from uncseg.runs.fold_task import FoldTask, is_done
 
 
 def member_experiment(experiment: Experiment, number: int) -> Experiment:
-    """A member's experiment, which lies in the run's folder; the first member is the run itself."""
+    """Return a member's experiment; members lie in the run's folder, and the first one is the run itself."""
     if number == 0:
         return experiment
     seed = experiment.training.member_seeds[number]
@@ -24,7 +24,7 @@ def member_experiment(experiment: Experiment, number: int) -> Experiment:
 
 
 def member_tasks(task: FoldTask) -> list[FoldTask]:
-    """A fold's training for every member of the ensemble."""
+    """Return one task per member of the ensemble for a fold."""
     return [
         replace(task, experiment=member_experiment(task.experiment, number), run=task.run.member(number))
         for number in range(task.experiment.training.members)
@@ -32,5 +32,5 @@ def member_tasks(task: FoldTask) -> list[FoldTask]:
 
 
 def all_members_done(experiment: Experiment, run: RunFolder, fold: int) -> bool:
-    """Whether a fold's training has ended in every member."""
+    """Return whether a fold's training has ended in every member."""
     return all(is_done(run.member(number), fold) for number in range(experiment.training.members))

@@ -1,8 +1,8 @@
-"""The fold group: one Ray Train run in which rank r trains fold folds[r], without any process group.
+"""The processes that train folds together under Ray Train: a fold group, or one distributed fold.
 
-TorchTrainer would set up a process group even for one worker, and nnU-Net takes that to mean DDP: it would average
-gradients across folds, and validation cases would leak into training. The exception is one fold on several GPUs: there
-the group is the fold, and its workers do form a process group.
+In a fold group rank r trains fold folds[r], without a process group. TorchTrainer would set one up even for a single
+worker, and nnU-Net takes that to mean DDP: it would average gradients across folds, and validation cases would leak into
+training. A distributed fold is the exception: its workers, one per GPU, train the same fold in a process group.
 """
 
 import socket
@@ -33,33 +33,32 @@ class IndependentTorchConfig(TorchConfig):
 
     @property
     def backend_cls(self) -> type[Backend]:
-        """Ray's plain backend: no process group."""
+        """Ray's plain backend, which sets up no process group."""
         return Backend
 
 
-def _train_my_fold(config: dict[str, Any]) -> None:
+def _train_on_worker(config: dict[str, Any]) -> None:
     tasks: list[FoldTask] = config["tasks"]
     rank = ray.train.get_context().get_world_rank()
 
-    # Ray's own result keeps rank 0 of checkpointed reports only: the spool is the metric table, this is for its eyes
+    # Ray keeps only what rank 0 reports with checkpoints; the spool is the metric table
     def report(metrics: dict[str, float]) -> None:
         ray.train.report({name: float(value) for name, value in metrics.items()})
 
     if len(tasks) > 1:
         _train_in_step(tasks, rank, report)
-        return
-    if tasks[0].processes == 1:
+    elif tasks[0].processes == 1:
         train_fold(tasks[0], report)
-        return
-    with _process_group(rank, tasks[0].processes):
-        train_fold(tasks[0], report, rank)
+    else:
+        with _process_group(rank, tasks[0].processes):
+            train_fold(tasks[0], report, rank)
 
 
 def _train_in_step(tasks: list[FoldTask], rank: int, report: Callable[[dict[str, float]], None]) -> None:
-    """Train one of several folds whose reports meet: Ray waits at each until all ranks have come to it."""
+    """Train one fold of a group whose reports meet: Ray waits at each report until all ranks have sent theirs."""
 
     def first_common_epoch(_first: int) -> int:
-        # after a kill one fold may stand a checkpoint ahead: it would report its epoch 8 beside the others' epoch 4
+        # after a kill one fold may be a checkpoint ahead: it would report its epoch 8 beside the others' epoch 4
         barrier()
         histories = [read_history(task.run.spool, task.fold) for task in tasks]
         return max(history.first_epochs[history.attempt] for history in histories)
@@ -67,15 +66,15 @@ def _train_in_step(tasks: list[FoldTask], rank: int, report: Callable[[dict[str,
     task = tasks[rank]
     train_fold(task, report, report_from=first_common_epoch)
     history = read_history(task.run.spool, task.fold)
-    # the others would wait for its reports for ever, also where a full disk did not take how it ended; a fold that
-    # was stopped is about to be killed with them
+    # raise, or the others would wait for its reports forever, also if a full disk kept it from recording how it ended;
+    # a fold that was stopped is about to be killed with them
     if history.state not in ("finished", "stopped"):
-        raise RuntimeError(f"fold {task.fold}: {history.message or 'it ended without a word'}")
+        raise RuntimeError(f"fold {task.fold}: {history.message or 'it ended without a message'}")
 
 
 @contextmanager
 def _process_group(rank: int, processes: int) -> Iterator[None]:
-    """The process group of one fold. Each worker sees the GPU that Ray gave it as its first."""
+    """Set up the process group of a distributed fold. Each worker sees the GPU that Ray gave it as its first."""
     import torch
     import torch.distributed as dist
 
@@ -98,27 +97,27 @@ def run_fold_group(
     callbacks: Sequence[UserCallback] = (),
     max_deaths: int = MAX_WORKER_DEATHS,
 ) -> None:
-    """Train the tasks' folds side by side, in step, or one fold on several GPUs; returns when all have ended.
+    """Train a fold group in step, or one fold, distributed if it takes several GPUs; return when all have ended.
 
-    How a fold ended is in its spool. Checkpoints lie in the run's folder, and a restarted worker resumes from there;
-    Ray keeps no second copy.
+    The spool tells how a fold ended. Checkpoints are written to the run's folder, from which a restarted worker
+    resumes; Ray keeps no second copy.
 
     Args:
-        tasks: the folds, of one run.
+        tasks: folds of one run.
         resources: of each fold.
-        callbacks: Ray Train's, called with one report a fold, all of one epoch.
-        max_deaths: how often the group is started again when a worker has died.
+        callbacks: Ray Train's, called with one report per fold, all of the same epoch.
+        max_deaths: how often the workers are restarted after one has died.
 
     Raises:
-        Exception: whatever Ray raises when workers died more often; of several folds, also when one has failed.
+        Exception: whatever Ray raises if workers died more often; for a fold group also if a fold has failed.
     """
-    assert len(tasks) == 1 or resources.processes == 1, "several folds in one group have a GPU each at most"
+    assert len(tasks) == 1 or resources.processes == 1, "folds of a group have at most one GPU each"
     folds = "-".join(str(task.fold) for task in tasks)
     run = tasks[0].run
     worker = resources.worker
     per_worker = {"CPU": worker.cpus} | ({"GPU": worker.gpus} if worker.gpus else {})
     TorchTrainer(
-        _train_my_fold,
+        _train_on_worker,
         train_loop_config={"tasks": tasks},
         torch_config=IndependentTorchConfig(),
         scaling_config=ScalingConfig(

@@ -1,4 +1,4 @@
-"""What a worker does: train one fold from wherever it stands, and write down every epoch. Knows nothing of Ray."""
+"""The training of one fold in a worker process, from its last checkpoint on. Knows nothing of Ray."""
 
 import contextlib
 import os
@@ -21,23 +21,23 @@ def train_fold(
     rank: int = 0,
     report_from: Callable[[int], int] = lambda first: first,
 ) -> None:
-    """Train a fold to its end, going on from its last checkpoint if there is one.
+    """Train a fold to its end, from its last checkpoint if there is one, and write every epoch to the spool.
 
-    A Python error is deterministic: trying again would end the same way. It is written down as the fold's end and
-    not raised, so that only a process that died (killed, out of memory, node lost) is tried again.
+    A Python error is deterministic: trying again would end the same way. It is therefore recorded as the end of the
+    fold and not raised, so that only processes that died (killed, out of memory, node lost) are tried again.
 
     Args:
         task: what to train.
-        report: called once an epoch with a few figures.
+        report: called after each epoch with a few metrics.
         rank: of this process among those that train the fold; rank 0 writes.
-        report_from: called with the epoch that is trained first; the first epoch to report.
+        report_from: given the first epoch that is trained, returns the first epoch to report.
     """
     try:
         _train(task, report, rank, report_from)
     except Exception as error:
-        of_rank = f"_rank_{rank}" if task.processes > 1 else ""
-        log = task.run.results / f"fold_{task.fold}{of_rank}_failure.txt"
-        # a full disk may take neither; the command that waits for the fold then finds out itself
+        suffix = f"_rank_{rank}" if task.processes > 1 else ""
+        log = task.run.results / f"fold_{task.fold}{suffix}_failure.txt"
+        # a full disk may prevent both; the command that waits for the fold then finds out by itself
         with contextlib.suppress(OSError):
             write_text(log, traceback.format_exc())
         with contextlib.suppress(OSError):
@@ -47,19 +47,19 @@ def train_fold(
 def _describe(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
     if type(error).__name__ == "OutOfMemoryError":
-        advice = "give each fold more of a GPU (resources.gpus_per_fold), or, under a new name, write"
-        return f"{text}; {advice} training.accumulate: 2 or plan a smaller patch"
+        advice = "give each fold more of a GPU (resources.gpus_per_fold), or, in a run of another name,"
+        return f"{text}; {advice} set training.accumulate to 2 or plan a smaller patch"
     return text
 
 
 def start_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
-    """The fold's trainer, initialised, in a process set up for it (threads, nnU-Net's folders)."""
+    """Set up the process for a fold (threads, nnU-Net's folders) and return its initialised trainer."""
     import torch
 
     gpu = torch.cuda.is_available()
     task = _with_loaders(task, gpu)
     torch.set_num_threads(max(1, task.cpus - (task.experiment.training.loader_processes or 0)))
-    # as nnU-Net's own command does: the patch size never changes
+    # as nnU-Net's own command sets it: the patch size never changes
     torch.backends.cudnn.benchmark = gpu
     os.environ.update(nnunet_environment(task.prepared, task.run.results))
     os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 - nnU-Net's name; our loader has its own processes
@@ -83,7 +83,7 @@ def _train(
 
     folder = Path(trainer.output_folder)
     first_epoch, note = _resume(trainer, folder, rank)
-    if first_epoch == 0:  # a checkpoint of one's own holds the other run's network too
+    if first_epoch == 0:  # its own checkpoints hold the judged run's network too
         load_judged_segmentation(task, trainer)
     spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch) if rank == 0 else None
     pictures = TrainingPictures(trainer, read_json(task.prepared.splits)[task.fold]["val"], task.run.progress)
@@ -111,7 +111,7 @@ def _train(
     if first_epoch < trainer.num_epochs:
         with _console_to(folder / ("console.log" if rank == 0 else f"console_rank_{rank}.log")):
             trainer.run_training()
-    elif spool is not None:  # killed between its last checkpoint and the note below
+    elif spool is not None:  # it was killed after its last checkpoint, before the record below
         spool.checkpoint(first_epoch - 1)
         keep_best_and_final(folder, first_epoch)
     if spool is not None:
@@ -120,10 +120,10 @@ def _train(
 
 
 def load_judged_segmentation(task: FoldTask, trainer) -> None:  # type: ignore[no-untyped-def]
-    """Give an error network's trainer the segmentation of the run that it judges; other trainers need none.
+    """Load the network of the run that an error network judges; other trainers need none.
 
     Raises:
-        ProblemsFound: where there is no such run, or its checkpoint cannot be read.
+        ProblemsFound: there is no such run, or its checkpoint cannot be read.
     """
     from uncseg.method.network.error_network import ErrorNetwork, load_segmentation
     from uncseg.method.network.uncertainty_network import unwrapped
@@ -137,9 +137,9 @@ def load_judged_segmentation(task: FoldTask, trainer) -> None:  # type: ignore[n
 
 
 def _resume(trainer, folder: Path, rank: int) -> tuple[int, str]:  # type: ignore[no-untyped-def]
-    """Load the newest whole checkpoint: (the epoch to train next, what was wrong with newer ones).
+    """Load the newest whole checkpoint; return the epoch to train next, and what was wrong with newer checkpoints.
 
-    Of several processes rank 0 chooses: it may move a damaged file away from under the others.
+    In a distributed fold rank 0 chooses, because it may move a damaged file away.
     """
     from uncseg.method.distributed_fold import from_rank_zero
 
@@ -159,7 +159,7 @@ def _resume(trainer, folder: Path, rank: int) -> tuple[int, str]:  # type: ignor
 
 
 def _load_newest(trainer, folder: Path) -> tuple[str, str]:  # type: ignore[no-untyped-def]
-    """The name of the checkpoint that was loaded, "" where there is none; what was wrong with newer ones."""
+    """Return the name of the loaded checkpoint, "" if there is none, and what was wrong with newer ones."""
     from uncseg.method.checkpoints import FINAL, LATEST, PREVIOUS, DamagedCheckpoint
 
     found = [folder / name for name in (FINAL, LATEST, PREVIOUS) if (folder / name).is_file()]
@@ -170,20 +170,20 @@ def _load_newest(trainer, folder: Path) -> tuple[str, str]:  # type: ignore[no-u
         except DamagedCheckpoint as error:
             if checkpoint == found[-1]:
                 raise
-            # out of the way: the next checkpoint makes the one of this name the previous one
+            # rename it: the next checkpoint would make the file of this name the previous one
             checkpoint.replace(checkpoint.with_suffix(".damaged"))
             notes.append(f"{error.problems[0].where} was damaged")
         else:
-            return checkpoint.name, "; ".join([*notes, f"gone on from {checkpoint.name}"] if notes else [])
+            return checkpoint.name, "; ".join([*notes, f"resumed from {checkpoint.name}"] if notes else [])
     return "", ""
 
 
 def _with_loaders(task: FoldTask, gpu: bool) -> FoldTask:
-    """Fill in the number of loader processes where the experiment leaves it open."""
+    """Fill in the number of loader processes if the experiment leaves it open."""
     training = task.experiment.training
     if training.loader_processes is not None:
         return task
-    # beside a GPU the cores have nothing else to do; without one they are the ones that train
+    # with a GPU the cores have nothing else to do; without one they train
     processes = task.cpus - 1 if gpu else task.cpus // 4
     filled = training.model_copy(update={"loader_processes": processes})
     return replace(task, experiment=task.experiment.model_copy(update={"training": filled}))
@@ -191,7 +191,7 @@ def _with_loaders(task: FoldTask, gpu: bool) -> FoldTask:
 
 @contextlib.contextmanager
 def _console_to(path: Path):  # type: ignore[no-untyped-def]
-    """nnU-Net prints its log lines too; in a worker they would reach nobody, or everybody."""
+    """Write what nnU-Net prints to a file, instead of to the log of the worker."""
     with path.open("a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
         yield
 

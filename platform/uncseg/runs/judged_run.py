@@ -1,4 +1,4 @@
-"""The finished run whose segmentation an error network judges: where it lies, and whether it can be judged."""
+"""The finished run whose segmentation an error network judges: finding it, and checking that it fits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,29 +16,29 @@ from uncseg.tracking.manifest import read_manifest
 
 FIELD = "model.error_network.run"
 TITLE = "The error network cannot be trained."
-ABOVE = 4
-"""Levels above a run's folder that are looked in: a member of an ensemble and a trial of a sweep lie deeper."""
-ALIKE = ("architecture", "spacing", "normalization_schemes", "use_mask_for_norm")
-"""Entries of a configuration of nnU-Net's plans: the network, and what its images look like."""
+LEVELS = 4
+"""Levels above a run's folder that are searched: ensemble members and a sweep's trials lie deeper than runs."""
+SAME_PLAN = ("architecture", "spacing", "normalization_schemes", "use_mask_for_norm")
+"""Entries of a configuration of nnU-Net's plans that both runs share: the network, and what its images look like."""
 
 
-def find_judged_run(root: Path, of: str) -> RunFolder:
-    """The folder of the run of that name, beside a run's own.
+def find_judged_run(root: Path, name: str) -> RunFolder:
+    """Return the folder of the run called ``name`` beside the run at ``root``.
 
     Raises:
-        ProblemsFound: where there is none.
+        ProblemsFound: there is no such run.
     """
-    for folder in list(root.absolute().parents)[:ABOVE]:
-        run = RunFolder(folder / of)
+    for folder in list(root.absolute().parents)[:LEVELS]:
+        run = RunFolder(folder / name)
         if run.experiment.is_file() and run.root != root.absolute():
             return run
-    found = f"{of}, and no such run in {root.absolute().parent}"
+    found = f"{name}, and no such run in {root.absolute().parent}"
     advice = "train it first with uncseg cross-validate, in the same storage.path"
     raise ProblemsFound(TITLE, [Problem(FIELD, found, "the name of a finished run", advice)])
 
 
-def _folds_in_need(experiment: Experiment, folds: Sequence[int]) -> list[int]:
-    """Folds that have to load the other run's network: their own checkpoints, once there, hold it."""
+def _dependent_folds(experiment: Experiment, folds: Sequence[int]) -> list[int]:
+    """Return the folds that have to load the other run's network: later their own checkpoints hold it."""
     if experiment.model.error_network is None:
         return []
     own = RunFolder(experiment.run_folder)
@@ -47,16 +47,16 @@ def _folds_in_need(experiment: Experiment, folds: Sequence[int]) -> list[int]:
 
 
 def require_judged_run(experiment: Experiment, folds: Sequence[int]) -> None:
-    """Look at the run that an error network judges, as far as its settings and files tell.
+    """Check the run that an error network judges, as far as its settings and files tell.
 
     Args:
         experiment: with or without an error network.
-        folds: to be trained; those that have begun need the other run no more.
+        folds: folds to train; those that have begun no longer need the other run.
 
     Raises:
-        ProblemsFound: where there is no such run, it lacks a fold, or its network is another one.
+        ProblemsFound: there is no such run, it lacks a fold, or its network is another one.
     """
-    folds = _folds_in_need(experiment, folds)
+    folds = _dependent_folds(experiment, folds)
     problems = _problems_of_run(experiment, folds) if folds else []
     if problems:
         raise ProblemsFound(TITLE, problems)
@@ -70,8 +70,8 @@ def _problems_of_run(experiment: Experiment, folds: Sequence[int]) -> list[Probl
     except ProblemsFound as error:
         return error.problems
     except ValidationError:
-        expected, advice = "an experiment of this version", "train it again under another name"
-        return [Problem(FIELD, f"{run.experiment}, which is no experiment any more", expected, advice)]
+        expected, advice = "an experiment of this version of uncseg", "train it again under another name"
+        return [Problem(FIELD, f"{run.experiment}, which is not valid", expected, advice)]
     problems = problems_of_judged(judged.model, experiment.model, run.root.name)
     missing = [fold for fold in folds if not run.final_checkpoint(fold).is_file()]
     if missing:
@@ -82,16 +82,16 @@ def _problems_of_run(experiment: Experiment, folds: Sequence[int]) -> list[Probl
 
 
 def require_same_data(experiment: Experiment, folds: Sequence[int], prepared: PreparedFolder) -> None:
-    """Look whether the run that an error network judges was trained on the same split, and planned the same network.
+    """Check that the run that an error network judges has the same split and was planned with the same network.
 
     Args:
-        experiment, folds: as :func:`require_judged_run` takes them.
-        prepared: the experiment's.
+        experiment, folds: see :func:`require_judged_run`.
+        prepared: the experiment's prepared cases.
 
     Raises:
         ProblemsFound: naming what differs.
     """
-    if not _folds_in_need(experiment, folds):
+    if not _dependent_folds(experiment, folds):
         return
     assert experiment.model.error_network is not None
     run = find_judged_run(experiment.run_folder, experiment.model.error_network.run)
@@ -102,22 +102,22 @@ def require_same_data(experiment: Experiment, folds: Sequence[int], prepared: Pr
     )
     if theirs != ours:
         found, expected = f"{run.root.name}, trained on split {theirs}", f"a run of this split, {ours}"
-        advice = "give both the same cases and split: its folds have seen cases that are judged here"
+        advice = "give both the same cases and split: its folds were trained on cases that are judged here"
         problems.append(Problem(FIELD, found, expected, advice))
     configuration = experiment.plan.configuration
     planned = [_configuration(file, configuration) for file in (run.model / "plans.json", prepared.plans)]
     if planned[0] is None:
-        found, advice = f"{run.root.name}, which was not planned as {configuration}", "plan both the same"
+        found, advice = f"{run.root.name}, which was not planned as {configuration}", "plan both alike"
         problems.append(Problem(FIELD, found, f"a run of {configuration}", advice))
     elif planned[0] != planned[1]:
-        different = [key for key in ALIKE if planned[0][key] != planned[1][key]]  # type: ignore[index]
+        different = [key for key in SAME_PLAN if planned[0][key] != planned[1][key]]  # type: ignore[index]
         found, expected = f"another {', '.join(different)} than {run.root.name}'s", "the same network and images"
-        problems.append(Problem("plan", found, expected, f"write the plan of {run.experiment}"))
+        problems.append(Problem("plan", found, expected, f"copy the plan section of {run.experiment}"))
     if problems:
         raise ProblemsFound(TITLE, problems)
 
 
 def _configuration(plans: Path, name: str) -> dict[str, Any] | None:
-    """What two plans have to share; None where there is no such configuration."""
+    """Return what two plans have to share, or None if there is no such configuration."""
     configuration = read_json(plans)["configurations"].get(name)
-    return None if configuration is None else {key: configuration.get(key) for key in ALIKE}
+    return None if configuration is None else {key: configuration.get(key) for key in SAME_PLAN}

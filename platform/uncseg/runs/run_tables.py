@@ -1,4 +1,4 @@
-"""The tables, figures and report of a run's finished folds."""
+"""A run's finished folds evaluated out of fold, and written as tables, figures and a report."""
 
 from collections.abc import Sequence
 
@@ -31,13 +31,13 @@ def evaluate_and_write_tables(
     """Predict and score every case of the given folds, then write and print the run's tables and figures.
 
     Raises:
-        ProblemsFound: naming every case that could not be evaluated; what was finished is kept.
+        ProblemsFound: naming every case that could not be evaluated; the others are kept.
     """
     cases, _ = chosen_cases(experiment)
     with counting() as progress:
 
-        def show(done: int, of: int) -> None:
-            progress("out-of-fold cases", done, of)
+        def show(done: int, total: int) -> None:
+            progress("out-of-fold cases", done, total)
 
         per_case, scores = evaluate_out_of_fold(experiment, prepared, run, cases, folds, slots, show, trust)
     epochs = epoch_table(run.spool)
@@ -59,14 +59,14 @@ def evaluate_and_write_tables(
 def _write_report(run: RunFolder, experiment: Experiment, cases: Sequence[BratsCase]) -> None:
     try:
         page = write_report([Reported(run, experiment, cases)])
-    except Exception as error:  # it shows what is kept in the tables already
-        console.print(f"no report ({error}); once mended: uncseg report {run.root}", soft_wrap=True)
+    except Exception as error:  # the report shows nothing that is not in the tables
+        console.print(f"no report ({error}); once that is fixed: uncseg report {run.root}", soft_wrap=True)
     else:
         console.print(f"report:  {page}", soft_wrap=True)
 
 
 def _baseline(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:
-    """Per-case table of the run without the head, where it exists and has the same cases in the same folds."""
+    """Return the per-case table of the run without the head, if it has the same cases in the same folds."""
     if experiment.evaluation.baseline is None:
         return None
     file = RunFolder(experiment.storage.path.resolve() / experiment.evaluation.baseline).tables / "per_case.parquet"

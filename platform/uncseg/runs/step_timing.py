@@ -1,4 +1,4 @@
-"""A short measurement before a long training: seconds a step, bytes a checkpoint."""
+"""A short measurement before a long training: seconds per step, bytes per checkpoint."""
 
 import tempfile
 import time
@@ -15,21 +15,21 @@ from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.runs.fold_task import FoldTask
 from uncseg.runs.fold_worker import start_trainer
 
-UNMEASURED, MEASURED = 3, 8  # steps: the first ones compile, choose algorithms and start loaders
-LONGEST_S = 120.0
+WARM_UP_STEPS, TIMED_STEPS = 3, 8  # the first steps compile, choose algorithms and start loaders
+LIMIT_S = 120.0
 
 
 @dataclass(frozen=True)
 class StepTiming:
-    """What a fold of an experiment costs on the connected cluster."""
+    """What training a fold costs on the connected cluster."""
 
     training_step_s: float
     validation_step_s: float
     checkpoint_bytes: int
-    """Model file with optimiser."""
+    """Including the optimiser."""
 
     def hours(self, experiment: Experiment) -> float:
-        """Hours of one fold's training."""
+        """Return the hours of one fold's training."""
         training = experiment.training
         epoch = training.iterations_per_epoch * self.training_step_s
         epoch += training.val_iterations_per_epoch * self.validation_step_s
@@ -41,25 +41,25 @@ def time_steps(
     prepared: PreparedFolder,
     fold: int,
     slots: Slots,
-    progress: Callable[[str, int, int], None] = lambda _what, _done, _all: None,
+    progress: Callable[[str, int, int], None] = lambda _what, _done, _total: None,
 ) -> StepTiming | str:
-    """Train and validate a few steps of a fold where its resources are free, and throw them away.
+    """Train and validate a few steps of a fold once its resources are free, and discard them.
 
     Args:
-        progress: called with (what, done, all): on a busy cluster this waits for its turn as a fold does.
+        progress: called with (what, done, total). On a busy cluster this waits for its turn as a fold does.
 
     Returns:
-        What was measured, or why nothing was.
+        The measurement, or the reason why there is none.
     """
     if slots.fold.processes > 1:
-        return "several GPUs a fold: the first epochs will tell"
+        return "a fold takes several GPUs; the first epochs will show it"
     worker = slots.fold.worker
     task = FoldTask(experiment, prepared, RunFolder(experiment.run_folder), fold, slots.cpus_per_process)
     measured = ray.remote(_measure).options(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1).remote(task)
     progress("measuring a few steps", 0, 1)
     try:
         result = ray.get(measured)
-    except ray.exceptions.RayError as error:  # the folds will meet it too, and say more
+    except ray.exceptions.RayError as error:  # the folds will meet it too, and report more
         return str(error).strip().splitlines()[-1]
     progress("measuring a few steps", 1, 1)
     assert isinstance(result, StepTiming)
@@ -84,12 +84,12 @@ def _measure(task: FoldTask) -> StepTiming:
 
 
 def _seconds(step: Callable[[], object]) -> float:
-    """Of one step; both of the trainer's end when their result has reached the host."""
+    """Return the seconds of one step; a trainer's step ends when its result has reached the host."""
     began = time.perf_counter()
-    for _ in range(UNMEASURED):
+    for _ in range(WARM_UP_STEPS):
         step()
     started, done = time.perf_counter(), 0
-    while done < MEASURED and (done == 0 or time.perf_counter() - began < LONGEST_S):
+    while done < TIMED_STEPS and (done == 0 or time.perf_counter() - began < LIMIT_S):
         step()
         done += 1
     return (time.perf_counter() - started) / done

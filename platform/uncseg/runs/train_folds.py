@@ -1,4 +1,4 @@
-"""Cross-validation: fold groups side by side, each failing and resuming alone."""
+"""Folds trained side by side, each failing and resuming on its own."""
 
 import contextlib
 import os
@@ -14,43 +14,43 @@ from uncseg.runs.fold_task import FoldTask, is_done
 from uncseg.tracking.spool import read_history, write_state
 
 POLL_S = 0.5
-PLACED_S = str(7 * 24 * 3600)  # within which folds are placed: they wait for others, which train for days
+PLACEMENT_TIMEOUT_S = str(7 * 24 * 3600)  # folds wait for others to finish, which may train for days
 FULL_BYTES = 2**20
 
 
 def train_folds(
     tasks: Sequence[FoldTask], slots: Slots, show: Callable[[], None] = lambda: None, own_ray: bool = True
 ) -> list[tuple[FoldTask, str]]:
-    """Train folds side by side, as many as there are slots; the others wait. A failed fold stops no other.
+    """Train folds side by side, as many as there are slots; the others wait. A failed fold does not stop the others.
 
-    On a Ray of the command's own, folds wait here, where waiting costs nothing. On a cluster they wait in Ray's queue:
-    its autoscaler sees what they ask for, and nodes that come while they wait are used at once.
+    With a Ray of the command's own, folds wait in this process, where waiting costs nothing. On a cluster they wait in
+    Ray's queue: its autoscaler sees what they need, and nodes that join meanwhile are used at once.
 
     Args:
-        tasks: the folds, of one run or of several.
-        slots: what each takes.
-        show: called a few times a second, in the calling thread.
-        own_ray: the connected Ray is this command's own.
+        tasks: folds of one run or of several.
+        slots: what each fold takes.
+        show: called a few times per second, in the calling thread.
+        own_ray: the connected Ray was started by this command.
 
     Returns:
         Each fold that failed, and what happened. Finished folds are not trained again.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    # else a waiting fold would lose its place in Ray's queue every minute
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACED_S)
+    # otherwise a waiting fold would lose its place in Ray's queue every minute
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACEMENT_TIMEOUT_S)
     failed: dict[int, str] = {}
     free = threading.Semaphore(slots.count if own_ray else slots.requested)
 
     def train(number: int) -> None:
         with free:
             try:
-                message = _train_one(tasks[number], slots)
-            except Exception as error:  # the storage did not answer, say
+                message = _train_fold(tasks[number], slots)
+            except Exception as error:  # for example, the storage did not answer
                 message = short_message(error)
         if message is not None:
             failed[number] = message
 
-    # threads of a pool are joined at exit; after Ctrl-C nothing may wait for a fold, so these are daemons
+    # daemons and not a pool, whose threads are joined at exit: after Ctrl-C nothing may wait for a fold
     threads = [
         threading.Thread(target=train, args=(number,), name=f"fold-{task.fold}", daemon=True)
         for number, task in enumerate(tasks)
@@ -68,10 +68,10 @@ def train_folds(
     return [(tasks[number], message) for number, message in sorted(failed.items())]
 
 
-def _train_one(task: FoldTask, slots: Slots) -> str | None:
-    """Train one fold in a group of its own; None, or what went wrong."""
+def _train_fold(task: FoldTask, slots: Slots) -> str | None:
+    """Train one fold with Ray Train; return None, or what went wrong."""
     snapshots = task.run.root / "ray" / f"folds_{task.fold}"
-    # checkpoints are the run's own; a snapshot left by a killed driver only says that Ray gave up, or is truncated
+    # checkpoints lie in the run's folder; a snapshot of a killed command is truncated or says that Ray gave up
     shutil.rmtree(snapshots, ignore_errors=True)
     message, before = None, read_history(task.run.spool, task.fold).offset
     try:
@@ -82,7 +82,7 @@ def _train_one(task: FoldTask, slots: Slots) -> str | None:
     if is_done(task.run, task.fold):
         return None
     history = read_history(task.run.spool, task.fold)
-    if history.state == "failed" and history.offset > before:  # the worker's own words
+    if history.state == "failed" and history.offset > before:  # as the worker itself reported it
         return history.message
     message = _full_disk(task.run) or message or "the worker ended before its last epoch"
     with contextlib.suppress(OSError):
@@ -91,10 +91,10 @@ def _train_one(task: FoldTask, slots: Slots) -> str | None:
 
 
 def short_message(error: Exception) -> str:
-    """What Ray raised when it gave a fold up, in a line."""
+    """Return in one line what Ray raised when it gave up a fold."""
     text = str(error).strip()
-    if "running low on memory" in text:  # Ray's words for a worker that its memory monitor killed, again and again
-        advice = "write a smaller resources.folds_at_once or training.loader_processes, or give it more"
+    if "running low on memory" in text:  # said of a worker that Ray's memory monitor killed repeatedly
+        advice = "lower resources.folds_at_once or training.loader_processes, or use a node with more memory"
         return f"its workers were killed because their node ran out of memory; {advice}"
     return f"{type(error).__name__}: {text.splitlines()[-1] if text else ''}"
 
@@ -103,4 +103,4 @@ def _full_disk(run: RunFolder) -> str | None:
     free = shutil.disk_usage(run.root).free
     if free > FULL_BYTES:
         return None
-    return f"the disk of {run.root} is full ({free / 1e6:.1f} MB free); free some and give the same command again"
+    return f"the disk of {run.root} is full ({free / 1e6:.1f} MB free); free some space and run the same command again"

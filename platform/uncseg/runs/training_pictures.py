@@ -1,4 +1,4 @@
-"""Pictures of one patch while its fold trains: after the first epoch, and at every checkpoint."""
+"""Pictures of one patch while its fold trains, drawn after the first epoch and at every checkpoint."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,29 +9,29 @@ from uncseg.report.progress import draw_progress
 
 
 class TrainingPictures:
-    """Draws ``fold_K_epoch_EEEE.png``; a picture that cannot be drawn is noted in the fold's log and left out.
+    """Draws ``fold_K_epoch_EEEE.png``; a picture that cannot be drawn is noted in the fold's log and skipped.
 
     Args:
         trainer: of the fold, initialised.
-        cases: its validation cases; the first, by id, that has a tumour is looked at.
-        folder: of the pictures.
+        cases: the fold's validation cases; the first one, by id, that has a tumour is drawn.
+        folder: for the pictures.
     """
 
     def __init__(self, trainer: UncertaintyTrainer, cases: Sequence[str], folder: Path) -> None:
         self._trainer, self._cases, self._folder = trainer, cases, folder
-        self._patches: list[WatchedPatch | None] = []  # looked for once
+        self._patches: list[WatchedPatch | None] = []  # empty until it is first needed, then one entry
 
     def forget(self, first_epoch: int) -> None:
-        """Remove the pictures of epochs that are trained again."""
+        """Remove the pictures of epochs that are about to be trained again."""
         for file in self._folder.glob(f"fold_{self._trainer.fold}_epoch_*.png"):
             if int(file.stem.rpartition("_")[2]) >= first_epoch:
                 file.unlink(missing_ok=True)
 
     def draw(self, epoch: int) -> None:
-        """Draw what the network makes of the patch after this epoch. Changes nothing of the training."""
+        """Draw the network's output for the patch after this epoch. The training is not affected."""
         try:
             self._draw(epoch)
-        except Exception as error:  # whatever it is, a training has better things to do than to die of a picture
+        except Exception as error:  # a training must not fail because of a picture
             self._trainer.print_to_log_file(f"no picture of epoch {epoch}: {type(error).__name__}: {error}")
 
     def _draw(self, epoch: int) -> None:
