@@ -1,8 +1,8 @@
 """The processes that train folds together under Ray Train: a fold group, or one distributed fold.
 
 In a fold group rank r trains fold folds[r], without a process group. TorchTrainer would set one up even for a single
-worker, and nnU-Net takes that to mean DDP: it would average gradients across folds, and validation cases would leak into
-training. A distributed fold is the exception: its workers, one per GPU, train the same fold in a process group.
+worker, and nnU-Net takes that to mean DDP: it would average gradients across folds, and validation cases would leak
+into training. A distributed fold is the exception: its workers, one per GPU, train the same fold in a process group.
 """
 
 import socket

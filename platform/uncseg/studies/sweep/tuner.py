@@ -10,7 +10,7 @@ import ray.tune
 from uncseg.cluster.autoscaler import HEAD_NODE
 from uncseg.cluster.resources import Slots
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.runs.train_folds import PLACED_S
+from uncseg.runs.train_folds import PLACEMENT_TIMEOUT_S
 from uncseg.studies.sweep.budget import BudgetStopper
 from uncseg.studies.sweep.search import param_space, replay_reports, tune_config
 from uncseg.studies.sweep.snapshots import can_go_on
@@ -87,7 +87,7 @@ def sweep_tuner(
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and the events of trials what is printed
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # trials that a larger cluster has begun may wait for each other on this one
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACED_S)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACEMENT_TIMEOUT_S)
     trainable = ray.tune.with_resources(
         ray.tune.with_parameters(trainable, setup=setup),
         # a trial itself computes nothing: it waits for its folds, on the head, which is there to stay
