@@ -82,12 +82,9 @@ def sweep(
     overrides: Overrides = None,
 ) -> None:
     """Search an experiment's fields: trials of a few folds each, and the best as an experiment file."""
-    from uncseg.studies.sweep.sweep_file import load_sweep
-
-    loaded, base = load_sweep(file, overrides)
     from uncseg.commands.sweep import sweep_experiment
 
-    raise typer.Exit(sweep_experiment(loaded, base))
+    raise typer.Exit(sweep_experiment(file, overrides))
 
 
 @app.command()
@@ -98,12 +95,9 @@ def benchmark(
     trust: Trust = False,
 ) -> None:
     """Train several kinds of networks with several seeds, and compare every uncertainty map on the same cases."""
-    from uncseg.studies.benchmark.benchmark_file import load_benchmark
+    from uncseg.commands.benchmark import benchmark_trainings
 
-    loaded = load_benchmark(file, overrides)
-    from uncseg.commands.benchmark import run_benchmark
-
-    raise typer.Exit(run_benchmark(*loaded, dry_run, trust))
+    raise typer.Exit(benchmark_trainings(file, overrides, dry_run, trust))
 
 
 @app.command()

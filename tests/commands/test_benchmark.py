@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from support.commands import uncseg
 from support.small_experiment import write_small_experiment
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.layout import BenchmarkFolder
+from uncseg.studies.study_folder import BenchmarkFolder
 
 TRAININGS = {
     "plain": {
@@ -131,7 +131,7 @@ def test_plots_page_and_mlflow_are_written(done):
 
 def test_the_same_command_again_does_nothing_anew(done):
     folder, file, _ = done
-    kept = {path: path.stat().st_mtime_ns for path in folder.trainings.rglob("checkpoint_*.pth")}
+    kept = {path: path.stat().st_mtime_ns for path in folder.runs.rglob("checkpoint_*.pth")}
     scores = {path: path.stat().st_mtime_ns for path in folder.root.glob("cases/*/*.json")}
     table = pd.read_parquet(folder.tables / "benchmark.parquet")
     output = uncseg("benchmark", file)

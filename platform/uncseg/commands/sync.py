@@ -1,15 +1,18 @@
-"""``uncseg sync``: MLflow as the folder of a run, a sweep or a benchmark says."""
+"""``uncseg sync``: bring MLflow to what the folder of a run, a sweep or a benchmark says."""
 
 from pathlib import Path
 
-from uncseg.layout import BenchmarkFolder, SweepFolder
-from uncseg.studies.benchmark.benchmark_mlflow import sync_benchmark
-from uncseg.studies.sweep.sweep_mlflow import sync_sweep
+from uncseg.studies.benchmark.benchmark_file import Benchmark
+from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark
+from uncseg.studies.parent_run import sync_study
+from uncseg.studies.study_folder import SweepFolder, find_study
+from uncseg.studies.sweep.sweep_file import Sweep
+from uncseg.studies.sweep.sweep_mlflow import log_sweep
 from uncseg.tracking.syncer import sync_run
 
 
 def sync_folder(root: Path, tracking_uri: str | None = None) -> int:
-    """Push what MLflow has not; the number of epochs and uploads that are left.
+    """Push what MLflow does not have; return the number of epochs and uploads that are left.
 
     Args:
         root: folder of a run, a sweep or a benchmark.
@@ -18,6 +21,9 @@ def sync_folder(root: Path, tracking_uri: str | None = None) -> int:
     Raises:
         ProblemsFound: it is none of them, or MLflow cannot be reached.
     """
-    if BenchmarkFolder(root).content.is_file():
-        return sync_benchmark(root, tracking_uri)
-    return (sync_sweep if SweepFolder(root).content.is_file() else sync_run)(root, tracking_uri)
+    study = find_study(root.resolve())
+    if study is None:
+        return sync_run(root, tracking_uri)
+    if isinstance(study, SweepFolder):
+        return sync_study(study, Sweep, log_sweep, tracking_uri)
+    return sync_study(study, Benchmark, log_benchmark, tracking_uri)

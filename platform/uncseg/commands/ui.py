@@ -7,7 +7,8 @@ from urllib.parse import quote
 from uncseg.cluster.session import terminated_like_ctrl_c
 from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.layout import BenchmarkFolder, RunFolder, SweepFolder
+from uncseg.layout import RunFolder
+from uncseg.studies.study_folder import find_study
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.ui_server import free_port, run_page, ui_server
 
@@ -45,8 +46,7 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
 def _record(root: Path) -> MlflowRecord:
     folder = root.resolve()
     run = RunFolder(folder)
-    contents = run.experiment, SweepFolder(folder).content, BenchmarkFolder(folder).content
-    if not any(file.is_file() for file in contents):
+    if not run.experiment.is_file() and find_study(folder) is None:
         problem = Problem(str(root), "no run, sweep or benchmark", "the folder of one", "give RUNS/NAME")
         raise ProblemsFound("There is nothing to show.", [problem])
     return MlflowRecord.read(run.manifest)

@@ -1,31 +1,152 @@
-"""The run in MLflow that stands above others: a sweep's above its trials, a benchmark's above its trainings."""
+"""A study's own run in MLflow, the parent of its runs: a sweep's trials or a benchmark's trainings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
 from uncseg.config.experiment import Experiment
+from uncseg.console import console
+from uncseg.errors import ProblemsFound
+from uncseg.provenance import describe_source
+from uncseg.studies.load_study import AnyStudy, Study, read_study
+from uncseg.studies.study_folder import StudyFolder
 from uncseg.tracking.destination import Destination
+from uncseg.tracking.final_figures import FinalFigures
 from uncseg.tracking.push import ensure_run
 from uncseg.tracking.record import MlflowRecord
+from uncseg.tracking.spool import now_ms
+from uncseg.tracking.store import NOTE_TAG, Store, storing
+from uncseg.tracking.syncer import sync_run
 
 
-def open_parent_run(
-    manifest: Path, base: Experiment, name: str, tags: Mapping[str, str], params: Mapping[str, str]
-) -> str:
-    """Return the id of a study's own run, which is created if MLflow does not have it.
+@dataclass(frozen=True)
+class ParentRun:
+    """A study's own run in MLflow."""
+
+    folder: StudyFolder
+    store: Store
+    run_id: str
+
+    @property
+    def artifacts(self) -> str:
+        """Address of the run's artifacts in MLflow's pages, for links."""
+        return f"{self.store.run_page(self.run_id)}/artifacts"
+
+    def sync_runs(self) -> int:
+        """Bring MLflow to what the study's run folders say, below this run; return the number of records left."""
+        runs = sorted(file.parent for file in self.folder.runs.glob("*/experiment.yaml"))
+        return sum(sync_run(run, self.store.tracking_uri, self.run_id) for run in runs)
+
+    def log(
+        self,
+        metrics: Mapping[str, float],
+        note: str,
+        files: Sequence[Path] = (),
+        tags: Mapping[str, str] | None = None,
+        failed: bool = False,
+    ) -> None:
+        """Log the study's result and end the run. The same result again changes nothing, also not the time of its end.
+
+        Args:
+            metrics: finite values.
+            note: description of the run, Markdown.
+            files: stored beside the study's tables and figures.
+            tags: further tags.
+            failed: the study has no result.
+
+        Raises:
+            ProblemsFound, MlflowException: MLflow does not take it.
+        """
+        record = MlflowRecord.read(self.folder.manifest)
+        if record.final.run != metrics or not record.final_ms:
+            record.final, record.final_ms = FinalFigures(dict(metrics)), now_ms()
+            record.write(self.folder.manifest)
+        end_ms = record.final_ms
+        self.store.log_metrics(self.run_id, [Metric(name, value, end_ms, 0) for name, value in metrics.items()])
+        self.store.set_tags(self.run_id, {**(tags or {}), NOTE_TAG: note})
+        self.store.set_status(self.run_id, "FAILED" if failed else "FINISHED", end_ms)
+        with storing(f"the {self.folder.kind}'s tables and figures"):
+            for artifacts in (self.folder.tables, self.folder.figures):
+                for file in sorted(artifacts.glob("[!.]*")):
+                    self.store.log_file(self.run_id, file, artifacts.name)
+            for file in files:
+                self.store.log_file(self.run_id, file)
+
+
+def open_parent(folder: StudyFolder, study: Study, base: Experiment) -> ParentRun:
+    """Return the study's own run, which is created where MLflow has none.
 
     Args:
-        manifest: JSON file that remembers the run.
-        base: names the MLflow.
-        name: of the run.
-        tags, params: of a new run.
+        folder: its manifest remembers the run.
+        study: gives the name and the parameters of a new run.
+        base: says which MLflow.
+
+    Raises:
+        ProblemsFound, MlflowException: MLflow cannot be reached.
     """
-    store, record = Destination.from_experiment(base).open(), MlflowRecord.read(manifest)
+    store, record = Destination.from_experiment(base).open(), MlflowRecord.read(folder.manifest)
     record.tracking_uri, record.experiment = base.tracking_uri, base.tracking.experiment
-    record.write(manifest)  # the key before the run: a command killed between the two finds it
-    record.parent = ensure_run(store, record.parent, name, tags, None)
-    if not record.parent.has_params:
-        store.log_params(record.parent.run_id, params)
-        record.parent.has_params = True
-    record.write(manifest)
-    return record.parent.run_id
+    record.write(folder.manifest)  # the key before the run: a command killed between the two finds it
+    tags = {f"uncseg.{folder.kind}": study.name} | describe_source(f"uncseg {folder.kind}", None)
+    parent = record.parent = ensure_run(store, record.parent, study.name, tags, None)
+    if not parent.has_params:
+        store.log_params(parent.run_id, study.params)
+        parent.has_params = True
+    record.write(folder.manifest)
+    return ParentRun(folder, store, parent.run_id)
+
+
+Log = Callable[[ParentRun, AnyStudy], None]
+"""Logs a study's result, where it has one, from the tables in its folder."""
+
+
+def close_parent(
+    folder: StudyFolder, study: AnyStudy, base: Experiment, log: Log[AnyStudy], sync_runs: bool = False
+) -> None:
+    """Log the end of a study; print what MLflow did not take instead of failing, since the study's folder has it all.
+
+    Args:
+        folder, study, base: as :func:`open_parent` takes them.
+        log: logs the result.
+        sync_runs: bring MLflow to what the run folders say first.
+    """
+    again = f"when it is back: uncseg sync {folder.root}"
+    try:
+        left = _fill(folder, study, base, log, sync_runs)
+    except (ProblemsFound, MlflowException) as error:
+        console.print(f"MLflow did not take everything ({error}); {again}", soft_wrap=True)
+        return
+    if left:
+        console.print(f"{left} records did not reach MLflow; {again}", soft_wrap=True)
+    console.print(f"MLflow:  uncseg ui {folder.root}", soft_wrap=True)
+
+
+def sync_study(folder: StudyFolder, model: type[AnyStudy], log: Log[AnyStudy], tracking_uri: str | None) -> int:
+    """Bring MLflow to what a study's folder says: its own run and the runs below it.
+
+    Args:
+        folder: folder of the study.
+        model: kind of the study.
+        log: logs the result.
+        tracking_uri: another MLflow; None: the same as before.
+
+    Returns:
+        Number of epochs and uploads that are left.
+
+    Raises:
+        ProblemsFound, MlflowException: MLflow cannot be reached.
+    """
+    study, base = read_study(folder, model)
+    uri = tracking_uri or MlflowRecord.read(folder.manifest).tracking_uri or base.tracking_uri
+    base = base.model_copy(update={"tracking": base.tracking.model_copy(update={"uri": uri})})
+    return _fill(folder, study, base, log, sync_runs=True)
+
+
+def _fill(folder: StudyFolder, study: AnyStudy, base: Experiment, log: Log[AnyStudy], sync_runs: bool) -> int:
+    parent = open_parent(folder, study, base)
+    left = parent.sync_runs() if sync_runs else 0
+    log(parent, study)
+    return left

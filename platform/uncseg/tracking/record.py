@@ -63,8 +63,6 @@ class RunEntry:
     """MLflow's id; empty before the run is created."""
     start_ms: int | None = None
     """Start of the run, Unix time in milliseconds; a run that is created again keeps it."""
-    end_ms: int | None = None
-    """Study: when its results were first logged, Unix time in milliseconds."""
     status: str | None = None
     """MLflow's status as last set."""
     has_params: bool = False
@@ -91,7 +89,6 @@ class RunEntry:
         return RunEntry(
             key=self.key,
             start_ms=self.start_ms or start_ms,
-            end_ms=self.end_ms,
             averaged_folds=self.averaged_folds,
             attempt=self.attempt,
         )
@@ -114,11 +111,9 @@ class MlflowRecord:
     extra: list[str] = field(default_factory=list)
     """Files that are logged on the parent besides the run's own."""
     final: FinalFigures = field(default_factory=FinalFigures)
-    """Final figures as logged; empty before the evaluation."""
+    """Final figures, or a study's result, as logged; empty before."""
     final_ms: int = 0
     """When these figures were first logged, Unix time in milliseconds; logging them again keeps it."""
-    best: str | None = None
-    """Sweep: the trial that was logged as the best."""
 
     @classmethod
     def read(cls, manifest: Path) -> "MlflowRecord":

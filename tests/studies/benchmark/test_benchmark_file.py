@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from uncseg.errors import ProblemsFound
-from uncseg.studies.benchmark.benchmark_file import load_benchmark
+from uncseg.studies.benchmark.load_benchmark import load_benchmark
 from uncseg.studies.benchmark.methods import methods_of
 
 PLAIN = {"set": {"model.uncertainty": False}, "maps": ["entropy", "constant"]}

@@ -8,8 +8,8 @@ import yaml
 
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
+from uncseg.studies.sweep.load_sweep import load_sweep
 from uncseg.studies.sweep.space import base_values, trial_experiment, write_trial
-from uncseg.studies.sweep.sweep_file import load_sweep
 from uncseg.tracking.spool import SpoolWriter
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
@@ -149,7 +149,7 @@ def test_values_and_overrides_reach_the_trial(sweep_file):
 )
 def test_the_bases_own_values(sweep_file, space, values):
     sweep, base = load_sweep(sweep_file(space=space, trials=2))
-    found = base_values(sweep, base)
+    found = base_values(sweep.space, base)
     assert repr(None if found is None else [found[field] for field in space]) == repr(values)  # as it is listed
 
 

@@ -5,14 +5,17 @@ import math
 import pytest
 import yaml
 
-from uncseg.commands.sweep import record_sweep, refuse_another
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
-from uncseg.files import read_json, write_json
-from uncseg.layout import SweepFolder
+from uncseg.files import write_json
+from uncseg.studies.load_study import save_study
+from uncseg.studies.parent_run import open_parent, sync_study
+from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep import sweep_results
-from uncseg.studies.sweep.sweep_file import load_sweep
-from uncseg.studies.sweep.sweep_mlflow import open_sweep_run, sync_sweep
+from uncseg.studies.sweep.load_sweep import load_sweep
+from uncseg.studies.sweep.run_sweep import refuse_other_sweep
+from uncseg.studies.sweep.sweep_file import Sweep
+from uncseg.studies.sweep.sweep_mlflow import log_sweep
 from uncseg.studies.sweep.sweep_results import close_sweep, why_none, write_best
 from uncseg.studies.sweep.trials import rank_trials, read_promoted, read_trials
 from uncseg.tracking.destination import open_store
@@ -42,16 +45,16 @@ def folder(tmp_path):
 
 def write_trial(folder, name, weight, *states, dice=0.5, corr=0.5):
     """A trial of one epoch; a state a fold."""
-    write_json(folder.trials / name / "values.json", {"loss.unc_weight": weight})
+    write_json(folder.runs / name / "values.json", {"loss.unc_weight": weight})
     for fold, state in enumerate(states):
-        spool = SpoolWriter(folder.trials / name / "spool", fold, first_epoch=0)
+        spool = SpoolWriter(folder.runs / name / "spool", fold, first_epoch=0)
         spool.epoch(0, {DICE: dice, CORR: corr})
         spool.state(state)
 
 
 def ranked(folder, sweep, base, promoted=()):
-    further = read_promoted(folder.trials, promoted, sweep.promoted_folds(base))
-    return rank_trials(read_trials(folder.trials, sweep), sweep, further)
+    further = read_promoted(folder.runs, promoted, sweep.promoted_folds(base))
+    return rank_trials(read_trials(folder.runs, sweep), sweep, further)
 
 
 def best_weight(folder):
@@ -101,14 +104,14 @@ def test_why_there_is_no_best_one(loaded, folder, state, dice, reason):
 def write_checkpoints(folder, *names):
     for name in names:
         for fold in (0, 1):
-            fold_folder = folder.trials / name / "folds/Dataset/Trainer__Plans__3d_fullres" / f"fold_{fold}"
+            fold_folder = folder.runs / name / "folds/Dataset/Trainer__Plans__3d_fullres" / f"fold_{fold}"
             fold_folder.mkdir(parents=True)
             for file in ("checkpoint_final.pth", "checkpoint_best.pth", "resume_epoch_0001.pt", "console.log"):
                 (fold_folder / file).write_bytes(b"x" * 500_000)
 
 
 def with_checkpoints(folder):
-    return {file.relative_to(folder.trials).parts[0] for file in folder.trials.rglob("*.pt*")}
+    return {file.relative_to(folder.runs).parts[0] for file in folder.runs.rglob("*.pt*")}
 
 
 def test_trials_that_lost_keep_all_but_their_checkpoints(loaded, folder, capsys):
@@ -119,17 +122,16 @@ def test_trials_that_lost_keep_all_but_their_checkpoints(loaded, folder, capsys)
     write_trial(folder, "lost", 0.4, "finished", dice=0.4, corr=0.1)
     write_trial(folder, "promoted", 0.3, "failed", dice=0.4, corr=0.1)
     write_trial(folder, "stopped", 0.5, "stopped", dice=0.99, corr=0.1)
-    names = [trial.name for trial in folder.trials.iterdir()]
+    names = [trial.name for trial in folder.runs.iterdir()]
     write_checkpoints(folder, *names)
-    open_sweep_run(folder, sweep, base)
     for _ in range(2):  # as the same command again
         assert close_sweep(folder, sweep, base, ["promoted"]) == 0
         assert with_checkpoints(folder) == {"best", "front", "promoted"}
-    assert capsys.readouterr().out.count("removed: checkpoints of 2 trials that lost, 6 MB") == 1
+    assert capsys.readouterr().out.count("removed: checkpoints of 2 other trials, 6 MB") == 1
     for name in names:
-        assert (folder.trials / name / "values.json").is_file()
-        assert len(list((folder.trials / name / "spool").iterdir())) == 1
-        assert len(list((folder.trials / name).rglob("console.log"))) == 2
+        assert (folder.runs / name / "values.json").is_file()
+        assert len(list((folder.runs / name / "spool").iterdir())) == 1
+        assert len(list((folder.runs / name).rglob("console.log"))) == 2
 
 
 @pytest.mark.parametrize(("keep", "state"), [("all", "finished"), ("best", "failed")])
@@ -139,42 +141,18 @@ def test_all_trials_keep_their_checkpoints(loaded, folder, keep, state):
     for name in ("a", "b"):
         write_trial(folder, name, 0.1, state)
     write_checkpoints(folder, "a", "b")
-    open_sweep_run(folder, sweep, base)
     close_sweep(folder, sweep, base, [])
     assert with_checkpoints(folder) == {"a", "b"}
-
-
-def test_a_sweep_from_when_all_were_kept_loses_nothing(loaded, folder):
-    """Nor one that once said all; one that has said best from its beginning is told apart."""
-    write_trial(folder, "a", 0.1, "finished", dice=0.9)
-    write_trial(folder, "b", 0.2, "finished")
-    write_checkpoints(folder, "a", "b")
-    _, base = loaded()
-    before = {"before the field": None, "best, then all": ["best", "all"], "all": ["all"], "best": ["best"]}
-    for began, said in before.items():
-        folder.content.unlink(missing_ok=True)
-        for keep in said or ["best"]:
-            record_sweep(folder, loaded(keep_checkpoints=keep)[0], base)
-        if said is None:
-            content = read_json(folder.content)
-            del content["sweep"]["keep_checkpoints"]
-            write_json(folder.content, content)
-        for _ in range(2):  # the same command again, and again
-            sweep, base = loaded()
-            sweep = record_sweep(folder, sweep, base)
-            open_sweep_run(folder, sweep, base)
-            assert close_sweep(folder, sweep, base, []) == 0
-            assert with_checkpoints(folder) == ({"a"} if began == "best" else {"a", "b"}), began
 
 
 def test_what_is_kept_makes_no_other_sweep(loaded, folder):
     for keep in ("best", "all", "best"):
         sweep, base = loaded(keep_checkpoints=keep)
-        refuse_another(folder, sweep, base)
-        record_sweep(folder, sweep, base)
+        refuse_other_sweep(folder, sweep, base)
+        save_study(folder, sweep, base)
     sweep, base = loaded(trials=8)
     with pytest.raises(ProblemsFound, match="trials"):
-        refuse_another(folder, sweep, base)
+        refuse_other_sweep(folder, sweep, base)
 
 
 def test_the_best_is_there_whatever_becomes_of_the_figures(loaded, folder, monkeypatch):
@@ -201,11 +179,7 @@ def logged(folder, base):
 def test_a_store_that_takes_no_files_spoils_no_end_of_a_sweep(loaded, folder, capsys):
     sweep, base = loaded()
     write_trial(folder, "a", 0.1, "finished")
-    write_json(
-        folder.content,
-        {"sweep": sweep.model_dump(mode="json", exclude={"base"}), "experiment": base.model_dump(mode="json")},
-    )
-    open_sweep_run(folder, sweep, base)
+    save_study(folder, sweep, base)
     place = folder.root.parent / "mlflow_artifacts"
     place.write_text("no folder")
     assert close_sweep(folder, sweep, base, []) == 0
@@ -215,15 +189,15 @@ def test_a_store_that_takes_no_files_spoils_no_end_of_a_sweep(loaded, folder, ca
     assert "Best of 1 trials" in tags["mlflow.note.content"]
     assert files == []
     place.unlink()
-    assert sync_sweep(folder.root) == 0
+    assert sync_study(folder, Sweep, log_sweep, None) == 0
     assert {"tables/trials.csv", "best.yaml"} <= set(logged(folder, base)[1])
 
 
 def test_a_command_killed_before_it_noted_the_sweeps_run_finds_it(loaded, folder):
     sweep, base = loaded()
     folder.root.mkdir(parents=True)
-    run_id = open_sweep_run(folder, sweep, base)
+    run_id = open_parent(folder, sweep, base).run_id
     record = MlflowRecord.read(folder.manifest)
     record.parent.run_id = ""
     record.write(folder.manifest)
-    assert open_sweep_run(folder, sweep, base) == run_id
+    assert open_parent(folder, sweep, base).run_id == run_id

@@ -12,7 +12,7 @@ from uncseg.cluster.resources import plan_slots
 from uncseg.config.experiment import Resources, load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import write_json
-from uncseg.layout import SweepFolder
+from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
 from uncseg.studies.sweep.promotion import choose_promoted, with_slots_for
 from uncseg.studies.sweep.search import param_space, tune_config
@@ -225,10 +225,10 @@ def test_a_promotion_is_as_wide_as_what_is_left_of_it(experiment_file, tmp_path)
 def test_only_trials_with_a_value_are_promoted(tmp_path):
     folder = SweepFolder(tmp_path)
     for name, values in {"a": [0.5], "b": [], "c": [math.nan], "d": [0.4]}.items():
-        write_json(folder.trials / name / "values.json", {"loss.unc_weight": 0.5})
-        spool = SpoolWriter(folder.trials / name / "spool", 0, first_epoch=0)
+        write_json(folder.runs / name / "values.json", {"loss.unc_weight": 0.5})
+        spool = SpoolWriter(folder.runs / name / "spool", 0, first_epoch=0)
         for epoch, value in enumerate(values):
             spool.epoch(epoch, {DICE: value})
         spool.state("stopped")
-    setup = TrialSetup(sweep_of(promote={"top": 4}), None, None, folder.trials, None)
+    setup = TrialSetup(sweep_of(promote={"top": 4}), None, None, folder.runs, None)
     assert choose_promoted(setup, folder) == ["a", "d"]

@@ -6,19 +6,17 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from mlflow.exceptions import MlflowException
 
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
-from uncseg.errors import ProblemsFound
 from uncseg.estimators.registry import BENCHMARK_FLOORS
 from uncseg.evaluation.figures import KINDS, shown_in
 from uncseg.evaluation.tables import table2
 from uncseg.files import read_json, write_text
-from uncseg.layout import BenchmarkFolder, RunFolder
+from uncseg.layout import RunFolder
 from uncseg.provenance import describe_versions
 from uncseg.studies.benchmark.benchmark_file import Benchmark
-from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark, open_benchmark_run, sync_trainings
+from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark
 from uncseg.studies.benchmark.benchmark_page import (
     benchmark_table,
     not_compared,
@@ -30,7 +28,9 @@ from uncseg.studies.benchmark.benchmark_plot import draw_benchmark
 from uncseg.studies.benchmark.benchmark_table import benchmark_rows, benchmark_summary, wide_table
 from uncseg.studies.benchmark.methods import Method
 from uncseg.studies.benchmark.ranking import ranking
-from uncseg.studies.benchmark.score_maps import Scored, read_counts, read_rows
+from uncseg.studies.benchmark.score_maps import ScoredFold, read_counts, read_rows
+from uncseg.studies.parent_run import close_parent
+from uncseg.studies.study_folder import BenchmarkFolder
 from uncseg.table_files import write_table
 from uncseg.tracking.spool import epoch_table
 
@@ -41,7 +41,7 @@ CAPTION = (
 
 
 def close_benchmark(
-    benchmark: Benchmark, base: Experiment, folder: BenchmarkFolder, finished: Sequence[Scored]
+    benchmark: Benchmark, base: Experiment, folder: BenchmarkFolder, finished: Sequence[ScoredFold]
 ) -> None:
     """Write and print the tables, draw the figure, write the page, fill MLflow.
 
@@ -74,7 +74,7 @@ def close_benchmark(
         for line in verdicts(table, name):
             console.print(line)
     console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}\nreport:  {folder.page}", soft_wrap=True)
-    _fill_mlflow(benchmark, base, folder, finished, summary)
+    close_parent(folder, benchmark, base, log_benchmark, sync_runs=True)
 
 
 def _write_page(
@@ -103,10 +103,10 @@ def _cost(method: Method, folder: BenchmarkFolder) -> dict[str, Any]:
     measured = read_json(folder.costs)
     training = measured["training"]["ratio"][method.training]
     # members train alike; an error network comes on top of the segmentation that it looks at
-    if method.watches is None:
+    if method.judged is None:
         trained = training * method.models
     else:
-        trained = training + measured["training"]["ratio"][method.watches]
+        trained = training + measured["training"]["ratio"][method.judged]
     prediction = f"{method.training}/{method.estimator or ''}"
     return {
         "method": method.name,
@@ -118,7 +118,7 @@ def _cost(method: Method, folder: BenchmarkFolder) -> dict[str, Any]:
     }
 
 
-def against_memory(finished: Sequence[Scored]) -> pd.DataFrame:
+def against_memory(finished: Sequence[ScoredFold]) -> pd.DataFrame:
     """Every map of one pass against its training's own error memory, over the last epochs: the paper's figures.
 
     Returns:
@@ -147,18 +147,3 @@ def against_memory(finished: Sequence[Scored]) -> pd.DataFrame:
         },
         seeds=("rmsd_ema_last", "size"),
     ).reset_index()
-
-
-def _fill_mlflow(
-    benchmark: Benchmark, base: Experiment, folder: BenchmarkFolder, finished: Sequence[Scored], summary: pd.DataFrame
-) -> None:
-    try:
-        parent = open_benchmark_run(folder, benchmark, base)
-        left = sync_trainings(folder, base, parent, list(dict.fromkeys(one.training.run_name for one in finished)))
-        log_benchmark(folder, base, summary)
-    except (ProblemsFound, MlflowException) as error:
-        console.print(f"MLflow did not take it ({error}); when it is back: uncseg sync {folder.root}", soft_wrap=True)
-        return
-    if left:
-        console.print(f"{left} records did not reach MLflow; when it is back: uncseg sync {folder.root}")
-    console.print(f"MLflow:  uncseg ui {folder.root}", soft_wrap=True)

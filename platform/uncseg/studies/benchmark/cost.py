@@ -19,7 +19,7 @@ from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.several_predictions import estimate_grid
 from uncseg.runs.fold_prediction import loaded_members, preprocessed_case
 from uncseg.runs.fold_worker import start_trainer
-from uncseg.studies.benchmark.score_maps import Scored
+from uncseg.studies.benchmark.score_maps import ScoredFold
 
 STEPS = 4
 """Of a round."""
@@ -27,7 +27,7 @@ NNUNET = "nnU-Net"
 """The shared training's steps as nnU-Net itself takes them: the unit of training."""
 
 
-def measure_costs(scored: Sequence[Scored], case_id: str, repeats: int, slots: Slots) -> dict[str, Any]:
+def measure_costs(scored: Sequence[ScoredFold], case_id: str, repeats: int, slots: Slots) -> dict[str, Any]:
     """Seconds of training steps and of predicting a preprocessed case, and their ratio to plain nnU-Net's.
 
     Args:
@@ -47,7 +47,7 @@ def measure_costs(scored: Sequence[Scored], case_id: str, repeats: int, slots: S
     return measured
 
 
-def _measure(scored: list[Scored], case_id: str, repeats: int) -> dict[str, Any]:
+def _measure(scored: list[ScoredFold], case_id: str, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(scored[0].task.cpus)
     shared = next(one.training.name for one in scored if one.is_shared)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -70,7 +70,7 @@ def _in_turn(work: Mapping[str, Callable[[], object]], repeats: int, unit: str) 
     }
 
 
-def _predictions(scored: list[Scored], case_id: str) -> dict[str, Callable[[], object]]:
+def _predictions(scored: list[ScoredFold], case_id: str) -> dict[str, Callable[[], object]]:
     """How each estimator predicts the case."""
     work: dict[str, Callable[[], object]] = {}
     for one in scored:
@@ -86,7 +86,7 @@ def _predictions(scored: list[Scored], case_id: str) -> dict[str, Callable[[], o
     return work
 
 
-def _steps(scored: list[Scored], shared: str) -> dict[str, Callable[[], object]]:
+def _steps(scored: list[ScoredFold], shared: str) -> dict[str, Callable[[], object]]:
     """A few training steps of each training, from fresh weights, on batches that are there already."""
     # here its environment is set
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer

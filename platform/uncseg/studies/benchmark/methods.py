@@ -1,9 +1,9 @@
-"""What a training is compared by: the maps that become rows of the table, and what each takes to compute."""
+"""The methods that a benchmark compares: the maps of each training, and what each takes to compute."""
 
 from dataclasses import dataclass
 
 from uncseg.estimators.registry import BENCHMARK_FLOORS, ESTIMATORS, HEAD, ORACLE
-from uncseg.studies.benchmark.benchmark_file import Training, training_of
+from uncseg.studies.benchmark.benchmark_file import SeededTraining, training_of
 
 
 @dataclass(frozen=True)
@@ -13,39 +13,39 @@ class Method:
     training: str
     map: str
     estimator: str | None
-    """Of several predictions; None: one pass."""
+    """Estimator of several predictions; None: one pass."""
     passes: int
-    """Of networks over a case."""
+    """Passes of networks over a case."""
     models: int
-    """Networks that are trained for it."""
-    watches: str | None = None
-    """The training whose segmentation an error network judges, which its own training comes on top of."""
+    """Networks to train."""
+    judged: str | None = None
+    """The training whose segmentation an error network judges, and whose training cost is added."""
 
     @property
     def name(self) -> str:
-        """TRAINING/MAP; the oracle is nobody's."""
+        """TRAINING/MAP; the oracle belongs to no training."""
         if self.map == ORACLE:
             return ORACLE
         return f"{self.training}/{self.map}"
 
     @property
     def floor(self) -> bool:
-        """Whether one pass's probabilities or labels give it, with nothing trained for it.
+        """Whether the probabilities or labels of one pass give the map, without any training for it.
 
-        So do they the entropy, which ranks voxels as var1shot does: one of the two is enough.
+        The entropy is not listed although it is such a map: it ranks voxels as var1shot does.
         """
         return self.map in BENCHMARK_FLOORS
 
 
-def methods_of(training: Training) -> list[Method]:
-    """A training's rows: the head's map, the maps of one pass that the file names, every map of its estimators."""
+def methods_of(training: SeededTraining) -> list[Method]:
+    """Return a training's rows: the head's map, the maps of one pass named in the file, every map of its estimators."""
     experiment, name = training.experiment, training.name
-    watched = experiment.model.error_network
-    watches = None if watched is None else training_of(watched.run)
+    judge = experiment.model.error_network
+    judged = None if judge is None else training_of(judge.run)
     one_pass = dict.fromkeys(([HEAD] if experiment.model.uncertainty else []) + list(training.maps))
-    extra = 0 if watched is None else 1
-    second = extra if watched is not None and watched.kind == "image_and_prediction" else 0
-    methods = [Method(name, one, None, 1 + second, 1 + extra, watches) for one in one_pass]
+    models = 1 if judge is None else 2
+    passes = 2 if judge is not None and judge.kind == "image_and_prediction" else 1
+    methods = [Method(name, map_name, None, passes, models, judged) for map_name in one_pass]
     members = experiment.training.members
     for chosen in experiment.evaluation.estimators.several_pass:
         estimator, settings = ESTIMATORS[chosen], getattr(experiment.evaluation.estimators, chosen)
@@ -55,5 +55,5 @@ def methods_of(training: Training) -> list[Method]:
 
 
 def oracle_method(shared: str) -> Method:
-    """The row of phantoms that nobody can beat: the true probability of failure."""
+    """Return the row that no method can beat, for phantoms alone: the true probability of failure."""
     return Method(shared, ORACLE, None, 1, 1)

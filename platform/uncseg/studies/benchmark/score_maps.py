@@ -18,24 +18,24 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, read_json, whole_file, write_json
-from uncseg.layout import BenchmarkFolder
 from uncseg.runs.ensemble_members import member_tasks
 from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_task import FoldTask
-from uncseg.studies.benchmark.benchmark_file import Training
+from uncseg.studies.benchmark.benchmark_file import SeededTraining
 from uncseg.studies.benchmark.benchmark_table import SEGMENTATIONS
 from uncseg.studies.benchmark.map_scores import score_method_case
 from uncseg.studies.benchmark.methods import Method
+from uncseg.studies.study_folder import BenchmarkFolder
 
 OWN, SHARED = SEGMENTATIONS
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredFold:
     """A training's fold whose cases are scored."""
 
     folder: BenchmarkFolder
-    training: Training
+    training: SeededTraining
     task: FoldTask
     methods: tuple[Method, ...]
     shared: FoldTask
@@ -47,13 +47,13 @@ class Scored:
         return self.task.run == self.shared.run
 
 
-def fold_tasks(scored: Iterable[Scored]) -> list[FoldTask]:
+def fold_tasks(scored: Iterable[ScoredFold]) -> list[FoldTask]:
     """What is to be trained, members of ensembles included."""
     return [one for each in scored for one in member_tasks(each.task)]
 
 
 def score_cases(
-    scored: Sequence[Scored], cases: Sequence[BratsCase], slots: Slots, progress: Callable[[int, int], None]
+    scored: Sequence[ScoredFold], cases: Sequence[BratsCase], slots: Slots, progress: Callable[[int, int], None]
 ) -> list[Problem]:
     """Score every out-of-fold case of every training; cases scored already are only looked at.
 
@@ -85,7 +85,7 @@ def _cases_of(task: FoldTask) -> list[str]:
     return cases
 
 
-def score_case(scored: Scored, case: BratsCase) -> None:
+def score_case(scored: ScoredFold, case: BratsCase) -> None:
     """Predict a case and score every map of it, on both segmentations.
 
     Raises:
@@ -122,19 +122,19 @@ def score_case(scored: Scored, case: BratsCase) -> None:
     write_json(record, {"source": source, "rows": rows})
 
 
-def is_scored(scored: Scored, case_id: str) -> bool:
+def is_scored(scored: ScoredFold, case_id: str) -> bool:
     """Whether a case's scores are there, of these checkpoints and maps, with the segmentation that is shared."""
     record = scored.folder.case(scored.training.run_name, case_id)
     shared = scored.folder.shared_labels(scored.shared.run.root.name, case_id)
     return record.is_file() and shared.is_file() and bool(read_json(record)["source"] == _source(scored))
 
 
-def _source(scored: Scored) -> str:
+def _source(scored: ScoredFold) -> str:
     sources = [source_digest(scored.task), *([] if scored.is_shared else [source_digest(scored.shared)])]
     return digest([*sources, [method.name for method in scored.methods]])
 
 
-def comparable(finished: Sequence[Scored]) -> list[Scored]:
+def comparable(finished: Sequence[ScoredFold]) -> list[ScoredFold]:
     """Trainings of which every case is scored, and whose shared training is among them."""
     lacking = {
         one.training.run_name for one in finished if not all(is_scored(one, case) for case in _cases_of(one.task))
@@ -158,12 +158,12 @@ def _maps(
             yield method, estimate.prediction.labels, estimate.maps[method.map]
 
 
-def read_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
+def read_rows(scored: Sequence[ScoredFold]) -> list[dict[str, Any]]:
     """Rows of all scored cases: method, segmentation, seed, fold, case, patient, and figures that no scale changes."""
     return [row for file in _records(scored) for row in read_json(file)["rows"]]
 
 
-def read_counts(scored: Sequence[Scored]) -> Iterator[dict[str, np.ndarray]]:
+def read_counts(scored: Sequence[ScoredFold]) -> Iterator[dict[str, np.ndarray]]:
     """What belongs to each row of :func:`read_rows`, one after the other."""
     for file in _records(scored):
         with np.load(file.with_suffix(".npz")) as arrays:
@@ -172,7 +172,7 @@ def read_counts(scored: Sequence[Scored]) -> Iterator[dict[str, np.ndarray]]:
                 yield {name.removeprefix(of_row): arrays[name] for name in arrays.files if name.startswith(of_row)}
 
 
-def _records(scored: Sequence[Scored]) -> Iterator[Path]:
+def _records(scored: Sequence[ScoredFold]) -> Iterator[Path]:
     for one in scored:
         for case in _cases_of(one.task):
             yield one.folder.case(one.training.run_name, case)

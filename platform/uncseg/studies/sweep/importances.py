@@ -1,12 +1,12 @@
 """Which field of a sweep mattered: the share of an objective's variance that each explains."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from uncseg.studies.sweep.space import LISTS, parse_domain
+from uncseg.studies.sweep.space import LISTS, Domain, parse_domain
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.trials import Trial
 
@@ -63,15 +63,15 @@ def _as_optuna_takes_it(value: Any) -> Any:
     return str(value) if isinstance(value, list | tuple | dict) else value
 
 
-def _distribution(words: Mapping[str, Any], values: Sequence[Any]) -> Any:
-    """Numbers lie on an axis, whatever word drew them; anything else is a choice.
+def _distribution(domain: Domain, values: Sequence[Any]) -> Any:
+    """Return Optuna's distribution of a field: an axis where all values are numbers, a choice otherwise.
 
-    Of a list only what has occurred counts: trials whose values cannot be trained have failed and are not among them.
+    Only values that occur count from a list: trials whose values cannot be trained have failed and are left out.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    word, given = parse_domain(words)
-    ends = [*values] if word in LISTS else [*given[:2], *values]
+    name, arguments = parse_domain(domain)
+    ends = [*values] if name in LISTS else [*arguments[:2], *values]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in ends):
-        return FloatDistribution(min(ends), max(ends), log="log" in word)
+        return FloatDistribution(min(ends), max(ends), log="log" in name)
     return CategoricalDistribution(list(dict.fromkeys(values)))

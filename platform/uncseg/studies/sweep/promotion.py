@@ -6,9 +6,9 @@ from dataclasses import replace
 from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.resources import plan_slots
 from uncseg.files import read_json, write_json
-from uncseg.layout import SweepFolder
 from uncseg.runs.fold_task import is_done
 from uncseg.runs.train_folds import train_folds
+from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.train_trial import TrialSetup
 from uncseg.studies.sweep.trials import VALUES, can_be_promoted, rank_trials, read_trials
 
@@ -21,7 +21,7 @@ def choose_promoted(setup: TrialSetup, folder: SweepFolder) -> list[str]:
     if setup.sweep.promote is None:
         return []
     if not folder.promoted.is_file():  # a promoted trial that goes on would change the order
-        trials = read_trials(folder.trials, setup.sweep)
+        trials = read_trials(folder.runs, setup.sweep)
         table = rank_trials(trials, setup.sweep)
         able = can_be_promoted(table, setup.sweep)
         write_json(folder.promoted, {"trials": table["trial"][able].head(setup.sweep.promote.top).tolist()})

@@ -17,11 +17,11 @@ from uncseg.studies.sweep.sweep_file import Constraint, Sweep
 
 
 def param_space(sweep: Sweep) -> dict[str, Any]:
-    """Each field's part of the space, in Tune's own words."""
+    """Return each field's domain as Tune's own object."""
     domains = {}
-    for field, words in sweep.space.items():
-        word, given = parse_domain(words)
-        domains[field] = getattr(ray.tune, word)(*([given] if word in LISTS else given))
+    for field, domain in sweep.space.items():
+        name, arguments = parse_domain(domain)
+        domains[field] = getattr(ray.tune, name)(*([arguments] if name in LISTS else arguments))
     return domains
 
 
@@ -43,9 +43,9 @@ def tune_config(sweep: Sweep, epochs: int, at_once: int, first: Mapping[str, Any
 
 def _samples(sweep: Sweep) -> int:
     """Draws; Tune makes a trial of each point of the grid for each of them."""
-    if all(parse_domain(words)[0] == GRID for words in sweep.space.values()):
+    if all(parse_domain(domain)[0] == GRID for domain in sweep.space.values()):
         return 1
-    return sweep.trials // grid_points(sweep)
+    return sweep.trials // grid_points(sweep.space)
 
 
 def _searcher(sweep: Sweep, at_once: int, points: list[dict[str, Any]]) -> Any:

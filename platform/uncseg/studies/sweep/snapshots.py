@@ -11,7 +11,7 @@ from ray import cloudpickle
 
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
-from uncseg.studies.sweep.checks import OPTUNA
+from uncseg.studies.sweep.load_sweep import OPTUNA
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.trials import VALUES
 

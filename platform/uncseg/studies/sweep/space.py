@@ -1,4 +1,7 @@
-"""The space of a sweep: which fields may vary and in which words, and what a trial's values make of the base."""
+"""The space of a sweep: the fields that vary, the domain of each, and the experiment that a trial's values give.
+
+A domain is written as a function of Ray Tune's search space with its arguments, as {uniform: [0, 1]}.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,60 +13,63 @@ from pydantic import ValidationError
 from uncseg.config.experiment import Experiment, save_experiment
 from uncseg.config.fields import get_field, is_within, set_field
 from uncseg.errors import Problem
-from uncseg.studies.sweep.sweep_file import Sweep
 
 RANGES = ("uniform", "quniform", "loguniform", "qloguniform", "randint", "qrandint", "lograndint")
-UPPER_LEFT_OUT = ("randint", "lograndint")  # their upper end is not drawn
+EXCLUSIVE = ("randint", "lograndint")
+"""Ranges whose upper end is not drawn."""
 GRID = "grid_search"
 LISTS = ("choice", GRID)
 # all trials share what is prepared, and one cluster, storage and MLflow
 FIXED = ("name", "dataset", "split", "plan", "model.output", "resources", "tracking", "storage", "evaluation")
+Domain = Mapping[str, Any]
 
 
-def parse_domain(words: Mapping[str, Any]) -> tuple[str, Any]:
-    """A field's word and its arguments."""
-    return next(iter(words.items()))
+def parse_domain(domain: Domain) -> tuple[str, Any]:
+    """Return the name and the arguments of a domain's function."""
+    return next(iter(domain.items()))
 
 
-def grid_points(sweep: Sweep) -> int:
-    """Points of the grid that the fields with ``grid_search`` span; 1 where there are none."""
-    words = [parse_domain(words) for words in sweep.space.values()]
-    return math.prod(len(given) for word, given in words if word == GRID)
+def grid_points(space: Mapping[str, Domain]) -> int:
+    """Return the number of points of the grid that the fields with ``grid_search`` span; 1 where there are none."""
+    return math.prod(len(arguments) for name, arguments in map(parse_domain, space.values()) if name == GRID)
 
 
-def base_values(sweep: Sweep, base: Experiment) -> dict[str, Any] | None:
-    """The base's own values of the sweep's fields; None where one of them is no point of the space, or of a grid."""
+def base_values(space: Mapping[str, Domain], base: Experiment) -> dict[str, Any] | None:
+    """Return the base's own values of the space's fields.
+
+    None where the space does not contain one of them, or where a field has ``grid_search``.
+    """
     content, values = base.model_dump(mode="json"), {}
-    for field, words in sweep.space.items():
-        word, given = parse_domain(words)
+    for field, domain in space.items():
+        name, arguments = parse_domain(domain)
         value = get_field(content, field)
-        if not (value in given if word == "choice" else word in RANGES and _in_range(value, word, given)):
+        if not (value in arguments if name == "choice" else name in RANGES and _in_range(value, name, arguments)):
             return None
-        # as it is listed, 1 for 1.0 as well: one choice, one way to write it
-        values[field] = given[given.index(value)] if word == "choice" else value
+        # as it is listed, also 1 in place of 1.0: each choice is written in one way
+        values[field] = arguments[arguments.index(value)] if name == "choice" else value
     return values
 
 
-def _in_range(value: Any, word: str, given: Any) -> bool:
+def _in_range(value: Any, name: str, arguments: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    low, high = given[:2]
-    most = high - 1 if word in UPPER_LEFT_OUT else high
-    on_step = not word.startswith("q") or _on_step(value, given[2])
-    return low <= value <= most and on_step and ("int" not in word or value == int(value))
+    low, high = arguments[:2]
+    most = high - 1 if name in EXCLUSIVE else high
+    on_step = not name.startswith("q") or _on_step(value, arguments[2])
+    return low <= value <= most and on_step and ("int" not in name or value == int(value))
 
 
 def trial_experiment(base: Experiment, name: str, folder: Path, values: Mapping[str, Any]) -> Experiment:
-    """The base with one trial's values.
+    """Return the base with the values of one trial.
 
     Args:
         base: the sweep's base experiment.
-        name: of the run.
-        folder: where its folder lies.
-        values: of the space's fields.
+        name: name of the run.
+        folder: folder that holds the run's folder.
+        values: value of each of the space's fields.
 
     Raises:
-        ValidationError: where the values cannot be those of an experiment.
+        ValidationError: where an experiment cannot have these values.
     """
     content = base.model_dump(mode="json")
     content["name"], content["storage"]["path"] = name, str(folder)
@@ -80,39 +86,40 @@ def write_trial(base: Experiment, name: str, values: Mapping[str, Any], path: Pa
     save_experiment(experiment.model_copy(update={"tracking": tracking}), path)
 
 
-def check_field(path: Path, base: Experiment, field: str, words: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with a field of the space, or with its words; empty where nothing is."""
-    where = f"{path}: space.{field}"
+def check_field(base: Experiment, field: str, domain: Domain) -> list[Problem]:
+    """Return what is wrong with a field of the space or with its domain."""
+    where = f"space.{field}"
     if is_within(field, FIXED):
         return [Problem(where, "a field that all trials share", "a field of loss, memory, training or model", "remove")]
     if not _known(base, field):
         return [Problem(where, "an unknown field", "a field of the experiment, as loss.unc_weight", "correct it")]
-    if len(words) != 1 or next(iter(words)) not in RANGES + LISTS:
-        found, expected = ", ".join(words) or "nothing", "one of " + ", ".join(RANGES + LISTS)
-        return [Problem(where, found, expected, f"write {field.rpartition('.')[2]}: {{uniform: [0, 1]}}, say")]
-    word, given = parse_domain(words)
-    problem = _check_arguments(where, word, given)
-    if problem is not None:
-        return [problem]
-    if word in LISTS:
-        return _check_values(where, base, field, given)
-    low, high = given[:2]
-    problems = _check_values(where, base, field, [low, high - 1 if word in UPPER_LEFT_OUT else high])
-    # ends that are whole fit an integer; what is drawn between them may not be
-    between = low + given[2] if word.startswith("q") else low + (high - low) / math.pi
-    return problems if problems or word in UPPER_LEFT_OUT else _check_values(where, base, field, [between])
+    if len(domain) != 1 or next(iter(domain)) not in RANGES + LISTS:
+        found, expected = ", ".join(domain) or "nothing", "one of " + ", ".join(RANGES + LISTS)
+        return [Problem(where, found, expected, f"write {field.rpartition('.')[2]}: {{uniform: [0, 1]}}, for example")]
+    name, arguments = parse_domain(domain)
+    wrong = _wrong_list(arguments) if name in LISTS else _wrong_range(name, arguments)
+    if wrong is not None:
+        return [Problem(where, f"{name}: {arguments}", *wrong)]
+    if name in LISTS:
+        return _check_values(where, base, field, arguments)
+    low, high = arguments[:2]
+    problems = _check_values(where, base, field, [low, high - 1 if name in EXCLUSIVE else high])
+    # ends that are whole numbers fit an integer; what is drawn between them may not
+    between = low + arguments[2] if name.startswith("q") else low + (high - low) / math.pi
+    return problems if problems or name in EXCLUSIVE else _check_values(where, base, field, [between])
 
 
 def _check_values(where: str, base: Experiment, field: str, values: Sequence[Any]) -> list[Problem]:
-    """Those that the experiment would not take."""
+    """Return a problem for each value that the experiment refuses."""
     problems = []
     for value in values:
         try:
             trial_experiment(base, "trial", Path("trials"), {field: value})
         except ValidationError as error:
-            item = error.errors()[0]
-            said = item["msg"].removeprefix("Value error, ")
-            problems.append(Problem(where, str(value), said[0].lower() + said[1:], "write values that fit the field"))
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            problems.append(
+                Problem(where, str(value), reason[0].lower() + reason[1:], "write values that fit the field")
+            )
     return problems
 
 
@@ -123,28 +130,31 @@ def _known(base: Experiment, field: str) -> bool:
         return False
 
 
-def _check_arguments(where: str, word: str, given: Any) -> Problem | None:
-    if word in LISTS:
-        if isinstance(given, list) and given:
-            return None
-        return Problem(
-            where, f"{word}: {given}", "a list with at least one value", f"write {{{word}: [0.2, 0.4]}}, say"
-        )
-    expected = "[lower, upper, step]" if word.startswith("q") else "[lower, upper]"
-    numbers = isinstance(given, list) and all(
-        isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in given
+def _wrong_list(arguments: Any) -> tuple[str, str] | None:
+    """Return what a list of values should be, and an advice; None where it is one."""
+    if isinstance(arguments, list) and arguments:
+        return None
+    return "a list with at least one value", "write [0.2, 0.4], for example"
+
+
+def _wrong_range(name: str, arguments: Any) -> tuple[str, str] | None:
+    """Return what the arguments of a range should be, and an advice; None where they are right."""
+    stepped = name.startswith("q")
+    numbers = isinstance(arguments, list) and all(
+        isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in arguments
     )
-    if not numbers or len(given) != (3 if word.startswith("q") else 2):
-        return Problem(where, f"{word}: {given}", expected, "write numbers, lower before upper")
-    if given[0] >= given[1]:
-        return Problem(where, f"{word}: {given}", "an upper end above the lower", "write lower before upper")
-    if "log" in word and given[0] <= 0:
-        return Problem(where, f"{word}: {given}", "a lower end above 0", "write a small positive number, or uniform")
-    if word.startswith("q") and given[2] <= 0:
-        return Problem(where, f"{word}: {given}", "a step above 0", "write the distance between two values")
-    if word.startswith("q") and not all(_on_step(end, given[2]) for end in given[:2]):
-        found, expected = f"{word}: {given}", f"ends that are multiples of the step, {given[2]}"
-        return Problem(where, found, expected, "write other ends, or another step")
+    if not numbers or len(arguments) != (3 if stepped else 2):
+        expected = "[lower, upper, step]" if stepped else "[lower, upper]"
+        return expected, "write numbers, lower before upper"
+    low, high, *step = arguments
+    if low >= high:
+        return "an upper end above the lower", "write lower before upper"
+    if "log" in name and low <= 0:
+        return "a lower end above 0", "write a small positive number, or uniform"
+    if stepped and step[0] <= 0:
+        return "a step above 0", "write the distance between two values"
+    if stepped and not (_on_step(low, step[0]) and _on_step(high, step[0])):
+        return f"ends that are multiples of the step, {step[0]}", "write other ends, or another step"
     return None
 
 

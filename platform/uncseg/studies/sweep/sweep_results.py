@@ -1,19 +1,18 @@
-"""The end of a sweep: its tables and figures, the best as an experiment file, and all of it in MLflow."""
+"""The end of a sweep: its tables and figures, the best trial as an experiment file, and the log in MLflow."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
-from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
-from uncseg.layout import SweepFolder
 from uncseg.method.checkpoints import remove_checkpoints
 from uncseg.page_table import PageTable, Row, fixed, mean_sd
 from uncseg.runs.disk_plan import size_text
+from uncseg.studies.parent_run import close_parent
+from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.importances import importances
 from uncseg.studies.sweep.space import base_values, write_trial
 from uncseg.studies.sweep.sweep_file import Sweep
@@ -21,6 +20,7 @@ from uncseg.studies.sweep.sweep_mlflow import log_sweep
 from uncseg.studies.sweep.sweep_plots import draw_sweep
 from uncseg.studies.sweep.trials import (
     VALUES,
+    best_trial,
     can_be_best,
     has_objectives,
     rank_trials,
@@ -32,99 +32,94 @@ from uncseg.table_files import write_table
 
 
 def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: Sequence[str]) -> int:
-    """Write and show what a sweep has found, and log it.
+    """Write, show and log what a sweep has found.
 
     Args:
+        folder: of the sweep.
+        sweep, base: as loaded.
         promoted: names of the trials that went on to more folds.
 
     Returns:
         0, or 1 where there is no best trial.
     """
-    trials = read_trials(folder.trials, sweep)
+    trials = read_trials(folder.runs, sweep)
     if not trials:
         console.print("no trial has begun")
         return 1
-    table = rank_trials(trials, sweep, read_promoted(folder.trials, promoted, sweep.promoted_folds(base)))
-    # what the sweep was for comes first: nothing that only explains it may keep anybody from it
+    table = rank_trials(trials, sweep, read_promoted(folder.runs, promoted, sweep.promoted_folds(base)))
+    # the best trial is what the sweep is for: an error in what only explains it must not prevent it
     best = write_best(folder, sweep, base, table)
     write_table(table, folder.tables, "trials")
     console.print(trials_table(table, sweep).to_rich())
-    mattered, reported = importances(trials, sweep), reported_table(folder.trials)
-    for name, frame in (("importances", mattered), ("epochs", reported)):
+    shares, reported = importances(trials, sweep), reported_table(folder.runs)
+    for name, frame in (("importances", shares), ("epochs", reported)):
         write_table(frame, folder.tables, name)
     draw_sweep(folder.figures, table, reported, sweep)
-    console.print(importances_table(mattered).to_rich())
-    _show_base(table, base_values(sweep, base))
+    console.print(importances_table(shares).to_rich())
+    _show_base(table, base_values(sweep.space, base))
     console.print(f"best:    {folder.best} (trial {best})" if best else why_none(table, sweep), soft_wrap=True)
     if best and "front" in table:
         console.print(f"front:   {folder.front}", soft_wrap=True)
     console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}", soft_wrap=True)
-    try:
-        log_sweep(folder, sweep, base, table, best)
-    except (ProblemsFound, MlflowException) as error:
-        console.print(f"MLflow did not take the table of trials; the same command tries again. {error}")
+    close_parent(folder, sweep, base, log_sweep)
     if best and sweep.keep_checkpoints == "best":
-        _remove_checkpoints_of_losers(folder, table, best)
+        _remove_other_checkpoints(folder, table, best)
     return 0 if best else 1
 
 
-def _remove_checkpoints_of_losers(folder: SweepFolder, table: pd.DataFrame, best: str) -> None:
-    """Remove checkpoints and error memories of all trials but the best, the front and the promoted; the rest stays.
+def _remove_other_checkpoints(folder: SweepFolder, table: pd.DataFrame, best: str) -> None:
+    """Remove the checkpoints and error memories of all trials but the best, the front's and the promoted ones.
 
-    Nothing goes on with a trial of a sweep that has ended. Where no trial is the best, all are kept: somebody will want
-    to know why.
+    No trial is continued once its sweep has ended. Where no trial is the best, all are kept, so that the reason can be
+    found.
     """
-    won = table["trial"] == best
+    kept = table["trial"] == best
     for column in ("front", "promoted"):
         if column in table:
-            won |= table[column]
+            kept |= table[column]
     freed = [
-        sum(map(remove_checkpoints, (folder.trials / str(trial)).glob("folds/*/*/fold_*")))
-        for trial in table["trial"][~won]
+        sum(map(remove_checkpoints, (folder.runs / str(trial)).glob("folds/*/*/fold_*")))
+        for trial in table["trial"][~kept]
     ]
     if any(freed):
         console.print(
-            f"removed: checkpoints of {sum(map(bool, freed))} trials that lost, {size_text(sum(freed))} "
+            f"removed: checkpoints of {sum(map(bool, freed))} other trials, {size_text(sum(freed))} "
             "(keep_checkpoints: all keeps them)"
         )
 
 
 def _show_base(table: pd.DataFrame, values: Mapping[str, Any] | None) -> None:
-    """Where the base's own values came to, without which "the best" says little."""
+    """Print the rank of the base's own values, with which the best trial has to be compared."""
     for rank, row in enumerate(table.to_dict("records"), start=1):
         if values is not None and all(row[field] == value for field, value in values.items()):
             console.print(f"the base's own values: trial {row['trial']}, {rank} of {len(table)}, {row['state']}")
 
 
 def write_best(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame) -> str | None:
-    """Write the best trial, and those of the front, as experiment files; of earlier ones nothing stays.
+    """Write the best trial, and those of the front, as experiment files; remove the files of earlier ones.
 
     Args:
-        table: one row a trial, the best first, as ``rank_trials`` gives it.
+        folder: of the sweep.
+        sweep, base: as loaded.
+        table: one row per trial, the best first, as ``rank_trials`` returns it.
 
     Returns:
-        The best one's name; None where no trial ended all its epochs with a value of every objective, and satisfies
-        the constraints.
+        The name of the best trial; None where no trial can be the best.
     """
-    able = table[can_be_best(table, sweep)]
-    front = able["trial"][able["front"]].tolist() if "front" in able else []
-    for file in folder.front.glob("*.yaml"):
-        if file.stem not in front:
-            file.unlink()
-    if able.empty:
-        folder.best.unlink(missing_ok=True)
-        return None
-    best = str(able["trial"].iloc[0])
-    write_trial(base, f"{sweep.name}_best", read_json(folder.trials / best / VALUES), folder.best)
-    for name in front:
-        write_trial(
-            base, f"{sweep.name}_{name}", read_json(folder.trials / name / VALUES), folder.front / f"{name}.yaml"
-        )
+    best = best_trial(table, sweep)
+    front = table["trial"][can_be_best(table, sweep) & table["front"]].tolist() if "front" in table else []
+    files = {folder.front / f"{name}.yaml": (f"{sweep.name}_{name}", name) for name in front}
+    if best is not None:
+        files[folder.best] = (f"{sweep.name}_best", best)
+    for file in {folder.best, *folder.front.glob("*.yaml")} - files.keys():
+        file.unlink(missing_ok=True)
+    for file, (run, trial) in files.items():
+        write_trial(base, run, read_json(folder.runs / trial / VALUES), file)
     return best
 
 
 def why_none(table: pd.DataFrame, sweep: Sweep) -> str:
-    """What no trial has come to, for people."""
+    """Say what keeps every trial from being the best."""
     finished = table["state"] == "finished"
     reason = "was finished"
     if finished.any():

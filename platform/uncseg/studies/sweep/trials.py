@@ -146,6 +146,17 @@ def can_be_best(table: pd.DataFrame, sweep: Sweep) -> pd.Series:
     return able & table["feasible"] if sweep.constraints else able
 
 
+def best_trial(table: pd.DataFrame, sweep: Sweep) -> str | None:
+    """Return the name of the best trial; None where none can be the best, see ``can_be_best``.
+
+    Args:
+        table: one row per trial, the best first, as :func:`rank_trials` returns it.
+        sweep: the trials' sweep.
+    """
+    able = table["trial"][can_be_best(table, sweep)]
+    return None if able.empty else str(able.iloc[0])
+
+
 def can_be_promoted(table: pd.DataFrame, sweep: Sweep) -> pd.Series:
     """(trials,) bool: did not fail, has trained, has a value of the first objective, satisfies the constraints."""
     able = (table["state"] != "failed") & (table["epochs"] > 0) & table[sweep.objectives[0].metric].notna()

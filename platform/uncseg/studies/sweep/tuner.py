@@ -16,7 +16,7 @@ from uncseg.studies.sweep.search import param_space, replay_reports, tune_config
 from uncseg.studies.sweep.snapshots import can_go_on
 from uncseg.studies.sweep.space import base_values
 from uncseg.studies.sweep.sweep_file import Sweep
-from uncseg.studies.sweep.train_trial import TrialSetup, train_trial
+from uncseg.studies.sweep.train_trial import TrialSetup
 from uncseg.studies.sweep.trials import reported_table
 
 SNAPSHOT_S = "2"  # a killed command forgets what Tune decided since the last one
@@ -56,8 +56,10 @@ def require_gpus(sweep: Sweep, slots: Slots) -> None:
         raise ProblemsFound("The budget cannot be kept.", [problem])
 
 
-def run_sweep(setup: TrialSetup, folder: Path, at_once: int, budget: BudgetStopper, callbacks: Sequence[Any]) -> None:
-    """Run the trials, or go on with those of a command that was stopped: same trials, same ids.
+def sweep_tuner(
+    setup: TrialSetup, folder: Path, at_once: int, budget: BudgetStopper, callbacks: Sequence[Any], trainable: Any
+) -> ray.tune.Tuner:
+    """Return Tune, ready to begin, or to go on with the same trials and ids where a command was stopped.
 
     Args:
         setup: the sweep and what its trials share.
@@ -65,21 +67,10 @@ def run_sweep(setup: TrialSetup, folder: Path, at_once: int, budget: BudgetStopp
         at_once: trials side by side.
         budget: ends all trials when it is spent.
         callbacks: Tune's.
+        trainable: trains a trial, given its values and ``setup``.
 
     Raises:
         ProblemsFound: there are trials, and no state of Tune's that can be read.
-    """
-    tuner = sweep_tuner(setup, folder, at_once, budget, callbacks, train_trial)
-    tuner.fit()
-
-
-def sweep_tuner(
-    setup: TrialSetup, folder: Path, at_once: int, budget: BudgetStopper, callbacks: Sequence[Any], trainable: Any
-) -> ray.tune.Tuner:
-    """Tune, ready to begin or to go on; arguments and errors of :func:`run_sweep`.
-
-    Args:
-        trainable: trains a trial, given its values and ``setup``.
     """
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = SNAPSHOT_S
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the command, as everywhere else
@@ -95,7 +86,7 @@ def sweep_tuner(
     )
     sweep, state = setup.sweep, folder / "tune"
     begun = can_go_on(state, setup.folder, sweep)
-    first = base_values(sweep, setup.base) if sweep.base_first else None
+    first = base_values(sweep.space, setup.base) if sweep.base_first else None
     config = tune_config(sweep, setup.base.training.epochs, at_once, first)
     run_config = ray.tune.RunConfig(
         name=state.name, storage_path=str(folder), callbacks=list(callbacks), stop=budget, verbose=0

@@ -1,0 +1,222 @@
+"""A benchmark from beginning to end: train with several seeds, score all maps on the same cases, compare them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from uncseg.cluster.autoscaler import connected_cluster
+from uncseg.cluster.resources import Slots
+from uncseg.cluster.session import exit_without_waiting, ray_session, terminated_like_ctrl_c
+from uncseg.config.experiment import Experiment
+from uncseg.console import console, counting
+from uncseg.dataset.phantom import write_missing_phantoms
+from uncseg.dataset.preparation import chosen_cases
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import digest, read_json, write_json
+from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.provenance import describe_versions
+from uncseg.runs.ensemble_members import all_members_done, member_experiment
+from uncseg.runs.fold_prediction import source_digest
+from uncseg.runs.fold_task import FoldTask, is_done
+from uncseg.runs.preflight import preflight
+from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.runs.run_opening import locked, open_run, refuse_other_settings
+from uncseg.runs.train_folds import train_folds
+from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
+from uncseg.studies.benchmark.benchmark_results import close_benchmark
+from uncseg.studies.benchmark.cost import measure_costs
+from uncseg.studies.benchmark.methods import methods_of, oracle_method
+from uncseg.studies.benchmark.score_maps import ScoredFold, comparable, fold_tasks, score_cases
+from uncseg.studies.load_study import save_study
+from uncseg.studies.study_folder import BenchmarkFolder
+from uncseg.tracking.manifest import update_manifest
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is trained and compared, and with what."""
+
+    benchmark: Benchmark
+    base: Experiment
+    folder: BenchmarkFolder
+    scored: list[ScoredFold]
+    slots: Slots
+    own_ray: bool
+
+
+def run_benchmark(
+    benchmark: Benchmark, base: Experiment, trainings: Sequence[SeededTraining], dry_run: bool, trust: bool
+) -> int:
+    """Train what is not trained yet, score every map of every case, write tables, figure and page, fill MLflow.
+
+    Args:
+        benchmark, base, trainings: as loaded.
+        dry_run: check everything and print the plan, train nothing.
+        trust: let checkpoints that exist already run code of their own.
+
+    Returns:
+        0, or 1 where a fold failed; what is finished is compared all the same.
+
+    Raises:
+        ProblemsFound: the benchmark cannot be run, or cases could not be scored.
+    """
+    folder = BenchmarkFolder(base.storage.path.resolve() / benchmark.name)
+    folder.require_place()
+    _refuse_other_settings(folder, trainings)
+    write_missing_phantoms(base.dataset)
+    folds = range(base.split.folds) if benchmark.folds is None else benchmark.folds
+    networks = sum(training.experiment.training.members for training in trainings) * len(folds)
+    with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
+        cluster = connected_cluster(base.resources, own_ray)
+        slots = preflight(base, networks, cluster, own_ray, folder.content.exists())
+        prepared = _prepare(base, trainings)
+        scored = _scored_folds(benchmark, folder, trainings, prepared, folds, slots, trust)
+        _print_plan(benchmark, folder, scored, slots)
+        if dry_run:
+            return 0
+        with locked("The benchmark is at work already.", {str(folder.root): folder.root / ".lock"}):
+            save_study(folder, benchmark, base)
+            work = _Work(benchmark, base.resolved(), folder, scored, slots, own_ray)
+            try:
+                failed = _train(work)
+                finished = _finished(work)
+                problems = _score(work, finished) if finished else []
+                compared = comparable(finished)
+                if compared:
+                    _measure_costs(work, compared)
+            except KeyboardInterrupt:
+                console.print("stopped; the same command goes on from the last checkpoints")
+                exit_without_waiting()
+    if compared:
+        close_benchmark(benchmark, base, folder, compared)
+    if problems:
+        raise ProblemsFound("Some cases could not be scored: their trainings are not compared.", problems, exit_code=1)
+    return 1 if failed or not compared else 0
+
+
+def _refuse_other_settings(folder: BenchmarkFolder, trainings: Sequence[SeededTraining]) -> None:
+    problems = []
+    for training in trainings:
+        try:
+            refuse_other_settings(training.experiment, RunFolder(training.experiment.run_folder))
+        except ProblemsFound as error:
+            problems += [replace(p, where=f"{training.run_name}, {p.where}") for p in error.problems]
+    if problems:
+        raise ProblemsFound(f"The benchmark {folder.root} holds trainings with other settings.", problems)
+
+
+def _prepare(base: Experiment, trainings: Sequence[SeededTraining]) -> dict[str, PreparedFolder]:
+    """Return the prepared cases of each training, by its name; trainings with the same plan share them.
+
+    Raises:
+        ProblemsFound: where the folds are not the same for all.
+    """
+    prepared: dict[str, PreparedFolder] = {}
+    with counting() as progress:
+        for training in trainings:
+            if training.name not in prepared:
+                placed = training.experiment.model_copy(update={"storage": base.storage}).resolved()
+                prepared[training.name] = prepare_cases(placed, progress=progress)
+    splits = {name: read_json(cases.done)["digests"]["split"] for name, cases in prepared.items()}
+    if len(set(splits.values())) > 1:
+        problem = Problem("trainings", str(splits), "one split of the same cases", "remove what changes it")
+        raise ProblemsFound("The trainings cannot be compared.", [problem])
+    return prepared
+
+
+def _scored_folds(
+    benchmark: Benchmark,
+    folder: BenchmarkFolder,
+    trainings: Sequence[SeededTraining],
+    prepared: dict[str, PreparedFolder],
+    folds: Sequence[int],
+    slots: Slots,
+    trust: bool,
+) -> list[ScoredFold]:
+    """Return every fold of every training, with its methods and the training whose segmentation is shared."""
+
+    def task(training: SeededTraining, fold: int) -> FoldTask:
+        experiment, cases = training.experiment.resolved(), prepared[training.name]
+        run = RunFolder(training.experiment.run_folder)
+        return FoldTask(experiment, cases, run, fold, slots.cpus_per_process, slots.fold.processes, trust)
+
+    by_run = {training.run_name: training for training in trainings}
+    scored = []
+    for training in trainings:
+        methods = methods_of(training) + ([oracle_method(training.name)] if training.name == benchmark.shared else [])
+        shared = by_run[run_name(benchmark.shared, training.seed)]
+        scored += [
+            ScoredFold(folder, training, task(training, fold), tuple(methods), task(shared, fold)) for fold in folds
+        ]
+    return scored
+
+
+def _print_plan(benchmark: Benchmark, folder: BenchmarkFolder, scored: Sequence[ScoredFold], slots: Slots) -> None:
+    tasks = fold_tasks(scored)
+    left = sum(not is_done(task.run, task.fold) for task in tasks)
+    methods = {method.name for part in scored for method in part.methods}
+    training = scored[0].task.experiment.training
+    console.print(
+        f"{benchmark.name}: {len(benchmark.trainings)} trainings, seeds {', '.join(map(str, benchmark.seeds))}, "
+        f"{len({part.task.fold for part in scored})} folds: {len(tasks)} networks, {left} of them to be trained, "
+        f"{training.epochs * training.iterations_per_epoch} steps each, {slots.max_count} side by side\n"
+        f"{len(methods)} maps to compare; everything goes to {folder.root}",
+        soft_wrap=True,
+    )
+
+
+def _train(work: _Work) -> bool:
+    """Train everything; return whether a fold failed."""
+    for part in work.scored:
+        experiment = part.task.experiment
+        for number in range(experiment.training.members):
+            open_run(member_experiment(experiment, number))
+        digests = read_json(part.task.prepared.done)["digests"]
+        update_manifest(part.task.run.manifest, digests=digests, versions=describe_versions())
+    # error networks judge finished segmentations
+    judges = [part for part in work.scored if part.task.experiment.model.error_network is not None]
+    others = [part for part in work.scored if part.task.experiment.model.error_network is None]
+    failed = False
+    with counting() as progress:
+        for what, tasks in (("trained networks", fold_tasks(others)), ("trained error networks", fold_tasks(judges))):
+
+            def show(what: str = what, tasks: list[FoldTask] = tasks) -> None:
+                progress(what, sum(is_done(task.run, task.fold) for task in tasks), len(tasks))
+
+            for task, message in train_folds(tasks, work.slots, show, work.own_ray):
+                console.print(f"{task.run.root.name}, fold {task.fold} failed: {message}", soft_wrap=True)
+                failed = True
+    if failed:
+        console.print("the same command tries the failed folds again")
+    return failed
+
+
+def _finished(work: _Work) -> list[ScoredFold]:
+    """Return the folds of trainings whose folds have all ended, and those of their shared training as well."""
+
+    def ended(task: FoldTask) -> bool:
+        return all_members_done(task.experiment, task.run, task.fold)
+
+    broken = {part.training.run_name for part in work.scored if not (ended(part.task) and ended(part.shared))}
+    return [part for part in work.scored if part.training.run_name not in broken]
+
+
+def _score(work: _Work, finished: list[ScoredFold]) -> list[Problem]:
+    cases, _ = chosen_cases(work.base)
+    with counting() as progress:
+        return score_cases(finished, cases, work.slots, lambda done, total: progress("cases scored", done, total))
+
+
+def _measure_costs(work: _Work, compared: list[ScoredFold]) -> None:
+    """Measure each estimator on one case, unless that was done with the same networks."""
+    fold = compared[0].task.fold
+    # of each training the first seed that is compared
+    by_name = {part.training.name: part for part in reversed(compared) if part.task.fold == fold}
+    first = [by_name[name] for name in work.benchmark.trainings if name in by_name]
+    networks = [[source_digest(part.task), [method.name for method in part.methods]] for part in first]
+    source = digest([work.benchmark.cost_repeats, networks])
+    if work.folder.costs.is_file() and read_json(work.folder.costs)["source"] == source:
+        return
+    console.print("measuring the cost of each estimator")
+    case = read_json(first[0].task.prepared.splits)[fold]["val"][0]
+    costs = measure_costs(first, case, work.benchmark.cost_repeats, work.slots)
+    write_json(work.folder.costs, costs | {"source": source, "case": case})

@@ -1,0 +1,90 @@
+"""Loading a study: its YAML file, the base experiment that it names, and the JSON record of both in its folder."""
+
+from abc import abstractmethod
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import Field
+
+from uncseg.config.experiment import Experiment, load_experiment
+from uncseg.config.fields import as_assignments
+from uncseg.config.reading import read_yaml, validate
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import read_json, write_json
+from uncseg.section import Name, Section
+from uncseg.studies.study_folder import StudyFolder
+
+
+class Study(Section):
+    """Fields that the files of all kinds of studies share."""
+
+    kind: ClassVar[str]
+    """As in the kind's folder."""
+    name: Name
+    base: Path
+    """Experiment file."""
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """FIELD: VALUE, set in the base for all runs."""
+
+    @property
+    @abstractmethod
+    def params(self) -> dict[str, str]:
+        """Parameters of the study's own run in MLflow."""
+
+
+AnyStudy = TypeVar("AnyStudy", bound=Study)
+
+
+def load_study(path: Path, model: type[AnyStudy], overrides: list[str] | None) -> tuple[AnyStudy, Experiment]:
+    """Read a study's file and its base experiment.
+
+    Args:
+        path: YAML file.
+        model: the kind of study.
+        overrides: ``FIELD=VALUE`` for the base experiment, applied after the file's own.
+
+    Raises:
+        ProblemsFound: with every problem of the file, or of the base.
+    """
+    title = _title(path, model)
+    study = validate(model, read_yaml(path, title, f"experiments/{model.kind}s"), path, title)
+    return study, load_experiment(study.base, as_assignments(study.overrides) + (overrides or []))
+
+
+def raise_problems(path: Path, study: Study, problems: list[Problem]) -> None:
+    """Raise what the checks of a study have found in its file.
+
+    Args:
+        path: of the file.
+        study: as read.
+        problems: each says ``where`` by the field's name.
+
+    Raises:
+        ProblemsFound: where there is any problem.
+    """
+    if problems:
+        found = [replace(problem, where=f"{path}: {problem.where}") for problem in problems]
+        raise ProblemsFound(_title(path, type(study)), found)
+
+
+def _title(path: Path, model: type[Study]) -> str:
+    return f"The {model.kind} {path} cannot be used."
+
+
+def study_record(study: Study, base: Experiment) -> dict[str, Any]:
+    """Return what a study's folder keeps of its file and of its base."""
+    experiment = base.resolved().model_dump(mode="json")
+    return {study.kind: study.model_dump(mode="json", exclude={"base"}), "experiment": experiment}
+
+
+def save_study(folder: StudyFolder, study: Study, base: Experiment) -> None:
+    """Write the study's record into its folder."""
+    write_json(folder.content, study_record(study, base))
+
+
+def read_study(folder: StudyFolder, model: type[AnyStudy]) -> tuple[AnyStudy, Experiment]:
+    """Read the study and its base back from the study's folder."""
+    record = read_json(folder.content)
+    study = model.model_validate({"base": str(folder.content)} | record[model.kind])
+    return study, Experiment.model_validate(record["experiment"])

@@ -1,0 +1,128 @@
+"""A sweep from beginning to end: its trials, the best of them on more folds, tables, the best as an experiment file."""
+
+from uncseg.cluster.autoscaler import connected_cluster
+from uncseg.cluster.nodes import Cluster
+from uncseg.cluster.session import exit_without_waiting, ray_session, terminated_like_ctrl_c
+from uncseg.config.experiment import Experiment
+from uncseg.console import console, counting
+from uncseg.dataset.phantom import write_missing_phantoms
+from uncseg.errors import ProblemsFound
+from uncseg.files import read_json
+from uncseg.runs.fold_progress import FoldProgress
+from uncseg.runs.judged_run import require_judged_run, require_same_data
+from uncseg.runs.preflight import preflight
+from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.runs.run_opening import differing_settings, locked
+from uncseg.studies.load_study import save_study, study_record
+from uncseg.studies.parent_run import open_parent
+from uncseg.studies.study_folder import SweepFolder
+from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
+from uncseg.studies.sweep.promotion import choose_promoted, train_promoted, with_slots_for
+from uncseg.studies.sweep.space import trial_experiment
+from uncseg.studies.sweep.sweep_disk import print_sweep_disk
+from uncseg.studies.sweep.sweep_file import Sweep
+from uncseg.studies.sweep.sweep_results import close_sweep
+from uncseg.studies.sweep.train_trial import TrialSetup, train_trial
+from uncseg.studies.sweep.trial_events import TrialEvents
+from uncseg.studies.sweep.trials import VALUES, read_trials
+from uncseg.studies.sweep.tuner import require_gpus, sweep_tuner, trials_at_once
+
+FREE_TO_CHANGE = ("trials_at_once", "keep_checkpoints")
+"""Fields that change neither what is searched nor what comes out."""
+
+
+def run_sweep(sweep: Sweep, base: Experiment) -> int:
+    """Run a sweep, or go on with it; print and write the table of trials and the best trial's experiment file.
+
+    Args:
+        sweep, base: as loaded.
+
+    Returns:
+        0, or 1 where there is no best trial.
+    """
+    folder = SweepFolder(base.storage.path.resolve() / sweep.name)
+    folder.require_place()
+    refuse_other_sweep(folder, sweep, base)
+    # the trials of an error network look for the judged run from their own folder
+    placed, folds = trial_experiment(base, "first", folder.runs, {}), sweep.promoted_folds(base)
+    require_judged_run(placed, folds)
+    write_missing_phantoms(base.dataset)
+    with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
+        cluster = connected_cluster(base.resources, own_ray)
+        # CPUs are shared among the folds of all trials, or one trial would take the whole machine
+        at_most = len(sweep.folds) * (sweep.trials_at_once or sweep.trials)
+        slots = preflight(base, at_most, cluster, own_ray, folder.content.exists())
+        require_gpus(sweep, slots)
+        at_once = trials_at_once(sweep, slots)
+        with counting() as progress:
+            prepared = prepare_cases(base.resolved(), progress=progress)
+            require_same_data(placed, folds, prepared)
+        with locked("The sweep is at work already.", {str(folder.root): folder.root / ".lock"}):
+            folder.runs.mkdir(parents=True, exist_ok=True)
+            save_study(folder, sweep, base)
+            setup = TrialSetup(sweep, base.resolved(), prepared, folder.runs, slots)
+            events = TrialEvents(setup, open_parent(folder, sweep, base).run_id)
+            try:
+                _screen(setup, folder, at_once, events)
+                promoted = _promote(setup, folder, events, cluster, own_ray)
+            except KeyboardInterrupt:
+                events.end_all(interrupted=True)
+                console.print("stopped; the same command goes on with the same trials")
+                exit_without_waiting()
+    return close_sweep(folder, sweep, base, promoted)
+
+
+def _screen(setup: TrialSetup, folder: SweepFolder, at_once: int, events: TrialEvents) -> None:
+    """Draw and train the trials."""
+    sweep = setup.sweep
+    if folder.promoted.is_file():
+        return
+    console.print(f"{sweep.name}: {sweep.trials} trials at most, {len(sweep.folds)} folds each, {at_once} side by side")
+    print_sweep_disk(sweep, setup.base, setup.prepared, folder.root)
+    hours, fold_hours = hours_trained(
+        history for trial in read_trials(folder.runs, sweep) for history in trial.histories
+    )
+    gpus = setup.slots.fold.gpus
+    budget = BudgetStopper(sweep.budget, hours, fold_hours * gpus, gpus * len(sweep.folds))
+    sweep_tuner(setup, folder.root, at_once, budget, [events], train_trial).fit()
+    events.end_all()
+    spent = budget.spent()
+    if spent is not None:
+        console.print(f"{spent}; the search ends here")
+
+
+def _promote(setup: TrialSetup, folder: SweepFolder, events: TrialEvents, cluster: Cluster, own_ray: bool) -> list[str]:
+    """Train the best trials on more folds, and return their names."""
+    names = choose_promoted(setup, folder)
+    folds = setup.sweep.promoted_folds(setup.base)
+    progress: list[FoldProgress] = []
+    for name in names:
+        run = setup.run(name)
+        events.begin(name, read_json(run.root / VALUES), folds)
+        progress.append(FoldProgress(run, folds, setup.base.training.epochs, f"trial {name} "))
+    if names:
+        console.print(f"promoted to folds {', '.join(map(str, folds))}: {', '.join(names)}")
+
+        def show() -> None:
+            for run_progress in progress:
+                run_progress()
+
+        train_promoted(with_slots_for(setup, names, cluster), names, show, own_ray)
+        events.end_all()
+    return names
+
+
+def refuse_other_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment) -> None:
+    """Refuse a folder that holds a sweep with other settings: trials of both would be compared in one table.
+
+    Raises:
+        ProblemsFound: naming every field that differs.
+    """
+    if folder.content.is_file():
+        before, now = read_json(folder.content), study_record(sweep, base)
+        for record in (before, now):
+            for field in FREE_TO_CHANGE:
+                del record[sweep.kind][field]
+        problems = [p for part in now for p in differing_settings(before[part], now[part])]
+        if problems:
+            raise ProblemsFound(f"The sweep {folder.root} exists with other settings.", problems)
