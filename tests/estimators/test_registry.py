@@ -16,7 +16,7 @@ from uncseg.config.sections import Evaluation, Model, Training
 from uncseg.estimators.registry import BASELINES, BENCHMARK_FLOORS, ESTIMATORS, FLOORS, SEVERAL_PASSES
 from uncseg.layout import PREDICTION_MAPS
 from uncseg.method.training.metric_names import epoch_metric_names
-from uncseg.studies.benchmark.benchmark_file import Training as BenchmarkTraining
+from uncseg.studies.benchmark.benchmark_file import SeededTraining as BenchmarkTraining
 from uncseg.studies.benchmark.methods import methods_of
 
 ALL_CHOSEN = {
@@ -42,7 +42,7 @@ from uncseg.config.experiment import load_experiment
 from uncseg.evaluation.tables import ALL_MAPS
 from uncseg.layout import PREDICTION_MAPS
 from uncseg.method.training.metric_names import epoch_metric_names
-from uncseg.studies.benchmark.benchmark_file import Training
+from uncseg.studies.benchmark.benchmark_file import SeededTraining
 from uncseg.studies.benchmark.methods import methods_of
 experiment = load_experiment(Path(sys.argv[1]), ["evaluation.estimators.noise.samples=3"])
 import torch
@@ -55,7 +55,7 @@ print(json.dumps({
     "several_pass": chosen.several_pass, "samples": chosen.noise.samples, "file": "noise_variance" in PREDICTION_MAPS,
     "row": "noise_variance" in ALL_MAPS,
     "metric": "uncertainty/union/corr_ema/noise_variance" in epoch_metric_names(experiment),
-    "methods": [[m.name, m.passes, m.models] for m in methods_of(Training("t", 0, experiment, ()))][1:],
+    "methods": [[m.name, m.passes, m.models] for m in methods_of(SeededTraining("t", 0, experiment, ()))][1:],
     "shape": list(maps["noise_variance"].shape), "most": float(maps["noise_variance"].max()),
 }))
 """
