@@ -15,7 +15,7 @@ from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Model, Training
 from uncseg.estimators.registry import BASELINES, BENCHMARK_FLOORS, ESTIMATORS, FLOORS, SEVERAL_PASSES
 from uncseg.layout import PREDICTION_MAPS
-from uncseg.method.training.metric_names import epoch_metric_names
+from uncseg.method.training.epoch_metrics import epoch_metric_names
 from uncseg.studies.benchmark.benchmark_file import SeededTraining as BenchmarkTraining
 from uncseg.studies.benchmark.methods import methods_of
 
@@ -41,7 +41,7 @@ from pathlib import Path
 from uncseg.config.experiment import load_experiment
 from uncseg.evaluation.tables import ALL_MAPS
 from uncseg.layout import PREDICTION_MAPS
-from uncseg.method.training.metric_names import epoch_metric_names
+from uncseg.method.training.epoch_metrics import epoch_metric_names
 from uncseg.studies.benchmark.benchmark_file import SeededTraining
 from uncseg.studies.benchmark.methods import methods_of
 experiment = load_experiment(Path(sys.argv[1]), ["evaluation.estimators.noise.samples=3"])

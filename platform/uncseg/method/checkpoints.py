@@ -5,7 +5,6 @@ the loaders' positions. So a model that is passed on does not carry the memory a
 checkpoint before the latest stays as well: a disk that damages one file costs one checkpoint interval.
 """
 
-import importlib
 import pickle
 import random
 import zipfile
@@ -18,6 +17,7 @@ import torch
 
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import whole_file
+from uncseg.method.nnunet_internals import array_constructors
 
 BEST, FINAL = "checkpoint_best.pth", "checkpoint_final.pth"
 LATEST, PREVIOUS = "checkpoint_latest.pth", "checkpoint_previous.pth"
@@ -27,12 +27,9 @@ TRAINING_KEYS = (*MODEL_KEYS, "optimizer_state", "current_epoch", "logging")
 WEIGHTS_KEYS = (*MODEL_KEYS, "init_args", "current_epoch")
 RESUME_KEYS = ("epoch", "memories", "random", "next_batch")
 
-# what nnU-Net puts into a checkpoint beside tensors and plain values: numpy's numbers, under their new and old names
-_MULTIARRAY = importlib.import_module("numpy._core.multiarray")
-_ALLOWED: list[Any] = [np.dtype, np.ndarray]
-_ALLOWED += [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "bool")]
-for _name in ("scalar", "_reconstruct"):
-    _ALLOWED += [getattr(_MULTIARRAY, _name), (getattr(_MULTIARRAY, _name), f"numpy.core.multiarray.{_name}")]
+_NUMBERS = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "bool")]
+_ALLOWED: list[Any] = [np.dtype, np.ndarray, *_NUMBERS, *array_constructors()]
+"""What nnU-Net puts into a checkpoint beside tensors and plain values: NumPy's arrays and numbers."""
 
 
 class DamagedCheckpoint(ProblemsFound):

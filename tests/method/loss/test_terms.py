@@ -5,12 +5,25 @@ import pytest
 import torch
 from scipy import ndimage
 
-from uncseg.method.loss.terms import dilate, per_sample_scores, protocol_masks, uncertainty_terms, warmup_factor
+from uncseg.method.loss.objective import warmup_factor
+from uncseg.method.loss.terms import (
+    Comparison,
+    dilate,
+    mean_rmsd,
+    one_minus_mean_corr,
+    per_sample_scores,
+    protocol_masks,
+    squared_difference,
+)
 
 
 def random_batch(seed=0, shape=(3, 1, 6, 7, 8)):
     random = np.random.default_rng(seed)
     return random.random(shape), random.random(shape), random.random(shape) < 0.6
+
+
+def compare(u, e, m):
+    return Comparison.within(*(torch.from_numpy(a) for a in (m, u, e)))
 
 
 def test_scores_agree_with_numpy_over_the_mask():
@@ -26,8 +39,7 @@ def test_scores_agree_with_numpy_over_the_mask():
 
 def test_unc_averages_over_all_voxels_of_the_patch():
     u, e, m = random_batch(1)
-    terms = uncertainty_terms(*(torch.from_numpy(a) for a in (u, e, m)))
-    assert terms.unc.item() == pytest.approx(np.mean((u * m - e * m) ** 2), abs=1e-6)
+    assert squared_difference(compare(u, e, m)).item() == pytest.approx(np.mean((u * m - e * m) ** 2), abs=1e-6)
 
 
 def test_small_masks_and_constant_maps_are_left_out():
@@ -38,9 +50,8 @@ def test_small_masks_and_constant_maps_are_left_out():
     scores = per_sample_scores(*(torch.from_numpy(a) for a in (u, e, m)))
     assert scores["rmsd_valid"].tolist() == [False, True, True]
     assert scores["corr_valid"].tolist() == [False, False, True]
-    terms = uncertainty_terms(*(torch.from_numpy(a) for a in (u, e, m)))
-    inside = m[2]
-    assert terms.one_minus_corr.item() == pytest.approx(1 - np.corrcoef(u[2][inside], e[2][inside])[0, 1], abs=1e-4)
+    expected = 1 - np.corrcoef(u[2][m[2]], e[2][m[2]])[0, 1]
+    assert one_minus_mean_corr(compare(u, e, m)).item() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("case", ["empty mask", "constant error", "both constant", "perfect"])
@@ -55,8 +66,8 @@ def test_terms_and_gradients_are_finite_where_nothing_can_be_said(case):
     if case == "perfect":
         u = e.clone()
     u.requires_grad_()
-    terms = uncertainty_terms(u, e, m)
-    total = terms.unc + terms.rmsd + terms.one_minus_corr
+    pair = Comparison.within(m, u, e)
+    total = squared_difference(pair) + mean_rmsd(pair) + one_minus_mean_corr(pair)
     total.backward()
     assert torch.isfinite(total)
     assert torch.isfinite(u.grad).all()

@@ -16,7 +16,7 @@ from uncseg.layout import RunFolder
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.predictor import UncertaintyPredictor
 from uncseg.method.network.error_network import ErrorNetwork
-from uncseg.method.training.metric_names import epoch_metric_names
+from uncseg.method.training.epoch_metrics import epoch_metric_names
 from uncseg.runs.fold_task import FoldTask
 from uncseg.runs.fold_worker import train_fold
 from uncseg.runs.preparation_tasks import prepare_cases
@@ -186,7 +186,7 @@ def trainer_on():
         trainer = start_trainer(task)
         trainer.load_checkpoint(str(task.run.final_checkpoint(0)))
         trainer.network.eval()
-        trainer._next_batch = trainer._batches_of(0)
+        trainer.next_batch = trainer.batches_after(0)
         trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
         streams.extend((trainer.dataloader_train, trainer.dataloader_val))
         return trainer

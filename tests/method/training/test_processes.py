@@ -11,7 +11,7 @@ from torch.multiprocessing import get_context, start_processes
 from uncseg.config.experiment import load_experiment
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
-from uncseg.method.loss.terms import uncertainty_terms
+from uncseg.method.loss.terms import Comparison, mean_rmsd, one_minus_mean_corr, squared_difference
 from uncseg.method.settings import TrainerSettings
 from uncseg.runs.preparation_tasks import prepare_cases
 
@@ -45,6 +45,11 @@ def train(rank, together, folder, environment, plans, dataset_json):
         dist.destroy_process_group()
 
 
+def total_of_terms(u, e, m):
+    pair = Comparison.within(m, u, e)
+    return squared_difference(pair) + mean_rmsd(pair) + one_minus_mean_corr(pair)
+
+
 def gradient(rank, together, folder, batch):
     """Gradient of the terms with respect to the process's own samples, as DDP would average it."""
     torch.set_num_threads(1)
@@ -52,8 +57,7 @@ def gradient(rank, together, folder, batch):
     own = slice(rank * 2, rank * 2 + 2)
     u, e, m = (t[own].clone() for t in batch)
     u.requires_grad_()
-    terms = uncertainty_terms(u, e, m)
-    (terms.unc + terms.rmsd + terms.one_minus_corr).backward()
+    total_of_terms(u, e, m).backward()
     torch.save({"gradient": u.grad / together}, folder / f"rank_{rank}.pt")
     dist.destroy_process_group()
 
@@ -67,8 +71,7 @@ def test_samples_that_count_are_counted_over_both_processes(tmp_path):
     run_together(gradient, 2, tmp_path, (u, e, m))
     found = torch.cat([torch.load(tmp_path / f"rank_{rank}.pt")["gradient"] for rank in range(2)])
     u.requires_grad_()
-    terms = uncertainty_terms(u, e, m)
-    (terms.unc + terms.rmsd + terms.one_minus_corr).backward()
+    total_of_terms(u, e, m).backward()
     torch.testing.assert_close(found, u.grad, rtol=1e-5, atol=1e-7)
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from support.training import SHORT, train
 from uncseg.method.loss.objective import total_loss
+from uncseg.method.loss.terms import Step
 from uncseg.method.network.uncertainty_network import reference_regions
 from uncseg.method.training.teacher import Teacher
 
@@ -92,8 +93,8 @@ def test_the_loss_is_of_the_teachers_error(trainer_for):
     data, target = trainer._to_device(batch)
     wt = reference_regions(target[0], "labels")[:, :1]
     logits, u, segmentation = trainer._forward(data, target)
-    taught = trainer._taught(data, target[0])
-    _, terms = total_loss(trainer.settings, 0, segmentation, logits, u, wt.float(), taught, wt)
+    learned = trainer._teacher_error(data, target[0])
+    _, terms = total_loss(trainer.settings, 0, Step(segmentation, logits, u, wt.float(), learned, wt))
     p = 1 - logits.detach().softmax(1)[:, :1]
     expected = ((u.sigmoid() - (p - wt.float()).abs()) * wt).square().mean()
     torch.testing.assert_close(terms["loss_unc"], expected, rtol=1e-4, atol=1e-7)

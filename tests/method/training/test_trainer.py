@@ -12,7 +12,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from support.training import SHORT, train
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.predictor import UncertaintyPredictor
-from uncseg.method.training.metric_names import epoch_metric_names
+from uncseg.method.training.epoch_metrics import epoch_metric_names
 
 THREE_STAGES = {"plan": {"max_stages": 3}}
 

@@ -1,60 +1,30 @@
-"""What a training step makes smaller: the segmentation's loss, and what trains the map beside it."""
+"""The sum of the loss terms, which a training step makes smaller."""
+
+from itertools import groupby
 
 import torch
-from torch.nn import functional as F
 
-from uncseg.method.loss.terms import uncertainty_terms, warmup_factor
-from uncseg.method.memory.error_memory import Reading
+from uncseg.method.loss.terms import TERMS, Step
 from uncseg.method.settings import TrainerSettings
 
-Terms = dict[str, torch.Tensor]
+
+def warmup_factor(epoch: int, warmup_epochs: int) -> float:
+    """Return the share of the uncertainty terms' weight in an epoch (counted from 0): linear from 0 to 1, then 1."""
+    return 1.0 if warmup_epochs == 0 else min(1.0, epoch / warmup_epochs)
 
 
-def total_loss(
-    settings: TrainerSettings,
-    epoch: int,
-    segmentation: torch.Tensor,
-    logits: torch.Tensor,
-    u: torch.Tensor | None,
-    failure: torch.Tensor,
-    taught: Reading,
-    mask: torch.Tensor,
-) -> tuple[torch.Tensor, Terms]:
-    """l and its terms by name, as ``loss_seg``; outside autocast, in float32.
+def total_loss(settings: TrainerSettings, epoch: int, step: Step) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return the loss, and it and its terms by name, such as ``loss_seg``. To be called outside autocast.
 
     Args:
-        settings: the experiment's.
+        settings: the trainer's.
         epoch: counted from 0, for the warm-up.
-        segmentation: nnU-Net's loss.
-        logits: of the segmentation, (B, C, …).
-        u: the map's logit, (B, 1, …); None without one.
-        failure: this visit's, 0 or 1, (B, 1, …).
-        taught: the error that the head learns.
-        mask: where it learns, (B, 1, …) bool.
+        step: the batch's outputs and targets.
     """
-    parts = {"loss_seg": segmentation.float()}
-    if settings.model.error_network is not None:
-        assert u is not None
-        loss = parts["loss_error"] = F.binary_cross_entropy_with_logits(u.float(), failure.float())
-        outputs = u  # the logits are a finished network's
-    else:
-        loss, outputs = parts["loss_seg"], logits if u is None else torch.cat((logits, u), dim=1)
-        if u is not None:
-            of_head, terms = _head_loss(settings, u, taught, mask)
-            loss = loss + warmup_factor(epoch, settings.loss.warmup_epochs) * of_head
-            parts |= terms
-    if settings.loss.output_l2 > 0:
-        parts["loss_output_l2"] = outputs.float().square().mean()
-        loss = loss + settings.loss.output_l2 * parts["loss_output_l2"]
-    return loss, parts | {"loss": loss}
-
-
-def _head_loss(
-    settings: TrainerSettings, u: torch.Tensor, taught: Reading, mask: torch.Tensor
-) -> tuple[torch.Tensor, Terms]:
-    weights = settings.loss
-    terms = uncertainty_terms(u.float().sigmoid(), taught.values["error"], mask * taught.visited)
-    weighted = (
-        weights.unc_weight * terms.unc + weights.rmsd_weight * terms.rmsd + weights.corr_weight * terms.one_minus_corr
-    )
-    return weighted, {"loss_unc": terms.unc, "loss_rmsd": terms.rmsd, "loss_one_minus_corr": terms.one_minus_corr}
+    values = {term: term.value(step) for term in TERMS if term.used(settings)}
+    loss: torch.Tensor | float = 0.0
+    for warmed_up, terms in groupby(values, lambda term: term.warmed_up):
+        part = sum(weight * values[term] for term in terms if (weight := term.weight(settings)) is not None)
+        loss = loss + (warmup_factor(epoch, settings.loss.warmup_epochs) * part if warmed_up else part)
+    assert isinstance(loss, torch.Tensor)
+    return loss, {f"loss_{term.name}": value for term, value in values.items()} | {"loss": loss}

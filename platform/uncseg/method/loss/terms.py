@@ -1,14 +1,20 @@
-"""The uncertainty terms of the loss, and the masks they look at.
+"""The terms of the loss, and the masks in which maps and errors are compared.
 
-l = l_seg + unc_weight·l_unc + rmsd_weight·mean(rmsd) + corr_weight·(1 − mean(corr)); l_seg is nnU-Net's own.
-Axes: B batch, then one channel and the voxels of the patch. Everything in float32, outside autocast.
+l = l_seg + unc_weight·l_unc + rmsd_weight·mean(rmsd) + corr_weight·(1 − mean(corr)); l_seg is nnU-Net's own. To add a
+term, write its function and an entry in ``TERMS``; its weight is a field of the experiment's section ``loss``.
+Axes: B batch, then one channel and the voxels of the patch. Everything is computed in float32, outside autocast.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+from torch.nn import functional as F
 
 from uncseg.method.distributed_fold import processes, sum_over_processes
+from uncseg.method.memory.error_memory import Reading
+from uncseg.method.settings import TrainerSettings
 
 EPS = 1e-6
 MIN_MASK_VOXELS = 50
@@ -19,7 +25,7 @@ DILATION_VOXELS = 2
 def dilate(mask: torch.Tensor, voxels: int = DILATION_VOXELS) -> torch.Tensor:
     """Dilate a bool mask (B, 1, …) with the 26-neighbour element (2D: 8), ``voxels`` times.
 
-    n dilations with the full 3³ element are one with the (2n+1)³ cube, which is taken one axis at a time.
+    n dilations with the full 3³ element equal one with the (2n+1)³ cube, which is applied one axis at a time.
     """
     for axis in range(2, mask.ndim):
         wider, size = mask.clone(), mask.shape[axis]
@@ -31,7 +37,7 @@ def dilate(mask: torch.Tensor, voxels: int = DILATION_VOXELS) -> torch.Tensor:
 
 
 def protocol_masks(reference_wt: torch.Tensor, predicted_wt: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The masks of both protocols, (B, 1, …) bool.
+    """Return the masks of both protocols, (B, 1, …) bool.
 
     reference: the reference tumour (the paper's). union: reference or prediction, dilated by 2 voxels.
     """
@@ -39,7 +45,7 @@ def protocol_masks(reference_wt: torch.Tensor, predicted_wt: torch.Tensor) -> di
 
 
 def per_sample_scores(u: torch.Tensor, e: torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:
-    """RMSD and weighted Pearson correlation of each sample.
+    """Return the RMSD and the weighted Pearson correlation of each sample.
 
     Args:
         u: uncertainty, (B, 1, …) in [0, 1].
@@ -49,7 +55,7 @@ def per_sample_scores(u: torch.Tensor, e: torch.Tensor, weights: torch.Tensor) -
     Returns:
         ``rmsd``, ``corr`` (B,), and ``rmsd_valid``, ``corr_valid`` (B,) bool: false where a sample has fewer than 50
         mask voxels, and for corr also where a weighted standard deviation is under 1e-4. Values are finite
-        everywhere, gradients too; those of invalid samples mean nothing.
+        everywhere, and so are their gradients; those of invalid samples mean nothing.
     """
     u, e, m = u.float().flatten(1), e.float().flatten(1), weights.float().flatten(1)
     voxels = m.sum(1)
@@ -65,41 +71,118 @@ def per_sample_scores(u: torch.Tensor, e: torch.Tensor, weights: torch.Tensor) -
 
 
 @dataclass(frozen=True)
-class UncertaintyTerms:
-    """The three terms of a batch, 0-dimensional float32 tensors, never NaN; rmsd and 1 − corr are 0 without samples."""
+class Comparison:
+    """An uncertainty map beside the error that it should show, tensors (B, 1, …)."""
 
-    unc: torch.Tensor
-    rmsd: torch.Tensor
-    one_minus_corr: torch.Tensor
+    uncertainty: torch.Tensor
+    """sigmoid(u), unmasked."""
+    error: torch.Tensor
+    """In [0, 1]."""
+    weights: torch.Tensor
+    """1.0 where the two are compared, else 0.0."""
+    scores: dict[str, torch.Tensor]
+    """:func:`per_sample_scores` of the three."""
+
+    @classmethod
+    def within(cls, mask: torch.Tensor, uncertainty: torch.Tensor, error: torch.Tensor) -> "Comparison":
+        """Compare a map with an error within a mask of 0 and 1 (or bool)."""
+        weights = mask.float()
+        return cls(uncertainty, error, weights, per_sample_scores(uncertainty, error, weights))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the loss terms of a training step are computed from."""
+
+    segmentation_loss: torch.Tensor
+    """nnU-Net's, 0-dimensional."""
+    logits: torch.Tensor
+    """Logits of the segmentation, (B, C, …)."""
+    u: torch.Tensor | None
+    """Logit of the uncertainty map, (B, 1, …); None without one."""
+    failure: torch.Tensor
+    """1 where the segmentation is wrong, else 0, (B, 1, …)."""
+    learned_error: Reading
+    """The error that the head learns, as it was before this step."""
+    mask: torch.Tensor
+    """Where the head learns it, (B, 1, …) bool."""
+
+    @cached_property
+    def head(self) -> Comparison:
+        """The head's map beside the error that it learns, where that error is known."""
+        assert self.u is not None
+        known = self.mask * self.learned_error.visited
+        return Comparison.within(known, self.u.float().sigmoid(), self.learned_error.values["error"])
+
+
+def squared_difference(pair: Comparison) -> torch.Tensor:
+    """Return l_unc: the mean over all voxels of the patch, as in the paper's formula."""
+    return ((pair.uncertainty.float() * pair.weights - pair.error.float() * pair.weights) ** 2).mean()
+
+
+def mean_rmsd(pair: Comparison) -> torch.Tensor:
+    """Return the mean RMSD of the valid samples; 0 without any."""
+    return _mean_of_valid(pair.scores["rmsd"], pair.scores["rmsd_valid"])
+
+
+def one_minus_mean_corr(pair: Comparison) -> torch.Tensor:
+    """Return 1 − the mean correlation of the valid samples; 0 without any."""
+    return _mean_of_valid(1 - pair.scores["corr"], pair.scores["corr_valid"])
 
 
 def _mean_of_valid(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Average over the valid samples in all processes that train the fold."""
     # where(), not values[valid]: indexing by a mask would make the host wait for the device
     total = torch.where(valid, values, torch.zeros_like(values)).sum()
     return total * processes() / sum_over_processes(valid.sum()).clamp(min=1)
 
 
-def uncertainty_terms(u: torch.Tensor, e: torch.Tensor, weights: torch.Tensor) -> UncertaintyTerms:
-    """l_unc, mean rmsd and 1 − mean corr of a batch.
-
-    l_unc averages over all voxels of the patch, as the paper's formula does; the other two over the samples that
-    :func:`per_sample_scores` calls valid, in all processes that train the fold.
-
-    Args:
-        u: sigmoid(u), (B, 1, …), unmasked.
-        e: error memory as it was before this visit, (B, 1, …).
-        weights: m = mask · [n > 0], (B, 1, …).
-    """
-    m = weights.float()
-    scores = per_sample_scores(u, e, m)
-    corr_valid = scores["corr_valid"]
-    return UncertaintyTerms(
-        unc=((u.float() * m - e.float() * m) ** 2).mean(),
-        rmsd=_mean_of_valid(scores["rmsd"], scores["rmsd_valid"]),
-        one_minus_corr=_mean_of_valid(1 - scores["corr"], corr_valid),
-    )
+def failure_entropy(step: Step) -> torch.Tensor:
+    """Return the cross-entropy between an error network's map and the failure, the mean over all voxels."""
+    assert step.u is not None
+    return F.binary_cross_entropy_with_logits(step.u.float(), step.failure.float())
 
 
-def warmup_factor(epoch: int, warmup_epochs: int) -> float:
-    """Share of the uncertainty terms' weight in an epoch (counted from 0): linear from 0 to 1, then 1."""
-    return 1.0 if warmup_epochs == 0 else min(1.0, epoch / warmup_epochs)
+def mean_square_of_outputs(step: Step) -> torch.Tensor:
+    """Return the mean square of the trained outputs; the logits that an error network judges are not trained."""
+    trained = [outputs for outputs in (step.logits, step.u) if outputs is not None and outputs.requires_grad]
+    return torch.cat(trained, dim=1).float().square().mean()
+
+
+def _has_error_network(settings: TrainerSettings) -> bool:
+    return settings.model.error_network is not None
+
+
+def _has_head(settings: TrainerSettings) -> bool:
+    return settings.model.uncertainty and not _has_error_network(settings)
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One summand of the loss; its mean over an epoch is logged as ``train/loss_NAME``."""
+
+    name: str
+    value: Callable[[Step], torch.Tensor]
+    """Its value for a batch, 0-dimensional float32 and never NaN."""
+    weight: Callable[[TrainerSettings], float | None] = lambda _settings: 1.0
+    """Its factor in the loss; None: it is logged, and not trained."""
+    used: Callable[[TrainerSettings], bool] = lambda _settings: True
+    """Whether a training computes it."""
+    warmed_up: bool = False
+    """Whether its weight rises over ``loss.warmup_epochs``."""
+
+
+def _head_term(name: str, value: Callable[[Comparison], torch.Tensor], weight: str) -> LossTerm:
+    """Return a term of the uncertainty head whose weight is a field of the section ``loss``."""
+    return LossTerm(name, lambda step: value(step.head), lambda s: getattr(s.loss, weight), _has_head, True)
+
+
+TERMS = (
+    LossTerm("seg", lambda step: step.segmentation_loss.float(), lambda s: None if _has_error_network(s) else 1.0),
+    LossTerm("error", failure_entropy, used=_has_error_network),
+    _head_term("unc", squared_difference, "unc_weight"),
+    _head_term("rmsd", mean_rmsd, "rmsd_weight"),
+    _head_term("one_minus_corr", one_minus_mean_corr, "corr_weight"),
+    LossTerm("output_l2", mean_square_of_outputs, lambda s: s.loss.output_l2, lambda s: s.loss.output_l2 > 0),
+)
+"""All terms, in the order in which they are added."""

@@ -9,7 +9,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from nnunetv2.training.dataloading import data_loader
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from uncseg.method.memory.patch_geometry import PatchGeometry, carry_geometry
+from uncseg.method.nnunet_internals import limit_threads_once
 
 TRAINING, VALIDATION, INITIALISATION, STEPS = 0, 1, 2, 3
 KEPT_BYTES = 128 * 2**20  # of case properties, per loader process
@@ -179,14 +179,8 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _limit_threads_once(_process: int) -> None:
-    """One thread for each library, set when a loader process starts.
-
-    nnU-Net sets it anew for every batch, which each time reads the map of the process's memory: on small patches a
-    seventh of a batch's time. It takes the name from its own module, so there it is put out of work.
-    """
-    data_loader.threadpool_limits(limits=1)
-    data_loader.threadpool_limits = lambda **_: nullcontext()
+def _start_loader(_process: int) -> None:
+    limit_threads_once()
 
 
 class BatchStream:
@@ -224,7 +218,7 @@ class BatchStream:
             sampler=_CountFrom(first),
             num_workers=processes,
             collate_fn=_as_it_is,
-            worker_init_fn=_limit_threads_once,
+            worker_init_fn=_start_loader,
             pin_memory=pin_memory,
             # a forked child of a process with Ray's threads can hang; a spawned one starts clean
             multiprocessing_context="spawn" if processes else None,

@@ -1,17 +1,14 @@
-"""nnU-Net's trainer with the experiment's settings, and reproducible: seeded, its batches a function of their index.
+"""nnU-Net's trainer with the experiment's settings, made reproducible: seeded, its batches a function of their index.
 
-Knows nothing of uncertainty. Each override says what nnU-Net does there.
+It knows nothing of uncertainty. The docstring of each override says what nnU-Net does there.
 """
 
-from collections.abc import Callable
 from contextlib import nullcontext
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -20,22 +17,9 @@ from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import whole_file
-from uncseg.method.checkpoints import (
-    BEST,
-    LATEST,
-    TRAINING_KEYS,
-    keep_best_and_final,
-    load_resume_file,
-    load_torch_file,
-    random_states,
-    remove_old_resume_files,
-    restore_random_states,
-    resume_file,
-    save_resume_file,
-    set_aside_latest,
-)
+from uncseg.method.checkpoints import keep_best_and_final
 from uncseg.method.distributed_fold import processes
+from uncseg.method.nnunet_internals import without_timed_choices
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training.batches import (
     INITIALISATION,
@@ -53,17 +37,12 @@ GRADIENT_NORM = 12  # nnU-Net's
 
 class _LoggerWithoutPlots(MetaLogger):
     def plot_progress_png(self, output_folder: str) -> None:
-        """nnU-Net redraws a figure every epoch; the metrics go to MLflow instead."""
+        """nnU-Net redraws a plot every epoch; here MLflow shows the metrics instead."""
 
 
 class ReproducibleTrainer(nnUNetTrainer):
-    """nnU-Net's trainer for one fold; ``settings`` come from the plans.
+    """nnU-Net's trainer for one fold; ``settings`` come from the plans."""
 
-    ``on_checkpoint`` is called with the last epoch that a resumable checkpoint holds, after it is whole.
-    """
-
-    trust = False
-    """Let checkpoints run code of their own."""
     is_ddp: bool
     network: nn.Module
 
@@ -73,79 +52,70 @@ class ReproducibleTrainer(nnUNetTrainer):
         configuration: str,
         fold: int,
         dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature, whose names it reads
     ) -> None:
         plans.setdefault("continue_training", False)
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp:
-            # nnU-Net takes the GPU numbered as the rank; on several nodes, or without GPUs, that is another's or none
+            # nnU-Net takes the GPU numbered like the rank: on several nodes, or without GPUs, a wrong one or none
             self.device = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
         self.settings = TrainerSettings.from_plans(plans)
-        self.on_checkpoint: Callable[[int], None] = lambda _epoch: None
         self.logger = _LoggerWithoutPlots(self.output_folder, False)
-        training, model = self.settings.training, self.settings.model
+        training = self.settings.training
         self.initial_lr = training.initial_lr
         self.weight_decay = training.weight_decay
         self.oversample_foreground_percent = training.oversample_foreground
         self.num_iterations_per_epoch = training.iterations_per_epoch
         self.num_val_iterations_per_epoch = training.val_iterations_per_epoch
         self.num_epochs = training.epochs
-        self._next_batch = self._batches_of(0)
         self.save_every = training.checkpoint_every
-        # nnU-Net gives the lowest resolution no weight: with one output alone its weights would be 0/0
+        self.next_batch = self.batches_after(0)
+        # nnU-Net gives the lowest resolution no weight: with a single output its weights would be 0/0
         outputs = len(self.configuration_manager.pool_op_kernel_sizes) - 1
-        self.enable_deep_supervision = model.deep_supervision and outputs > 1
+        self.enable_deep_supervision = self.settings.model.deep_supervision and outputs > 1
 
     def initialize(self) -> None:
         """nnU-Net builds network, optimiser and loss here, unseeded; ours start from (seed, fold).
 
-        With several processes nnU-Net would wrap the network for the GPU of the process's rank; ours for its device.
+        With several processes nnU-Net would wrap the network for the GPU numbered like the rank; we wrap it for the
+        process's own device.
         """
-        together, self.is_ddp = self.is_ddp, False
+        distributed, self.is_ddp = self.is_ddp, False
         with seeded(self.settings.training.seed, self._fold_number(), INITIALISATION):
             super().initialize()
-        self.is_ddp = together
+        self.is_ddp = distributed
         self.grad_scaler = GradScaler(self.device.type) if self.precision == "fp16" else None
-        if together:
+        if distributed:
             self._set_batch_size_and_oversample()
             self.network = DistributedDataParallel(self.network)
             self.loss = self._build_loss()
 
     @property
     def precision(self) -> str:
-        """fp32, fp16 or bf16; nnU-Net's choice is fp16 on GPUs and fp32 on CPUs."""
-        wanted = self.settings.training.precision
-        return wanted or ("fp16" if self.device.type == "cuda" else "fp32")
+        """``fp32``, ``fp16`` or ``bf16``; nnU-Net's choice is ``fp16`` on GPUs and ``fp32`` on CPUs."""
+        return self.settings.training.precision or ("fp16" if self.device.type == "cuda" else "fp32")
 
     def autocast(self) -> Any:
-        """Mixed precision for forward passes; nothing with fp32."""
+        """Return a context of mixed precision for forward passes; it does nothing with ``fp32``."""
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def _do_i_compile(self) -> bool:
-        """nnU-Net compiles on GPUs and never on the CPU; the experiment can decide otherwise."""
-        wanted = self.settings.training.compile
-        return bool(super()._do_i_compile() if wanted is None else wanted)
+        """nnU-Net compiles on GPUs and never on CPUs; the experiment can decide otherwise."""
+        compiles = self.settings.training.compile
+        return bool(super()._do_i_compile() if compiles is None else compiles)
 
     def _set_batch_size_and_oversample(self) -> None:
-        """nnU-Net rounds each process's share of forced foreground by itself; ours is that of the joint batch."""
-        joint, together = self.configuration_manager.batch_size, processes()
-        if joint % together:
-            raise ProblemsFound(
-                "The fold cannot be trained.",
-                [
-                    Problem(
-                        "plan.batch_size",
-                        f"{joint}, shared by {together} GPUs of one fold",
-                        "a multiple of resources.gpus_per_fold",
-                        f"write {together * (joint // together + 1)}",
-                    )
-                ],
-            )
-        self.batch_size = joint // together
+        """nnU-Net rounds the forced foreground of each process by itself; here it is a share of the joint batch."""
+        joint, count = self.configuration_manager.batch_size, processes()
+        if joint % count:
+            found, expected = f"{joint}, shared by {count} GPUs of one fold", "a multiple of resources.gpus_per_fold"
+            problem = Problem("plan.batch_size", found, expected, f"write {count * (joint // count + 1)}")
+            raise ProblemsFound("The fold cannot be trained.", [problem])
+        self.batch_size = joint // count
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """nnU-Net uses SGD with a momentum of 0.99; ours come from the experiment. The decay is nnU-Net's for both."""
+        """nnU-Net uses SGD with a momentum of 0.99; here the experiment chooses. The learning rate falls as there."""
         if self.settings.training.optimizer == "adamw":
             adamw = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
             return adamw, PolyLRScheduler(adamw, self.initial_lr, self.num_epochs)
@@ -155,26 +125,19 @@ class ReproducibleTrainer(nnUNetTrainer):
         return optimizer, scheduler
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """nnU-Net sets it on the network's decoder; networks other than the plans' have no such thing."""
+        """nnU-Net sets it on the network's decoder, which only the networks of its plans have."""
         if self.settings.model.backbone == "plans":
             super().set_deep_supervision_enabled(enabled)
 
     @staticmethod
     def get_training_transforms(*args: Any, **kwargs: Any) -> Any:
-        """nnU-Net's blur picks the faster of two algorithms by timing them; a stopwatch must not change a batch."""
-        transforms = nnUNetTrainer.get_training_transforms(*args, **kwargs)
-        for transform in transforms.transforms:
-            inner = getattr(transform, "transform", transform)
-            if isinstance(inner, GaussianBlurTransform):
-                inner.benchmark = False
-        return transforms
+        """nnU-Net's transforms, without one that depends on the clock."""
+        return without_timed_choices(nnUNetTrainer.get_training_transforms(*args, **kwargs))
 
     def get_dataloaders(self) -> tuple[BatchStream, BatchStream]:
         """nnU-Net starts its augmenter here, whose order is not reproducible; ours gives batches by index."""
         scales = self._get_deep_supervision_scales()
-        rotation, dummy_2d, initial_patch, mirror_axes = (
-            self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        )
+        rotation, dummy_2d, initial_patch, mirrored = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         patch = self.configuration_manager.patch_size
         labels = {
             "is_cascaded": self.is_cascaded,
@@ -182,14 +145,9 @@ class ReproducibleTrainer(nnUNetTrainer):
             "regions": self.label_manager.foreground_regions if self.label_manager.has_regions else None,
             "ignore_label": self.label_manager.ignore_label,
         }
+        normalised = self.configuration_manager.use_mask_for_norm
         training = self.get_training_transforms(
-            patch,
-            rotation,
-            scales,
-            mirror_axes,
-            dummy_2d,
-            use_mask_for_norm=self.configuration_manager.use_mask_for_norm,
-            **labels,
+            patch, rotation, scales, mirrored, dummy_2d, use_mask_for_norm=normalised, **labels
         )
         validation = self.get_validation_transforms(scales, **labels)
         cases_tr, cases_val = self.get_tr_and_val_datasets()
@@ -199,7 +157,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         )
 
     def _stream(self, cases: Any, crop_size: Any, transforms: Any, stage: int) -> BatchStream:
-        place = self.local_rank * self.batch_size
+        first = self.local_rank * self.batch_size
         loader = LoaderWithGeometry(
             cases,
             self.batch_size,
@@ -209,30 +167,37 @@ class ReproducibleTrainer(nnUNetTrainer):
             oversample_foreground_percent=self.oversample_foreground_percent,
             probabilistic_oversampling=self.probabilistic_oversampling,
             transforms=transforms,
-            share=Share(joint=self.configuration_manager.batch_size, first=place, count=self.batch_size),
+            share=Share(joint=self.configuration_manager.batch_size, first=first, count=self.batch_size),
         )
-        wanted = self.settings.training.loader_processes or 0
+        loader_processes = self.settings.training.loader_processes or 0
         return BatchStream(
             loader,
             seed=self.settings.training.seed,
             fold=self._fold_number(),
             stage=stage,
-            first=self._next_batch["training" if stage == TRAINING else "validation"],
-            processes=wanted if stage == TRAINING else min(wanted, 1),
+            first=self.next_batch["training" if stage == TRAINING else "validation"],
+            processes=loader_processes if stage == TRAINING else min(loader_processes, 1),
             pin_memory=self.device.type == "cuda",
         )
 
     def _fold_number(self) -> int:
-        # nnU-Net's fold "all" trains on everything; SeedSequence wants a whole number ≥ 0
+        # nnU-Net's fold "all" trains on everything; SeedSequence takes whole numbers from 0
         return int(self.fold) if str(self.fold).isdigit() else 2**31
+
+    def batches_after(self, epochs: int) -> dict[str, int]:
+        """Return how many batches of each stream a number of epochs uses."""
+        return {
+            "training": epochs * self.num_iterations_per_epoch,
+            "validation": epochs * self.num_val_iterations_per_epoch,
+        }
 
     def plot_network_architecture(self) -> None:
         """nnU-Net tries to draw the network with a package that is not installed."""
 
     def descend(self) -> None:
-        """nnU-Net's way from gradients to the next weights: unscaled, clipped, and skipped where not finite.
+        """Go from gradients to the next weights as nnU-Net does: unscaled, clipped, and skipped where not finite.
 
-        nnU-Net skips only with fp16; otherwise one NaN in one batch would end the training.
+        nnU-Net skips a step with ``fp16`` alone; otherwise one NaN in one batch would end the training.
         """
         scaler = self.grad_scaler
         if scaler is not None:
@@ -245,16 +210,16 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.optimizer.step()
 
     def on_train_start(self) -> None:
-        """nnU-Net makes folders and loaders here; what the steps of a training that begins draw is seeded."""
+        """nnU-Net makes folders and loaders here; the random numbers that training steps draw are seeded."""
         super().on_train_start()
         key = (self.settings.training.seed, self._fold_number(), self.local_rank)
-        if self.current_epoch == 0:  # later ones go on from the random states of their checkpoint
+        if self.current_epoch == 0:  # a resumed training goes on from the random states of its checkpoint,
             seed_steps(*key)
-        elif self.local_rank:  # which are the first process's: the others would draw the same
+        elif self.local_rank:  # which are the first process's: the others would draw the same numbers
             seed_steps(*key, self.current_epoch)
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """nnU-Net logs the mean loss here; steps that were skipped don't count, and weights of NaN end the training."""
+        """nnU-Net logs the mean loss here; skipped steps do not count, and weights that are NaN end the training."""
         super().on_train_epoch_end(_finite_losses(train_outputs))
         finite = torch.stack([torch.isfinite(p).all() for p in self.network.parameters()]).all()
         if not finite:
@@ -264,7 +229,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             )
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        """nnU-Net logs losses and patch Dice here; a region absent from a whole epoch's patches gives NaN quietly."""
+        """nnU-Net logs losses and patch Dice here; without a warning, a region absent from all patches gives NaN."""
         with np.errstate(invalid="ignore"):
             super().on_validation_epoch_end(_finite_losses(val_outputs))
 
@@ -276,65 +241,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         for stream in (self.dataloader_train, self.dataloader_val):
             stream.close()
 
-    def _batches_of(self, epochs: int) -> dict[str, int]:
-        return {
-            "training": epochs * self.num_iterations_per_epoch,
-            "validation": epochs * self.num_val_iterations_per_epoch,
-        }
-
-    def resume_content(self) -> dict[str, Any]:
-        """What else a resume needs, by name: tensors and plain values."""
-        return {}
-
-    def restore_resume_content(self, content: dict[str, Any]) -> None:
-        """The way back of :meth:`resume_content`."""
-
-    def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net writes in place; here the file is whole or absent, and its resume file is written before it."""
-        if self.disable_checkpointing or self.local_rank != 0:
-            return
-        path, epochs = Path(filename), self.current_epoch + 1
-        resumable = path.name != BEST
-        if resumable:
-            content = {
-                "epoch": epochs,
-                "memories": self.resume_content(),
-                "random": random_states(),
-                "next_batch": self._batches_of(epochs),
-            }
-            save_resume_file(resume_file(path, epochs), content)
-        with whole_file(path, durable=True) as temporary:
-            super().save_checkpoint(str(temporary))
-            if path.name == LATEST:
-                set_aside_latest(path.parent)
-        if resumable:
-            remove_old_resume_files(resume_file(path, epochs))
-            self.on_checkpoint(self.current_epoch)
-
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """nnU-Net unpickles whatever the file holds; one that needs code is refused here; a resume file is read too.
-
-        nnU-Net cannot be given the content (2.8.1 fails on a dict): the file is read twice.
-        """
-        path = Path(str(filename_or_checkpoint))
-        load_torch_file(path, TRAINING_KEYS, trust=self.trust)
-        super().load_checkpoint(str(path))
-        self._next_batch = self._batches_of(self.current_epoch)
-        if path.name == BEST:
-            return  # good for prediction only: what a resume needs goes with the latest and the final checkpoint
-        content = load_resume_file(resume_file(path, self.current_epoch))
-        self.restore_resume_content(content["memories"])
-        self._next_batch = content["next_batch"]
-        restore_random_states(content["random"])
-
 
 def _finite_losses(outputs: list[dict]) -> list[dict]:
     finite = [output for output in outputs if np.isfinite(output["loss"])]
     return finite or outputs
-
-
-def split_evenly(samples: int, parts: int) -> list[slice]:
-    """Consecutive slices of a batch, as even as can be and never empty."""
-    parts = min(parts, samples)
-    edges = [round(i * samples / parts) for i in range(parts + 1)]
-    return [slice(first, last) for first, last in pairwise(edges)]

@@ -1,22 +1,23 @@
 """The trainer: nnU-Net's, with the uncertainty head, its loss terms and the error memory.
 
-Found by nnU-Net's own commands through ``nnUNet_extTrainer``. Each override says what nnU-Net does there.
+nnU-Net's own commands find it through ``nnUNet_extTrainer``. The docstring of each override says what nnU-Net does
+there.
 """
 
-import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from uncseg.method.distributed_fold import JointCrossEntropy, gather_samples
 from uncseg.method.loss.objective import total_loss
-from uncseg.method.loss.terms import protocol_masks, warmup_factor
+from uncseg.method.loss.terms import Step, protocol_masks
 from uncseg.method.memory.coordinates import make_memory
-from uncseg.method.memory.error_memory import Reading
+from uncseg.method.memory.error_memory import ErrorMemory, Reading
 from uncseg.method.network.build import build_network
 from uncseg.method.network.uncertainty_network import (
     full_resolution,
@@ -26,49 +27,38 @@ from uncseg.method.network.uncertainty_network import (
 )
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training.epoch_means import EpochMeans
+from uncseg.method.training.epoch_metrics import epoch_metrics, training_sums
 from uncseg.method.training.oracle_maps import OracleMaps
-from uncseg.method.training.reproducible_trainer import ReproducibleTrainer, split_evenly
+from uncseg.method.training.resumable_trainer import ResumableTrainer
 from uncseg.method.training.several_passes import several_pass_maps
 from uncseg.method.training.teacher import Teacher
-from uncseg.method.training.validation import REGION_NAMES, estimator_sums, failure_rates, overlap_counts
-
-EpochListener = Callable[[int, dict[str, float]], None]
+from uncseg.method.training.validation import estimator_sums, failure_rates, overlap_counts
 
 
-class UncertaintyTrainer(ReproducibleTrainer):
-    """nnU-Net's trainer for one fold, with uncertainty head (or without: the baseline) and error memory.
+class UncertaintyTrainer(ResumableTrainer):
+    """nnU-Net's trainer for one fold, with error memory and uncertainty head (or without head: the baseline)."""
 
-    ``on_epoch`` is called with (epoch, metrics) when an epoch's metrics are complete, before its checkpoint.
-    """
-
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature, whose names it looks up
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.on_epoch: EpochListener = lambda _epoch, _metrics: None
-        # the loss reads errors only; the variance baseline is judged on validation cases
-        self.memories = {
-            "training": make_memory(self.settings.memory, ("error",), self.device),
-            "validation": make_memory(self.settings.memory, ("error", "variance"), self.device),
-        }
-        self.teacher: Teacher | None = None
-        if self.settings.model.error_network is not None:  # the outputs of lower resolutions train nothing
-            self.enable_deep_supervision = False
-        self.oracle = OracleMaps(Path(self.preprocessed_dataset_folder_base or "") / "oracle")
-        self._means = EpochMeans()
-        self._epoch_started = self._training_seconds = 0.0
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None
+    """Called with (epoch, metrics) when an epoch's metrics are complete, before its checkpoint."""
+    memories: dict[str, ErrorMemory]
+    """Of the training cases and of the validation cases."""
+    teacher: Teacher | None = None
+    training_seconds = epoch_started = 0.0
 
     def initialize(self) -> None:
-        """nnU-Net builds the network here; a teacher starts as its copy."""
+        """nnU-Net builds the network here; the error memories, and a teacher as its copy, are made too."""
+        memory, model = self.settings.memory, self.settings.model
+        # the loss reads errors alone; the baseline of the variance is compared on validation cases
+        self.memories = {
+            "training": make_memory(memory, ("error",), self.device),
+            "validation": make_memory(memory, ("error", "variance"), self.device),
+        }
+        self.oracle = OracleMaps(Path(self.preprocessed_dataset_folder_base or "") / "oracle")
+        if model.error_network is not None:  # its outputs of lower resolutions train nothing
+            self.enable_deep_supervision = False
         super().initialize()
-        memory = self.settings.memory
         if memory.source == "teacher":
-            self.teacher = Teacher(self.network, self.settings.model.output, memory.teacher_decay)
+            self.teacher = Teacher(self.network, model.output, memory.teacher_decay)
 
     @staticmethod
     def build_network_architecture(
@@ -80,22 +70,15 @@ class UncertaintyTrainer(ReproducibleTrainer):
     ) -> nn.Module:
         """nnU-Net builds the plans' network here; ours gets 4 output channels and is read as z1..z3 and u."""
         model = TrainerSettings.from_plans(plans_manager.plans).model
-        return build_network(
-            model,
-            plans_manager,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-        )
+        managers = plans_manager, configuration_manager
+        return build_network(model, *managers, num_input_channels, num_output_channels, enable_deep_supervision)
 
     def _build_loss(self) -> nn.Module:
         """nnU-Net builds Dice + cross-entropy here; the cross-entropy gets its class weights."""
         loss = super()._build_loss()
-        weight = self.settings.loss.weight_ce
-        if weight is not None:
+        if self.settings.loss.weight_ce is not None:
             inner = loss.loss if self.enable_deep_supervision else loss
-            weights = torch.tensor(weight, device=self.device)
+            weights = torch.tensor(self.settings.loss.weight_ce, device=self.device)
             if self.is_ddp:
                 inner.ce = JointCrossEntropy(weights)
             else:
@@ -103,16 +86,40 @@ class UncertaintyTrainer(ReproducibleTrainer):
         return loss
 
     def on_epoch_start(self) -> None:
-        """nnU-Net stamps the time; the epoch's sums start empty."""
+        """nnU-Net notes the time; the epoch's sums start empty."""
         super().on_epoch_start()
-        self._epoch_started = time.perf_counter()
+        self.epoch_started = perf_counter()
         self._means = EpochMeans()
         self.dataloader_train.seconds_waited = self.dataloader_val.seconds_waited = 0.0
 
-    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """nnU-Net logs the mean loss here; how long the steps took is noted."""
-        self._training_seconds = time.perf_counter() - self._epoch_started
-        super().on_train_epoch_end(train_outputs)
+    def train_step(self, batch: dict) -> dict:
+        """nnU-Net's step, with the uncertainty terms and the error memory, in parts where the batch does not fit.
+
+        While the device works, the host looks after the memory: it reads it during the forward pass and takes in the
+        visit during the backward pass. As in nnU-Net, it waits for the loss alone.
+        """
+        data, target = self._to_device(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        memory: Reading | None = None
+        losses, failures, masks = [], [], []
+        for part in split_evenly(len(data), self.settings.training.accumulate):
+            logits, u, segmentation_loss = self._forward(data[part], [t[part] for t in target])
+            memory = memory or self._read("training", batch, data.shape)
+            known = memory.part(part)
+            learned = self._teacher_error(data[part], target[0][part]) or known
+            loss, step = self._judge(logits, u, segmentation_loss, target[0][part], known, learned)
+            failures.append(step.failure)
+            masks.append(step.mask)
+            if part.stop == len(data):
+                self._write("training", batch, {"error": torch.cat(failures)}, torch.cat(masks))
+            loss = (part.stop - part.start) / len(data) * loss
+            losses.append(loss.detach())
+            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+        self.memories["training"].settle()
+        self.descend()
+        if self.teacher is not None:
+            self.teacher.follow(self.network)
+        return {"loss": torch.stack(losses).sum().cpu().numpy()}
 
     def _to_device(self, batch: dict) -> tuple[torch.Tensor, list[torch.Tensor]]:
         data = batch["data"].to(self.device, non_blocking=True)
@@ -120,7 +127,7 @@ class UncertaintyTrainer(ReproducibleTrainer):
         return data, [t.to(self.device, non_blocking=True) for t in target]
 
     def _forward(self, data: torch.Tensor, target: list[torch.Tensor]) -> tuple[Any, ...]:
-        """Full-resolution logits, u (None without the head) and the segmentation loss."""
+        """Return full-resolution logits, u (None without an uncertainty map) and the segmentation loss."""
         with self.autocast():
             output, u = (
                 self.network(data, uncertainty=True) if self.settings.model.uncertainty else (self.network(data), None)
@@ -135,41 +142,11 @@ class UncertaintyTrainer(ReproducibleTrainer):
         return Reading(values, reading.visited.reshape(one_channel))
 
     def _write(self, side: str, batch: dict, values: dict[str, torch.Tensor], interest: torch.Tensor) -> None:
-        # every process keeps the whole memory: a case is drawn by any of them
+        # every process keeps the whole memory: any of them may draw a case
         self.memories[side].write(*gather_samples(batch["keys"], batch["geometry"], values, interest))
 
-    def train_step(self, batch: dict) -> dict:
-        """nnU-Net's step, with the uncertainty terms and the error memory, in parts where the batch does not fit.
-
-        The host looks after the memory while the device works: it reads during the forward pass and takes the visit
-        in during the backward pass. Only the loss is waited for, as in nnU-Net.
-        """
-        data, target = self._to_device(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        memory: Reading | None = None
-        losses, failures, masks = [], [], []
-        parts = split_evenly(len(data), self.settings.training.accumulate)
-        for number, part in enumerate(parts, start=1):
-            logits, u, segmentation = self._forward(data[part], [t[part] for t in target])
-            memory = memory or self._read("training", batch, data.shape)
-            taught = self._taught(data[part], target[0][part])
-            loss, failure, mask = self._judge(logits, u, segmentation, target[0][part], memory.part(part), taught)
-            failures.append(failure)
-            masks.append(mask)
-            if number == len(parts):
-                self._write("training", batch, {"error": torch.cat(failures)}, torch.cat(masks))
-            share = (part.stop - part.start) / len(data)
-            losses.append(share * loss.detach())
-            loss = share * loss
-            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
-        self.memories["training"].settle()
-        self.descend()
-        if self.teacher is not None:
-            self.teacher.follow(self.network)
-        return {"loss": torch.stack(losses).sum().cpu().numpy()}
-
-    def _taught(self, data: torch.Tensor, target: torch.Tensor) -> Reading | None:
-        """The error that a teacher expects; None: the head learns from the memory."""
+    def _teacher_error(self, data: torch.Tensor, target: torch.Tensor) -> Reading | None:
+        """Return the error that the teacher expects; None without a teacher."""
         if self.teacher is None:
             return None
         with self.autocast():
@@ -179,62 +156,48 @@ class UncertaintyTrainer(ReproducibleTrainer):
         self,
         logits: torch.Tensor,
         u: torch.Tensor | None,
-        segmentation: torch.Tensor,
+        segmentation_loss: torch.Tensor,
         target: torch.Tensor,
         memory: Reading,
-        taught: Reading | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Total loss, this visit's failure (NaN where the logits are: no visit) and the mask, (B, 1, …)."""
+        learned_error: Reading,
+    ) -> tuple[torch.Tensor, Step]:
+        """Return the loss and what it is computed from; a failure is NaN, and so no visit, where the logits are."""
         with torch.no_grad():
             predicted, reference = self._regions(logits, target)
-            both = protocol_masks(reference[:, :1], predicted[:, :1])
-            mask = both[self.settings.loss.cancer_mask]
+            masks = protocol_masks(reference[:, :1], predicted[:, :1])
             failure = (predicted[:, :1] != reference[:, :1]) + 0 * logits.detach().float().sum(1, keepdim=True)
-        loss, terms = total_loss(
-            self.settings, self.current_epoch, segmentation, logits, u, failure, taught or memory, mask
-        )
-        sums = {f"train/{name}": (value, torch.ones_like(value)) for name, value in terms.items()}
-        for protocol, m in both.items():
-            weights = m * memory.visited
-            sums[f"uncertainty/memory/mean_error_train_{protocol}"] = (
-                (weights * memory.values["error"]).sum(),
-                weights.sum(),
-            )
-        self._means.add(sums)
-        return loss, failure, mask
+        mask = masks[self.settings.loss.cancer_mask]
+        step = Step(segmentation_loss, logits, u, failure, learned_error, mask)
+        loss, terms = total_loss(self.settings, self.current_epoch, step)
+        self._means.add(training_sums(terms, masks, memory))
+        return loss, step
 
     def _regions(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         output = self.settings.model.output
         return predicted_regions(logits.detach(), output), reference_regions(target, output)
 
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """nnU-Net logs the mean loss here; the time that the steps took is noted."""
+        self.training_seconds = perf_counter() - self.epoch_started
+        super().on_train_epoch_end(train_outputs)
+
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's patch Dice, here always of WT, TC, ET; and every estimator against the validation memory."""
         data, target = self._to_device(batch)
+        output = self.settings.model.output
         logits, u, loss = self._forward(data, target)
         memory = self._read("validation", batch, data.shape)
         predicted, reference = self._regions(logits, target[0])
-        failure = predicted[:, :1] != reference[:, :1]
+        predicted_wt, reference_wt = predicted[:, :1], reference[:, :1]
+        failure = predicted_wt != reference_wt
         q = self.oracle.read(batch["keys"], batch["geometry"])
-        self._means.add(
-            estimator_sums(
-                logits,
-                u,
-                None if q is None else q.reshape(failure.shape).to(self.device),
-                predicted[:, :1],
-                reference[:, :1],
-                memory,
-                self.settings.model.output,
-                self._several_pass_maps(data),
-            )
-        )
-        self._means.add(failure_rates(failure, reference))
-        p_wt = wt_probability(logits, self.settings.model.output)
-        self._write(
-            "validation",
-            batch,
-            {"error": failure.float(), "variance": 4 * p_wt * (1 - p_wt)},
-            protocol_masks(reference[:, :1], predicted[:, :1])["union"],
-        )
+        q = None if q is None else q.reshape(failure.shape).to(self.device)
+        maps = self._several_pass_maps(data)
+        sums = estimator_sums(logits, u, q, predicted_wt, reference_wt, memory, output, maps)
+        self._means.add(sums | failure_rates(failure, reference))
+        p_wt = wt_probability(logits, output)
+        values = {"error": failure.float(), "variance": 4 * p_wt * (1 - p_wt)}
+        self._write("validation", batch, values, protocol_masks(reference_wt, predicted_wt)["union"])
         counts = {name: count.cpu().numpy() for name, count in overlap_counts(predicted, reference).items()}
         return {"loss": loss.detach().cpu().numpy(), **counts}
 
@@ -244,34 +207,27 @@ class UncertaintyTrainer(ReproducibleTrainer):
             return several_pass_maps(self.network, data, self.settings.estimators, self.settings.model.output, axes)
 
     def on_epoch_end(self) -> None:
-        """nnU-Net checkpoints here; before it, the epoch's metrics are handed on."""
-        self.on_epoch(self.current_epoch, self._epoch_metrics())
+        """nnU-Net checkpoints here; before that, the epoch's metrics are handed on."""
+        metrics = epoch_metrics(self, self._means.means())
+        if self.on_epoch is not None:
+            self.on_epoch(self.current_epoch, metrics)
         super().on_epoch_end()
 
-    def _epoch_metrics(self) -> dict[str, float]:
-        """The epoch's finite figures; one that nothing could be measured for is left out."""
-        metrics = self._means.means()
-        dice = self.logger.get_value("dice_per_class_or_region", step=-1)
-        metrics |= {f"val_patch/dice_{name}": float(d) for name, d in zip(REGION_NAMES, dice, strict=True)}
-        metrics["val_patch/dice_mean"] = float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
-        metrics["val_patch/loss_seg"] = float(self.logger.get_value("val_losses", step=-1))
-        metrics["train/learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
-        metrics["train/uncertainty_warmup"] = warmup_factor(self.current_epoch, self.settings.loss.warmup_epochs)
-        metrics["system/training_seconds"] = self._training_seconds
-        metrics["system/epoch_seconds"] = time.perf_counter() - self._epoch_started
-        metrics["system/data_wait_seconds"] = self.dataloader_train.seconds_waited + self.dataloader_val.seconds_waited
-        for side, memory in self.memories.items():
-            metrics[f"system/memory_bytes_per_case_{side}"] = memory.bytes_per_case
-        return {name: value for name, value in metrics.items() if np.isfinite(value)}
-
     def resume_content(self) -> dict[str, Any]:
-        """The error memories, and the teacher."""
+        """Return the states of the error memories and of the teacher."""
         memories = {name: memory.state() for name, memory in self.memories.items()}
         return memories if self.teacher is None else memories | {"teacher": self.teacher.state()}
 
     def restore_resume_content(self, content: dict[str, Any]) -> None:
-        """The way back of :meth:`resume_content`."""
+        """Inverse of :meth:`resume_content`."""
         for name, memory in self.memories.items():
             memory.load_state(content[name])
         if self.teacher is not None:
             self.teacher.load_state(content["teacher"])
+
+
+def split_evenly(samples: int, parts: int) -> list[slice]:
+    """Return consecutive slices of a batch, as even as can be and never empty."""
+    parts = min(parts, samples)
+    edges = [round(i * samples / parts) for i in range(parts + 1)]
+    return [slice(first, last) for first, last in pairwise(edges)]

@@ -1,19 +1,18 @@
-"""What a validation step reports: patch Dice, failure rates, and every estimator against the error memory."""
+"""What a validation step measures: patch Dice, failure rates, and every estimator against the error memory."""
 
 from collections.abc import Mapping
 
 import torch
 
-from uncseg.config.sections import PROTOCOLS
 from uncseg.estimators.floors import best_constant
 from uncseg.estimators.one_pass import OnePass, estimate_all
 from uncseg.method.loss.terms import per_sample_scores, protocol_masks
 from uncseg.method.memory.error_memory import Reading
 from uncseg.method.network.uncertainty_network import Output, max_probability, wt_probability
+from uncseg.method.training.epoch_means import Sums
 from uncseg.metric_keys import epoch_key
 
 REGION_NAMES = ("wt", "tc", "et")
-Sums = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 def _valid_sum(values: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,16 +27,17 @@ def estimator_sums(
     reference_wt: torch.Tensor,
     memory: Reading,
     output: Output,
-    several_passes: Mapping[str, torch.Tensor] | None = None,
+    several_passes: Mapping[str, torch.Tensor],
 ) -> Sums:
-    """``uncertainty/PROTOCOL/{rmsd,corr}_ema/ESTIMATOR`` of a batch as (sum, number of valid samples).
+    """Return ``uncertainty/PROTOCOL/{rmsd,corr}_ema/ESTIMATOR`` of a batch as (sum, number of valid samples).
 
     Args:
         logits: full-resolution segmentation logits.
-        u: the head's logit, (B, 1, …), or None.
+        u: the uncertainty map's logit, (B, 1, …), or None.
         q: a phantom's rater probability, (B, 1, …), or None.
         predicted_wt, reference_wt: (B, 1, …) bool.
         memory: the validation memory as it was before this visit.
+        output: what the logits mean.
         several_passes: maps of estimators of several passes, (B, 1, …).
     """
     prediction = OnePass(
@@ -48,7 +48,7 @@ def estimator_sums(
         variance_stable=memory.values["variance"],
         q=q,
     )
-    maps = dict(several_passes or {}) | estimate_all(prediction)
+    maps = dict(several_passes) | estimate_all(prediction)
     error = memory.values["error"]
     sums: Sums = {}
     for protocol, mask in protocol_masks(reference_wt, predicted_wt).items():
@@ -67,7 +67,7 @@ def estimator_sums(
 
 
 def overlap_counts(predicted: torch.Tensor, reference: torch.Tensor) -> dict[str, torch.Tensor]:
-    """True positives, false positives and false negatives per region over a batch, each (3,)."""
+    """Return true positives, false positives and false negatives per region over a batch, each (3,)."""
     axes = [0, *range(2, predicted.ndim)]
     return {
         "tp_hard": (predicted & reference).sum(axes),
@@ -77,11 +77,8 @@ def overlap_counts(predicted: torch.Tensor, reference: torch.Tensor) -> dict[str
 
 
 def failure_rates(failure: torch.Tensor, reference: torch.Tensor) -> Sums:
-    """``val_patch/failure_rate_{wt,tc,et}``: share of a region's reference voxels that fail, as (sum, weight)."""
+    """Return ``val_patch/failure_rate_REGION``: the share of a region's reference voxels that fail."""
     return {
         f"val_patch/failure_rate_{name}": ((failure & reference[:, i : i + 1]).sum(), reference[:, i].sum())
         for i, name in enumerate(REGION_NAMES)
     }
-
-
-__all__ = ["PROTOCOLS", "REGION_NAMES", "estimator_sums", "failure_rates", "overlap_counts"]

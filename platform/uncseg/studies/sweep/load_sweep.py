@@ -101,7 +101,7 @@ def _check_search(sweep: Sweep) -> list[Problem]:
 
 
 def _check_metrics(sweep: Sweep, base: Experiment) -> list[Problem]:
-    from uncseg.method.training.metric_names import epoch_metric_names
+    from uncseg.method.training.epoch_metrics import epoch_metric_names
 
     known, problems = epoch_metric_names(base), []
     judged = {f"objectives.{number}": objective.metric for number, objective in enumerate(sweep.objectives)}

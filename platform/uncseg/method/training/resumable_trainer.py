@@ -1,0 +1,76 @@
+"""The reproducible trainer with checkpoints that are whole or absent, and from which a training resumes exactly."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from uncseg.files import whole_file
+from uncseg.method.checkpoints import (
+    BEST,
+    LATEST,
+    TRAINING_KEYS,
+    load_resume_file,
+    load_torch_file,
+    random_states,
+    remove_old_resume_files,
+    restore_random_states,
+    resume_file,
+    save_resume_file,
+    set_aside_latest,
+)
+from uncseg.method.training.reproducible_trainer import ReproducibleTrainer
+
+
+class ResumableTrainer(ReproducibleTrainer):
+    """The reproducible trainer, which writes a resume file beside each checkpoint."""
+
+    trust = False
+    """Let checkpoints run code of their own."""
+    on_checkpoint: Callable[[int], None] | None = None
+    """Called with the last epoch that a resumable checkpoint holds, when the checkpoint is whole."""
+
+    def resume_content(self) -> dict[str, Any]:
+        """What else a resume needs, by name: tensors and plain values."""
+        return {}
+
+    def restore_resume_content(self, content: dict[str, Any]) -> None:
+        """The way back of :meth:`resume_content`."""
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net writes in place; here the file is whole or absent, and its resume file is written before it."""
+        if self.disable_checkpointing or self.local_rank != 0:
+            return
+        path, epochs = Path(filename), self.current_epoch + 1
+        resumable = path.name != BEST
+        if resumable:
+            content = {
+                "epoch": epochs,
+                "memories": self.resume_content(),
+                "random": random_states(),
+                "next_batch": self.batches_after(epochs),
+            }
+            save_resume_file(resume_file(path, epochs), content)
+        with whole_file(path, durable=True) as temporary:
+            super().save_checkpoint(str(temporary))
+            if path.name == LATEST:
+                set_aside_latest(path.parent)
+        if resumable:
+            remove_old_resume_files(resume_file(path, epochs))
+            if self.on_checkpoint is not None:
+                self.on_checkpoint(self.current_epoch)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """nnU-Net unpickles whatever the file holds; one that needs code is refused here; a resume file is read too.
+
+        nnU-Net cannot be given the content (2.8.1 fails on a dict): the file is read twice.
+        """
+        path = Path(str(filename_or_checkpoint))
+        load_torch_file(path, TRAINING_KEYS, trust=self.trust)
+        super().load_checkpoint(str(path))
+        self.next_batch = self.batches_after(self.current_epoch)
+        if path.name == BEST:
+            return  # good for prediction only: what a resume needs goes with the latest and the final checkpoint
+        content = load_resume_file(resume_file(path, self.current_epoch))
+        self.restore_resume_content(content["memories"])
+        self.next_batch = content["next_batch"]
+        restore_random_states(content["random"])
