@@ -3,24 +3,9 @@
 Each problem is one line, "FIELD what is wrong; what to do".
 """
 
-from collections.abc import Sequence
-from math import gcd
-
 from uncseg.config.sections import Evaluation, Memory, Model, Plan, Training
 from uncseg.errors import Problem
 from uncseg.estimators.registry import ESTIMATORS, Chosen
-
-PATCH_MULTIPLES = {"swin_unetr": 32, "transbts": 8}
-SWIN_NOTE = " and more than 32 voxels along one axis, since its lowest norm needs more than one voxel"
-
-
-def fitting_patch(patch: Sequence[int], backbone: str) -> list[int]:
-    """The nearest patch that a backbone takes; the same one where it fits."""
-    multiple = PATCH_MULTIPLES[backbone]
-    nearest = [max(1, round(n / multiple)) * multiple for n in patch]
-    if backbone == "swin_unetr" and nearest and max(nearest) == multiple:
-        nearest[0] = 2 * multiple
-    return nearest
 
 
 def problems_of_model(model: Model, memory: Memory, plan: Plan) -> list[str]:
@@ -59,7 +44,8 @@ def problems_of_model(model: Model, memory: Memory, plan: Plan) -> list[str]:
 
 
 def _problems_of_backbone(model: Model, plan: Plan) -> list[str]:
-    if model.backbone == "plans":
+    settings = model.backbone_settings
+    if settings is None:
         return []
     wrong, field = [], f"model.backbone ({model.backbone})"
     if plan.configuration == "2d":
@@ -68,29 +54,14 @@ def _problems_of_backbone(model: Model, plan: Plan) -> list[str]:
         wrong.append(f"{field} is not among the networks of plan.preset; remove plan.preset")
     if model.deep_supervision:
         wrong.append(f"{field} has one output, and no deep supervision; write model.deep_supervision: false")
-    wrong += _problems_of_heads(model)
-    nearest = fitting_patch(plan.patch_size or (), model.backbone)
+    wrong += settings.problems(f"model.{model.backbone}")
+    nearest = settings.fitting_patch(plan.patch_size or ())
     if plan.patch_size is not None and nearest != list(plan.patch_size):
         wrong.append(
-            f"plan.patch_size {list(plan.patch_size)} does not fit {field}, whose patches are multiples of "
-            f"{PATCH_MULTIPLES[model.backbone]}{SWIN_NOTE if model.backbone == 'swin_unetr' else ''}; write {nearest}"
+            f"plan.patch_size {list(plan.patch_size)} does not fit {field}, whose patches are {settings.patches}; "
+            f"write {nearest}"
         )
     return wrong
-
-
-def _problems_of_heads(model: Model) -> list[str]:
-    """Attention shares out the width of a token among its heads."""
-    if model.backbone == "transbts":
-        widths, heads = [model.transbts.embedding], [model.transbts.heads]
-    else:
-        heads = list(model.swin_unetr.heads)
-        widths = [model.swin_unetr.feature_size * 2**stage for stage in range(len(heads))]
-    divisors = [gcd(width, number) for width, number in zip(widths, heads, strict=True)]
-    if divisors == heads:
-        return []
-    written, wide, advice = (str(n[0] if len(n) == 1 else n) for n in (heads, widths, divisors))
-    field = f"model.{model.backbone}.heads"
-    return [f"{field} {written} must divide the width of a token, {wide}; write {field}: {advice}"]
 
 
 def problems_of_estimators(evaluation: Evaluation, model: Model, training: Training) -> list[str]:
@@ -122,8 +93,8 @@ def problems_of_judged(judged: Model, own: Model, name: str, field: str = "model
             found, advice = f"{name}, which has {what}", "name a run that segments, with or without the head"
             expected = "a run whose outputs are a segmentation"
             problems.append(Problem(f"{field}.error_network.run", found, expected, advice))
-    of_backbone = (own.backbone,) if own.backbone in Model.model_fields else ()
-    for setting in (*SAME, *of_backbone):
+    sizes = () if own.backbone_settings is None else (own.backbone,)
+    for setting in (*SAME, *sizes):
         theirs, ours = getattr(judged, setting), getattr(own, setting)
         if theirs != ours:
             advice = f"write the same, or name another run than {name}"

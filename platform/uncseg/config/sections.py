@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, create_model
 
+from uncseg.config.backbones import Backbones
 from uncseg.estimators.registry import ESTIMATORS, ONE_PASS, SEVERAL_PASSES
 from uncseg.section import Name, Positive, Section, Weight
 
@@ -74,30 +75,6 @@ class Plan(Section):
     case, which does not look at them."""
 
 
-class SwinUnetr(Section):
-    """MONAI's Swin UNETR (Hatamizadeh et al. 2022); needs the extra ``backbones``; patches in multiples of 32."""
-
-    feature_size: Annotated[int, Field(gt=0, multiple_of=12)] = 48
-    """Feature maps of the first stage."""
-    depths: tuple[Positive, Positive, Positive, Positive] = (2, 2, 2, 2)
-    """Transformer blocks of each stage."""
-    heads: tuple[Positive, Positive, Positive, Positive] = (3, 6, 12, 24)
-    """Attention heads of each stage."""
-
-
-class TransBts(Section):
-    """TransBTS (Wang et al. 2021); patches in multiples of 8."""
-
-    base_features: Annotated[int, Field(gt=0, multiple_of=8)] = 16
-    """Feature maps of the first stage."""
-    embedding: Positive = 512
-    """Width of the transformer's tokens."""
-    layers: Positive = 4
-    heads: Positive = 8
-    hidden: Positive = 4096
-    """Width inside the transformer's feed-forward layers."""
-
-
 class ErrorNetwork(Section):
     """A network that learns where a finished run's segmentation fails (Jungo et al. 2020); that one stays as it is."""
 
@@ -108,7 +85,7 @@ class ErrorNetwork(Section):
     of the same plans."""
 
 
-class Model(Section):
+class Model(Backbones):
     """The network and its output."""
 
     output: Literal["labels", "regions"] = "labels"
@@ -128,10 +105,6 @@ class Model(Section):
     """Share of the channels that are dropped around the bottleneck, in training and in the samples of mc_dropout."""
     error_network: ErrorNetwork | None = None
     """In place of the head."""
-    backbone: Literal["plans", "swin_unetr", "transbts"] = "plans"
-    """plans: the network of nnU-Net's plans, its U-Net or, with plan.preset, its residual one."""
-    swin_unetr: SwinUnetr = SwinUnetr()
-    transbts: TransBts = TransBts()
 
 
 class Loss(Section):

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from support.training import train
-from uncseg.config.sections import Model, TransBts
+from uncseg.config.backbones import TransBts
+from uncseg.config.sections import Model
 from uncseg.errors import ProblemsFound
 from uncseg.estimators.mc_dropout import ChannelDropout, one_sample
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.predictor import UncertaintyPredictor
-from uncseg.method.network.backbones import around_bottleneck, build_backbone, output_layer
+from uncseg.method.network.backbone import around_bottleneck, build_backbone, output_layer
 from uncseg.method.network.backbones.transbts import TransBTS
 
 ONE_EPOCH = {"training": {"epochs": 1, "iterations_per_epoch": 2, "val_iterations_per_epoch": 1}}
@@ -182,7 +183,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch, missing):
     class Configuration:
         patch_size = (64, 32, 32)
 
-    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing or name.endswith(".swin_unetr")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)  # as Python itself marks a module that cannot be imported
     with pytest.raises(ProblemsFound) as caught:

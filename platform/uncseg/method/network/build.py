@@ -6,7 +6,7 @@ from torch import nn
 
 from uncseg.config.sections import Model
 from uncseg.estimators.mc_dropout import add_dropout
-from uncseg.method.network.backbones import around_bottleneck, build_backbone, output_layer
+from uncseg.method.network.backbone import around_bottleneck, build_backbone, output_layer
 from uncseg.method.network.error_network import build_error_network
 from uncseg.method.network.uncertainty_network import (
     BACKBONE_CHANNELS,

@@ -12,7 +12,7 @@ from torch import nn
 
 from uncseg.config.sections import Model
 from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
-from uncseg.method.network.backbones import build_backbone, output_layer
+from uncseg.method.network.backbone import build_backbone, output_layer
 from uncseg.method.network.uncertainty_network import (
     SEGMENTATION_LOGITS,
     MaskedUncertaintyNetwork,

@@ -1,34 +1,35 @@
 """Swin UNETR, MONAI's (Hatamizadeh et al. 2022): a transformer with shifted windows as the encoder of a U-Net."""
 
-from importlib import import_module
+from collections.abc import Sequence
 
+import einops  # noqa: F401 - MONAI looks for it only when it first computes
 import torch
+from monai.networks.nets import SwinUNETR
 from torch import nn
 
-from uncseg.config.sections import SwinUnetr
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.config.backbones import SwinUnetr
+from uncseg.method.network.backbone import Backbone
 
 
-def build_swin_unetr(inputs: int, outputs: int, settings: SwinUnetr) -> nn.Module:
-    """The network with fresh weights.
+class SwinUnetrBackbone(SwinUNETR, Backbone):
+    """MONAI's network."""
 
-    Args:
-        inputs, outputs: channels.
-        settings: sizes.
+    @property
+    def output_layer(self) -> nn.Module:
+        """The convolution that makes the outputs."""
+        return self.out.conv.conv
 
-    Raises:
-        ProblemsFound: MONAI is not installed, or einops, which it looks for only once it computes.
-    """
-    try:
-        import_module("einops")
-        from monai.networks.nets import SwinUNETR
-    except ImportError as error:
-        found, expected = f"no {(error.name or 'monai').partition('.')[0]}", "the package's extra with backbones"
-        problem = Problem("model.backbone: swin_unetr", found, expected, "pip install 'uncseg[backbones]'")
-        raise ProblemsFound("The network cannot be built.", [problem]) from error
-    wanted = torch.get_default_device()
+    @property
+    def around_bottleneck(self) -> list[nn.Module]:
+        """Residual blocks of the two lowest resolutions, and the first one that rises."""
+        return [self.encoder4, self.encoder10, self.decoder5]
+
+
+def build(inputs: int, outputs: int, _patch: Sequence[int], settings: SwinUnetr) -> SwinUnetrBackbone:
+    """Build the network with fresh weights; it takes any patch that fits."""
+    device = torch.get_default_device()
     with torch.device("cpu"):  # MONAI reads values of tensors while it builds, and those of the meta device have none
-        network = SwinUNETR(
+        network = SwinUnetrBackbone(
             in_channels=inputs,
             out_channels=outputs,
             feature_size=settings.feature_size,
@@ -36,5 +37,4 @@ def build_swin_unetr(inputs: int, outputs: int, settings: SwinUnetr) -> nn.Modul
             num_heads=settings.heads,
             spatial_dims=3,
         )
-    assert isinstance(network, nn.Module)
-    return network.to(wanted)
+    return network.to(device)

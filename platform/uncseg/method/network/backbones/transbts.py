@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from uncseg.config.sections import TransBts
+from uncseg.config.backbones import TransBts
+from uncseg.method.network.backbone import Backbone
 
 STRIDE = 8
-"""Of the transformer's grid: three halvings."""
+"""Voxels per token along each axis: three halvings."""
 GROUPS = 8
-"""Of the group norms."""
+"""Groups of each group norm."""
 BLOCKS = (1, 2, 2, 4)
-"""Residual blocks of the encoder at each resolution."""
+"""Residual blocks of the encoder per resolution."""
 
 
 class ResidualBlock(nn.Module):
@@ -36,7 +37,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, D, H, W), the same shape."""
+        """Map (B, C, D, H, W) to the same shape."""
         out: torch.Tensor = x + self.layers(x)
         return out
 
@@ -46,7 +47,7 @@ class TransformerLayer(nn.Module):
 
     Args:
         width: of a token.
-        heads: of the attention; its queries, keys and values have no bias.
+        heads: attention heads; queries, keys and values have no bias.
         hidden: width inside the feed-forward network.
     """
 
@@ -61,7 +62,7 @@ class TransformerLayer(nn.Module):
         )
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, N, width), the same shape."""
+        """Map (B, N, width) to the same shape."""
         batch, number, width = tokens.shape
         parts = self.queries_keys_values(self.before_attention(tokens))
         # to queries, keys and values, each (B, heads, N, width / heads)
@@ -73,7 +74,7 @@ class TransformerLayer(nn.Module):
 
 
 class Rise(nn.Module):
-    """From one resolution of the decoder to the next: fewer channels, twice the size, the encoder's features beside."""
+    """One resolution of the decoder: half the channels, twice the size, joined with the encoder's features."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -84,19 +85,19 @@ class Rise(nn.Module):
         self.block = ResidualBlock(half)
 
     def forward(self, x: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
-        """(B, C, D, H, W) and (B, C / 2, 2D, 2H, 2W) to the shape of the second."""
+        """Map (B, C, D, H, W) and (B, C / 2, 2D, 2H, 2W) to the shape of the second."""
         out: torch.Tensor = self.block(self.joined(torch.cat((self.larger(self.fewer(x)), beside), dim=1)))
         return out
 
 
-class TransBTS(nn.Module):
+class TransBTS(nn.Module, Backbone):
     """The network.
 
     With the defaults, 4 input and 4 output channels and patches of 128³ it has the published 32,987,588 parameters.
-    262,656 of them are a linear map of the tokens. The authors' network holds it beside the convolution that makes the
-    tokens, and never runs it; here it follows that convolution, which leaves the functions that the network can
-    learn as they are, and every parameter has a gradient. Two more differences: theirs computes the last norm of the
-    tokens and does not read it, and has dropout at fixed rates, where here ``model.dropout`` alone decides.
+    262,656 of them are a linear map of the tokens. The authors' network holds this map beside the convolution that
+    makes the tokens, and never runs it. Here it follows that convolution: the network can learn the same functions,
+    and every parameter has a gradient. There are two more differences: the authors' network computes the last norm of
+    the tokens and does not read it, and it has dropout at fixed rates, where here ``model.dropout`` alone decides.
 
     Args:
         inputs, outputs: channels.
@@ -140,7 +141,7 @@ class TransBTS(nn.Module):
         self.output = nn.Conv3d(base, outputs, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, inputs, D, H, W) to (B, outputs, D, H, W)."""
+        """Map (B, inputs, D, H, W) to (B, outputs, D, H, W)."""
         x, beside = self.first(x), []
         for level, blocks in enumerate(self.encoder):
             x = blocks(x)
@@ -154,3 +155,16 @@ class TransBTS(nn.Module):
             x = rise(x, features)
         out: torch.Tensor = self.output(x)
         return out
+
+    @property
+    def output_layer(self) -> nn.Module:
+        """The convolution that makes the outputs."""
+        return self.output
+
+    @property
+    def around_bottleneck(self) -> list[nn.Module]:
+        """The encoder's last blocks, the block after the transformer, and the decoder's first."""
+        return [self.encoder[-1], self.lowest, self.rises[0]]
+
+
+build = TransBTS

@@ -1,0 +1,89 @@
+"""The network that carries the outputs: nnU-Net's, or one of the folder ``backbones``.
+
+It makes its outputs last, with one convolution of single voxels.
+"""
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+from typing import Any
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+from uncseg.config.sections import Model
+from uncseg.errors import Problem, ProblemsFound
+
+
+class Backbone(ABC):
+    """What a network of volumes says about itself; ``backbones/NAME.py`` holds it and a function that builds it.
+
+    ``build(inputs, outputs, patch, settings)`` returns the network with fresh weights, for numbers of channels and
+    patches of that many voxels along each axis.
+    """
+
+    @property
+    @abstractmethod
+    def output_layer(self) -> nn.Module:
+        """The convolution that makes the outputs from the last features."""
+
+    @property
+    @abstractmethod
+    def around_bottleneck(self) -> list[nn.Module]:
+        """The blocks before, at and after the lowest resolution, each with one tensor as its output."""
+
+
+def build_backbone(
+    model: Model, plans_manager: Any, configuration_manager: Any, inputs: int, outputs: int, deep_supervision: bool
+) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Args:
+        model: which one.
+        plans_manager, configuration_manager: nnU-Net's.
+        inputs, outputs: channels.
+        deep_supervision: give outputs of lower resolutions too, while it is on; only the plans' networks can.
+
+    Raises:
+        ProblemsFound: the patch does not fit, or a package is missing.
+    """
+    settings = model.backbone_settings
+    if settings is None:
+        network = nnUNetTrainer.build_network_architecture(
+            plans_manager, configuration_manager, inputs, outputs, deep_supervision
+        )
+    else:
+        patch = [int(n) for n in configuration_manager.patch_size]  # nnU-Net plans it for networks of its own
+        nearest = settings.fitting_patch(patch)
+        if len(patch) != 3 or nearest != patch:
+            expected = f"three {settings.patches}, for model.backbone: {model.backbone}"
+            advice = f"write plan.patch_size: {nearest}"
+            raise _cannot_build("plan.patch_size", f"{patch}, as planned", expected, advice)
+        try:
+            module = import_module(f"uncseg.method.network.backbones.{model.backbone}")
+        except ImportError as error:
+            found, expected = f"no {(error.name or '').partition('.')[0]}", "the package's extra with backbones"
+            advice = "pip install 'uncseg[backbones]'"
+            raise _cannot_build(f"model.backbone: {model.backbone}", found, expected, advice) from error
+        network = module.build(inputs, outputs, patch, settings)
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def _cannot_build(where: str, found: str, expected: str, advice: str) -> ProblemsFound:
+    return ProblemsFound("The network cannot be built.", [Problem(where, found, expected, advice)])
+
+
+def output_layer(backbone: nn.Module) -> nn.Module:
+    """Return the convolution that makes the full-resolution outputs from the last features."""
+    layer: nn.Module = (
+        backbone.output_layer if isinstance(backbone, Backbone) else backbone.decoder.seg_layers[-1]  # type: ignore
+    )
+    return layer
+
+
+def around_bottleneck(backbone: nn.Module) -> list[nn.Module]:
+    """Return the blocks before, at and after the lowest resolution, each with one tensor as its output."""
+    if isinstance(backbone, Backbone):
+        return backbone.around_bottleneck
+    encoder, decoder = list(backbone.encoder.stages), list(backbone.decoder.stages)  # type: ignore
+    return [*encoder[-2:], *decoder[:1]]
