@@ -8,8 +8,9 @@ import pandas as pd
 from uncseg.console import console
 from uncseg.dataset.brats import scan_folder
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.report.html import Reported, write_report
+from uncseg.report.reported_run import ReportedRun
 from uncseg.report.run_figures import draw_run
+from uncseg.report.run_report import write_report
 from uncseg.runs.run_opening import open_existing_run
 from uncseg.tracking.spool import epoch_table
 
@@ -28,26 +29,26 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
     if len(set(places)) < len(places):
         problem = Problem("RUN", ", ".join(map(str, roots)), "runs that differ", "give each run once")
         raise ProblemsFound("The runs cannot be compared.", [problem])
-    reported = [_reported(root) for root in roots]
-    for one in reported:
-        _draw(one)
-    page = write_report(reported, cases)
+    runs = [_open(root) for root in roots]
+    for run in runs:
+        _draw(run)
+    page = write_report(runs, cases)
     console.print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
     return 0
 
 
-def _reported(root: Path) -> Reported:
-    run, experiment = open_existing_run(root)
+def _open(root: Path) -> ReportedRun:
+    folder, experiment = open_existing_run(root)
     try:
         found, _ = scan_folder(experiment.dataset.path)
     except ProblemsFound:  # the page says so
         found = []
-    return Reported(run, experiment, found)
+    return ReportedRun(folder.root.name, folder, experiment, found)
 
 
-def _draw(reported: Reported) -> None:
-    run = reported.run
-    files = [run.tables / f"{name}.parquet" for name in ("per_case", "scores")]
-    per_case, scores = (pd.read_parquet(file) if file.is_file() else pd.DataFrame() for file in files)
-    last_epochs = reported.experiment.evaluation.last_epochs
-    draw_run(run, reported.cases, per_case, scores, epoch_table(run.spool), last_epochs)
+def _draw(run: ReportedRun) -> None:
+    per_case, scores = (
+        pd.DataFrame() if (found := run.table(name)) is None else found for name in ("per_case", "scores")
+    )
+    last_epochs = run.experiment.evaluation.last_epochs
+    draw_run(run.folder, run.cases, per_case, scores, epoch_table(run.folder.spool), last_epochs)

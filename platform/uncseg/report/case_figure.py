@@ -14,10 +14,9 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
 from uncseg.evaluation.surface import bounding_box
-from uncseg.report.case_images import CaseImages, largest_disagreement
+from uncseg.report.case_images import MAPS, CaseImages, largest_disagreement
 from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, grey_range, save_figure
 
-DRAWN_MAPS = ("error memory", "uncertainty", "variance_stable", "var1shot")
 MARGIN_VOXELS = 3
 PANEL_INCHES = 1.75
 REFERENCE_LINE, PREDICTION_LINE, CUT_LINE = "#ffffff", "#56b4e9", "#e69f00"
@@ -25,27 +24,27 @@ REFERENCE_LINE, PREDICTION_LINE, CUT_LINE = "#ffffff", "#56b4e9", "#e69f00"
 
 @dataclass(frozen=True)
 class Plane:
-    """How a plane is cut out of (D, H, W) volumes that run to the head, the back and the patient's left."""
+    """A way to cut (D, H, W) volumes whose axes run to the head, the back and the patient's left."""
 
     name: str
     axis: int
-    """The one that it is perpendicular to."""
+    """The axis perpendicular to the plane."""
     ends: tuple[str, str, str, str]
-    """Letters at its left, right, top and bottom."""
+    """Letters at the left, right, top and bottom of the picture."""
 
     def cut(self, volume: np.ndarray, at: tuple[int, int, int]) -> np.ndarray:
-        """The slice through a voxel, rows from the top and columns from the left of the picture."""
+        """Return the slice through a voxel, with rows from the top and columns from the left of the picture."""
         slice_: np.ndarray = volume.take(at[self.axis], axis=self.axis)
         return slice_ if self.axis == 0 else slice_[::-1]
 
-    def sizes(self, of: tuple[float, ...]) -> tuple[float, float]:
-        """What belongs to rows and to columns of something that each axis has."""
-        rows, columns = (value for axis, value in enumerate(of) if axis != self.axis)
+    def in_plane(self, values: tuple[float, ...]) -> tuple[float, float]:
+        """Return those two of three values, one per axis, that belong to rows and columns of the picture."""
+        rows, columns = (value for axis, value in enumerate(values) if axis != self.axis)
         return rows, columns
 
     def place(self, at: tuple[int, int, int], shape: tuple[int, ...]) -> tuple[float, float]:
-        """Row and column of a voxel in the picture."""
-        row, column = self.sizes(at)
+        """Return the row and the column of a voxel in the picture."""
+        row, column = self.in_plane(at)
         return (row if self.axis == 0 else shape[0] - 1 - row), column
 
 
@@ -57,20 +56,20 @@ PLANES = (
 
 
 def draw_case(path: Path, case: CaseImages, title: str) -> None:
-    """Figure 1 of a case: rows axial, coronal, sagittal; columns image, reference, prediction and the maps there are.
+    """Draw Figure 1 of a case: a row per plane; columns for the image, the reference, the prediction and every map.
 
-    The planes meet in :func:`~uncseg.report.case_images.largest_disagreement`, marked in the first column. All maps
-    share one scale from 0 to 1 and are drawn in its very colours; where they are under 0.02 the image shows, dimmed.
-    Lines are the borders of the whole tumour in reference and prediction.
+    The planes meet in :func:`~uncseg.report.case_images.largest_disagreement`, which the first column marks. All maps
+    share one scale from 0 to 1; values below 0.02 are not drawn, so the image, dimmed, shows there. Lines are the
+    borders of the whole tumour in reference and prediction.
 
     Args:
         path: PNG to write.
-        case: its volumes; cropped here to where the image is not 0.
-        title: a line above.
+        case: the volumes, which are cropped to where the image is not 0.
+        title: first line above the figure.
     """
     at, why = largest_disagreement(case.reference, case.prediction, case.spacing_mm)
     case, at = _cropped(case, at)
-    maps = [name for name in DRAWN_MAPS if name in case.maps]
+    maps = [name for name in MAPS if name in case.maps]
     names = ("image (FLAIR)", "reference", "prediction", *maps)
     heights = [_inches(plane, case) for plane in PLANES]
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
@@ -88,7 +87,7 @@ def draw_case(path: Path, case: CaseImages, title: str) -> None:
 
 
 def _cropped(case: CaseImages, at: tuple[int, int, int]) -> tuple[CaseImages, tuple[int, int, int]]:
-    """The part where the image is not 0, or either side has tumour; and where the voxel lies in it."""
+    """The part where the image is not 0 or either side has tumour, and the voxel's place in it."""
     shown = (case.image != 0) | (case.reference > 0) | (case.prediction > 0)
     if not shown.any():
         return case, at
@@ -100,19 +99,19 @@ def _cropped(case: CaseImages, at: tuple[int, int, int]) -> tuple[CaseImages, tu
 
 
 def _inches(plane: Plane, case: CaseImages) -> float:
-    """Height of a plane's panels, all of one width."""
-    (rows, columns), (high, wide) = plane.sizes(case.image.shape), plane.sizes(case.spacing_mm)
+    """Height of a plane's panels; all panels have the same width."""
+    (rows, columns), (high, wide) = plane.in_plane(case.image.shape), plane.in_plane(case.spacing_mm)
     return float(np.clip(PANEL_INCHES * rows * high / (columns * wide), 0.4 * PANEL_INCHES, 1.6 * PANEL_INCHES))
 
 
 def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: tuple[int, int, int], name: str) -> None:
-    high, wide = plane.sizes(case.spacing_mm)
+    high, wide = plane.in_plane(case.spacing_mm)
     low, bright = grey_range(case.image)
     image = np.clip((plane.cut(case.image, at) - low) / max(bright - low, 1e-6), 0, 1)
     shade: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": high / wide, "interpolation": "nearest"}
-    axes.imshow(image * (0.55 if name in DRAWN_MAPS else 1), **shade)
+    axes.imshow(image * (0.55 if name in MAPS else 1), **shade)
     reference, prediction = (plane.cut(labels, at) for labels in (case.reference, case.prediction))
-    if name in DRAWN_MAPS:
+    if name in MAPS:
         shown = np.ma.masked_less(plane.cut(case.maps[name], at), FAINTEST)
         axes.imshow(shown, **(shade | {"cmap": MAP_COLOURS}))
         _outline(axes, reference > 0, REFERENCE_LINE, "solid")
@@ -120,12 +119,8 @@ def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: tuple[int, int, 
     elif name in ("reference", "prediction"):
         labels = np.ma.masked_equal(reference if name == "reference" else prediction, 0)
         colours = ListedColormap(list(LABEL_COLOURS.values()))
-        style: dict[str, Any] = {
-            "cmap": colours,
-            "norm": BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3),
-            "interpolation": "nearest",
-        }
-        axes.imshow(labels, **style, alpha=0.75, aspect=high / wide)
+        norm = BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3)
+        axes.imshow(labels, cmap=colours, norm=norm, interpolation="nearest", alpha=0.75, aspect=high / wide)
     else:
         _mark(axes, plane, at, case.image.shape)
     axes.set(xticks=[], yticks=[])
@@ -138,9 +133,9 @@ def _outline(axes: Axes, mask: np.ndarray, colour: str, style: str) -> None:
 
 
 def _mark(axes: Axes, plane: Plane, at: tuple[int, int, int], shape: tuple[int, ...]) -> None:
-    """The letters of the sides, and where the other two planes cut this one (not over the voxel itself)."""
+    """Draw the letters of the sides and the lines where the other two planes cut this one, but not over the voxel."""
     row, column = plane.place(at, shape)
-    rows, columns = plane.sizes(shape)
+    rows, columns = plane.in_plane(shape)
     gap = 0.06 * max(rows, columns)
     line: dict[str, Any] = {"color": CUT_LINE, "linewidth": 0.8}
     axes.plot([-0.5, column - gap], [row, row], **line)

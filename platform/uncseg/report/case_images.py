@@ -1,4 +1,4 @@
-"""What there is to see of an out-of-fold case, turned the way radiologists look at it."""
+"""The images of an out-of-fold case, turned the way radiologists look at them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,15 @@ from uncseg.dataset.brats import MODALITIES, BratsCase, map_labels
 from uncseg.evaluation.surface import bounding_box
 from uncseg.layout import CaseFiles, RunFolder
 
-FILES_OF_MAPS = {"error": "error memory", "uncertainty": "uncertainty", "variance_stable": "variance_stable"}
-"""Out-of-fold maps as pictures name them; var1shot is made from p(WT)."""
+MAP_FILES = {"error memory": "error", "uncertainty": "uncertainty", "variance_stable": "variance_stable"}
+"""Maps that the evaluation writes, by the names that pictures give them."""
+MAPS = (*MAP_FILES, "var1shot")
+"""Maps in the order of pictures; var1shot is computed from p(WT)."""
 
 
 @dataclass(frozen=True)
 class CaseImages:
-    """A case's volumes, (D, H, W): feet to head, front to back, the patient's right to left."""
+    """The volumes of a case, (D, H, W), from feet to head, from front to back and from the patient's right to left."""
 
     image: np.ndarray
     """FLAIR, any units."""
@@ -27,21 +29,21 @@ class CaseImages:
     """Labels 1 NCR, 2 ED, 3 ET."""
     prediction: np.ndarray
     maps: Mapping[str, np.ndarray]
-    """In [0, 1]: error memory, uncertainty, variance_stable, var1shot; those that were written."""
+    """Those of MAPS that are known, in [0, 1]."""
     spacing_mm: tuple[float, float, float]
 
 
 def read_case(run: RunFolder, case: BratsCase) -> CaseImages:
-    """A case with its reference and what its fold wrote of it.
+    """Read the images of a case and what its fold predicted.
 
     Raises:
-        ValueError: where the case has no reference.
+        ValueError: the case has no reference.
     """
     if case.reference is None:
         raise ValueError(f"{case.case_id} has no reference")
     files = CaseFiles(run.out_of_fold, case.case_id)
     image, spacing_mm = _turned(case.images[MODALITIES.index("t2f")])
-    maps = {shown: _turned(files.map(name))[0] for name, shown in FILES_OF_MAPS.items() if files.map(name).is_file()}
+    maps = {shown: _turned(files.map(name))[0] for shown, name in MAP_FILES.items() if files.map(name).is_file()}
     if files.map("wt_probability").is_file():
         p = _turned(files.map("wt_probability"))[0].astype(np.float32)
         maps["var1shot"] = 4 * p * (1 - p)
@@ -50,7 +52,7 @@ def read_case(run: RunFolder, case: BratsCase) -> CaseImages:
 
 
 def _turned(file: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Voxels and the spacing along their axes; BraTS files lie this way already."""
+    """Voxels, and the spacing along their axes; BraTS files have this orientation already."""
     image = sitk.DICOMOrient(sitk.ReadImage(str(file)), "LPS")
     x, y, z = image.GetSpacing()
     return sitk.GetArrayFromImage(image), (z, y, x)
@@ -59,28 +61,24 @@ def _turned(file: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
 def largest_disagreement(
     reference: np.ndarray, prediction: np.ndarray, spacing_mm: tuple[float, float, float]
 ) -> tuple[tuple[int, int, int], str]:
-    """The voxel to look at, and why it.
+    """Return the voxel to look at, and the reason for it.
 
-    Of the largest 26-connected region where one side calls a voxel tumour and the other does not, the voxel deepest in
-    it (in mm; of several the one nearest to the region's centroid). Where both tumours are the same, that of the
-    labels within; where these are the same too, the voxel of the tumour nearest to its centroid; without any tumour,
-    the middle of the volume.
+    This is the deepest voxel (in mm) of the largest 26-connected region where only one side has tumour. If both sides
+    have the same tumour, it is the deepest voxel of the largest region where the labels differ; if there is none
+    either, the tumour's voxel nearest to its centroid; without any tumour, the middle of the volume. Among equally deep
+    voxels, the one nearest to the region's centroid is chosen.
 
     Args:
         reference, prediction: labels, (D, H, W).
         spacing_mm: along the axes.
     """
-    for differs, what in (
-        (
-            (reference > 0) != (prediction > 0),
-            "the voxel where reference and prediction of the whole tumour differ most",
-        ),
-        (reference != prediction, "the voxel where the labels differ most"),
-    ):
+    of_tumour = "the voxel where reference and prediction of the whole tumour differ most"
+    of_labels = "the voxel where the labels differ most"
+    for differs, why in (((reference > 0) != (prediction > 0), of_tumour), (reference != prediction, of_labels)):
         if differs.any():
             components = cc3d.connected_components(differs, connectivity=26)
             region = components == 1 + np.bincount(components[differs])[1:].argmax()
-            return _deepest(region, spacing_mm), what
+            return _deepest(region, spacing_mm), why
     tumour = reference > 0
     if tumour.any():
         voxels = np.argwhere(tumour)

@@ -1,4 +1,4 @@
-"""Figures with a point or a step a case: risk against coverage, and Dice by fold."""
+"""Figures of all cases of a run: risk against coverage, and Dice per fold."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from uncseg.report.style import REGION_STYLES, save_figure
 
 
 def draw_risk_coverage(path: Path, scores: pd.DataFrame) -> None:
-    """Risk (1 − mean Dice) of the most certain cases against their share, a panel a region.
+    """Draw the risk (1 − mean Dice) of the most certain cases against their share, with one panel per region.
 
-    Beside the order of the cases' mean uncertainty stand the best order (an oracle's) and a random one.
+    Cases are ordered by their mean uncertainty; the best possible order and a random one are drawn for comparison.
 
     Args:
         path: PNG to write.
-        scores: a row a case and region: region, dice and mean_uncertainty.
+        scores: one row per case and region: region, dice and mean_uncertainty.
     """
     known = scores.dropna(subset=["dice", "mean_uncertainty"])
     figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -44,11 +44,11 @@ def draw_risk_coverage(path: Path, scores: pd.DataFrame) -> None:
 
 
 def draw_folds(path: Path, per_case: pd.DataFrame) -> None:
-    """Dice of WT, TC and ET by fold: each case a point, with median, quartiles and whiskers of 1.5 quartile ranges.
+    """Draw the Dice of WT, TC and ET per fold: each case as a point, over box plots.
 
     Args:
         path: PNG to write.
-        per_case: a row a case: fold, dice_wt, dice_tc, dice_et.
+        per_case: one row per case: fold, dice_wt, dice_tc, dice_et.
     """
     folds = sorted(per_case["fold"].unique())
     figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -59,7 +59,7 @@ def draw_folds(path: Path, per_case: pd.DataFrame) -> None:
         axes.boxplot(values, widths=0.55, showfliers=False, medianprops=median, boxprops={"color": "0.4"})
         size = 16 if len(per_case) < 200 else 5
         for place, of_fold in enumerate(values, start=1):
-            # beside each other in the order of the table: the same picture each time
+            # points are spread in the order of the table, so the picture is the same every time
             x = place + np.linspace(-0.18, 0.18, len(of_fold)) if len(of_fold) > 1 else [place]
             axes.scatter(x, of_fold, s=size, color=style["color"], marker=style["marker"], alpha=0.7, zorder=3)
         axes.set_xticks(range(1, len(folds) + 1), [str(fold) for fold in folds])

@@ -1,112 +1,123 @@
 """Runs side by side: what was set differently, and what came of it."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from uncseg.config.experiment import Experiment
 from uncseg.config.fields import flatten, is_within
 from uncseg.estimators.registry import HEAD
 from uncseg.evaluation.figures import DICE_COLUMNS, best_floor, shown_by_kind
 from uncseg.evaluation.page_tables import dice_cells
 from uncseg.evaluation.summary import compare
+from uncseg.files import short_name, write_text
 from uncseg.page_table import PageTable, Row, mean_sd
+from uncseg.report.page import PageSection, Picture
+from uncseg.report.reported_run import ReportedRun
 from uncseg.report.score_tables import differences_table
 from uncseg.report.style import NAMES
+from uncseg.report.training_curves import draw_trainings
+from uncseg.table_files import write_table
+from uncseg.tracking.manifest import read_manifest
 
 WHERE_IT_RUNS = ("name", "dataset.path", "resources", "tracking", "storage", "training.loader_processes")
+"""Fields of an experiment that do not change what is computed."""
 
 
 @dataclass(frozen=True)
-class Results:
-    """What is known of a run; tables are None before its evaluation."""
-
-    name: str
-    experiment: Experiment
-    manifest: Mapping[str, Any]
-    table1: pd.DataFrame | None
-    table2: pd.DataFrame | None
-    scores: pd.DataFrame | None
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A table of numbers, and the same for the page."""
+class ComparedTable:
+    """A table of several runs, as numbers and for people."""
 
     frame: pd.DataFrame
     table: PageTable
 
 
-def compare_results(runs: Sequence[Results]) -> tuple[list[Compared], list[str]]:
-    """Tables of several runs beside each other, and sentences on the cases that not all of them have.
+def comparison_section(runs: Sequence[ReportedRun], joined: str) -> PageSection:
+    """Return what compares the runs, and write its tables and its figure into the first run's folder.
 
-    Settings that differ; Table 1's means; Table 2's head and best floor by protocol; paired differences of every
-    other run from the first, as :func:`uncseg.evaluation.summary.compare` gives them. What has not been evaluated
-    is left out.
+    These are the settings that differ, Table 1's means, Table 2's head and best floor per protocol, and the paired
+    differences of every other run from the first, as :func:`uncseg.evaluation.summary.compare` gives them. Parts that
+    have not been evaluated are left out.
+
+    Args:
+        runs: two or more, with names of their own.
+        joined: the runs' names as part of a file's name.
     """
-    tables = [_settings(runs)]
-    tables += [part for part in (_dice(runs), _uncertainty(runs)) if part.table.rows]
-    notes = []
     first, *others = runs
+    compared, notes = [_settings(runs), _dice(runs), _uncertainty(runs)], []
     for other in others:
-        notes += _different_cases(first, other)
-        if first.scores is None or other.scores is None:
+        a, b = first.table("scores"), other.table("scores")
+        if a is None or b is None:
+            missing = " and ".join(run.name for run, scores in ((first, a), (other, b)) if scores is None)
+            notes.append(
+                f"{first.name} and {other.name} are not compared case by case: {missing} is not evaluated yet."
+            )
             continue
-        table = compare(first.scores, other.scores)
-        if len(table):
-            tables.append(Compared(table, differences_table(table, first.name, other.name)))
-    return tables, notes
+        notes += _different_cases(first.name, a, other.name, b)
+        if len(differences := compare(a, b)):
+            compared.append(ComparedTable(differences, differences_table(differences, first.name, other.name)))
+    compared = [part for part in compared if part.table.rows or part.table.name == "settings"]
+    for part in compared:
+        name = f"comparison_{joined}_{short_name(part.table.name.replace(' ', '_'))}"
+        write_table(part.frame, first.folder.tables, name)
+        if part.table.rows:
+            write_text(first.folder.tables / f"{name}.tex", replace(part.table, name=name).to_latex())
+    picture = Picture(
+        first.folder.figures / f"figure2_{joined}.png",
+        f"Figure 2 of {'both' if len(runs) == 2 else 'all'} runs: each run has a colour; thin lines are folds, thick "
+        "lines their mean; the last epochs are shaded.",
+    )
+    draw_trainings(picture.file, [run.training() for run in runs])
+    return PageSection("Comparison", missing=notes, tables=[part.table for part in compared], figures=[picture])
 
 
-def _settings(runs: Sequence[Results]) -> Compared:
-    described = {run.name: flatten(run.experiment.model_dump(mode="json")) | _described(run.manifest) for run in runs}
+def _settings(runs: Sequence[ReportedRun]) -> ComparedTable:
+    described = {run.name: flatten(run.experiment.model_dump(mode="json")) | _described(run) for run in runs}
     fields = dict.fromkeys(field for values in described.values() for field in values)
     kept = [field for field in fields if not is_within(field, WHERE_IT_RUNS)]
     differing = [field for field in kept if len({values.get(field, "") for values in described.values()}) > 1]
     rows = [Row([field, *(values.get(field, "") for values in described.values())]) for field in differing]
-    frame = pd.DataFrame([row.cells for row in rows], columns=["setting", *described])
-    note = "Where a run computes and keeps its files is left out. Digests of 12 characters."
+    header = ["setting", *described]
+    note = "Settings that only say where a run computes and keeps its files are left out. Digests have 12 characters."
     title = "Settings that differ" if rows else "Settings: none differs"
-    return Compared(frame, PageTable("settings", title, ["setting", *described], rows, note, words=described))
+    frame = pd.DataFrame([row.cells for row in rows], columns=header)
+    return ComparedTable(frame, PageTable("settings", title, header, rows, note, words=header))
 
 
-def _described(manifest: Mapping[str, Any]) -> dict[str, str]:
+def _described(run: ReportedRun) -> dict[str, str]:
+    manifest = read_manifest(run.folder.manifest)
     digests = {f"digest of {name}": str(text)[:12] for name, text in manifest.get("digests", {}).items()}
-    versions = {f"version of {name}": str(text) for name, text in manifest.get("versions", {}).items()}
-    return digests | versions
+    return digests | {f"version of {name}": str(text) for name, text in manifest.get("versions", {}).items()}
 
 
-def _dice(runs: Sequence[Results]) -> Compared:
+def _dice(runs: Sequence[ReportedRun]) -> ComparedTable:
     records, rows = [], []
     for run in runs:
-        if run.table1 is None:
+        table = run.table("table1")
+        if table is None:
             continue
-        model = run.table1["model"].iloc[0]
-        by_fold = {row["fold"]: row for row in run.table1[run.table1["model"] == model].to_dict("records")}
+        model = table["model"].iloc[0]
+        by_fold = {row["fold"]: row for row in table[table["model"] == model].to_dict("records")}
         mean, sd = by_fold["mean"], by_fold["sd"]
         folds = sum(str(fold).isdigit() for fold in by_fold)
         record = {"run": run.name, "model": model, "folds": folds, "cases": mean["cases"]}
         records.append(record | {c: mean[c] for c in DICE_COLUMNS} | {f"{c}_sd": sd[c] for c in DICE_COLUMNS})
         rows.append(Row([run.name, str(model), str(folds), str(mean["cases"]), *dice_cells(mean, sd)]))
     header = ["run", "model", "folds", "cases", *DICE_COLUMNS.values()]
-    note = "Mean over a fold's cases, then over folds ± sample sd over folds."
-    return Compared(
-        pd.DataFrame(records), PageTable("dice", "Table 1 of each run: Dice out of fold", header, rows, note)
-    )
+    note = "Mean over a fold's cases, then over folds ± sample sd between folds."
+    title = "Table 1 of each run: Dice out of fold"
+    return ComparedTable(pd.DataFrame(records), PageTable("dice", title, header, rows, note, words=["model"]))
 
 
-def _uncertainty(runs: Sequence[Results]) -> Compared:
+def _uncertainty(runs: Sequence[ReportedRun]) -> ComparedTable:
     records, rows = [], []
     figures = [figure for part in shown_by_kind("comparison").values() for figure in part]
-    known = [run for run in runs if run.table2 is not None]
-    for protocol in dict.fromkeys(p for run in known if run.table2 is not None for p in run.table2["protocol"]):
+    tables = {run.name: table for run in runs if (table := run.table("table2")) is not None}
+    for protocol in dict.fromkeys(protocol for table in tables.values() for protocol in table["protocol"]):
         rows.append(Row([f"{protocol} mask"], "part"))
-        for run in known:
-            assert run.table2 is not None
-            part = run.table2[run.table2["protocol"] == protocol].set_index("estimator")
+        for run, table in tables.items():
+            part = table[table["protocol"] == protocol].set_index("estimator")
             cells = []
             for key in [figure.key for figure in figures]:
                 for name in (HEAD, best_floor(part[key].to_dict(), key, constant=False)):
@@ -114,35 +125,28 @@ def _uncertainty(runs: Sequence[Results]) -> Compared:
                     mean, sd = (math.nan, math.nan) if found is None else (found[key], found[f"{key}_std"])
                     called = "" if name is None or name == HEAD else f" ({NAMES.get(name, name)})"
                     cells.append("none" if found is None else mean_sd(mean, sd, 3) + called)
-                    record = {"protocol": protocol, "run": run.name, "figure": key, "estimator": name}
+                    record = {"protocol": protocol, "run": run, "figure": key, "estimator": name}
                     records.append(record | {"mean": mean, "sd": sd})
-            rows.append(Row([run.name, *cells]))
+            rows.append(Row([run, *cells]))
     header = ["run", *(f"{figure.label}: {what}" for figure in figures for what in ("head", "best floor"))]
-    title = "Table 2 of each run: the head and the best floor, by protocol"
+    title = "Table 2 of each run: the head and the best floor, per protocol"
     note = (
-        "Mean ± sample sd over folds; error memory: of the last epochs. The best floor is each run's own; it needs no "
+        "Mean ± sample sd between folds. Each run has its own best floor, which needs no training and is to be beaten."
     )
-    note += "training, and is to be beaten."
-    return Compared(pd.DataFrame(records), PageTable("uncertainty", title, header, rows, note))
+    return ComparedTable(pd.DataFrame(records), PageTable("uncertainty", title, header, rows, note))
 
 
-def _different_cases(first: Results, other: Results) -> list[str]:
-    if first.scores is None or other.scores is None:
-        missing = " and ".join(run.name for run in (first, other) if run.scores is None)
-        return [f"{first.name} and {other.name} are not compared case by case: {missing} is not evaluated yet."]
-    folds = [
-        run.scores.drop_duplicates("case").set_index("case")["fold"] for run in (first, other) if run.scores is not None
-    ]
-    a, b = folds
+def _different_cases(first: str, a: pd.DataFrame, other: str, b: pd.DataFrame) -> list[str]:
+    """Sentences on the cases that only one of two runs has, or that are in other folds."""
+    folds_a, folds_b = (scores.drop_duplicates("case").set_index("case")["fold"] for scores in (a, b))
     lines = [
-        f"Only in {run.name} ({len(only)}), and left out of the paired differences: {', '.join(only)}."
-        for run, only in ((first, sorted(set(a.index) - set(b.index))), (other, sorted(set(b.index) - set(a.index))))
-        if only
+        f"Only in {name} ({len(only)}), and left out of the paired differences: {', '.join(only)}."
+        for name, here, there in ((first, folds_a, folds_b), (other, folds_b, folds_a))
+        if (only := sorted(set(here.index) - set(there.index)))
     ]
-    both = a.index.intersection(b.index)
-    moved = sorted(both[(a[both] != b[both]).to_numpy()])
-    if moved:
-        lines.append(f"In another fold of {other.name} than of {first.name} ({len(moved)}): {', '.join(moved)}.")
+    both = folds_a.index.intersection(folds_b.index)
+    if moved := sorted(both[(folds_a[both] != folds_b[both]).to_numpy()]):
+        lines.append(f"In another fold of {other} than of {first} ({len(moved)}): {', '.join(moved)}.")
     if not len(both):
-        lines.append(f"{first.name} and {other.name} have no case in common: nothing can be paired.")
+        lines.append(f"{first} and {other} have no case in common: nothing can be paired.")
     return lines

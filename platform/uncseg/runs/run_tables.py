@@ -12,8 +12,9 @@ from uncseg.dataset.preparation import chosen_cases
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
 from uncseg.layout import PreparedFolder, RunFolder
-from uncseg.report.html import Reported, write_report
+from uncseg.report.reported_run import ReportedRun
 from uncseg.report.run_figures import draw_run
+from uncseg.report.run_report import write_report
 from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
 from uncseg.table_files import write_table
@@ -58,7 +59,7 @@ def evaluate_and_write_tables(
 
 def _write_report(run: RunFolder, experiment: Experiment, cases: Sequence[BratsCase]) -> None:
     try:
-        page = write_report([Reported(run, experiment, cases)])
+        page = write_report([ReportedRun(run.root.name, run, experiment, cases)])
     except Exception as error:  # the report shows nothing that is not in the tables
         console.print(f"no report ({error}); once that is fixed: uncseg report {run.root}", soft_wrap=True)
     else:

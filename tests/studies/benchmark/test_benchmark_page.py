@@ -10,6 +10,7 @@ import pytest
 from matplotlib import image as mpl_image
 from rich.console import Console
 
+from uncseg.report.page import Picture
 from uncseg.studies.benchmark.benchmark_page import (
     benchmark_table,
     ranking_table,
@@ -121,7 +122,13 @@ def test_the_page_needs_no_network_and_quotes_what_it_is_given(tmp_path, wide, r
     assert draw_benchmark(picture, wide)
     page = tmp_path / "benchmark.html"
     write_benchmark_page(
-        page, "A <b>enchmark", wide, rankings, [(picture, "Quality against cost")], "uncseg benchmark b.yaml", "a: 1"
+        page,
+        "A <b>enchmark",
+        wide,
+        rankings,
+        [Picture(picture, "Quality against cost")],
+        "uncseg benchmark b.yaml",
+        "a: 1",
     )
     text = page.read_text()
     assert "A &lt;b&gt;enchmark" in text

@@ -9,9 +9,8 @@ import pandas as pd
 
 from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.figures import figures_by_key, shown_in
-from uncseg.files import write_text
 from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, with_interval
-from uncseg.report.html import page_template, picture
+from uncseg.report.page import PageSection, Picture, write_page
 from uncseg.report.style import NAMES
 from uncseg.studies.benchmark.benchmark_table import DICES, LEAST_DICE_WT, SEGMENTATIONS
 
@@ -140,7 +139,7 @@ def write_benchmark_page(
     title: str,
     wide: pd.DataFrame,
     rankings: Mapping[str, pd.DataFrame],
-    figures: Sequence[tuple[Path, str]] = (),
+    figures: Sequence[Picture] = (),
     commands: str = "",
     configuration: str = "",
     environment: str = "",
@@ -152,28 +151,25 @@ def write_benchmark_page(
         path: of the page.
         title: its heading.
         wide, rankings, least_dice_wt: as :func:`to_markdown` takes them.
-        figures: PNG and caption.
+        figures: below the tables.
         commands: that reproduce it.
         configuration: the benchmark's file.
         environment: digests and versions, as text.
     """
     tables = [benchmark_table(wide, least_dice_wt)]
     tables += [ranking_table(ranked, figure) for figure, ranked in rankings.items()]
-    section: dict[str, Any] = {
-        "label": title,
-        "prefix": "",
-        "subtitle": f"{len(wide)} methods, {_most(wide, 'cases')}, {_most(wide, 'seeds')}",
-        "missing": not_compared(wide, least_dice_wt),
-        "verdicts": [line for figure, ranked in rankings.items() for line in verdicts(ranked, figure)],
-        "tables": tables,
-        "figures": [picture(file, caption) for file, caption in figures],
-        "commands": commands,
-        "configuration": configuration,
-        "environment": environment,
-    }
-    section |= {"progress": [], "work": None, "viewers": []}
-    page = page_template().render(title=title, comparison=None, sections=[section], sheets=[], colours={}, scale=[])
-    write_text(path, page)
+    section = PageSection(
+        label=title,
+        subtitle=f"{len(wide)} methods, {_most(wide, 'cases')}, {_most(wide, 'seeds')}",
+        missing=not_compared(wide, least_dice_wt),
+        verdicts=[line for figure, ranked in rankings.items() for line in verdicts(ranked, figure)],
+        tables=tables,
+        figures=figures,
+        commands=commands,
+        configuration=configuration,
+        environment=environment,
+    )
+    write_page(path, title, [section])
 
 
 def _most(wide: pd.DataFrame, what: str) -> str:

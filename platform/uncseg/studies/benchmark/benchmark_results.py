@@ -1,7 +1,6 @@
 """The end of a benchmark: tables, figure, page, and all of it in MLflow."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +14,7 @@ from uncseg.evaluation.tables import table2
 from uncseg.files import read_json, write_text
 from uncseg.layout import RunFolder
 from uncseg.provenance import describe_versions
+from uncseg.report.page import Picture
 from uncseg.studies.benchmark.benchmark_file import Benchmark
 from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark
 from uncseg.studies.benchmark.benchmark_page import (
@@ -65,7 +65,7 @@ def close_benchmark(
     write_text(folder.tables / "benchmark.md", to_markdown(wide, ranked, least))
     figure = folder.figures / "quality_against_cost.png"
     families = wide["method"].map({name: f"{one.training}/{one.estimator or name}" for name, one in methods.items()})
-    drawn = [(figure, CAPTION)] if draw_benchmark(figure, wide.assign(family=families)) else []
+    drawn = [Picture(figure, CAPTION)] if draw_benchmark(figure, wide.assign(family=families)) else []
     _write_page(folder, benchmark, wide, ranked, drawn)
     console.print(benchmark_table(wide, least).to_rich())
     for line in not_compared(wide, least):
@@ -82,7 +82,7 @@ def _write_page(
     benchmark: Benchmark,
     wide: pd.DataFrame,
     ranked: dict[str, pd.DataFrame],
-    drawn: list[tuple[Path, str]],
+    drawn: list[Picture],
 ) -> None:
     versions = "\n".join(f"{name} {version}" for name, version in describe_versions().items())
     write_benchmark_page(
