@@ -240,7 +240,7 @@ def test_runs_side_by_side(evaluated, other, open_page):
     assert "In another fold of other than of small (1): BraTS-GLI-00002-000." in text
     a, b = (pd.read_parquet(run.tables / "per_case.parquet").set_index("case")["dice_wt"] for run in (evaluated, other))
     difference = (b - a).dropna().mean()
-    assert f"{difference:+.3f}".replace("-", "−") in page.inner_text("#compared-differences_other + .wide tr.part + tr")
+    assert f"{difference:+.4f}".replace("-", "−") in page.inner_text("#compared-differences_other + .wide tr.part + tr")
     means = pd.read_csv(evaluated.tables / "comparison_small_other_dice.csv").set_index("run")
     folds = pd.read_parquet(other.tables / "per_case.parquet").set_index("case")["fold"]
     assert means.loc["other", "dice_wt"] == pytest.approx(b.groupby(folds).mean().mean())

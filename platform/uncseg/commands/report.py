@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from uncseg.console import console
 from uncseg.dataset.brats import scan_folder
 from uncseg.errors import Problem, ProblemsFound
@@ -12,7 +10,6 @@ from uncseg.report.reported_run import ReportedRun
 from uncseg.report.run_figures import draw_run
 from uncseg.report.run_report import write_report
 from uncseg.runs.run_opening import open_existing_run
-from uncseg.tracking.spool import epoch_table
 
 
 def report_runs(roots: Sequence[Path], cases: int) -> int:
@@ -31,7 +28,7 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
         raise ProblemsFound("The runs cannot be compared.", [problem])
     runs = [_open(root) for root in roots]
     for run in runs:
-        _draw(run)
+        draw_run(run)
     page = write_report(runs, cases)
     console.print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
     return 0
@@ -44,11 +41,3 @@ def _open(root: Path) -> ReportedRun:
     except ProblemsFound:  # the page says so
         found = []
     return ReportedRun(folder.root.name, folder, experiment, found)
-
-
-def _draw(run: ReportedRun) -> None:
-    per_case, scores = (
-        pd.DataFrame() if (found := run.table(name)) is None else found for name in ("per_case", "scores")
-    )
-    last_epochs = run.experiment.evaluation.last_epochs
-    draw_run(run.folder, run.cases, per_case, scores, epoch_table(run.folder.spool), last_epochs)

@@ -1,72 +1,62 @@
-"""The figures of a run, into its folder of figures."""
+"""The figures of a run, in its folder of figures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from uncseg.dataset.brats import BratsCase
 from uncseg.layout import RunFolder
 from uncseg.report.case_figure import draw_case
 from uncseg.report.case_images import CaseImages, read_case
 from uncseg.report.case_level import draw_folds, draw_risk_coverage
 from uncseg.report.overlay import overlay
-from uncseg.report.training_curves import Training, draw_training
+from uncseg.report.reported_run import ReportedRun
+from uncseg.report.training_curves import draw_training
 
 
-def draw_run(
-    run: RunFolder,
-    cases: Sequence[BratsCase],
-    per_case: pd.DataFrame,
-    scores: pd.DataFrame,
-    epochs: pd.DataFrame,
-    last_epochs: int,
-) -> None:
-    """Write what there is to draw of a run, in its folder ``figures``.
+def draw_run(run: ReportedRun) -> None:
+    """Draw what a run has so far, in its folder ``figures``.
 
-    ``figure2.png``: metrics over epochs. ``folds.png``, ``risk_coverage.png``: of the cases' scores.
-    ``overlay.png``: the case of median Dice. ``cases/figure1_CASE.png``: the worst, the median and the best case by
-    mean Dice, and the most uncertain one.
-
-    Args:
-        run: its folder, with the out-of-fold images.
-        cases: those whose images are at hand.
-        per_case: out-of-fold scores, a row a case; empty before the evaluation.
-        scores: the same, a row a case and region.
-        epochs: a row a fold and epoch; empty before the training.
-        last_epochs: at the end, that Table 2 averages.
+    ``figure2.png`` shows metrics over epochs, ``folds.png`` and ``risk_coverage.png`` the scores of all cases, and
+    ``overlay.png`` the case of median Dice. ``cases/figure1_CASE.png`` are the cases of :func:`telling_cases`.
     """
-    if len(epochs):
-        draw_training(run.figures / "figure2.png", Training(run.root.name, epochs, last_epochs))
-    if not len(per_case):
+    figures, training = run.folder.figures, run.training()
+    if len(training.epochs):
+        draw_training(figures / "figure2.png", training)
+    per_case, scores = run.table("per_case"), run.table("scores")
+    if per_case is None or scores is None or per_case.empty:
         return
-    draw_folds(run.figures / "folds.png", per_case)
+    draw_folds(figures / "folds.png", per_case)
     if "mean_uncertainty" in scores:
-        draw_risk_coverage(run.figures / "risk_coverage.png", scores)
-    by_id, rows = {case.case_id: case for case in cases}, dict(per_case.set_index("case").iterrows())
-    drawn = {case: why for case, why in telling_cases(per_case, scores).items() if case in by_id}
+        draw_risk_coverage(figures / "risk_coverage.png", scores)
+    known, rows = {case.case_id: case for case in run.cases}, dict(per_case.set_index("case").iterrows())
+    drawn = {case: why for case, why in telling_cases(per_case, scores).items() if case in known}
     for case, why in drawn.items():
-        images, row = read_case(run, by_id[case]), rows[case]
+        images, row = read_case(run.folder, known[case]), rows[case]
         dice = ", ".join(f"{region.upper()} {row[f'dice_{region}']:.3f}" for region in ("wt", "tc", "et"))
-        title = f"{case}, fold {row['fold']}: {', '.join(why)}. Dice {dice}"
-        draw_case(figure1(run, case), images, title)
+        draw_case(figure1(run.folder, case), images, f"{case}, fold {row['fold']}: {', '.join(why)}. Dice {dice}")
         if "median Dice" in why:
-            _overlay(run, images, f"{case}, fold {row['fold']} (median Dice {row['dice_mean']:.2f})")
-    for file in figure1(run, "").parent.glob("figure1_*.png"):
-        if drawn and file not in {figure1(run, case) for case in drawn}:
-            file.unlink()  # of an earlier evaluation
+            title = f"{case}, fold {row['fold']} (median Dice {row['dice_mean']:.2f})"
+            _draw_overlay(figures / "overlay.png", images, title)
+    for file in figure1(run.folder, "").parent.glob("figure1_*.png"):
+        if drawn and file not in {figure1(run.folder, case) for case in drawn}:
+            file.unlink()  # it belongs to an earlier evaluation
 
 
-def figure1(run: RunFolder, case_id: str) -> Path:
-    """Where Figure 1 of a case lies."""
-    return run.figures / "cases" / f"figure1_{case_id}.png"
+def figure1(folder: RunFolder, case_id: str) -> Path:
+    """The file of a case's Figure 1."""
+    return folder.figures / "cases" / f"figure1_{case_id}.png"
 
 
 def telling_cases(per_case: pd.DataFrame, scores: pd.DataFrame) -> Mapping[str, Sequence[str]]:
-    """The cases that Figure 1 shows, and what each of them is; one may be several things.
+    """Choose the worst, the median and the best case by mean Dice, and the most uncertain one.
 
     Args:
-        per_case, scores: as :func:`draw_run` takes them, per_case not empty.
+        per_case: out-of-fold scores, one row per case; not empty.
+        scores: the same, one row per case and region.
+
+    Returns:
+        The reasons for each case; one case may be several of these.
     """
     ranked = per_case.dropna(subset=["dice_mean"]).sort_values(["dice_mean", "case"], ignore_index=True)["case"]
     chosen: dict[str, list[str]] = {}
@@ -81,15 +71,7 @@ def telling_cases(per_case: pd.DataFrame, scores: pd.DataFrame) -> Mapping[str, 
     return chosen
 
 
-def _overlay(run: RunFolder, images: CaseImages, title: str) -> None:
-    shown = "uncertainty" if "uncertainty" in images.maps else "variance_stable"
-    overlay(
-        run.figures / "overlay.png",
-        images.image,
-        images.reference,
-        images.prediction,
-        images.maps["error memory"],
-        images.maps[shown],
-        title,
-        uncertainty_name=shown,
-    )
+def _draw_overlay(path: Path, case: CaseImages, title: str) -> None:
+    name = "uncertainty" if "uncertainty" in case.maps else "variance_stable"
+    maps = (case.maps["error memory"], case.maps[name])
+    overlay(path, case.image, case.reference, case.prediction, *maps, title, uncertainty_name=name)

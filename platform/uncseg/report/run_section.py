@@ -131,7 +131,9 @@ def _progress(folder: RunFolder) -> list[Picture]:
     """Some of the pictures of the first fold that has any, the first and the last among them."""
     found = sorted(folder.progress.glob("fold_*_epoch_*.png"))
     of_fold = [file for file in found if file.name.split("_")[1] == found[0].name.split("_")[1]]
-    places = np.unique(np.linspace(0, len(of_fold) - 1, PROGRESS_PICTURES).round().astype(int)) if of_fold else []
+    if not of_fold:
+        return []
+    places = np.unique(np.linspace(0, len(of_fold) - 1, PROGRESS_PICTURES).round().astype(int))
     return [Picture(of_fold[place], f"epoch {int(of_fold[place].stem[-4:]) + 1}") for place in places]
 
 

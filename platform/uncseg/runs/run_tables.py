@@ -7,7 +7,6 @@ import pandas as pd
 from uncseg.cluster.resources import Slots
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
-from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
@@ -48,8 +47,9 @@ def evaluate_and_write_tables(
     for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
         write_table(frame, run.tables, name)
     summary = write_scores(scores, run.tables, "scores")
-    draw_run(run, cases, per_case, scores, epochs, experiment.evaluation.last_epochs)
-    _write_report(run, experiment, cases)
+    reported = ReportedRun(run.root.name, run, experiment, cases)
+    draw_run(reported)
+    _write_report(reported)
     last_epochs = experiment.evaluation.last_epochs
     for table in (scores_table(summary), dice_table(first), uncertainty_table(second, last_epochs)):
         console.print(table.to_rich())
@@ -57,11 +57,11 @@ def evaluate_and_write_tables(
         console.print(line)
 
 
-def _write_report(run: RunFolder, experiment: Experiment, cases: Sequence[BratsCase]) -> None:
+def _write_report(run: ReportedRun) -> None:
     try:
-        page = write_report([ReportedRun(run.root.name, run, experiment, cases)])
+        page = write_report([run])
     except Exception as error:  # the report shows nothing that is not in the tables
-        console.print(f"no report ({error}); once that is fixed: uncseg report {run.root}", soft_wrap=True)
+        console.print(f"no report ({error}); once that is fixed: uncseg report {run.folder.root}", soft_wrap=True)
     else:
         console.print(f"report:  {page}", soft_wrap=True)
 

@@ -121,15 +121,8 @@ def test_the_page_needs_no_network_and_quotes_what_it_is_given(tmp_path, wide, r
     picture = tmp_path / "cost.png"
     assert draw_benchmark(picture, wide)
     page = tmp_path / "benchmark.html"
-    write_benchmark_page(
-        page,
-        "A <b>enchmark",
-        wide,
-        rankings,
-        [Picture(picture, "Quality against cost")],
-        "uncseg benchmark b.yaml",
-        "a: 1",
-    )
+    figures = [Picture(picture, "Quality against cost")]
+    write_benchmark_page(page, "A <b>enchmark", wide, rankings, figures, "uncseg benchmark b.yaml", "a: 1")
     text = page.read_text()
     assert "A &lt;b&gt;enchmark" in text
     assert "data:image/png;base64," in text
