@@ -1,4 +1,4 @@
-"""Everything that is measured of one case: a row for each region."""
+"""All scores of one case, in one row per region."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from uncseg.evaluation.surface import bounding_box
 from uncseg.evaluation.uncertainty import protocol_mask, score_map
 from uncseg.metric_keys import failure_key
 
-Row = dict[str, Any]
+ScoreRow = dict[str, Any]
 SCORES_VERSION = 2
-"""Goes up when a figure is defined anew: then scores that are kept are not used again."""
+"""To be raised when the definition of a score changes: scores on disk with another version are computed again."""
 
 
 def score_case(
@@ -29,27 +29,27 @@ def score_case(
     spacing_mm: Sequence[float],
     uncertainty: Mapping[str, np.ndarray] | None = None,
     brain: np.ndarray | None = None,
-) -> list[Row]:
+) -> list[ScoreRow]:
     """Score a segmentation, and uncertainty maps of it, against the reference.
 
     Args:
         reference, prediction: labels 1 NCR, 2 ED, 3 ET, 3D, the same shape.
         spacing_mm: along the arrays' axes.
-        uncertainty: by region (WT, TC, ET), in [0, 1]; a region without a map has no figures of it.
+        uncertainty: by region (WT, TC, ET), in [0, 1]; a region without a map gets no scores of one.
         brain: bool; None: the whole volume counts as brain.
 
     Returns:
-        A row for each of WT, TC, ET with ``region`` and the columns of :func:`segmentation_row` and, where there is
-        a map, :func:`uncertainty_row`.
+        One row for each of WT, TC and ET: ``region``, ``failure_rate``, the columns of :func:`segmentation_row` and,
+        where there is a map, those of :func:`uncertainty_row`.
     """
     box = _around_tumour(reference, prediction)
     near_reference, near_prediction = reference[box], prediction[box]
-    # failures of the whole tumour are what the uncertainty head learns, so every region's failure rate is of them
+    # the uncertainty head learns the failures of the whole tumour, so every region's failure rate counts those
     failure = region_mask(near_reference, "WT") != region_mask(near_prediction, "WT")
     rows = []
     for region in REGIONS:
         expected, found = region_mask(near_reference, region), region_mask(near_prediction, region)
-        row: Row = {"region": region, **segmentation_row(expected, found, spacing_mm, reference.size)}
+        row: ScoreRow = {"region": region, **segmentation_row(expected, found, spacing_mm, reference.size)}
         row["failure_rate"] = float(failure[expected].mean()) if expected.any() else math.nan
         if uncertainty and region in uncertainty:
             # certain voxels count wherever they are
@@ -60,19 +60,24 @@ def score_case(
 
 
 def _around_tumour(reference: np.ndarray, prediction: np.ndarray) -> tuple[slice, ...]:
-    """The part of the volume that holds what is in either, with room for the dilation of lesions within the volume."""
+    """Return the part of the volume that holds both segmentations, with room for the dilation of lesions."""
     tumour = (reference > 0) | (prediction > 0)
     return bounding_box(tumour, DILATIONS) if tumour.any() else tuple(slice(0, 1) for _ in tumour.shape)
 
 
-def segmentation_row(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], voxels: int) -> Row:
-    """Figures of one region: ``dice``, those of :func:`~uncseg.evaluation.lesions.lesionwise`,
-    ``sensitivity``, ``specificity``, ``reference_volume_ml``, ``predicted_volume_ml``.
+def segmentation_row(
+    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], voxels: int
+) -> ScoreRow:
+    """Return the scores of one region's segmentation.
 
     Args:
-        reference, prediction: bool, 3D; a part of the volume will do.
+        reference, prediction: bool, 3D; any part of the volume that holds both.
         spacing_mm: along the arrays' axes.
-        voxels: of the whole volume.
+        voxels: number of voxels of the whole volume.
+
+    Returns:
+        ``dice``, the scores of :func:`~uncseg.evaluation.lesions.lesionwise`, ``sensitivity``, ``specificity``,
+        ``reference_volume_ml`` and ``predicted_volume_ml``.
     """
     return {
         "dice": dice(reference, prediction),
@@ -86,8 +91,8 @@ def segmentation_row(reference: np.ndarray, prediction: np.ndarray, spacing_mm: 
 
 def uncertainty_row(
     reference: np.ndarray, prediction: np.ndarray, uncertainty: np.ndarray, brain: np.ndarray | None
-) -> Row:
-    """Figures of one region's map against the region's own errors, reference ≠ prediction.
+) -> ScoreRow:
+    """Return the scores of one region's map against the region's own errors, reference ≠ prediction.
 
     Args:
         reference, prediction: bool.
@@ -95,18 +100,18 @@ def uncertainty_row(
         brain: bool, or None.
 
     Returns:
-        RMSD and correlation with the failure under each protocol; QU-BraTS; ``auroc``, ``auprc``, ``fpr95`` with
-        ``_brain`` and ``_band``; ``ece`` and ``ace`` inside the brain; ``mean_uncertainty`` of
-        :func:`~uncseg.evaluation.expectation.mean_uncertainty`; ``reliability``, the diagram's counts,
-        (20, 3) as lists.
+        RMSD and correlation with the failure per protocol (:func:`~uncseg.metric_keys.failure_key`); QU-BraTS;
+        ``auroc``, ``auprc`` and ``fpr95`` with ``_brain`` and ``_band``; ``ece`` and ``ace`` inside the brain;
+        ``mean_uncertainty`` of :func:`~uncseg.evaluation.expectation.mean_uncertainty`; ``reliability``, the counts of
+        the diagram, (20, 3) as lists.
     """
     error = reference != prediction
     brain = np.ones_like(error) if brain is None else brain
-    row: Row = {}
+    row: ScoreRow = {}
     for protocol in PROTOCOLS:
         scores = score_map(uncertainty, error, protocol_mask(reference, prediction, protocol))
         row |= {failure_key(kind, protocol): scores[kind] for kind in ("rmsd", "corr")}
-    # a float32 of 0.05 is a bit more than 5 %, and would not be certain at the threshold of 5
+    # as a float32, 0.05 is slightly more than 5 %, and would not be certain at the threshold of 5
     digits = 5 if uncertainty.dtype == np.float32 else 9
     percent = np.round(100 * uncertainty.astype(np.float64), digits)
     row |= qu_brats(reference, prediction, percent, brain)
@@ -114,6 +119,4 @@ def uncertainty_row(
         row |= {f"{key}_{name}": value for key, value in error_detection(uncertainty, error, mask).items()}
     counts = reliability(uncertainty, error, brain)
     row |= calibration_errors(counts)
-    row["mean_uncertainty"] = mean_uncertainty(prediction, uncertainty)
-    row["reliability"] = counts.tolist()
-    return row
+    return row | {"mean_uncertainty": mean_uncertainty(prediction, uncertainty), "reliability": counts.tolist()}

@@ -1,4 +1,4 @@
-"""How well a map finds wrong voxels, whatever its scale."""
+"""How well a map finds wrong voxels, whatever its scale is."""
 
 import math
 
@@ -10,7 +10,7 @@ BAND_VOXELS = 2
 
 
 def boundary_band(predicted: np.ndarray) -> np.ndarray:
-    """Voxels within 2 voxels (26-neighbour steps) of the predicted border, on either side of it; bool."""
+    """Return the voxels within 2 voxels (26-neighbour steps) of the predicted border, on either side of it; bool."""
     size = 2 * BAND_VOXELS + 1
     inside = predicted.astype(np.uint8)
     near = ndimage.maximum_filter(inside, size=size, mode="nearest")
@@ -19,23 +19,22 @@ def boundary_band(predicted: np.ndarray) -> np.ndarray:
 
 
 def error_detection(uncertainty: np.ndarray, error: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Error detection over a mask: a voxel is called wrong where its uncertainty reaches a threshold.
+    """Score the detection of errors inside a mask: a voxel is called wrong where its uncertainty reaches a threshold.
 
     Args:
-        uncertainty: any scale; only its order counts.
+        uncertainty: any scale, since only the order counts.
         error, mask: bool.
 
     Returns:
-        ``auroc``, ``auprc`` (average precision) and ``fpr95`` (share of right voxels called wrong at the first
-        threshold that finds 95 % of the wrong ones), all in [0, 1]; NaN where the mask has no wrong voxel or no right
-        one.
+        ``auroc``, ``auprc`` (average precision) and ``fpr95`` (share of right voxels that are called wrong at the first
+        threshold that finds 95 % of the wrong ones), in [0, 1]; NaN where the mask has no wrong or no right voxel.
     """
     u, wrong = uncertainty[mask], error[mask]
     positives = int(np.count_nonzero(wrong))
     negatives = len(wrong) - positives
     if not positives or not negatives:
         return dict.fromkeys(("auroc", "auprc", "fpr95"), math.nan)
-    labels, values, weights = _zeros_as_two(wrong, u)
+    labels, values, weights = _merge_zeros(wrong, u)
     fpr, tpr, _ = roc_curve(labels, values, sample_weight=weights, drop_intermediate=False)
     called = tpr * positives + fpr * negatives
     precision = tpr[1:] * positives / called[1:]
@@ -46,8 +45,8 @@ def error_detection(uncertainty: np.ndarray, error: np.ndarray, mask: np.ndarray
     }
 
 
-def _zeros_as_two(wrong: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same samples with all that are exactly 0 as two weighted ones: most of a brain, which need not be sorted."""
+def _merge_zeros(wrong: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Merge the samples that are exactly 0, most of a brain, into two weighted ones, which are sorted faster."""
     rest = u != 0
     zeros = wrong[~rest]
     counts = np.array([len(zeros) - np.count_nonzero(zeros), np.count_nonzero(zeros)])

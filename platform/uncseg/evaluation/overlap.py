@@ -1,4 +1,4 @@
-"""Overlap of segmentations, per region and case. Masks are bool arrays in native space."""
+"""Overlap of segmentations per case and region. Masks are bool arrays in native space."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from uncseg.dataset.brats import REGIONS
 
 
 def region_mask(labels: np.ndarray, region: str) -> np.ndarray:
-    """Voxels of WT, TC or ET in a label volume (1 NCR, 2 ED, 3 ET), bool."""
-    # comparisons of whole volumes are ten times quicker than a set's
+    """Return the voxels of WT, TC or ET in a label volume (1 NCR, 2 ED, 3 ET), bool."""
+    # comparisons of whole volumes are ten times quicker than np.isin
     first, *others = REGIONS[region]
     mask: np.ndarray = labels == first
     for label in others:
@@ -18,13 +18,13 @@ def region_mask(labels: np.ndarray, region: str) -> np.ndarray:
 
 
 def dice(reference: np.ndarray, prediction: np.ndarray) -> float:
-    """2·|A ∩ B| / (|A| + |B|), in [0, 1]; 1 where both are empty, 0 where one is (the BraTS challenge's rule)."""
+    """Return 2·|A ∩ B| / (|A| + |B|), in [0, 1]; as in the BraTS challenge 1 where both are empty, 0 where one is."""
     total = int(np.count_nonzero(reference)) + int(np.count_nonzero(prediction))
     return 1.0 if total == 0 else 2 * int(np.count_nonzero(reference & prediction)) / total
 
 
 def sensitivity(reference: np.ndarray, prediction: np.ndarray) -> float:
-    """TP / (TP + FN), in [0, 1]; with an empty reference 1 where the prediction is empty too, else 0 (BraTS)."""
+    """Return TP / (TP + FN), in [0, 1]; with an empty reference 1 where the prediction is empty too, else 0 (BraTS)."""
     positives = int(np.count_nonzero(reference))
     if positives == 0:
         return 0.0 if prediction.any() else 1.0
@@ -32,11 +32,11 @@ def sensitivity(reference: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def specificity(reference: np.ndarray, prediction: np.ndarray, voxels: int | None = None) -> float:
-    """TN / (TN + FP) over the whole volume, in [0, 1]; 0 where the reference fills it (BraTS).
+    """Return TN / (TN + FP) over the whole volume, in [0, 1]; 0 where the reference fills it (BraTS).
 
     Args:
-        reference, prediction: bool; a part of the volume with all that is in either will do.
-        voxels: of the whole volume, where they are a part.
+        reference, prediction: bool; any part of the volume that holds both.
+        voxels: number of voxels of the whole volume, where a part is given.
     """
     size = reference.size if voxels is None else voxels
     negatives = size - int(np.count_nonzero(reference))
@@ -45,5 +45,5 @@ def specificity(reference: np.ndarray, prediction: np.ndarray, voxels: int | Non
 
 
 def volume_ml(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Volume of a mask in millilitres."""
+    """Return the volume of a mask in millilitres."""
     return float(np.count_nonzero(mask)) * float(np.prod(spacing_mm)) / 1000

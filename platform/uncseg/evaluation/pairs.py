@@ -1,4 +1,4 @@
-"""Folders of NIfTI files as pairs to score: prediction, reference, uncertainty maps, brain mask of a case."""
+"""Folders of NIfTI files as pairs to score: a case's prediction, reference, uncertainty maps and brain mask."""
 
 import os
 from collections import defaultdict
@@ -12,12 +12,12 @@ import numpy as np
 from uncseg.dataset.brats import CONVENTION_LABELS, ENDINGS, FILE_ROLES, REGIONS, map_labels, patient_of
 from uncseg.dataset.images import Volume, geometry_problems, read_volume
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.evaluation.case_scores import Row, score_case
+from uncseg.evaluation.case_scores import ScoreRow, score_case
 from uncseg.layout import CASE_MAPS, PREDICTION_MAPS
 
 Scale = Literal["unit", "percent"]
 LARGEST = {"unit": 1.0, "percent": 100.0}
-MAPS = {*CASE_MAPS, *PREDICTION_MAPS, "wt", "tc", "et"}
+SUFFIXES_OF_MAPS = tuple(f"_{name}" for name in dict.fromkeys((*CASE_MAPS, *PREDICTION_MAPS, "wt", "tc", "et")))
 ROUNDING = 1e-5  # of maps that were written in single precision
 
 
@@ -29,29 +29,29 @@ class Pair:
     prediction: Path
     reference: Path
     uncertainty: dict[str, Path]
-    """By region; one file may stand for all. Empty: no maps are scored."""
+    """By region; one file may stand for all regions. Empty: no maps are scored."""
     brain: Path | None
 
     @property
     def files(self) -> list[Path]:
-        """All of them."""
+        """All files."""
         return [self.prediction, self.reference, *self.uncertainty.values(), *([self.brain] if self.brain else [])]
 
 
 def find_pairs(
     predictions: Path, references: Path, uncertainty: Path | None = None, brain: Path | None = None
 ) -> tuple[list[Pair], list[Problem]]:
-    """The pairs that are complete, sorted by case, and what is missing of the others.
+    """Return the complete pairs, sorted by case, and one problem for each file that another one lacks.
 
     Args:
-        predictions, references: CASE.nii.gz, CASE-seg.nii.gz or CASE_seg.nii.gz, also in subfolders (so a BraTS folder
-            is one of references).
+        predictions, references: CASE.nii.gz, CASE-seg.nii.gz or CASE_seg.nii.gz, also in subfolders, so that a BraTS
+            folder can serve as references.
         uncertainty: CASE_wt.nii.gz, CASE_tc.nii.gz and CASE_et.nii.gz, or one map for all regions:
             CASE_uncertainty.nii.gz or CASE.nii.gz.
-        brain: CASE.nii.gz, or a BraTS folder, whose t1n tells; the brain is where it is not 0.
+        brain: CASE.nii.gz, or a BraTS folder, of which t1n is read; the brain is where it is not 0.
 
     Raises:
-        ProblemsFound: where a folder does not exist, or no case is on both sides.
+        ProblemsFound: a folder does not exist, or no case is in both folders.
     """
     folders = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
     missing = [
@@ -65,34 +65,37 @@ def find_pairs(
     expected = _files(references, ("seg", None), problems)
     found = _files(predictions, ("seg", None), problems)
     brains = None if brain is None else _files(brain, ("t1n", None), problems)
-    for name in sorted(found.keys() - expected.keys()):
-        problems.append(Problem(str(found[name]), "no reference", f"one in {references}", "add it, or leave this out"))
-    for name in sorted(expected.keys() - found.keys()):
-        problems.append(
-            Problem(str(expected[name]), "no prediction", f"one in {predictions}", "add it, or leave this out")
-        )
+    problems += _without(found, expected, "reference", references) + _without(
+        expected, found, "prediction", predictions
+    )
     both = sorted(found.keys() & expected.keys())
     if not both:
-        raise ProblemsFound("There is nothing to score.", problems or [_no_file(predictions, references)])
+        where = f"{predictions}, {references}"
+        no_file = Problem(where, "no NIfTI file", "CASE.nii.gz in both", "correct the paths")
+        raise ProblemsFound("There is nothing to score.", problems or [no_file])
     pairs = []
     for name in both:
         wrong: list[Problem] = []
         maps = {} if uncertainty is None else _maps(uncertainty, name, (found[name], expected[name]), wrong)
         if brains is not None and name not in brains:
             wrong.append(Problem(name, f"no brain mask in {brain}", f"{name}.nii.gz", "add it, or leave --brain out"))
-        if wrong:
-            problems += wrong
-        else:
+        problems += wrong
+        if not wrong:
             pairs.append(Pair(name, found[name], expected[name], maps, None if brains is None else brains[name]))
     return pairs, problems
 
 
-def _no_file(predictions: Path, references: Path) -> Problem:
-    return Problem(f"{predictions}, {references}", "no NIfTI file", "CASE.nii.gz in both", "correct the paths")
+def _without(files: dict[str, Path], others: Container[str], what: str, folder: Path) -> list[Problem]:
+    """Return a problem for each file whose case is not among the others."""
+    return [
+        Problem(str(file), f"no {what}", f"one in {folder}", "add it, or leave this out")
+        for name, file in sorted(files.items())
+        if name not in others
+    ]
 
 
 def _files(folder: Path, roles: tuple[str | None, ...], problems: list[Problem]) -> dict[str, Path]:
-    """Files by case; of those with BraTS' endings only the ones of these roles (None: without such an ending)."""
+    """Return files by case; of those with BraTS' endings only the ones of these roles (None: other endings)."""
     found: dict[str, list[Path]] = defaultdict(list)
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -101,7 +104,7 @@ def _files(folder: Path, roles: tuple[str | None, ...], problems: list[Problem])
         cases_here = {stems[name].removesuffix(ending) for name, ending in endings.items() if ending}
         for name, stem in stems.items():
             role = FILE_ROLES[endings[name]][0] if endings[name] else None
-            # beside CASE-seg.nii.gz, CASE-q.nii.gz is none of ours
+            # a CASE-q.nii.gz beside CASE-seg.nii.gz is neither
             other = role is None and any(stem.startswith(case) for case in cases_here)
             if role in roles and not other:
                 found[stem.removesuffix(endings[name])].append(Path(parent, name))
@@ -118,19 +121,19 @@ def _stem(name: str) -> str | None:
 
 
 def _is_map(name: str, cases: Container[str]) -> bool:
-    """CASE_uncertainty.nii.gz lies beside CASE.nii.gz where we write."""
-    return any(name.endswith(f"_{of}") and name.removesuffix(f"_{of}") in cases for of in MAPS)
+    """Return whether a file is one of the maps that are written beside CASE.nii.gz, such as CASE_uncertainty.nii.gz."""
+    return any(name.endswith(suffix) and name.removesuffix(suffix) in cases for suffix in SUFFIXES_OF_MAPS)
 
 
 def _maps(folder: Path, case: str, masks: Sequence[Path], problems: list[Problem]) -> dict[str, Path]:
-    """A case's maps by region; its own masks, where they lie in the same folder, are none."""
+    """Return a case's maps by region; its masks, where they lie in the same folder, do not count as maps."""
 
-    def of(suffix: str) -> Path | None:
+    def find(suffix: str) -> Path | None:
         files = [file for end in ENDINGS if (file := folder / f"{case}{suffix}{end}").is_file()]
         return next((file for file in files if not any(file.samefile(mask) for mask in masks)), None)
 
-    maps = {region: file for region in REGIONS if (file := of(f"_{region.lower()}")) is not None}
-    whole = of("_uncertainty") or of("")
+    maps = {region: file for region in REGIONS if (file := find(f"_{region.lower()}")) is not None}
+    whole = find("_uncertainty") or find("")
     if whole is not None:
         # beside maps of TC or ET it is that of WT
         maps = {"WT": whole, **maps} if maps else dict.fromkeys(REGIONS, whole)
@@ -140,18 +143,18 @@ def _maps(folder: Path, case: str, masks: Sequence[Path], problems: list[Problem
     return maps
 
 
-def score_pair(pair: Pair, scale: Scale) -> list[Row]:
+def score_pair(pair: Pair, scale: Scale) -> list[ScoreRow]:
     """Read and score one case.
 
     Args:
-        pair: its files.
-        scale: of the uncertainty: unit (0 to 1) or percent (0 to 100).
+        pair: the case's files.
+        scale: scale of the uncertainty: unit (0 to 1) or percent (0 to 100).
 
     Returns:
-        Rows of :func:`~uncseg.evaluation.case_scores.score_case`, with ``case`` and ``patient`` in front.
+        The rows of :func:`~uncseg.evaluation.case_scores.score_case`, with ``case`` and ``patient`` in front.
 
     Raises:
-        ProblemsFound: every file of the case that cannot be used.
+        ProblemsFound: one problem for each file of the case that cannot be used.
     """
     problems: list[Problem] = []
     volumes = {file: read_volume(file, problems) for file in dict.fromkeys(pair.files)}
@@ -165,13 +168,8 @@ def score_pair(pair: Pair, scale: Scale) -> list[Row]:
         raise ProblemsFound(f"{pair.case_id} cannot be scored.", problems, exit_code=1)
     assert reference is not None
     brain = None if pair.brain is None else np.asarray(_array(volumes[pair.brain]) != 0)
-    rows = score_case(
-        labels[pair.reference],
-        labels[pair.prediction],
-        reference.spacing_mm,
-        {region: maps[file] for region, file in pair.uncertainty.items()},
-        brain,
-    )
+    uncertainty = {region: maps[file] for region, file in pair.uncertainty.items()}
+    rows = score_case(labels[pair.reference], labels[pair.prediction], reference.spacing_mm, uncertainty, brain)
     return [{"case": pair.case_id, "patient": patient_of(pair.case_id), **row} for row in rows]
 
 
@@ -181,12 +179,12 @@ def _array(volume: Volume | None) -> Any:
 
 
 def _labels(volume: Volume | None, problems: list[Problem]) -> np.ndarray:
-    """Labels of 2023; those of 2018 to 2021 (4 for ET) are mapped."""
+    """Return the labels of 2023; those of 2018 to 2021 (4 for ET) are mapped."""
     if volume is None:
         return np.zeros(0, dtype=np.uint8)
     array = volume.array
     if np.issubdtype(array.dtype, np.floating):
-        # a scale factor in the header makes 1.00000002 of 1
+        # a scale factor in the header turns 1 into 1.00000002
         whole = np.rint(array)
         array = whole if bool((np.abs(array - whole) < 1e-3).all()) else array
     counts = {label: int(np.count_nonzero(array == label)) for label in range(5)}
@@ -204,25 +202,23 @@ def _labels(volume: Volume | None, problems: list[Problem]) -> np.ndarray:
 
 
 def _uncertainty(volume: Volume | None, scale: Scale, problems: list[Problem]) -> np.ndarray:
-    """The map in [0, 1]: percent are divided in double precision, so that QU-BraTS' thresholds are met exactly."""
+    """Return the map in [0, 1]; percent are divided in double precision, so that they meet thresholds exactly."""
     if volume is None:
         return np.zeros(0)
+    file, given = str(volume.file), f"(--uncertainty-scale {scale})"
     array = volume.array.astype(np.float64 if scale == "percent" else np.promote_types(volume.array.dtype, np.float32))
     finite = np.isfinite(array)
     if not finite.all():
         found = f"{array.size - np.count_nonzero(finite)} voxels that are NaN or infinite"
-        problems.append(Problem(str(volume.file), found, "finite values", "repair the map, or exclude the case"))
+        problems.append(Problem(file, found, "finite values", "repair the map, or exclude the case"))
         return array
     low, high, largest = float(array.min()), float(array.max()), LARGEST[scale]
+    found = f"values from {low:g} to {high:g}"
     if low < 0 or high > largest * (1 + ROUNDING):
-        advice = "correct the map"
-        if scale == "unit" and low >= 0 and high <= LARGEST["percent"]:
-            advice = "say --uncertainty-scale percent, if all maps are in percent"
-        expected = f"0 to {largest:g} (--uncertainty-scale {scale})"
-        problems.append(Problem(str(volume.file), f"values from {low:g} to {high:g}", expected, advice))
+        percent = scale == "unit" and low >= 0 and high <= LARGEST["percent"]
+        advice = "use --uncertainty-scale percent if all maps are in percent" if percent else "correct the map"
+        problems.append(Problem(file, found, f"0 to {largest:g} {given}", advice))
     elif scale == "percent" and 0 < high <= LARGEST["unit"]:
-        found = f"values from {low:g} to {high:g}, a map of another scale"
-        expected = "0 to 100 (--uncertainty-scale percent)"
-        advice = "say --uncertainty-scale unit if all maps are so, else multiply it by 100"
-        problems.append(Problem(str(volume.file), found, expected, advice))
+        advice = "use --uncertainty-scale unit if all maps are on that scale, else multiply this one by 100"
+        problems.append(Problem(file, f"{found}, a map of another scale", f"0 to 100 {given}", advice))
     return np.clip(array / array.dtype.type(largest), 0, 1)

@@ -1,6 +1,7 @@
-"""Scores of many cases as figures with confidence intervals, and two sets of scores compared.
+"""Scores of many cases summarized with confidence intervals, and two sets of scores compared.
 
-Intervals are 95 % percentile bootstraps over patients, since scans of one patient are alike; NaN is left out.
+Intervals are 95 % percentile bootstraps over patients, because scans of the same patient are alike. NaN values are left
+out.
 """
 
 import math
@@ -13,68 +14,64 @@ from scipy import stats
 
 RESAMPLES = 2000
 FEWEST_PATIENTS = 10
-"""For an interval; of fewer, resampling gives little more than their range."""
+"""Fewest patients for an interval; resampling fewer gives little more than their range."""
 KEYS = ("case", "patient", "region", "fold", "model")
 
 
 def figure_columns(scores: pd.DataFrame) -> list[str]:
-    """Columns of scores that are figures, in order."""
+    """Return the columns of scores that are figures, in order."""
     return [column for column in scores.columns if column not in KEYS]
 
 
 def summarize(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Means over cases, a row for each region and figure.
+    """Return means over cases, one row per region and figure.
 
     Args:
-        scores: a row for each case and region: case, patient, region and figures.
+        scores: one row per case and region: case, patient, region and figures.
         seed: of the bootstrap.
 
     Returns:
-        Columns region, figure, cases (that have it), mean, sd (sample), median, ci_low, ci_high. Where the
-        scores have ``mean_uncertainty``, also ``aurc`` and ``e_aurc`` of :func:`risk_coverage` and the rank correlation
-        of a case's mean uncertainty with its Dice, in the column ``mean``. NaN with fewer than 10 patients, as
-        intervals are.
+        Columns region, figure, cases (number that have it), mean, sd (sample), median, ci_low, ci_high. Where the
+        scores have ``mean_uncertainty``, also the figures of :data:`ACROSS_CASES`, whose value is in the column
+        ``mean``. They are NaN with fewer than 10 patients, as intervals are.
     """
     rows: list[dict[str, object]] = []
-    for region, of_region in scores.groupby("region", sort=False):
+    for region, part in scores.groupby("region", sort=False):
         for figure in figure_columns(scores):
-            values = of_region[figure].astype(float)
-            low, high = bootstrap_mean(values, of_region["patient"], seed)
-            spread = {"mean": values.mean(), "sd": values.std(ddof=1), "median": values.median()}
-            rows.append(
-                {"region": region, "figure": figure, "cases": values.count(), **spread, "ci_low": low, "ci_high": high}
-            )
+            values = part[figure].astype(float)
+            low, high = bootstrap_mean(values, part["patient"], seed)
+            row: dict[str, object] = {"region": region, "figure": figure, "cases": values.count()}
+            row |= {"mean": values.mean(), "sd": values.std(ddof=1), "median": values.median()}
+            rows.append(row | {"ci_low": low, "ci_high": high})
         if "mean_uncertainty" in scores.columns:
-            rows += _case_level(str(region), of_region, seed)
+            rows += _across_cases(str(region), part, seed)
     return pd.DataFrame(rows)
 
 
-def _case_level(region: str, scores: pd.DataFrame, seed: int) -> list[dict[str, object]]:
+def _across_cases(region: str, scores: pd.DataFrame, seed: int) -> list[dict[str, object]]:
     known = scores.dropna(subset=["mean_uncertainty", "dice"])
     u, risk = known["mean_uncertainty"].to_numpy(float), 1 - known["dice"].to_numpy(float)
-    patients = _members(known["patient"])
+    patients = [np.asarray(places) for places in known.groupby(known["patient"].to_numpy()).indices.values()]
     drawn = np.random.default_rng(seed).integers(len(patients), size=(RESAMPLES // 4, len(patients)))
-
-    def row(figure: str, of: Callable[[np.ndarray], float]) -> dict[str, object]:
-        if len(patients) < FEWEST_PATIENTS:
-            return {"region": region, "figure": figure, "cases": len(known), "mean": math.nan}
-        samples = [of(np.concatenate([patients[n] for n in numbers])) for numbers in drawn]
-        low, high = _percentiles(np.array(samples, dtype=float))
-        value = of(np.arange(len(known)))
-        return {"region": region, "figure": figure, "cases": len(known), "mean": value, "ci_low": low, "ci_high": high}
-
-    return [
-        row("aurc", lambda chosen: risk_coverage(u[chosen], risk[chosen])[0]),
-        row("e_aurc", lambda chosen: risk_coverage(u[chosen], risk[chosen])[1]),
-        row("spearman_uncertainty_dice", lambda chosen: spearman(u[chosen], 1 - risk[chosen])),
-    ]
+    enough = len(patients) >= FEWEST_PATIENTS
+    samples = [np.concatenate([patients[n] for n in numbers]) for numbers in drawn] if enough else []
+    rows = []
+    for figure, compute in ACROSS_CASES.items():
+        row: dict[str, object] = {"region": region, "figure": figure, "cases": len(known), "mean": math.nan}
+        if enough:
+            low, high = _percentiles(np.array([compute(u[chosen], risk[chosen]) for chosen in samples]))
+            row |= {"mean": compute(u, risk), "ci_low": low, "ci_high": high}
+        rows.append(row)
+    return rows
 
 
 def risk_curve(uncertainty: np.ndarray, risk: np.ndarray) -> np.ndarray:
-    """Mean risk of the k most certain cases, (N,), k from 1 to N; equal uncertainties as if in random order.
+    """Return the mean risk of the k most certain cases, (N,), for k from 1 to N.
+
+    Cases of equal uncertainty are taken as if in random order.
 
     Args:
-        uncertainty, risk: as :func:`risk_coverage` takes them.
+        uncertainty, risk: as for :func:`risk_coverage`.
     """
     groups = pd.Series(risk).groupby(uncertainty)
     expected = np.repeat(groups.mean().to_numpy(), groups.size().to_numpy())
@@ -82,14 +79,14 @@ def risk_curve(uncertainty: np.ndarray, risk: np.ndarray) -> np.ndarray:
 
 
 def risk_coverage(uncertainty: np.ndarray, risk: np.ndarray) -> tuple[float, float]:
-    """AURC and E-AURC: mean risk of the k most certain cases, averaged over k (Geifman et al. 2019).
+    """Return AURC and E-AURC: the mean risk of the k most certain cases, averaged over k (Geifman et al. 2019).
 
     Args:
-        uncertainty: (N,), of cases.
+        uncertainty: (N,), one value per case.
         risk: (N,), 1 − Dice.
 
     Returns:
-        AURC, and what of it exceeds the best order's. NaN without cases.
+        AURC, and by how much it exceeds that of the best order. NaN without cases.
     """
     if not len(risk):
         return math.nan, math.nan
@@ -98,14 +95,22 @@ def risk_coverage(uncertainty: np.ndarray, risk: np.ndarray) -> tuple[float, flo
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation in [−1, 1]; NaN where either side is constant or there are fewer than three pairs."""
+    """Return the rank correlation in [−1, 1]; NaN where a or b is constant or there are fewer than three pairs."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
     return float(stats.spearmanr(a, b).statistic)
 
 
+ACROSS_CASES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "aurc": lambda uncertainty, risk: risk_coverage(uncertainty, risk)[0],
+    "e_aurc": lambda uncertainty, risk: risk_coverage(uncertainty, risk)[1],
+    "spearman_uncertainty_dice": lambda uncertainty, risk: spearman(uncertainty, 1 - risk),
+}
+"""Figures of all cases of a region together, from their mean uncertainty and their risk, 1 − Dice."""
+
+
 def bootstrap_mean(values: pd.Series, patients: pd.Series, seed: int) -> tuple[float, float]:
-    """95 % interval of the mean over cases, patients drawn with replacement; NaN where there are fewer than 10."""
+    """Return the 95 % interval of the mean over cases, drawing patients with replacement; NaN with fewer than 10."""
     known = values.notna()
     by_patient = values[known].groupby(patients[known], sort=True).agg(["sum", "size"])
     count = len(by_patient)
@@ -117,23 +122,23 @@ def bootstrap_mean(values: pd.Series, patients: pd.Series, seed: int) -> tuple[f
 
 @lru_cache(maxsize=4)
 def draw_patients(count: int, seed: int) -> np.ndarray:
-    """How often each of so many patients is drawn in each resample, (2000, count); the same for the same arguments."""
+    """Return how often each of ``count`` patients is drawn in each resample, (2000, count), the same for a seed."""
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     times.setflags(write=False)
     return times
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Paired differences, B − A, of the cases that both have; a row for each region and figure.
+    """Return paired differences, B − A, of the cases that both have, one row per region and figure.
 
     Args:
-        a, b: scores, as :func:`summarize` takes them.
+        a, b: scores as for :func:`summarize`.
         seed: of the bootstrap.
 
     Returns:
         Columns region, figure, cases, mean_a, mean_b, difference, ci_low, ci_high, p_value: Wilcoxon's signed-rank
-        test of the patients' mean differences, two-sided, not corrected for the number of figures; 1 where none
-        differs, NaN where nothing is known.
+        test of the patients' mean differences, two-sided, not corrected for the number of figures; 1 where no patient
+        differs, NaN where no difference is known.
     """
     figures = [column for column in figure_columns(a) if column in b.columns]
     both = a.merge(b, on=["case", "region"], suffixes=("_a", "_b"))
@@ -142,36 +147,19 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         for figure in figures:
             first, second = pairs[f"{figure}_a"].astype(float), pairs[f"{figure}_b"].astype(float)
             difference = (second - first).dropna()
-            patients = pairs["patient_a"]
-            low, high = bootstrap_mean(difference, patients.loc[difference.index], seed)
-            rows.append(
-                {
-                    "region": region,
-                    "figure": figure,
-                    "cases": len(difference),
-                    "mean_a": first[difference.index].mean(),
-                    "mean_b": second[difference.index].mean(),
-                    "difference": difference.mean(),
-                    "ci_low": low,
-                    "ci_high": high,
-                    "p_value": _signed_rank(difference.groupby(patients.loc[difference.index]).mean()),
-                }
-            )
+            patients = pairs["patient_a"].loc[difference.index]
+            low, high = bootstrap_mean(difference, patients, seed)
+            row = {"region": region, "figure": figure, "cases": len(difference)}
+            row |= {"mean_a": first[difference.index].mean(), "mean_b": second[difference.index].mean()}
+            row |= {"difference": difference.mean(), "ci_low": low, "ci_high": high}
+            rows.append(row | {"p_value": _signed_rank(difference.groupby(patients).mean())})
     return pd.DataFrame(rows)
 
 
 def _signed_rank(differences: pd.Series) -> float:
     if differences.empty:
         return math.nan
-    if not differences.any():
-        return 1.0
-    return float(stats.wilcoxon(differences).pvalue)
-
-
-def _members(patients: pd.Series) -> list[np.ndarray]:
-    return [
-        np.asarray(numbers) for numbers in patients.reset_index(drop=True).groupby(patients.to_numpy()).indices.values()
-    ]
+    return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
 def _percentiles(samples: np.ndarray) -> tuple[float, float]:

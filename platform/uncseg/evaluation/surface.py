@@ -1,7 +1,7 @@
 """Distances between the surfaces of two masks, as DeepMind's surface-distance and the BraTS challenge define them.
 
-A mask's surface lies on the corners of its voxels: a corner belongs to it where the eight voxels around are neither all
-inside nor all outside, and weighs as much as the area of the triangles that marching cubes draws there (Nikolov et al.
+A mask's surface lies on the corners of its voxels. A corner belongs to it where the eight voxels around it are neither
+all inside nor all outside; its weight is the area of the triangles that marching cubes draws there (Nikolov et al.
 2018, arXiv:1809.04430).
 """
 
@@ -15,12 +15,12 @@ from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
 NO_DISTANCE_MM = 374.0
-"""Where only one of two masks is empty: about the diagonal of a BraTS volume, the challenge's rule."""
+"""Distance where only one of two masks is empty, about the diagonal of a BraTS volume: the challenge's rule."""
 CORNERS = tuple(itertools.product((0, 1), repeat=3))
 
 
 def hd95_mm(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Hausdorff distance at the 95th percentile of each surface's area, the larger of both directions.
+    """Return the Hausdorff distance at the 95th percentile of each surface's area, the larger of both directions.
 
     Args:
         reference, prediction: bool, 3D, the same shape.
@@ -33,10 +33,10 @@ def hd95_mm(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[
 
 
 class SurfaceDistances:
-    """Distances between the surfaces of two volumes, and of their parts.
+    """Distances between the surfaces of two volumes, and between those of their parts.
 
     Args:
-        a, b: bool, or numbers of parts that nowhere touch each other (0: outside); 3D, the same shape.
+        a, b: bool, or numbers of parts that do not touch each other (0: outside); 3D, the same shape.
         spacing_mm: along the arrays' axes.
     """
 
@@ -46,13 +46,13 @@ class SurfaceDistances:
         self._from_a, self._from_b = _nearest(self._a, self._b), _nearest(self._b, self._a)
 
     def hd95_mm(self) -> float:
-        """Of all of both; by the rule of :func:`hd95_mm`."""
-        return _larger((self._a.areas, self._from_a.mm), (self._b.areas, self._from_b.mm))
+        """Return the HD95 of the whole volumes, by the rules of :func:`hd95_mm`."""
+        return _hd95((self._a.areas, self._from_a.mm), (self._b.areas, self._from_b.mm))
 
-    def of_parts(self, part: int, others: Sequence[int]) -> float:
-        """HD95 between one part of ``a`` and some of ``b``'s as one; by the rule of :func:`hd95_mm`."""
+    def hd95_of_parts(self, part: int, others: Sequence[int]) -> float:
+        """Return the HD95 between one part of ``a`` and several of ``b`` taken together."""
         mine, theirs = self._a.parts == part, np.isin(self._b.parts, others)
-        return _larger(
+        return _hd95(
             (self._a.areas[mine], _known_or_searched(self._a, self._from_a, mine, self._b, theirs)),
             (self._b.areas[theirs], _known_or_searched(self._b, self._from_b, theirs, self._a, mine)),
         )
@@ -61,21 +61,21 @@ class SurfaceDistances:
 @dataclass(frozen=True)
 class _Surface:
     points: np.ndarray
-    """(N, 3) in mm, sorted by their numbers."""
+    """(N, 3) in mm, sorted by ``numbers``."""
     numbers: np.ndarray
-    """(N,), of the corners of the volume."""
+    """(N,), a number for each corner of the volume."""
     areas: np.ndarray
     """(N,) in mm²."""
     parts: np.ndarray
-    """(N,), whose surface it is."""
+    """(N,), the part to whose surface each point belongs."""
 
 
 @dataclass(frozen=True)
 class _Nearest:
     mm: np.ndarray
-    """(N,), from each of a surface's points to the nearest of the other's."""
+    """(N,), distance from each point to the nearest one of the other surface."""
     index: np.ndarray
-    """(N,), which that is."""
+    """(N,), index of that nearest point."""
 
 
 def _surface_of(volume: np.ndarray, spacing: tuple[float, ...]) -> _Surface:
@@ -92,23 +92,23 @@ def _surface_of(volume: np.ndarray, spacing: tuple[float, ...]) -> _Surface:
     at = np.nonzero((codes != 0) & (codes != 255))
     part = np.zeros(len(at[0]), dtype=parts.dtype)
     if volume.dtype != bool:
-        for start in CORNERS:  # parts don't touch, so the voxels around a corner are of one
+        for start in CORNERS:  # parts do not touch, so the voxels around a corner belong to one
             part = np.maximum(part, parts[tuple(axis + s for axis, s in zip(at, start, strict=True))])
     corners = np.stack(at, axis=1) + np.array([axis.start for axis in box])
     z, y, x = corners.astype(np.int64).T
-    numbers = (z << 40) + (y << 20) + x  # of a volume of less than 2²⁰ voxels along each axis
+    numbers = (z << 40) + (y << 20) + x  # unique below 2²⁰ voxels along each axis
     return _Surface(corners * np.array(spacing), numbers, corner_areas(spacing)[codes[at]], part)
 
 
 def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
-    """The smallest box around what is not 0 in a 3D volume that is not empty.
+    """Return the smallest box around the voxels of a 3D volume that are not 0; there has to be one.
 
     Args:
         mask: bool, or numbers of which those above 0 count.
-        margin: voxels more to each side, as far as the volume has them.
+        margin: voxels by which the box is larger on each side, as far as the volume has them.
     """
     inside = mask if mask.dtype == bool else mask > 0
-    rows = np.any(inside, axis=-1)  # the longest pass, and along memory
+    rows = np.any(inside, axis=-1)  # the longest pass, which runs along memory
     spans = [np.any(rows, axis=1), np.any(rows, axis=0), np.any(inside[rows], axis=0)]
     ends = [np.flatnonzero(span)[[0, -1]] for span in spans]
     return tuple(slice(max(0, int(first) - margin), int(last) + 1 + margin) for first, last in ends)
@@ -116,20 +116,20 @@ def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
 
 @lru_cache
 def corner_areas(spacing: tuple[float, ...]) -> np.ndarray:
-    """Area of the surface at a corner by its code, (256,) in mm².
+    """Return the area of the surface at a corner by its code, (256,) in mm².
+
+    Bit n of a code is set where the n-th of the eight voxels around the corner, in the order of CORNERS, is inside. A
+    pattern has the same area however it is turned or mirrored, as long as the spacing is turned with it.
 
     Args:
         spacing: mm along the axes.
-
-    Bit n of a code says whether the n-th of the eight voxels around the corner is inside, in the order of CORNERS. The
-    area is the same for a pattern however it is turned or mirrored, as long as the spacing turns with it.
     """
     return np.array([_area(code, spacing) for code in range(256)])
 
 
 def _area(code: int, spacing: tuple[float, ...]) -> float:
-    # marching cubes has more than one answer where voxels touch by an edge; the definition takes the side with fewer
-    # voxels as inside, so that a mask and its complement have one surface
+    # marching cubes is ambiguous where voxels touch by an edge; the definition takes the side with fewer voxels as
+    # inside, so that a mask and its complement have the same surface
     code = 255 - code if code.bit_count() > 4 else code
     if code == 0:
         return 0.0
@@ -142,7 +142,7 @@ def _area(code: int, spacing: tuple[float, ...]) -> float:
 def _nearest(a: _Surface, b: _Surface) -> _Nearest:
     distances, index = np.full(len(a.points), np.inf), np.zeros(len(a.points), dtype=np.int64)
     if len(b.points) and len(a.points):
-        # where the surfaces touch, as in much of them, there is nothing to search
+        # no search where the surfaces touch, as most of them do
         index = np.minimum(np.searchsorted(b.numbers, a.numbers), len(b.numbers) - 1)
         apart = b.numbers[index] != a.numbers
         distances[~apart] = 0
@@ -151,12 +151,12 @@ def _nearest(a: _Surface, b: _Surface) -> _Nearest:
 
 
 def _tree(points: np.ndarray) -> cKDTree:
-    # of points on a grid, plain midpoint splits are built and searched several times faster than median ones
+    # for points on a grid, plain midpoint splits are built and searched several times faster than median ones
     return cKDTree(points, balanced_tree=False, compact_nodes=False)
 
 
 def _known_or_searched(a: _Surface, known: _Nearest, mine: np.ndarray, b: _Surface, theirs: np.ndarray) -> np.ndarray:
-    """From some of ``a``'s points to some of ``b``'s: known, where the nearest of all of ``b`` is among them."""
+    """Return distances from some points of ``a`` to some of ``b``, searched where the nearest of all is not one."""
     distances = known.mm[mine]
     if theirs.any() and len(distances):
         others = ~theirs[known.index[mine]]
@@ -165,17 +165,17 @@ def _known_or_searched(a: _Surface, known: _Nearest, mine: np.ndarray, b: _Surfa
     return distances
 
 
-def _larger(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> float:
-    """Of two directions, each (areas, distances in mm)."""
-    empty = [len(areas) == 0 for areas, _ in (one, other)]
+def _hd95(*directions: tuple[np.ndarray, np.ndarray]) -> float:
+    """Return the larger 95th percentile of two directions, each (areas, distances in mm)."""
+    empty = [len(areas) == 0 for areas, _ in directions]
     if any(empty):
         return 0.0 if all(empty) else NO_DISTANCE_MM
-    return max(_percentile(*one), _percentile(*other))
+    return max(_percentile(*direction) for direction in directions)
 
 
 def _percentile(areas: np.ndarray, distances: np.ndarray) -> float:
-    # among equal distances by area, as the definition's code does: where the share comes to 0.95 itself, the order of
-    # the sum decides, and it must not depend on which way the volume lies
+    # equal distances are sorted by area, as in the definition's code: where the share is exactly 0.95 the order of the
+    # sum decides, and it must not depend on the volume's orientation
     order = np.lexsort((areas, distances))
     share = np.cumsum(areas[order]) / areas[order].sum()
     return float(distances[order][min(int(np.searchsorted(share, 0.95)), len(order) - 1)])

@@ -1,9 +1,9 @@
 """Table 1 (Dice with and without the head) and Table 2 (uncertainty against error, with the floors beside it).
 
-``per_case`` has a row a case: case, patient, fold, dice_wt, dice_tc, dice_et, dice_mean, and for each estimator and
-protocol ``ESTIMATOR/PROTOCOL/rmsd_failure`` and ``…/corr_failure``. ``epochs`` has a row a fold and epoch: fold, epoch
-and ``uncertainty/PROTOCOL/rmsd_ema/ESTIMATOR`` and ``…/corr_ema/…``. NaN means left out, everywhere. Spreads are sample
-standard deviations over folds (ddof 1).
+``per_case`` has one row per case: case, patient, fold, the columns of Table 1, and the keys of
+:func:`~uncseg.metric_keys.case_key`. ``epochs`` has one row per fold and epoch: fold, epoch and the keys of
+:func:`~uncseg.metric_keys.epoch_key`. NaN values are left out of every mean. Spreads are sample standard deviations
+over folds (ddof 1).
 """
 
 import math
@@ -18,23 +18,27 @@ from uncseg.page_table import mean_sd
 
 WITH, WITHOUT = "with head", "without head"
 PAPER = "paper (BraTS 2023, anchor)"
-# five folds: anchors, not targets; the RMSD is probably on a compressed scale
+# The paper's figures, over five folds: anchors and not targets.
 PAPER_DICE = {WITH: (0.9163, 0.9162, 0.8734), WITHOUT: (0.9179, 0.9169, 0.8710)}
-PAPER_CORR = {HEAD: 0.96556, "variance_stable": 0.89382, "var1shot": 0.20738}
-PAPER_RMSD = {HEAD: 0.0036, "variance_stable": 0.00542, "var1shot": 0.03192}
+PAPER_MAPS = {
+    HEAD: {"corr": 0.96556, "rmsd": 0.0036},
+    "variance_stable": {"corr": 0.89382, "rmsd": 0.00542},
+    "var1shot": {"corr": 0.20738, "rmsd": 0.03192},
+}
+"""With the error memory, reference mask; the RMSD is probably on a compressed scale and not comparable with ours."""
 
 
 def table1(per_case: pd.DataFrame, baseline: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Mean Dice per fold, then over folds.
+    """Return the mean Dice per fold, and its mean and standard deviation over folds.
 
     Args:
         per_case: out-of-fold scores.
-        baseline: those of the run without the head, where it exists.
+        baseline: those of the run without the head, where there is one.
 
     Returns:
-        Columns model, fold ("0", …, "mean", "sd", and PAPER's figures), cases, dice_wt, dice_tc, dice_et, dice_mean.
-        The model is named by what the scores hold, not by the argument: a baseline that turns out to be of the same
-        kind is "with head, baseline" or "without head, baseline".
+        Columns model, fold ("0", …, "mean", "sd" and PAPER, the paper's figures), cases, dice_wt, dice_tc, dice_et,
+        dice_mean. A model is named by what its scores hold, whichever argument it is: a baseline of the same kind is
+        "with head, baseline" or "without head, baseline".
     """
     kind = _kind(per_case)
     parts = [_dice_rows(per_case, kind, kind)]
@@ -49,63 +53,61 @@ def _kind(per_case: pd.DataFrame) -> str:
 
 
 def _dice_rows(per_case: pd.DataFrame, kind: str, model: str) -> pd.DataFrame:
-    columns = list(DICE_COLUMNS)
-    folds = per_case.groupby("fold")[columns].mean()
+    folds = per_case.groupby("fold")[list(DICE_COLUMNS)].mean()
     counts = per_case.groupby("fold").size()
-    rows = folds.reset_index().astype({"fold": str})
-    rows["cases"] = counts.to_numpy()
-    mean = {"fold": "mean", "cases": int(counts.sum()), **folds.mean().to_dict()}
-    deviation = {"fold": "sd", "cases": int(counts.sum()), **folds.std(ddof=1).to_dict()}
-    wt, tc, et = PAPER_DICE[kind]
-    paper = {"fold": PAPER, "cases": 1248, "dice_wt": wt, "dice_tc": tc, "dice_et": et}
-    paper["dice_mean"] = (wt + tc + et) / 3
-    rows = pd.concat([rows, pd.DataFrame([mean, deviation, paper])], ignore_index=True)
-    rows.insert(0, "model", model)
-    return rows[["model", "fold", "cases", *columns]]
+    rows = folds.reset_index().astype({"fold": str}).assign(cases=counts.to_numpy())
+    dices = PAPER_DICE[kind]
+    paper = dict(zip(DICE_COLUMNS, (*dices, sum(dices) / 3), strict=True))
+    below = [
+        {"fold": "mean", "cases": int(counts.sum()), **folds.mean()},
+        {"fold": "sd", "cases": int(counts.sum()), **folds.std(ddof=1)},
+        {"fold": PAPER, "cases": 1248, **paper},
+    ]
+    rows = pd.concat([rows, pd.DataFrame(below)], ignore_index=True)
+    return rows.assign(model=model)[["model", "fold", "cases", *DICE_COLUMNS]]
 
 
 def table2(per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int) -> pd.DataFrame:
-    """Uncertainty against error: a row for each protocol and estimator there is.
+    """Return one row per protocol and estimator that the scores or the epochs hold.
 
     Args:
         per_case: out-of-fold scores.
         epochs: the trainer's metrics.
-        last_epochs: epochs averaged for ``*_ema_last``.
+        last_epochs: number of epochs that are averaged for ``*_ema_last``.
 
     Returns:
         Columns protocol, estimator, floor (bool), each figure of Table 2 and its ``_std`` over folds, paper_corr,
-        paper_rmsd. ``*_ema`` is against the error memory on validation patches, ``*_failure`` against the single
-        failure of out-of-fold predictions: a mean over a fold's cases, then over folds. NaN where nothing was valid.
-        The paper's RMSD is probably on a compressed scale: not comparable with ours.
+        paper_rmsd. ``*_ema`` compares with the error memory on validation patches; ``*_failure`` compares with the
+        failure of out-of-fold predictions and is a mean over a fold's cases, then over folds. NaN where no value is
+        valid.
     """
     rows = []
+    epochs = epochs.sort_values("epoch")
     for protocol in PROTOCOLS:
         for estimator in ALL_MAPS:
             failure, memory = case_key(estimator, protocol, "rmsd"), epoch_key(protocol, "rmsd", estimator)
             if failure in per_case.columns or memory in epochs.columns:
                 rows.append(_estimator_row(per_case, epochs, last_epochs, protocol, estimator))
     figures = [column for name in shown_in("table2") for column in (name, f"{name}_std")]
-    return pd.DataFrame(rows, columns=["protocol", "estimator", "floor", *figures, "paper_corr", "paper_rmsd"])
+    return pd.DataFrame(rows, columns=["protocol", "estimator", "floor", *figures, *(f"paper_{k}" for k in KINDS)])
 
 
 def _estimator_row(
     per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int, protocol: str, estimator: str
 ) -> dict[str, object]:
     row: dict[str, object] = {"protocol": protocol, "estimator": estimator, "floor": estimator in FLOORS}
-    epochs = epochs.sort_values("epoch")
+    paper = PAPER_MAPS.get(estimator, {}) if protocol == "reference" else {}
     for kind in KINDS:
-        ema = _by_fold(epochs, epoch_key(protocol, kind, estimator))
+        memory = _by_fold(epochs, epoch_key(protocol, kind, estimator))
         over_folds = {
-            f"{kind}_ema_last": [values.tail(last_epochs).mean() for values in ema],
-            f"{kind}_ema_final": [values.iloc[-1] for values in ema],
+            f"{kind}_ema_last": [values.tail(last_epochs).mean() for values in memory],
+            f"{kind}_ema_final": [values.iloc[-1] for values in memory],
             f"{kind}_failure": [v.mean() for v in _by_fold(per_case, case_key(estimator, protocol, kind))],
         }
         for name, values in over_folds.items():
             folds = pd.Series(values, dtype=float)
             row[name], row[f"{name}_std"] = float(folds.mean()), float(folds.std(ddof=1))
-    anchored = protocol == "reference"
-    row["paper_corr"] = PAPER_CORR.get(estimator, math.nan) if anchored else math.nan
-    row["paper_rmsd"] = PAPER_RMSD.get(estimator, math.nan) if anchored else math.nan
+        row[f"paper_{kind}"] = paper.get(kind, math.nan)
     return row
 
 
@@ -114,17 +116,16 @@ def _by_fold(frame: pd.DataFrame, column: str) -> list[pd.Series]:
 
 
 def beats_floor(table: pd.DataFrame) -> list[str]:
-    """One sentence a protocol and error: whether the head's correlation exceeds the best floor's, and by how much.
+    """Return one sentence per protocol and error on whether the head's correlation exceeds the best floor's.
 
-    A lead within the larger of both spreads over folds is called unproven, as is one on a single fold.
+    A lead within the larger of both spreads over folds is called unproven, as is a lead on a single fold.
     """
     lines = []
     for protocol, rows in table.groupby("protocol", sort=False):
         by_name = rows.set_index("estimator")
-        if HEAD not in by_name.index or not by_name["floor"].any():
-            continue
-        for key, figure in shown_in("verdict").items():
-            lines.append(f"{protocol} mask, {figure.label}: {_verdict(by_name, key)}")
+        if HEAD in by_name.index and by_name["floor"].any():
+            for key, figure in shown_in("verdict").items():
+                lines.append(f"{protocol} mask, {figure.label}: {_verdict(by_name, key)}")
     return lines
 
 
@@ -139,7 +140,7 @@ def _verdict(by_name: pd.DataFrame, figure: str) -> str:
     if lead <= 0:
         return f"the head's correlation {head} does not exceed the best floor's ({best}, {floor})."
     found = f"the head's correlation {head} exceeds the best floor's ({best}, {floor}) by {lead:.4f}"
-    if math.isnan(spreads[HEAD]) or math.isnan(spreads[best]):
-        return f"{found}; on a single fold, unproven."
     widest = max(spreads[HEAD], spreads[best])
+    if math.isnan(spreads[HEAD] + spreads[best]):
+        return f"{found}; on a single fold, unproven."
     return f"{found}." if lead > widest else f"{found}, within the spread over folds ({widest:.4f}): unproven."

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from uncseg.cluster.tasks import map_cases, two_per_cpu
 from uncseg.errors import Problem
-from uncseg.evaluation.case_scores import SCORES_VERSION, Row
+from uncseg.evaluation.case_scores import SCORES_VERSION, ScoreRow
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
 from uncseg.files import compute_once, digest, file_states, remove_partial
 
 
 def score_pairs(
     pairs: Sequence[Pair], scale: Scale, folder: Path, progress: Callable[[int, int], None]
-) -> tuple[list[Row], list[Problem]]:
+) -> tuple[list[ScoreRow], list[Problem]]:
     """Score every pair, unless an earlier command has done so; needs a connected Ray.
 
     Args:
@@ -30,8 +30,8 @@ def score_pairs(
     return [row for case in sorted(rows) for row in rows[case]], problems
 
 
-def _score_once(pair: Pair, scale: Scale, folder: Path) -> list[Row]:
+def _score_once(pair: Pair, scale: Scale, folder: Path) -> list[ScoreRow]:
     source = digest([SCORES_VERSION, file_states(pair.files), scale, sorted(pair.uncertainty)])
     record = compute_once(folder / f"{pair.case_id}.json", source, lambda: {"rows": score_pair(pair, scale)})
-    rows: list[Row] = record["rows"]
+    rows: list[ScoreRow] = record["rows"]
     return rows
