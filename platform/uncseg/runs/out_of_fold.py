@@ -17,7 +17,7 @@ from uncseg.dataset.brats import REGIONS, BratsCase, read_reference, read_voxels
 from uncseg.errors import ProblemsFound
 from uncseg.estimators.floors import best_constant
 from uncseg.estimators.registry import SEVERAL_PASS_MAPS
-from uncseg.evaluation.case_scores import Row, score_case
+from uncseg.evaluation.case_scores import ScoreRow, score_case
 from uncseg.evaluation.expectation import around_prediction, expected_dice
 from uncseg.evaluation.overlap import dice, region_mask
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
@@ -112,7 +112,7 @@ def _evaluate(task: FoldTask, case: BratsCase) -> dict[str, Any]:
 
 def region_scores(
     reference: np.ndarray, labels: np.ndarray, uncertainty: np.ndarray | None, brain: np.ndarray, image: sitk.Image
-) -> list[Row]:
+) -> list[ScoreRow]:
     """Return one row of scores per region; one map stands for all regions, as in the challenge.
 
     Args:
