@@ -1,42 +1,51 @@
-"""Where things lie: the folder of a run, and the folder of a prepared dataset."""
+"""Where files lie: the folder of a run, the folder of a prepared dataset, and the files of a case."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from uncseg.estimators.registry import ONE_PASS, SEVERAL_PASS_MAPS
 
 
+class Below:
+    """A path below the ``root`` of the folder that declares it."""
+
+    def __init__(self, *parts: str) -> None:
+        self._parts = parts
+
+    def __get__(self, folder: Any, _owner: type) -> Path:
+        path: Path = folder.root.joinpath(*self._parts)
+        return path
+
+
 @dataclass(frozen=True)
 class RunFolder:
-    """Everything of one run. Losing MLflow loses nothing that lies here."""
+    """Everything that belongs to one run. If MLflow is lost, nothing of this is."""
 
     root: Path
 
-    @property
-    def experiment(self) -> Path:
-        """The experiment as resolved, YAML."""
-        return self.root / "experiment.yaml"
-
-    @property
-    def manifest(self) -> Path:
-        """MLflow ids, digests and versions, JSON."""
-        return self.root / "manifest.json"
-
-    @property
-    def spool(self) -> Path:
-        """Metric records of every epoch, one JSONL file a fold."""
-        return self.root / "spool"
-
-    @property
-    def results(self) -> Path:
-        """Value of the environment variable ``nnUNet_results``, so that nnU-Net's own commands find the model."""
-        return self.root / "folds"
+    experiment = Below("experiment.yaml")
+    """The resolved experiment."""
+    manifest = Below("manifest.json")
+    """MLflow ids, digests and versions."""
+    spool = Below("spool")
+    """Metric records of every epoch, one JSONL file per fold."""
+    results = Below("folds")
+    """Value of the environment variable ``nnUNet_results``, so that nnU-Net's own commands find the model."""
+    out_of_fold = Below("out_of_fold")
+    """Predictions and maps of every case by the fold that did not see it, NIfTI in native space."""
+    tables = Below("tables")
+    """Parquet (the truth) and CSV (for reading)."""
+    figures = Below("figures")
+    """PNG overlays."""
+    progress = Below("progress")
+    """fold_{fold}_epoch_{epoch:04d}.png: a fold's output for one patch at each of its checkpoints."""
 
     @property
     def model(self) -> Path:
         """A valid nnU-Net model folder: plans.json, dataset.json, fold_0, fold_1, …
 
-        nnU-Net names it results/DATASET/TRAINER__PLANS__CONFIGURATION; a run holds one.
+        nnU-Net names it results/DATASET/TRAINER__PLANS__CONFIGURATION; a run has one.
         """
         return next(iter(sorted(self.results.glob("*/*__*__*"))), self.results)
 
@@ -45,72 +54,44 @@ class RunFolder:
         return self.model / f"fold_{fold}"
 
     def final_checkpoint(self, fold: int) -> Path:
-        """Of a fold whose training has ended."""
+        """The checkpoint of a fold whose training has ended."""
         return self.fold(fold) / "checkpoint_final.pth"
 
     def member(self, number: int) -> "RunFolder":
-        """A member of the run's ensemble; the first one is the run itself."""
+        """A member of the run's deep ensemble; the first member is the run itself."""
         return self if number == 0 else RunFolder(self.root / "members" / str(number))
-
-    @property
-    def out_of_fold(self) -> Path:
-        """Predictions and maps of every case by the fold that did not see it, NIfTI in native space."""
-        return self.root / "out_of_fold"
-
-    @property
-    def tables(self) -> Path:
-        """Parquet (the truth) and csv (for reading)."""
-        return self.root / "tables"
-
-    @property
-    def figures(self) -> Path:
-        """PNG overlays."""
-        return self.root / "figures"
-
-    @property
-    def progress(self) -> Path:
-        """fold_{fold}_epoch_{epoch:04d}.png: what a fold made of one patch at each of its checkpoints."""
-        return self.root / "progress"
 
 
 @dataclass(frozen=True)
 class PreparedFolder:
-    """A dataset made ready for training; nnU-Net's own folders plus the split and the oracle maps.
+    """A dataset prepared for training: nnU-Net's own folders, the split and the oracle maps.
 
-    ``done`` exists only when everything else is whole.
+    ``done`` exists only if everything else is complete.
     """
 
     root: Path
     dataset_name: str  # nnU-Net's, for example Dataset501_BraTS2023
 
-    @property
-    def done(self) -> Path:
-        """JSON: the digests of dataset, split and preparation, the number of cases."""
-        return self.root / "prepared.json"
-
-    @property
-    def raw(self) -> Path:
-        """Value of the environment variable ``nnUNet_raw``."""
-        return self.root / "nnUNet_raw"
-
-    @property
-    def preprocessed(self) -> Path:
-        """Value of the environment variable ``nnUNet_preprocessed``."""
-        return self.root / "nnUNet_preprocessed"
+    done = Below("prepared.json")
+    """The digests of dataset, split and preparation, and the number of cases."""
+    raw = Below("nnUNet_raw")
+    """Value of the environment variable ``nnUNet_raw``."""
+    preprocessed = Below("nnUNet_preprocessed")
+    """Value of the environment variable ``nnUNet_preprocessed``."""
 
     @property
     def raw_dataset(self) -> Path:
-        """imagesTr, labelsTr and dataset.json (links where nothing changes)."""
+        """imagesTr, labelsTr and dataset.json; files are links unless they had to be changed."""
         return self.raw / self.dataset_name
 
     @property
     def dataset(self) -> Path:
-        """Plans, fingerprint, splits_final.json, dataset.json."""
+        """Plans, fingerprint, splits_final.json and dataset.json."""
         return self.preprocessed / self.dataset_name
 
     @property
     def plans(self) -> Path:
-        """nnU-Net plans, named nnUNetPlans."""
+        """nnU-Net's plans, named nnUNetPlans."""
         return self.dataset / "nnUNetPlans.json"
 
     @property
@@ -120,27 +101,20 @@ class PreparedFolder:
 
     @property
     def oracle(self) -> Path:
-        """CASE.npy, float16, (D, H, W) of the preprocessed grid: q, for phantoms only."""
+        """Of phantoms only: CASE.npy, q on the preprocessed grid, (D, H, W) float16."""
         return self.dataset / "oracle"
 
 
 CASE_MAPS = ("uncertainty", "uncertainty_unmasked", "wt_probability", "error", "variance_stable")
 """The head's map inside the dilated prediction and everywhere, p(WT), and the error memory's two averages."""
-PREDICTION_MAPS = (
-    "uncertainty",
-    "between_folds",
-    "wt_probability",
-    "tc_probability",
-    "et_probability",
-    *ONE_PASS,
-    *SEVERAL_PASS_MAPS,
-)
-"""Of a new case."""
+REGION_PROBABILITIES = ("wt_probability", "tc_probability", "et_probability")
+PREDICTION_MAPS = ("uncertainty", "between_folds", *REGION_PROBABILITIES, *ONE_PASS, *SEVERAL_PASS_MAPS)
+"""Maps of a new case."""
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """A case's out-of-fold outputs: CASE.nii.gz (labels), CASE_MAP.nii.gz, CASE.json (the row of scores)."""
+    """A case's outputs: CASE.nii.gz (labels), CASE_MAP.nii.gz, CASE.json (the record with its scores)."""
 
     folder: Path
     case_id: str
@@ -161,5 +135,5 @@ class CaseFiles:
 
     @property
     def scores(self) -> Path:
-        """The case's row; written last, so that it says the case is done."""
+        """The case's record; written last, so that it tells that the case is finished."""
         return self.folder / f"{self.case_id}.json"

@@ -66,7 +66,7 @@ def test_truncated_file(dataset):
     assert sitk.ReadImage(str(file)).GetSize() == (24, 24, 24)  # ITK reads it, the rest as zeros
     (problem,) = problems_of(dataset)
     assert problem.where == str(file)
-    assert "not a whole NIfTI image" in problem.found
+    assert "not a complete NIfTI image" in problem.found
 
 
 def test_label_seven(dataset):

@@ -1,7 +1,7 @@
 """BraTS cases on disk: finding them, reading references, linking them into nnU-Net's raw folder.
 
-The naming of 2023 (CASE-t1n.nii.gz, …, CASE-seg.nii.gz, labels 1 2 3) is native; that of 2018 to 2021 (CASE_t1.nii.gz,
-CASE_t1ce, …, label 4 for ET) is recognised and mapped.
+The naming of 2023 (CASE-t1n.nii.gz, …, CASE-seg.nii.gz, labels 1 2 3) is used as it is; that of 2018 to 2021
+(CASE_t1.nii.gz, CASE_t1ce, …, label 4 for ET) is recognised and mapped.
 """
 
 import os
@@ -42,7 +42,7 @@ class BratsCase:
     Args:
         case_id: name of its folder.
         patient: scans of one patient share it.
-        images: four files in the order of :data:`MODALITIES`; of a case to predict, one for each channel of the model.
+        images: four files in the order of :data:`MODALITIES`; of a case to predict, one per channel of the model.
         reference: segmentation, or None.
         convention: naming and labels of 2023, or of 2018 to 2021.
     """
@@ -55,31 +55,31 @@ class BratsCase:
 
 
 def patient_of(case_id: str) -> str:
-    """BraTS-GLI-00012-000 and BraTS-GLI-00012-001 are scans of BraTS-GLI-00012; other names stand for themselves."""
+    """Return the patient of a case: BraTS-GLI-00012 for BraTS-GLI-00012-000; for other names the name itself."""
     match = re.fullmatch(r"(BraTS-[A-Za-z]+-\d+)-\d+", case_id)
     return match[1] if match else case_id
 
 
 def scan_folder(folder: Path, require_reference: bool = True) -> tuple[list[BratsCase], list[Problem]]:
-    """Cases that are complete, sorted by id, and the problems of those that are not.
+    """Return the complete cases, sorted by id, and the problems of the others.
 
     Cases are folders with image files, directly in ``folder`` or deeper (HGG/CASE, LGG/CASE).
 
     Raises:
-        ProblemsFound: where there is no such folder (exit code 2) or nothing in it (1).
+        ProblemsFound: there is no such folder (exit code 2) or no case in it (1).
     """
     title = f"The dataset {folder} cannot be used."
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         advice = "correct the path, or make phantoms: uncseg phantom"
-        raise ProblemsFound(title, [Problem(str(folder), found, "a folder with one folder a case", advice)])
+        raise ProblemsFound(title, [Problem(str(folder), found, "a folder with one folder per case", advice)])
     by_name: dict[str, list[Path]] = defaultdict(list)
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         if any(_role(Path(parent).name, name) for name in files):
             by_name[Path(parent).name].append(Path(parent))
     if not by_name:
-        expected = "one folder a case, as BraTS-GLI-00000-000/BraTS-GLI-00000-000-t1n.nii.gz"
+        expected = "one folder per case, for example BraTS-GLI-00000-000/BraTS-GLI-00000-000-t1n.nii.gz"
         problem = Problem(str(folder), "no case", expected, "give the folder that holds the cases' folders")
         raise ProblemsFound(title, [problem], exit_code=1)
     cases, problems = [], []
@@ -96,10 +96,10 @@ def scan_folder(folder: Path, require_reference: bool = True) -> tuple[list[Brat
 
 
 def find_cases(folder: Path, require_reference: bool = True) -> list[BratsCase]:
-    """Every case of a folder, sorted by id; looks at names only.
+    """Return every case of a folder, sorted by id; files are not opened.
 
     Raises:
-        ProblemsFound: every problem of the layout: no folder, no case, missing or doubled files, doubled names.
+        ProblemsFound: all problems of the layout: no folder, no case, missing or duplicate files, duplicate names.
     """
     cases, problems = scan_folder(folder, require_reference)
     if problems:
@@ -143,13 +143,13 @@ def _complete(folder: Path, require_reference: bool) -> tuple[BratsCase | None, 
 
 
 def oracle_path(case: BratsCase) -> Path | None:
-    """A phantom's q, each voxel's probability that a rater calls it tumour; None for real cases."""
+    """Return the file of a phantom's q, the probability per voxel that a rater calls it tumour; None for real cases."""
     file = case.images[0].parent / f"{case.case_id}-q.nii.gz"
     return file if file.is_file() else None
 
 
 def read_reference(case: BratsCase) -> tuple[np.ndarray, sitk.Image]:
-    """Reference labels 1 NCR, 2 ED, 3 ET as (D, H, W) uint8, and the image they came from (for its geometry)."""
+    """Return the reference labels 1 NCR, 2 ED, 3 ET as (D, H, W) uint8, and their image (for its geometry)."""
     if case.reference is None:
         raise ValueError(f"{case.case_id} has no reference")
     image = sitk.ReadImage(str(case.reference))
@@ -157,13 +157,13 @@ def read_reference(case: BratsCase) -> tuple[np.ndarray, sitk.Image]:
 
 
 def read_voxels(file: Path) -> np.ndarray:
-    """An image's voxels, (D, H, W)."""
+    """Return an image's voxels, (D, H, W)."""
     voxels: np.ndarray = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
     return voxels
 
 
 def write_image(path: Path, array: np.ndarray, like: sitk.Image) -> None:
-    """Write (D, H, W) voxels as compressed NIfTI in the geometry of another image; never half-written."""
+    """Write (D, H, W) voxels as compressed NIfTI in the geometry of another image; never a partial file."""
     image = sitk.GetImageFromArray(array)
     image.CopyInformation(like)
     with whole_file(path) as temporary:
@@ -171,7 +171,7 @@ def write_image(path: Path, array: np.ndarray, like: sitk.Image) -> None:
 
 
 def map_labels(labels: np.ndarray, convention: Convention) -> np.ndarray:
-    """Labels of either convention as those of 2023: 4 becomes 3."""
+    """Return labels of either convention as those of 2023: 4 becomes 3."""
     mapped = labels.astype(np.uint8)
     if convention == "2018":
         mapped[mapped == 4] = 3
@@ -181,7 +181,7 @@ def map_labels(labels: np.ndarray, convention: Convention) -> np.ndarray:
 def link_or_map(case: BratsCase, images_dir: Path, labels_dir: Path) -> None:
     """Put a case into nnU-Net's raw folder: CASE_0000.nii.gz … CASE_0003.nii.gz, and the reference CASE.nii.gz.
 
-    Links where nothing changes; only references with label 4 and uncompressed files are written anew.
+    Files are linked, except that references with label 4 and uncompressed files are written again.
     """
     for channel, file in enumerate(case.images):
         _link_image(file, images_dir / f"{case.case_id}_{channel:04d}.nii.gz")
@@ -202,7 +202,7 @@ def _link_image(source: Path, target: Path) -> None:
         with whole_file(target) as temporary:
             sitk.WriteImage(sitk.ReadImage(str(source)), str(temporary), useCompression=True)
         return
-    target.unlink(missing_ok=True)  # a link whose file has moved
+    target.unlink(missing_ok=True)  # a link to a file that has moved
     try:
         target.symlink_to(source.resolve())
     except OSError:

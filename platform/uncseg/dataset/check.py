@@ -1,4 +1,4 @@
-"""Every problem of a BraTS folder, found before any work starts."""
+"""Checks that find every problem of a BraTS folder before any work starts."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ def check_dataset(folder: Path, threads: int | None = None) -> list[BratsCase]:
 
     Args:
         folder: BraTS folder.
-        threads: cases read at once; None: one a core.
+        threads: cases read at once; None: one per core.
 
     Returns:
         The cases, sorted by id.
@@ -36,9 +36,9 @@ def check_dataset(folder: Path, threads: int | None = None) -> list[BratsCase]:
 
 
 def check_case(case: BratsCase) -> list[Problem]:
-    """Open all files of a case; its problems, none if it can be used.
+    """Open all files of a case and return its problems.
 
-    Looks for files that cannot be read, sizes or affines that differ among the files, NaN or infinite voxels, images
+    Problems are files that cannot be read, sizes or affines that differ among the files, NaN or infinite voxels, images
     that are zero everywhere, and unknown labels.
     """
     problems: list[Problem] = []
@@ -57,9 +57,9 @@ def check_case(case: BratsCase) -> list[Problem]:
 
 
 def _read(file: Path, problems: list[Problem]) -> tuple[sitk.Image, np.ndarray] | None:
-    """Geometry as nnU-Net's reader sees it, and the voxels as they are stored.
+    """Return the geometry as nnU-Net's reader sees it, and the voxels as they are stored.
 
-    ITK alone would not do: it fills what a truncated file lacks with zeros, turns NaN into 0, and says nothing.
+    ITK alone does not suffice: without a warning it fills a truncated file with zeros and turns NaN into 0.
     """
     try:
         array = np.asanyarray(nibabel.load(file).dataobj)  # type: ignore[attr-defined]
@@ -68,7 +68,7 @@ def _read(file: Path, problems: list[Problem]) -> tuple[sitk.Image, np.ndarray] 
         problems.append(unreadable(file))
         return None
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        found = f"{image.GetDimension()} dimensions, {image.GetNumberOfComponentsPerPixel()} components a voxel"
+        found = f"{image.GetDimension()} dimensions, {image.GetNumberOfComponentsPerPixel()} components per voxel"
         problems.append(Problem(str(file), found, "a 3D image of single values", "convert it, or exclude the case"))
         return None
     return image, array
@@ -103,7 +103,7 @@ def _check_intensities(file: Path, array: np.ndarray) -> list[Problem]:
             found = f"{wrong} voxels that are NaN or infinite"
             return [Problem(str(file), found, "finite values", "repair the image, or exclude the case")]
     if not array.any():
-        return [Problem(str(file), "zero everywhere", "an image", "fetch it again, or exclude the case")]
+        return [Problem(str(file), "zero everywhere", "an image", "download it again, or exclude the case")]
     return []
 
 

@@ -1,7 +1,7 @@
-"""nnU-Net's dataset fingerprint in parts: one a case, one a channel, joined at the end.
+"""nnU-Net's dataset fingerprint computed in parts: one per case, then one per channel, joined at the end.
 
-nnU-Net's own run() joins them behind a pool of processes of its own, with every sample of every case in memory at
-once. Here nnU-Net analyses each case, and the joining is plain statistics; a test holds the file against nnU-Net's.
+nnU-Net's own run() uses a process pool of its own and holds every sample of every case in memory at once. Here nnU-Net
+analyses each case, and joining the parts is plain statistics; a test compares the file with nnU-Net's.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ FOREGROUND_SAMPLES = 100_000_000  # nnU-Net's number for a whole dataset
 
 
 def fingerprint_file(folder: Path) -> Path:
-    """The finished fingerprint in a survey's folder, named as nnU-Net names it."""
+    """Return the file of the finished fingerprint in a survey's folder, named as nnU-Net names it."""
     return folder / "dataset_fingerprint.json"
 
 
 def survey_case(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
-    """Check a case and take its part of the fingerprint; only read where that was done.
+    """Check a case and compute its part of the fingerprint, unless that is done.
 
     Args:
-        folder: the survey's; CASE.json, and each channel's foreground intensities until they are joined.
-        case: what to look at.
-        samples: foreground intensities of each channel that nnU-Net draws, with replacement.
+        folder: the survey's, for CASE.json and, until they are joined, each channel's foreground intensities.
+        case: the case.
+        samples: number of foreground intensities per channel that nnU-Net draws, with replacement.
 
     Returns:
-        problems, a list; where it is empty also patient, volume_ml (whole tumour), digest (SHA-256 of the files),
-        and for the fingerprint shape, spacing and relative_size.
+        ``problems``, a list. If it is empty also ``patient``, ``volume_ml`` (whole tumour), ``digest`` (SHA-256 of the
+        files), and for the fingerprint ``shape``, ``spacing`` and ``relative_size``.
     """
     record = folder / f"{case.case_id}.json"
     if record.is_file():
@@ -86,7 +86,7 @@ def _analyse(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
 
 
 def channel_statistics(folder: Path, case_ids: Sequence[str], channel: int) -> dict[str, float]:
-    """Statistics of one channel's foreground intensities over all cases, as nnU-Net names them."""
+    """Return statistics of one channel's foreground intensities over all cases, as nnU-Net names them."""
     values = np.concatenate([np.load(_samples_file(folder, case, channel), mmap_mode="r") for case in case_ids])
     statistics = {
         "mean": float(np.mean(values)),
@@ -94,7 +94,7 @@ def channel_statistics(folder: Path, case_ids: Sequence[str], channel: int) -> d
         "min": float(np.min(values)),
         "max": float(np.max(values)),
     }
-    values.sort()  # vectorised, so that the percentiles take half the time
+    values.sort()  # vectorised; the percentiles then take half the time
     low, median, high = np.percentile(values, np.array((0.5, 50.0, 99.5)), overwrite_input=True)
     return statistics | {"median": float(median), "percentile_00_5": float(low), "percentile_99_5": float(high)}
 
@@ -102,12 +102,12 @@ def channel_statistics(folder: Path, case_ids: Sequence[str], channel: int) -> d
 def write_fingerprint(
     folder: Path, surveys: Mapping[str, Mapping[str, Any]], statistics: Sequence[Mapping[str, float]]
 ) -> None:
-    """Write the fingerprint, then drop the samples it was made from.
+    """Write the fingerprint and remove the samples that it was computed from.
 
     Args:
         folder: the survey's.
-        surveys: of every case by id, in order (:func:`survey_case`).
-        statistics: of every channel in order (:func:`channel_statistics`).
+        surveys: one per case (:func:`survey_case`), by id, in order.
+        statistics: one per channel (:func:`channel_statistics`), in order.
     """
     content = {
         "spacings": [survey["spacing"] for survey in surveys.values()],

@@ -1,4 +1,4 @@
-"""Reading NIfTI volumes as they are stored, and saying what is wrong with those that cannot be used."""
+"""Reading NIfTI volumes as they are stored, and the problems of those that cannot be used."""
 
 import zlib
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from uncseg.errors import Problem
 
 GEOMETRY_TOLERANCE = 1e-3
-# what nibabel and ITK raise for files that are truncated, of another kind, or not there
+# what nibabel and ITK raise for files that are truncated, of another kind, or missing
 READ_ERRORS = (
     RuntimeError,
     EOFError,
@@ -24,7 +24,7 @@ READ_ERRORS = (
 
 @dataclass(frozen=True)
 class Volume:
-    """One file's voxels in stored order."""
+    """The voxels of one file, in stored order."""
 
     file: Path
     array: np.ndarray
@@ -33,12 +33,12 @@ class Volume:
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:
-        """Along the array's axes."""
+        """Voxel size along the array's axes."""
         return tuple(float(step) for step in nibabel.affines.voxel_sizes(self.affine))
 
 
 def read_volume(file: Path, problems: list[Problem]) -> Volume | None:
-    """A 3D volume, or None with a problem added where the file cannot be used."""
+    """Return a 3D volume, or add a problem and return None if the file cannot be used."""
     try:
         image = nibabel.load(file)
         array = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
@@ -53,13 +53,13 @@ def read_volume(file: Path, problems: list[Problem]) -> Volume | None:
 
 
 def unreadable(file: Path) -> Problem:
-    """The problem of a file that is not a whole image."""
-    found = f"{file.stat().st_size} bytes that are not a whole NIfTI image" if file.exists() else "no file"
-    return Problem(str(file), found, "a NIfTI image", "write or fetch it again, or exclude the case")
+    """Return the problem of a file that is not a complete image."""
+    found = f"{file.stat().st_size} bytes that are not a complete NIfTI image" if file.exists() else "no file"
+    return Problem(str(file), found, "a NIfTI image", "write or download it again, or exclude the case")
 
 
 def geometry_problems(volume: Volume, like: Volume) -> list[Problem]:
-    """How the grid of ``volume`` differs from that of ``like``: size, or position in mm."""
+    """Return how the grid of ``volume`` differs from that of ``like``, in size or in position (mm)."""
     expected = f"{_short(like.array.shape)}, as {like.file.name}"
     if volume.array.shape != like.array.shape:
         return [_geometry_problem(volume, f"size {_short(volume.array.shape)}", expected)]

@@ -19,18 +19,18 @@ _CHANNELS = {
 
 
 def find_inputs(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[list[BratsCase], list[Problem]]:
-    """Cases that are complete, sorted by id, and the problems of those that are not.
+    """Return the complete cases, sorted by id, and the problems of the others.
 
     Args:
-        folder: holds nnU-Net's files, or one BraTS case or many, at any depth.
-        dataset_json: nnU-Net's, of the model: its channels say how many images a case has, and in which order.
+        folder: holds nnU-Net's files, or one or many BraTS cases at any depth.
+        dataset_json: the model's; its channels tell how many images a case has, and in which order.
 
     Returns:
-        Cases whose images stand in the order of the model's channels. References are found where there are any.
+        Cases with images in the order of the model's channels, and with references if there are any.
 
     Raises:
-        ProblemsFound: where there is no such folder (exit code 2) or nothing in it (1), or the folder is BraTS' and
-            the model's channels are not its four.
+        ProblemsFound: there is no such folder (exit code 2), nothing in it (1), or it is a BraTS folder and the model's
+            channels are not its four modalities.
     """
     channels = dataset_json["channel_names"]
     plain = _plain_files(folder) if folder.is_dir() else {}
@@ -42,7 +42,7 @@ def find_inputs(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[list[Bra
 
 
 def _plain_files(folder: Path) -> dict[str, dict[int, Path]]:
-    """nnU-Net's files by case and channel."""
+    """Return nnU-Net's files by case and channel."""
     endings = "|".join(map(re.escape, ENDINGS))
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     for file in sorted(folder.iterdir()):
@@ -68,7 +68,7 @@ def _plain_cases(
 
 
 def _order(channels: list[str], folder: Path) -> list[int]:
-    """Which of BraTS' images is the model's first, second, …; channels without names are taken in BraTS' order."""
+    """Return the index of the BraTS image for each of the model's channels; unnamed channels are in BraTS' order."""
     plain = [re.sub("[^a-z0-9]", "", name.lower()) for name in channels]
     named = [next((n for n, m in enumerate(MODALITIES) if name in _CHANNELS[m]), None) for name in plain]
     known = [n for n in named if n is not None]
@@ -78,5 +78,7 @@ def _order(channels: list[str], folder: Path) -> list[int]:
         found = f"channels {', '.join(channels)}, and a BraTS folder, {folder}"
         expected = "each of " + ", ".join(MODALITIES) + " once, by one of its usual names"
         advice = "give nnU-Net's files in the model's order, CASE_0000.nii.gz, …, or correct its dataset.json"
-        raise ProblemsFound("Which image is which channel is not clear.", [Problem("MODEL", found, expected, advice)])
+        raise ProblemsFound(
+            "It is not clear which image belongs to which channel.", [Problem("MODEL", found, expected, advice)]
+        )
     return known

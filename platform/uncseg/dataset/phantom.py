@@ -1,10 +1,10 @@
 """Phantoms: synthetic BraTS 2023 cases whose ambiguity is known exactly.
 
 A tumour is the inside of a smooth surface, given by its signed distance s(v) in voxels. A rater moves the surface by
-g(v) = σ(v)·z(v), with z a Gaussian field of mean 0, variance 1 and a known correlation length, and calls tumour where
-s + g < 0. So q(v), the probability that a rater calls a voxel tumour, is Φ(−s/σ) in closed form. The reference is one
-rater's; the image fades over the border as q does, so that a network can see where raters part. σ is small on one side
-of a tumour and large on the other.
+g(v) = σ(v)·z(v), where z is a Gaussian field of mean 0, variance 1 and known correlation length, and labels as tumour
+the voxels with s + g < 0. So q(v), the probability that a rater labels a voxel as tumour, is Φ(−s/σ) in closed form.
+The reference is one rater's. The image fades across the border as q does, so that a network can see where raters
+disagree. σ is small on one side of a tumour and large on the other.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ SHARP_SD_VOXELS, VAGUE_SD_VOXELS = 0.3, 2.0
 CORE_SHARE, NECROSIS_SHARE = 0.68, 0.40
 ORIGIN_MM = (0.0, -239.0, 0.0)
 TWO_SCANS_EVERY = 5
-# brightness above the brain's 1.0 inside (oedema, enhancing tumour, necrosis)
+# brightness relative to the brain's 1.0 of (oedema, enhancing tumour, necrosis)
 CONTRAST = {"t1n": (-0.25, -0.35, -0.5), "t1c": (-0.1, 1.0, -0.3), "t2w": (0.6, 0.4, 0.9), "t2f": (0.8, 0.6, 0.1)}
 STORED = {"t1n": np.int16, "t1c": np.float32, "t2w": np.int16, "t2f": np.float32}
 BRIGHTNESS = 1000
@@ -32,7 +32,7 @@ BRIGHTNESS = 1000
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What raters of one phantom agree on; volumes are (D, H, W).
+    """What the raters of one phantom agree on; volumes are (D, H, W).
 
     Args:
         brain: bool.
@@ -48,14 +48,14 @@ class Anatomy:
 
     @property
     def q(self) -> np.ndarray:
-        """Probability that a rater calls a voxel tumour, float32 in [0, 1]."""
+        """Probability that a rater labels a voxel as tumour, float32 in [0, 1]."""
         return (ndtr(-self.whole / self.sd) * self.brain).astype(np.float32)
 
 
 def smooth_field(random: np.random.Generator, size: int, length: float) -> np.ndarray:
-    """Gaussian field of mean 0 and variance 1, (size, size, size), correlated over about ``length`` voxels.
+    """Return a Gaussian field of mean 0 and variance 1, (size, size, size), correlated over about ``length`` voxels.
 
-    White noise, filtered; wrapped around at the borders, so that its variance is the same everywhere.
+    It is white noise, filtered with periodic borders so that its variance is the same everywhere.
     """
     impulse = np.zeros((size, size, size))
     impulse[0, 0, 0] = 1
@@ -65,12 +65,12 @@ def smooth_field(random: np.random.Generator, size: int, length: float) -> np.nd
 
 
 def draw_anatomy(size: int, patient: np.random.Generator, scan: np.random.Generator) -> Anatomy:
-    """Draw what a patient and one of its scans look like.
+    """Draw the anatomy of one scan of a patient.
 
     Args:
         size: voxels along each axis.
-        patient: decides brain and tumour site.
-        scan: decides size, shape and ambiguity.
+        patient: determines brain and tumour site.
+        scan: determines size, shape and ambiguity.
     """
     grid = np.indices((size, size, size), dtype=np.float64)
     middle = (size - 1) / 2
@@ -94,7 +94,7 @@ def draw_anatomy(size: int, patient: np.random.Generator, scan: np.random.Genera
 
 
 def draw_rater(anatomy: Anatomy, random: np.random.Generator) -> np.ndarray:
-    """One rater's labels: 1 NCR, 2 ED, 3 ET, uint8."""
+    """Draw one rater's labels: 1 NCR, 2 ED, 3 ET, uint8."""
     moved = anatomy.sd * smooth_field(random, anatomy.sd.shape[0], CORRELATION_VOXELS)
     labels = np.zeros(anatomy.sd.shape, dtype=np.uint8)
     labels[anatomy.whole + moved < 0] = 2
@@ -104,7 +104,7 @@ def draw_rater(anatomy: Anatomy, random: np.random.Generator) -> np.ndarray:
 
 
 def draw_images(anatomy: Anatomy, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """The four modalities, arbitrary units, 0 outside the brain."""
+    """Draw the four modalities, in arbitrary units, 0 outside the brain."""
     size = anatomy.sd.shape[0]
     whole, core, necrosis = (ndtr(-s / anatomy.sd) for s in (anatomy.whole, anatomy.core, anatomy.necrosis))
     tissue = 1 + 0.06 * smooth_field(random, size, 1.0)
@@ -118,7 +118,7 @@ def draw_images(anatomy: Anatomy, random: np.random.Generator) -> dict[str, np.n
 
 
 def case_names(cases: int) -> list[str]:
-    """BraTS 2023 names; every fifth patient has two scans, -000 and -001."""
+    """Return BraTS 2023 names; every fifth patient has two scans, -000 and -001."""
     names: list[str] = []
     patient = 0
     while len(names) < cases:
@@ -129,44 +129,42 @@ def case_names(cases: int) -> list[str]:
 
 
 def write_phantoms(out: Path, cases: int, size: int, seed: int) -> list[Path]:
-    """Write phantoms in the layout of BraTS 2023, q beside them as CASE-q.nii.gz; the cases' folders.
+    """Write phantoms in the layout of BraTS 2023, with q as CASE-q.nii.gz, and return the cases' folders.
 
-    Phantoms already there with the same parameters are left alone.
+    Existing phantoms with the same parameters are kept.
 
     Args:
         out: folder for the cases.
         cases: number of cases.
         size: voxels along each axis, 1 mm each.
-        seed: of everything drawn.
+        seed: of everything that is drawn.
 
     Raises:
-        ProblemsFound: where the folder holds something else.
+        ProblemsFound: the folder holds something else.
     """
     names = case_names(cases)
     folders = [out / name for name in names]
-    record, wanted = out / "phantoms.json", {"cases": cases, "size": size, "seed": seed}
-    if record.is_file() and read_json(record) == wanted:
+    record, parameters = out / "phantoms.json", {"cases": cases, "size": size, "seed": seed}
+    if record.is_file() and read_json(record) == parameters:
         return folders
-    strange = out.is_dir() and (record.exists() or any(p.name not in names for p in out.iterdir()))
-    if strange:
+    if out.is_dir() and (record.exists() or any(path.name not in names for path in out.iterdir())):
         found = f"phantoms with {read_json(record)}" if record.exists() else "other files"
-        problem = Problem(str(out), found, f"an empty folder, or phantoms with {wanted}", "choose another folder")
+        problem = Problem(str(out), found, f"an empty folder, or phantoms with {parameters}", "choose another folder")
         raise ProblemsFound("The phantoms cannot be written.", [problem])
     for name, folder in zip(names, folders, strict=True):
         _write_case(folder, name, size, seed)
-    write_json(record, wanted)
+    write_json(record, parameters)
     return folders
 
 
 def write_missing_phantoms(dataset: Dataset) -> None:
-    """Write the phantoms that an experiment asks for, where no cases lie yet."""
-    wanted = dataset.phantoms
-    if wanted is None:
+    """Write the phantoms that an experiment asks for, unless its folder holds other cases."""
+    phantoms = dataset.phantoms
+    if phantoms is None:
         return
-    names = case_names(wanted.cases)
-    if dataset.path.is_dir() and any(path.name not in names for path in dataset.path.iterdir()):
-        return
-    write_phantoms(dataset.path, wanted.cases, wanted.size, wanted.seed)
+    names = case_names(phantoms.cases)
+    if not (dataset.path.is_dir() and any(path.name not in names for path in dataset.path.iterdir())):
+        write_phantoms(dataset.path, phantoms.cases, phantoms.size, phantoms.seed)
 
 
 def _write_case(folder: Path, name: str, size: int, seed: int) -> None:

@@ -1,6 +1,6 @@
-"""nnU-Net's planner with the experiment's options. With none set, its plans are nnU-Net's own.
+"""nnU-Net's planner with the experiment's options. Without options its plans are nnU-Net's own.
 
-Importing this takes seconds (it brings nnU-Net and torch).
+Importing this module takes seconds (it imports nnU-Net and torch).
 """
 
 import contextlib
@@ -24,20 +24,20 @@ from uncseg.config.sections import Plan
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import write_text
 
-LEAST_PATCH_EDGE = 8  # nnU-Net halves down to 4 voxels; a network needs one halving at least
+MIN_PATCH_EDGE = 8  # nnU-Net halves down to 4 voxels, and a network needs at least one halving
 
 
 class OptionsPlanner(ExperimentPlanner):
-    """ExperimentPlanner whose choices an experiment can replace.
+    """nnU-Net's ExperimentPlanner, whose choices an experiment can replace.
 
     Args:
-        dataset_name: nnU-Net's, its raw folder and fingerprint in place.
+        dataset_name: nnU-Net's; its raw folder and fingerprint must exist.
         options: what to replace.
     """
 
     def __init__(self, dataset_name: str, options: Plan) -> None:
         spacing = None if options.target_spacing_mm is None else [float(v) for v in options.target_spacing_mm]
-        # left out, it is the preset's own
+        # without it nnU-Net takes the preset's own
         memory = {} if options.memory_target_gib is None else {"gpu_memory_target_in_gb": options.memory_target_gib}
         super().__init__(dataset_name, plans_name="nnUNetPlans", overwrite_target_spacing=spacing, **memory)
         self.options = options
@@ -46,20 +46,20 @@ class OptionsPlanner(ExperimentPlanner):
         if options.max_features is not None:
             self.UNet_max_features_2d = self.UNet_max_features_3d = options.max_features
         if options.patch_size is not None:
-            # a small patch makes nnU-Net plan a low-resolution cascade, which nobody asked for
+            # a small patch would make nnU-Net plan a low-resolution cascade too
             self.lowres_creation_threshold = 0
 
     def get_plans_for_configuration(
         self, spacing: Any, median_shape: Any, data_identifier: str, approximate_n_voxels_dataset: float, _cache: dict
     ) -> dict:
-        """nnU-Net decides patch, batch and network here; the options replace what they name."""
-        wanted = data_identifier == self.generate_data_identifier(self.options.configuration)
-        patch = self.options.patch_size if wanted else None
-        if patch is not None and min(patch) < LEAST_PATCH_EDGE:
+        """Let nnU-Net choose patch, batch and network, and replace what the options name."""
+        chosen = data_identifier == self.generate_data_identifier(self.options.configuration)
+        patch = self.options.patch_size if chosen else None
+        if patch is not None and min(patch) < MIN_PATCH_EDGE:
             raise _patch_error(
-                patch, f"at least {LEAST_PATCH_EDGE} voxels along each axis", np.maximum(patch, LEAST_PATCH_EDGE)
+                patch, f"at least {MIN_PATCH_EDGE} voxels along each axis", np.maximum(patch, MIN_PATCH_EDGE)
             )
-        # nnU-Net starts from a patch of the median shape: told the wanted one, it plans network and batch for that
+        # nnU-Net starts from a patch of the median shape: given the patch instead, it plans network and batch for it
         plan: dict = super().get_plans_for_configuration(
             spacing,
             median_shape if patch is None else np.array(patch),
@@ -68,7 +68,7 @@ class OptionsPlanner(ExperimentPlanner):
             _cache,
         )
         plan["median_image_size_in_voxels"] = median_shape
-        if wanted:
+        if chosen:
             self._apply(plan)
         return plan
 
@@ -82,27 +82,27 @@ class OptionsPlanner(ExperimentPlanner):
         if options.batch_size is not None:
             plan["batch_size"] = options.batch_size
 
-    def _check_patch(self, wanted: tuple[int, ...], planned: Any, stride: np.ndarray) -> None:
-        if np.any(np.array(planned) < wanted):
+    def _check_patch(self, patch: tuple[int, ...], planned: Any, stride: np.ndarray) -> None:
+        if np.any(np.array(planned) < patch):
             raise _patch_error(
-                wanted,
+                patch,
                 f"a patch that nnU-Net estimates at {self.UNet_vram_target_GB:g} GiB (plan.memory_target_gib)",
                 np.array(planned),
                 ", or a larger plan.memory_target_gib",
             )
-        if np.any(np.array(wanted) % stride):
-            nearest = np.maximum(1, np.round(np.array(wanted) / stride)) * stride
+        if np.any(np.array(patch) % stride):
+            nearest = np.maximum(1, np.round(np.array(patch) / stride)) * stride
             raise _patch_error(
-                wanted,
+                patch,
                 f"multiples of the network's total stride {stride.tolist()}",
                 nearest.astype(int),
                 ", or fewer plan.max_stages",
             )
 
     def save_plans(self, plans: dict) -> None:
-        """nnU-Net writes in place and keeps configurations of an older file; this writes the file whole and anew.
+        """Write a new file at once; nnU-Net writes in place and keeps configurations of an older file.
 
-        The planner is recorded under nnU-Net's name, by which its own commands look the class up.
+        The planner is recorded under nnU-Net's name, by which its own commands find the class.
         """
         plans["experiment_planner_used"] = type(self).mro()[2 if self.options.preset else 1].__name__
         recursive_fix_for_json_export(plans)
@@ -133,22 +133,22 @@ def _keep_stages(arch: dict, stages: int) -> None:
     arch["n_conv_per_stage_decoder"] = arch["n_conv_per_stage_decoder"][: stages - 1]
 
 
-def _patch_error(wanted: tuple[int, ...], expected: str, nearest: np.ndarray, otherwise: str = "") -> ProblemsFound:
-    advice = f"write {nearest.tolist()}{otherwise}"
-    problem = Problem("plan.patch_size", str(list(wanted)), expected, advice)
+def _patch_error(patch: tuple[int, ...], expected: str, nearest: np.ndarray, otherwise: str = "") -> ProblemsFound:
+    advice = f"set it to {nearest.tolist()}{otherwise}"
+    problem = Problem("plan.patch_size", str(list(patch)), expected, advice)
     return ProblemsFound("The experiment cannot be planned.", [problem])
 
 
 def plan_dataset(dataset_name: str, options: Plan, environment: Mapping[str, str]) -> None:
-    """Write nnUNetPlans.json (and nnU-Net's copy of dataset.json) from the fingerprint, quietly.
+    """Write nnUNetPlans.json (and nnU-Net's copy of dataset.json) from the fingerprint, without output.
 
     Args:
         dataset_name: nnU-Net's.
         options: what to replace of nnU-Net's choices.
-        environment: where nnU-Net's folders are, set in this process.
+        environment: variables that tell nnU-Net its folders; set in this process.
 
     Raises:
-        ProblemsFound: where ``plan.patch_size`` does not fit the network or the memory target.
+        ProblemsFound: ``plan.patch_size`` does not fit the network or the memory target.
     """
     os.environ.update(environment)
     with contextlib.redirect_stdout(None):

@@ -1,7 +1,7 @@
-"""Preparing a dataset, as plain functions: which cases, where to, planning, preprocessing by nnU-Net's classes.
+"""The steps of preparing a dataset: choosing cases and folders, planning, preprocessing with nnU-Net's classes.
 
-The cluster spreads these over tasks (``cluster/prepare.py``). nnU-Net is imported only where it is used: it takes
-seconds, and the process that hands out the work does not need it.
+``runs/preparation_tasks.py`` runs them as Ray tasks. nnU-Net is imported only where it is used: that takes seconds, and
+the process that starts the tasks does not need it.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json, whole_file, write_json, write_text
 from uncseg.layout import PreparedFolder
 
-REGIONS_CLASS_ORDER = (2, 1, 3)  # painted in turn: WT as ED, TC as NCR over it, ET over that
+REGIONS_CLASS_ORDER = (2, 1, 3)  # drawn one over the other: WT as ED, TC as NCR, ET
 
 
 def nnunet_environment(prepared: PreparedFolder, results: Path | None = None) -> dict[str, str]:
-    """The environment variables that nnU-Net reads its folders from.
+    """Return the environment variables that tell nnU-Net its folders.
 
     Args:
         prepared: the dataset.
-        results: where trained models go; None: a folder beside the dataset.
+        results: folder for trained models; None: a folder beside the dataset.
     """
     return {
         "nnUNet_raw": str(prepared.raw),
@@ -40,15 +40,16 @@ def nnunet_environment(prepared: PreparedFolder, results: Path | None = None) ->
 
 
 def chosen_cases(experiment: Experiment) -> tuple[list[BratsCase], list[Problem]]:
-    """Complete cases of the experiment after exclusion, and the layout problems of the others that are not excluded.
+    """Return the complete cases that the experiment does not exclude, and the layout problems of the incomplete ones.
 
     Raises:
-        ProblemsFound: no dataset, unknown exclusions, another number than expected, fewer patients than folds.
+        ProblemsFound: there is no dataset, an excluded case does not exist, another number of cases is expected, or
+            there are fewer patients than folds.
     """
     dataset = experiment.dataset
     cases, layout = scan_folder(dataset.path)
     excluded, problems = _excluded(dataset.exclude)
-    # a problem stands at CASE, CASE/FILE or "CASE (what)"
+    # the place of a problem is CASE, CASE/FILE or "CASE (what)"
     layout_names = [problem.where.split("/")[0].split(" ")[0] for problem in layout]
     known = {case.case_id for case in cases}.union(layout_names)
     problems += [
@@ -65,7 +66,7 @@ def chosen_cases(experiment: Experiment) -> tuple[list[BratsCase], list[Problem]
     patients = {case.patient for case in cases}
     if len(patients) < experiment.split.folds and not layout:
         found = f"{experiment.split.folds} folds for {len(patients)} patients"
-        advice = f"write split.folds: {max(2, len(patients))} or less, or add patients"
+        advice = f"set split.folds to {max(2, len(patients))} or less, or add patients"
         problems.append(Problem("split.folds", found, "at most as many folds as patients", advice))
     if problems:
         raise ProblemsFound("The cases cannot be used as the experiment says.", problems + layout)
@@ -78,14 +79,16 @@ def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]
     try:
         lines = exclude.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        advice = "correct the path, or write the ids as a list"
-        return set(), [Problem("dataset.exclude", f"{exclude}: {error.strerror}", "a file, one id a line", advice)]
+        advice = "correct the path, or give the ids as a list"
+        return set(), [
+            Problem("dataset.exclude", f"{exclude}: {error.strerror}", "a file with one id per line", advice)
+        ]
     names = (line.split("#")[0].strip() for line in lines)
     return {name for name in names if name}, []
 
 
-def _files_of(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, Any]:
-    """Files by name, size and time: what is read of them need not be read again while these stay."""
+def _file_states(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, Any]:
+    """Return size and time of every file by name: while they stay the same, no file needs to be read again."""
     root = experiment.dataset.path
     content: dict[str, Any] = {"folder": str(root.resolve())}
     for case in cases:
@@ -97,21 +100,16 @@ def _files_of(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, A
 
 
 def survey_folder(experiment: Experiment, cases: Sequence[BratsCase]) -> Path:
-    """Where the cases' checks and fingerprint lie: other plans share them, unless they draw another number."""
-    files, samples = _files_of(experiment, cases), experiment.plan.foreground_samples
-    # the files alone, as before there was a choice: what was surveyed then is found
-    name = f"{experiment.dataset.name}-survey-{digest(files if samples is None else [files, samples])[:10]}"
-    return experiment.storage.path.resolve() / "prepared" / name
+    """Return the folder of the cases' checks and fingerprint; plans that draw as many samples share it."""
+    content = [_file_states(experiment, cases), experiment.plan.foreground_samples]
+    return experiment.storage.path.resolve() / "prepared" / f"{experiment.dataset.name}-survey-{digest(content)[:10]}"
 
 
 def preparation_digest(experiment: Experiment, cases: Sequence[BratsCase]) -> str:
-    """What the prepared folder depends on: the files, plan, output, split, and nnU-Net's name of the dataset."""
-    plan = experiment.plan.model_dump(mode="json")
-    if plan["foreground_samples"] is None:
-        del plan["foreground_samples"]  # what was prepared before there was a choice is found
+    """Return a digest of what a preparation depends on: files, plan, output, split and the dataset's nnU-Net name."""
     content = {
-        "files": _files_of(experiment, cases),
-        "plan": plan,
+        "files": _file_states(experiment, cases),
+        "plan": experiment.plan.model_dump(mode="json"),
         "output": experiment.model.output,
         "split": experiment.split.model_dump(mode="json"),
         "dataset": [experiment.dataset.id, experiment.dataset.name],
@@ -120,7 +118,7 @@ def preparation_digest(experiment: Experiment, cases: Sequence[BratsCase]) -> st
 
 
 def prepared_folder(experiment: Experiment, preparation: str) -> PreparedFolder:
-    """Where a preparation lies."""
+    """Return the folder of a preparation."""
     name = experiment.dataset.name
     root = experiment.storage.path.resolve() / "prepared" / f"{name}-{preparation[:10]}"
     return PreparedFolder(root, f"Dataset{experiment.dataset.id:03d}_{name}")
@@ -136,7 +134,7 @@ def _raw_reference(prepared: PreparedFolder, case_id: str) -> Path:
 
 
 def dataset_description(output: str, cases: int) -> dict[str, Any]:
-    """nnU-Net's dataset.json; the output decides the labels. Their order, and that of the channels, has a meaning."""
+    """Return nnU-Net's dataset.json for an output. The order of labels and channels has a meaning."""
     content: dict[str, Any] = {
         "channel_names": {str(i): name.capitalize() for i, name in enumerate(MODALITIES)},
         "labels": {"background": 0, **LABELS},
@@ -151,7 +149,7 @@ def dataset_description(output: str, cases: int) -> dict[str, Any]:
 
 
 def write_raw_description(prepared: PreparedFolder, output: str, case_ids: Sequence[str]) -> None:
-    """dataset.json of the raw folder, with the files listed: nnU-Net would start twelve processes to find them."""
+    """Write the raw folder's dataset.json with a list of its files, for which nnU-Net would start twelve processes."""
     folder = prepared.raw_dataset
     listed = {
         case: {
@@ -165,10 +163,10 @@ def write_raw_description(prepared: PreparedFolder, output: str, case_ids: Seque
 
 
 def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, cases: int) -> None:
-    """Write the plans from a survey's fingerprint; skipped where they are there.
+    """Write the plans from a survey's fingerprint, unless they exist.
 
     Raises:
-        ProblemsFound: where ``plan.patch_size`` does not fit.
+        ProblemsFound: ``plan.patch_size`` does not fit.
     """
     if prepared.plans.is_file():
         return
@@ -176,7 +174,7 @@ def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, 
     from uncseg.dataset.planner import plan_dataset
 
     plan_dataset(prepared.dataset_name, experiment.plan, nnunet_environment(prepared))
-    # nnU-Net copied the raw folder's; models carry this one with them and need no list of files
+    # nnU-Net copied the raw folder's file; this one goes into models, which need no list of files
     content = dataset_description(experiment.model.output, cases)
     write_text(prepared.dataset / "dataset.json", json.dumps(content, indent=2))
 
@@ -184,7 +182,7 @@ def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, 
 def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: str) -> None:
     """Link a case into the raw folder; crop, normalise and resample it with nnU-Net's preprocessor.
 
-    Whole or absent; skipped where it is there.
+    Its files are complete or absent; a case that has them is skipped.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -195,7 +193,7 @@ def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: st
     if not all((folder / file).is_file() for file in files):
         link_or_map(case, prepared.raw_dataset / "imagesTr", prepared.raw_dataset / "labelsTr")
         folder.mkdir(parents=True, exist_ok=True)
-        # in a folder of its own: nnU-Net takes every .b2nd file beside the others for a case
+        # in a folder of its own: nnU-Net takes every .b2nd file in the dataset's folder for a case
         with tempfile.TemporaryDirectory(prefix=".part-", dir=prepared.root) as partial:
             with contextlib.redirect_stdout(None):
                 settings.preprocessor_class(verbose=False).run_case_save(
@@ -212,7 +210,7 @@ def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: st
 
 
 def _write_oracle(prepared: PreparedFolder, case: BratsCase, plans: Any, settings: Any) -> None:
-    """A phantom's q on the preprocessed grid: nnU-Net's transposition, crop and, where it resamples, linearly."""
+    """Write a phantom's q on the preprocessed grid: transposed, cropped and, if necessary, resampled linearly."""
     q_file, target = oracle_path(case), prepared.oracle / f"{case.case_id}.npy"
     if q_file is None or target.is_file():
         return
@@ -225,15 +223,15 @@ def _write_oracle(prepared: PreparedFolder, case: BratsCase, plans: Any, setting
     resampled = q[box][None].astype(np.float32)
     if resampled.shape[1:] != data.shape[1:]:
         spacing = [properties["spacing"][i] for i in plans.transpose_forward]
-        # a 2D configuration leaves the spacing between slices alone
-        wanted = settings.spacing if len(settings.spacing) == 3 else [spacing[0], *settings.spacing]
-        resampled = np.asarray(settings.resampling_fn_probabilities(resampled, data.shape[1:], spacing, wanted))
+        # a 2D configuration does not change the spacing between slices
+        target_spacing = settings.spacing if len(settings.spacing) == 3 else [spacing[0], *settings.spacing]
+        resampled = np.asarray(settings.resampling_fn_probabilities(resampled, data.shape[1:], spacing, target_spacing))
     with whole_file(target) as temporary:
         np.save(temporary, resampled[0].astype(np.float16))
 
 
 def link_references(prepared: PreparedFolder, case_ids: Sequence[str]) -> None:
-    """nnU-Net's own validation looks for references in gt_segmentations; links to those of the raw folder."""
+    """Link the raw folder's references into gt_segmentations, where nnU-Net's own validation looks for them."""
     folder = prepared.dataset / "gt_segmentations"
     folder.mkdir(exist_ok=True)
     for case in case_ids:
@@ -251,7 +249,7 @@ def record_done(
     surveys: Mapping[str, Mapping[str, Any]],
     versions: Mapping[str, str],
 ) -> None:
-    """Write prepared.json: from now on the folder is whole."""
+    """Write prepared.json, which says that the folder is complete."""
     content = {
         "digests": {
             "dataset": digest({case: survey["digest"] for case, survey in surveys.items()}),

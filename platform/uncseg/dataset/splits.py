@@ -13,29 +13,29 @@ Splits = list[dict[str, list[str]]]
 
 
 def make_splits(volumes_ml: Mapping[str, float], patients: Mapping[str, str], folds: int, seed: int) -> Splits:
-    """Deal patients out to folds.
+    """Distribute patients over folds.
 
-    Patients go from the largest tumour volume to the smallest, in rounds of one a fold; within a round the larger
-    patients go to the folds with the fewest cases, then the least volume so far. The seed settles ties between folds.
+    Patients are taken from the largest tumour volume to the smallest, in rounds of one per fold. Within a round the
+    larger patients go to the folds with the fewest cases and then the least volume so far; the seed breaks ties.
 
     Args:
         volumes_ml: whole-tumour volume of each case, mL.
         patients: patient of each case.
         folds: number of folds.
-        seed: of the order of folds.
+        seed: of the order of tied folds.
 
     Returns:
-        One entry a fold, ``{"train": [...], "val": [...]}``, sorted; every case is in one ``val``.
+        One entry per fold, ``{"train": [...], "val": [...]}``, each list sorted; every case is in one ``val``.
 
     Raises:
-        ProblemsFound: where patients are fewer than folds.
+        ProblemsFound: there are fewer patients than folds.
     """
     groups = defaultdict(list)
     for case in sorted(volumes_ml):
         groups[patients[case]].append(case)
     if len(groups) < folds:
         found, expected = f"{folds} folds for {len(groups)} patients", "at most as many folds as patients"
-        advice = f"write split.folds: {len(groups)} or less, or add patients"
+        advice = f"set split.folds to {len(groups)} or less, or add patients"
         raise ProblemsFound("The cases cannot be split.", [Problem("split.folds", found, expected, advice)])
     random = np.random.default_rng(seed)
     tie = random.permutation(folds)
@@ -55,20 +55,20 @@ def make_splits(volumes_ml: Mapping[str, float], patients: Mapping[str, str], fo
 
 
 def split_digest(splits: Splits) -> str:
-    """SHA-256 (hex) of a split."""
+    """Return the SHA-256 (hex) of a split."""
     return digest(splits)
 
 
 def write_splits_once(path: Path, splits: Splits) -> str:
-    """Write nnU-Net's splits_final.json if it is absent; its digest.
+    """Write nnU-Net's splits_final.json unless it exists, and return its digest.
 
     Raises:
-        ProblemsFound: where the file holds another split.
+        ProblemsFound: the file holds another split.
     """
     if not path.exists():
         write_json(path, splits)
     elif read_json(path) != splits:
-        advice = "delete the prepared folder to split anew, or restore the file"
+        advice = "delete the prepared folder to split again, or restore the file"
         problem = Problem(str(path), "another split", "the split of this seed and these cases", advice)
         raise ProblemsFound("The split was changed after it was written.", [problem])
     return split_digest(splits)

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from uncseg.dataset.brats import MODALITIES, REGIONS, BratsCase, read_reference, read_voxels, write_image
+from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference, read_voxels, write_image
 from uncseg.dataset.check import check_case
 from uncseg.errors import ProblemsFound
 from uncseg.estimators.one_pass import OnePass, estimate_one_pass
@@ -23,7 +23,7 @@ from uncseg.evaluation.case_scores import SCORES_VERSION
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, file_states, keep_record
-from uncseg.layout import CaseFiles
+from uncseg.layout import REGION_PROBABILITIES, CaseFiles
 from uncseg.method.inference.fold_average import FoldAverage, average
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, predict_grid, to_native
@@ -172,7 +172,7 @@ def write_case(
     record = describe(folds.labels, uncertainty, image.GetSpacing(), task.review_below)
     maps = {"uncertainty": uncertainty, "between_folds": folds.between_folds if len(predictions.folds) > 1 else None}
     if options.probabilities:
-        maps |= {f"{name.lower()}_probability": p for name, p in zip(REGIONS, folds.probabilities, strict=True)}
+        maps |= dict(zip(REGION_PROBABILITIES, folds.probabilities, strict=True))
     one_pass = _one_pass_maps(task.model.evaluation.estimators.one_pass, folds, predicted)
     maps |= one_pass
     if predictions.maps:
