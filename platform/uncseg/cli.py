@@ -1,6 +1,7 @@
-"""The ``uncseg`` command: one function call per subcommand.
+"""The ``uncseg`` command line: one function per subcommand.
 
-Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
+Exit codes: 0 success, 1 the work failed, 2 the request was wrong. Modules are imported where they are used, because
+torch and nnU-Net take seconds to load.
 """
 
 import sys
@@ -17,10 +18,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ExperimentFile = Annotated[Path, typer.Argument(help="Experiment, YAML.", show_default=False)]
+ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file, YAML.", show_default=False)]
+StudyRoot = Annotated[Path, typer.Argument(help="Folder of a run, a sweep or a benchmark.", show_default=False)]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, as evaluation.mirroring=true.")
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, for example evaluation.mirroring=true."),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan, but train nothing.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints run code of their own.")]
 
 
@@ -29,9 +33,9 @@ def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
     cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 20,
     size: Annotated[int, typer.Option(min=24, help="Voxels along each axis.")] = 48,
-    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
 ) -> None:
-    """Write synthetic BraTS 2023 cases, with each voxel's true error probability beside them."""
+    """Write synthetic BraTS 2023 cases together with the true error probability of each voxel."""
     from uncseg.dataset.phantom import write_phantoms
 
     written = write_phantoms(out, cases, size, seed)
@@ -40,7 +44,7 @@ def phantom(
 
 @app.command()
 def check(dataset: Annotated[Path, typer.Argument(help="BraTS folder.", show_default=False)]) -> None:
-    """List every problem of a BraTS folder in one table; exit 1 if there is any."""
+    """List every problem of a BraTS folder in one table; exit with 1 if there is any."""
     from uncseg.dataset.check import check_dataset
 
     cases = check_dataset(dataset)
@@ -63,8 +67,8 @@ def prepare(experiment: ExperimentFile, overrides: Overrides = None) -> None:
 def cross_validate(
     experiment: ExperimentFile,
     overrides: Overrides = None,
-    folds: Annotated[str | None, typer.Option(help="Folds to train, as 0,1. Default: all.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
+    folds: Annotated[str | None, typer.Option(help="Folds to train, for example 0,1. Default: all.")] = None,
+    dry_run: DryRun = False,
     trust: Trust = False,
 ) -> None:
     """Train the folds side by side, predict every case out of fold, write the tables, fill MLflow."""
@@ -78,10 +82,10 @@ def cross_validate(
 
 @app.command()
 def sweep(
-    file: Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep, YAML.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep file, YAML.", show_default=False)],
     overrides: Overrides = None,
 ) -> None:
-    """Search an experiment's fields: trials of a few folds each, and the best as an experiment file."""
+    """Search the fields of an experiment by trials of a few folds each; write the best as an experiment file."""
     from uncseg.commands.sweep import sweep_experiment
 
     raise typer.Exit(sweep_experiment(file, overrides))
@@ -89,12 +93,12 @@ def sweep(
 
 @app.command()
 def benchmark(
-    file: Annotated[Path, typer.Argument(metavar="BENCHMARK", help="Benchmark, YAML.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="BENCHMARK", help="Benchmark file, YAML.", show_default=False)],
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
+    dry_run: DryRun = False,
     trust: Trust = False,
 ) -> None:
-    """Train several kinds of networks with several seeds, and compare every uncertainty map on the same cases."""
+    """Train several kinds of networks with several seeds and compare all uncertainty maps on the same cases."""
     from uncseg.commands.benchmark import benchmark_trainings
 
     raise typer.Exit(benchmark_trainings(file, overrides, dry_run, trust))
@@ -104,11 +108,11 @@ def benchmark(
 def score(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, CASE.nii.gz.", show_default=False)],
     references: Annotated[Path, typer.Argument(help="Folder of reference masks, or BraTS folder.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="NAME.parquet, a row for each case and region; a csv comes beside it.")],
+    out: Annotated[Path, typer.Option(help="NAME.parquet to write, one row per case and region; NAME.csv is added.")],
     uncertainty: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of maps: CASE_wt.nii.gz, _tc, _et, or one for all: CASE_uncertainty.nii.gz, CASE.nii.gz."
+            help="Folder of maps: CASE_wt.nii.gz, _tc, _et; or one for all: CASE_uncertainty.nii.gz, CASE.nii.gz."
         ),
     ] = None,
     uncertainty_scale: Annotated[str, typer.Option(help="unit: 0 to 1; percent: 0 to 100.")] = "unit",
@@ -125,14 +129,14 @@ def score(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
-    other: Annotated[Path | None, typer.Argument(help="Another run, to compare with.", show_default=False)] = None,
-    dataset: Annotated[Path | None, typer.Option(help="BraTS folder of another cohort, with references.")] = None,
+    other: Annotated[Path | None, typer.Argument(help="Another run to compare with.", show_default=False)] = None,
+    dataset: Annotated[Path | None, typer.Option(help="BraTS folder of another cohort with references.")] = None,
     overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
-    """Score a run's finished folds out of fold and write its tables; or compare two runs; or score another cohort."""
+    """Score a run's finished folds out of fold and write its tables, or compare two runs, or score another cohort."""
     if other is not None and dataset is not None:
-        problem = Problem("--dataset", "a second run as well", "one of the two", "give one at a time")
+        problem = Problem("--dataset", "a second run as well", "one of the two", "leave one out")
         raise ProblemsFound("The request is ambiguous.", [problem])
     if other is not None:
         from uncseg.commands.compare import compare_runs
@@ -152,18 +156,20 @@ def predict(
     model: Annotated[
         str,
         typer.Argument(
-            help="Run, fold of it, nnU-Net model folder, models:/NAME@ALIAS or runs:/ID/NAME.", show_default=False
+            help="A run, one of its folds, nnU-Net model folder, models:/NAME@ALIAS or runs:/ID/NAME.",
+            show_default=False,
         ),
     ],
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="BraTS folder, or nnU-Net's input files.", show_default=False)
+        Path,
+        typer.Argument(metavar="INPUT", help="BraTS folder, or folder of nnU-Net input files.", show_default=False),
     ],
     output: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
-    folds: Annotated[str | None, typer.Option(help="Folds to average, as 0,1. Default: all that are finished.")] = None,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write p(WT), p(TC) and p(ET) too.")] = False,
-    overlays: Annotated[bool, typer.Option("--overlays", help="Draw a PNG of each case too.")] = False,
+    folds: Annotated[str | None, typer.Option(help="Folds to average, for example 0,1. Default: all finished.")] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write p(WT), p(TC) and p(ET).")] = False,
+    overlays: Annotated[bool, typer.Option("--overlays", help="Also draw a PNG per case.")] = False,
     mirroring: Annotated[
-        bool | None, typer.Option(help="Test-time mirroring: 8 passes instead of one.", show_default="as trained")
+        bool | None, typer.Option(help="Test-time mirroring, 8 passes instead of one.", show_default="as trained")
     ] = None,
     review_below: Annotated[
         float | None,
@@ -171,13 +177,13 @@ def predict(
             min=0,
             max=1,
             help="Flag cases whose expected WT Dice is lower.",
-            show_default="what a fifth of the run's own cases do not reach, or 0.8",
+            show_default="20 % quantile of the run's own cases, or 0.8",
         ),
     ] = None,
     overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
-    """Predict new cases: labels, an uncertainty map and what to expect of them, in each case's own geometry."""
+    """Predict new cases: labels, an uncertainty map and the expected Dice, in each case's own geometry."""
     chosen = _fold_numbers(folds)
     from uncseg.commands.predict import PredictionOptions, predict_folder
 
@@ -189,11 +195,11 @@ def predict(
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Folder of a run, or of several.", show_default=False),
+        typer.Argument(metavar="RUN...", help="Folders of one or several runs.", show_default=False),
     ],
-    cases: Annotated[int, typer.Option(min=0, help="Cases with a slice viewer, the worst and most uncertain.")] = 6,
+    cases: Annotated[int, typer.Option(min=0, help="Cases with a slice viewer: the worst and most uncertain.")] = 6,
 ) -> None:
-    """Write a run, or several side by side, as one HTML page that needs no network: tables, figures, slices."""
+    """Write one HTML page on one or several runs, with tables, figures and slices; it needs no network."""
     from uncseg.commands.report import report_runs
 
     raise typer.Exit(report_runs(runs, cases))
@@ -201,10 +207,10 @@ def report(
 
 @app.command()
 def sync(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, a sweep or a benchmark.", show_default=False)],
-    tracking_uri: Annotated[str | None, typer.Option(help="Another MLflow than the experiment's.")] = None,
+    run: StudyRoot,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow to push to, instead of the experiment's.")] = None,
 ) -> None:
-    """Push to MLflow what has not reached it yet."""
+    """Push to MLflow whatever it does not hold yet."""
     from uncseg.commands.sync import sync_folder
 
     left = sync_folder(run, tracking_uri)
@@ -214,11 +220,11 @@ def sync(
 
 @app.command()
 def ui(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, a sweep or a benchmark.", show_default=False)],
+    run: StudyRoot,
     port: Annotated[int | None, typer.Option(min=1, max=65535, show_default="the first free one from 5000")] = None,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser, where there is one.")] = True,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser, if there is one.")] = True,
 ) -> None:
-    """Show a run in MLflow, on this machine's loopback address, until Ctrl-C."""
+    """Show a run in MLflow on this machine's loopback address, until Ctrl-C."""
     from uncseg.commands.ui import show_run
 
     raise typer.Exit(show_run(run, port, browser))
@@ -230,7 +236,7 @@ def _fold_numbers(text: str | None) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        problem = Problem("--folds", text, "whole numbers with commas between, as 0,1", "correct the list")
+        problem = Problem("--folds", text, "whole numbers separated by commas, for example 0,1", "correct the list")
         raise ProblemsFound("The folds cannot be read.", [problem]) from error
 
 
@@ -238,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line.
 
     Args:
-        arguments: command and its arguments; None: those of the process.
+        arguments: the subcommand and its arguments; None: those of the process.
     """
     try:
         app(arguments)

@@ -1,4 +1,4 @@
-"""Errors for people: every problem at once, each with where, what was found, what was expected, what to do."""
+"""Errors for users: all problems at once, each with its place, what was found, what is expected, and advice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ class Problem:
 
     Args:
         where: the file, or the field of an experiment (``loss.unc_weight``).
-        found: what stands there now.
-        expected: what should stand there.
-        advice: what to do about it, as an imperative.
+        found: what is there now.
+        expected: what should be there.
+        advice: what to do about it, in the imperative mood.
     """
 
     where: str
@@ -22,16 +22,16 @@ class Problem:
 
 
 class ProblemsFound(Exception):
-    """Work cannot start or go on; the command line prints ``problems`` as one table.
+    """Work cannot start or continue; the command line prints ``problems`` as one table.
 
     Args:
-        title: one line saying what was being done.
-        problems: all of them, never empty.
-        exit_code: 2 when the request itself was wrong (the default), 1 when the data or the work failed.
+        title: one sentence that says what is impossible.
+        problems: all problems, never empty.
+        exit_code: 2 if the request itself was wrong, 1 if the data or the work failed.
     """
 
     def __init__(self, title: str, problems: Sequence[Problem], exit_code: int = 2) -> None:
-        # every argument goes to Exception so that the error survives pickling on its way back from a Ray task
+        # Exception gets every argument so that the error survives pickling on its way back from a Ray task
         super().__init__(title, list(problems), exit_code)
         self.title = title
         self.problems = list(problems)

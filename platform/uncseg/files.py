@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write to a temporary name, then rename."""
+"""Files that are complete or absent: written to a temporary name, then renamed. And records of finished work."""
 
 import fcntl
 import hashlib
@@ -15,8 +15,8 @@ from typing import Any
 def whole_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary name in ``path``'s folder; rename it to ``path`` on success, remove it on failure.
 
-    The temporary name keeps the ending (``.nii.gz``), because image writers choose the format by it. ``durable`` waits
-    for the disk before the rename, so that even a power cut leaves the old file or the new one.
+    The temporary name keeps the ending (``.nii.gz``), by which image writers choose the format. ``durable`` waits for
+    the disk before the rename, so that even a power cut leaves the old file or the new one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def whole_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what processes that were killed left half-written."""
+    """Remove the partial files and folders that killed processes left."""
     for part in list(folder.rglob(".part-*")):
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -42,10 +42,10 @@ def remove_partial(folder: Path) -> None:
 
 @contextmanager
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold an exclusive lock on ``path`` (made if absent), against other threads and other processes.
+    """Hold an exclusive lock on ``path``, created if absent, against other threads and processes.
 
     Raises:
-        BlockingIOError: where another holds it and ``wait`` is False.
+        BlockingIOError: another holds the lock and ``wait`` is False.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as stream:
@@ -55,13 +55,13 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` (UTF-8) so that ``path`` is never half-written."""
+    """Write ``text`` (UTF-8) so that ``path`` is never partial."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON so that ``path`` is never half-written."""
+    """Write ``content`` as indented JSON so that ``path`` is never partial."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
@@ -95,17 +95,17 @@ def compute_once(file: Path, source: str, compute: Callable[[], dict[str, Any]])
 
 
 def file_states(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """(path, bytes, time of change in ns) of files: what tells that one is another."""
+    """Return (path, bytes, modification time in ns) per file; a changed file has other values."""
     states = [(str(file), file.stat()) for file in files]
     return [(name, status.st_size, status.st_mtime_ns) for name, status in states]
 
 
 def short_name(name: str) -> str:
-    """A name of at most 100 bytes, for a part of a file's name: a longer one ends in a digest of the whole."""
+    """Return a name of at most 100 bytes, as a part of a file's name; a longer one is cut and ends in its digest."""
     whole = name.encode()
     return name if len(whole) <= 100 else f"{whole[:87].decode(errors='ignore')}_{digest(name)[:12]}"
 
 
 def digest(content: Any) -> str:
-    """SHA-256 (hex) of JSON-like content, independent of the order of keys."""
+    """Return the SHA-256 (hex) of JSON-like content, independent of the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -19,7 +19,7 @@ def cluster_file():
     return yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
 
 
-def test_the_cluster_file_is_what_rays_launcher_accepts():
+def test_rays_launcher_accepts_the_cluster_file():
     config = prepare_config(cluster_file())
     validate_config(config)
     kinds = config["available_node_types"]
@@ -34,7 +34,7 @@ def test_the_cluster_file_is_what_rays_launcher_accepts():
     assert all(kind["node_config"]["ImageId"] for kind in (head, gpu))
 
 
-def test_the_autoscaler_may_add_what_the_cluster_file_says():
+def test_the_workers_of_the_cluster_file_are_addable_nodes():
     cluster = with_addable_nodes((Node(0),), prepare_config(cluster_file()))
     assert cluster.nodes == (Node(0),)
     assert cluster.addable == (Node(16, 1),) * 5
@@ -42,18 +42,18 @@ def test_the_autoscaler_may_add_what_the_cluster_file_says():
     assert (slots.count, slots.max_count, slots.fold.gpus) == (0, 5, 1)
 
 
-def test_rays_check_can_fail():
+def test_rays_launcher_refuses_an_unknown_key():
     with pytest.raises(ValidationError):
         validate_config(prepare_config(cluster_file() | {"idle_timeout": 3}))
 
 
-def test_the_rayjob_runs_what_is_there_on_a_volume_that_all_see():
+def test_the_rayjob_agrees_with_its_workers_and_its_shared_volume():
     job = yaml.safe_load((ROOT / "jobs" / "rayjob.yaml").read_text(encoding="utf-8"))
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     words = job["spec"]["entrypoint"].split()
     for word in words[1:3]:
         assert (ROOT / word.removeprefix("/shared/uncseg/")).is_file()
-    # nothing on the head of a KubeRay cluster says what its autoscaler may add: the job does
+    # the head node of a KubeRay cluster does not know what its autoscaler may add: the job declares it
     settings = dict(word.split("=") for word in words if word.startswith("resources.autoscaler."))
     declared = {name.rpartition(".")[2]: int(value) for name, value in settings.items()}
     (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]

@@ -27,18 +27,18 @@ def one_node(CPU, GPU=0):
         ({"cpus_per_fold": 3}, {"CPU": 8}, 5, 2, 3, 0),
     ],
 )
-def test_slots(resources, cluster, folds, count, cpus, gpus):
+def test_slots_on_one_node(resources, cluster, folds, count, cpus, gpus):
     slots = plan_slots(Resources(**resources), folds, one_node(**cluster))
     assert (slots.count, slots.fold.cpus, slots.fold.gpus) == (count, cpus, gpus)
 
 
-def test_one_and_a_half_gpus_are_refused():
+def test_one_and_a_half_gpus_per_fold_are_refused():
     with pytest.raises(ProblemsFound, match="set it to 1 or 2"):
         plan_slots(Resources(gpus_per_fold=1.5), 5, one_node(CPU=4, GPU=4))
 
 
 @pytest.mark.parametrize("resources", [{"gpus_per_fold": 1}, {"cpus_per_fold": 5}, {"gpus_per_fold": 2}])
-def test_what_can_never_be_had_is_refused(resources):
+def test_a_fold_larger_than_the_cluster_is_refused(resources):
     with pytest.raises(ProblemsFound) as caught:
         plan_slots(Resources(**resources), 5, one_node(CPU=4))
     assert caught.value.exit_code == 2
@@ -53,7 +53,7 @@ def test_what_can_never_be_had_is_refused(resources):
         ({}, [(4, 0), (4, 0), (4, 0)], 5, 2, 0),
         ({}, [(0, 0), (32, 2), (8, 2)], 4, 4, 1),
         ({}, [(16, 0), (16, 1), (16, 1)], 2, 12, 1),
-        # several GPUs of one fold may: a worker each
+        # several GPUs of one fold may lie on several nodes, one per worker
         ({"gpus_per_fold": 2}, [(8, 1), (8, 1), (8, 1)], 1, 16, 2),
         ({"gpus_per_fold": 0.5}, [(8, 1), (8, 1)], 4, 4, 0.5),
     ],
@@ -63,27 +63,27 @@ def test_slots_on_several_nodes(resources, nodes, count, cpus, gpus):
     assert (slots.count, slots.max_count, slots.fold.cpus, slots.fold.gpus) == (count, count, cpus, gpus)
 
 
-def test_nodes_to_come_are_planned_with():
+def test_slots_count_addable_nodes():
     slots = plan_slots(Resources(), 5, Cluster((Node(4),), addable=(Node(16, 1),) * 3))
     assert (slots.count, slots.max_count, slots.fold.gpus, slots.fold.cpus) == (0, 3, 1, 12)
 
 
-def test_a_head_alone_is_no_cluster():
+def test_a_head_node_without_cpus_is_refused():
     with pytest.raises(ProblemsFound, match=r"resources\.autoscaler"):
         plan_slots(Resources(gpus_per_fold=1), 5, Cluster((Node(0),)))
 
 
 @pytest.mark.parametrize(("folds_at_once", "cases"), [(None, 8), (1, 1)])
-def test_cases_take_every_gpu_whatever_the_folds(folds_at_once, cases):
+def test_cases_use_every_gpu_unless_folds_at_once_limits_them(folds_at_once, cases):
     slots = plan_slots(Resources(folds_at_once=folds_at_once), 5, Cluster((Node(32, 4), Node(32, 4))))
     assert slots.cases == cases
 
 
-def test_gpus_that_have_too_few_cpus_beside_them_are_told_so():
+def test_gpus_without_enough_cpus_on_their_node_are_refused():
     with pytest.raises(ProblemsFound, match=r"the nodes hold 0; lower resources\.cpus_per_fold"):
         plan_slots(Resources(cpus_per_fold=12), 5, Cluster((Node(8, 1), Node(16))))
 
 
-def test_what_fits_in_all_but_on_no_node_is_refused():
+def test_a_fold_that_fits_on_no_single_node_is_refused():
     with pytest.raises(ProblemsFound, match="4 on its largest node"):
         plan_slots(Resources(cpus_per_fold=6), 5, Cluster((Node(4), Node(4))))

@@ -1,4 +1,4 @@
-"""Where networks run, on a Ray that is told of GPUs: a process for each, which stays, and whose work is done anyhow."""
+"""Workers on a Ray with pretended GPUs: one process per GPU, which stays alive and is restarted if it dies."""
 
 import json
 import os
@@ -28,13 +28,13 @@ slots = Slots(2, 2, 2, FoldResources(cpus=1, gpus=1), cases=2)
 with Workers(slots, 20) as workers:
     calls = [(str(n), work, (n,)) for n in range(20)]
     results, problems = map_cases(calls, lambda *_: None, lambda: 2 * workers.count(), "a number", workers.start)
-# nothing is held after the block
+# nothing is reserved after the block
 ray.get(ray.remote(num_gpus=2)(lambda: None).remote(), timeout=60)
 (folder / "found").write_text(json.dumps([results, [problem.found for problem in problems]]))
 """
 
 
-def test_a_gpu_keeps_its_process(tmp_path):
+def test_a_gpu_worker_keeps_its_process_and_is_restarted_if_killed(tmp_path):
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=300
@@ -44,7 +44,7 @@ def test_a_gpu_keeps_its_process(tmp_path):
     assert len(results) == 19
     assert len(problems) == 1
     assert "seven" in problems[0]
-    # one process was killed and came back as another; each stayed on one GPU
+    # one process was killed and restarted as another; each stayed on one GPU
     places = {tuple(place) for place in results.values()}
     assert len({pid for pid, _ in places}) == len(places) == 3
     assert {gpu for _, gpu in places} == {"0", "1"}

@@ -1,4 +1,4 @@
-"""Every problem of a BraTS folder, at once."""
+"""All problems of a BraTS folder are found at once."""
 
 import shutil
 from pathlib import Path
@@ -54,13 +54,13 @@ def test_clean_cases_have_no_problem(dataset):
     assert [file.name for file in cases[0].images] == [f"{FIRST}-{m}.nii.gz" for m in MODALITIES]
 
 
-def test_missing_modality(dataset):
+def test_a_missing_modality_is_named(dataset):
     file_of(dataset, SECOND, "t1c").unlink()
     (problem,) = problems_of(dataset)
     assert problem.where == f"{SECOND}/{SECOND}-t1c.nii.gz"
 
 
-def test_truncated_file(dataset):
+def test_a_truncated_file_is_named(dataset):
     file = file_of(dataset, SECOND, "t2f")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert sitk.ReadImage(str(file)).GetSize() == (24, 24, 24)  # ITK reads it, the rest as zeros
@@ -69,20 +69,20 @@ def test_truncated_file(dataset):
     assert "not a complete NIfTI image" in problem.found
 
 
-def test_label_seven(dataset):
+def test_an_unknown_label_is_named(dataset):
     change(file_of(dataset, FIRST, "seg"), lambda a: put(a, 7, count=5))
     (problem,) = problems_of(dataset)
     assert problem.found == "label 7 (5 voxels)"
     assert "0, 1, 2, 3" in problem.expected
 
 
-def test_label_four_belongs_to_the_naming_of_2018(dataset):
+def test_label_four_is_known_only_in_the_naming_of_2018(dataset):
     change(file_of(dataset, FIRST, "seg"), lambda a: put(a, 4))
     (problem,) = problems_of(dataset)
     assert "label 4" in problem.found
 
 
-def test_mask_of_another_size(dataset):
+def test_a_mask_of_another_size_is_named(dataset):
     file = file_of(dataset, FIRST, "seg")
     image = sitk.ReadImage(str(file))
     sitk.WriteImage(image[:-2, :, :], str(file))
@@ -99,7 +99,7 @@ def test_mask_of_another_size(dataset):
         ("direction", lambda image: image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))),
     ],
 )
-def test_mask_of_another_affine(dataset, name, edit):
+def test_a_mask_of_another_affine_is_named(dataset, name, edit):
     file = file_of(dataset, FIRST, "seg")
     image = sitk.ReadImage(str(file))
     edit(image)
@@ -108,7 +108,7 @@ def test_mask_of_another_affine(dataset, name, edit):
     assert problem.found.startswith(name)
 
 
-def test_nan_and_zero_images(dataset):
+def test_images_with_nan_or_only_zeros_are_named(dataset):
     change(file_of(dataset, FIRST, "t1c"), lambda a: put(a, np.nan, count=4))
     change(file_of(dataset, SECOND, "t2w"), lambda a: a * 0)
     nan, zero = problems_of(dataset)
@@ -116,14 +116,14 @@ def test_nan_and_zero_images(dataset):
     assert zero.found == "zero everywhere"
 
 
-def test_two_cases_of_one_name(dataset):
+def test_two_cases_of_one_name_are_named(dataset):
     shutil.copytree(dataset / FIRST, dataset / "more" / FIRST)
     (problem,) = problems_of(dataset)
     assert problem.where == FIRST
     assert problem.found.startswith("2 cases")
 
 
-def test_all_problems_come_at_once(dataset):
+def test_all_problems_are_raised_at_once(dataset):
     file_of(dataset, FIRST, "t1n").unlink()
     change(file_of(dataset, SECOND, "seg"), lambda a: put(a, 7))
     change(file_of(dataset, THIRD, "t2w"), lambda a: a * 0)
@@ -131,7 +131,7 @@ def test_all_problems_come_at_once(dataset):
 
 
 @pytest.mark.parametrize(("exists", "code"), [(True, 1), (False, 2)])
-def test_empty_and_absent_folders(tmp_path, exists, code):
+def test_an_empty_or_absent_folder_is_refused(tmp_path, exists, code):
     folder = tmp_path / "cases"
     if exists:
         folder.mkdir()
@@ -165,7 +165,7 @@ def test_naming_of_2018_is_recognised_and_mapped(dataset, tmp_path):
     assert written.GetOrigin() == sitk.ReadImage(str(case.reference)).GetOrigin()
 
 
-def test_nothing_is_copied_where_nothing_changes(dataset, tmp_path):
+def test_unchanged_files_are_linked_and_not_copied(dataset, tmp_path):
     case = find_cases(dataset)[0]
     for _ in range(2):
         link_or_map(case, tmp_path / "imagesTr", tmp_path / "labelsTr")
@@ -175,7 +175,7 @@ def test_nothing_is_copied_where_nothing_changes(dataset, tmp_path):
         assert link.samefile(source)
 
 
-def test_patients():
+def test_scans_of_one_patient_share_its_name():
     assert patient_of("BraTS-GLI-00012-000") == patient_of("BraTS-GLI-00012-001") == "BraTS-GLI-00012"
     assert patient_of("Brats18_2013_1_1") == "Brats18_2013_1_1"
 

@@ -1,4 +1,4 @@
-"""Phantoms: the rater model against a crowd of drawn raters, and files as BraTS 2023 has them."""
+"""Phantoms: the rater model against many drawn raters, and files in the layout of BraTS 2023."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from uncseg.dataset.phantom import case_names, draw_anatomy, draw_rater, smooth_
 from uncseg.errors import ProblemsFound
 
 
-def test_q_is_the_share_of_raters_that_call_tumour():
+def test_q_is_the_share_of_raters_that_label_a_voxel_as_tumour():
     anatomy = draw_anatomy(28, np.random.default_rng(1), np.random.default_rng(2))
     random = np.random.default_rng(3)
     raters = 400
@@ -55,7 +55,7 @@ def test_regions_are_nested_for_every_rater():
     assert (anatomy.core < anatomy.necrosis).all()
 
 
-def test_same_seed_same_files(tmp_path):
+def test_the_same_seed_writes_the_same_files(tmp_path):
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         write_phantoms(tmp_path / name, cases=1, size=24, seed=seed)
     file = "BraTS-GLI-00000-000/BraTS-GLI-00000-000-t1c.nii.gz"
@@ -64,7 +64,7 @@ def test_same_seed_same_files(tmp_path):
     assert (a != c).any()
 
 
-def test_phantoms_that_are_there_are_left_alone(tmp_path):
+def test_existing_phantoms_are_kept(tmp_path):
     (folder,) = write_phantoms(tmp_path / "p", cases=1, size=24, seed=0)
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     write_phantoms(tmp_path / "p", cases=1, size=24, seed=0)
@@ -73,7 +73,7 @@ def test_phantoms_that_are_there_are_left_alone(tmp_path):
         write_phantoms(tmp_path / "p", cases=2, size=24, seed=0)
 
 
-def test_names_give_some_patients_two_scans():
+def test_every_fifth_patient_has_two_scans():
     names = case_names(12)
     assert len(set(names)) == 12
     assert sum(name.endswith("-001") for name in names) == 2

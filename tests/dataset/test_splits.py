@@ -1,4 +1,4 @@
-"""The split: patients never part, volumes are balanced, written once."""
+"""The split: patients stay together, volumes are balanced, the file is written once."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def cohorts(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(cohorts(), st.integers(0, 1000))
-def test_every_case_is_validated_once_and_patients_never_part(cohort, seed):
+def test_every_case_is_validated_once_and_patients_stay_together(cohort, seed):
     volumes, patients = cohort
     splits = make_splits(volumes, patients, 5, seed)
     assert sorted(case for fold in splits for case in fold["val"]) == sorted(volumes)
@@ -46,14 +46,14 @@ def test_volumes_are_balanced_better_than_by_chance():
     assert sizes == [20] * 5
 
 
-def test_seeded():
+def test_the_seed_decides_the_split():
     volumes = {f"p{i}": 1.0 for i in range(20)}
     patients = {case: case for case in volumes}
     first, again, other = (make_splits(volumes, patients, 5, seed) for seed in (1, 1, 2))
     assert split_digest(first) == split_digest(again) != split_digest(other)
 
 
-def test_fewer_patients_than_folds():
+def test_fewer_patients_than_folds_are_refused():
     volumes = {"a-0": 1.0, "a-1": 2.0, "b-0": 1.0}
     with pytest.raises(ProblemsFound) as caught:
         make_splits(volumes, {"a-0": "a", "a-1": "a", "b-0": "b"}, 3, 0)
@@ -61,7 +61,7 @@ def test_fewer_patients_than_folds():
     assert caught.value.problems[0].where == "split.folds"
 
 
-def test_written_once(tmp_path):
+def test_a_split_is_written_once_and_a_changed_file_is_refused(tmp_path):
     volumes = {f"p{i}": float(i) for i in range(10)}
     patients = {case: case for case in volumes}
     splits = make_splits(volumes, patients, 5, 0)

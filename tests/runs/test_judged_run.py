@@ -1,4 +1,4 @@
-"""A run that an error network is to judge: what is found of it before anything is trained."""
+"""The run that an error network judges: what is checked before anything is trained."""
 
 import shutil
 
@@ -52,31 +52,31 @@ def judged_run(local_ray, experiment_file, four_cases):
     ],
     ids=["no such run", "itself", "unfinished", "another head", "heteroscedastic", "an error network"],
 )
-def test_a_run_that_cannot_be_judged_is_named(judged_run, model, folds, error_network, found):
+def test_a_run_that_does_not_fit_is_refused(judged_run, model, folds, error_network, found):
     experiment, _ = judged_run(model, folds, error_network=error_network)
     with pytest.raises(ProblemsFound, match=found):
         require_judged_run(experiment, [0, 1])
 
 
-def test_a_run_that_fits_is_fine(judged_run):
+def test_a_run_that_fits_is_accepted(judged_run):
     experiment, prepared = judged_run({})
     require_judged_run(experiment, [0, 1])
     require_same_data(experiment, [0, 1], prepared)
 
 
-def test_another_split_is_named(judged_run):
+def test_a_run_on_another_split_is_refused(judged_run):
     experiment, prepared = judged_run({}, digests={"split": "other"})
     with pytest.raises(ProblemsFound, match="trained on split other"):
         require_same_data(experiment, [0, 1], prepared)
 
 
-def test_another_plan_is_named(judged_run):
+def test_a_run_of_another_plan_is_refused(judged_run):
     experiment, prepared = judged_run({}, plan={"base_features": 8})
     with pytest.raises(ProblemsFound, match="another architecture than judged's"):
         require_same_data(experiment, [0, 1], prepared)
 
 
-def test_a_fold_that_has_begun_needs_the_other_run_no_more(judged_run):
+def test_a_fold_that_has_begun_no_longer_needs_the_judged_run(judged_run):
     experiment, prepared = judged_run({}, error_network={"run": "absent"})
     own = RunFolder(experiment.run_folder).results / "Dataset" / "Trainer__Plans__Configuration" / "fold_1"
     own.mkdir(parents=True)

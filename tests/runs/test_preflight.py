@@ -1,4 +1,4 @@
-"""What is found before a run begins."""
+"""Checks before a run begins."""
 
 import sqlite3
 from pathlib import Path
@@ -12,7 +12,7 @@ from uncseg.runs.preflight import preflight
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_the_runs_own_database_of_another_mlflow(four_cases, experiment_file, new_database, begun):
+def test_a_database_of_a_newer_mlflow_is_refused(four_cases, experiment_file, new_database, begun):
     experiment = load_experiment(experiment_file(four_cases))
     cluster = Cluster((Node(2.0),))
     assert preflight(experiment, 2, cluster, own_ray=True, begun=begun).count > 0

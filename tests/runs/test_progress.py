@@ -1,4 +1,4 @@
-"""What a fold's worker draws while it trains."""
+"""The pictures that a fold's worker draws while it trains."""
 
 import os
 
@@ -35,12 +35,12 @@ def test_a_picture_after_the_first_epoch_and_at_each_checkpoint(task):
     assert len({file.read_bytes() for file in files}) == 3
 
 
-def test_only_one_of_several_processes_draws(task):
+def test_only_rank_zero_of_a_distributed_fold_draws(task):
     train_fold(task, ignore, rank=1)
     assert not task.run.progress.exists()
 
 
-def test_a_picture_that_cannot_be_drawn_ends_nothing(task):
+def test_training_continues_if_a_picture_cannot_be_drawn(task):
     task.run.root.mkdir(parents=True)
     task.run.progress.write_text("no folder")
     train_fold(task, ignore)

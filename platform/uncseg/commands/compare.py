@@ -1,4 +1,4 @@
-"""``uncseg evaluate RUN_A RUN_B``: what differs between two runs, case by case."""
+"""``uncseg evaluate RUN_A RUN_B``: the difference between two runs, paired by case."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from uncseg.table_files import write_table
 
 
 def compare_runs(first: Path, second: Path) -> int:
-    """Write and show paired differences, second − first, of the out-of-fold scores of the cases that both have.
+    """Write and print paired differences, second − first, of the out-of-fold scores of the cases that both runs have.
 
-    The table goes to the first run's ``tables/difference_from_NAME``, NAME the second's.
+    The table is written to the first run's ``tables/difference_from_NAME``, NAME being the second run's.
 
     Raises:
-        ProblemsFound: where a run has not been evaluated, or no case is in both.
+        ProblemsFound: a run has not been evaluated, or no case is in both.
     """
     if first.resolve() == second.resolve():
         problem = Problem("RUN_B", f"{second}, which is RUN_A", "another run", "give two runs")
@@ -35,7 +35,7 @@ def compare_runs(first: Path, second: Path) -> int:
     a, b = (pd.read_parquet(file) for file in files)
     both = set(a["case"]) & set(b["case"])
     if not both:
-        problem = Problem(f"{first}, {second}", "no case in both", "runs on the same cases", "compare others")
+        problem = Problem(f"{first}, {second}", "no case in both", "runs on the same cases", "compare other runs")
         raise ProblemsFound("The runs cannot be compared.", [problem])
     names = [run.root.name for run in runs]
     table = compare(a, b)
@@ -44,5 +44,5 @@ def compare_runs(first: Path, second: Path) -> int:
     for name, scores in zip(names, (a, b), strict=True):
         left = len(set(scores["case"]) - both)
         if left:
-            console.print(f"{left} cases of {name} are not in the other run, and left out")
+            console.print(f"{left} cases of {name} are left out, because the other run does not have them")
     return 0

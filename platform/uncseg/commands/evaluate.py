@@ -1,4 +1,4 @@
-"""``uncseg evaluate``, and the same as the last part of ``uncseg cross-validate``."""
+"""``uncseg evaluate RUN``: the same as the last part of ``uncseg cross-validate``."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from uncseg.runs.run_tables import evaluate_and_write_tables
 
 
 def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = False) -> int:
-    """Predict and score a run's finished folds, and write its tables and figures (``uncseg evaluate RUN``).
+    """Predict and score a run's finished folds, and write its tables and figures.
 
     Args:
         root: the run's folder.
-        overrides: ``FIELD=VALUE`` for the experiment that it was started with; what it computes can't change.
+        overrides: ``FIELD=VALUE`` of the run's experiment, except for fields that change what it computes.
         trust: let checkpoints run code of their own.
     """
     run, experiment = open_existing_run(root, overrides)

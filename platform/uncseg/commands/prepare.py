@@ -1,4 +1,4 @@
-"""``uncseg prepare``."""
+"""``uncseg prepare``: cases checked, planned, preprocessed and split."""
 
 from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import Experiment
@@ -10,7 +10,7 @@ from uncseg.runs.preparation_tasks import prepare_cases
 
 
 def prepare_dataset(experiment: Experiment) -> PreparedFolder:
-    """Check, plan, preprocess and split; one Ray task a case."""
+    """Check, plan, preprocess and split an experiment's cases, one Ray task per case."""
     write_missing_phantoms(experiment.dataset)
     with ray_session(experiment.resources.ray_address, dashboard=False) as own_ray, counting() as progress:
         require_storage(experiment, own_ray)

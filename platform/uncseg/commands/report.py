@@ -1,4 +1,4 @@
-"""``uncseg report``: a run as one page, or several side by side."""
+"""``uncseg report``: one page on one or several runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,18 +13,17 @@ from uncseg.runs.run_opening import open_existing_run
 
 
 def report_runs(roots: Sequence[Path], cases: int) -> int:
-    """Draw the runs' figures and write the page of one run, or of several, however far they have come.
+    """Draw the figures of the runs, finished or not, and write one page on them.
 
     Args:
-        roots: the runs' folders; the first gets the page.
-        cases: in each run's work list, with a slice viewer.
+        roots: the runs' folders; the page is written to the first.
+        cases: number of cases in each run's work list that have a slice viewer.
 
     Raises:
-        ProblemsFound: where one is no run (a sweep's trials are), or the same twice.
+        ProblemsFound: a folder is not a run folder, or is given twice.
     """
-    places = [root.resolve() for root in roots]
-    if len(set(places)) < len(places):
-        problem = Problem("RUN", ", ".join(map(str, roots)), "runs that differ", "give each run once")
+    if len({root.resolve() for root in roots}) < len(roots):
+        problem = Problem("RUN", ", ".join(map(str, roots)), "different runs", "give each run once")
         raise ProblemsFound("The runs cannot be compared.", [problem])
     runs = [_open(root) for root in roots]
     for run in runs:
@@ -38,6 +37,6 @@ def _open(root: Path) -> ReportedRun:
     folder, experiment = open_existing_run(root)
     try:
         found, _ = scan_folder(experiment.dataset.path)
-    except ProblemsFound:  # the page says so
+    except ProblemsFound:  # the page mentions it
         found = []
     return ReportedRun(folder.root.name, folder, experiment, found)

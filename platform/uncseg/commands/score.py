@@ -1,4 +1,4 @@
-"""``uncseg score``: any folders of masks, ours or a stranger's."""
+"""``uncseg score``: folders of masks from any source."""
 
 from pathlib import Path
 
@@ -21,18 +21,18 @@ def score_folders(
     scale: str = "unit",
     brain: Path | None = None,
 ) -> int:
-    """Score every case that is on both sides; what an earlier run has scored is not done again.
+    """Score every case that has a prediction and a reference, except those that an earlier command has scored.
 
     Args:
-        predictions, references, uncertainty, brain: folders, as :func:`~uncseg.evaluation.pairs.find_pairs` takes them.
-        out: parquet to write; beside it come a csv, the summary, the reliability diagram and the cases' records.
-        scale: of the uncertainty: unit or percent.
+        predictions, references, uncertainty, brain: folders, see :func:`~uncseg.evaluation.pairs.find_pairs`.
+        out: Parquet file to write, together with a CSV, the summary, the reliability diagram and the cases' records.
+        scale: of the uncertainty, unit or percent.
 
     Raises:
         ProblemsFound: naming every file that could not be used (exit code 1); the other cases are scored and written.
     """
     if out.suffix != ".parquet":
-        problem = Problem("--out", str(out), "a name that ends in .parquet", "write scores.parquet")
+        problem = Problem("--out", str(out), "a name that ends in .parquet", "for example scores.parquet")
         raise ProblemsFound("The scores cannot be written.", [problem])
     chosen = _scale(scale)
     # workers have another working directory
@@ -42,10 +42,10 @@ def score_folders(
     kept = out.resolve().parent / f"{out.stem}_cases"
     with ray_session(None, dashboard=False) as own_ray, counting() as progress:
         require_folders({"--out": out.parent}, folders, own_ray)
-        rows, failed = score_pairs(pairs, chosen, kept, lambda done, of: progress("scored cases", done, of))
+        rows, failed = score_pairs(pairs, chosen, kept, lambda done, total: progress("scored cases", done, total))
     problems += failed
     if not rows and out.is_file():
-        console.print(f"no case was scored; {out} is of an earlier run, and was left as it is")
+        console.print(f"no case was scored; {out}, which an earlier command wrote, was not changed")
     if rows:
         summary = write_scores(pd.DataFrame(rows), out.parent, out.stem)
         count = len({row["case"] for row in rows})
@@ -64,5 +64,5 @@ def _scale(text: str) -> Scale:
         return "unit"
     if text == "percent":
         return "percent"
-    problem = Problem("--uncertainty-scale", text, "unit (0 to 1) or percent (0 to 100)", "write one of them")
+    problem = Problem("--uncertainty-scale", text, "unit (0 to 1) or percent (0 to 100)", "give one of them")
     raise ProblemsFound("The uncertainty cannot be read.", [problem])

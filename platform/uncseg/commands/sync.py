@@ -16,10 +16,10 @@ def sync_folder(root: Path, tracking_uri: str | None = None) -> int:
 
     Args:
         root: folder of a run, a sweep or a benchmark.
-        tracking_uri: another MLflow than the experiment's.
+        tracking_uri: MLflow to push to; None: the experiment's.
 
     Raises:
-        ProblemsFound: it is none of them, or MLflow cannot be reached.
+        ProblemsFound: the folder is none of these, or MLflow cannot be reached.
     """
     study = find_study(root.resolve())
     if study is None:

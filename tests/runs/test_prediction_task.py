@@ -1,0 +1,73 @@
+"""What a new case's prediction depends on: any option, setting, checkpoint or input file that changes makes it anew."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from uncseg.config.sections import Evaluation, Resources
+from uncseg.dataset.brats import BratsCase
+from uncseg.method.inference.model_folder import ModelFolder
+from uncseg.runs.model_sources import PredictionModel
+from uncseg.runs.new_case_tasks import PredictionOptions, PredictionTask
+
+CHANGED = {
+    "probabilities": True,
+    "overlays": True,
+    "mirroring": True,
+    "review_below": 0.5,
+    "scores": True,
+}
+
+
+@pytest.fixture
+def case(tmp_path):
+    images = tuple(tmp_path / f"case_{channel:04d}.nii.gz" for channel in range(4))
+    for file in (*images, tmp_path / "case.nii.gz"):
+        file.write_bytes(b"image")
+    return BratsCase("case", "case", images, tmp_path / "case.nii.gz", "2023")
+
+
+@pytest.fixture
+def task(tmp_path):
+    for fold in (0, 1):
+        checkpoint = tmp_path / "model" / f"fold_{fold}" / "checkpoint_final.pth"
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.write_bytes(b"weights")
+    folder = ModelFolder(tmp_path / "model", "3d_fullres")
+    model = PredictionModel(folder, (0, 1), Resources(), Evaluation(), review_below=0.8)
+    return PredictionTask(model, PredictionOptions(), tmp_path / "out", threads=1)
+
+
+@pytest.mark.parametrize("option", [option.name for option in fields(PredictionOptions)])
+def test_every_option_changes_what_a_prediction_depends_on(task, case, option):
+    other = replace(task, options=replace(task.options, **{option: CHANGED[option]}))
+    assert other.sources([case]) != task.sources([case])
+
+
+def test_an_option_that_repeats_the_model_changes_nothing(task, case):
+    same = replace(task, options=PredictionOptions(mirroring=False, review_below=0.8))
+    assert same.sources([case]) == task.sources([case])
+
+
+@pytest.mark.parametrize("evaluation", [{"tile_step": 0.25}, {"estimators": {"one_pass": ["entropy"]}}])
+def test_settings_of_the_evaluation_count_if_predictions_depend_on_them(task, case, evaluation):
+    def sources(**settings):
+        model = replace(task.model, evaluation=Evaluation.model_validate(settings))
+        return replace(task, model=model).sources([case])
+
+    assert sources(**evaluation) != task.sources([case])
+    assert sources(baseline="another") == task.sources([case])
+
+
+def test_folds_checkpoints_and_images_count_and_references_only_if_they_are_scored(task, case):
+    before = task.sources([case])
+    scored = replace(task, options=PredictionOptions(scores=True))
+    scored_before = scored.sources([case])
+    case.reference.write_bytes(b"another reference")
+    assert task.sources([case]) == before
+    assert scored.sources([case]) != scored_before
+    case.images[2].write_bytes(b"another image")
+    assert (changed := task.sources([case])) != before
+    task.model.folder.checkpoint(1).write_bytes(b"other weights")
+    assert task.sources([case]) != changed
+    assert replace(task, model=replace(task.model, folds=(0,))).sources([case]) != changed
