@@ -366,7 +366,7 @@ def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path)
         (("runs/small/folds", "cohort", "out"), "a folder without experiment.yaml"),
         (
             ("runs/small", "cohort", "out", "--set", "evaluation.estimators.mc_dropout.samples=5"),
-            "model.dropout: 0.2",
+            "`model.dropout` to 0.2",
         ),
         (("runs/small", "cohort", "out", "--set", "evaluation.estimators.deep_ensemble=true"), "training.members"),
         (("runs/small", "cohort", "out", "--set", "evaluation.estimators.one_pass=[entropie]"), "'entropy'"),
@@ -377,7 +377,7 @@ def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path)
         ),
         (
             ("runs/small/model", "cohort", "out", "--set", "evaluation.estimators.heteroscedastic.samples=5"),
-            "train with model.heteroscedastic: true",
+            "set `model.heteroscedastic` to true",
         ),
     ],
 )

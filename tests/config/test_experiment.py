@@ -48,19 +48,23 @@ def test_fields_that_do_not_fit_together(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "where", "advice"),
     [
-        (["evaluation.estimators.mc_dropout.samples=9"], "evaluation.estimators.mc_dropout", "model.dropout: 0.2"),
-        (["evaluation.estimators.deep_ensemble=true"], "evaluation.estimators.deep_ensemble", "training.members: 5"),
+        (["evaluation.estimators.mc_dropout.samples=9"], "evaluation.estimators.mc_dropout", "`model.dropout` to 0.2"),
+        (
+            ["evaluation.estimators.deep_ensemble=true"],
+            "evaluation.estimators.deep_ensemble",
+            "`training.members` to 5",
+        ),
         (
             ["evaluation.estimators.heteroscedastic.samples=9"],
             "evaluation.estimators.heteroscedastic",
-            "model.heteroscedastic: true",
+            "`model.heteroscedastic` to true",
         ),
         (["evaluation.estimators.augmentation.samples=1"], "evaluation.estimators.augmentation.samples", ""),
-        (["model.heteroscedastic=true"], "model.heteroscedastic", "model.uncertainty: false"),
-        (["model.detached=true", "model.uncertainty=false"], "model.detached", "model.uncertainty: true"),
-        (["memory.source=teacher", "model.uncertainty=false"], "memory.source", "memory.source: cases"),
-        (["memory.source=teacher", "memory.coordinates=patch"], "memory.coordinates", "memory.coordinates: case"),
-        (["model.backbone=transbts"], "model.backbone", "model.deep_supervision: false"),
+        (["model.heteroscedastic=true"], "model.heteroscedastic", "`model.uncertainty` to false"),
+        (["model.detached=true", "model.uncertainty=false"], "model.detached", "`model.uncertainty` to true"),
+        (["memory.source=teacher", "model.uncertainty=false"], "memory.source", "`memory.source` to cases"),
+        (["memory.source=teacher", "memory.coordinates=patch"], "memory.coordinates", "`memory.coordinates` to case"),
+        (["model.backbone=transbts"], "model.backbone", "`model.deep_supervision` to false"),
         (
             ["model.backbone=swin_unetr", "model.deep_supervision=false", "plan.patch_size=[48,32,40]"],
             "plan.patch_size",
@@ -74,7 +78,7 @@ def test_fields_that_do_not_fit_together(tmp_path):
         (
             ["model.backbone=transbts", "model.deep_supervision=false", "model.transbts.heads=12"],
             "model.transbts.heads",
-            "model.transbts.heads: 4",
+            "`model.transbts.heads` to 4",
         ),
         (
             ["model.backbone=swin_unetr", "model.deep_supervision=false", "model.swin_unetr.heads=[5,6,12,24]"],

@@ -41,21 +41,21 @@ class BackboneSettings(Section):
         if divisors == heads:
             return []
         written, wide, advice = (str(n[0] if len(n) == 1 else n) for n in (heads, widths, divisors))
-        return [f"{field}.heads {written} must divide the width of a token, {wide}; write {field}.heads: {advice}"]
+        return [f"{field}.heads {written} must divide the width of a token, {wide}; set `{field}.heads` to {advice}"]
 
 
 class SwinUnetr(BackboneSettings):
-    """MONAI's Swin UNETR (Hatamizadeh et al. 2022); needs the extra ``backbones``; patches in multiples of 32."""
+    """MONAI's Swin UNETR (Hatamizadeh et al. 2022), which needs the extra ``backbones``."""
 
     patch_multiple = 32
     patch_rule = " and more than 32 voxels along one axis, since its lowest norm needs more than one voxel"
 
     feature_size: Annotated[int, Field(gt=0, multiple_of=12)] = 48
-    """Feature maps of the first stage."""
+    """Number of feature maps of the first stage."""
     depths: tuple[Positive, Positive, Positive, Positive] = (2, 2, 2, 2)
-    """Transformer blocks of each stage."""
+    """Number of transformer blocks per stage."""
     heads: tuple[Positive, Positive, Positive, Positive] = (3, 6, 12, 24)
-    """Attention heads of each stage."""
+    """Number of attention heads per stage."""
 
     def fitting_patch(self, patch: Sequence[int]) -> list[int]:
         """Return the nearest patch that the network takes."""
@@ -70,17 +70,18 @@ class SwinUnetr(BackboneSettings):
 
 
 class TransBts(BackboneSettings):
-    """TransBTS (Wang et al. 2021); patches in multiples of 8."""
+    """TransBTS (Wang et al. 2021)."""
 
     patch_multiple = 8
 
     base_features: Annotated[int, Field(gt=0, multiple_of=8)] = 16
-    """Feature maps of the first stage."""
+    """Number of feature maps of the first stage."""
     embedding: Positive = 512
     """Width of the transformer's tokens."""
     layers: Positive = 4
+    """Number of transformer layers."""
     heads: Positive = 8
-    """Attention heads of each layer."""
+    """Number of attention heads per layer."""
     hidden: Positive = 4096
     """Width inside the transformer's feed-forward layers."""
 

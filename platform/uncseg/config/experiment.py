@@ -1,17 +1,16 @@
-"""Experiment: every knob, its unit, its default, checked all at once.
+"""The experiment file: all settings of a run, checked all at once.
 
-experiment, path = load_experiment(Path("experiments/demo.yaml"), overrides=["loss.unc_weight=0.2"])
+experiment = load_experiment(Path("experiments/demo.yaml"), overrides=["loss.unc_weight=0.2"])
 """
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import model_validator
 
 from uncseg.config.fields import apply_overrides
 from uncseg.config.reading import read_yaml, validate
-from uncseg.config.rules import problems_of_estimators, problems_of_model
+from uncseg.config.rules import problems_of_estimators, problems_of_model, problems_of_values
 from uncseg.config.sections import (
     Dataset,
     Evaluation,
@@ -30,7 +29,7 @@ from uncseg.section import Name, Section
 
 
 class Experiment(Section):
-    """One experiment file: comparable runs come out."""
+    """One experiment file; ``name`` is also the name of its run."""
 
     name: Name
     dataset: Dataset
@@ -47,37 +46,17 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> "Experiment":
-        wrong = problems_of_model(self.model, self.memory, self.plan)
-        wrong += problems_of_estimators(self.evaluation, self.model, self.training)
-        if self.model.output == "regions" and self.loss.weight_ce is not None:
-            wrong.append(
-                "loss.weight_ce weighs classes, and model.output: regions has none; "
-                "remove loss.weight_ce or write model.output: labels"
-            )
-        dimensions = 2 if self.plan.configuration == "2d" else 3
-        if self.plan.patch_size is not None and len(self.plan.patch_size) != dimensions:
-            wrong.append(
-                f"plan.patch_size has {len(self.plan.patch_size)} numbers, and {self.plan.configuration} needs "
-                f"{dimensions}; write {dimensions} numbers"
-            )
-        if self.plan.target_spacing_mm is not None and min(self.plan.target_spacing_mm) <= 0:
-            wrong.append("plan.target_spacing_mm must be positive; write millimetres per voxel, as [1.0, 1.0, 1.0]")
-        if urlsplit(self.tracking.uri or "").password is not None:
-            wrong.append(
-                "tracking.uri holds a password, which would be kept with the run and shown; write the address without "
-                "it, and put it into the environment: MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD for PostgreSQL"
-            )
-        if self.loss.warmup_epochs > self.training.epochs:
-            wrong.append(
-                f"loss.warmup_epochs ({self.loss.warmup_epochs}) is longer than training.epochs "
-                f"({self.training.epochs}); write at most {self.training.epochs}"
-            )
+        wrong = [
+            *problems_of_model(self.model, self.memory, self.plan),
+            *problems_of_estimators(self.evaluation, self.model, self.training),
+            *problems_of_values(self.model, self.loss, self.plan, self.training, self.tracking),
+        ]
         if wrong:
             raise ValueError("\n".join(wrong))
         return self
 
     def resolved(self) -> "Experiment":
-        """The same with absolute paths, for processes that have another working directory."""
+        """Return the experiment with absolute paths, for processes that have another working directory."""
         exclude = self.dataset.exclude
         exclude = exclude.resolve() if isinstance(exclude, Path) else exclude
         dataset = self.dataset.model_copy(update={"path": self.dataset.path.resolve(), "exclude": exclude})
@@ -91,21 +70,19 @@ class Experiment(Section):
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow tracking URI, the SQLite default filled in."""
+        """MLflow tracking URI, with the default, an SQLite database, filled in."""
         return self.tracking.uri or f"sqlite:///{self.storage.path.resolve() / 'mlflow.db'}"
 
 
 def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:
-    """Read and check an experiment file.
-
-    Relative paths in the file are taken from the working directory.
+    """Read and check an experiment file; its relative paths start from the working directory.
 
     Args:
         path: YAML file.
         overrides: ``FIELD=VALUE`` assignments, the value in YAML, applied in order.
 
     Raises:
-        ProblemsFound: with every problem of file and overrides at once.
+        ProblemsFound: with every problem of the file and the overrides at once.
     """
     title = f"The experiment {path} cannot be used."
     content = read_yaml(path, title, "experiments/demo.yaml")
@@ -113,6 +90,6 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
 
 
 def save_experiment(experiment: Experiment, path: Path) -> None:
-    """Write an experiment as resolved: every field, defaults included, paths absolute."""
+    """Write an experiment with every field, defaults included, and absolute paths."""
     content = experiment.resolved().model_dump(mode="json")
     write_text(path, yaml.safe_dump(content, sort_keys=False))

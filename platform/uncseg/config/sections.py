@@ -1,4 +1,4 @@
-"""The sections of an experiment: every knob, its unit, its default. How they fit together is config.py's."""
+"""The sections of an experiment: every setting, its unit and its default. ``rules`` says which fit together."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -11,9 +11,10 @@ from uncseg.section import Name, Positive, Section, Weight
 
 Protocol = Literal["reference", "union"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-"""Masks in which uncertainty and error are compared: the reference tumour, or reference or prediction, dilated."""
+"""Masks in which uncertainty is compared with error: the reference tumour, as in the paper, or the union of reference
+and prediction, dilated by 2 voxels."""
 SEEDS_APART = 1000
-"""Between the members of an ensemble."""
+"""Difference between the seeds of two members of an ensemble."""
 LABEL_NAMES = ("background", "ncr", "ed", "et")
 
 
@@ -21,8 +22,9 @@ class Phantoms(Section):
     """Synthetic cases, as ``uncseg phantom`` writes them."""
 
     cases: Positive = 20
+    """Number of cases."""
     size: Annotated[int, Field(ge=24)] = 48
-    """Voxels along each axis, 1 mm each."""
+    """Number of voxels along each axis, of 1 mm each."""
     seed: int = 0
 
 
@@ -30,143 +32,154 @@ class Dataset(Section):
     """The cases."""
 
     path: Path
-    """BraTS folder: one folder a case."""
+    """BraTS folder, with one folder per case."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")] = "BraTS2023"
-    """Name in nnU-Net's dataset name, letters and digits."""
+    """Name of the dataset for nnU-Net, of letters and digits."""
     id: Annotated[int, Field(ge=1, le=999)] = 501
-    """Number in nnU-Net's dataset name."""
+    """Number of the dataset for nnU-Net, which stands before its name."""
     expected_cases: Positive | None = None
-    """Number of cases after exclusion; another number is an error. None: any."""
+    """Number of cases after exclusion; another number is an error. None: any number is right."""
     exclude: tuple[str, ...] | Path = ()
-    """Case ids to leave out, or a text file with one a line."""
+    """Case ids to leave out, or a text file with one per line."""
     phantoms: Phantoms | None = None
-    """Written to ``path`` first, where nothing lies there yet."""
+    """Phantoms that are written to ``path`` first, unless something is there. None: the cases are there."""
 
 
 class Split(Section):
-    """Cross-validation split, grouped by patient, balanced by tumour volume."""
+    """The split into folds, grouped by patient and balanced by tumour volume."""
 
     folds: Annotated[int, Field(ge=2)] = 5
+    """Number of folds."""
     seed: int = 12345
+    """Seed of the split."""
 
 
 class Plan(Section):
-    """What nnU-Net's planner is told. None leaves nnU-Net's own choice."""
+    """What nnU-Net's planner is told. None: nnU-Net's own choice."""
 
     configuration: Literal["2d", "3d_fullres"] = "3d_fullres"
+    """nnU-Net's configuration: a network of slices, or of volumes at full resolution."""
     preset: Literal["resenc_m", "resenc_l", "resenc_xl"] | None = None
-    """nnU-Net's residual encoder presets. None: its standard U-Net."""
+    """Preset of nnU-Net's residual encoder. None: its standard U-Net."""
     target_spacing_mm: tuple[float, float, float] | None = None
-    """Voxel size of the preprocessed grid, in nnU-Net's axis order (z, y, x)."""
+    """Voxel size of the preprocessed grid in millimetres, in nnU-Net's order of axes, (z, y, x)."""
     patch_size: tuple[Positive, ...] | None = None
-    """Voxels; each a multiple of the network's total stride."""
+    """Voxels of a patch along each axis, each a multiple of the network's total stride."""
     batch_size: Positive | None = None
+    """Patches per batch."""
     base_features: Positive | None = None
-    """Feature maps of the first stage (nnU-Net: 32)."""
+    """Number of feature maps of the first stage (nnU-Net: 32)."""
     max_features: Positive | None = None
-    """Most feature maps of any stage (nnU-Net: 320 in 3D)."""
+    """Largest number of feature maps of a stage (nnU-Net: 320 in 3D)."""
     max_stages: Annotated[int, Field(ge=2)] | None = None
-    """Most resolution stages of the network."""
+    """Largest number of resolution stages."""
     memory_target_gib: Annotated[float, Field(gt=0)] | None = None
-    """GPU memory the planner aims at. None: 8, or the preset's own (8, 24, 40)."""
+    """GPU memory in GiB that the planner aims at. None: 8, or the preset's own (8, 24, 40)."""
     foreground_samples: Positive | None = None
-    """Intensities of each channel that the fingerprint draws, all cases together, the same number of each and at least
-    one. None: nnU-Net's 100 million, most of the time that a few small cases take. MR images are normalised case by
-    case, which does not look at them."""
+    """Number of intensities per channel that the fingerprint draws, the same number from each case and at least one.
+    None: nnU-Net's 100 million, which take most of the time of a few small cases. MR images are normalised case by
+    case, without these intensities."""
 
 
 class ErrorNetwork(Section):
-    """A network that learns where a finished run's segmentation fails (Jungo et al. 2020); that one stays as it is."""
+    """A network that learns where a finished run's segmentation fails (Jungo et al. 2020); the run is not changed."""
 
     run: str
     """Name of a run in the same storage, with the same folds and the same backbone."""
     kind: Literal["features", "image_and_prediction"] = "features"
     """features: three layers on the last features of the segmentation network. image_and_prediction: a second network
-    of the same plans."""
+    with the same plans."""
 
 
 class Model(Backbones):
-    """The network and its output."""
+    """The network and its outputs."""
 
     output: Literal["labels", "regions"] = "labels"
     """labels: softmax over background, NCR, ED, ET. regions: sigmoid of WT, TC, ET."""
     uncertainty: bool = True
-    """False: nnU-Net without the uncertainty head (the baseline)."""
+    """Whether there is an uncertainty head. False: plain nnU-Net, the baseline."""
     deep_supervision: bool = True
-    """Only with the networks of nnU-Net's plans."""
+    """Whether outputs of lower resolutions are trained too, which only the networks of nnU-Net's plans have."""
     detached: bool = False
-    """The head reads the last features and does not train them: its loss moves the segmentation at most by nnU-Net's
-    clipping of the norm of all gradients together."""
+    """Whether the head's loss trains only the head. It then moves the segmentation at most through nnU-Net's clipping
+    of the norm of all gradients together."""
     heteroscedastic: bool = False
-    """A log-variance of the logits in place of the head; the loss sees logits drawn with it (Kendall and Gal 2017)."""
+    """Whether the network predicts the log-variance of its logits in place of the head. The loss sees logits drawn with
+    it (Kendall and Gal 2017)."""
     logit_samples: Positive = 10
-    """Draws in a training step, with heteroscedastic."""
+    """Number of draws of the logits per training step, with ``heteroscedastic``."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0
-    """Share of the channels that are dropped around the bottleneck, in training and in the samples of mc_dropout."""
+    """Share of the channels around the bottleneck that are dropped, in training and in the samples of mc_dropout."""
     error_network: ErrorNetwork | None = None
-    """In place of the head."""
+    """The error network that is trained in place of the head. None: the network segments."""
 
 
 class Loss(Section):
-    """l_seg + unc_weight·l_unc + rmsd_weight·mean(rmsd) + corr_weight·(1 − mean(corr))."""
+    """l_seg + unc_weight·l_unc + rmsd_weight·mean(rmsd) + corr_weight·(1 − mean(corr)); weights have no unit."""
 
     unc_weight: Weight = 0.4
     rmsd_weight: Weight = 0.5
     corr_weight: Weight = 0.4
     weight_ce: tuple[Weight, Weight, Weight, Weight] | None = None
-    """Class weights of the cross-entropy: background, NCR, ED, ET. Only with model.output: labels."""
+    """Class weights of the cross-entropy, background, NCR, ED, ET, with ``model.output: labels`` only. None: 1 each."""
     cancer_mask: Protocol = "reference"
-    """reference: the reference tumour, as in the paper. union: reference or prediction, dilated by 2 voxels."""
+    """Mask in which the uncertainty terms are computed; see ``PROTOCOLS``."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs over which the uncertainty terms rise linearly to full weight."""
+    """Number of epochs over which the uncertainty terms rise linearly to their full weights."""
     output_l2: Weight = 0
     """Weight of an L2 penalty on the outputs, against over-prediction."""
 
 
 class Memory(Section):
-    """What the head learns: the per-case average of the model's own errors."""
+    """What the head learns: how wrong the network is, voxel by voxel."""
 
     alpha: Annotated[float, Field(gt=0, le=1)] = 1 / 30
-    """Smallest step of the average: a running mean over 1/alpha visits, an exponential one after."""
+    """Smallest step of a case's average error: a plain mean over the first 1/alpha visits, an exponential one after."""
     source: Literal["cases", "teacher"] = "cases"
-    """cases: that average. teacher: how wrong a copy of the network is, whose weights are averaged over the steps."""
+    """cases: the average of the network's own errors on each case. teacher: the errors of a copy of the network whose
+    weights are averaged over the steps."""
     teacher_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Share of the teacher's weights that stays in a step."""
+    """Share of the teacher's weights that a step keeps."""
     coordinates: Literal["case", "patch"] = "case"
-    """patch is wrong on purpose, for one study: it averages over whatever anatomy the patches happened to show."""
+    """Where a voxel's errors are averaged. patch is wrong on purpose, for one study: it averages over whatever anatomy
+    lies at the same place of a patch."""
 
 
 class Training(Section):
     """Optimisation, with nnU-Net's defaults."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """adamw is what transformers are trained with; it wants a smaller initial_lr, as 0.0001."""
+    """Transformers are trained with adamw, which needs a smaller ``initial_lr``, such as 0.0001."""
     epochs: Positive = 500
     iterations_per_epoch: Positive = 250
+    """Training batches per epoch."""
     val_iterations_per_epoch: Positive = 50
+    """Validation batches per epoch."""
     initial_lr: Annotated[float, Field(gt=0)] = 0.01
+    """Learning rate of the first epoch, which falls to 0 by nnU-Net's polynomial."""
     weight_decay: Weight = 3e-5
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Of sgd."""
+    """Momentum of sgd."""
     oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
     """Share of a batch's patches that are forced to contain foreground."""
     seed: int = 0
+    """Seed of the weights, the batches and their augmentation."""
     members: Positive = 1
-    """Networks trained on each fold, which differ in their seeds: more than one are a deep ensemble."""
+    """Number of networks trained per fold, which differ in their seeds; more than one make a deep ensemble."""
     checkpoint_every: Positive = 10
-    """Epochs between checkpoints: what a killed worker can lose at most."""
+    """Epochs from one checkpoint to the next: the most that a killed worker can lose."""
     precision: Literal["fp32", "fp16", "bf16"] | None = None
-    """Of forward passes; the loss terms are always float32. None: fp16 on a GPU, fp32 on a CPU."""
+    """Precision of forward passes; the loss terms are always float32. None: fp16 on a GPU, fp32 on a CPU."""
     compile: bool | None = None
-    """Whether torch.compile builds the network. None: on a GPU."""
+    """Whether torch.compile builds the network. None: yes on a GPU, no on a CPU."""
     accumulate: Positive = 1
-    """Parts that a batch is trained in, one after the other, where the whole does not fit on the GPU."""
+    """Number of parts that a batch is trained in, one after the other; more than 1 if a batch does not fit on a GPU."""
     loader_processes: Annotated[int, Field(ge=0)] | None = None
-    """Processes that load and augment, per fold. None: the fold's CPUs less one with a GPU, else a quarter of them."""
+    """Number of processes per fold that load and augment. None: the fold's CPUs less one with a GPU, else a quarter."""
 
     @property
     def member_seeds(self) -> tuple[int, ...]:
-        """Of the members, so far apart that experiments with seeds 0, 1, 2 … share none."""
+        """Seeds of the members, so far apart that experiments with seeds 0, 1, 2 … share none."""
         return tuple(self.seed + number * SEEDS_APART for number in range(self.members))
 
 
@@ -174,38 +187,45 @@ class Autoscaler(Section):
     """Nodes of one kind that a cluster's autoscaler adds when folds wait."""
 
     nodes: Positive
-    """Most of them at a time, those that are there included."""
+    """Largest number of them at a time, those that are there included."""
     cpus: Annotated[float, Field(gt=0)]
+    """CPUs of a node."""
     gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs of a node."""
 
 
 class Resources(Section):
-    """What a fold takes. None: found (a GPU each if there are any, else CPUs)."""
+    """What a fold takes of the cluster."""
 
     gpus_per_fold: Annotated[float, Field(ge=0)] | None = None
+    """GPUs per fold. None: 1 if the cluster has any."""
     cpus_per_fold: Annotated[float, Field(gt=0)] | None = None
+    """CPUs per fold. None: a fair share of the cluster's."""
     folds_at_once: Positive | None = None
-    """Most folds side by side; the others wait."""
+    """Largest number of folds side by side; the others wait. None: as many as fit."""
     ray_address: str | None = None
-    """None: a local Ray, started by the command. "auto" or HOST:PORT: a running cluster."""
+    """Address of a running cluster, "auto" or HOST:PORT. None: a local Ray that the command starts."""
     autoscaler: Autoscaler | None = None
-    """None: found on the head of a cluster of Ray's launcher; on Kubernetes it has to be said."""
+    """Nodes that an autoscaler may add. None: read from the head node of a cluster that Ray's launcher started; on
+    Kubernetes they have to be written here."""
 
 
 class Tracking(Section):
-    """MLflow."""
+    """Where MLflow keeps the runs."""
 
     uri: str | None = None
-    """None: sqlite:///STORAGE/mlflow.db"""
+    """Tracking URI. None: sqlite:///STORAGE/mlflow.db"""
     experiment: str = "uncseg"
+    """Name of the MLflow experiment that collects the runs."""
     model: Name | None = None
-    """Name in MLflow's registry under which a finished run is a version of a model. None: the experiment's name."""
+    """Name of the model in MLflow's registry that a finished run becomes a version of. None: the run's name."""
 
 
 class Storage(Section):
-    """Where runs lie."""
+    """Where runs are kept."""
 
     path: Path = Path("runs")
+    """Folder of the run folders and of what is prepared for them."""
 
 
 _SEVERAL_PASS_FIELDS: dict[str, Any] = {
@@ -232,15 +252,15 @@ class Estimators(create_model("SeveralPasses", __base__=Section, **_SEVERAL_PASS
 
 
 class Evaluation(Section):
-    """Out-of-fold prediction and the tables."""
+    """Out-of-fold prediction, and the tables."""
 
     tile_step: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Step of the sliding window, in patch sizes."""
+    """Step of the sliding window, as a share of the patch size."""
     mirroring: bool = False
-    """Test-time mirroring (8 passes) instead of one forward pass."""
+    """Whether predictions are averaged over mirrored copies, which takes 8 passes in 3D."""
     last_epochs: Positive = 30
-    """Epochs averaged for the *_ema figures."""
+    """Number of last epochs that are averaged for the ``*_ema_last`` figures."""
     baseline: str | None = None
-    """Name of the run without the head, for Table 1."""
+    """Name of the run without the head that Table 1 compares with. None: Table 1 shows this run alone."""
     estimators: Estimators = Estimators()
-    """Maps beside those that one pass gives."""
+    """Estimators beside the head whose maps are computed."""

@@ -1,4 +1,4 @@
-"""Test-time augmentation: predictions of changed copies of a case, changed back (Wang et al. 2019)."""
+"""Test-time augmentation: changed copies of a case are predicted and changed back (Wang et al. 2019)."""
 
 import itertools
 import math
@@ -14,52 +14,53 @@ from uncseg.estimators.several_passes import Passes
 
 @dataclass(frozen=True)
 class Change:
-    """One copy: mirrored axes, noise or none, and how it is turned and scaled."""
+    """How one copy of a case differs from it."""
 
     flip: tuple[int, ...]
-    """Axes of (C, D, H, W)."""
+    """Mirrored axes of (C, D, H, W)."""
     noise: torch.Tensor | None
+    """Added noise, (C, D, H, W)."""
     matrix: torch.Tensor | None
-    """(3, 3): from the copy's positions to the case's, in voxels from the middle."""
+    """Rotation and scaling, (3, 3), from positions in the copy to those in the case, in voxels from the middle."""
 
 
 def draw_change(number: int, axes: Sequence[int], shape: Sequence[int], settings: Augmentation) -> Change:
-    """The change of a sample, always the same one.
+    """Return the change of a sample, which is always the same one.
 
     Args:
-        number: of the sample: each choice of mirrored axes without noise, then each with noise, over and over.
-        axes: that may be mirrored, of (C, D, H, W).
-        shape: (C, D, H, W).
+        number: number of the sample. The first ones mirror along each choice of axes without noise, all others go
+            through the choices again with noise.
+        axes: axes of (C, D, H, W) that may be mirrored.
+        shape: shape of the images, (C, D, H, W).
         settings: noise, rotation and scaling.
     """
     flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
     generator = torch.Generator().manual_seed((settings.seed << 20) + number)
-    noise = None
+    noise = matrix = None
     if number >= len(flips) and settings.noise_sd > 0:
         noise = settings.noise_sd * torch.randn(tuple(shape), generator=generator)
-    matrix = None
     if number > 0 and (settings.rotation_degrees or settings.scaling):
-        matrix = _turn(settings, generator)
+        matrix = _rotation_and_scaling(settings, generator)
     return Change(flips[number % len(flips)], noise, matrix)
 
 
-def _turn(settings: Augmentation, generator: torch.Generator) -> torch.Tensor:
-    """Rotation about a random axis times a scaling."""
+def _rotation_and_scaling(settings: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """Return the matrix, (3, 3), of a rotation about a random axis and a scaling."""
     axis = F.normalize(torch.randn(3, generator=generator, dtype=torch.float64), dim=0)
     angle, factor = (torch.rand(2, generator=generator, dtype=torch.float64) * 2 - 1).tolist()
     x, y, z = axis.tolist()
     # exp of the cross-product matrix of a vector is the rotation about it
-    turning = math.radians(settings.rotation_degrees * angle)
-    cross = turning * torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
+    radians = math.radians(settings.rotation_degrees * angle)
+    cross = radians * torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
     return torch.linalg.matrix_exp(cross) * (1 + settings.scaling * factor)
 
 
 def resample(volume: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """A volume as a matrix turns and scales it about its middle, linear, its border going on beyond it.
+    """Rotate and scale a volume about its middle, by linear interpolation; beyond its border, its border continues.
 
     Args:
         volume: (C, D, H, W).
-        matrix: (3, 3) from the result's positions (z, y, x) to the volume's, in voxels from the middle.
+        matrix: (3, 3), from positions (z, y, x) in the result to those in the volume, in voxels from the middle.
     """
     # torch counts from −1 to 1 along each axis, and names x first
     half = torch.tensor([(n - 1) / 2 for n in volume.shape[1:]], dtype=torch.float64).clamp(min=0.5)
@@ -70,7 +71,7 @@ def resample(volume: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
 
 def sample_changes(passes: Passes) -> Iterator[torch.Tensor]:
-    """Yield the probabilities of changed copies, changed back, (C, …)."""
+    """Yield the probabilities of changed copies, (C, D, H, W), each changed back."""
     images, settings = passes.images, passes.settings
     for number in range(settings.samples):
         change = draw_change(number, passes.mirrored_axes, images.shape, settings)

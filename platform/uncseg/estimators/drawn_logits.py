@@ -1,4 +1,4 @@
-"""Heteroscedastic logits: z + sigma·e, e normal, sigma the network's own (Kendall and Gal 2017; Nair et al. 2020)."""
+"""Draws of heteroscedastic logits, z + sigma·e: e is normal noise, and the network predicts log sigma²."""
 
 import math
 from collections.abc import Iterator
@@ -8,31 +8,31 @@ from torch.nn import functional as F
 
 from uncseg.estimators.moments import Output, class_probabilities
 
-DRAWS_OF_A_PASS = 4
-"""Where several passes draw, each its own."""
-LARGEST = 10.0
-"""Of |log sigma²|: sigma between 0.007 and 148."""
+DRAWS_PER_PASS = 4
+"""Number of draws in each pass of an estimator that takes several passes."""
+MAX_LOG_VARIANCE = 10.0
+"""Largest |log sigma²| that counts, so that sigma lies between 0.007 and 148."""
 
 
-def deviation(log_variance: torch.Tensor) -> torch.Tensor:
-    """Sigma of the logits, float32."""
-    return (0.5 * log_variance.float().clamp(-LARGEST, LARGEST)).exp()
+def _sigma(log_variance: torch.Tensor) -> torch.Tensor:
+    return (0.5 * log_variance.float().clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)).exp()
 
 
 def expected_likelihood_logits(
     z: torch.Tensor, log_variance: torch.Tensor, samples: int, output: Output
 ) -> torch.Tensor:
-    """Logits of the mean probability over draws of the logits: a cross-entropy of them is Kendall and Gal's (12).
+    """Return the logits of the mean probability over draws: their cross-entropy is Kendall and Gal's equation 12.
 
     Args:
-        z: (B, 3, …), background being the constant 0 with ``labels``.
-        log_variance: of all three, (B, 1, …).
-        samples: number of draws; their noise is torch's.
+        z: logits, (B, 3, …); with ``labels``, that of the background is the constant 0.
+        log_variance: log-variance of all three logits, (B, 1, …).
+        samples: number of draws; torch's global generator draws the noise.
+        output: what the logits mean.
 
     Returns:
-        (B, 4, …) with ``labels``, (B, 3, …) with ``regions``; float32, with gradients to both.
+        (B, 4, …) with ``labels``, (B, 3, …) with ``regions``; float32, with gradients to both arguments.
     """
-    z, sigma = z.float(), deviation(log_variance)
+    z, sigma = z.float(), _sigma(log_variance)
     drawn = [z + sigma * torch.randn_like(z) for _ in range(samples)]
     if output == "regions":
         return _mean_log([F.logsigmoid(d) for d in drawn]) - _mean_log([F.logsigmoid(-d) for d in drawn])
@@ -46,31 +46,27 @@ def _mean_log(logs: list[torch.Tensor]) -> torch.Tensor:
 def sample_logits(
     logits: torch.Tensor, log_variance: torch.Tensor, samples: int, output: Output, generator: torch.Generator
 ) -> Iterator[torch.Tensor]:
-    """Probabilities of logits drawn around a prediction; voxels are drawn each for itself.
+    """Yield the probabilities of logits drawn around a prediction, independently for each voxel.
 
     Args:
         logits: (4, …) with ``labels``, background first, (3, …) with ``regions``.
         log_variance: (…).
         samples: number of draws.
-        generator: of the noise, on the CPU.
-
-    Yields:
-        Each draw's probabilities, the shape of the logits.
+        output: what the logits mean.
+        generator: a generator on the CPU, which draws the noise.
     """
-    sigma = deviation(log_variance)
-    noisy = logits.float()
+    z, sigma = logits.float(), _sigma(log_variance)
     first = 0 if output == "regions" else 1
     for _ in range(samples):
-        noise = torch.randn(noisy[first:].shape, generator=generator).to(noisy)
-        moved = torch.cat((noisy[:first], noisy[first:] + sigma * noise))
-        yield class_probabilities(moved, output)
+        noise = torch.randn(z[first:].shape, generator=generator).to(z)
+        yield class_probabilities(torch.cat((z[:first], z[first:] + sigma * noise)), output)
 
 
 def mean_of_draws(
     logits: torch.Tensor, log_variance: torch.Tensor, output: Output, generator: torch.Generator
 ) -> torch.Tensor:
-    """Mean probability over DRAWS_OF_A_PASS draws; arguments as :func:`sample_logits` takes them.
+    """Return the mean probability over DRAWS_PER_PASS draws; arguments as in :func:`sample_logits`.
 
-    The generator has to go on from pass to pass: equal draws would not average out over passes.
+    All passes must use the same generator: equal draws would not average out over passes.
     """
-    return torch.stack(list(sample_logits(logits, log_variance, DRAWS_OF_A_PASS, output, generator))).mean(0)
+    return torch.stack(list(sample_logits(logits, log_variance, DRAWS_PER_PASS, output, generator))).mean(0)

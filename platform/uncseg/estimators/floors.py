@@ -26,7 +26,7 @@ def border_distance(prediction: OnePass) -> torch.Tensor:
     """
     inside = prediction.predicted_wt.float()
     pool = F.max_pool3d if inside.ndim == 5 else F.max_pool2d
-    # the border: voxels of either side that touch the other
+    # the border is made of the voxels on either side that touch the other side
     closeness = pool(inside, 3, 1, 1) + pool(1 - inside, 3, 1, 1) - 1
     near = closeness
     for _ in range(BORDER_REACH_VOXELS - 1):
@@ -36,7 +36,7 @@ def border_distance(prediction: OnePass) -> torch.Tensor:
 
 
 def best_constant(error: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Each sample's own weighted mean error everywhere: the strongest constant there is; its RMSD is the error's sd.
+    """Return each sample's weighted mean error everywhere: the strongest constant, whose RMSD is the error's sd.
 
     Args:
         error, weights: (B, 1, …).

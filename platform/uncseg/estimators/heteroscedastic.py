@@ -1,4 +1,4 @@
-"""Heteroscedastic logits: z + sigma·e, e normal, sigma the network's own (Kendall and Gal 2017; Nair et al. 2020)."""
+"""Heteroscedastic logits: draws around one pass's logits (Kendall and Gal 2017; Nair et al. 2020)."""
 
 from collections.abc import Iterator
 

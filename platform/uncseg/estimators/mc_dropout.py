@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: predictions of a network with random channels left out (Gal and Ghahramani 2016)."""
+"""Monte Carlo dropout: a case is predicted with random channels left out (Gal and Ghahramani 2016)."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ CHILD = "channel_dropout"
 
 
 class ChannelDropout(nn.Module):
-    """Drops whole channels: at random in training, by a mask that is kept in a sample, and not at all else.
+    """Drop whole channels: at random in training, by one mask in all passes of a sample, and otherwise not at all.
 
     Args:
         p: share of the channels that are dropped, in [0, 1).
@@ -25,11 +25,11 @@ class ChannelDropout(nn.Module):
         self._mask: torch.Tensor | None = None
 
     def hold(self, generator: torch.Generator | None) -> None:
-        """Draw one mask at the next pass and keep it for all that follow; None: end the sample."""
+        """Begin a sample, whose mask the next pass draws and all following ones keep; None: end the sample."""
         self._generator, self._mask = generator, None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, …) with channels at 0, the others divided by 1 − p."""
+        """Return x, (B, C, …), with some channels set to 0 and the others divided by 1 − p."""
         if self._generator is not None:
             if self._mask is None:
                 # on the CPU: a sample is then the same on every device
@@ -43,7 +43,7 @@ class ChannelDropout(nn.Module):
 
 
 def add_dropout(blocks: Iterable[nn.Module], p: float) -> None:
-    """Drop channels of what the blocks give; names of their weights stay as they are."""
+    """Drop channels of the blocks' outputs; the names of their weights stay the same."""
     for block in blocks:
         while isinstance(block, nn.Sequential):
             block = block[-1]  # a Sequential would run the new child as one of its own
@@ -52,7 +52,7 @@ def add_dropout(blocks: Iterable[nn.Module], p: float) -> None:
 
 
 def _drop(block: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
-    # by name and not by a closure, which a copy of the network would share with it
+    # found by name: a closure over the layer would be shared with copies of the network
     dropped = getattr(block, CHILD)(output)
     assert isinstance(dropped, torch.Tensor)
     return dropped
@@ -60,7 +60,7 @@ def _drop(block: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tens
 
 @contextmanager
 def one_sample(network: nn.Module, seed: int, sample: int) -> Iterator[None]:
-    """Within the block the network is one of the dropped-out ones, the same for every tile and every mirrored copy."""
+    """Keep one mask of dropped channels within the ``with`` block, for every tile and every mirrored copy."""
     generator = torch.Generator().manual_seed((seed << 20) + sample)
     layers = [layer for layer in network.modules() if isinstance(layer, ChannelDropout)]
     for layer in layers:
@@ -73,7 +73,7 @@ def one_sample(network: nn.Module, seed: int, sample: int) -> Iterator[None]:
 
 
 def sample_dropout(passes: Passes) -> Iterator[torch.Tensor]:
-    """Yield the probabilities of several passes, (C, …), each with one mask for the whole volume."""
+    """Yield the probabilities of passes that each have one mask for the whole volume, (C, …)."""
     for sample in range(passes.settings.samples):
         with one_sample(passes.networks[0].module, passes.settings.seed, sample):
             probabilities = passes.probabilities()

@@ -12,21 +12,21 @@ LEAST_PROBABILITY = 1e-7
 
 
 def entropy(p_wt: torch.Tensor) -> torch.Tensor:
-    """Entropy of tumour against no tumour, −p·log p − (1 − p)·log(1 − p), over log 2: in [0, 1]."""
+    """Return the entropy of tumour against no tumour, −p·log p − (1 − p)·log(1 − p), in bits: in [0, 1]."""
     p_wt = p_wt.clamp(0, 1)  # a sum of probabilities may round to more than 1, whose entropy would be −∞
     return (torch.special.entr(p_wt) + torch.special.entr(1 - p_wt)) / math.log(2)
 
 
 def class_probabilities(logits: torch.Tensor, output: Output) -> torch.Tensor:
-    """Probabilities of the classes, background first, or of WT, TC, ET; float32, the shape of the logits, (C, …)."""
+    """Return probabilities of the classes, background first, or of WT, TC, ET, float32, from logits, (C, …)."""
     return logits.float().sigmoid() if output == "regions" else logits.float().softmax(0)
 
 
 class Moments:
-    """Running moments over samples of a case's probabilities, by Welford's algorithm: equal samples have variance 0.
+    """Running moments of samples of a case's probabilities, by Welford's algorithm: equal samples have variance 0.
 
     Args:
-        output: what the channels are.
+        output: what the channels mean.
     """
 
     def __init__(self, output: Output) -> None:
@@ -35,7 +35,7 @@ class Moments:
         self._mean = self._mean_wt = self._squares = torch.zeros(())
 
     def add(self, probabilities: torch.Tensor) -> None:
-        """Take one more sample, (C, …) in [0, 1]."""
+        """Add a sample, (C, …) in [0, 1]."""
         p = probabilities[0] if self.output == "regions" else probabilities[1:].sum(0)
         self.samples += 1
         self._mean = self._mean + (probabilities - self._mean) / self.samples
@@ -50,26 +50,25 @@ class Moments:
 
     @property
     def logits(self) -> torch.Tensor:
-        """Logits of the mean probabilities, (C, …) float32: nnU-Net takes its decisions from logits."""
+        """Logits of the mean probabilities, (C, …) float32, from which nnU-Net takes its decisions."""
         mean = self._mean.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
         return mean.logit() if self.output == "regions" else mean.log()
 
     def part(self, part: Part) -> torch.Tensor:
-        """Return one of the maps that the predictions give, (…) in [0, 1]."""
+        """Return one of the maps that the samples give, (…) in [0, 1]."""
         if part == "entropy":
             return entropy(self.p_wt)
-        if part == "total":
-            return self.total()
-        return self.within() if part == "aleatoric" else self.between()
+        makers = {"total": self.total, "aleatoric": self.within, "epistemic": self.between, "variance": self.between}
+        return makers[part]()
 
     def total(self) -> torch.Tensor:
-        """4·p·(1 − p) of the mean probability, in [0, 1]: the sum of :meth:`within` and :meth:`between`."""
+        """Return 4·p·(1 − p) of the mean probability, which is :meth:`within` plus :meth:`between`."""
         return 4 * self.p_wt * (1 - self.p_wt)
 
     def between(self) -> torch.Tensor:
-        """4·Var(p) over the samples, in [0, 1]."""
+        """Return 4·Var(p) over the samples."""
         return (4 * self._squares / self.samples).clamp(0, 1)
 
     def within(self) -> torch.Tensor:
-        """4·mean(p·(1 − p)) over the samples, in [0, 1]."""
+        """Return 4·mean(p·(1 − p)) over the samples."""
         return (self.total() - self.between()).clamp(0, 1)

@@ -1,8 +1,8 @@
-"""The registry of estimators: names, maps, settings, requirements and costs, and the function behind each.
+"""The registry of estimators: the names, maps, settings, requirements, costs and functions of all of them.
 
-To add an estimator, write a file in this folder and an entry in ``ESTIMATORS``. Settings, tables, metrics, files of
-maps and benchmarks are derived from the entry. Experiments are checked without torch, so this module does not import
-it, and an estimator's own file is imported when it first computes something.
+To add an estimator, write a file in this folder and an entry here. Settings, metrics, tables, files of maps and
+benchmarks are derived from the entry. Experiments are checked without torch, so this module does not import it: an
+estimator's file is imported when it first computes something.
 """
 
 import importlib
@@ -15,7 +15,6 @@ from pydantic import Field
 from uncseg.section import Section, Weight
 
 Kind = Literal["head", "error_memory", "one_pass", "several_passes", "constant", "oracle"]
-Role = Literal["method", "baseline", "floor"]
 Part = Literal["total", "aleatoric", "epistemic", "variance", "entropy"]
 PATCH_PASSES = 4
 """Most passes over a validation patch while a fold trains."""
@@ -86,12 +85,11 @@ class Chosen(NamedTuple):
 
 
 class Requirement(NamedTuple):
-    """A setting that an estimator needs, and what to say where it is missing."""
+    """A setting that an estimator needs."""
 
     met: Callable[[Chosen], bool]
-    problem: str
-    """Continues "FIELD …"; fields of :class:`Chosen` in braces are filled in."""
-    advice: str
+    message: str
+    """"what is wrong; what to do", which follows the estimator's name; fields of :class:`Chosen` stand in braces."""
 
 
 @dataclass(frozen=True)
@@ -102,23 +100,23 @@ class Estimator:
     kind: Kind
     """What it is computed from."""
     function: str
-    """MODULE.FUNCTION in this folder. It takes a :class:`~uncseg.estimators.several_passes.Passes` and yields
-    probabilities (``several_passes``), an error and its weights (``constant``), or else a
-    :class:`~uncseg.estimators.one_pass.OnePass`; it returns a map."""
-    role: Role = "method"
-    """Where it stands in Table 2. A method that does not beat a floor has shown nothing."""
+    """MODULE.FUNCTION in this folder. For ``several_passes`` it takes ``several_passes.Passes`` and yields
+    probabilities, for ``constant`` it takes an error and its weights, for all others it takes ``one_pass.OnePass`` and
+    returns a map."""
+    role: Literal["method", "baseline", "floor"] = "method"
+    """What it is in Table 2: a method that does not beat a floor has shown nothing."""
     benchmark_floor: bool = False
-    """Whether benchmarks count it as a floor although Table 2 does not."""
+    """Whether a benchmark counts it as a floor although Table 2 does not."""
     parts: tuple[Part, ...] = ()
     """Maps of several passes, each made from the moments of the predictions."""
     settings: type[Samples] | None = None
-    """Section under ``evaluation.estimators``; None: a switch, for an estimator of several passes."""
+    """Its section in ``evaluation.estimators``. An estimator of several passes without one is switched on by true."""
     requirements: tuple[Requirement, ...] = ()
     combines_members: bool = False
-    """Whether it predicts once with each of ``training.members`` networks. These are trained apart, so it is not
-    validated while a fold trains."""
+    """Whether it predicts once with each of ``training.members`` networks. They are trained one by one, so it cannot
+    be validated while a fold trains."""
     takes_batches: bool = False
-    """Whether a batch of validation patches can be given as one volume; else it is given patch by patch."""
+    """Whether it takes a batch of validation patches as one volume, and not patch by patch."""
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -126,11 +124,11 @@ class Estimator:
         return tuple(f"{self.name}_{part}" for part in self.parts) or (self.name,)
 
     def networks(self, members: int) -> int:
-        """Networks that are trained for it, of ``members`` that a run may train."""
+        """Return how many of a run's ``members`` per fold it needs."""
         return members if self.combines_members else 1
 
     def passes(self, settings: Any, members: int) -> int:
-        """Passes of networks over a case, with its settings and ``members`` networks per fold."""
+        """Return how many passes over a case it takes with these settings and ``members`` networks per fold."""
         return settings.passes if isinstance(settings, Samples) else self.networks(members)
 
     def resolve(self) -> Callable[..., Any]:
@@ -142,6 +140,30 @@ class Estimator:
 
 _KWON: tuple[Part, ...] = ("total", "aleatoric", "epistemic", "entropy")
 _VARIANCE: tuple[Part, ...] = ("total", "variance", "entropy")
+_DROPOUT = Requirement(
+    lambda chosen: chosen.model.dropout > 0,
+    "leaves dropout on, and this network has none; set `model.dropout` to 0.2 and train, or remove the estimator",
+)
+_SEGMENTS = Requirement(
+    lambda chosen: chosen.model.error_network is None,
+    "compares segmentations, and all members of an error network hold the same one; "
+    "choose it in the run that segments, or remove it",
+)
+_MEMBERS = Requirement(
+    lambda chosen: chosen.training.members >= 2,
+    "needs several networks of each fold, and training.members is {training.members}; "
+    "set `training.members` to 5 and train, or remove the estimator",
+)
+_NOT_MIRRORED = Requirement(
+    lambda chosen: not chosen.evaluation.mirroring,
+    "mirrors, and with evaluation.mirroring each copy is the mean of all mirrored ones; "
+    "set `evaluation.mirroring` to false",
+)
+_LOG_VARIANCE = Requirement(
+    lambda chosen: chosen.model.heteroscedastic,
+    "draws logits from their variance, which this network was not trained to predict; "
+    "set `model.heteroscedastic` to true and `model.uncertainty` to false and train, or remove the estimator",
+)
 
 _ALL = (
     Estimator("uncertainty", "head", "head.uncertainty"),
@@ -154,13 +176,7 @@ _ALL = (
         "mc_dropout.sample_dropout",
         parts=_KWON,
         settings=McDropout,
-        requirements=(
-            Requirement(
-                lambda chosen: chosen.model.dropout > 0,
-                "leaves dropout on, and this network has none",
-                "train with model.dropout: 0.2, or remove the estimator",
-            ),
-        ),
+        requirements=(_DROPOUT,),
         takes_batches=True,
     ),
     Estimator(
@@ -168,18 +184,7 @@ _ALL = (
         "several_passes",
         "deep_ensemble.predict_members",
         parts=_KWON,
-        requirements=(
-            Requirement(
-                lambda chosen: chosen.model.error_network is None,
-                "compares segmentations, and all members of an error network hold the same one",
-                "choose it in the run that segments, or remove it",
-            ),
-            Requirement(
-                lambda chosen: chosen.training.members >= 2,
-                "needs several networks of each fold, and training.members is {training.members}",
-                "train with training.members: 5, or remove the estimator",
-            ),
-        ),
+        requirements=(_SEGMENTS, _MEMBERS),
         combines_members=True,
     ),
     Estimator(
@@ -188,13 +193,7 @@ _ALL = (
         "augmentation.sample_changes",
         parts=_VARIANCE,
         settings=Augmentation,
-        requirements=(
-            Requirement(
-                lambda chosen: not chosen.evaluation.mirroring,
-                "mirrors, and with evaluation.mirroring each copy is the mean of all mirrored ones",
-                "write evaluation.mirroring: false",
-            ),
-        ),
+        requirements=(_NOT_MIRRORED,),
     ),
     Estimator(
         "heteroscedastic",
@@ -202,13 +201,7 @@ _ALL = (
         "heteroscedastic.sample_predictions",
         parts=_VARIANCE,
         settings=LogitSamples,
-        requirements=(
-            Requirement(
-                lambda chosen: chosen.model.heteroscedastic,
-                "draws logits from their variance, which this network was not trained to say",
-                "train with model.heteroscedastic: true and model.uncertainty: false, or remove the estimator",
-            ),
-        ),
+        requirements=(_LOG_VARIANCE,),
         takes_batches=True,
     ),
     Estimator("one_minus_p", "one_pass", "floors.one_minus_p", "floor"),
@@ -220,14 +213,15 @@ _ALL = (
 ESTIMATORS = {estimator.name: estimator for estimator in _ALL}
 """Every estimator by name, in the order of Table 2's rows."""
 
+
+def _maps(**fields: Any) -> tuple[str, ...]:
+    """Return the maps of the estimators with these values of their fields."""
+    return tuple(n for e in _ALL if all(getattr(e, f) == v for f, v in fields.items()) for n in e.maps)
+
+
 HEAD, ORACLE = "uncertainty", "oracle"
 SEVERAL_PASSES = tuple(estimator for estimator in _ALL if estimator.kind == "several_passes")
-SEVERAL_PASS_MAPS = tuple(name for estimator in SEVERAL_PASSES for name in estimator.maps)
-ONE_PASS = tuple(estimator.name for estimator in _ALL if estimator.kind == "one_pass")
-"""Maps that one pass of any network gives."""
-BASELINES = tuple(estimator.name for estimator in _ALL if estimator.role == "baseline")
-FLOORS = tuple(estimator.name for estimator in _ALL if estimator.role == "floor")
-BENCHMARK_FLOORS = (*FLOORS, *(estimator.name for estimator in _ALL if estimator.benchmark_floor))
-"""Floors of a benchmark: a baseline of the paper's Table 2 that any trained competitor has to beat is among them."""
-ALL_MAPS = tuple(name for estimator in _ALL for name in estimator.maps)
-"""Every map, in the order of Table 2's rows."""
+ALL_MAPS, ONE_PASS, SEVERAL_PASS_MAPS = _maps(), _maps(kind="one_pass"), _maps(kind="several_passes")
+BASELINES, FLOORS = _maps(role="baseline"), _maps(role="floor")
+BENCHMARK_FLOORS = (*FLOORS, *_maps(benchmark_floor=True))
+"""Floors of a benchmark: among them a baseline of the paper's Table 2 that any trained competitor has to beat."""
