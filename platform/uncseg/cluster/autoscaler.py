@@ -10,9 +10,8 @@ import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from uncseg.cluster.nodes import Cluster, Node
+from uncseg.cluster.ray_internals import HEAD_NODE
 from uncseg.config.sections import Resources
-
-HEAD_NODE = "node:__internal_head__"  # a resource that Ray gives to the head node alone
 
 
 def connected_cluster(resources: Resources, own_ray: bool) -> Cluster:

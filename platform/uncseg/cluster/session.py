@@ -14,12 +14,13 @@ from typing import NoReturn
 import ray
 
 import uncseg
+from uncseg.cluster.ray_internals import JOB_VARIABLE
 from uncseg.errors import Problem, ProblemsFound
 
 
 def under_ray_job() -> bool:
     """Return whether this process is the command of a Ray job (``ray job submit``)."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return JOB_VARIABLE in os.environ
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 import ray.tune
 from ray.tune.schedulers import TrialScheduler
 
+from uncseg.cluster.ray_internals import asha_rungs, tune_config_of
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
@@ -41,7 +42,7 @@ def test_rungs_are_filled_from_what_was_heard(tmp_path, mode, sign):
         (tmp_path / name / "reported.jsonl").write_text("\n".join(lines), encoding="utf-8")
     scheduler = tune_config(sweep, EPOCHS, 1).scheduler
     replay_reports(scheduler, reported_table(tmp_path), sweep)
-    assert dict(scheduler._brackets[0]._rungs) == {2: {"a": 0.6, "b": 0.7}, 1: {"a": 0.5, "b": 0.6, "c": 0.1}}
+    assert asha_rungs(scheduler) == {2: {"a": 0.6, "b": 0.7}, 1: {"a": 0.5, "b": 0.6, "c": 0.1}}
     for name, value, decision in (("weak", 0.3, TrialScheduler.STOP), ("good", 0.55, TrialScheduler.CONTINUE)):
         trial = SimpleNamespace(trial_id=name)
         scheduler.on_trial_add(None, trial)
@@ -102,7 +103,7 @@ def test_tune_goes_on_with_its_trials_its_rungs_and_another_number_at_once(
     assert len(before) == 3
 
     second = sweep_tuner(setup, tmp_path, 2, budget, [Events(setup)], train)
-    config = second._local_tuner._tune_config
+    config = tune_config_of(second)
     assert config.search_alg.max_concurrent == 2
     second.fit()
     assert config.search_alg.max_concurrent == 2  # not what the state of the search says
@@ -110,7 +111,7 @@ def test_tune_goes_on_with_its_trials_its_rungs_and_another_number_at_once(
     assert len(after) == 6
     assert before.items() <= after.items()
     assert len({tuple(values.items()) for values in after.values()}) == 6  # none was drawn again
-    rungs = dict(config.scheduler._brackets[0]._rungs)
+    rungs = asha_rungs(config.scheduler)
     assert set(rungs[1]) == set(after)  # of both commands
     # the one at work was heard at its rung, but nobody kept that it was to end there
     last = reported_table(setup.folder).groupby("trial")["epoch"].max()

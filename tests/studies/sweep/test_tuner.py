@@ -8,6 +8,7 @@ import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
 from uncseg.cluster.nodes import Cluster, Node
+from uncseg.cluster.ray_internals import asha_rungs
 from uncseg.cluster.resources import plan_slots
 from uncseg.config.experiment import Resources, load_experiment
 from uncseg.errors import ProblemsFound
@@ -98,7 +99,7 @@ def test_no_trial_is_ended_at_its_last_epoch():
     """There it has everything but its final checkpoint."""
     scheduler = tune_config(sweep_of(scheduler={"grace_epochs": 2, "reduction_factor": 2}), 8, 1).scheduler
     assert isinstance(scheduler, AsyncHyperBandScheduler)
-    assert sorted(milestone for milestone, _ in scheduler._brackets[0]._rungs) == [2, 4]
+    assert sorted(asha_rungs(scheduler)) == [2, 4]
     assert isinstance(tune_config(sweep_of(scheduler={"type": "fifo"}), 8, 1).scheduler, FIFOScheduler)
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -12,6 +11,7 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
+from uncseg.cluster.ray_internals import optuna_trial, record_at_rungs
 from uncseg.studies.sweep.space import GRID, LISTS, grid_points, parse_domain
 from uncseg.studies.sweep.sweep_file import Constraint, Sweep
 
@@ -108,7 +108,7 @@ class ConstrainedOptuna(OptunaSearch):
         if result:
             for constraint in self._constraints:
                 short = constraint.bound - result.get(constraint.metric, -math.inf)
-                self._ot_trials[trial_id].set_constraint(constraint.metric, short)
+                optuna_trial(self, trial_id).set_constraint(constraint.metric, short)
         super().on_trial_complete(trial_id, result, error)
 
 
@@ -140,7 +140,6 @@ def replay_reports(scheduler: TrialScheduler, reported: pd.DataFrame, sweep: Swe
     """
     if not isinstance(scheduler, AsyncHyperBandScheduler):
         return
-    (bracket,) = scheduler._brackets
     sign = 1.0 if sweep.scheduled.mode == "max" else -1.0
     for row in reported.to_dict("records"):  # of a trial its epochs in order, as it reported them
-        bracket.on_result(SimpleNamespace(trial_id=row["trial"]), row["epoch"], sign * row[sweep.scheduled.metric])
+        record_at_rungs(scheduler, row["trial"], row["epoch"], sign * row[sweep.scheduled.metric])

@@ -9,15 +9,12 @@ from pathlib import Path
 
 from ray import cloudpickle
 
+from uncseg.cluster.ray_internals import snapshot_files
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.studies.sweep.load_sweep import OPTUNA
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.trials import VALUES
-
-STATE = "experiment_state-{}.json"
-OF_OPTUNA = ("search_gen_state-{}.json", "searcher-state-{}.pkl")
-OF_DRAWS = ("basic-variant-state-{}.json",)
 
 
 def can_go_on(tune: Path, trials: Path, sweep: Sweep) -> bool:
@@ -31,7 +28,7 @@ def can_go_on(tune: Path, trials: Path, sweep: Sweep) -> bool:
     Raises:
         ProblemsFound: trials have begun, and no snapshot can be read.
     """
-    kinds = (STATE, *(OF_OPTUNA if sweep.search.type in OPTUNA else OF_DRAWS))
+    kinds = snapshot_files(sweep.search.type in OPTUNA)
     torn, whole = [], None
     for session in _sessions(tune, kinds):
         if _is_whole(tune, session, kinds):
@@ -60,7 +57,7 @@ def _sessions(tune: Path, kinds: tuple[str, ...]) -> list[str]:
 
 def _is_whole(tune: Path, session: str, kinds: tuple[str, ...]) -> bool:
     try:
-        content = read_json(tune / STATE.format(session))
+        content = read_json(tune / kinds[0].format(session))
         for kind in kinds[1:]:
             with (tune / kind.format(session)).open("rb") as stream:
                 cloudpickle.load(stream)

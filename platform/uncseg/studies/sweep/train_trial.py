@@ -11,9 +11,9 @@ from typing import Any
 
 import ray
 import ray.tune
-from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from uncseg.cluster.ray_internals import pass_to_train_workers, report_to_tune
 from uncseg.cluster.resources import Slots
 from uncseg.config.experiment import Experiment
 from uncseg.evaluation.figures import shown_in
@@ -75,7 +75,7 @@ class FoldMeanToTune(TuneReportCallback):
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
         """One report a fold, all of one epoch."""
-        self._training_actor_item_queue.put(mean_over_folds(metrics, self.sweep))
+        report_to_tune(self, mean_over_folds(metrics, self.sweep))
 
 
 def mean_over_folds(reports: list[dict[str, Any]], sweep: Sweep) -> dict[str, float]:
@@ -137,7 +137,7 @@ def _say_which_ray() -> None:
     machine whether the trial is alive. Where it finds two it frees nothing, and the next trial waits for ever.
     """
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    pass_to_train_workers("RAY_ADDRESS")
 
 
 def _failures(run: RunFolder, folds: tuple[int, ...], before: list[int]) -> list[str]:

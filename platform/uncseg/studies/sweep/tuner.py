@@ -7,7 +7,7 @@ from typing import Any
 
 import ray.tune
 
-from uncseg.cluster.autoscaler import HEAD_NODE
+from uncseg.cluster.ray_internals import HEAD_NODE, replace_restored
 from uncseg.cluster.resources import Slots
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.runs.train_folds import PLACEMENT_TIMEOUT_S
@@ -97,7 +97,5 @@ def sweep_tuner(
         replay_reports(config.scheduler, reported_table(setup.folder), sweep)
         tuner = ray.tune.Tuner.restore(str(state), trainable, resume_unfinished=True)
         # what Tune restores are copies; search and trials take up their state when it begins
-        local = tuner._local_tuner
-        local._tune_config = config
-        local._run_config.callbacks, local._run_config.stop = list(callbacks), budget
+        replace_restored(tuner, config, callbacks, budget)
     return tuner

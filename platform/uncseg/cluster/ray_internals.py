@@ -1,0 +1,75 @@
+"""Everything we use of Ray that its documentation does not promise; a test of each names what a new Ray changed.
+
+Ray Tune and Ray Train are imported inside the functions, so that the constants cost no import of them.
+"""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.tune import TuneConfig, Tuner
+    from ray.tune.integration.ray_train import TuneReportCallback
+    from ray.tune.schedulers import AsyncHyperBandScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+HEAD_NODE = "node:__internal_head__"
+"""Resource that Ray gives to the head node alone."""
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Environment variable that Ray sets for the command of a job."""
+
+
+def asha_rungs(scheduler: "AsyncHyperBandScheduler") -> dict[int, dict[str, float]]:
+    """Return what each trial had reported when it reached a rung, by the rung's epoch; a larger value is better."""
+    (bracket,) = scheduler._brackets
+    return dict(bracket._rungs)
+
+
+def record_at_rungs(scheduler: "AsyncHyperBandScheduler", trial_id: str, epoch: int, value: float) -> None:
+    """Let the scheduler know of an epoch that a trial has reported to another scheduler; a larger value is better."""
+    (bracket,) = scheduler._brackets
+    bracket.on_result(SimpleNamespace(trial_id=trial_id), epoch, value)
+
+
+def tune_config_of(tuner: "Tuner") -> "TuneConfig":
+    """Return the configuration with which a tuner will run."""
+    return tuner._local_tuner._tune_config
+
+
+def replace_restored(tuner: "Tuner", config: "TuneConfig", callbacks: Sequence[Any], stopper: Any) -> None:
+    """Give a restored tuner the parts of this process in place of the copies that it has read from its snapshot."""
+    local = tuner._local_tuner
+    local._tune_config = config
+    local._run_config.callbacks, local._run_config.stop = list(callbacks), stopper
+
+
+def optuna_trial(search: "OptunaSearch", trial_id: str) -> Any:
+    """Return Optuna's trial behind one of Tune's."""
+    return search._ot_trials[trial_id]
+
+
+def report_to_tune(callback: "TuneReportCallback", metrics: dict[str, Any]) -> None:
+    """Report metrics to Tune as those of the trial in which the callback was created."""
+    callback._training_actor_item_queue.put(metrics)
+
+
+def pass_to_train_workers(variable: str) -> None:
+    """Have Ray Train pass an environment variable on to what it starts."""
+    from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+
+    ENV_VARS_TO_PROPAGATE.add(variable)
+
+
+def snapshot_files(searches_with_model: bool) -> tuple[str, ...]:
+    """Return the names of the files of a snapshot of Tune's, each with {} for the session; the trials' state first.
+
+    Args:
+        searches_with_model: the search learns from trials (Optuna's); else all draws are known from the start.
+    """
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.search import Searcher
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+    from ray.tune.search.search_generator import SearchGenerator
+
+    search = (SearchGenerator, Searcher) if searches_with_model else (BasicVariantGenerator,)
+    return tuple(writer.CKPT_FILE_TMPL for writer in (TuneController, *search))
