@@ -118,22 +118,24 @@ def _uncertainty(runs: Sequence[ReportedRun]) -> ComparedTable:
         rows.append(Row([f"{protocol} mask"], "part"))
         for run, table in tables.items():
             part = table[table["protocol"] == protocol].set_index("estimator")
-            cells = []
-            for key in [figure.key for figure in figures]:
-                for name in (HEAD, best_floor(part[key].to_dict(), key, constant=False)):
-                    found = None if name is None or name not in part.index else part.loc[name]
-                    mean, sd = (math.nan, math.nan) if found is None else (found[key], found[f"{key}_std"])
-                    called = "" if name is None or name == HEAD else f" ({NAMES.get(name, name)})"
-                    cells.append("none" if found is None else mean_sd(mean, sd, 3) + called)
-                    record = {"protocol": protocol, "run": run, "figure": key, "estimator": name}
+            for what in ("head", "best floor"):
+                cells = []
+                for figure in figures:
+                    values = part[figure.key].to_dict()
+                    name = HEAD if what == "head" else best_floor(values, figure.key, constant=False)
+                    known = name is not None and name in values
+                    mean, sd = (values[name], part.at[name, f"{figure.key}_std"]) if known else (math.nan, math.nan)
+                    called = "" if what == "head" else f" ({NAMES.get(str(name), name)})"
+                    cells.append(f"{mean_sd(mean, sd, 3)}{called}" if known else "none")
+                    record = {"protocol": protocol, "run": run, "figure": figure.key, "estimator": name}
                     records.append(record | {"mean": mean, "sd": sd})
-            rows.append(Row([run, *cells]))
-    header = ["run", *(f"{figure.label}: {what}" for figure in figures for what in ("head", "best floor"))]
-    title = "Table 2 of each run: the head and the best floor, per protocol"
+                rows.append(Row([run, what, *cells], "" if what == "head" else "floor"))
+    header = ["run", "map", *(figure.label for figure in figures)]
     note = (
         "Mean ± sample sd between folds. Each run has its own best floor, which needs no training and is to be beaten."
     )
-    return ComparedTable(pd.DataFrame(records), PageTable("uncertainty", title, header, rows, note))
+    title = "Table 2 of each run: the head and the best floor, per protocol"
+    return ComparedTable(pd.DataFrame(records), PageTable("uncertainty", title, header, rows, note, words=["map"]))
 
 
 def _different_cases(first: str, a: pd.DataFrame, other: str, b: pd.DataFrame) -> list[str]:

@@ -86,7 +86,7 @@ def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold") -> Pa
 def _score(row: Mapping[Any, Any]) -> str:
     if math.isnan(row["mean"]):
         return "too few"
-    return with_interval(row["mean"], row["ci_low"], row["ci_high"], 4)
+    return with_interval(row["mean"], row["ci_low"], row["ci_high"], 3)
 
 
 def summarize_models(scores: pd.DataFrame) -> pd.DataFrame:
