@@ -1,4 +1,4 @@
-"""Where a run came from: the commit of the code and the versions of what it ran on."""
+"""Where a run came from: the commit of the code and the versions of the libraries."""
 
 import contextlib
 import getpass
@@ -12,24 +12,22 @@ DISTRIBUTIONS = ("uncseg", "torch", "nnunetv2", "ray", "mlflow")
 
 
 def describe_versions() -> dict[str, str]:
-    """Versions of uncseg, torch, nnunetv2, ray, mlflow (those installed) and python."""
+    """Return the versions of Python, uncseg, torch, nnunetv2, ray and mlflow (those that are installed)."""
     versions = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 
 def git_commit(folder: Path) -> str | None:
-    """Full hash of the commit checked out in ``folder``, with ``-dirty`` where tracked files were changed since.
+    """Return the full hash of the commit checked out in ``folder``, with ``-dirty`` if tracked files were changed.
 
-    The environment variable ``UNCSEG_GIT_COMMIT`` comes first, for copies of the code that have no repository (those
-    of ``ray job submit``). None where ``folder`` lies in no repository, or git is not installed.
+    The environment variable ``UNCSEG_GIT_COMMIT`` comes first, for copies of the code without a repository (those of
+    ``ray job submit``). None if ``folder`` lies in no repository, or git is not installed.
     """
-    if told := os.environ.get("UNCSEG_GIT_COMMIT"):
-        return told
+    if given := os.environ.get("UNCSEG_GIT_COMMIT"):
+        return given
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
@@ -39,11 +37,11 @@ def git_commit(folder: Path) -> str | None:
 
 
 def describe_source(command: str, commit: str | None) -> dict[str, str]:
-    """Tags from which MLflow's UI fills its columns: source, version, user.
+    """Return the tags from which MLflow's UI fills its columns: source, version, user.
 
     Args:
-        command: that made the run, as ``uncseg cross-validate``.
-        commit: of the code, where it is known.
+        command: the command that made the run, for example ``uncseg cross-validate``.
+        commit: of the code; None if unknown.
     """
     tags = {"mlflow.source.name": command, "mlflow.source.type": "LOCAL"}
     with contextlib.suppress(OSError, KeyError):  # a container's user may have no name

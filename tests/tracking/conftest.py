@@ -1,4 +1,4 @@
-"""One SQLite store for the whole folder: making a database takes seconds, a run in it milliseconds."""
+"""One SQLite store for all tests of this folder: creating a database takes seconds, a run in it milliseconds."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""A finished run as a registered model: when, once, under which name, and what happens where MLflow refuses."""
+"""A finished run as a registered model: when, once, under which name, and what happens if MLflow refuses."""
 
 import http.client
 import json
@@ -34,7 +34,7 @@ EXPECTED_DICE = (0.6, 0.7, 0.8, 0.9)
 
 
 def write_run(root, name, folds=(0, 1), evaluated=True, **tracking):
-    """A run of two folds and four cases, trained to the end."""
+    """Write a run of two folds and four cases, trained to the end."""
     run = RunFolder(root / name)
     run.root.mkdir(parents=True)
     experiment = WHOLE | {"name": name, "tracking": {"experiment": "uncseg", "uri": None, **tracking}}
@@ -49,7 +49,7 @@ def write_run(root, name, folds=(0, 1), evaluated=True, **tracking):
 
 
 def evaluate(run, ece=0.1):
-    """Tables of four cases."""
+    """Write the tables of four cases."""
     dice = dict.fromkeys(("dice_wt", "dice_tc", "dice_et", "dice_mean"), 0.9)
     cases = [
         {"case": str(n), "patient": str(n), "fold": n % 2, "expected_dice_wt": expected, **dice}
@@ -73,7 +73,7 @@ def versions(store, name):
 
 
 def model_files(store, run_id):
-    """Folder of the only logged model of a run."""
+    """Return the folder of the only logged model of a run."""
     (model,) = store.models_of(run_id)
     return Path(model.artifact_location.removeprefix("file://"))
 
@@ -110,7 +110,7 @@ def test_a_finished_run_is_a_registered_model(store, tmp_path):
         assert said in card
 
 
-def test_the_same_run_is_registered_once_and_its_new_figures_are_a_new_version(store, tmp_path):
+def test_a_run_is_registered_once_and_again_when_its_figures_change(store, tmp_path):
     run = write_run(tmp_path, "again")
     finish(run, store)
     store.client.set_registered_model_alias("again", "champion", "1")
@@ -130,7 +130,7 @@ def test_the_same_run_is_registered_once_and_its_new_figures_are_a_new_version(s
 
 
 @pytest.mark.parametrize("last_first", [False, True])
-def test_the_candidate_is_of_the_run_that_ended_last_in_whatever_order_they_come(store, tmp_path, last_first):
+def test_the_candidate_belongs_to_the_run_that_ended_last_in_any_order(store, tmp_path, last_first):
     model = f"shared.{last_first}"
     runs = [write_run(tmp_path, f"{name}_{last_first}", model=model) for name in ("early", "late")]
     for run in runs[::-1] if last_first else runs:
@@ -145,7 +145,7 @@ def test_the_candidate_is_of_the_run_that_ended_last_in_whatever_order_they_come
     assert candidate.tags["uncseg.ended_ms"] == str(ended)
 
 
-def test_a_run_that_is_not_whole_has_a_model_for_each_finished_fold(store, tmp_path):
+def test_an_unfinished_run_has_one_model_per_finished_fold(store, tmp_path):
     run = write_run(tmp_path, "part", folds=(1,), evaluated=False)
     finish(run, store, folds=(0, 1))
     parent, folds = entries(run)
@@ -171,7 +171,7 @@ def test_trials_of_a_sweep_store_no_weights(store, tmp_path):
     assert not versions(store, "trial")
 
 
-def test_an_empty_database_gets_the_model_again_under_the_name_that_was_asked_for(store, tmp_path, new_database):
+def test_an_empty_database_gets_the_model_again_under_its_own_name(store, tmp_path, new_database):
     run = write_run(tmp_path, "moved", model="glioma.v1")
     finish(run, store)
     uri = new_database("new")
@@ -208,7 +208,7 @@ def test_a_store_that_takes_no_files_is_named_and_the_run_is_left_alone(new_data
 
 @pytest.fixture
 def without_registry(server_uri):
-    """Address of a gate before a real server, which lets nobody write to the registry; requests it turned away."""
+    """Address of a gate before a real server that refuses to write to the registry, and the requests it refused."""
     turned_away = []
 
     class Gate(BaseHTTPRequestHandler):
@@ -224,9 +224,7 @@ def without_registry(server_uri):
 
         def answer(self, code, body, headers):
             self.send_response(code)
-            for name in ("Content-Type",):
-                if name in headers:
-                    self.send_header(name, headers[name])
+            self.send_header("Content-Type", headers.get("Content-Type", "text/plain"))
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -242,18 +240,15 @@ def without_registry(server_uri):
         gate.shutdown()
 
 
-def test_a_server_that_lets_nobody_register_still_has_the_model(without_registry, tmp_path, caplog):
+def test_a_server_that_refuses_registration_still_stores_the_model(without_registry, tmp_path, caplog):
     uri, turned_away = without_registry
     store = open_store(uri, "uncseg")
     run = write_run(tmp_path, "barred")
     caplog.set_level(logging.WARNING, "uncseg")
     assert finish(run, store) == (True, 0)
     assert turned_away
-    assert [
-        "stored, and not registered as barred" in record.getMessage()
-        for record in caplog.records
-        if record.name.startswith("uncseg")
-    ] == [True]
+    (warning,) = (record for record in caplog.records if record.name.startswith("uncseg"))
+    assert "stored, and not registered as barred" in warning.getMessage()
     parent, _ = entries(run)
     assert status(store, parent) == "FINISHED"
     assert [model.model_id for model in store.models_of(parent.run_id)] == [parent.model_id]

@@ -54,6 +54,6 @@ def test_a_server_killed_in_the_middle_loses_nothing(own_server, database, run, 
         (model,) = store.client.search_logged_models([store.experiment_id], f"source_run_id = '{entry.run_id}'")
         assert model.model_id == entry.model_id
     assert len(store.client.search_runs([store.experiment_id])) == 3
-    # two folds, and the parent's mean and spread
+    # two folds, and the parent's mean and deviation
     assert count_rows(database) == 4 * epochs * METRICS
     assert len(list((tmp_path / "artifacts").rglob("checkpoint_final.pth"))) == 2

@@ -1,4 +1,4 @@
-"""Servers and databases of another MLflow are refused before anything is written."""
+"""Servers and databases of another MLflow version are refused before anything is written."""
 
 import socket
 import sqlite3
@@ -16,7 +16,7 @@ from uncseg.tracking.destination import open_store
 
 
 class Another(BaseHTTPRequestHandler):
-    """How an MLflow server tells its version."""
+    """Answers as an MLflow server does when asked for its version."""
 
     def do_GET(self):
         allowed = self.server.password is None or self.headers["Authorization"] == self.server.password
@@ -48,7 +48,7 @@ def server_of():
 
 
 @pytest.mark.parametrize("version", ["2.9.2", "4.0.0"])
-def test_a_server_of_another_version(server_of, version):
+def test_a_server_of_another_version_is_refused(server_of, version):
     server = server_of(version)
     uri = f"http://127.0.0.1:{server.server_port}"
     with pytest.raises(ProblemsFound) as caught:
@@ -60,7 +60,7 @@ def test_a_server_of_another_version(server_of, version):
     assert server.asked == ["/version"]
 
 
-def test_a_server_that_asks_for_a_password(server_of, monkeypatch):
+def test_the_version_is_asked_with_the_password(server_of, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
     server = server_of("2.9.2", "Basic " + b64encode(b"ann:secret").decode())
@@ -69,13 +69,13 @@ def test_a_server_that_asks_for_a_password(server_of, monkeypatch):
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:abc", "http://[::1", "http://no such host"])
-def test_an_address_that_is_none(uri):
+def test_an_invalid_address_is_refused(uri):
     with pytest.raises(ProblemsFound) as caught:
         open_store(uri, "uncseg")
     assert uri in caught.value.problems[0].found
 
 
-def test_a_port_where_something_else_answers():
+def test_another_program_on_the_port_is_refused():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -97,7 +97,7 @@ def test_a_port_where_something_else_answers():
             other.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_real_server_is_asked_and_taken(server_uri):
+def test_a_real_server_of_this_version_is_accepted(server_uri):
     assert open_store(server_uri, "uncseg").experiment_id
 
 
@@ -108,7 +108,7 @@ def test_a_real_server_is_asked_and_taken(server_uri):
         ("89d4b8295536", "of an older MLflow", "mlflow db upgrade"),  # MLflow 1.0's last but one
     ],
 )
-def test_a_database_of_another_version(database, run, make_syncer, revision, found, advice):
+def test_a_database_of_another_version_is_refused_and_left_alone(database, run, make_syncer, revision, found, advice):
     make_syncer()
     train(run, 0, 2)
     before = sorted((path, path.stat().st_mtime_ns) for path in run.root.rglob("*"))

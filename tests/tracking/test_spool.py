@@ -55,7 +55,7 @@ def test_an_earlier_attempt_that_writes_on_is_ignored(tmp_path):
     assert history.state == "running"
 
 
-def test_what_no_restart_trains_again(tmp_path):
+def test_kept_epoch_is_the_last_that_no_restart_trains_again(tmp_path):
     writer = SpoolWriter(tmp_path, 0, first_epoch=0)
     for epoch in range(4):
         writer.epoch(epoch, {"loss": 1.0})
@@ -116,7 +116,7 @@ def test_reading_goes_on_from_the_offset(tmp_path):
     assert end == path.stat().st_size
 
 
-def test_the_driver_notes_the_end_of_a_worker_that_died_without_a_word(tmp_path):
+def test_the_driver_records_the_end_of_a_killed_worker(tmp_path):
     SpoolWriter(tmp_path, 0, first_epoch=0).epoch(0, {"loss": 1.0})
     write_state(tmp_path, 0, "failed", "the worker was killed")
     write_state(tmp_path, 1, "failed", "never started")

@@ -61,7 +61,7 @@ def test_processes_may_open_a_new_database_at_once(tmp_path):
     assert len(set(answers)) == 1
 
 
-def test_a_server_that_is_down_is_a_problem_with_its_address():
+def test_a_server_that_is_down_is_named_by_its_address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -72,14 +72,14 @@ def test_a_server_that_is_down_is_a_problem_with_its_address():
     assert caught.value.exit_code == 1
 
 
-def test_a_deleted_experiment_is_a_problem(store):
+def test_a_deleted_experiment_is_refused(store):
     other = open_store(store.tracking_uri, "thrown away")
     store.client.delete_experiment(other.experiment_id)
     with pytest.raises(ProblemsFound, match="restore"):
         open_store(store.tracking_uri, "thrown away")
 
 
-def test_more_metrics_than_one_call_takes(store):
+def test_metrics_beyond_the_limit_of_one_call_are_all_logged(store):
     run_id = store.create_run("many", {})
     rows = [Metric(f"m{i}", float(step), 1000 + step, step) for step in range(3) for i in range(700)]
     store.log_metrics(run_id, rows)

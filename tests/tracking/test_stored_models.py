@@ -1,4 +1,4 @@
-"""A model of MLflow on this disk: the one that MLflow has now, whichever was here before."""
+"""The model on this disk is the one that MLflow has now, whichever was here before."""
 
 import sys
 
@@ -11,21 +11,23 @@ from uncseg.files import write_json
 from uncseg.runs.model_sources import find_model
 from uncseg.tracking.destination import open_store
 
-KNOWN = {"plans.json": {"configurations": {"3d_fullres": {"architecture": {}}}}, "dataset.json": {"labels": {}}}
+
+def write_model(folder, text):
+    """Write a model folder that holds no folds; a file ``text`` tells it from others."""
+    write_json(folder / "plans.json", {"configurations": {"3d_fullres": {"architecture": {}}}})
+    write_json(folder / "dataset.json", {"labels": {}})
+    (folder / "text").write_text(text)
+    return str(folder)
 
 
 @pytest.fixture
 def register(tmp_path, new_database):
-    """Register files as a new version of "glioma" in a database of this name; (its address, the version's URI)."""
+    """Register a model as a new version of "glioma" in a database; (address of the database, two URIs of the model)."""
 
     def write(database, text):
         store = open_store(new_database(database), "uncseg")
-        folder = tmp_path / "model"
-        for name, content in KNOWN.items():
-            write_json(folder / name, content)
-        (folder / "text").write_text(text)
         run_id = store.create_run(text, {})
-        store.client.log_artifacts(run_id, str(folder), "model")
+        store.client.log_artifacts(run_id, write_model(tmp_path / "model", text), "model")
         if not store.client.search_registered_models("name = 'glioma'"):
             store.client.create_registered_model("glioma")
         source = f"{store.client.get_run(run_id).info.artifact_uri}/model"
@@ -37,7 +39,7 @@ def register(tmp_path, new_database):
 
 
 def texts(uri, output):
-    """What is in OUTPUT after MODEL was asked for: it has no folds, which is said after it was downloaded."""
+    """Return the texts of the models newly downloaded into OUTPUT, which are then refused: they have no folds."""
     before = set(output.glob(".model-*"))
     with pytest.raises(ProblemsFound, match="fold") as caught:
         find_model(uri, output)
@@ -45,27 +47,23 @@ def texts(uri, output):
     return sorted(next(path.rglob("text")).read_text() for path in set(output.glob(".model-*")) - before)
 
 
-def ask(monkeypatch, address):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-
-
 def test_the_same_name_elsewhere_is_another_model(register, tmp_path, monkeypatch):
     output = tmp_path / "out"
     (one, uri, _), (two, same_uri, _) = register("one", "first"), register("two", "second")
     assert uri == same_uri == "models:/glioma/1"
-    ask(monkeypatch, one)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", one)
     assert texts(uri, output) == ["first"]
-    assert texts("models:/glioma@candidate", output) == texts("models:/glioma/latest", output) == []  # is there
-    ask(monkeypatch, two)
+    assert texts("models:/glioma@candidate", output) == texts("models:/glioma/latest", output) == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", two)
     assert texts(uri, output) == ["second"]
-    ask(monkeypatch, one)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", one)
     assert texts(uri, output) == []
 
 
-def test_a_registry_that_was_emptied_and_filled_again(register, tmp_path, monkeypatch):
+def test_a_version_registered_again_is_another_model(register, tmp_path, monkeypatch):
     output = tmp_path / "out"
     address, uri, _ = register("one", "first")
-    ask(monkeypatch, address)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     assert texts(uri, output) == ["first"]
     MlflowClient(address).delete_registered_model("glioma")
     for gone in (uri, "models:/glioma@candidate", "models:/glioma/latest"):
@@ -75,25 +73,22 @@ def test_a_registry_that_was_emptied_and_filled_again(register, tmp_path, monkey
     assert texts(uri, output) == ["again"]
 
 
-def test_a_run_that_was_deleted_has_no_model(register, tmp_path, monkeypatch):
+def test_a_deleted_run_has_no_model(register, tmp_path, monkeypatch):
     output = tmp_path / "out"
     address, _, uri = register("one", "first")
-    ask(monkeypatch, address)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     assert texts(uri, output) == ["first"]
     MlflowClient(address).delete_run(uri.split("/")[1])
     with pytest.raises(ProblemsFound, match="was deleted"):
         find_model(uri, output)
 
 
-def test_a_logged_model_that_was_deleted(tmp_path, new_database, monkeypatch):
+def test_a_deleted_logged_model_is_refused(tmp_path, new_database, monkeypatch):
     store = open_store(new_database("one"), "uncseg")
-    for name, content in KNOWN.items():
-        write_json(tmp_path / "model" / name, content)
-    (tmp_path / "model" / "text").write_text("first")
     model = store.client.create_logged_model(store.experiment_id, name="alone")
-    store.client.log_model_artifacts(model.model_id, str(tmp_path / "model"))
+    store.client.log_model_artifacts(model.model_id, write_model(tmp_path / "model", "first"))
     store.client.finalize_logged_model(model.model_id, "READY")
-    ask(monkeypatch, store.tracking_uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
     uri, output = f"models:/{model.model_id}", tmp_path / "out"
     assert texts(uri, output) == ["first"]
     store.client.delete_logged_model(model.model_id)
@@ -102,7 +97,7 @@ def test_a_logged_model_that_was_deleted(tmp_path, new_database, monkeypatch):
 
 
 def test_a_password_is_not_shown(tmp_path, monkeypatch):
-    ask(monkeypatch, "http://ada:se%2Fcret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:se%2Fcret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(ProblemsFound) as caught:
         find_model("models:/glioma/1", tmp_path / "out")
@@ -113,13 +108,11 @@ def test_a_password_is_not_shown(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("asked", "shown"), [(None, False), ("true", True)])
-def test_bars_are_for_terminals(server_uri, tmp_path, asked, shown):
+def test_progress_bars_appear_only_on_request(server_uri, tmp_path, asked, shown):
     """A download from a server shows none here, unless the user has set MLflow's own variable."""
     store = open_store(server_uri, "uncseg")
     run_id = store.create_run("run", {})
-    for name, content in KNOWN.items():
-        write_json(tmp_path / "model" / name, content)
-    store.client.log_artifacts(run_id, str(tmp_path / "model"), "model")
+    store.client.log_artifacts(run_id, write_model(tmp_path / "model", "first"), "model")
     program = f"""
 import os, pathlib
 from uncseg.tracking.stored_models import download

@@ -33,15 +33,15 @@ def test_each_fold_gets_every_metric_with_its_original_time(run, store, make_syn
         assert TAGS.items() <= tags.items()
 
 
-def test_the_parent_shows_mean_and_spread_over_folds(run, store, make_syncer):
+def test_the_parent_shows_mean_and_deviation_over_folds(run, store, make_syncer):
     for fold in range(3):
         train(run, fold, 4)
     assert make_syncer(folds=range(3)).push_once()
     parent, _ = entries(run)
     losses = np.array([[fold + epoch / 10 for epoch in range(4)] for fold in range(3)])
     np.testing.assert_allclose([value for _, value in rows(store, parent.run_id, "loss")], losses.mean(axis=0))
-    spread = [value for _, value in rows(store, parent.run_id, "std/loss")]
-    np.testing.assert_allclose(spread, np.sqrt(((losses - losses.mean(axis=0)) ** 2).sum(axis=0) / 3))
+    deviation = [value for _, value in rows(store, parent.run_id, "std/loss")]
+    np.testing.assert_allclose(deviation, np.sqrt(((losses - losses.mean(axis=0)) ** 2).sum(axis=0) / 3))
     assert rows(store, parent.run_id, "corr") == [(epoch, epoch / 100) for epoch in range(4)]  # one fold has it
 
 
@@ -84,7 +84,7 @@ def test_epochs_that_a_restart_trains_again_are_in_mlflow_once_and_as_trained_la
         np.testing.assert_allclose(rows(store, run_id, "loss"), expected)
 
 
-def test_a_lost_checkpoint_makes_the_runs_anew(run, store, make_syncer):
+def test_runs_with_void_epochs_are_created_again(run, store, make_syncer):
     for fold in (0, 1):
         train(run, fold, 4)
     syncer = make_syncer()
@@ -102,7 +102,7 @@ def test_a_lost_checkpoint_makes_the_runs_anew(run, store, make_syncer):
         assert store.client.get_run(entry.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
 
 
-def test_a_failed_fold_shows_its_end_and_can_still_be_taken_up_again(run, store, make_syncer):
+def test_a_failed_fold_shows_its_end_and_can_be_resumed(run, store, make_syncer):
     writer = train(run, 0, 4, finish=False)
     writer.checkpoint(1)
     writer.state("failed", "loss is NaN")
@@ -118,7 +118,7 @@ def test_a_failed_fold_shows_its_end_and_can_still_be_taken_up_again(run, store,
         assert status(store, entry) == "FINISHED"
 
 
-def test_pushing_again_changes_nothing_even_if_the_manifest_forgot(run, store, make_syncer):
+def test_pushing_again_changes_nothing_even_with_an_older_manifest(run, store, make_syncer):
     for fold in (0, 1):
         train(run, fold, 3)
     assert make_syncer().push_once()

@@ -1,4 +1,4 @@
-"""``uncseg ui`` where there is nothing to show. That it shows a run: commands/test_mlflow_pages.py."""
+"""``uncseg ui`` if there is nothing to show; commands/test_mlflow_pages.py tests that it shows a run."""
 
 import socket
 
@@ -22,13 +22,13 @@ def ui(monkeypatch, capsys):
     return run
 
 
-def test_a_folder_of_neither(ui, tmp_path):
+def test_a_folder_without_a_run_is_refused(ui, tmp_path):
     code, said = ui(tmp_path)
     assert code == 2
     assert "no run, sweep or benchmark" in said
 
 
-def test_a_run_that_mlflow_has_not(ui, run, make_syncer):
+def test_a_run_absent_from_mlflow_asks_for_a_sync(ui, run, make_syncer):
     make_syncer()
     train(run, 0, 2)
     code, said = ui(run.root)
@@ -36,7 +36,7 @@ def test_a_run_that_mlflow_has_not(ui, run, make_syncer):
     assert f"first: uncseg sync {run.root}" in said
 
 
-def test_a_port_that_is_taken(ui, run, make_syncer):
+def test_a_port_in_use_is_refused(ui, run, make_syncer):
     syncer = make_syncer()
     train(run, 0, 2)
     assert syncer.push_once()
@@ -49,7 +49,7 @@ def test_a_port_that_is_taken(ui, run, make_syncer):
     assert f"port {port}, taken" in said
 
 
-def test_a_database_that_is_gone_is_not_made_anew(ui, run, make_syncer, tmp_path):
+def test_a_missing_database_is_not_created(ui, run, make_syncer, tmp_path):
     database = tmp_path / "gone" / "mlflow.db"
     syncer = make_syncer(uri=f"sqlite:///{database}")
     train(run, 0, 2)

@@ -1,4 +1,4 @@
-"""Results in MLflow, and runs whose MLflow was lost, moved or down."""
+"""Results in MLflow, and runs whose MLflow was lost, was moved, or is down."""
 
 import json
 import logging
@@ -135,7 +135,7 @@ def test_a_run_without_its_manifest_can_be_synced(run, store, make_syncer):
     assert status(store, parent) == "FINISHED"
 
 
-def test_runs_deleted_by_hand_are_made_anew(run, store, make_syncer):
+def test_runs_deleted_by_hand_are_created_again(run, store, make_syncer):
     train(run, 0, 2)
     assert make_syncer(folds=[0]).push_once()
     parent, folds = entries(run)
@@ -170,7 +170,7 @@ def test_what_cannot_be_pushed_is_counted_and_warned_of_once(run, make_syncer, c
     assert sync_run(run.root, uri) == 0
 
 
-def test_a_folder_that_is_no_run_is_a_problem(tmp_path):
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ProblemsFound, match="the folder of a run"):
         sync_run(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Opening MLflow: a database or a server, and the experiment that collects the runs.
+"""Where runs go: an MLflow database or server, and the experiment that collects the runs.
 
 store = open_store("sqlite:////data/runs/mlflow.db", "uncseg")
 """
@@ -20,47 +20,79 @@ from uncseg.tracking.mlflow_internals import EXPERIMENT_TAGS
 from uncseg.tracking.server_version import database_problem, server_problem
 from uncseg.tracking.store import Store
 
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # with the next, a server that is down is noticed in seconds, not minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a live table is on the screen
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # hospital networks
+}
+"""Set unless the user has set them."""
+
 
 class AnotherVersion(ProblemsFound):
-    """A server or a database that another version of MLflow made: waiting does not mend it."""
+    """A server or a database of another MLflow version; waiting does not help."""
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where runs go: a database or a server, and the experiment there that collects them."""
+    """Where runs go."""
 
     tracking_uri: str
     """``sqlite:///PATH``, ``http://HOST:PORT``, …"""
     experiment: str
-    """Name of the MLflow experiment."""
+    """Name of the MLflow experiment that collects the runs."""
     artifact_location: Path | None = None
-    """Absolute folder for the artifacts of a new experiment, as for :func:`open_store`."""
+    """Absolute folder for the artifacts of a new experiment; None: ``mlflow_artifacts`` beside an SQLite database, else
+    what the server is set to."""
 
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> Self:
-        """Where the runs of an experiment go; artifacts lie beside the default database, or where the server says."""
+        """Return the destination of an experiment's runs; artifacts lie beside the default database."""
         own = experiment.storage.path.resolve() / "mlflow_artifacts" if experiment.tracking.uri is None else None
         return cls(experiment.tracking_uri, experiment.tracking.experiment, own)
 
     def open(self) -> Store:
-        """Open it; see :func:`open_store`."""
+        """Open it, as :func:`open_store` does."""
         return open_store(self.tracking_uri, self.experiment, self.artifact_location)
 
 
 def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path | None = None) -> Store:
-    """Open MLflow, making the database (for ``sqlite:///PATH``) and the experiment where they are absent.
+    """Open MLflow; the database (for ``sqlite:///PATH``) and the experiment are created if absent.
 
     A server that is down is noticed in seconds.
 
     Args:
-        tracking_uri: ``sqlite:///PATH``, ``http://HOST:PORT``, ….
-        experiment_name: name of the MLflow experiment that collects the runs.
-        artifact_location: absolute folder for the artifacts of a new experiment. None: ``mlflow_artifacts`` beside an
-            SQLite database, else what the server has been told.
+        tracking_uri, experiment_name, artifact_location: as in :class:`Destination`.
 
     Raises:
-        ProblemsFound: MLflow cannot be reached, or the experiment was deleted.
+        ProblemsFound: the address is wrong, MLflow cannot be reached, or the experiment was deleted.
+        AnotherVersion: the server or the database needs another version of MLflow.
     """
+    _check_address(tracking_uri)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if (wrong_version := server_problem(tracking_uri)) is not None:
+        raise AnotherVersion("MLflow cannot be used.", [wrong_version])
+    database = sqlite_path(tracking_uri)
+    if database is not None:
+        artifact_location = artifact_location or database.parent / "mlflow_artifacts"
+    try:
+        # Processes that open a new database at the same time disturb each other's migrations.
+        with file_lock(database.with_name(f".{database.name}.lock")) if database else nullcontext():
+            client = MlflowClient(tracking_uri)
+            experiment_id = _experiment_id(client, tracking_uri, experiment_name, artifact_location)
+    except ProblemsFound:
+        raise
+    except Exception as error:  # from MLflow, the database's driver, a missing driver, the disk
+        if (wrong_version := database_problem(tracking_uri, error)) is not None:
+            raise AnotherVersion("MLflow cannot be used.", [wrong_version]) from error
+        found = f"{tracking_uri}: {(str(error) or repr(error)).splitlines()[0]}"
+        problem = Problem("tracking.uri", found, "an MLflow that answers", "start it or correct the address")
+        raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error
+    return Store(client, experiment_id, tracking_uri)
+
+
+def _check_address(tracking_uri: str) -> None:
     try:
         password = urlsplit(tracking_uri).password
     except ValueError as error:
@@ -68,30 +100,8 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
         raise ProblemsFound("MLflow cannot be reached.", [problem]) from error
     if password is not None:
         advice = "write the address without it, and put it into MLFLOW_TRACKING_PASSWORD or PGPASSWORD"
-        problem = Problem("tracking.uri", "a password, which would be kept and shown", "an address alone", advice)
+        problem = Problem("tracking.uri", "a password, which would be stored and shown", "an address alone", advice)
         raise ProblemsFound("MLflow cannot be reached.", [problem])
-    _settle_environment()
-    if (wrong_version := server_problem(tracking_uri)) is not None:
-        raise AnotherVersion("MLflow cannot be used.", [wrong_version])
-    database = _sqlite_path(tracking_uri)
-    if database is not None:
-        artifact_location = artifact_location or database.parent / "mlflow_artifacts"
-    try:
-        # processes that open a new database at the same time trip over each other's migrations
-        with file_lock(database.with_name(f".{database.name}.lock")) if database else nullcontext():
-            client = MlflowClient(tracking_uri)
-            experiment_id = _experiment_id(client, tracking_uri, experiment_name, artifact_location)
-    except ProblemsFound:
-        raise
-    except Exception as error:  # MLflow's own, the database driver's, a missing driver's, the disk's
-        first_line = (str(error) or repr(error)).splitlines()[0]
-        if (wrong_version := database_problem(tracking_uri, error)) is not None:
-            raise AnotherVersion("MLflow cannot be used.", [wrong_version]) from error
-        problem = Problem(
-            "tracking.uri", f"{tracking_uri}: {first_line}", "an MLflow that answers", "start it or correct the address"
-        )
-        raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error
-    return Store(client, experiment_id, tracking_uri)
 
 
 def _experiment_id(client: MlflowClient, tracking_uri: str, name: str, artifact_location: Path | None) -> str:
@@ -101,24 +111,17 @@ def _experiment_id(client: MlflowClient, tracking_uri: str, name: str, artifact_
         try:
             return client.create_experiment(name, location, EXPERIMENT_TAGS)
         except MlflowException as error:
-            found = client.get_experiment_by_name(name)  # another driver was quicker
+            found = client.get_experiment_by_name(name)  # another driver may have created it meanwhile
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
                 raise
     if found.lifecycle_stage != "active":
-        advice = f"restore it (mlflow experiments restore -x {found.experiment_id}) or write another name"
-        problem = Problem("tracking.experiment", f"{name}, deleted", f"a living experiment at {tracking_uri}", advice)
+        advice = f"restore it (mlflow experiments restore -x {found.experiment_id}) or choose another name"
+        problem = Problem("tracking.experiment", f"{name}, deleted", f"an active experiment at {tracking_uri}", advice)
         raise ProblemsFound("The MLflow experiment cannot be used.", [problem])
     return found.experiment_id
 
 
-def _settle_environment() -> None:
-    """Make a down server fail in seconds (MLflow's defaults: minutes); what the user has set stays."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a live table is on the screen
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # hospital networks
-
-
-def _sqlite_path(tracking_uri: str) -> Path | None:
+def sqlite_path(tracking_uri: str) -> Path | None:
+    """Return the file of an SQLite database; None for any other address."""
     prefix = "sqlite:///"
     return Path(tracking_uri.removeprefix(prefix)).resolve() if tracking_uri.startswith(prefix) else None

@@ -18,15 +18,9 @@ UI_MODE = "?workflowType=machine_learning"
 """Ends an address in the UI; without it the UI shows the page as one of language models."""
 SCHEMA_ERROR = r"out-of-date database schema \(found version ([^,)]*)"
 """MLflow's message about a database of another version; the group is the database's revision."""
-REGISTRY_REFUSALS = (
-    "PERMISSION_DENIED",
-    "CUSTOMER_UNAUTHORIZED",
-    "UNAUTHENTICATED",
-    "ENDPOINT_NOT_FOUND",
-    "NOT_FOUND",
-    "NOT_IMPLEMENTED",
-    "FEATURE_DISABLED",
-)
+NOT_ALLOWED = ("PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED")
+NOT_THERE = ("ENDPOINT_NOT_FOUND", "NOT_FOUND", "NOT_IMPLEMENTED", "FEATURE_DISABLED")
+REGISTRY_REFUSALS = (*NOT_ALLOWED, *NOT_THERE)
 """Error codes by which a server says that it has no model registry, or that the user may not write to it."""
 
 

@@ -1,10 +1,10 @@
-"""Models in MLflow: a finished run as one model, a version of a registered one; until then each finished fold alone.
+"""Models in MLflow: a finished run as one model, registered as a version; until then each finished fold as a model.
 
-A run's model is an nnU-Net model folder with the weights of all folds, ``DESCRIPTION``,
-a model card (README.md) and MLflow's own MLmodel, by which ``mlflow.pyfunc.load_model`` finds
-:mod:`uncseg.tracking.pyfunc_model`: no Python object is pickled into it. Optimisers stay in the run's folder.
+A run's model is an nnU-Net model folder with the weights of all folds, its description (uncseg.json), a model card
+(README.md) and MLflow's own MLmodel, by which ``mlflow.pyfunc.load_model`` finds :mod:`uncseg.tracking.pyfunc_model`:
+no Python object is pickled into it. The states of the optimisers stay in the run's folder.
 
-The alias ``candidate`` is the finished run's that ended last; others, ``champion`` for example, are people's own.
+The alias ``candidate`` names the version whose run ended last; people set other aliases, for example ``champion``.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ from uncseg.layout import RunFolder
 from uncseg.tracking.final_figures import describe
 from uncseg.tracking.mlflow_internals import REGISTRY_REFUSALS, VERSIONS_TAG
 from uncseg.tracking.model_card import describe_model, what_it_predicts, write_card
-from uncseg.tracking.push import Histories, epoch_rows
-from uncseg.tracking.record import MlflowRecord, RunEntry
+from uncseg.tracking.push import Histories, SyncRound, epoch_rows
+from uncseg.tracking.record import RunEntry
 from uncseg.tracking.spool import FoldHistory
 from uncseg.tracking.store import CONTENT_TAG, PARENT_TAG, Store, storing
 
@@ -46,33 +46,29 @@ MODEL_KEY = "model"
 LOADER = "uncseg.tracking.pyfunc_model"
 
 
-def store_models(store: Store, record: MlflowRecord, run: RunFolder, histories: Histories, name: str) -> None:
-    """Log and register the model of a run whose folds have all been evaluated; else log a model a finished fold.
+def store_models(work: SyncRound) -> None:
+    """Log and register the model of a run whose folds are all evaluated; else log one model per finished fold.
 
-    Trials of a sweep keep their weights to themselves. What is there already is not logged again.
-
-    Args:
-        record: changed as it goes.
-        name: of the run.
+    The weights of a sweep's trials are not stored. What MLflow holds already is not logged again.
 
     Raises:
         NotStored: naming what MLflow did not take.
     """
-    if PARENT_TAG in record.tags:
+    if PARENT_TAG in work.record.tags:
         return
-    folds = whole_folds(run, histories)
+    name, folds = work.description.name, whole_folds(work.run, work.histories)
     if folds:
         with storing(f"the model of {name} ({len(folds)} folds)"):
-            _store_run(store, record, run, histories, name, folds)
+            _store_run(work, folds)
         return
-    for fold, history in histories.items():
+    for entry, history in work.folds:
         if history.state == "finished" and history.epochs:
-            with storing(f"the model of {name}, fold {fold}"):
-                _store_fold(store, record.folds[fold], run, history, name)
+            with storing(f"the model of {name}, fold {history.fold}"):
+                _store_fold(work, entry, history)
 
 
 def whole_folds(run: RunFolder, histories: Histories) -> list[int]:
-    """All folds of a run's split, where each has been trained to its end and evaluated; else none."""
+    """Return all folds of a run's split if each has been trained to its end and evaluated; else none."""
     split = _experiment(run).get("split") or {}
     folds, table = list(range(split.get("folds", 0))), run.tables / "per_case.parquet"
     trained = all(
@@ -84,9 +80,9 @@ def whole_folds(run: RunFolder, histories: Histories) -> list[int]:
     return folds if set(pd.read_parquet(table, columns=["fold"])["fold"]) == set(folds) else []
 
 
-def _plain(name: str) -> str:
-    """As MLflow takes the name of a logged model."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name)
+def _model_name(run_name: str) -> str:
+    """Return the name with the characters that MLflow accepts in the name of a logged model."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", run_name)
 
 
 def _experiment(run: RunFolder) -> dict[str, Any]:
@@ -95,40 +91,55 @@ def _experiment(run: RunFolder) -> dict[str, Any]:
     return content
 
 
-def _store_fold(store: Store, entry: RunEntry, run: RunFolder, history: FoldHistory, name: str) -> None:
-    checkpoint = run.final_checkpoint(history.fold)
+def _store_fold(work: SyncRound, entry: RunEntry, history: FoldHistory) -> None:
+    run, fold, name = work.run, history.fold, work.description.name
+    checkpoint = run.final_checkpoint(fold)
     signature = digest(file_states([checkpoint])) if checkpoint.is_file() else None
     if signature is None or entry.files.get(FINAL_CHECKPOINT) == signature:
         return
     last = history.epochs[history.last_epoch]
-    model = store.log_model(
+    model = work.store.log_model(
         entry.run_id,
-        name=f"{_plain(name)}-fold_{history.fold}",
-        content=_content(run, [history.fold]),
-        folders=lambda _model: _folders(run, [history.fold]),
+        name=f"{_model_name(name)}-fold_{fold}",
+        content=_content(run, [fold]),
+        folders=lambda _model: _folders(run, [fold]),
         metrics={row.key: row.value for row in epoch_rows(last)},
         step=last.epoch,
-        params={"run": name, "fold": str(history.fold)},
+        params={"run": name, "fold": str(fold)},
         time_ms=last.time_ms,
     )
     entry.model_id = model.model_id
     entry.files[FINAL_CHECKPOINT] = signature
 
 
-def _store_run(
-    store: Store, record: MlflowRecord, run: RunFolder, histories: Histories, name: str, folds: Sequence[int]
-) -> None:
-    parent, experiment = record.parent, _experiment(run)
-    registered = (experiment.get("tracking") or {}).get("model") or name
+def _store_run(work: SyncRound, folds: Sequence[int]) -> None:
+    run, parent, experiment = work.run, work.record.parent, _experiment(work.run)
+    registered = (experiment.get("tracking") or {}).get("model") or work.description.name
     tables = sorted(run.tables.glob("[!.]*.parquet"))
-    states = file_states([*map(run.final_checkpoint, folds), *tables, run.experiment])
-    signature = digest([registered, states])
+    signature = digest([registered, file_states([*map(run.final_checkpoint, folds), *tables, run.experiment])])
     if parent.files.get(MODEL_KEY) == signature:
         return
-    about = describe_model(run, experiment, record.tags, folds)
+    about = describe_model(run, experiment, work.record.tags, folds)
+    model = _log_run_model(work, folds, about, registered)
+    try:
+        description = describe(run, work.store.run_page(parent.run_id))
+        version = register(work.store, registered, model, _version_tags(work), description)
+    except MlflowException as error:
+        if error.error_code not in REGISTRY_REFUSALS:
+            raise
+        name, reason = work.description.name, str(error).splitlines()[0]
+        logger.warning("The model of %s is stored, and not registered as %s: %s", name, registered, reason)
+        return
+    parent.version = f"{registered}/{version.version}"
+    parent.files[MODEL_KEY] = signature
+
+
+def _log_run_model(work: SyncRound, folds: Sequence[int], about: Mapping[str, Any], registered: str) -> LoggedModel:
+    """Log the model of all folds on the parent, and show it with each fold in place of the fold's own model."""
+    store, run, record, name = work.store, work.run, work.record, work.description.name
     model = store.log_model(
-        parent.run_id,
-        name=_plain(name),
+        record.parent.run_id,
+        name=_model_name(name),
         content=_content(run, folds, what_it_predicts(about)),
         folders=partial(_run_folders, run, folds, about, registered),
         metrics=record.final.run,
@@ -136,36 +147,33 @@ def _store_run(
         params={"run": name, "folds": ", ".join(map(str, folds))},
         time_ms=record.final_ms,
     )
-    parent.model_id = model.model_id
-    for fold in folds:  # a fold's page leads to the weights, which lie there and nowhere else
+    record.parent.model_id = model.model_id
+    for fold in folds:
         entry = record.folds[fold]
-        store.link_model(entry.run_id, model.model_id, histories[fold].last_epoch)
+        store.link_model(entry.run_id, model.model_id, work.histories[fold].last_epoch)
         store.delete_models(entry.run_id)
         entry.model_id = model.model_id
         entry.files.pop(FINAL_CHECKPOINT, None)
-    try:
-        ended = max(history.last_ms or 0 for history in histories.values())
-        tags = _version_tags(record, name) | {ENDED_TAG: str(ended)}
-        version = register(store, registered, model, tags, describe(run, store.run_page(parent.run_id)))
-    except MlflowException as error:
-        if error.error_code not in REGISTRY_REFUSALS:
-            raise
-        reason = str(error).splitlines()[0]
-        logger.warning("The model of %s is stored, and not registered as %s: %s", name, registered, reason)
-        return
-    parent.version = f"{registered}/{version.version}"
-    parent.files[MODEL_KEY] = signature
+    return model
+
+
+def _version_tags(work: SyncRound) -> dict[str, str]:
+    ended = max(history.last_ms or 0 for history in work.histories.values())
+    kept = ("dataset_digest", "split_digest", "git_commit")
+    tags = {tag: work.record.tags[tag] for tag in kept if tag in work.record.tags}
+    return {"run": work.description.name, ENDED_TAG: str(ended)} | tags
 
 
 def register(
     store: Store, name: str, model: LoggedModel, tags: Mapping[str, str], description: str | None
 ) -> ModelVersion:
-    """Make a logged model a version of a registered one; the same model again changes nothing.
+    """Make a logged model a version of a registered one; registering the same model again changes nothing.
 
-    It becomes the ``candidate`` unless the run of another version ended later, in whichever order they come here.
+    The version becomes the ``candidate`` unless the run of another version ended later, in whichever order they are
+    registered.
 
     Args:
-        name: of the registered model, made where there is none.
+        name: of the registered model, created if absent.
         tags: of the version; :data:`ENDED_TAG` says when its run ended.
         description: of the version.
     """
@@ -175,21 +183,20 @@ def register(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    content = model.tags[CONTENT_TAG]
-    versions = client.search_model_versions(f"name = '{name}'")
-    same = [one for one in versions if (one.run_id, one.tags.get(CONTENT_TAG)) == (model.source_run_id, content)]
-    if same:
-        version = max(same, key=_ended)
-    else:
-        version = _new_version(store, name, model, {**tags, CONTENT_TAG: content}, description)
-        versions = client.search_model_versions(f"name = '{name}'")
+    key = (model.source_run_id, model.tags[CONTENT_TAG])
+    versions = list(client.search_model_versions(f"name = '{name}'"))
+    same = [version for version in versions if (version.run_id, version.tags.get(CONTENT_TAG)) == key]
+    if not same:
+        same = [_new_version(store, name, model, {**tags, CONTENT_TAG: key[1]}, description)]
+        versions = list(client.search_model_versions(f"name = '{name}'"))
+    version = max(same, key=_ended)
     if int(max(versions, key=_ended).version) == int(version.version):
         client.set_registered_model_alias(name, CANDIDATE, str(version.version))
     return version
 
 
 def _ended(version: ModelVersion) -> tuple[int, int]:
-    """When a version's run ended, Unix time in ms (one from before the tag: when it was registered), and its number."""
+    """Return when a version's run ended, Unix time in ms (without the tag: when it was registered), and its number."""
     ended = version.tags.get(ENDED_TAG, "")
     return int(ended) if ended.isdigit() else version.creation_timestamp, int(version.version)
 
@@ -197,7 +204,7 @@ def _ended(version: ModelVersion) -> tuple[int, int]:
 def _new_version(
     store: Store, name: str, model: LoggedModel, tags: Mapping[str, str], description: str | None
 ) -> ModelVersion:
-    # a server finds the model by its id; a database asked directly would look for it at the process's own default
+    # A server finds the model by its id; a database opened directly would look for it at the process's own default.
     served = store.tracking_uri.startswith("http")
     version = store.client.create_model_version(
         name,
@@ -207,19 +214,14 @@ def _new_version(
         description=description,
         model_id=model.model_id,
     )
-    if not served:  # what a server notes by itself
-        noted = [*json.loads(model.tags.get(VERSIONS_TAG, "[]")), {"name": name, "version": version.version}]
-        store.client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json.dumps(noted)})
+    if not served:  # a server sets this tag itself
+        known = [*json.loads(model.tags.get(VERSIONS_TAG, "[]")), {"name": name, "version": version.version}]
+        store.client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json.dumps(known)})
     return version
 
 
-def _version_tags(record: MlflowRecord, name: str) -> dict[str, str]:
-    wanted = ("dataset_digest", "split_digest", "git_commit")
-    return {"run": name} | {tag: record.tags[tag] for tag in wanted if tag in record.tags}
-
-
 def _content(run: RunFolder, folds: Sequence[int], *others: Any) -> str:
-    """Digest of a model, by the checkpoints as they lie here, whole: to compare, none has to be written anew."""
+    """Return the digest of a model, by the whole checkpoints as they lie here: comparing needs no new file."""
     files = {name: run.model / name for name in FOLDER_FILES if (run.model / name).is_file()}
     files |= {f"fold_{fold}": run.final_checkpoint(fold) for fold in folds}
     digests = {}
@@ -230,7 +232,7 @@ def _content(run: RunFolder, folds: Sequence[int], *others: Any) -> str:
 
 
 def _folders(run: RunFolder, folds: Sequence[int]) -> Generator[Path, None, None]:
-    """The files of a model folder, a fold at a time: temporary space is needed for one."""
+    """Yield temporary folders with the files of a model folder, one per fold: only one takes space at a time."""
     from uncseg.method.checkpoints import write_weights
 
     with tempfile.TemporaryDirectory() as temporary:

@@ -10,7 +10,7 @@ entry per fold; a study (a sweep or a benchmark) has a parent entry alone.
 
 import dataclasses
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, Self
@@ -68,7 +68,7 @@ class RunEntry:
     has_params: bool = False
     """Whether params and dataset have been logged."""
     files: dict[str, Any] = field(default_factory=dict)
-    """Signature of each upload, by name; an upload is repeated only when its signature changes."""
+    """Signature of each upload, by name."""
     model_id: str | None = None
     """Logged model that holds the run's weights."""
     version: str | None = None
@@ -92,6 +92,12 @@ class RunEntry:
             averaged_folds=self.averaged_folds,
             attempt=self.attempt,
         )
+
+    def upload_once(self, name: str, signature: Any, upload: Callable[..., object], *arguments: Any) -> None:
+        """Call ``upload`` with these arguments, unless it was called for the same signature before."""
+        if self.files.get(name) != signature:
+            upload(*arguments)
+            self.files[name] = signature
 
 
 @dataclass(config=_STRICT)

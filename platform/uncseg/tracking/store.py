@@ -1,11 +1,10 @@
-"""Store: the few things we ask of MLflow, each with an explicit run id.
+"""The store: the few operations on MLflow that we need, each with an explicit run id.
 
-    store = open_store("sqlite:////data/runs/mlflow.db", "uncseg")  # of tracking.destination
+    store = open_store("sqlite:////data/runs/mlflow.db", "uncseg")  # in tracking.destination
     run_id = store.create_run("demo", {"mlflow.parentRunId": parent})
 
-MLflow's fluent functions keep an "active run" per thread, and the syncer has a thread of its own: nothing here uses
-them. Every function may raise ``MlflowException`` where MLflow cannot be reached; ``is_gone`` tells that apart from a
-run that no longer exists.
+MLflow's fluent functions keep an "active run" per thread, and the syncer has a thread of its own, so nothing here uses
+them. Every method may raise ``MlflowException`` if MLflow cannot be reached.
 """
 
 import json
@@ -37,35 +36,33 @@ from uncseg.tracking.mlflow_internals import VERSIONS_TAG, ui_page
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
 CONTENT_TAG = "uncseg.sha256"
-METRICS_PER_CALL = 1000  # MLflow's own limit on log_batch
-_upload_lock = threading.Lock()
+METRICS_PER_CALL = 1000
+"""MLflow's own limit on log_batch."""
 TERMINAL = ("FINISHED", "FAILED", "KILLED")
+"""Statuses that end a run."""
+_upload_lock = threading.Lock()
 
 
 class NotStored(ProblemsFound):
-    """What MLflow, or the place where it keeps files, did not take."""
+    """Something that MLflow, or the place where it keeps files, did not take."""
 
 
 @contextmanager
 def storing(what: str) -> Iterator[None]:
-    """Say what was not stored where storing it fails.
+    """Name what was not stored if storing it fails.
 
     Raises:
         NotStored: with the reason.
     """
     try:
         yield
-    except Exception as error:  # MLflow's own, the disk's, those of each object store's client, a damaged checkpoint
+    except Exception as error:  # from MLflow, the disk, an object store's client, a damaged checkpoint
         reason = (str(error) or repr(error)).strip().splitlines()[0]
         if isinstance(error, ProblemsFound):
             reason = f"{error.problems[0].where}: {error.problems[0].found}"
-        problem = Problem(what, reason, "a place for it", "free some, or mend the store; then: uncseg sync RUN")
+        advice = "free some space or repair the store; then: uncseg sync RUN"
+        problem = Problem(what, reason, "a store that takes it", advice)
         raise NotStored("MLflow did not take everything.", [problem], exit_code=1) from error
-
-
-def is_gone(error: MlflowException) -> bool:
-    """Whether MLflow answered that the thing asked for does not exist."""
-    return error.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
 @dataclass(frozen=True)
@@ -82,21 +79,21 @@ class Store:
         return run.info.run_id
 
     def run_page(self, run_id: str) -> str:
-        """A run's page in MLflow's UI, after the server's address and a slash."""
+        """Return a run's page in MLflow's UI, to be appended to the server's address and a slash."""
         return ui_page(self.experiment_id, run_id)
 
     def find_run(self, tag: str, value: str) -> str | None:
-        """Id of the run, not deleted, whose ``tag`` has this value; None if there is none."""
+        """Return the id of the run, not deleted, whose ``tag`` has this value; None if there is none."""
         query = f"tags.`{tag}` = '{value}'"
         runs = self.client.search_runs([self.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1)
         return runs[0].info.run_id if runs else None
 
     def has_run(self, run_id: str) -> bool:
-        """Whether the run exists and was not deleted."""
+        """Return whether the run exists and was not deleted."""
         try:
             return self.client.get_run(run_id).info.lifecycle_stage == "active"
         except MlflowException as error:
-            if is_gone(error):
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
 
@@ -109,13 +106,13 @@ class Store:
 
         Args:
             digest: at most 36 characters.
-            path: where it lies.
+            path: the dataset's folder.
         """
         dataset = Dataset(name, digest, "local", json.dumps({"uri": path}))
         self.client.log_inputs(run_id, [DatasetInput(dataset)])
 
     def log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
-        """Log metrics, at most 1000 a call. A row that is there already (name, value, time, step) stays one row.
+        """Log metrics, at most 1000 per call; the same row (name, value, time, step) again stays one row.
 
         Metrics with a ``model_id`` are logged to that logged model as well.
         """
@@ -123,7 +120,7 @@ class Store:
             self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL], synchronous=True)
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags, over those of the same name."""
+        """Set tags; those of the same name are replaced."""
         self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()], synchronous=True)
 
     def set_status(self, run_id: str, status: str, end_ms: int | None = None) -> None:
@@ -134,9 +131,9 @@ class Store:
             self.client.update_run(run_id, status)
 
     def delete_run(self, run_id: str) -> None:
-        """Put a run into MLflow's bin, from where it can be restored, and its logged models that nobody registered.
+        """Put a run into MLflow's bin, from which it can be restored, with its logged models that are not registered.
 
-        A run that does not exist, or was deleted before, is fine.
+        A run that does not exist, or was deleted before, is no error.
         """
         self.delete_models(run_id)
         if self.has_run(run_id):
@@ -150,7 +147,7 @@ class Store:
     def log_image(self, run_id: str, path: Path, key: str, step: int, time_ms: int) -> None:
         """Log a small PNG of an epoch; the UI shows those of one key side by side, or by a slider over ``step``.
 
-        A store that hangs is noticed in seconds: whoever ends a run waits for the picture under way.
+        The timeout is short, because whoever ends a run waits for the current picture.
         """
         with Image.open(path) as image:
             self.client.log_image(run_id, image, key=key, step=step, timestamp=time_ms, synchronous=True)
@@ -166,20 +163,21 @@ class Store:
         params: Mapping[str, str],
         time_ms: int,
     ) -> LoggedModel:
-        """Log a model of a run; the same content is logged once, whoever asks, and completed where a kill broke it off.
+        """Log a model of a run; the same content is logged once, and completed if a kill interrupted the upload.
 
         Args:
             run_id: the run that made the model.
             name: name of the logged model.
-            content: digest of what it holds.
-            folders: gives, for the model's entry in MLflow, folders whose files it consists of; each is asked for when
-                the one before has been stored, so that they need not all lie on a disk at once.
+            content: digest of its files.
+            folders: yields, for the model's entry in MLflow, the folders whose files make up the model; each is
+                requested after the one before has been stored, so that they need not all lie on a disk at once.
             metrics: finite values, tied to model and run.
-            step: epoch of the metrics. time_ms: their Unix time in milliseconds; with the time under which the run
-                already has these metrics, the run gets no second row.
+            step: epoch of the metrics.
             params: shown beside the model, searchable.
+            time_ms: Unix time of the metrics in milliseconds; if the run has these metrics with this time already, it
+                gets no second row.
         """
-        model = next((one for one in self.models_of(run_id) if one.tags.get(CONTENT_TAG) == content), None)
+        model = next((known for known in self.models_of(run_id) if known.tags.get(CONTENT_TAG) == content), None)
         if model is not None and model.status == LoggedModelStatus.READY:
             return model
         if model is None:
@@ -197,17 +195,17 @@ class Store:
         return self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
     def link_model(self, run_id: str, model_id: str, step: int) -> None:
-        """Show a model with a run that it came from; again changes nothing."""
+        """Show a model with a run that it came from; doing so again changes nothing."""
         outputs = self.client.get_run(run_id).outputs
         if outputs is None or model_id not in [output.model_id for output in outputs.model_outputs]:
             self.client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
-        """Logged models of a run, not deleted."""
+        """Return the logged models of a run that are not deleted."""
         return list(self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'"))
 
     def delete_models(self, run_id: str) -> None:
-        """Put a run's logged models into MLflow's bin, but for those that somebody has registered."""
+        """Put a run's logged models into MLflow's bin, except those that are registered."""
         for model in self.models_of(run_id):
             if VERSIONS_TAG not in model.tags:
                 self.client.delete_logged_model(model.model_id)
@@ -215,9 +213,9 @@ class Store:
 
 @contextmanager
 def patient_uploads(timeout_s: int = 600) -> Iterator[None]:
-    """Inside, MLflow's requests may take this long: a server answers an upload only once it has stored the file."""
+    """Let MLflow's requests take this long: a server answers an upload only after it has stored the file."""
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"  # MLflow reads it at every request
-    with _upload_lock:  # one at a time in a process, or the last to leave would put the wrong value back
+    with _upload_lock:  # one upload at a time per process; otherwise the last one could restore the wrong value
         before = os.environ[name]
         os.environ[name] = str(max(timeout_s, int(before)))
         try:

@@ -1,4 +1,4 @@
-"""Models in MLflow, brought onto a disk."""
+"""Find a model that MLflow stores, and download it."""
 
 import os
 import re
@@ -20,26 +20,27 @@ PROGRESS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
 
 def find_stored(uri: str) -> tuple[str, str]:
-    """Ask MLflow for a model, each time anew: what a name stands for can change, and so can the MLflow that is asked.
+    """Ask MLflow for a model, each time: a name can come to stand for another model, and the MLflow asked can change.
 
     Args:
-        uri: models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/latest, models:/MODEL_ID, runs:/RUN_ID/NAME; of any
-            other kind (s3:/…) nobody is asked.
+        uri: models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/latest, models:/MODEL_ID, runs:/RUN_ID/NAME; for
+            any other kind (s3:/…) nothing is asked.
 
     Returns:
-        The same model by a name that stays (an alias or "latest" is a version), and a digest of the MLflow that was
-        asked and of what it says the model is.
+        A URI of the same model that does not change (an alias or "latest" becomes a version), and a digest of the
+        MLflow that was asked and of its answer.
 
     Raises:
-        ProblemsFound: where MLflow has no such model or does not answer.
+        ProblemsFound: MLflow has no such model or does not answer.
     """
-    with _told_of(uri):
+    with _errors_for_people(uri):
         client = MlflowClient()
-        uri, known = _known(client, uri)
-        return uri, digest([client.tracking_uri, mlflow.get_registry_uri(), uri, known])
+        uri, identity = _identify(client, uri)
+        return uri, digest([client.tracking_uri, mlflow.get_registry_uri(), uri, identity])
 
 
-def _known(client: MlflowClient, uri: str) -> tuple[str, Any]:
+def _identify(client: MlflowClient, uri: str) -> tuple[str, Any]:
+    """Return the URI that does not change, and what tells the model from others."""
     scheme, _, rest = uri.partition(":/")
     name, _, which = rest.strip("/").partition("/")
     if scheme == "runs":
@@ -54,30 +55,29 @@ def _known(client: MlflowClient, uri: str) -> tuple[str, Any]:
     if not which and "@" not in name:
         model = client.get_logged_model(name)
         return uri, [model.artifact_location, model.creation_timestamp]
-    name, version = model_version(client, uri)
-    found = client.get_model_version(name, version)
-    known = [found.model_id, found.source, found.run_id, found.creation_timestamp]
-    return f"models:/{name}/{version}", known
+    name, number = model_version(client, uri)
+    version = client.get_model_version(name, number)
+    return f"models:/{name}/{number}", [version.model_id, version.source, version.run_id, version.creation_timestamp]
 
 
 @contextmanager
-def _told_of(uri: str) -> Iterator[None]:
-    """What MLflow says against a model, for people; what stands before a host's name may be a password."""
+def _errors_for_people(uri: str) -> Iterator[None]:
+    """Raise MLflow's errors about a model as problems; what precedes a host's name may be a password and is removed."""
     try:
         yield
-    except Exception as error:  # MLflow's own, the database driver's, those of each object store's client
+    except Exception as error:  # from MLflow, the database's driver, an object store's client
         first_line = (str(error) or repr(error)).splitlines()[0]
         asked = os.environ.get("MLFLOW_TRACKING_URI", "the default MLflow: MLFLOW_TRACKING_URI is not set")
         where, found, expected = (re.sub(r"//[^/@\s]*@", "//", text) for text in (uri, first_line, asked))
         advice = "correct the URI, or set MLFLOW_TRACKING_URI to the MLflow that has it"
         problem = Problem(where, found, f"a model in {expected}", advice)
-        # without the cause, which names the address in full
+        # without the cause, which contains the whole address
         raise ProblemsFound("There is no such model.", [problem], exit_code=1) from None
 
 
 @contextmanager
-def _bars_on_terminals_alone() -> Iterator[None]:
-    """A log is no place for MLflow's progress bars; who has asked for them, or against them, has them so."""
+def _quiet_in_logs() -> Iterator[None]:
+    """Disable MLflow's progress bars unless stderr is a terminal or the user set the variable."""
     if sys.stderr.isatty() or PROGRESS in os.environ:
         yield
         return
@@ -89,23 +89,22 @@ def _bars_on_terminals_alone() -> Iterator[None]:
 
 
 def download(uri: str, target: Path) -> Path:
-    """Download a model once; needs ``MLFLOW_TRACKING_URI`` where MLflow is not the default one.
+    """Download a model once; ``MLFLOW_TRACKING_URI`` names the MLflow unless it is the default one.
 
     Args:
-        uri: models:/NAME/VERSION, models:/MODEL_ID or runs:/RUN_ID/NAME, as :func:`find_stored` gives it.
-        target: folder that holds it afterwards.
+        uri: models:/NAME/VERSION, models:/MODEL_ID or runs:/RUN_ID/NAME, as :func:`find_stored` returns it.
+        target: folder that holds the model afterwards.
 
     Returns:
         ``target``.
 
     Raises:
-        ProblemsFound: where MLflow has no such model or does not answer.
+        ProblemsFound: MLflow has no such model or does not answer.
     """
     whole = target / ".whole"
-    if whole.is_file():
-        return target
-    target.mkdir(parents=True, exist_ok=True)
-    with _told_of(uri), _bars_on_terminals_alone():
-        mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target))
-    write_text(whole, f"{uri}\n")
+    if not whole.is_file():
+        target.mkdir(parents=True, exist_ok=True)
+        with _errors_for_people(uri), _quiet_in_logs():
+            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target))
+        write_text(whole, f"{uri}\n")
     return target

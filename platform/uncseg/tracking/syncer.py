@@ -1,13 +1,14 @@
-"""Syncer: a thread of the driver that carries the spool to MLflow and never disturbs the training.
+"""The syncer: a thread of the driver that carries the spool to MLflow and never disturbs the training.
 
     syncer = Syncer(run, Destination.from_experiment(experiment), description, folds)
     syncer.start()
     ...                                   # folds train and write their spool
-    syncer.finish()                       # tables, figures, report, checkpoints
+    syncer.finish()                       # tables, figures, report, models
     left = syncer.stop()                  # > 0: say "run uncseg sync RUN"
 
-Where MLflow is down, it warns once, tries again at growing intervals, and loses nothing: the spool is the truth.
-Drivers of the same run side by side (one per fold, say) share one parent run; they take turns by a lock.
+While MLflow is down, the syncer warns once, tries again at growing intervals, and loses nothing: the spool is the
+source of truth. Drivers of the same run side by side (one per fold, for example) share one parent run; a lock makes
+them take turns.
 """
 
 import logging
@@ -31,13 +32,13 @@ LONGEST_PAUSE_S = 60.0
 
 
 class Syncer:
-    """Keeps MLflow at what a run's spool says.
+    """Keeps MLflow up to date with a run's spool.
 
     Args:
         run: the run's folder.
         destination: opened when it is first needed.
         description: what MLflow is told about the run.
-        folds: folds of this run; those an earlier command trained belong to it as well.
+        folds: folds of this run; those that an earlier command trained belong to it as well.
         interval_s: pause between two rounds in seconds; doubled after each failure, up to 60.
     """
 
@@ -64,30 +65,30 @@ class Syncer:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin pushing in the background. Never raises, whatever MLflow does."""
+        """Begin pushing in the background; never raises, whatever MLflow does."""
         self._stopping.clear()
         self._thread = threading.Thread(target=self._work, name="uncseg-syncer", daemon=True)
         self._thread.start()
 
     def push_once(self) -> bool:
-        """Push what there is; False (and one warning) where MLflow did not take it."""
+        """Push the finished epochs; return False (after one warning) if MLflow did not take them."""
         return self._guarded(outcome=None, upload=False)
 
     def finish(self, extra: Iterable[Path] = ()) -> bool:
-        """Log the run's results: final figures, tables, pictures, report.html, experiment.yaml and ``extra`` files on
-        the parent; the epochs table and the final checkpoint (as a logged model) of each finished fold on its child.
+        """Log the run's results; return False if MLflow did not take them all.
 
-        Whatever lies there already and is unchanged is not logged again. False where MLflow did not take them all.
+        The parent gets final figures, tables, pictures, report.html, experiment.yaml and ``extra`` files; the run of
+        each finished fold gets its table of epochs. The models follow. What has not changed is not logged again.
         """
         self._extra += [str(Path(path).resolve()) for path in extra]
         return self._guarded(outcome=None, upload=True)
 
     def stop(self, outcome: push.Outcome | None = None) -> int:
-        """End the thread, push the rest, close the MLflow runs; the number of epochs and uploads that are left.
+        """End the thread, push the rest, close the MLflow runs; return the number of epochs and uploads left.
 
         Args:
-            outcome: "finished", "failed" or "interrupted" (parent and open folds: KILLED; a later start sets them
-                RUNNING again). None: as the folds' states say.
+            outcome: "finished", "failed" or "interrupted" (parent and open folds: KILLED; a later start sets them to
+                RUNNING again). None: derived from the states of the folds.
         """
         self._stopping.set()
         if self._thread is not None:
@@ -96,7 +97,7 @@ class Syncer:
         self._refresh()
         closed = self._guarded(outcome=outcome or self._outcome(), upload=False)
         left = push.unpushed(self._record, self._histories) + self._uploads_left
-        return left if closed else max(left, 1)  # the final status is left at least
+        return left if closed else max(left, 1)  # at least the final status is left
 
     def _outcome(self) -> push.Outcome:
         states = {history.state for history in self._histories.values()}
@@ -112,11 +113,10 @@ class Syncer:
             self._stopping.wait(pause_s)
 
     def _guarded(self, outcome: push.Outcome | None, upload: bool) -> bool:
-        """One round; whatever goes wrong is logged and left for the next, because a driver has better things to do
-        than to die of a metric."""
+        """Do one round; log any error and leave its work for the next round, because no error here may end a run."""
         uri = self._destination.tracking_uri
         try:
-            with file_lock(self._lock):
+            with file_lock(self.run.root / ".sync.lock"):
                 self._round(outcome, upload)
         except NotStored as error:
             self._uploads_left = max(self._uploads_left, 1)
@@ -140,39 +140,38 @@ class Syncer:
         return True
 
     def _round(self, outcome: push.Outcome | None, upload: bool) -> None:
-        closing = outcome is not None
         record = self._record = self._read_record()
         self._refresh()
-        record.write(self.run.manifest)  # keys before runs
+        record.write(self.run.manifest)  # the keys of the runs before the runs
         try:
-            store = self._open(record)
-            push.drop_void_runs(store, record, self._histories)
-            record.write(self.run.manifest)
-            verify = self._verify or closing or upload
-            push.ensure_runs(store, record, self._histories, self._description, verify)
-            push.push_folds(store, record, self._histories, closing)
-            push.push_parent(store, record, self._histories, closing)
+            work = push.SyncRound(self._open(), self.run, self._description, record, self._histories)
+            self._push(work, outcome, upload)
             if upload:
-                with storing("tables, figures and report"):
-                    uploads.upload_files(store, record, self.run)
-                    uploads.upload_results(store, record, self.run)
-                    uploads.upload_folds(store, record, self.run, self._histories)
-            if closing or not upload:  # files may be added after the end
-                push.push_statuses(store, record, self._histories, outcome)
-            if upload:
-                model_registry.store_models(store, record, self.run, self._histories, self._description.name)
-            # last, and after a failure only when all files are tried again: curves are worth more
+                model_registry.store_models(work)
+            # Pictures are last, and after a failure they wait for the next upload: curves are worth more.
             if upload or not self._pictures_wait:
                 self._pictures_wait = True
                 with storing("pictures of the training"):
-                    uploads.upload_progress(store, record, self.run, self._histories)
+                    uploads.upload_progress(work)
                 self._pictures_wait = False
         finally:
             record.write(self.run.manifest)
 
-    @property
-    def _lock(self) -> Path:
-        return self.run.root / ".sync.lock"
+    def _push(self, work: push.SyncRound, outcome: push.Outcome | None, upload: bool) -> None:
+        """Bring runs, metrics, results and statuses up to date."""
+        closing = outcome is not None
+        push.drop_void_runs(work)
+        work.record.write(self.run.manifest)
+        push.ensure_runs(work, verify=self._verify or closing or upload)
+        push.push_folds(work, closing)
+        push.push_parent(work, closing)
+        if upload:
+            with storing("tables, figures and report"):
+                uploads.upload_files(work)
+                uploads.upload_results(work)
+                uploads.upload_folds(work)
+        if closing or not upload:  # files may be added to a run that has ended
+            push.push_statuses(work, outcome)
 
     def _read_record(self) -> MlflowRecord:
         """Return the manifest's record, with an entry for every fold of this run."""
@@ -190,23 +189,23 @@ class Syncer:
         for history in self._histories.values():
             history.refresh(self.run.spool)
 
-    def _open(self, record: MlflowRecord) -> Store:
-        if self._store is None:
-            self._store = self._destination.open()
-        record.tracking_uri, record.experiment = self._destination.tracking_uri, self._destination.experiment
+    def _open(self) -> Store:
+        self._store = self._store or self._destination.open()
+        self._record.tracking_uri = self._destination.tracking_uri
+        self._record.experiment = self._destination.experiment
         return self._store
 
 
 def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str | None = None) -> int:
-    """Bring MLflow to what a run's folder says, from files alone; the number of epochs and uploads that are left.
+    """Bring MLflow to what a run's folder says, from files alone; return the number of epochs and uploads left.
 
-    Runs that MLflow does not have (a new database, another server) are made anew. Needs no training to be going on;
-    if one is, its own syncer sets the runs back to RUNNING.
+    Runs that MLflow does not have (a new database, another server) are created again. No training has to be going on;
+    if one is, its own syncer sets the runs to RUNNING again.
 
     Args:
         run_root: the run's folder.
-        tracking_uri: where to; None: where the run went before, else what its experiment says.
-        parent_run_id: the run above it there, a sweep's; None: as before.
+        tracking_uri: the MLflow to fill; None: the one that the run used before, else that of its experiment.
+        parent_run_id: run of a study above this one; None: as before.
 
     Raises:
         ProblemsFound: ``run_root`` is no run, or MLflow cannot be reached.
