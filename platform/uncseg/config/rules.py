@@ -4,11 +4,12 @@ Each problem is one line, "FIELD what is wrong; what to do".
 """
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 from uncseg.config.sections import Evaluation, Loss, Memory, Model, Plan, Tracking, Training
 from uncseg.errors import Problem
-from uncseg.estimators.registry import ESTIMATORS, Chosen
+from uncseg.estimators.registry import ESTIMATORS
 
 
 def problems_of_model(model: Model, memory: Memory, plan: Plan) -> Iterator[str]:
@@ -87,12 +88,12 @@ def problems_of_values(model: Model, loss: Loss, plan: Plan, training: Training,
 
 def problems_of_estimators(evaluation: Evaluation, model: Model, training: Training) -> list[str]:
     """Return which chosen estimators a network was not trained for, or undo another setting."""
-    chosen = Chosen(evaluation, model, training)
+    sections = SimpleNamespace(evaluation=evaluation, model=model, training=training)
     return [
-        f"evaluation.estimators.{name} {requirement.message.format(**chosen._asdict())}"
+        f"evaluation.estimators.{name} {requirement.message.format(**vars(sections))}"
         for name in evaluation.estimators.several_pass
         for requirement in ESTIMATORS[name].requirements
-        if not requirement.met(chosen)
+        if not requirement.met(sections)
     ]
 
 

@@ -8,7 +8,7 @@ estimator's file is imported when it first computes something.
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field
 
@@ -17,37 +17,41 @@ from uncseg.section import Section, Weight
 Kind = Literal["head", "error_memory", "one_pass", "several_passes", "constant", "oracle"]
 Part = Literal["total", "aleatoric", "epistemic", "variance", "entropy"]
 PATCH_PASSES = 4
-"""Most passes over a validation patch while a fold trains."""
+"""Largest number of passes over a validation patch while a fold trains."""
 
 
 class Samples(Section):
-    """Settings of an estimator that draws samples; each one is a pass unless the estimator says otherwise."""
+    """Settings of an estimator that draws samples of a case's prediction."""
 
+    from_one_pass: ClassVar[bool] = False
+    """Whether all samples are drawn from one pass. False: each one is a pass of its own."""
     samples: Annotated[int, Field(ge=2)]
     seed: int = 0
+    """Seed of the samples."""
 
     @property
     def passes(self) -> int:
-        """Passes of a network over a case."""
-        return self.samples
+        """Number of passes over a case."""
+        return 1 if self.from_one_pass else self.samples
 
     def on_patches(self) -> Self:
-        """Settings for validation patches while a fold trains, with fewer passes."""
-        return self.model_copy(update={"samples": min(self.samples, PATCH_PASSES)})
+        """Return the settings for validation patches while a fold trains, with few passes."""
+        few = self.samples if self.from_one_pass else min(self.samples, PATCH_PASSES)
+        return self.model_copy(update={"samples": few})
 
 
 class McDropout(Samples):
     """Predictions with dropout left on (Gal and Ghahramani 2016); needs ``model.dropout``."""
 
     samples: Annotated[int, Field(ge=2)] = 20
-    """Passes, each with one mask for the whole volume."""
+    """Number of passes, each with one mask for the whole volume."""
 
 
 class Augmentation(Samples):
     """Predictions of changed copies of the case, changed back (Wang et al. 2019)."""
 
     samples: Annotated[int, Field(ge=2)] = 16
-    """Passes: mirrored along each choice of axes, first without noise, then with; further ones draw new noise."""
+    """Number of passes: mirrored along each choice of axes, first without noise, then with noise, over and over."""
     noise_sd: Weight = 0.1
     """Standard deviation of the noise added to the normalised images, in their own standard deviations."""
     rotation_degrees: Weight = 0
@@ -56,40 +60,25 @@ class Augmentation(Samples):
     """Samples after the first are scaled by a factor between 1 − scaling and 1 + scaling."""
 
     def on_patches(self) -> Self:
-        """The same with fewer passes, and neither turned nor scaled."""
+        """Return the settings with few passes that neither turn nor scale."""
         return super().on_patches().model_copy(update={"rotation_degrees": 0, "scaling": 0})
 
 
 class LogitSamples(Samples):
     """Draws of logits around those of a heteroscedastic network; needs ``model.heteroscedastic``."""
 
+    from_one_pass = True
     samples: Annotated[int, Field(ge=2)] = 50
-    """Draws; all of them are made from one pass."""
-
-    @property
-    def passes(self) -> int:
-        """One pass, from which all logits are drawn."""
-        return 1
-
-    def on_patches(self) -> Self:
-        """The same: draws cost no pass."""
-        return self
-
-
-class Chosen(NamedTuple):
-    """The sections of an experiment that requirements look at."""
-
-    evaluation: Any
-    model: Any
-    training: Any
+    """Number of draws."""
 
 
 class Requirement(NamedTuple):
     """A setting that an estimator needs."""
 
-    met: Callable[[Chosen], bool]
+    met: Callable[[Any], bool]
+    """Takes what has the sections ``evaluation``, ``model`` and ``training``."""
     message: str
-    """"what is wrong; what to do", which follows the estimator's name; fields of :class:`Chosen` stand in braces."""
+    """"what is wrong; what to do" after the estimator's name; values of these sections are named in braces."""
 
 
 @dataclass(frozen=True)
@@ -141,26 +130,26 @@ class Estimator:
 _KWON: tuple[Part, ...] = ("total", "aleatoric", "epistemic", "entropy")
 _VARIANCE: tuple[Part, ...] = ("total", "variance", "entropy")
 _DROPOUT = Requirement(
-    lambda chosen: chosen.model.dropout > 0,
+    lambda sections: sections.model.dropout > 0,
     "leaves dropout on, and this network has none; set `model.dropout` to 0.2 and train, or remove the estimator",
 )
 _SEGMENTS = Requirement(
-    lambda chosen: chosen.model.error_network is None,
+    lambda sections: sections.model.error_network is None,
     "compares segmentations, and all members of an error network hold the same one; "
     "choose it in the run that segments, or remove it",
 )
 _MEMBERS = Requirement(
-    lambda chosen: chosen.training.members >= 2,
+    lambda sections: sections.training.members >= 2,
     "needs several networks of each fold, and training.members is {training.members}; "
     "set `training.members` to 5 and train, or remove the estimator",
 )
 _NOT_MIRRORED = Requirement(
-    lambda chosen: not chosen.evaluation.mirroring,
+    lambda sections: not sections.evaluation.mirroring,
     "mirrors, and with evaluation.mirroring each copy is the mean of all mirrored ones; "
     "set `evaluation.mirroring` to false",
 )
 _LOG_VARIANCE = Requirement(
-    lambda chosen: chosen.model.heteroscedastic,
+    lambda sections: sections.model.heteroscedastic,
     "draws logits from their variance, which this network was not trained to predict; "
     "set `model.heteroscedastic` to true and `model.uncertainty` to false and train, or remove the estimator",
 )
