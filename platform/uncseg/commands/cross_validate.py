@@ -12,8 +12,9 @@ from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
-from uncseg.runs.cross_validation import CrossValidation, train_and_evaluate
+from uncseg.runs.cross_validation import train_and_evaluate
 from uncseg.runs.ensemble_members import all_members_done
+from uncseg.runs.fold_task import RunTask
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preflight import preflight, require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
@@ -50,18 +51,18 @@ def cross_validate(
         with counting() as progress:
             prepared = prepare_cases(experiment, progress=progress)
             require_same_data(experiment, folds, prepared)
+            task = RunTask(experiment, prepared, run, slots, trust)
             # on one's own machine the first epochs tell the same at no cost
             todo = [fold for fold in folds if not all_members_done(experiment, run, fold)]
             measure = bool(todo) and (dry_run or not (own_ray or begun))
-            timing = time_steps(experiment, prepared, todo[0], slots, progress) if measure else None
+            timing = time_steps(task, todo[0], progress) if measure else None
         if not own_ray and connected_cluster(experiment.resources, own_ray).nodes != cluster.nodes:
             require_storage(experiment, own_ray)  # check the nodes that have joined meanwhile
-        print_plan(experiment, prepared, folds, cluster, slots, timing)
+        print_plan(task, folds, cluster, timing)
         if dry_run:
             return 0
         with locked_folds(run, folds):
-            work = CrossValidation(experiment, prepared, run, folds, slots, trust, own_ray)
-            failed, left = train_and_evaluate(work)
+            failed, left = train_and_evaluate(task, folds, own_ray)
     _print_end(experiment, run, failed, left)
     return 1 if failed else 0
 

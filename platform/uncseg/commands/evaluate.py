@@ -7,6 +7,7 @@ from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
 from uncseg.console import counting
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.runs.fold_task import RunTask
 from uncseg.runs.preflight import require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_opening import finished_folds, open_existing_run
@@ -31,5 +32,5 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
         slots = plan_slots(experiment.resources, len(folds), connected_cluster(experiment.resources, own_ray))
         with counting() as progress:
             prepared = prepare_cases(experiment, progress=progress)
-        evaluate_and_write_tables(experiment, prepared, run, folds, slots, trust)
+        evaluate_and_write_tables(RunTask(experiment, prepared, run, slots, trust), folds)
     return 0

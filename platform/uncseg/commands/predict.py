@@ -11,7 +11,7 @@ from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import ProblemsFound
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.new_case_tasks import PredictionOptions, Record
-from uncseg.runs.new_cases import predict_on_ray
+from uncseg.runs.new_cases import predict_new_cases
 from uncseg.table_files import write_table
 
 
@@ -42,10 +42,8 @@ def predict_folder(
     model = find_model(source, output, folds, overrides, trust)
     found, problems = find_inputs(folder.resolve(), model.folder.dataset_json)
     cases = [replace(case, reference=None) for case in found]  # what is wrong with a reference does not matter here
-    writes, reads = {"OUTPUT": output}, {"INPUT": folder, "MODEL": model.folder.root}
-    records, failed = predict_on_ray(
-        model, cases, output, options, trust, writes=writes, reads=reads, what="predicted cases"
-    )
+    reads, writes = {"INPUT": folder, "MODEL": model.folder.root}, {"OUTPUT": output}
+    records, failed = predict_new_cases(model, cases, output, options, trust, reads, writes)
     if records:
         _show(output, model.folds, records)
     if problems + failed:

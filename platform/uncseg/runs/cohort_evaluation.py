@@ -14,7 +14,7 @@ from uncseg.layout import RunFolder
 from uncseg.report.score_tables import models_table, scores_table, summarize_models, write_scores
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.new_case_tasks import FOLD_MEAN, PredictionOptions, Record
-from uncseg.runs.new_cases import predict_on_ray
+from uncseg.runs.new_cases import predict_new_cases
 from uncseg.table_files import write_table
 
 
@@ -46,9 +46,8 @@ def predict_cohort(
         if case.reference is None
     ]
     _refuse_another(output / ".cohort", dataset)
-    writes, reads, what = {"RUN": run.root}, {"--dataset": dataset}, f"cases of {dataset.name}"
-    options = PredictionOptions(scores=True)
-    records, failed = predict_on_ray(model, cases, output, options, trust, writes=writes, reads=reads, what=what)
+    reads, writes = {"--dataset": dataset}, {"RUN": run.root}
+    records, failed = predict_new_cases(model, cases, output, PredictionOptions(scores=True), trust, reads, writes)
     return records, problems + failed
 
 
@@ -76,19 +75,10 @@ def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record]) -
     console.print(scores_table(summary, f"Scores of {len(records)} case{'s' * (len(records) != 1)}").to_rich())
     console.print(models_table(folds).to_rich())
     console.print(f"tables: {run.tables}/external_{name}*", soft_wrap=True)
-    wt = together[together["region"] == "WT"].set_index("case")
-    cases = pd.DataFrame(
-        [
-            {
-                "case": case,
-                "dice_wt": wt.loc[case, "dice"],
-                "expected_dice_wt": record.get("expected_dice_wt", float("nan")),
-                "review": record["review"],
-                "review_reason": record["review_reason"],
-            }
-            for case, record in sorted(records.items())
-        ]
-    )
+    wt = together[together["region"] == "WT"].set_index("case")["dice"]
+    cases = pd.DataFrame([records[case] for case in sorted(records)])
+    cases["dice_wt"] = cases["case"].map(wt)
+    cases = cases.reindex(columns=["case", "dice_wt", "expected_dice_wt", "review", "review_reason"])
     write_table(cases, run.tables, f"external_{name}_cases")
     for line in expectation_lines(cases):
         console.print(line)

@@ -1,7 +1,8 @@
-"""One fold of one run, with everything that a process needs to train or evaluate it."""
+"""A run, and one of its folds, with everything that is needed to train or evaluate it."""
 
 from dataclasses import dataclass
 
+from uncseg.cluster.resources import Slots
 from uncseg.config.experiment import Experiment
 from uncseg.evaluation.figures import shown_in
 from uncseg.layout import PreparedFolder, RunFolder
@@ -11,7 +12,7 @@ DONE = "done.json"
 
 @dataclass(frozen=True)
 class FoldTask:
-    """One fold of one run, to be trained, evaluated or measured."""
+    """One fold of a run, as a worker process trains, evaluates or measures it."""
 
     experiment: Experiment
     prepared: PreparedFolder
@@ -25,6 +26,22 @@ class FoldTask:
     """Let checkpoints run code of their own."""
     reported: tuple[str, ...] = tuple(shown_in("progress"))
     """Metrics that are reported to Ray; the spool holds all of them."""
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """A run to be trained or evaluated on the connected cluster."""
+
+    experiment: Experiment
+    prepared: PreparedFolder
+    run: RunFolder
+    slots: Slots
+    trust: bool = False
+
+    def fold(self, fold: int) -> FoldTask:
+        """Return the task of one fold."""
+        cpus, processes = self.slots.cpus_per_process, self.slots.fold.processes
+        return FoldTask(self.experiment, self.prepared, self.run, fold, cpus, processes, self.trust)
 
 
 def is_done(run: RunFolder, fold: int) -> bool:

@@ -63,8 +63,14 @@ def start_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
     torch.backends.cudnn.benchmark = gpu
     os.environ.update(nnunet_environment(task.prepared, task.run.results))
     os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 - nnU-Net's name; our loader has its own processes
+    from uncseg.method.training.trainer import UncertaintyTrainer  # nnU-Net reads its environment when imported
 
-    trainer = _make_trainer(task)
+    plans = TrainerSettings.of(task.experiment).into_plans(read_json(task.prepared.plans))
+    dataset_json = read_json(task.prepared.dataset / "dataset.json")
+    configuration, device = task.experiment.plan.configuration, torch.device("cuda" if gpu else "cpu")
+    with contextlib.redirect_stdout(None):
+        trainer = UncertaintyTrainer(plans, configuration, task.fold, dataset_json, device)
+        trainer.initialize()
     trainer.trust = task.trust
     return trainer
 
@@ -72,12 +78,10 @@ def start_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
 def _train(
     task: FoldTask, report: Callable[[dict[str, float]], None], rank: int, report_from: Callable[[int], int]
 ) -> None:
-    import torch.distributed
-
     from uncseg.method.checkpoints import keep_best_and_final
+    from uncseg.method.distributed_fold import processes
 
-    together = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    assert together == task.processes, "a process group across folds would average gradients over them"
+    assert processes() == task.processes, "a process group across folds would average gradients over them"
     trainer = start_trainer(task)
     from uncseg.runs.training_pictures import TrainingPictures  # nnU-Net reads its environment when imported
 
@@ -194,22 +198,3 @@ def _console_to(path: Path):  # type: ignore[no-untyped-def]
     """Write what nnU-Net prints to a file, instead of to the log of the worker."""
     with path.open("a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
         yield
-
-
-def _make_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
-    import torch
-
-    from uncseg.method.training.trainer import UncertaintyTrainer
-
-    plans = TrainerSettings.of(task.experiment).into_plans(read_json(task.prepared.plans))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with contextlib.redirect_stdout(None):
-        trainer = UncertaintyTrainer(
-            plans,
-            task.experiment.plan.configuration,
-            task.fold,
-            read_json(task.prepared.dataset / "dataset.json"),
-            device,
-        )
-        trainer.initialize()
-    return trainer

@@ -1,11 +1,11 @@
 """New cases predicted on Ray: three tasks per case, several cases in flight, finished cases only read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.resources import Slots, plan_slots
+from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, start_as_task
 from uncseg.cluster.workers import Workers
@@ -21,18 +21,19 @@ from uncseg.runs.preflight import require_folders
 IN_FLIGHT = 3  # cases per worker: one is read, one predicted, one written
 
 
-def predict_on_ray(
+def predict_new_cases(
     model: PredictionModel,
     cases: Sequence[BratsCase],
     output: Path,
     options: PredictionOptions,
     trust: bool,
-    *,
-    writes: Mapping[str, Path],
     reads: Mapping[str, Path],
-    what: str,
+    writes: Mapping[str, Path],
 ) -> tuple[dict[str, Record], list[Problem]]:
-    """Predict cases on the Ray that the model's resources name, and show the progress.
+    """Predict every case that is not finished yet, on the Ray that the model's resources name.
+
+    Per case it writes CASE.nii.gz, CASE_uncertainty.nii.gz (if the networks have the head), with several folds
+    CASE_between_folds.nii.gz, what else the options ask for, and, last, CASE.json.
 
     Args:
         model: what to predict with.
@@ -40,11 +41,10 @@ def predict_on_ray(
         output: folder to write.
         options: what to write.
         trust: let checkpoints run code of their own.
-        writes, reads: folders that every node has to see, by the names that the user knows them under.
-        what: is counted, for the progress.
+        reads, writes: folders that every node has to see, by the names that the user knows them under.
 
     Returns:
-        See :func:`predict_new_cases`.
+        The contents of CASE.json by case, and the problems of the cases that could not be predicted.
 
     Raises:
         ProblemsFound: the options exclude each other, the labels' meaning is unknown, or a node does not see a folder.
@@ -58,46 +58,22 @@ def predict_on_ray(
         slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
         _ = model.folder.meaning  # raises unless the labels are those of BraTS
         task = PredictionTask(model, options, output.resolve(), slots.cpus_per_process, trust)
-        with counting() as progress:
-            return predict_new_cases(task, cases, slots, lambda done, total: progress(what, done, total))
-
-
-def predict_new_cases(
-    task: PredictionTask, cases: Sequence[BratsCase], slots: Slots, progress: Callable[[int, int], None]
-) -> tuple[dict[str, Record], list[Problem]]:
-    """Predict every case that is not finished yet; needs a connected Ray.
-
-    Per case it writes CASE.nii.gz, CASE_uncertainty.nii.gz (if the networks have the head), with several folds
-    CASE_between_folds.nii.gz, what else the task asks for, and, last, CASE.json.
-
-    Args:
-        task: how to predict, and what to write.
-        cases: images in the order of the model's channels.
-        slots: what a network takes.
-        progress: called with (ended, total).
-
-    Returns:
-        The contents of CASE.json by case, and the problems of the cases that could not be predicted.
-    """
-    task.output.mkdir(parents=True, exist_ok=True)
-    sources = task.sources(cases)
-    finished = {}
-    for case in cases:
-        record = _finished_record(CaseFiles(task.output, case.case_id), sources[case.case_id])
-        if record is not None:
-            finished[case.case_id] = record
-    todo = [case for case in cases if case.case_id not in finished]
-    progress(len(finished), len(cases))
-    with Workers(slots, len(todo)) as workers:
-        records, problems = map_cases(
-            [(case.case_id, _start_tasks, (task, case, sources[case.case_id], workers)) for case in todo],
-            lambda ended, _: progress(len(finished) + ended, len(cases)),
-            lambda: IN_FLIGHT * workers.count(),
-            "a prediction",
-            start=lambda function, arguments: function(*arguments),
-        )
+        task.output.mkdir(parents=True, exist_ok=True)
+        sources = task.sources(cases)
+        records = {name: _finished_record(CaseFiles(task.output, name), source) for name, source in sources.items()}
+        finished = {name: record for name, record in records.items() if record is not None}
+        todo = [case for case in cases if case.case_id not in finished]
+        with counting() as progress, Workers(slots, len(todo)) as workers:
+            progress("predicted cases", len(finished), len(cases))
+            predicted, problems = map_cases(
+                [(case.case_id, _start_tasks, (task, case, sources[case.case_id], workers)) for case in todo],
+                lambda ended, _: progress("predicted cases", len(finished) + ended, len(cases)),
+                lambda: IN_FLIGHT * workers.count(),
+                "a prediction",
+                start=lambda function, arguments: function(*arguments),
+            )
     remove_partial(task.output)
-    return finished | records, problems
+    return finished | predicted, problems
 
 
 def _finished_record(files: CaseFiles, source: str) -> Record | None:

@@ -9,9 +9,7 @@ import pandas as pd
 import SimpleITK as sitk
 import torch
 
-from uncseg.cluster.resources import Slots
 from uncseg.cluster.workers import map_cases_on_workers
-from uncseg.config.experiment import Experiment
 from uncseg.config.sections import PROTOCOLS
 from uncseg.dataset.brats import REGIONS, BratsCase, read_reference, read_voxels, write_image
 from uncseg.errors import ProblemsFound
@@ -22,25 +20,16 @@ from uncseg.evaluation.expectation import around_prediction, expected_dice
 from uncseg.evaluation.overlap import dice, region_mask
 from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
 from uncseg.files import compute_once, read_json
-from uncseg.layout import CASE_MAPS, CaseFiles, PreparedFolder, RunFolder
+from uncseg.layout import CASE_MAPS, CaseFiles
 from uncseg.metric_keys import case_key
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest
-from uncseg.runs.fold_task import FoldTask
+from uncseg.runs.fold_task import FoldTask, RunTask
 
 
 def evaluate_out_of_fold(
-    experiment: Experiment,
-    prepared: PreparedFolder,
-    run: RunFolder,
-    cases: Sequence[BratsCase],
-    folds: Sequence[int],
-    slots: Slots,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-    trust: bool = False,
+    task: RunTask, folds: Sequence[int], cases: Sequence[BratsCase], progress: Callable[[int, int], None]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predict and score every validation case of the given folds, one Ray task per case.
-
-    Cases that are already done are not repeated. ``trust`` lets checkpoints run code of their own.
+    """Predict and score every validation case of the given folds, one Ray task per case, unless that is done.
 
     Returns:
         A table with one row per case, in the columns that ``evaluation.tables`` reads, and a table with one row per
@@ -50,27 +39,17 @@ def evaluate_out_of_fold(
         ProblemsFound: naming every case that could not be evaluated; the others are kept on disk.
     """
     by_id = {case.case_id: case for case in cases}
-    splits = read_json(prepared.splits)
+    splits = read_json(task.prepared.splits)
     # a worker keeps a fold's network and its error memory, so the cases of a fold stay together
-    calls = [
-        (
-            case,
-            evaluate_case,
-            (FoldTask(experiment, prepared, run, fold, slots.cpus_per_process, trust=trust), by_id[case]),
-        )
-        for fold in folds
-        for case in splits[fold]["val"]
-    ]
-    records, problems = map_cases_on_workers(calls, slots, progress)
+    calls = [(case, evaluate_case, (task.fold(fold), by_id[case])) for fold in folds for case in splits[fold]["val"]]
+    records, problems = map_cases_on_workers(calls, task.slots, progress)
     if problems:
         raise ProblemsFound("Some cases could not be evaluated.", problems, exit_code=1)
     per_case = pd.DataFrame([record["row"] for record in records.values()])
     scores = pd.DataFrame([row for record in records.values() for row in record["scores"]])
     order = ["fold", "case"]
-    return (
-        per_case.sort_values(order, ignore_index=True),
-        scores.sort_values(order, ignore_index=True, kind="stable"),
-    )
+    scores = scores.sort_values(order, ignore_index=True, kind="stable")
+    return per_case.sort_values(order, ignore_index=True), scores
 
 
 def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:

@@ -6,27 +6,23 @@ from uncseg.cluster.nodes import Cluster
 from uncseg.cluster.resources import MAX_CPUS_PER_GPU, MIN_CPUS_PER_GPU, Slots
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
-from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
 from uncseg.runs.ensemble_members import all_members_done
+from uncseg.runs.fold_task import RunTask
 from uncseg.runs.step_timing import StepTiming
 
 
-def print_plan(
-    experiment: Experiment,
-    prepared: PreparedFolder,
-    folds: Sequence[int],
-    cluster: Cluster,
-    slots: Slots,
-    timing: StepTiming | str | None,
-) -> None:
+def print_plan(task: RunTask, folds: Sequence[int], cluster: Cluster, timing: StepTiming | str | None) -> None:
     """Print folds, slots, waves, folders, disk space and, if steps were timed, hours.
 
     Args:
+        task: the run.
+        folds: folds to train, finished or not.
         cluster: its nodes are listed if there are several.
         timing: the measurement, or why nothing was measured; None: not asked for.
     """
-    run, fold = RunFolder(experiment.run_folder), slots.fold
+    experiment, prepared, run, slots = task.experiment, task.prepared, task.run, task.slots
+    fold = slots.fold
     todo = [number for number in folds if not all_members_done(experiment, run, number)]
     networks = len(todo) * experiment.training.members
     if len(todo) < len(folds):

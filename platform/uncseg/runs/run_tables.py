@@ -1,56 +1,47 @@
 """A run's finished folds evaluated out of fold, and written as tables, figures and a report."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 
-from uncseg.cluster.resources import Slots
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
-from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.layout import RunFolder
 from uncseg.report.reported_run import ReportedRun
 from uncseg.report.run_figures import draw_run
 from uncseg.report.run_report import write_report
 from uncseg.report.score_tables import scores_table, write_scores
+from uncseg.runs.fold_task import RunTask
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
 from uncseg.table_files import write_table
 from uncseg.tracking.spool import epoch_table
 
 
-def evaluate_and_write_tables(
-    experiment: Experiment,
-    prepared: PreparedFolder,
-    run: RunFolder,
-    folds: Sequence[int],
-    slots: Slots,
-    trust: bool = False,
-) -> None:
+def evaluate_and_write_tables(task: RunTask, folds: Sequence[int]) -> None:
     """Predict and score every case of the given folds, then write and print the run's tables and figures.
 
     Raises:
         ProblemsFound: naming every case that could not be evaluated; the others are kept.
     """
+    experiment, run = task.experiment, task.run
     cases, _ = chosen_cases(experiment)
     with counting() as progress:
-
-        def show(done: int, total: int) -> None:
-            progress("out-of-fold cases", done, total)
-
-        per_case, scores = evaluate_out_of_fold(experiment, prepared, run, cases, folds, slots, show, trust)
+        per_case, scores = evaluate_out_of_fold(task, folds, cases, partial(progress, "out-of-fold cases"))
+    last_epochs = experiment.evaluation.last_epochs
     epochs = epoch_table(run.spool)
     epochs = epochs[epochs["fold"].isin(folds)]
     first = table1(per_case, _baseline(experiment, per_case))
-    second = table2(per_case, epochs, experiment.evaluation.last_epochs)
+    second = table2(per_case, epochs, last_epochs)
     for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
         write_table(frame, run.tables, name)
     summary = write_scores(scores, run.tables, "scores")
     reported = ReportedRun(run.root.name, run, experiment, cases)
     draw_run(reported)
     _write_report(reported)
-    last_epochs = experiment.evaluation.last_epochs
     for table in (scores_table(summary), dice_table(first), uncertainty_table(second, last_epochs)):
         console.print(table.to_rich())
     for line in beats_floor(second):
@@ -71,13 +62,13 @@ def _baseline(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | 
     if experiment.evaluation.baseline is None:
         return None
     file = RunFolder(experiment.storage.path.resolve() / experiment.evaluation.baseline).tables / "per_case.parquet"
-    if not file.is_file():
-        console.print(f"Table 1 has no column without the head: {file} does not exist yet.")
-        return None
-    baseline = pd.read_parquet(file)
-    baseline = baseline[baseline["fold"].isin(per_case["fold"])]
-    pairs = ["case", "fold"]
-    if set(map(tuple, baseline[pairs].to_numpy())) != set(map(tuple, per_case[pairs].to_numpy())):
-        console.print(f"Table 1 has no column without the head: {file} holds other cases or folds.")
-        return None
-    return baseline
+    reason = "does not exist yet"
+    if file.is_file():
+        baseline = pd.read_parquet(file)
+        baseline = baseline[baseline["fold"].isin(per_case["fold"])]
+        ours, theirs = (set(map(tuple, table[["case", "fold"]].to_numpy())) for table in (per_case, baseline))
+        if ours == theirs:
+            return baseline
+        reason = "holds other cases or folds"
+    console.print(f"Table 1 has no column without the head: {file} {reason}.")
+    return None

@@ -9,10 +9,9 @@ from pathlib import Path
 import ray
 import ray.exceptions
 
-from uncseg.cluster.resources import Slots
 from uncseg.config.experiment import Experiment
-from uncseg.layout import PreparedFolder, RunFolder
-from uncseg.runs.fold_task import FoldTask
+from uncseg.layout import RunFolder
+from uncseg.runs.fold_task import FoldTask, RunTask
 from uncseg.runs.fold_worker import start_trainer
 
 WARM_UP_STEPS, TIMED_STEPS = 3, 8  # the first steps compile, choose algorithms and start loaders
@@ -36,26 +35,23 @@ class StepTiming:
         return training.epochs * epoch / 3600
 
 
-def time_steps(
-    experiment: Experiment,
-    prepared: PreparedFolder,
-    fold: int,
-    slots: Slots,
-    progress: Callable[[str, int, int], None] = lambda _what, _done, _total: None,
-) -> StepTiming | str:
+def time_steps(task: RunTask, fold: int, progress: Callable[[str, int, int], None]) -> StepTiming | str:
     """Train and validate a few steps of a fold once its resources are free, and discard them.
 
     Args:
+        task: the run.
+        fold: the fold to measure.
         progress: called with (what, done, total). On a busy cluster this waits for its turn as a fold does.
 
     Returns:
         The measurement, or the reason why there is none.
     """
-    if slots.fold.processes > 1:
+    if task.slots.fold.processes > 1:
         return "a fold takes several GPUs; the first epochs will show it"
-    worker = slots.fold.worker
-    task = FoldTask(experiment, prepared, RunFolder(experiment.run_folder), fold, slots.cpus_per_process)
-    measured = ray.remote(_measure).options(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1).remote(task)
+    worker = task.slots.fold.worker
+    measured = (
+        ray.remote(_measure).options(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1).remote(task.fold(fold))
+    )
     progress("measuring a few steps", 0, 1)
     try:
         result = ray.get(measured)
