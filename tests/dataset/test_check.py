@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from uncseg.dataset.brats import MODALITIES, find_cases, link_or_map, patient_of, read_reference
+from uncseg.dataset.brats import MODALITIES, link_or_map, patient_of, read_reference, scan_folder
 from uncseg.dataset.check import check_case, check_dataset
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.errors import ProblemsFound
@@ -154,7 +154,7 @@ def as_2018(dataset, case):
 
 
 def test_naming_of_2018_is_recognised_and_mapped(dataset, tmp_path):
-    labels, _ = read_reference(find_cases(dataset)[0])
+    labels, _ = read_reference(scan_folder(dataset)[0][0])
     name = as_2018(dataset, FIRST)
     case = next(case for case in check_dataset(dataset) if case.case_id == name)
     mapped, _ = read_reference(case)
@@ -166,7 +166,7 @@ def test_naming_of_2018_is_recognised_and_mapped(dataset, tmp_path):
 
 
 def test_unchanged_files_are_linked_and_not_copied(dataset, tmp_path):
-    case = find_cases(dataset)[0]
+    case = scan_folder(dataset)[0][0]
     for _ in range(2):
         link_or_map(case, tmp_path / "imagesTr", tmp_path / "labelsTr")
     links = [*(tmp_path / "imagesTr" / f"{FIRST}_{i:04d}.nii.gz" for i in range(4))]
@@ -182,7 +182,7 @@ def test_scans_of_one_patient_share_its_name():
 
 @pytest.mark.skipif(not BRATS18.is_dir(), reason="the real cases are not here")
 def test_real_cases_of_2018_are_clean():
-    cases = find_cases(BRATS18)
+    cases = scan_folder(BRATS18)[0]
     assert len(cases) == 10
     assert check_case(cases[0]) == []
     labels, _ = read_reference(cases[0])

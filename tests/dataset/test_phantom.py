@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from uncseg.dataset.brats import find_cases, oracle_path, read_reference
+from uncseg.dataset.brats import oracle_path, read_reference, scan_folder
 from uncseg.dataset.phantom import case_names, draw_anatomy, draw_rater, smooth_field, write_phantoms
 from uncseg.errors import ProblemsFound
 
@@ -33,7 +33,7 @@ def test_raters_are_correlated_in_space():
 
 def test_cases_are_like_brats(tmp_path):
     write_phantoms(tmp_path, cases=6, size=40, seed=0)
-    cases = find_cases(tmp_path)
+    cases = scan_folder(tmp_path)[0]
     assert len(cases) == 6
     assert len({case.patient for case in cases}) == 5
     stored = set()

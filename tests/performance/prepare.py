@@ -27,7 +27,7 @@ import yaml
 
 from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import load_experiment
-from uncseg.dataset.brats import find_cases, link_or_map
+from uncseg.dataset.brats import link_or_map, scan_folder
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import dataset_description
 from uncseg.files import write_json
@@ -54,7 +54,7 @@ def write_experiment(folder: Path, phantoms: Path) -> Path:
 def write_raw(folder: Path, phantoms: Path) -> PreparedFolder:
     """What nnU-Net's command starts from."""
     raw = PreparedFolder(folder, "Dataset501_Phantoms")
-    cases = find_cases(phantoms)
+    cases = scan_folder(phantoms)[0]
     for case in cases:
         link_or_map(case, raw.raw_dataset / "imagesTr", raw.raw_dataset / "labelsTr")
     write_json(raw.raw_dataset / "dataset.json", dataset_description("labels", len(cases)))

@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 from uncseg.cli import main
 from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.console import console
-from uncseg.dataset.brats import find_cases, read_reference, write_image
+from uncseg.dataset.brats import read_reference, scan_folder, write_image
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.evaluation.case_scores import score_case
 from uncseg.evaluation.tables import table1, table2
@@ -43,7 +43,7 @@ def run(tmp_path):
 def evaluate(run, folder, shift=lambda number: number, leave_out=(), moved=()):
     """The outputs of a model that shifts every tumour by some voxels."""
     rows, per_case = [], []
-    for number, case in enumerate(find_cases(folder)):
+    for number, case in enumerate(scan_folder(folder)[0]):
         if case.case_id in leave_out:
             continue
         labels, image = read_reference(case)
@@ -146,7 +146,7 @@ def test_slices_move_and_overlays_switch(evaluated, open_page, tmp_path):
     assert report(evaluated.root) == 0
     page = open_page(evaluated.root / "report.html")
     canvas = page.locator(".viewer canvas").first
-    worst = find_cases(tmp_path / "cases")[3]
+    worst = scan_folder(tmp_path / "cases")[0][3]
     tumour = sitk.GetArrayFromImage(sitk.ReadImage(str(worst.reference))) > 0
     inside = sitk.GetArrayFromImage(sitk.ReadImage(str(worst.images[3]))) != 0
     first = max(0, int(np.nonzero(inside)[0].min()) - 3)  # slices are counted from the cropped volume's

@@ -95,18 +95,6 @@ def scan_folder(folder: Path, require_reference: bool = True) -> tuple[list[Brat
     return cases, problems
 
 
-def find_cases(folder: Path, require_reference: bool = True) -> list[BratsCase]:
-    """Return every case of a folder, sorted by id; files are not opened.
-
-    Raises:
-        ProblemsFound: all problems of the layout: no folder, no case, missing or duplicate files, duplicate names.
-    """
-    cases, problems = scan_folder(folder, require_reference)
-    if problems:
-        raise ProblemsFound(f"The dataset {folder} cannot be used.", problems, exit_code=1)
-    return cases
-
-
 def _role(case_id: str, file_name: str) -> tuple[str, Convention] | None:
     for ending in ENDINGS:
         stem = file_name.removesuffix(ending)
