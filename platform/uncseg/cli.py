@@ -6,7 +6,7 @@ torch and nnU-Net take seconds to load.
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,8 +18,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ExperimentFile = Annotated[Path, typer.Argument(help="Experiment file, YAML.", show_default=False)]
-StudyRoot = Annotated[Path, typer.Argument(help="Folder of a run, a sweep or a benchmark.", show_default=False)]
+
+
+def _argument(help: str, metavar: str | None = None) -> Any:
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+ExperimentFile = Annotated[Path, _argument("Experiment file, YAML.")]
+StudyRoot = Annotated[Path, _argument("Folder of a run, a sweep or a benchmark.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, for example evaluation.mirroring=true."),
@@ -30,7 +36,7 @@ Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints run code o
 
 @app.command()
 def phantom(
-    out: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    out: Annotated[Path, _argument("Folder to write.")],
     cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 20,
     size: Annotated[int, typer.Option(min=24, help="Voxels along each axis.")] = 48,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
@@ -43,7 +49,7 @@ def phantom(
 
 
 @app.command()
-def check(dataset: Annotated[Path, typer.Argument(help="BraTS folder.", show_default=False)]) -> None:
+def check(dataset: Annotated[Path, _argument("BraTS folder.")]) -> None:
     """List every problem of a BraTS folder in one table; exit with 1 if there is any."""
     from uncseg.dataset.check import check_dataset
 
@@ -82,7 +88,7 @@ def cross_validate(
 
 @app.command()
 def sweep(
-    file: Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep file, YAML.", show_default=False)],
+    file: Annotated[Path, _argument("Sweep file, YAML.", metavar="SWEEP")],
     overrides: Overrides = None,
 ) -> None:
     """Search the fields of an experiment by trials of a few folds each; write the best as an experiment file."""
@@ -93,7 +99,7 @@ def sweep(
 
 @app.command()
 def benchmark(
-    file: Annotated[Path, typer.Argument(metavar="BENCHMARK", help="Benchmark file, YAML.", show_default=False)],
+    file: Annotated[Path, _argument("Benchmark file, YAML.", metavar="BENCHMARK")],
     overrides: Overrides = None,
     dry_run: DryRun = False,
     trust: Trust = False,
@@ -106,8 +112,8 @@ def benchmark(
 
 @app.command()
 def score(
-    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, CASE.nii.gz.", show_default=False)],
-    references: Annotated[Path, typer.Argument(help="Folder of reference masks, or BraTS folder.", show_default=False)],
+    predictions: Annotated[Path, _argument("Folder of predicted masks, CASE.nii.gz.")],
+    references: Annotated[Path, _argument("Folder of reference masks, or BraTS folder.")],
     out: Annotated[Path, typer.Option(help="NAME.parquet to write, one row per case and region; NAME.csv is added.")],
     uncertainty: Annotated[
         Path | None,
@@ -128,8 +134,8 @@ def score(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
-    other: Annotated[Path | None, typer.Argument(help="Another run to compare with.", show_default=False)] = None,
+    run: Annotated[Path, _argument("Folder of a run.")],
+    other: Annotated[Path | None, _argument("Another run to compare with.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="BraTS folder of another cohort with references.")] = None,
     overrides: Overrides = None,
     trust: Trust = False,
@@ -154,17 +160,10 @@ def evaluate(
 @app.command()
 def predict(
     model: Annotated[
-        str,
-        typer.Argument(
-            help="A run, one of its folds, nnU-Net model folder, models:/NAME@ALIAS or runs:/ID/NAME.",
-            show_default=False,
-        ),
+        str, _argument("A run, one of its folds, nnU-Net model folder, models:/NAME@ALIAS, runs:/ID/NAME.")
     ],
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="INPUT", help="BraTS folder, or folder of nnU-Net input files.", show_default=False),
-    ],
-    output: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    source: Annotated[Path, _argument("BraTS folder, or folder of nnU-Net input files.", metavar="INPUT")],
+    output: Annotated[Path, _argument("Folder to write.")],
     folds: Annotated[str | None, typer.Option(help="Folds to average, for example 0,1. Default: all finished.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write p(WT), p(TC) and p(ET).")] = False,
     overlays: Annotated[bool, typer.Option("--overlays", help="Also draw a PNG per case.")] = False,
@@ -193,10 +192,7 @@ def predict(
 
 @app.command()
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN...", help="Folders of one or several runs.", show_default=False),
-    ],
+    runs: Annotated[list[Path], _argument("Folders of one or several runs.", metavar="RUN...")],
     cases: Annotated[int, typer.Option(min=0, help="Cases with a slice viewer: the worst and most uncertain.")] = 6,
 ) -> None:
     """Write one HTML page on one or several runs, with tables, figures and slices; it needs no network."""

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ray
 
@@ -99,24 +99,14 @@ def _local_access(address: str) -> Iterator[None]:
 
 
 def _connect(address: str, num_cpus: int | None, show_worker_logs: bool, dashboard: bool) -> None:
+    logs: dict[str, Any] = {"log_to_driver": show_worker_logs, "logging_level": logging.ERROR}
     if address == "local":
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=dashboard,
-            dashboard_host="127.0.0.1",
-            log_to_driver=show_worker_logs,
-            logging_level=logging.ERROR,
-        )
+        ray.init(address, num_cpus=num_cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1", **logs)
         return
+    # nodes need the packages that uncseg needs, but not uncseg: they get this very copy
+    environment = {"py_modules": [str(Path(uncseg.__file__).parent)]}
     try:
-        ray.init(
-            address=address,
-            log_to_driver=show_worker_logs,
-            logging_level=logging.ERROR,
-            # nodes need the packages that uncseg needs, but not uncseg: they get this very copy
-            runtime_env={"py_modules": [str(Path(uncseg.__file__).parent)]},
-        )
+        ray.init(address, runtime_env=environment, **logs)
     except (ConnectionError, RuntimeError, ValueError) as error:
         found = f"{address}: {str(error).strip().splitlines()[0]}"
         where = "resources.ray_address (or RAY_ADDRESS)"

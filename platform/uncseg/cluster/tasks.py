@@ -16,10 +16,7 @@ Start = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
 
 
 def run_tasks(
-    calls: Iterable[Call],
-    on_end: Callable[[str, Any], None],
-    in_flight: Callable[[], int],
-    start: Start | None = None,
+    calls: Iterable[Call], on_end: Callable[[str, Any], None], in_flight: Callable[[], int], start: Start | None = None
 ) -> None:
     """Run every call, started in order. Ray retries a task three times if its node or worker dies.
 

@@ -12,14 +12,7 @@ from uncseg.errors import Problem
 
 GEOMETRY_TOLERANCE = 1e-3
 # what nibabel and ITK raise for files that are truncated, of another kind, or missing
-READ_ERRORS = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    zlib.error,
-    nibabel.filebasedimages.ImageFileError,
-)
+READ_ERRORS = (RuntimeError, EOFError, OSError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError)
 
 
 @dataclass(frozen=True)

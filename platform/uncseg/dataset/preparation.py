@@ -19,7 +19,7 @@ from uncseg.config.experiment import Experiment
 from uncseg.dataset.brats import LABELS, MODALITIES, REGIONS, BratsCase, link_or_map, oracle_path, scan_folder
 from uncseg.dataset.fingerprint import fingerprint_file
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import digest, read_json, whole_file, write_json, write_text
+from uncseg.files import digest, file_states, read_json, whole_file, write_json, write_text
 from uncseg.layout import PreparedFolder
 
 REGIONS_CLASS_ORDER = (2, 1, 3)  # drawn one over the other: WT as ED, TC as NCR, ET
@@ -79,10 +79,8 @@ def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]
     try:
         lines = exclude.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        advice = "correct the path, or give the ids as a list"
-        return set(), [
-            Problem("dataset.exclude", f"{exclude}: {error.strerror}", "a file with one id per line", advice)
-        ]
+        found, advice = f"{exclude}: {error.strerror}", "correct the path, or give the ids as a list"
+        return set(), [Problem("dataset.exclude", found, "a file with one id per line", advice)]
     names = (line.split("#")[0].strip() for line in lines)
     return {name for name in names if name}, []
 
@@ -90,13 +88,9 @@ def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]
 def _file_states(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, Any]:
     """Return size and time of every file by name: while they stay the same, no file needs to be read again."""
     root = experiment.dataset.path
-    content: dict[str, Any] = {"folder": str(root.resolve())}
-    for case in cases:
-        for file in (*case.images, case.reference, oracle_path(case)):
-            if file is not None:
-                status = file.stat()
-                content[str(file.relative_to(root))] = (status.st_size, status.st_mtime_ns)
-    return content
+    files = [file for case in cases for file in (*case.images, case.reference, oracle_path(case)) if file is not None]
+    states = {str(Path(name).relative_to(root)): state for name, *state in file_states(files)}
+    return {"folder": str(root.resolve()), **states}
 
 
 def survey_folder(experiment: Experiment, cases: Sequence[BratsCase]) -> Path:

@@ -119,11 +119,7 @@ def read_case(task: PredictionTask, case: BratsCase) -> tuple[np.ndarray, dict[s
     model = _same_object(task.model.folder)
     preprocessor = model.configuration_manager.preprocessor_class(verbose=False)
     data, _, properties = preprocessor.run_case(
-        [str(file) for file in case.images],
-        None,
-        model.plans_manager,
-        model.configuration_manager,
-        model.dataset_json,
+        [str(file) for file in case.images], None, model.plans_manager, model.configuration_manager, model.dataset_json
     )
     return np.asarray(data), properties
 

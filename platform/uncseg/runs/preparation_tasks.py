@@ -52,11 +52,7 @@ def prepare_cases(experiment: Experiment, progress: Progress = lambda _what, _do
 
 
 def _prepare(
-    experiment: Experiment,
-    cases: Sequence[BratsCase],
-    preparation: str,
-    prepared: PreparedFolder,
-    progress: Progress,
+    experiment: Experiment, cases: Sequence[BratsCase], preparation: str, prepared: PreparedFolder, progress: Progress
 ) -> None:
     survey_folder = steps.survey_folder(experiment, cases)
     samples = max(1, (experiment.plan.foreground_samples or fingerprint.FOREGROUND_SAMPLES) // len(cases))
