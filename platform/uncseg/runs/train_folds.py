@@ -35,9 +35,7 @@ def train_folds(
     Returns:
         Each fold that failed, and what happened. Finished folds are not trained again.
     """
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    # otherwise a waiting fold would lose its place in Ray's queue every minute
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACEMENT_TIMEOUT_S)
+    set_ray_train_defaults()
     failed: dict[int, str] = {}
     free = threading.Semaphore(slots.count if own_ray else slots.requested)
 
@@ -66,6 +64,13 @@ def train_folds(
         if number not in failed and not is_done(task.run, task.fold):
             failed[number] = "its training did not end"
     return [(tasks[number], message) for number, message in sorted(failed.items())]
+
+
+def set_ray_train_defaults() -> None:
+    """Set how Ray Train watches its workers, unless the user has set it."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # otherwise a waiting fold would lose its place in Ray's queue every minute
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACEMENT_TIMEOUT_S)
 
 
 def _train_fold(task: FoldTask, slots: Slots) -> str | None:

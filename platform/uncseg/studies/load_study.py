@@ -41,7 +41,7 @@ def load_study(path: Path, model: type[AnyStudy], overrides: list[str] | None) -
 
     Args:
         path: YAML file.
-        model: the kind of study.
+        model: kind of the study.
         overrides: ``FIELD=VALUE`` for the base experiment, applied after the file's own.
 
     Raises:
@@ -52,24 +52,27 @@ def load_study(path: Path, model: type[AnyStudy], overrides: list[str] | None) -
     return study, load_experiment(study.base, as_assignments(study.overrides) + (overrides or []))
 
 
-def raise_problems(path: Path, study: Study, problems: list[Problem]) -> None:
-    """Raise what the checks of a study have found in its file.
-
-    Args:
-        path: of the file.
-        study: as read.
-        problems: each says ``where`` by the field's name.
-
-    Raises:
-        ProblemsFound: where there is any problem.
-    """
-    if problems:
-        found = [replace(problem, where=f"{path}: {problem.where}") for problem in problems]
-        raise ProblemsFound(_title(path, type(study)), found)
-
-
 def _title(path: Path, model: type[Study]) -> str:
     return f"The {model.kind} {path} cannot be used."
+
+
+class Checks(list[Problem]):
+    """The problems that the checks of a study find in its file; each says ``where`` by the field's name."""
+
+    def require(self, holds: bool, where: str, found: object, expected: str, advice: str) -> None:
+        """Add a problem unless what is required holds."""
+        if not holds:
+            self.append(Problem(where, str(found), expected, advice))
+
+    def raise_all(self, path: Path, study: Study) -> None:
+        """Raise all problems, if there are any.
+
+        Raises:
+            ProblemsFound: naming the file.
+        """
+        if self:
+            problems = [replace(problem, where=f"{path}: {problem.where}") for problem in self]
+            raise ProblemsFound(_title(path, type(study)), problems)
 
 
 def study_record(study: Study, base: Experiment) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from uncseg.cluster.ray_internals import asha_rungs, tune_config_of
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
+from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper
 from uncseg.studies.sweep.search import replay_reports, tune_config
 from uncseg.studies.sweep.snapshots import can_go_on
@@ -70,7 +71,7 @@ class Events(TrialEvents):
 
     def on_trial_result(self, trial, result, **info):
         super().on_trial_result(trial, result, **info)
-        if len(drawn(self.shared.folder)) == self.killed_at:
+        if len(drawn(self.trial_setup.folder.runs)) == self.killed_at:
             raise RuntimeError("killed")
 
 
@@ -85,36 +86,36 @@ def test_tune_goes_on_with_its_trials_its_rungs_and_another_number_at_once(
     """Each trial is worse than those before it: ASHA ends all but the first at their first epoch, if it remembers."""
 
     def train(values, setup):
-        folder = setup.folder / ray.tune.get_context().get_trial_id()
+        folder = setup.folder.runs / ray.tune.get_context().get_trial_id()
         write_json(folder / "values.json", dict(values))
-        score = -len(list(setup.folder.iterdir()))
+        score = -len(list(setup.folder.runs.iterdir()))
         for epoch in range(1, EPOCHS + 1):
             ray.tune.report({"epoch": epoch, DICE: score})
 
     sweep = sweep_of(search=search)
     base = load_experiment(experiment_file(tmp_path / "cases", training={"epochs": EPOCHS}))
-    setup = TrialSetup(sweep, base, None, tmp_path / "trials", None)
-    setup.folder.mkdir()
+    setup = TrialSetup(sweep, base, None, SweepFolder(tmp_path), None)
+    setup.folder.runs.mkdir()
     monkeypatch.setattr("uncseg.studies.sweep.tuner.SNAPSHOT_S", "0")
     budget = BudgetStopper(Budget(), 0, 0, 0)
     with pytest.raises(Exception, match="killed"):
-        sweep_tuner(setup, tmp_path, 1, budget, [Events(setup, killed_at=3)], train).fit()
-    before = drawn(setup.folder)
+        sweep_tuner(setup, 1, budget, Events(setup, killed_at=3), train).fit()
+    before = drawn(setup.folder.runs)
     assert len(before) == 3
 
-    second = sweep_tuner(setup, tmp_path, 2, budget, [Events(setup)], train)
+    second = sweep_tuner(setup, 2, budget, Events(setup), train)
     config = tune_config_of(second)
     assert config.search_alg.max_concurrent == 2
     second.fit()
     assert config.search_alg.max_concurrent == 2  # not what the state of the search says
-    after = drawn(setup.folder)
+    after = drawn(setup.folder.runs)
     assert len(after) == 6
     assert before.items() <= after.items()
     assert len({tuple(values.items()) for values in after.values()}) == 6  # none was drawn again
     rungs = asha_rungs(config.scheduler)
     assert set(rungs[1]) == set(after)  # of both commands
     # the one at work was heard at its rung, but nobody kept that it was to end there
-    last = reported_table(setup.folder).groupby("trial")["epoch"].max()
+    last = reported_table(setup.folder.runs).groupby("trial")["epoch"].max()
     assert sorted(last) == [1, 1, 1, 1, 2, EPOCHS]
 
 
@@ -143,20 +144,20 @@ def test_an_older_snapshot_stands_in_for_a_torn_one(tmp_path, torn):
     write_json(trials / "a/values.json", {})
     write_session(tune, "2026-01-01", ["a"])
     write_session(tune, "2026-01-02", ["a", "b"], torn)
-    assert can_go_on(tune, trials, sweep_of(**TPE))
+    assert can_go_on(SweepFolder(tmp_path), sweep_of(**TPE))
     assert read_json(tune / "experiment_state-2026-01-02.json") == {"trial_data": ["a"]}
     assert pickle.loads((tune / "searcher-state-2026-01-02.pkl").read_bytes()) == {"drawn": ["a"]}
     assert len(list(tune.glob("*-2026-01-02.*.damaged"))) == 3
-    assert can_go_on(tune, trials, sweep_of(**TPE))
+    assert can_go_on(SweepFolder(tmp_path), sweep_of(**TPE))
 
 
 def test_without_a_snapshot_that_can_be_read_nothing_is_drawn_again(tmp_path):
     trials, tune = tmp_path / "trials", tmp_path / "tune"
-    assert not can_go_on(tune, trials, sweep_of())
+    assert not can_go_on(SweepFolder(tmp_path), sweep_of())
     write_session(tune, "2026-01-01", ["a"], "experiment_state")
-    assert not can_go_on(tune, trials, sweep_of(**TPE))  # killed before the first trial: it begins anew
+    assert not can_go_on(SweepFolder(tmp_path), sweep_of(**TPE))  # killed before the first trial: it begins anew
     write_json(trials / "a/values.json", {})
     with pytest.raises(ProblemsFound) as caught:
-        can_go_on(tune, trials, sweep_of(**TPE))
+        can_go_on(SweepFolder(tmp_path), sweep_of(**TPE))
     (problem,) = caught.value.problems
     assert str(tmp_path) in problem.advice

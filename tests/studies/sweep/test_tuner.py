@@ -19,7 +19,7 @@ from uncseg.studies.sweep.promotion import choose_promoted, with_slots_for
 from uncseg.studies.sweep.search import param_space, tune_config
 from uncseg.studies.sweep.sweep_file import Budget, Constraint, Objective, Search, Sweep
 from uncseg.studies.sweep.train_trial import TrialSetup, mean_over_folds
-from uncseg.studies.sweep.tuner import require_gpus, trials_at_once
+from uncseg.studies.sweep.tuner import trials_at_once
 from uncseg.tracking.spool import FoldHistory, SpoolWriter
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
@@ -205,7 +205,7 @@ def test_a_budget_counts_what_was_spent_before():
 def test_gpu_hours_without_gpus_are_refused():
     slots = plan_slots(Resources(), 1, Cluster((Node(8, 0),)))
     with pytest.raises(ProblemsFound) as caught:
-        require_gpus(sweep_of(budget=Budget(gpu_hours=1)), slots)
+        trials_at_once(sweep_of(budget=Budget(gpu_hours=1)), slots)
     assert caught.value.problems[0].where == "budget.gpu_hours"
 
 
@@ -214,7 +214,7 @@ def test_a_promotion_is_as_wide_as_what_is_left_of_it(experiment_file, tmp_path)
     base = load_experiment(experiment_file(tmp_path / "cases", split={"folds": 5}))
     cluster = Cluster((Node(96, 8),))
     sweep = sweep_of(trials_at_once=1, promote={"top": 2})
-    setup = TrialSetup(sweep, base, None, tmp_path, plan_slots(base.resources, 1, cluster))
+    setup = TrialSetup(sweep, base, None, SweepFolder(tmp_path), plan_slots(base.resources, 1, cluster))
     done = setup.run("a")
     done.final_checkpoint(0).parent.mkdir(parents=True)
     done.final_checkpoint(0).touch()
@@ -231,5 +231,5 @@ def test_only_trials_with_a_value_are_promoted(tmp_path):
         for epoch, value in enumerate(values):
             spool.epoch(epoch, {DICE: value})
         spool.state("stopped")
-    setup = TrialSetup(sweep_of(promote={"top": 4}), None, None, folder.runs, None)
-    assert choose_promoted(setup, folder) == ["a", "d"]
+    setup = TrialSetup(sweep_of(promote={"top": 4}), None, None, folder, None)
+    assert choose_promoted(setup) == ["a", "d"]

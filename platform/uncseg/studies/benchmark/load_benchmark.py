@@ -3,19 +3,21 @@
 benchmark, base, trainings = load_benchmark(Path("experiments/benchmarks/phantoms.yaml"))
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from uncseg.config.experiment import Experiment, load_experiment
-from uncseg.config.fields import as_assignments
+from uncseg.config.fields import as_assignments, is_within
 from uncseg.config.rules import problems_of_judged
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import HEAD
 from uncseg.studies.benchmark.benchmark_file import ONE_PASS_CHOICES, Benchmark, SeededTraining, run_name
-from uncseg.studies.load_study import load_study, raise_problems
+from uncseg.studies.load_study import Checks, load_study
 
-COMMON = ("dataset", "split", "storage", "tracking", "name")
-"""Sections that all trainings share."""
+COMMON = ("dataset", "split", "storage", "tracking", "name", "training.seed")
+"""Sections and fields that the file sets for all trainings alike."""
 
 
 def load_benchmark(
@@ -34,29 +36,32 @@ def load_benchmark(
         ProblemsFound: with every problem of the file and of all trainings at once.
     """
     benchmark, base = load_study(path, Benchmark, overrides)
-    problems, experiments = _check_file(benchmark, base), {}
+    checks, experiments = Checks(), {}
+    _check_file(checks, benchmark, base)
     common = as_assignments(benchmark.overrides) + (overrides or [])
     for name, entry in benchmark.trainings.items():
         try:
             experiment = load_experiment(benchmark.base, common + as_assignments(entry.set))
         except ProblemsFound as error:
-            problems += [_of_training(name, problem) for problem in error.problems]
+            checks += [_of_training(name, problem) for problem in error.problems]
             continue
         experiments[name] = experiment
-        judge = experiment.model.error_network
-        if judge is not None and judge.run not in benchmark.trainings:
-            where, expected = f"trainings.{name}, model.error_network.run", f"one of {', '.join(benchmark.trainings)}"
-            problems.append(Problem(where, judge.run, expected, "name a training"))
-    raise_problems(path, benchmark, problems)
+        judge, where = experiment.model.error_network, f"trainings.{name}, model.error_network.run"
+        if judge is not None:
+            expected = f"one of {', '.join(benchmark.trainings)}"
+            checks.require(judge.run in benchmark.trainings, where, judge.run, expected, "name a training")
+    checks.raise_all(path, benchmark)
     trainings = [
         SeededTraining(name, seed, _placed(experiments[name], benchmark, base, name, seed), entry.maps)
         for seed in benchmark.seeds
         for name, entry in benchmark.trainings.items()
     ]
-    first = trainings[: len(experiments)]  # the others differ in their seeds alone
-    problems = _check_steps(first, benchmark.shared) + _check_member_seeds(trainings)
-    problems += [problem for training in first for problem in _check_maps(training)] + _check_judges(first)
-    raise_problems(path, benchmark, problems)
+    _check_steps(checks, experiments, benchmark.shared)
+    _check_seeds(checks, experiments, benchmark.seeds)
+    for name, entry in benchmark.trainings.items():
+        _check_maps(checks, name, entry.maps, experiments[name])
+        _check_judged(checks, name, experiments)
+    checks.raise_all(path, benchmark)
     return benchmark, base, trainings
 
 
@@ -85,82 +90,61 @@ def _of_training(name: str, problem: Problem) -> Problem:
     return Problem(f"trainings.{name}, {field}", problem.found, problem.expected, problem.advice)
 
 
-def _check_file(benchmark: Benchmark, base: Experiment) -> list[Problem]:
-    problems = []
-    if benchmark.shared not in benchmark.trainings:
-        expected = f"one of {', '.join(benchmark.trainings)}"
-        problems.append(Problem("shared", benchmark.shared, expected, "name a training"))
-    folds = benchmark.folds or ()
-    wrong = [fold for fold in folds if fold not in range(base.split.folds)]
-    if wrong:
-        expected = f"folds from 0 to {base.split.folds - 1}"
-        problems.append(Problem("folds", ", ".join(map(str, wrong)), expected, "correct the list"))
+def _check_file(checks: Checks, benchmark: Benchmark, base: Experiment) -> None:
+    names, folds = benchmark.trainings, benchmark.folds or ()
+    expected = f"one of {', '.join(names)}"
+    checks.require(benchmark.shared in names, "shared", benchmark.shared, expected, "name a training")
+    wrong, expected = [n for n in folds if n not in range(base.split.folds)], f"folds from 0 to {base.split.folds - 1}"
+    checks.require(not wrong, "folds", ", ".join(map(str, wrong)), expected, "correct the list")
     for field, numbers in (("seeds", benchmark.seeds), ("folds", folds)):
-        if len(set(numbers)) < len(numbers):
-            problems.append(Problem(field, str(list(numbers)), "each once", "correct the list"))
-    if len(folds) == 1:
-        expected = "two folds at least: a map's scale is fitted on the cases of the others"
-        problems.append(Problem("folds", str(list(folds)), expected, "name another fold"))
-    for name, entry in benchmark.trainings.items():
-        unknown = [each for each in entry.maps if each not in ONE_PASS_CHOICES]
-        if unknown:
-            expected = f"some of {', '.join(ONE_PASS_CHOICES)}"
-            problems.append(Problem(f"trainings.{name}.maps", ", ".join(unknown), expected, "correct the list"))
+        once = len(set(numbers)) == len(numbers)
+        checks.require(once, field, list(numbers), "each once", "correct the list")
+    expected = "two folds at least: a map's scale is fitted on the cases of the others"
+    checks.require(len(folds) != 1, "folds", list(folds), expected, "name another fold")
+    for name, entry in names.items():
+        unknown, expected = (
+            [m for m in entry.maps if m not in ONE_PASS_CHOICES],
+            f"some of {', '.join(ONE_PASS_CHOICES)}",
+        )
+        checks.require(not unknown, f"trainings.{name}.maps", ", ".join(unknown), expected, "correct the list")
         for field in entry.set:
-            if field.split(".")[0] in COMMON or field == "training.seed":
-                advice = "write it into overrides, for all trainings, or remove it"
-                expected = "a field in which trainings may differ"
-                problems.append(Problem(f"trainings.{name}.set", field, expected, advice))
-    return problems
+            expected, advice = "a field in which trainings may differ", "write it into overrides, for all, or remove it"
+            checks.require(not is_within(field, COMMON), f"trainings.{name}.set", field, expected, advice)
 
 
-def _check_steps(trainings: list[SeededTraining], shared: str) -> list[Problem]:
-    """Find trainings that take another number of optimiser steps than the shared one."""
-    sections = {training.name: training.experiment.training for training in trainings}
+def _check_steps(checks: Checks, experiments: dict[str, Experiment], shared: str) -> None:
+    """Require that all trainings take as many optimiser steps as the shared one."""
+    sections = {name: experiment.training for name, experiment in experiments.items()}
     steps = {name: section.epochs * section.iterations_per_epoch for name, section in sections.items()}
-    expected = f"{steps[shared]}, as {shared} takes"
     advice = "write training.epochs and iterations_per_epoch into overrides"
-    return [
-        Problem(f"trainings.{name}", f"{number} optimiser steps", expected, advice)
-        for name, number in steps.items()
-        if number != steps[shared]
-    ]
+    for name, number in steps.items():
+        found, expected = f"{number} optimiser steps", f"{steps[shared]}, as {shared} takes"
+        checks.require(number == steps[shared], f"trainings.{name}", found, expected, advice)
 
 
-def _check_member_seeds(trainings: list[SeededTraining]) -> list[Problem]:
-    """Find trainings whose networks are the same with two seeds: the members of an ensemble have seeds as well."""
-    problems = []
-    for name in dict.fromkeys(training.name for training in trainings):
-        own = [training.experiment.training for training in trainings if training.name == name]
-        seeds = [seed for section in own for seed in section.member_seeds]
-        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-        if twice:
-            found = f"seeds with which members of {name} would take {', '.join(map(str, twice))} twice"
-            problems.append(Problem("seeds", found, "seeds nearer to each other", "write 0, 1, 2, …"))
-    return problems
+def _check_seeds(checks: Checks, experiments: dict[str, Experiment], seeds: Sequence[int]) -> None:
+    """Require that no network occurs with two seeds: the members of an ensemble have seeds as well."""
+    for name, experiment in experiments.items():
+        sections = [experiment.training.model_copy(update={"seed": seed}) for seed in seeds]
+        counts = Counter(seed for section in sections for seed in section.member_seeds)
+        twice = ", ".join(str(seed) for seed in sorted(counts) if counts[seed] > 1)
+        found = f"seeds with which members of {name} would take {twice} twice"
+        checks.require(not twice, "seeds", found, "seeds nearer to each other", "write 0, 1, 2, …")
 
 
-def _check_maps(training: SeededTraining) -> list[Problem]:
-    """Find a training without any map to compare, or a map that it cannot give."""
-    where, problems = f"trainings.{training.name}.maps", []
-    model, estimators = training.experiment.model, training.experiment.evaluation.estimators
-    if HEAD in training.maps and not model.uncertainty:
-        expected, advice = "a map that a network without the head gives", "set model.uncertainty: true, or remove it"
-        problems.append(Problem(where, HEAD, expected, advice))
-    if not (training.maps or model.uncertainty or estimators.several_pass):
-        advice = "name some, as [entropy], or choose evaluation.estimators of several predictions"
-        problems.append(Problem(where, "no map", "something to compare", advice))
-    return problems
+def _check_maps(checks: Checks, name: str, maps: Sequence[str], experiment: Experiment) -> None:
+    """Require that a training has a map to compare, and can give all that are named."""
+    where, model, estimators = f"trainings.{name}.maps", experiment.model, experiment.evaluation.estimators
+    expected, advice = "a map that a network without the head gives", "set model.uncertainty: true, or remove it"
+    checks.require(HEAD not in maps or model.uncertainty, where, HEAD, expected, advice)
+    compared = bool(maps or model.uncertainty or estimators.several_pass)
+    advice = "name some, as [entropy], or choose evaluation.estimators of several predictions"
+    checks.require(compared, where, "no map", "something to compare", advice)
 
 
-def _check_judges(trainings: list[SeededTraining]) -> list[Problem]:
-    """Find error networks that cannot judge the training that they name."""
-    by_run = {training.run_name: training for training in trainings}
-    problems = []
-    for training in trainings:
-        model = training.experiment.model
-        if model.error_network is not None:
-            judged = by_run[model.error_network.run]
-            field = f"trainings.{training.name}, model"
-            problems += problems_of_judged(judged.experiment.model, model, judged.name, field)
-    return problems
+def _check_judged(checks: Checks, name: str, experiments: dict[str, Experiment]) -> None:
+    """Require that an error network can judge the training that it names."""
+    model = experiments[name].model
+    if model.error_network is not None:
+        judged = model.error_network.run
+        checks += problems_of_judged(experiments[judged].model, model, judged, f"trainings.{name}, model")

@@ -1,4 +1,4 @@
-"""What a sweep has taken, and the end of it where its budget says so."""
+"""The budget of a sweep: what its trials have used, and the end of all trials once it is spent."""
 
 import time
 from collections.abc import Iterable
@@ -13,24 +13,23 @@ MS_PER_HOUR = 3_600_000
 
 
 def hours_trained(histories: Iterable[FoldHistory]) -> tuple[float, float]:
-    """(hours in which at least one fold trained, hours of all folds together), by their own records."""
+    """Return (hours in which at least one fold trained, sum of the hours of each fold), as their spools say."""
     spans = sorted(span for history in histories for span in history.spans.values())
-    together = sum(end - begin for begin, end in spans)
     covered, until = 0, 0
     for begin, end in spans:
         covered += max(0, end - max(begin, until))
         until = max(until, end)
-    return covered / MS_PER_HOUR, together / MS_PER_HOUR
+    return covered / MS_PER_HOUR, sum(end - begin for begin, end in spans) / MS_PER_HOUR
 
 
 class BudgetStopper(Stopper):
-    """Ends all trials once the budget is spent; what trials did before this command began counts.
+    """Ends all trials once the budget is spent; what earlier commands used counts.
 
     Args:
-        budget: hours, GPU-hours.
-        hours: in which trials trained before.
-        gpu_hours: that they held before.
-        gpus: that a trial holds.
+        budget: limits of hours and GPU-hours.
+        hours: hours in which trials trained before.
+        gpu_hours: GPU-hours that they used before.
+        gpus: GPUs per trial.
     """
 
     def __init__(self, budget: Budget, hours: float, gpu_hours: float, gpus: float) -> None:
@@ -39,22 +38,22 @@ class BudgetStopper(Stopper):
         self._began = time.monotonic()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        """No trial is ended alone; its time since its last result is added up."""
+        """Add a trial's time since its last result; no trial is ended alone."""
         if not result.get("done"):  # the end of a trial repeats its last result
             self.gpu_hours += self.gpus * result.get("time_this_iter_s", 0) / 3600
         return False
 
     def stop_all(self) -> bool:
-        """Whether the budget is spent."""
+        """Return whether the budget is spent."""
         return self.spent() is not None
 
     def spent(self) -> str | None:
-        """Which part of the budget is spent, for people; None where none is."""
+        """Return a text that says which limit is reached; None where none is."""
         hours = self.hours + (time.monotonic() - self._began) / 3600
         for name, used, most in (
             ("hours", hours, self.budget.hours),
             ("gpu_hours", self.gpu_hours, self.budget.gpu_hours),
         ):
             if most is not None and used >= most:
-                return f"budget.{name}: {used:.3g} of {most:g} are spent"
+                return f"budget.{name}: {used:.3g} of {most:g} have been used"
         return None

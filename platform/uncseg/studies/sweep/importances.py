@@ -1,4 +1,4 @@
-"""Which field of a sweep mattered: the share of an objective's variance that each explains."""
+"""Importances of a sweep's fields: the share of an objective's variance that each field explains."""
 
 import math
 from collections.abc import Sequence
@@ -10,19 +10,18 @@ from uncseg.studies.sweep.space import LISTS, Domain, parse_domain
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.trials import Trial
 
-FEWEST = 4
-"""Trials."""
+FEWEST_TRIALS = 4
 
 
 def importances(trials: Sequence[Trial], sweep: Sweep) -> pd.DataFrame:
-    """How much of an objective's variance each field explains, at the last epoch that all trials reached.
+    """Compute how much of each objective's variance each field explains, at the last epoch that all trials reached.
 
-    Functional ANOVA over a random forest (Hutter, Hoos and Leyton-Brown, 2014), as Optuna has it. Trials that failed
-    are left out; so are those without any epoch.
+    This is Optuna's functional ANOVA over a random forest (Hutter, Hoos and Leyton-Brown, 2014). Trials that failed or
+    have no epoch are left out.
 
     Returns:
-        ``objective``, ``field``, ``importance`` (0 to 1, they sum to 1; NaN where fewer than four trials have a value,
-        all have the same, or no field takes two values), ``epoch`` (trained, from 1), ``trials``.
+        Columns ``objective``, ``field``, ``importance`` (0 to 1, the sum over fields is 1; NaN where fewer than four
+        trials have a value, all have the same, or no field takes two values), ``epoch`` (trained, from 1), ``trials``.
     """
     compared = [trial for trial in trials if trial.state != "failed" and trial.epochs > 0]
     epoch = min((trial.epochs for trial in compared), default=0)
@@ -40,9 +39,9 @@ def importances(trials: Sequence[Trial], sweep: Sweep) -> pd.DataFrame:
 
 def _importances(trials: Sequence[Trial], scores: Sequence[float], sweep: Sweep) -> dict[str, float]:
     unknown = dict.fromkeys(sweep.space, math.nan)
-    columns = {field: [_as_optuna_takes_it(trial.values[field]) for trial in trials] for field in sweep.space}
+    columns = {field: [_as_choice(trial.values[field]) for trial in trials] for field in sweep.space}
     varied = any(len(set(values)) > 1 for values in columns.values())
-    if len(trials) < FEWEST or len(set(scores)) < 2 or not varied:
+    if len(trials) < FEWEST_TRIALS or len(set(scores)) < 2 or not varied:
         return unknown
     import optuna
 
@@ -55,11 +54,12 @@ def _importances(trials: Sequence[Trial], scores: Sequence[float], sweep: Sweep)
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=sweep.seed)
     try:
         return dict.fromkeys(sweep.space, 0.0) | optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except RuntimeError:  # no tree of the forest found a split that told the scores apart
+    except RuntimeError:  # no tree of the forest found a split between the scores
         return unknown
 
 
-def _as_optuna_takes_it(value: Any) -> Any:
+def _as_choice(value: Any) -> Any:
+    """Return a value that Optuna can take as a choice: it takes no lists."""
     return str(value) if isinstance(value, list | tuple | dict) else value
 
 

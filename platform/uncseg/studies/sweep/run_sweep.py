@@ -8,6 +8,7 @@ from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
+from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
 from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preflight import preflight
@@ -19,16 +20,15 @@ from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
 from uncseg.studies.sweep.promotion import choose_promoted, train_promoted, with_slots_for
 from uncseg.studies.sweep.space import trial_experiment
-from uncseg.studies.sweep.sweep_disk import print_sweep_disk
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.sweep_results import close_sweep
 from uncseg.studies.sweep.train_trial import TrialSetup, train_trial
 from uncseg.studies.sweep.trial_events import TrialEvents
 from uncseg.studies.sweep.trials import VALUES, read_trials
-from uncseg.studies.sweep.tuner import require_gpus, sweep_tuner, trials_at_once
+from uncseg.studies.sweep.tuner import sweep_tuner, trials_at_once
 
 FREE_TO_CHANGE = ("trials_at_once", "keep_checkpoints")
-"""Fields that change neither what is searched nor what comes out."""
+"""Fields that change neither what is searched nor what is found."""
 
 
 def run_sweep(sweep: Sweep, base: Experiment) -> int:
@@ -49,10 +49,9 @@ def run_sweep(sweep: Sweep, base: Experiment) -> int:
     write_missing_phantoms(base.dataset)
     with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
         cluster = connected_cluster(base.resources, own_ray)
-        # CPUs are shared among the folds of all trials, or one trial would take the whole machine
+        # the folds of all trials share the CPUs; one trial's alone would take the whole machine
         at_most = len(sweep.folds) * (sweep.trials_at_once or sweep.trials)
         slots = preflight(base, at_most, cluster, own_ray, folder.content.exists())
-        require_gpus(sweep, slots)
         at_once = trials_at_once(sweep, slots)
         with counting() as progress:
             prepared = prepare_cases(base.resolved(), progress=progress)
@@ -60,11 +59,12 @@ def run_sweep(sweep: Sweep, base: Experiment) -> int:
         with locked("The sweep is at work already.", {str(folder.root): folder.root / ".lock"}):
             folder.runs.mkdir(parents=True, exist_ok=True)
             save_study(folder, sweep, base)
-            setup = TrialSetup(sweep, base.resolved(), prepared, folder.runs, slots)
+            setup = TrialSetup(sweep, base.resolved(), prepared, folder, slots)
             events = TrialEvents(setup, open_parent(folder, sweep, base).run_id)
             try:
-                _screen(setup, folder, at_once, events)
-                promoted = _promote(setup, folder, events, cluster, own_ray)
+                if not folder.promoted.is_file():
+                    _screen(setup, at_once, events)
+                promoted = _promote(setup, events, cluster, own_ray)
             except KeyboardInterrupt:
                 events.end_all(interrupted=True)
                 console.print("stopped; the same command goes on with the same trials")
@@ -72,57 +72,65 @@ def run_sweep(sweep: Sweep, base: Experiment) -> int:
     return close_sweep(folder, sweep, base, promoted)
 
 
-def _screen(setup: TrialSetup, folder: SweepFolder, at_once: int, events: TrialEvents) -> None:
-    """Draw and train the trials."""
-    sweep = setup.sweep
-    if folder.promoted.is_file():
-        return
-    console.print(f"{sweep.name}: {sweep.trials} trials at most, {len(sweep.folds)} folds each, {at_once} side by side")
-    print_sweep_disk(sweep, setup.base, setup.prepared, folder.root)
-    hours, fold_hours = hours_trained(
-        history for trial in read_trials(folder.runs, sweep) for history in trial.histories
-    )
-    gpus = setup.slots.fold.gpus
-    budget = BudgetStopper(sweep.budget, hours, fold_hours * gpus, gpus * len(sweep.folds))
-    sweep_tuner(setup, folder.root, at_once, budget, [events], train_trial).fit()
-    events.end_all()
-    spent = budget.spent()
-    if spent is not None:
-        console.print(f"{spent}; the search ends here")
-
-
-def _promote(setup: TrialSetup, folder: SweepFolder, events: TrialEvents, cluster: Cluster, own_ray: bool) -> list[str]:
-    """Train the best trials on more folds, and return their names."""
-    names = choose_promoted(setup, folder)
-    folds = setup.sweep.promoted_folds(setup.base)
-    progress: list[FoldProgress] = []
-    for name in names:
-        run = setup.run(name)
-        events.begin(name, read_json(run.root / VALUES), folds)
-        progress.append(FoldProgress(run, folds, setup.base.training.epochs, f"trial {name} "))
-    if names:
-        console.print(f"promoted to folds {', '.join(map(str, folds))}: {', '.join(names)}")
-
-        def show() -> None:
-            for run_progress in progress:
-                run_progress()
-
-        train_promoted(with_slots_for(setup, names, cluster), names, show, own_ray)
-        events.end_all()
-    return names
-
-
 def refuse_other_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment) -> None:
-    """Refuse a folder that holds a sweep with other settings: trials of both would be compared in one table.
+    """Refuse a folder that holds a sweep with other settings: one table would compare the trials of both.
 
     Raises:
         ProblemsFound: naming every field that differs.
     """
     if folder.content.is_file():
         before, now = read_json(folder.content), study_record(sweep, base)
-        for record in (before, now):
-            for field in FREE_TO_CHANGE:
-                del record[sweep.kind][field]
+        for field in FREE_TO_CHANGE:
+            before[sweep.kind][field] = now[sweep.kind][field]
         problems = [p for part in now for p in differing_settings(before[part], now[part])]
         if problems:
             raise ProblemsFound(f"The sweep {folder.root} exists with other settings.", problems)
+
+
+def _screen(setup: TrialSetup, at_once: int, events: TrialEvents) -> None:
+    """Draw and train the trials."""
+    sweep, gpus = setup.sweep, setup.slots.fold.gpus
+    console.print(f"{sweep.name}: {sweep.trials} trials at most, {len(sweep.folds)} folds each, {at_once} side by side")
+    _print_disk(setup)
+    trials = read_trials(setup.folder.runs, sweep)
+    hours, fold_hours = hours_trained(history for trial in trials for history in trial.histories)
+    budget = BudgetStopper(sweep.budget, hours, fold_hours * gpus, len(sweep.folds) * gpus)
+    sweep_tuner(setup, at_once, budget, events, train_trial).fit()
+    events.end_all()
+    if spent := budget.spent():
+        console.print(f"{spent}; the search ends here")
+
+
+def _print_disk(setup: TrialSetup) -> None:
+    """Print how much of the disk the trials need, during the search and after it."""
+    sweep, folds = setup.sweep, len(setup.sweep.folds)
+    disk = estimate_disk(setup.base, setup.prepared)
+    promoted = (sweep.promote.top if sweep.promote else 0) * len(sweep.promoted_folds(setup.base))
+    # finished trials keep their checkpoints until the end of the sweep; a fold that trains has a file or two more
+    trained = sweep.trials * folds + promoted
+    print_disk(disk, disk.kept * trained + (disk.training - disk.kept) * folds, trained, setup.folder.root)
+    after = f"all {sweep.trials} trials"
+    if sweep.keep_checkpoints == "best":
+        after = "the best trial" + ", the front's" * (len(sweep.objectives) > 1) + ", the promoted" * bool(promoted)
+    text = f"kept:     checkpoints of {after}, {size_text(disk.kept)} per fold; MLflow stores none"
+    console.print(text, soft_wrap=True)
+
+
+def _promote(setup: TrialSetup, events: TrialEvents, cluster: Cluster, own_ray: bool) -> list[str]:
+    """Train the best trials on more folds, and return their names."""
+    names, folds = choose_promoted(setup), setup.sweep.promoted_folds(setup.base)
+    progress: list[FoldProgress] = []
+    for name in names:
+        run = setup.run(name)
+        events.begin(name, read_json(run.root / VALUES), folds)
+        progress.append(FoldProgress(run, folds, setup.base.training.epochs, f"trial {name} "))
+
+    def show() -> None:
+        for run_progress in progress:
+            run_progress()
+
+    if names:
+        console.print(f"promoted to folds {', '.join(map(str, folds))}: {', '.join(names)}")
+        train_promoted(with_slots_for(setup, names, cluster), names, show, own_ray)
+        events.end_all()
+    return names

@@ -1,4 +1,4 @@
-"""The figures of a sweep: its trials between two objectives, and the objective of each over its epochs."""
+"""The figures of a sweep: its trials in the plane of two objectives, and each trial's objective over its epochs."""
 
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,17 @@ from matplotlib.figure import Figure
 from uncseg.report.style import save_figure
 from uncseg.studies.sweep.sweep_file import Sweep
 
-FRONT, OTHER, BOUND = "#0072b2", "#999999", "#d55e00"  # told apart by colour-blind readers, and in grey
+FRONT, OTHER, BOUND = "#0072b2", "#999999", "#d55e00"  # distinct for colour-blind readers, and in grey
 
 
 def draw_sweep(folder: Path, table: pd.DataFrame, reported: pd.DataFrame, sweep: Sweep) -> None:
     """Write pareto.png (where there are two objectives, or one and a constraint) and objective.png.
 
     Args:
-        folder: of the figures.
-        table: one row a trial, as ``rank_trials`` gives it.
-        heard: one row a trial and epoch, as ``reported_table`` gives it.
-        sweep: what they are of.
+        folder: folder of the figures.
+        table: one row per trial, as ``rank_trials`` returns it.
+        reported: one row per trial and epoch, as ``reported_table`` returns it.
+        sweep: the trials' sweep.
     """
     if len(sweep.metrics) > 1:
         save_figure(_between_objectives(table, sweep), folder / "pareto.png")
@@ -51,16 +51,16 @@ def _between_objectives(table: pd.DataFrame, sweep: Sweep) -> Figure:
 
 
 def _steps(sweep: Sweep) -> str:
-    """How the front goes on between two of its trials: nobody has shown that more can be had there."""
+    """Return how the front is drawn between two trials: at the worse value, since no trial shows a better one."""
     return "steps-post" if sweep.objectives[0].mode == "min" else "steps-pre"
 
 
 def _over_epochs(table: pd.DataFrame, reported: pd.DataFrame, sweep: Sweep) -> Figure:
-    """The objective that the scheduler acted on; the best trial in colour."""
+    """Draw the objective that the scheduler compared; the best trial in colour."""
     figure = Figure(figsize=(6, 4))
     axes = figure.add_subplot()
     metric, best = sweep.scheduled.metric, table["trial"].iloc[0]
-    known = reported[reported[metric] != sweep.scheduled.worst]  # which a fold without a value makes of an epoch
+    known = reported[reported[metric] != sweep.scheduled.worst]  # an epoch in which a fold has no value
     for trial, rows in known.groupby("trial"):
         chosen: dict[str, Any] = {"color": FRONT, "linewidth": 2, "zorder": 3}
         style = chosen if trial == best else {"color": OTHER, "linewidth": 0.8}

@@ -1,11 +1,10 @@
-"""One trial of a sweep: its folds in one group, in step, so that an epoch has a mean over folds to judge it by."""
+"""One trial of a sweep: its folds train in one group, in step, so that every epoch has a mean over folds."""
 
 import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -23,6 +22,7 @@ from uncseg.runs.fold_group import MAX_WORKER_DEATHS, run_fold_group
 from uncseg.runs.fold_task import FoldTask, is_done
 from uncseg.runs.run_opening import open_run
 from uncseg.runs.train_folds import short_message
+from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.space import trial_experiment
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.trials import VALUES
@@ -36,58 +36,47 @@ class TrialSetup:
     sweep: Sweep
     base: Experiment
     prepared: PreparedFolder
-    folder: Path
-    """A run folder for each trial lies in it."""
+    folder: SweepFolder
     slots: Slots
 
     def run(self, trial_id: str) -> RunFolder:
-        """The folder of a trial."""
-        return RunFolder(self.folder / trial_id)
+        """Return the folder of a trial."""
+        return RunFolder(self.folder.runs / trial_id)
 
     def experiment(self, trial_id: str, values: Mapping[str, Any]) -> Experiment:
-        """The experiment of a trial."""
-        return trial_experiment(self.base, trial_id, self.folder, values)
+        """Return the experiment of a trial."""
+        return trial_experiment(self.base, trial_id, self.folder.runs, values)
 
     def tasks(self, trial_id: str, values: Mapping[str, Any], folds: tuple[int, ...]) -> list[FoldTask]:
-        """Folds of a trial, to be trained from wherever they stand."""
-        experiment, run = self.experiment(trial_id, values), self.run(trial_id)
+        """Return the training of each fold of a trial, which goes on from its last checkpoint."""
         reported = tuple(dict.fromkeys([*shown_in("progress"), *self.sweep.metrics]))
-        return [
-            FoldTask(
-                experiment,
-                self.prepared,
-                run,
-                fold,
-                self.slots.cpus_per_process,
-                self.slots.fold.processes,
-                reported=reported,
-            )
-            for fold in folds
-        ]
+        experiment, processes = self.experiment(trial_id, values), self.slots.fold.processes
+        task = FoldTask(experiment, self.prepared, self.run(trial_id), 0, self.slots.cpus_per_process, processes)
+        return [replace(task, fold=fold, reported=reported) for fold in folds]
 
 
 class FoldMeanToTune(TuneReportCallback):
-    """Ray's callback hands fold 0's report on to Tune; here it is the mean over folds."""
+    """Reports the mean over folds to Tune; Ray's own callback reports the values of fold 0."""
 
     def __init__(self, sweep: Sweep) -> None:
         super().__init__()
         self.sweep = sweep
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
-        """One report a fold, all of one epoch."""
+        """Receive one report per fold, all of the same epoch."""
         report_to_tune(self, mean_over_folds(metrics, self.sweep))
 
 
 def mean_over_folds(reports: list[dict[str, Any]], sweep: Sweep) -> dict[str, float]:
-    """What Tune hears of an epoch.
+    """Return what is reported to Tune about an epoch.
 
     Args:
-        reports: one a fold: its epoch, counted from 0, and metrics.
-        sweep: its objectives are always in the result: the worst there is, where a fold has no finite value.
+        reports: one per fold: its epoch, counted from 0, and metrics.
+        sweep: its objectives are always in the result: the worst possible value where a fold has no finite one.
 
     Returns:
-        ``epoch``: epochs trained, from 1; each metric that all folds have: its mean, and ``NAME_std``, the spread
-        over folds (population standard deviation).
+        ``epoch``: epochs trained, from 1; for each metric that all folds have, its mean over folds and ``NAME_std``
+        (population standard deviation).
     """
     assert len({report["epoch"] for report in reports}) == 1, "folds that are not in step"
     result: dict[str, float] = {"epoch": int(reports[0]["epoch"]) + 1}
@@ -100,18 +89,21 @@ def mean_over_folds(reports: list[dict[str, Any]], sweep: Sweep) -> dict[str, fl
 
 
 def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
-    """Train a trial's folds from wherever they stand; runs in an actor of Tune's.
+    """Train a trial's folds from their last checkpoints; runs in an actor of Tune's.
 
     Raises:
-        RuntimeError: a fold failed, which trying again would not mend; or its workers died too often.
-        ValidationError: the values together cannot be those of an experiment.
+        RuntimeError: a fold failed, which another attempt would not change; or its workers died too often.
+        ValidationError: an experiment cannot have these values together.
     """
-    _say_which_ray()
+    # When a trial is ended, an actor frees what its workers held, after asking the Ray on its machine whether the trial
+    # is alive. If it finds two Rays it frees nothing, and the next trial waits for ever: so it is told which one.
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    pass_to_train_workers("RAY_ADDRESS")
     trial_id, folds = ray.tune.get_context().get_trial_id(), setup.sweep.folds
     write_json(setup.run(trial_id).root / VALUES, dict(values))
     tasks = setup.tasks(trial_id, values, folds)
     run = open_run(tasks[0].experiment)
-    given_up: str | None = None
+    message = "the workers ended before their last epoch"
     for _ in range(MAX_WORKER_DEATHS + 1):
         if all(is_done(run, fold) for fold in folds):
             return
@@ -122,26 +114,16 @@ def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
             run_fold_group(tasks, setup.slots.fold, [FoldMeanToTune(setup.sweep)], max_deaths=0)
         except Exception as error:
             # Ray reports dead workers, lost nodes and a fold's own failure with many types
-            given_up = short_message(error)
+            message = short_message(error)
         failed = _failures(run, folds, before)
         if failed:
             raise RuntimeError("; ".join(failed))
     if not all(is_done(run, fold) for fold in folds):
-        raise RuntimeError(given_up or "the workers ended before their last epoch")
-
-
-def _say_which_ray() -> None:
-    """Tell what Ray Train starts which Ray it belongs to.
-
-    What a trial's workers held is freed, when the trial is ended, by an actor that asks the Ray that it finds on its
-    machine whether the trial is alive. Where it finds two it frees nothing, and the next trial waits for ever.
-    """
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    pass_to_train_workers("RAY_ADDRESS")
+        raise RuntimeError(message)
 
 
 def _failures(run: RunFolder, folds: tuple[int, ...], before: list[int]) -> list[str]:
-    """What folds said of themselves since; a worker that was killed says nothing."""
+    """Return the failures that folds have recorded since; a worker that was killed records none."""
     histories = [read_history(run.spool, fold) for fold in folds]
     return [
         f"fold {history.fold}: {history.message}"

@@ -1,9 +1,9 @@
-"""What became of a sweep's trials: a row each, their order, the Pareto front."""
+"""The trials of a sweep as their folders record them: one row per trial, their order, the Pareto front."""
 
-import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -20,21 +20,21 @@ from uncseg.tracking.spool import FoldHistory, read_history
 VALUES = "values.json"
 """In a trial's folder: the values of the sweep's fields."""
 REPORTED_FILE = "reported.jsonl"
-"""Beside it: for each epoch the means over folds that search and scheduler reported."""
+"""In a trial's folder: the means over folds that were reported to search and scheduler, one line per epoch."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial as its folder tells it."""
+    """What a trial's folder records."""
 
     name: str
     values: Mapping[str, Any]
-    """Of the sweep's fields."""
+    """Values of the sweep's fields."""
     histories: tuple[FoldHistory, ...]
 
     @classmethod
     def read(cls, folder: Path, folds: Sequence[int]) -> "Trial":
-        """Args: a trial's folder; the folds that count."""
+        """Read a trial's folder; only these folds count."""
         spool = RunFolder(folder).spool
         return cls(folder.name, read_json(folder / VALUES), tuple(read_history(spool, fold) for fold in folds))
 
@@ -50,63 +50,63 @@ class Trial:
         return min(history.last_epoch for history in self.histories) + 1
 
     def mean(self, metric: str, epoch: int) -> tuple[float, float]:
-        """Mean and spread (population standard deviation) over folds; NaN where a fold has no value there.
+        """Return mean and population standard deviation over folds; NaN where a fold has no value.
 
         Args:
+            metric: name of the metric.
             epoch: counted from 0.
         """
         records = [history.epochs.get(epoch) for history in self.histories]
         values = [math.nan if record is None else record.metrics.get(metric, math.nan) for record in records]
-        whole = all(map(math.isfinite, values))
-        return (fmean(values), pstdev(values)) if whole else (math.nan, math.nan)
+        return (fmean(values), pstdev(values)) if all(map(math.isfinite, values)) else (math.nan, math.nan)
 
 
 def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
-    """All that have begun, those of earlier commands too; of each the folds of the screening.
+    """Return all trials that have begun, those of earlier commands included, with the folds of the screening.
 
     Args:
-        folder: in which a folder for each trial lies.
-        sweep: what they are trials of.
+        folder: holds one folder per trial.
+        sweep: the trials' sweep.
     """
     return [Trial.read(file.parent, sweep.folds) for file in sorted(folder.glob(f"*/{VALUES}"))]
 
 
 def read_promoted(folder: Path, names: Sequence[str], folds: Sequence[int]) -> list[Trial]:
-    """Trials with all the folds of a promoted one, those that have not begun included."""
+    """Return promoted trials with all their folds, also those that have not begun."""
     return [Trial.read(folder / name, folds) for name in names]
 
 
 def reported_table(folder: Path) -> pd.DataFrame:
-    """What search and scheduler heard, one row a trial and epoch; of one that was trained again after a kill, the last.
+    """Return what was reported to search and scheduler, one row per trial and epoch, the last one after a kill.
 
-    Columns: ``trial``, ``epoch`` (trained, from 1), each metric's mean over folds and ``METRIC_std``, the spread.
+    Returns:
+        Columns ``trial``, ``epoch`` (trained, from 1), each metric's mean over folds and ``METRIC_std``.
     """
     rows = []
     for file in sorted(folder.glob(f"*/{REPORTED_FILE}")):
         for line in file.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # torn by a kill
+            with suppress(ValueError):  # torn by a kill
                 rows.append({"trial": file.parent.name, **json.loads(line)})
     table = pd.DataFrame(rows, columns=None if rows else ["trial", "epoch"])
     return table.drop_duplicates(["trial", "epoch"], keep="last").sort_values(["trial", "epoch"], ignore_index=True)
 
 
 def rank_trials(trials: Sequence[Trial], sweep: Sweep, promoted: Sequence[Trial] = ()) -> pd.DataFrame:
-    """One row a trial, the best first.
+    """Return one row per trial, the best first.
 
-    First those that can be the best, see ``can_be_best``; among these those that were promoted, then those that ended
-    all epochs, then those that were stopped, then those that failed; among these those that satisfy the constraints;
-    among these the Pareto front, where there are several objectives; then by the first objective.
+    The order is by: whether a trial can be the best (:func:`can_be_best`); promoted or not; finished, stopped or
+    failed; whether it satisfies the constraints; the Pareto front, with several objectives; the first objective.
 
     Args:
         trials: with the folds of the screening.
-        sweep: what they are trials of.
-        promoted: those that went on to more folds, which are judged by all of them.
+        sweep: the trials' sweep.
+        promoted: trials that went on to more folds, and are judged by all of them.
 
     Returns:
-        ``trial``; ``state``: finished, stopped or failed; ``epochs`` that all its folds have trained; ``folds``: how
-        many; for each metric of objectives and constraints its mean over folds at the last of these epochs, and
-        ``METRIC_std``, the spread (population standard deviation); the values of the fields; with constraints
-        ``feasible``; with several objectives ``front``; with promotion ``promoted``.
+        ``trial``; ``state``: finished, stopped or failed; ``epochs`` that all its folds have trained; ``folds``: their
+        number; for each metric of objectives and constraints its mean over folds at the last of these epochs, and
+        ``METRIC_std`` (population standard deviation); the values of the fields; with constraints ``feasible``; with
+        several objectives ``front``; with promotion ``promoted``.
     """
     further = {trial.name: trial for trial in promoted}
     frame = pd.DataFrame([_row(further.get(trial.name, trial), sweep) for trial in trials])
@@ -116,32 +116,30 @@ def rank_trials(trials: Sequence[Trial], sweep: Sweep, promoted: Sequence[Trial]
     judged = frame["able"] & frame["promoted"]
     if not judged.any():
         judged = frame["able"]
-    objectives = frame[[one.metric for one in sweep.objectives]].to_numpy()
-    frame["front"] = pareto_front(objectives, judged.to_numpy(), sweep.objectives)
-    ended, valued = frame["state"], has_objectives(frame, sweep)
-    tiers = [(ended == "finished") & valued, ended == "finished", ended == "stopped"]
-    frame["tier"] = np.select(tiers, [0, 1, 2], 3)
+    frame["front"] = pareto_front(frame[_metrics(sweep)].to_numpy(), judged.to_numpy(), sweep.objectives)
+    finished, valued = frame["state"] == "finished", has_objectives(frame, sweep)
+    frame["tier"] = np.select([finished & valued, finished, frame["state"] == "stopped"], [0, 1, 2], 3)
     first = sweep.objectives[0]
     order = frame.sort_values(
         ["able", "promoted", "tier", "feasible", "front", first.metric, "trial"],
         ascending=[False, False, True, False, False, first.mode == "min", True],
         ignore_index=True,
     )
-    unasked = [
-        *([] if further else ["promoted"]),
-        *([] if sweep.constraints else ["feasible"]),
-        *([] if len(sweep.objectives) > 1 else ["front"]),
-    ]
-    return order.drop(columns=["able", "tier", *unasked])
+    asked = {"promoted": further, "feasible": sweep.constraints, "front": len(sweep.objectives) > 1}
+    return order.drop(columns=["able", "tier", *(column for column, wanted in asked.items() if not wanted)])
+
+
+def _metrics(sweep: Sweep) -> list[str]:
+    return [objective.metric for objective in sweep.objectives]
 
 
 def has_objectives(table: pd.DataFrame, sweep: Sweep) -> pd.Series:
     """(trials,) bool: whether a trial has a value of every objective."""
-    return table[[one.metric for one in sweep.objectives]].notna().all(axis=1)
+    return table[_metrics(sweep)].notna().all(axis=1)
 
 
 def can_be_best(table: pd.DataFrame, sweep: Sweep) -> pd.Series:
-    """(trials,) bool: ended all its epochs, has a value of every objective, and satisfies the constraints."""
+    """(trials,) bool: finished all epochs, has a value of every objective, and satisfies the constraints."""
     able = (table["state"] == "finished") & has_objectives(table, sweep)
     return able & table["feasible"] if sweep.constraints else able
 
@@ -173,23 +171,22 @@ def _row(trial: Trial, sweep: Sweep) -> dict[str, Any]:
 def _feasible(frame: pd.DataFrame, sweep: Sweep) -> pd.Series:
     feasible = pd.Series(True, index=frame.index)
     for constraint in sweep.constraints:
-        bounds = np.where(frame["promoted"], constraint.promoted_bound, constraint.bound)
-        feasible &= frame[constraint.metric] >= bounds
+        feasible &= frame[constraint.metric] >= np.where(frame["promoted"], constraint.promoted_bound, constraint.bound)
     return feasible
 
 
 def pareto_front(values: np.ndarray, judged: np.ndarray, objectives: Sequence[Objective]) -> np.ndarray:
-    """Which points no other one is at least as good as in every objective and better in one.
+    """Return which points are on the front: no other is at least as good in every objective and better in one.
 
     Args:
         values: (points, objectives).
-        judged: (points,) bool; the others are not on the front and keep nobody from it.
-        objectives: their directions.
+        judged: (points,) bool; the others are neither on the front nor compared.
+        objectives: give the directions.
 
     Returns:
         (points,) bool.
     """
-    signs = np.array([1.0 if one.mode == "max" else -1.0 for one in objectives])
+    signs = np.array([1.0 if objective.mode == "max" else -1.0 for objective in objectives])
     front = np.zeros(len(values), bool)
     good = values[judged] * signs
     at_least = (good[:, None] >= good[None]).all(-1)
