@@ -33,7 +33,8 @@ HIGHER, LOWER = "higher", "lower"
 KINDS = {"corr": "correlation", "rmsd": "RMSD"}
 """The two ways to compare a map with an error, in the order of tables."""
 CONSTANT = "constant"
-DICE_COLUMNS = {f"dice_{region.lower()}": f"Dice {region}" for region in REGIONS} | {"dice_mean": "mean"}
+REGION_DICES = {f"dice_{region.lower()}": f"Dice {region}" for region in REGIONS}
+DICE_COLUMNS = REGION_DICES | {"dice_mean": "mean"}
 """Columns of Table 1 and of ``per_case``, and their headings."""
 
 

@@ -46,7 +46,7 @@ def final_figures(run: RunFolder) -> FinalFigures:
                 columns[final_key(protocol, figure.kind, estimator)] = per_case[column]
     by_fold = pd.DataFrame(columns).groupby(per_case["fold"]).mean()
     if scores is not None:
-        by_fold = by_fold.join(_of_regions(scores))
+        by_fold = by_fold.join(_region_means(scores))
     means: dict[str, float] = {}
     for name, values in by_fold.items():
         means |= {str(name): float(values.mean()), str(between_folds_name(str(name))): float(values.std(ddof=1))}
@@ -59,7 +59,7 @@ def final_figures(run: RunFolder) -> FinalFigures:
     return FinalFigures(_finite(means), folds)
 
 
-def _of_regions(scores: pd.DataFrame) -> pd.DataFrame:
+def _region_means(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the means per fold, one column per figure and region."""
     columns = dict.fromkeys(key for key, _ in _pairs() if key in scores)
     means = scores.groupby(["fold", "region"])[list(columns)].mean().unstack()

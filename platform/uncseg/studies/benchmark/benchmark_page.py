@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from uncseg.estimators.registry import ORACLE
-from uncseg.evaluation.figures import figures_by_key, shown_in
+from uncseg.evaluation.figures import REGION_DICES, figures_by_key, shown_in
 from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, with_interval
 from uncseg.report.page import PageSection, Picture, write_page
 from uncseg.report.style import NAMES
-from uncseg.studies.benchmark.benchmark_table import DICES, LEAST_DICE_WT, SEGMENTATIONS
+from uncseg.studies.benchmark.benchmark_table import LEAST_DICE_WT, SEGMENTATIONS
 
 
 def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> PageTable:
@@ -22,16 +22,15 @@ def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) ->
         wide: of :func:`~uncseg.studies.benchmark.benchmark_table.wide_table`.
         least_dice_wt: under which a method was not compared.
     """
-    dices = {name: f"Dice {name.removeprefix('dice_').upper()}" for name in DICES}
     figures, costs = shown_in("benchmark"), shown_in("cost")
-    header = ["method", *dices.values(), *(figure.label for figure in (figures | costs).values())]
+    header = ["method", *REGION_DICES.values(), *(figure.label for figure in (figures | costs).values())]
     header += [] if wide["compared"].all() else ["remark"]
     rows = []
     for segmentation in SEGMENTATIONS:
         rows.append(Row([f"{segmentation} segmentation"], "part"))
         for row in wide.to_dict("records"):
             own = segmentation == "own"
-            cells = [*(_interval(row, name) if own else "" for name in dices)]
+            cells = [*(_interval(row, name) if own else "" for name in REGION_DICES)]
             cells += [_interval(row, f"{segmentation}_{key}") for key in figures]
             cells += [fixed(row[key], 2 if cost.unit else 0) if own else "" for key, cost in costs.items()]
             cells += [] if row["compared"] else [f"not compared: WT Dice under {least_dice_wt:g}"]

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncseg.dataset.brats import REGIONS
-from uncseg.evaluation.figures import scaled_keys, shown_in
+from uncseg.evaluation.figures import REGION_DICES, scaled_keys, shown_in
 from uncseg.evaluation.summary import FEWEST_PATIENTS, bootstrap_mean, draw_patients, risk_coverage
 from uncseg.studies.benchmark.map_scores import scaled_figures
 
 KEYS = ("method", "segmentation", "seed", "fold", "case", "patient")
 SEGMENTATIONS = ("own", "shared")
-DICES = tuple(f"dice_{region.lower()}" for region in REGIONS)
 LEAST_DICE_WT = 0.85
 _FITTED = ("sum_ue", "sum_uu")
 _NOT_FIGURES = (*KEYS, *_FITTED, "factor")
@@ -89,7 +87,7 @@ def benchmark_summary(rows: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT, 
         found = [{"figure": figure} | _mean_of_cases(of_method, figure, seed) for figure in figures]
         found.append({"figure": "aurc"} | _aurc(of_method, seed))
         for record in found:
-            if not compared[method] and record["figure"] not in DICES:
+            if not compared[method] and record["figure"] not in REGION_DICES:
                 record |= dict.fromkeys(("mean", "ci_low", "ci_high", "seed_sd"), math.nan)
             keys = {"method": method, "segmentation": segmentation}
             records.append(keys | record | {"compared": bool(compared[method])})
@@ -180,17 +178,17 @@ def wide_table(summary: pd.DataFrame, costs: pd.DataFrame, floors: Sequence[str]
         floors: methods that need no training, and are to be beaten.
 
     Returns:
-        Columns method, floor, compared, cases, seeds; ``FIGURE``, ``FIGURE_low``, ``FIGURE_high`` of DICES, of its own
-        segmentations; ``SEGMENTATION_FIGURE`` and the same two of the benchmark's figures, for both SEGMENTATIONS; the
-        costs. NaN where not known.
+        Columns method, floor, compared, cases, seeds; REGION_DICES of its own segmentations; the benchmark's figures,
+        as ``SEGMENTATION_FIGURE``, for both SEGMENTATIONS; each of these also with ``_low`` and ``_high``; the costs.
+        NaN where not known.
     """
     known = {(row["method"], row["segmentation"], row["figure"]): row for row in summary.to_dict("records")}
     records = []
     for method, rows in summary.groupby("method", sort=False):
-        dices = rows[rows["figure"] == DICES[0]]
+        dices = rows[rows["figure"] == "dice_wt"]
         record = {"method": method, "floor": method in floors, "compared": bool(rows["compared"].iloc[0])}
         record |= {"cases": int(dices["cases"].max()), "seeds": int(dices["seeds"].max())}
-        for name in DICES:
+        for name in REGION_DICES:
             record |= _cells(known, (method, "own", name), name)
         for segmentation in SEGMENTATIONS:
             for figure in shown_in("benchmark", "benchmark_file"):
