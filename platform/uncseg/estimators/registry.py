@@ -211,6 +211,8 @@ def _maps(**fields: Any) -> tuple[str, ...]:
 HEAD, ORACLE = "uncertainty", "oracle"
 SEVERAL_PASSES = tuple(estimator for estimator in _ALL if estimator.kind == "several_passes")
 ALL_MAPS, ONE_PASS, SEVERAL_PASS_MAPS = _maps(), _maps(kind="one_pass"), _maps(kind="several_passes")
-BASELINES, FLOORS = _maps(role="baseline"), _maps(role="floor")
+NO_FURTHER_PASS = tuple(name for name in ALL_MAPS if name not in (*SEVERAL_PASS_MAPS, ORACLE))
+"""Maps of any run that take no pass beside the one that segments."""
+FLOORS = _maps(role="floor")
 BENCHMARK_FLOORS = (*FLOORS, *_maps(benchmark_floor=True))
 """Floors of a benchmark: among them a baseline of the paper's Table 2 that any trained competitor has to beat."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from uncseg.dataset.brats import REGIONS
-from uncseg.estimators.registry import BASELINES, FLOORS, HEAD, ORACLE
+from uncseg.estimators.registry import FLOORS, HEAD, NO_FURTHER_PASS, ORACLE
 from uncseg.metric_keys import epoch_key, failure_key
 
 Place = Literal[
@@ -86,7 +86,7 @@ class Figure:
 
 WT, ALL = ("WT",), tuple(REGIONS)
 CORR, RMSD = "correlation with the", "RMSD with the"
-LOGGED = {kind: tuple(name for name in (HEAD, *BASELINES, *FLOORS) if is_informative(kind, name)) for kind in KINDS}
+LOGGED = {kind: tuple(name for name in NO_FURTHER_PASS if is_informative(kind, name)) for kind in KINDS}
 # fmt: off
 FIGURE_TABLE = (
     # segmentations: scores per case and region

@@ -6,12 +6,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from uncseg.config.experiment import Experiment
-from uncseg.estimators.registry import FLOORS, HEAD
 from uncseg.section import Positive, Section
 from uncseg.studies.load_study import Study
 
-ONE_PASS_CHOICES = (HEAD, "var1shot", "entropy", "variance_stable", *FLOORS)
-"""Maps that one pass of a network gives, or its error memory."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*(_[A-Za-z0-9-]+)*$")]
 
 

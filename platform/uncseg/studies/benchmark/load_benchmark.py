@@ -12,8 +12,8 @@ from uncseg.config.experiment import Experiment, load_experiment
 from uncseg.config.fields import as_assignments, is_within
 from uncseg.config.rules import problems_of_judged
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.estimators.registry import HEAD
-from uncseg.studies.benchmark.benchmark_file import ONE_PASS_CHOICES, Benchmark, SeededTraining, run_name
+from uncseg.estimators.registry import HEAD, NO_FURTHER_PASS
+from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
 from uncseg.studies.load_study import Checks, load_study
 
 COMMON = ("dataset", "split", "storage", "tracking", "name", "training.seed")
@@ -102,10 +102,8 @@ def _check_file(checks: Checks, benchmark: Benchmark, base: Experiment) -> None:
     expected = "two folds at least: a map's scale is fitted on the cases of the others"
     checks.require(len(folds) != 1, "folds", list(folds), expected, "name another fold")
     for name, entry in names.items():
-        unknown, expected = (
-            [m for m in entry.maps if m not in ONE_PASS_CHOICES],
-            f"some of {', '.join(ONE_PASS_CHOICES)}",
-        )
+        unknown = [map_name for map_name in entry.maps if map_name not in NO_FURTHER_PASS]
+        expected = f"some of {', '.join(NO_FURTHER_PASS)}"
         checks.require(not unknown, f"trainings.{name}.maps", ", ".join(unknown), expected, "correct the list")
         for field in entry.set:
             expected, advice = "a field in which trainings may differ", "write it into overrides, for all, or remove it"
