@@ -21,6 +21,11 @@ class Problem:
     advice: str
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text; its type if it has no text."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
 class ProblemsFound(Exception):
     """Work cannot start or continue; the command line prints ``problems`` as one table.
 

@@ -106,8 +106,8 @@ def test_a_finished_run_is_a_registered_model(store, tmp_path):
         "loader_module": "uncseg.tracking.pyfunc_model"
     }
     card = (folder / "README.md").read_text()
-    for said in ("Not a medical device", "1 NCR", "0 t1n", "models:/whole@candidate", "| WT | 0.100 | – |"):
-        assert said in card
+    for text in ("Not a medical device", "1 NCR", "0 t1n", "models:/whole@candidate", "| WT | 0.100 | – |"):
+        assert text in card
 
 
 def test_a_run_is_registered_once_and_again_when_its_figures_change(store, tmp_path):
@@ -120,7 +120,7 @@ def test_a_run_is_registered_once_and_again_when_its_figures_change(store, tmp_p
     record.write(run.manifest)
     finish(run, store)
     assert len(versions(store, "again")) == 1
-    evaluate(run)  # the same tables, written anew by newer code
+    evaluate(run)  # the same tables, written again by newer code
     finish(run, store, TAGS | {"git_commit": "newer"})
     assert len(versions(store, "again")) == 1
     evaluate(run, ece=0.3)

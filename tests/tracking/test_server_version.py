@@ -117,8 +117,8 @@ def test_a_database_of_another_version_is_refused_and_left_alone(database, run, 
         connection.execute("update alembic_version set version_num = ?", [revision])
     refused = sync(run, database)  # in a process of its own: MLflow keeps what it has opened
     assert refused.returncode == 2
-    said = " ".join(refused.stdout.replace("│", " ").split())
-    assert all(word in said for word in (found + " " + advice).split())
+    output = " ".join(refused.stdout.replace("│", " ").split())
+    assert all(word in output for word in (found + " " + advice).split())
     assert sorted((path, path.stat().st_mtime_ns) for path in run.root.rglob("*")) == before
     with sqlite3.connect(database) as connection:
         assert connection.execute("select version_num from alembic_version").fetchone() == (revision,)

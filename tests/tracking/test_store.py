@@ -101,7 +101,7 @@ def test_a_deleted_run_counts_as_absent(store):
 
 @pytest.fixture
 def parts(tmp_path):
-    """Two folders that a model is made of."""
+    """Two folders whose files make up a model."""
     for number, name in enumerate(("plans.json", "fold_0/checkpoint_final.pth")):
         file = tmp_path / f"part_{number}" / name
         file.parent.mkdir(parents=True)
@@ -163,7 +163,9 @@ def test_a_model_whose_upload_broke_off_is_completed(store, parts):
     hidden.rename(models)
     model = store.log_model(run_id, "demo", "abc", lambda _: (part for part in parts), *others)
     found = store.client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'")
-    assert [(one.model_id, one.status) for one in found] == [(model.model_id, LoggedModelStatus.READY)]
+    assert [(found_model.model_id, found_model.status) for found_model in found] == [
+        (model.model_id, LoggedModelStatus.READY)
+    ]
     assert (
         store.log_model(run_id, "demo", "abd", lambda _: (part for part in parts), *others).model_id != model.model_id
     )
@@ -174,4 +176,4 @@ def test_a_registered_model_outlives_its_run(store, parts):
     model = store.log_model(run_id, "kept", "abc", lambda _: (part for part in parts), {}, 0, {}, 0)
     store.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": '[{"name": "kept", "version": 1}]'})
     store.delete_run(run_id)
-    assert [one.model_id for one in store.models_of(run_id)] == [model.model_id]
+    assert [kept.model_id for kept in store.models_of(run_id)] == [model.model_id]

@@ -49,14 +49,14 @@ def texts(uri, output):
 
 def test_the_same_name_elsewhere_is_another_model(register, tmp_path, monkeypatch):
     output = tmp_path / "out"
-    (one, uri, _), (two, same_uri, _) = register("one", "first"), register("two", "second")
+    (first, uri, _), (second, same_uri, _) = register("one", "first"), register("two", "second")
     assert uri == same_uri == "models:/glioma/1"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", one)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", first)
     assert texts(uri, output) == ["first"]
     assert texts("models:/glioma@candidate", output) == texts("models:/glioma/latest", output) == []
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", two)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", second)
     assert texts(uri, output) == ["second"]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", one)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", first)
     assert texts(uri, output) == []
 
 

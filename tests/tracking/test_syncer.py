@@ -28,7 +28,7 @@ def test_each_fold_gets_every_metric_with_its_original_time(run, store, make_syn
     assert child.data.params == {"fold": "0"}
     top = store.client.get_run(parent.run_id)
     assert top.info.run_name == "demo"
-    assert top.data.params == {"loss.unc_weight": "0.4"}  # not where it is computed and kept
+    assert top.data.params == {"loss.unc_weight": "0.4"}  # not where the run computes and keeps its files
     for tags in (child.data.tags, top.data.tags):
         assert TAGS.items() <= tags.items()
 

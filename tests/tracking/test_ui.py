@@ -23,17 +23,17 @@ def ui(monkeypatch, capsys):
 
 
 def test_a_folder_without_a_run_is_refused(ui, tmp_path):
-    code, said = ui(tmp_path)
+    code, output = ui(tmp_path)
     assert code == 2
-    assert "no run, sweep or benchmark" in said
+    assert "no run, sweep or benchmark" in output
 
 
 def test_a_run_absent_from_mlflow_asks_for_a_sync(ui, run, make_syncer):
     make_syncer()
     train(run, 0, 2)
-    code, said = ui(run.root)
+    code, output = ui(run.root)
     assert code == 1
-    assert f"first: uncseg sync {run.root}" in said
+    assert f"first: uncseg sync {run.root}" in output
 
 
 def test_a_port_in_use_is_refused(ui, run, make_syncer):
@@ -44,9 +44,9 @@ def test_a_port_in_use_is_refused(ui, run, make_syncer):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, said = ui(run.root, "--port", port)
+        code, output = ui(run.root, "--port", port)
     assert code == 2
-    assert f"port {port}, taken" in said
+    assert f"port {port}, taken" in output
 
 
 def test_a_missing_database_is_not_created(ui, run, make_syncer, tmp_path):
@@ -55,7 +55,7 @@ def test_a_missing_database_is_not_created(ui, run, make_syncer, tmp_path):
     train(run, 0, 2)
     assert syncer.push_once()
     database.unlink()
-    code, said = ui(run.root)
+    code, output = ui(run.root)
     assert code == 1
-    assert "nothing in MLflow" in said
+    assert "nothing in MLflow" in output
     assert not database.exists()

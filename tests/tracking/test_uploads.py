@@ -18,7 +18,7 @@ from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import epoch_table
 from uncseg.tracking.syncer import sync_run
 
-DICE = [[0.8, 0.9], [0.7, 0.5]]  # of two cases a fold: means 0.85 and 0.6
+DICE = [[0.8, 0.9], [0.7, 0.5]]  # two cases per fold: means 0.85 and 0.6
 
 
 def add_results(run):
@@ -80,7 +80,7 @@ def check_results(store, run):
         assert model.model_id == entry.model_id
         loss = next(metric for metric in model.metrics if metric.key == "loss")
         assert (loss.value, loss.step) == (fold + 0.2, 2)
-        assert len(rows(store, entry.run_id, "loss")) == 3  # the model's metric is the epoch's, not a row more
+        assert len(rows(store, entry.run_id, "loss")) == 3  # the model's metric is the epoch's, not a further row
 
 
 def test_results_are_logged_once_and_again_when_they_change(run, store, make_syncer):
@@ -158,7 +158,7 @@ def test_what_cannot_be_pushed_is_counted_and_warned_of_once(run, make_syncer, c
     syncer = make_syncer(uri=uri)
     assert not syncer.push_once()
     assert not syncer.push_once()
-    assert syncer.stop() == 3 + 2  # the epochs after the checkpoint are nobody's yet
+    assert syncer.stop() == 3 + 2  # the epochs after the checkpoint may be trained again
     assert not syncer.finish()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(run.spool) in caplog.text

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from uncseg.config.experiment import Experiment
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.files import file_lock
 from uncseg.tracking.mlflow_internals import EXPERIMENT_TAGS
 from uncseg.tracking.server_version import database_problem, server_problem
@@ -86,7 +86,7 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
     except Exception as error:  # from MLflow, the database's driver, a missing driver, the disk
         if (wrong_version := database_problem(tracking_uri, error)) is not None:
             raise AnotherVersion("MLflow cannot be used.", [wrong_version]) from error
-        found = f"{tracking_uri}: {(str(error) or repr(error)).splitlines()[0]}"
+        found = f"{tracking_uri}: {first_line(error)}"
         problem = Problem("tracking.uri", found, "an MLflow that answers", "start it or correct the address")
         raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error
     return Store(client, experiment_id, tracking_uri)

@@ -1,6 +1,6 @@
 """A run's results as MLflow shows them: the final figures of the run and of each fold, and three lines of description.
 
-Read from the run's tables alone, so that MLflow can be filled again from a folder.
+They are read from the run's tables alone, so that MLflow can be filled again from a folder.
 """
 
 import math
@@ -25,16 +25,16 @@ from uncseg.tracking.shown import between_folds_name
 
 @dataclass(frozen=True)
 class FinalFigures:
-    """``final/…`` by name; finite ones only."""
+    """Final figures by metric name (``final/…``); finite ones only."""
 
     run: Mapping[str, float] = field(default_factory=dict)
-    """Mean over folds of their means over cases, and ``…_std``, the sample standard deviation over folds."""
+    """Mean over folds of each fold's mean over cases, and ``…_std``, the sample standard deviation over folds."""
     folds: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """Mean over each fold's cases."""
 
 
 def final_figures(run: RunFolder) -> FinalFigures:
-    """The final figures of an evaluated run; none before its evaluation."""
+    """Return the final figures of a run; none before its evaluation."""
     per_case, scores, summary = (read_table(run.tables, name) for name in ("per_case", "scores", "scores_summary"))
     if per_case is None:
         return FinalFigures()
@@ -67,7 +67,7 @@ def _region_means(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pairs() -> list[tuple[str, str]]:
-    """The figures and regions that MLflow gets."""
+    """Return the figures per region that MLflow shows, with the region."""
     return [(figure.key, region) for figure in figures_by_key().values() for region in figure.regions]
 
 
@@ -80,16 +80,16 @@ def _finite(figures: Mapping[Any, Any]) -> dict[str, float]:
 
 
 def describe(run: RunFolder, page: str) -> str | None:
-    """The result in three lines of Markdown; None before the run's evaluation.
+    """Return the result in three lines of Markdown; None before the run's evaluation.
 
     Args:
-        run: its folder.
-        page: its own in MLflow's UI; the links lead to its artifacts.
+        run: the run's folder.
+        page: the run's page in MLflow's UI; the links lead to its artifacts.
     """
     first, second = read_table(run.tables, "table1"), read_table(run.tables, "table2")
     if first is None or second is None:
         return None
-    # a hard break each: the UI folds what is longer than three lines
+    # hard line breaks: the UI folds a description of more than three lines
     return "  \n".join([_dice_line(first), _uncertainty_line(second), _links(run, page)]) + "\n"
 
 
@@ -104,7 +104,7 @@ def _dice_line(table: pd.DataFrame) -> str:
 
 
 def _uncertainty_line(table: pd.DataFrame) -> str:
-    """The head beside the best floor, where false positives count too."""
+    """Compare the head with the best floor, by the mask that counts false positives too."""
     rows = {row["estimator"]: row for row in table[table["protocol"] == "union"].to_dict("records")}
     values = {name: row["corr_failure"] for name, row in rows.items() if not math.isnan(row["corr_failure"])}
     floor = best_floor(values, "corr_failure")
@@ -124,5 +124,5 @@ def _links(run: RunFolder, page: str) -> str:
         "every case": run.tables / "per_case.csv",
         "report": run.root / "report.html",
     }
-    there = {name: file.relative_to(run.root).as_posix() for name, file in files.items() if file.is_file()}
-    return " · ".join(f"[{name}]({page}/artifacts/{path}{UI_MODE})" for name, path in there.items())
+    paths = {name: file.relative_to(run.root).as_posix() for name, file in files.items() if file.is_file()}
+    return " · ".join(f"[{name}]({page}/artifacts/{path}{UI_MODE})" for name, path in paths.items())

@@ -1,6 +1,6 @@
-"""What a model in MLflow says of itself: to programs in a JSON file, to people in a model card.
+"""What a model in MLflow says about itself: to programs in a JSON file, to people in a model card.
 
-Read from a run's folder alone, so that MLflow can be filled again from it.
+Both are written from a run's folder alone, so that MLflow can be filled again from it.
 """
 
 import math
@@ -19,7 +19,7 @@ from uncseg.table_files import read_table
 from uncseg.tracking.manifest import read_manifest
 
 _SETTINGS = ("split", "plan", "model", "loss", "memory", "training", "evaluation")
-_NOT_OF_THE_MODEL = ("git_commit", "versions")
+_OF_THE_COMMAND = ("git_commit", "versions")
 MODALITY_NAMES = {"t1n": "T1", "t1c": "T1 with contrast", "t2w": "T2", "t2f": "FLAIR"}
 LABEL_NAMES = {"NCR": "necrotic core", "ED": "oedema", "ET": "enhancing tumour"}
 
@@ -27,19 +27,19 @@ LABEL_NAMES = {"NCR": "necrotic core", "ED": "oedema", "ET": "enhancing tumour"}
 def describe_model(
     run: RunFolder, experiment: Mapping[str, Any], tags: Mapping[str, str], folds: Sequence[int]
 ) -> dict[str, Any]:
-    """What goes into uncseg.json; NaN is null.
+    """Return the content of uncseg.json; NaN is null.
 
     Args:
-        run: finished and evaluated.
-        experiment: as resolved.
-        tags: of its run in MLflow.
-        folds: whose weights the model has.
+        run: folder of a run that is finished and evaluated.
+        experiment: the resolved experiment.
+        tags: tags of the run in MLflow.
+        folds: the folds whose weights the model holds.
 
     Returns:
-        ``run``, ``folds``, ``cases`` (number), ``dataset`` (name), ``synthetic``, ``digests``,
-        ``git_commit``, ``versions``, ``settings``, ``configuration``, ``channels`` in order, ``labels``; how
-        ``uncseg predict`` uses it: ``evaluation`` (tile_step, mirroring), ``review_below``; and out of fold
-        ``calibration`` (region → figure → mean over cases) and ``reliability`` (rows of the diagram).
+        ``run``, ``folds``, ``cases`` (number), ``dataset`` (name), ``synthetic``, ``digests``, ``git_commit``,
+        ``versions``, ``settings``, ``configuration``, ``channels`` in order, ``labels``; for ``uncseg predict``:
+        ``evaluation`` (tile_step, mirroring), ``review_below``; and out of fold ``calibration`` (region → figure →
+        mean over cases) and ``reliability`` (rows of the diagram).
     """
     manifest, per_case = read_manifest(run.manifest), read_table(run.tables, "per_case")
     summary, bins = read_table(run.tables, "scores_summary"), read_table(run.tables, "scores_reliability")
@@ -64,16 +64,16 @@ def describe_model(
     }
 
 
-def what_it_predicts(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of it that makes another model; what the last command ran on does not."""
-    return {name: value for name, value in about.items() if name not in _NOT_OF_THE_MODEL}
+def model_identity(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a description that tells models apart: all but what the last command ran on."""
+    return {name: value for name, value in about.items() if name not in _OF_THE_COMMAND}
 
 
 def _calibration(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    wanted = summary[summary["figure"].isin(list(shown_in("card")))]
+    shown = summary[summary["figure"].isin(list(shown_in("card")))]
     return {
         str(region): _plain(dict(zip(rows["figure"], rows["mean"], strict=True)))
-        for region, rows in wanted.groupby("region", sort=False)
+        for region, rows in shown.groupby("region", sort=False)
     }
 
 
@@ -82,13 +82,13 @@ def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def write_card(run: RunFolder, about: Mapping[str, Any], registered: str, alias: str) -> str:
-    """The model card, Markdown.
+    """Return the model card, Markdown.
 
     Args:
-        run: finished and evaluated.
-        about: of :func:`describe_model`.
-        registered: name in MLflow's registry.
-        alias: under which it is found there.
+        run: folder of a run that is finished and evaluated.
+        about: result of :func:`describe_model`.
+        registered: name of the model in MLflow's registry.
+        alias: alias of the version there.
     """
     first, second = read_table(run.tables, "table1"), read_table(run.tables, "table2")
     last_epochs = about["settings"].get("evaluation", {}).get("last_epochs")
@@ -112,7 +112,7 @@ def _opening(about: Mapping[str, Any], registered: str) -> str:
     rows = {
         "what": f"nnU-Net {kind}, {about['configuration']}, {training.get('epochs')} epochs",
         "trained on": f"{about['dataset']}: {cases}, digest {about['digests'].get('dataset')}",
-        "folds": f"{folds}: each has trained on the cases of the others, all predict together",
+        "folds": f"{folds}: each was trained on the cases of the others; predictions are their average",
         "split": f"by patient, digest {about['digests'].get('split')}",
         "mask of the loss": str(settings.get("loss", {}).get("cancer_mask")),
         "code": about["git_commit"] or "not under version control",
@@ -127,10 +127,10 @@ _USE = """## Use and limits
 
 For research. Not a medical device: no decision about a patient may rest on it.
 
-It knows tumours as its training cases show them: four co-registered images without the skull. What it makes of other
-scanners, diseases, children or scans after surgery is not known. The expected Dice ranks cases for review; it is no
-Dice to quote. The uncertainty was trained on the error inside the mask named above, and means little elsewhere: compare
-it with the floors."""
+The model was trained on tumours as its training cases show them: four co-registered images without the skull. How it
+performs on images of other scanners, other diseases, children, or scans after surgery is not known. The expected Dice
+ranks cases for review; it must not be quoted as a measured Dice. The uncertainty was trained on the error inside the
+mask named above and means little elsewhere: compare it with the floors, the estimators that need no training."""
 
 
 def _interface(about: Mapping[str, Any]) -> str:
@@ -139,9 +139,10 @@ def _interface(about: Mapping[str, Any]) -> str:
     return f"""## Input and output
 
 Channels: {channels}. Labels: 0 background, {labels}.
-Uncertainty: 0 to 1, meant as the probability that a voxel is wrong (see the calibration below), inside the prediction
-dilated by 2 voxels.
-Review: expected Dice of the whole tumour below {about["review_below"]:.3f}, or no tumour."""
+Uncertainty: 0 to 1, to be read as the probability that a voxel is wrong (see the calibration below), inside the
+prediction dilated by 2 voxels.
+Review: a case is marked for review if its expected Dice of the whole tumour is below {about["review_below"]:.3f}, or no
+tumour was found."""
 
 
 def _calibrated(about: Mapping[str, Any]) -> str:
@@ -154,7 +155,7 @@ def _calibrated(about: Mapping[str, Any]) -> str:
     ]
     note = (
         "Means over cases; ece, ace, auroc_brain and qu_score in the brain. The reliability diagram's 20 bins are in "
-        "uncseg.json. qu_score_always_certain is that of a map of zeros."
+        "uncseg.json. qu_score_always_certain is the QU score of a map of zeros."
     )
     return PageTable("calibration", "Calibration, out of fold", ["region", *figures], rows, note).to_markdown(2)
 
@@ -176,8 +177,8 @@ found = model.predict({{"image": image, "spacing_mm": (1, 1, 1)}})  # (4, D, H, 
 found["labels"], found["uncertainty"], found["expected_dice_wt"]
 ```
 
-By nnU-Net's own command, in the folder that `mlflow artifacts download -u models:/{uri} -d FOLDER` makes (images as
-CASE_0000.nii.gz to CASE_0003.nii.gz; nnUNet_extTrainer names the folder of uncseg/method/for_nnunet):
+With nnU-Net's own command, in the folder that `mlflow artifacts download -u models:/{uri} -d FOLDER` creates (images
+are named CASE_0000.nii.gz to CASE_0003.nii.gz; nnUNet_extTrainer names the folder of uncseg/method/for_nnunet):
 
 ```
 nnUNetv2_predict_from_modelfolder -m FOLDER -i IMAGES -o OUTPUT -f {numbers}

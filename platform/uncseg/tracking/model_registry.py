@@ -27,11 +27,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from uncseg.errors import first_line
 from uncseg.files import digest, file_states, write_json, write_text
 from uncseg.layout import RunFolder
 from uncseg.tracking.final_figures import describe
 from uncseg.tracking.mlflow_internals import REGISTRY_REFUSALS, VERSIONS_TAG
-from uncseg.tracking.model_card import describe_model, what_it_predicts, write_card
+from uncseg.tracking.model_card import describe_model, model_identity, write_card
 from uncseg.tracking.push import Histories, SyncRound, epoch_rows
 from uncseg.tracking.record import RunEntry
 from uncseg.tracking.spool import FoldHistory
@@ -127,8 +128,8 @@ def _store_run(work: SyncRound, folds: Sequence[int]) -> None:
     except MlflowException as error:
         if error.error_code not in REGISTRY_REFUSALS:
             raise
-        name, reason = work.description.name, str(error).splitlines()[0]
-        logger.warning("The model of %s is stored, and not registered as %s: %s", name, registered, reason)
+        name = work.description.name
+        logger.warning("The model of %s is stored, and not registered as %s: %s", name, registered, first_line(error))
         return
     parent.version = f"{registered}/{version.version}"
     parent.files[MODEL_KEY] = signature
@@ -140,7 +141,7 @@ def _log_run_model(work: SyncRound, folds: Sequence[int], about: Mapping[str, An
     model = store.log_model(
         record.parent.run_id,
         name=_model_name(name),
-        content=_content(run, folds, what_it_predicts(about)),
+        content=_content(run, folds, model_identity(about)),
         folders=partial(_run_folders, run, folds, about, registered),
         metrics=record.final.run,
         step=0,

@@ -29,15 +29,9 @@ DATASET_TAG = "dataset_digest"
 DIGEST_LENGTH = 12
 """Digits of a dataset's digest that MLflow shows."""
 TRAINED_TAG = "uncseg.epochs_trained"
-FOLD_STATUS = {
-    "waiting": "SCHEDULED",
-    "running": "RUNNING",
-    "finished": "FINISHED",
-    "failed": "FAILED",
-    "stopped": "KILLED",
-}
 Outcome = Literal["finished", "failed", "interrupted"]
-OUTCOME_STATUS: dict[Outcome, str] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+OUTCOME_STATUS: dict[str, str] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+FOLD_STATUS = OUTCOME_STATUS | {"waiting": "SCHEDULED", "running": "RUNNING", "stopped": "KILLED"}
 Histories = Mapping[int, FoldHistory]
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Self
 
@@ -86,12 +87,8 @@ class RunEntry:
 
     def again(self, start_ms: int) -> "RunEntry":
         """Return the entry of the same run, to be created again because MLflow no longer has it."""
-        return RunEntry(
-            key=self.key,
-            start_ms=self.start_ms or start_ms,
-            averaged_folds=self.averaged_folds,
-            attempt=self.attempt,
-        )
+        start_ms = self.start_ms or start_ms
+        return RunEntry(self.key, start_ms=start_ms, averaged_folds=self.averaged_folds, attempt=self.attempt)
 
     def upload_once(self, name: str, signature: Any, upload: Callable[..., object], *arguments: Any) -> None:
         """Call ``upload`` with these arguments, unless it was called for the same signature before."""
@@ -114,8 +111,6 @@ class MlflowRecord:
     """The run itself, or the study."""
     folds: dict[int, RunEntry] = field(default_factory=dict)
     """The run of each fold."""
-    extra: list[str] = field(default_factory=list)
-    """Files that are logged on the parent besides the run's own."""
     final: FinalFigures = field(default_factory=FinalFigures)
     """Final figures, or a study's result, as logged; empty before."""
     final_ms: int = 0
@@ -131,11 +126,13 @@ class MlflowRecord:
         try:
             return _RECORD.validate_python(read_manifest(manifest).get("mlflow", {}))
         except ValidationError as error:
+            expected, advice = (
+                "an entry of this version of uncseg",
+                "use the version that wrote it, or delete the entry",
+            )
             where = [".".join(map(str, ("mlflow", *item["loc"]))) for item in error.errors()]
             found = [f"{item['msg']}: {item['input']}" for item in error.errors()]
-            expected, advice = "an entry of this version of uncseg", "use that version, or delete the entry mlflow"
-            problems = [Problem(*one, expected, advice) for one in zip(where, found, strict=True)]
-            raise unreadable(manifest, problems) from error
+            raise unreadable(manifest, list(map(Problem, where, found, repeat(expected), repeat(advice)))) from error
 
     def write(self, manifest: Path) -> None:
         """Write the record into a manifest; its other keys stay."""

@@ -14,7 +14,7 @@ ANSWER_WITHIN_S = 10
 
 
 def server_problem(tracking_uri: str) -> Problem | None:
-    """Return what is wrong with the version of the server at an http address; None if it fits or is not told.
+    """Return what is wrong with the version of the server at an http address; None if it fits or is unknown.
 
     A server accepts what older clients of its own major version send; an older server lacks what we send.
     """

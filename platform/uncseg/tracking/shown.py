@@ -1,15 +1,15 @@
-"""Which metrics and params MLflow shows: what a person compares runs by.
+"""Which metrics and params MLflow shows: those by which people compare runs.
 
-The chart page has a section for everything up to a metric's last slash, so the names make its chapters:
+The chart page has a section for everything up to a metric's last slash, so the names decide its sections:
 
-    train/loss                                  of an epoch's steps
-    val_patch/dice_wt                           of an epoch's validation patches
-    uncertainty/PROTOCOL/KIND_ema/ESTIMATOR     against the error memory
+    train/loss                                  the steps of an epoch
+    val_patch/dice_wt                           the validation patches of an epoch
+    uncertainty/PROTOCOL/KIND_ema/ESTIMATOR     compared with the error memory
     system/epoch_seconds
-    final/dice_wt                               out of fold, once, at step 0: the UI draws bars of it, not curves
-    GROUP/std/NAME, final/NAME_std              the same over folds: their spread; beside it where it is a result
+    final/dice_wt                               out of fold, once, at step 0: the UI draws bars, not curves
+    GROUP/std/NAME, final/NAME_std              the standard deviation over folds
 
-The spool and the tables of epochs hold all the others as well.
+The spool and the tables of epochs hold all other metrics as well.
 """
 
 import re
@@ -23,13 +23,13 @@ from uncseg.metric_keys import parse_epoch_key
 _NOT_SHOWN = re.compile(
     r"uncertainty/memory/(visited_share_\w+|mean_error_\w+_reference)"
     r"|system/memory_bytes_per_case_\w+"
-    r"|train/uncertainty_warmup"  # the experiment says it
+    r"|train/uncertainty_warmup"  # a setting of the experiment
 )
 _NO_PARAMS = ("name", "dataset.path", "resources", "tracking", "storage")
 
 
 def is_shown(metric: str) -> bool:
-    """Whether a metric of the epochs goes to MLflow."""
+    """Return whether a metric of the epochs goes to MLflow."""
     compared = parse_epoch_key(metric)
     if compared is not None:
         return is_informative(compared.kind, compared.estimator)
@@ -37,15 +37,15 @@ def is_shown(metric: str) -> bool:
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:
-    """Those that MLflow shows, the headlines first: its UI opens a comparison's plots with a run's first metric."""
+    """Return the metrics that MLflow shows, headlines first: its UI opens a comparison with a run's first metric."""
     headlines = shown_in("headline")
     return sorted(filter(is_shown, metrics), key=lambda metric: metric not in headlines)
 
 
 def between_folds_name(metric: str) -> str | None:
-    """Of a metric's standard deviation over folds: a section of its own, or where it is a result the next line.
+    """Return the name of a metric's standard deviation over folds; None if it is not shown.
 
-    None where nobody asks for it.
+    Deviations have a section of their own; that of a final figure stands beside the figure.
     """
     if metric.startswith("system/"):
         return None
@@ -56,7 +56,7 @@ def between_folds_name(metric: str) -> str | None:
 
 
 def shown_params(experiment: Mapping[str, Any]) -> dict[str, str]:
-    """An experiment's fields as MLflow params, except those that only change where a run computes and keeps its files.
+    """Return an experiment's fields as MLflow params, except those that only say where a run computes and keeps files.
 
     Names are dotted; see :func:`~uncseg.config.fields.flatten` for the values.
     """

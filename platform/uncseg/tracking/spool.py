@@ -59,12 +59,16 @@ def _end_torn_line(path: Path) -> None:
             stream.write(b"\n")
 
 
-def _append(path: Path, kind: str, fold: int, attempt: int, fsync: bool, **values: Any) -> None:
+def _append(path: Path, kind: str, fold: int, attempt: int, **values: Any) -> None:
+    """Append a record; all but an epoch wait for the disk.
+
+    A killed process loses nothing. A power cut may lose epochs since the last checkpoint, which are trained again.
+    """
     record = {"kind": kind, "fold": fold, "attempt": attempt, "time_ms": now_ms(), **values}
     # The file is opened for each record: on shared storage, closing it makes the line visible to the driver's machine.
     with path.open("ab", buffering=0) as stream:
         stream.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        if fsync:
+        if kind != "epoch":
             os.fsync(stream.fileno())
 
 
@@ -75,14 +79,11 @@ class SpoolWriter:
         folder: the run's spool folder, created if absent.
         fold: number of the fold.
         first_epoch: the epoch that is trained next: 0 for a fresh start, the restored epoch + 1 after a restart.
-        fsync: whether each epoch waits for the disk. Without it, a killed process loses nothing, and a power cut may
-            lose epochs since the last checkpoint, which are trained again anyway. Checkpoints and states always wait.
     """
 
-    def __init__(self, folder: Path, fold: int, *, first_epoch: int, fsync: bool = False) -> None:
+    def __init__(self, folder: Path, fold: int, *, first_epoch: int) -> None:
         self.path = fold_file(folder, fold)
         self.fold = fold
-        self.fsync = fsync
         _end_torn_line(self.path)
         self.attempt = read_history(folder, fold).attempt
         self.restart(first_epoch)
@@ -97,7 +98,7 @@ class SpoolWriter:
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record an epoch's metrics (unit and range as their names say). NaN and ±inf are written as null."""
         finite = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
-        self._write("epoch", self.fsync, epoch=epoch, metrics=finite)
+        self._write("epoch", epoch=epoch, metrics=finite)
 
     def checkpoint(self, epoch: int) -> None:
         """Record that a checkpoint taken after ``epoch`` is safely stored; call it after storing, never before."""
@@ -107,15 +108,15 @@ class SpoolWriter:
         """Record the fold's state. "finished" means that none of its epochs is trained again."""
         self._write("state", state=state, message=message)
 
-    def _write(self, kind: str, fsync: bool = True, **values: Any) -> None:
-        _append(self.path, kind, self.fold, self.attempt, fsync, **values)
+    def _write(self, kind: str, **values: Any) -> None:
+        _append(self.path, kind, self.fold, self.attempt, **values)
 
 
 def write_state(folder: Path, fold: int, state: Literal["finished", "failed", "stopped"], message: str = "") -> None:
     """Record a fold's state from the driver, for a worker that was killed or stopped; this begins no attempt."""
     path = fold_file(folder, fold)
     _end_torn_line(path)
-    _append(path, "state", fold, read_history(folder, fold).attempt, fsync=True, state=state, message=message)
+    _append(path, "state", fold, read_history(folder, fold).attempt, state=state, message=message)
 
 
 def read_records(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

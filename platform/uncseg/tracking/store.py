@@ -30,7 +30,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.tracking.mlflow_internals import VERSIONS_TAG, ui_page
 
 PARENT_TAG = "mlflow.parentRunId"
@@ -57,7 +57,7 @@ def storing(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # from MLflow, the disk, an object store's client, a damaged checkpoint
-        reason = (str(error) or repr(error)).strip().splitlines()[0]
+        reason = first_line(error)
         if isinstance(error, ProblemsFound):
             reason = f"{error.problems[0].where}: {error.problems[0].found}"
         advice = "free some space or repair the store; then: uncseg sync RUN"
@@ -147,7 +147,7 @@ class Store:
     def log_image(self, run_id: str, path: Path, key: str, step: int, time_ms: int) -> None:
         """Log a small PNG of an epoch; the UI shows those of one key side by side, or by a slider over ``step``.
 
-        The timeout is short, because whoever ends a run waits for the current picture.
+        The timeout is short, because the end of a run waits for the current picture.
         """
         with Image.open(path) as image:
             self.client.log_image(run_id, image, key=key, step=step, timestamp=time_ms, synchronous=True)

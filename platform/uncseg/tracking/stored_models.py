@@ -12,7 +12,7 @@ import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.files import digest, write_text
 from uncseg.tracking.mlflow_internals import model_version
 
@@ -66,9 +66,8 @@ def _errors_for_people(uri: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # from MLflow, the database's driver, an object store's client
-        first_line = (str(error) or repr(error)).splitlines()[0]
         asked = os.environ.get("MLFLOW_TRACKING_URI", "the default MLflow: MLFLOW_TRACKING_URI is not set")
-        where, found, expected = (re.sub(r"//[^/@\s]*@", "//", text) for text in (uri, first_line, asked))
+        where, found, expected = (re.sub(r"//[^/@\s]*@", "//", text) for text in (uri, first_line(error), asked))
         advice = "correct the URI, or set MLFLOW_TRACKING_URI to the MLflow that has it"
         problem = Problem(where, found, f"a model in {expected}", advice)
         # without the cause, which contains the whole address

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.files import file_lock
 from uncseg.layout import RunFolder
 from uncseg.tracking import model_registry, push, uploads
@@ -58,7 +58,6 @@ class Syncer:
         self._store: Store | None = None
         self._verify = True
         self._warned = False
-        self._extra: list[str] = []
         self._uploads_left = 0
         self._pictures_wait = False
         self._stopping = threading.Event()
@@ -74,13 +73,12 @@ class Syncer:
         """Push the finished epochs; return False (after one warning) if MLflow did not take them."""
         return self._guarded(outcome=None, upload=False)
 
-    def finish(self, extra: Iterable[Path] = ()) -> bool:
+    def finish(self) -> bool:
         """Log the run's results; return False if MLflow did not take them all.
 
-        The parent gets final figures, tables, pictures, report.html, experiment.yaml and ``extra`` files; the run of
-        each finished fold gets its table of epochs. The models follow. What has not changed is not logged again.
+        The parent gets final figures, tables, pictures, report.html and experiment.yaml; the run of each finished fold
+        gets its table of epochs. The models follow. What has not changed is not logged again.
         """
-        self._extra += [str(Path(path).resolve()) for path in extra]
         return self._guarded(outcome=None, upload=True)
 
     def stop(self, outcome: push.Outcome | None = None) -> int:
@@ -127,8 +125,7 @@ class Syncer:
             self._verify = True
             self._uploads_left = self._uploads_left or int(upload)
             level = logging.DEBUG if self._warned else logging.WARNING
-            found = error.problems[0].found if isinstance(error, ProblemsFound) else str(error) or repr(error)
-            reason = found.splitlines()[0]
+            reason = error.problems[0].found if isinstance(error, ProblemsFound) else first_line(error)
             logger.log(level, "MLflow at %s did not take the metrics; they wait in %s. %s", uri, self.run.spool, reason)
             logger.debug("The failed round:", exc_info=True)
             self._warned = True
@@ -181,7 +178,6 @@ class Syncer:
         self._histories = dict(sorted(self._histories.items()))
         for fold in self._histories:
             record.folds.setdefault(fold, RunEntry())
-        record.extra = list(dict.fromkeys([*record.extra, *self._extra]))
         record.tags = dict(self._description.tags)
         return record
 

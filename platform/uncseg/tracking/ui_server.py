@@ -9,15 +9,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import IO
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from mlflow.exceptions import MlflowException
 
-from uncseg.errors import Problem, ProblemsFound
-from uncseg.tracking.destination import open_store
+from uncseg.errors import Problem, ProblemsFound, first_line
+from uncseg.tracking.destination import open_store, sqlite_path
 from uncseg.tracking.mlflow_internals import UI_MODE
 from uncseg.tracking.record import MlflowRecord
 
@@ -33,14 +32,14 @@ def run_page(record: MlflowRecord) -> str | None:
         ProblemsFound: MLflow cannot be reached.
     """
     uri, run_id = record.tracking_uri, record.parent.run_id
-    # opening a database that does not exist would create one
-    if not run_id or (uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file()):
+    database = sqlite_path(uri)
+    if not run_id or (database is not None and not database.is_file()):  # opening an absent database would create it
         return None
     try:
         store = open_store(uri, record.experiment)
         return f"/{store.run_page(run_id)}{UI_MODE}" if store.has_run(run_id) else None
     except MlflowException as error:
-        problem = Problem(uri, str(error).splitlines()[0], "an MLflow that answers", "start it")
+        problem = Problem(uri, first_line(error), "an MLflow that answers", "start it")
         raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error
 
 

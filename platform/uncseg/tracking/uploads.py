@@ -4,13 +4,11 @@ Each is logged once, and again only when it has changed; the entry of its run re
 """
 
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from mlflow.entities import Metric
 
 from uncseg.files import digest
-from uncseg.layout import RunFolder
 from uncseg.tracking.final_figures import describe, final_figures
 from uncseg.tracking.push import SyncRound
 from uncseg.tracking.spool import epoch_table, now_ms
@@ -19,23 +17,14 @@ from uncseg.tracking.store import NOTE_TAG
 PROGRESS_KEY = "one case over training"
 
 
-def files_to_show(run: RunFolder, extra: Iterable[Path] = ()) -> list[tuple[Path, str | None]]:
-    """Return the existing files of the whole run, each with its artifact folder (None: the root)."""
-    pages = sorted(run.root.glob("report*.html"))
-    shown: list[tuple[Path, str | None]] = [(run.experiment, None), *((page, None) for page in pages)]
-    for folder in (run.tables, run.figures):
-        files = sorted(path for path in folder.rglob("*") if not path.name.startswith("."))
-        shown += [(path, path.parent.relative_to(run.root).as_posix()) for path in files]
-    shown += [(path, None) for path in extra]
-    return [(path, folder) for path, folder in shown if path.is_file()]
-
-
 def upload_files(work: SyncRound) -> None:
-    """Log the run's own files on the parent."""
-    parent = work.record.parent
-    for path, folder in files_to_show(work.run, map(Path, work.record.extra)):
-        name = f"{folder}/{path.name}" if folder else path.name
-        parent.upload_once(name, _signature(path), work.store.log_file, parent.run_id, path, folder)
+    """Log experiment, reports, tables and figures on the parent, each in the artifact folder of the same name."""
+    run, parent = work.run, work.record.parent
+    shown = [run.experiment, *run.root.glob("report*.html"), *run.tables.rglob("*"), *run.figures.rglob("*")]
+    for path in sorted(path for path in shown if path.is_file() and not path.name.startswith(".")):
+        name = path.relative_to(run.root)
+        folder = name.parent.as_posix() if name.parent.name else None
+        parent.upload_once(name.as_posix(), _signature(path), work.store.log_file, parent.run_id, path, folder)
 
 
 def upload_results(work: SyncRound) -> None:
