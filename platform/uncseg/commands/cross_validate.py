@@ -52,7 +52,7 @@ def cross_validate(
             prepared = prepare_cases(experiment, progress=progress)
             require_same_data(experiment, folds, prepared)
             task = RunTask(experiment, prepared, run, slots, trust)
-            # on one's own machine the first epochs tell the same at no cost
+            # with a Ray of the command's own the first epochs tell the same at no cost
             todo = [fold for fold in folds if not all_members_done(experiment, run, fold)]
             measure = bool(todo) and (dry_run or not (own_ray or begun))
             timing = time_steps(task, todo[0], progress) if measure else None

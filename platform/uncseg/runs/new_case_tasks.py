@@ -69,14 +69,14 @@ class PredictionTask:
     @property
     def mirroring(self) -> bool:
         """Whether predictions are averaged over mirrored copies."""
-        asked = self.options.mirroring
-        return self.model.evaluation.mirroring if asked is None else asked
+        chosen = self.options.mirroring
+        return self.model.evaluation.mirroring if chosen is None else chosen
 
     @property
     def review_below(self) -> float:
         """Expected WT Dice below which a case is flagged."""
-        asked = self.options.review_below
-        return self.model.review_below if asked is None else asked
+        chosen = self.options.review_below
+        return self.model.review_below if chosen is None else chosen
 
     def sources(self, cases: Sequence[BratsCase]) -> dict[str, str]:
         """Return a digest per case of what its outputs depend on: checkpoints, settings, options, the case's files."""
@@ -133,7 +133,7 @@ def _same_object(model: ModelFolder) -> ModelFolder:
 def predict_case(task: PredictionTask, data: np.ndarray) -> GridPredictions:
     """Predict a preprocessed case, (C, D, H, W), with every fold and every chosen estimator."""
     torch.set_num_threads(task.threads)
-    # Ray's memory is read-only, and torch wants memory that could be written
+    # copy, because Ray's memory is read-only and torch warns about such memory
     data = np.array(data)
     model, evaluation = task.model, task.model.evaluation
     estimators = evaluation.estimators
