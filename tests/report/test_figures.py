@@ -5,7 +5,12 @@ import pytest
 from matplotlib import image as mpl_image
 from scipy import ndimage
 
-from uncseg.report.overlay import overlay
+from uncseg.report.overlay import draw_overlay
+
+
+def overlay(path, image, reference, prediction, error, uncertainty, title, uncertainty_name="uncertainty"):
+    labels = {"reference": reference, "prediction": prediction}
+    draw_overlay(path, image, labels, {"error memory": error, uncertainty_name: uncertainty}, title)
 
 
 def shown(path):

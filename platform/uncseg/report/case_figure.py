@@ -1,6 +1,6 @@
 """Figure 1: a case in three planes through the largest disagreement of reference and prediction."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from matplotlib.patheffects import Normal, Stroke
 
 from uncseg.evaluation.surface import bounding_box
 from uncseg.report.case_images import MAPS, CaseImages, largest_disagreement
-from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, grey_range, save_figure
+from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, as_grey, save_figure
 
 MARGIN_VOXELS = 3
 PANEL_INCHES = 1.75
@@ -69,6 +69,7 @@ def draw_case(path: Path, case: CaseImages, title: str) -> None:
     """
     at, why = largest_disagreement(case.reference, case.prediction, case.spacing_mm)
     case, at = _cropped(case, at)
+    case = replace(case, image=as_grey(case.image))
     maps = [name for name in MAPS if name in case.maps]
     names = ("image (FLAIR)", "reference", "prediction", *maps)
     heights = [_inches(plane, case) for plane in PLANES]
@@ -106,10 +107,8 @@ def _inches(plane: Plane, case: CaseImages) -> float:
 
 def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: tuple[int, int, int], name: str) -> None:
     high, wide = plane.in_plane(case.spacing_mm)
-    low, bright = grey_range(case.image)
-    image = np.clip((plane.cut(case.image, at) - low) / max(bright - low, 1e-6), 0, 1)
     shade: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": high / wide, "interpolation": "nearest"}
-    axes.imshow(image * (0.55 if name in MAPS else 1), **shade)
+    axes.imshow(plane.cut(case.image, at) * (0.55 if name in MAPS else 1), **shade)
     reference, prediction = (plane.cut(labels, at) for labels in (case.reference, case.prediction))
     if name in MAPS:
         shown = np.ma.masked_less(plane.cut(case.maps[name], at), FAINTEST)

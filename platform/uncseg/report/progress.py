@@ -1,8 +1,8 @@
-"""A small picture of one patch at one epoch of a training; all of a fold have one size, so that they can be leafed."""
+"""A small picture of one patch at one epoch of a training; all pictures of a fold have the same size."""
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,54 +10,33 @@ from PIL import Image, ImageDraw, ImageFont
 
 from uncseg.dataset.brats import LABELS
 from uncseg.files import whole_file
-from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, grey_range, most_tumour
+from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, as_grey, most_tumour
+
+if TYPE_CHECKING:  # its module imports nnU-Net
+    from uncseg.method.training.watched_patch import Observation
 
 SIDE, GAP, TOP, BOTTOM = 176, 6, 46, 30
 INK, SOFT, PAPER = (31, 35, 40), (89, 99, 110), (255, 255, 255)
 
 
-class Patch(Protocol):
-    """What is drawn, (D, H, W): as :class:`uncseg.method.training.watched_patch.Observation` has it."""
+def draw_progress(path: Path, patch: "Observation", title: str) -> None:
+    """Draw the axial slice with most tumour: image, reference, prediction, error memory and uncertainty.
 
-    @property
-    def image(self) -> np.ndarray:
-        """FLAIR, any units."""
-
-    @property
-    def reference(self) -> np.ndarray:
-        """Labels 1 NCR, 2 ED, 3 ET."""
-
-    @property
-    def prediction(self) -> np.ndarray:
-        """The same."""
-
-    @property
-    def error(self) -> np.ndarray:
-        """The error memory's, in [0, 1]."""
-
-    @property
-    def variance(self) -> np.ndarray:
-        """The variance baseline's, in [0, 1]."""
-
-    @property
-    def uncertainty(self) -> np.ndarray | None:
-        """In [0, 1]; None without the head."""
-
-
-def draw_progress(path: Path, patch: Patch, title: str) -> None:
-    """Five panels of the axial slice with most reference: image, reference, prediction, error memory, uncertainty.
-
-    Without an uncertainty, variance_stable stands in its place. Drawn in a few milliseconds, since a training waits.
+    Without an uncertainty, variance_stable is drawn in its place. The training waits for the picture, so Pillow draws
+    it in a few milliseconds.
 
     Args:
         path: PNG to write.
-        patch: what it shows.
-        title: a line above.
+        patch: the patch as the network sees it.
+        title: a line above the panels.
     """
     z = most_tumour(patch.reference)
     grey = _grey(patch.image[z])
-    last, name = (patch.uncertainty, "uncertainty") if patch.uncertainty is not None else (None, "variance_stable")
-    maps = {"error memory": patch.error[z], name: (patch.variance if last is None else last)[z]}
+    maps = {"error memory": patch.error[z]}
+    if patch.uncertainty is None:
+        maps["variance_stable"] = patch.variance[z]
+    else:
+        maps["uncertainty"] = patch.uncertainty[z]
     labels = {"reference": patch.reference[z], "prediction": patch.prediction[z]}
     panels = {"image (FLAIR)": grey}
     panels |= {name: _with_labels(grey, values) for name, values in labels.items()}
@@ -75,9 +54,7 @@ def draw_progress(path: Path, patch: Patch, title: str) -> None:
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
-    low, high = grey_range(image)
-    shade = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    return np.repeat((255 * shade).astype(np.uint8)[..., None], 3, axis=-1)
+    return np.repeat((255 * as_grey(image)).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def _with_labels(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -98,7 +75,7 @@ def _rgb(colour: str) -> np.ndarray:
 
 
 def _square(panel: np.ndarray) -> Image.Image:
-    """Enlarged to one size whatever the patch's, its proportions kept."""
+    """Enlarge a panel to SIDE pixels, with its proportions kept."""
     height, width, _ = panel.shape
     scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -9,7 +9,7 @@ from uncseg.layout import RunFolder
 from uncseg.report.case_figure import draw_case
 from uncseg.report.case_images import CaseImages, read_case
 from uncseg.report.case_level import draw_folds, draw_risk_coverage
-from uncseg.report.overlay import overlay
+from uncseg.report.overlay import draw_overlay
 from uncseg.report.reported_run import ReportedRun
 from uncseg.report.training_curves import draw_training
 
@@ -73,5 +73,5 @@ def telling_cases(per_case: pd.DataFrame, scores: pd.DataFrame) -> Mapping[str, 
 
 def _draw_overlay(path: Path, case: CaseImages, title: str) -> None:
     name = "uncertainty" if "uncertainty" in case.maps else "variance_stable"
-    maps = (case.maps["error memory"], case.maps[name])
-    overlay(path, case.image, case.reference, case.prediction, *maps, title, uncertainty_name=name)
+    maps = {shown: case.maps[shown] for shown in ("error memory", name)}
+    draw_overlay(path, case.image, {"reference": case.reference, "prediction": case.prediction}, maps, title)

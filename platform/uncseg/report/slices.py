@@ -1,4 +1,4 @@
-"""Volumes as sheets of slices, small enough for a page: one picture a layer, all axial slices side by side."""
+"""Volumes as sheets of slices, small enough for a page: one picture per layer, with all axial slices side by side."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from PIL import Image
 
 from uncseg.dataset.brats import LABELS
 from uncseg.evaluation.surface import bounding_box
-from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS
+from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, as_grey, first_with_tumour, most_tumour
 
 SHADES = 32
 MARGIN_VOXELS = 3
@@ -20,39 +20,35 @@ MARGIN_VOXELS = 3
 
 @dataclass(frozen=True)
 class Sheet:
-    """The layers of a case, all of one layout."""
+    """The layers of a case; all have the same layout of slices."""
 
     width: int
     height: int
     slices: int
     columns: int
     first: int
-    """The slice to open with: the one with most tumour."""
+    """The slice shown first: the one with most tumour."""
     layers: Mapping[str, str]
-    """Data URLs by name; "image" is the one below."""
+    """Data URLs by name; "image" lies below the others."""
 
 
 def make_sheet(image: np.ndarray, labels: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray]) -> Sheet:
-    """Sheets of a case, cropped to where the image is not 0.
+    """Return the sheet of a case, cropped to where the image is not 0.
 
     Args:
         image: (D, H, W), any units.
-        labels: by name, 1 NCR, 2 ED, 3 ET; the slice to open with is that of the first that is not empty.
+        labels: segmentations by name, 1 NCR, 2 ED, 3 ET; the first that has any tumour decides the slice shown first.
         maps: by name, in [0, 1].
     """
     inside = image != 0
     box = bounding_box(inside, MARGIN_VOXELS) if inside.any() else tuple(slice(None) for _ in image.shape)
-    shown = image[box].astype(np.float32)
-    low, high = np.percentile(shown[shown != 0] if shown.any() else shown, (0.5, 99.5))
-    grey = (np.clip((shown - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+    grey = (as_grey(image[box].astype(np.float32)) * 255).astype(np.uint8)
     slices, height, width = grey.shape
     columns = math.ceil(math.sqrt(slices))
-    tumour = next((array[box] for array in labels.values() if array.any()), np.zeros_like(grey))
     layers = {"image": _jpeg(_tiled(grey, columns))}
     layers |= {name: _png(_tiled(array[box], columns), _label_palette()) for name, array in labels.items()}
     layers |= {name: _png(_tiled(_shades(array[box]), columns), _map_palette()) for name, array in maps.items()}
-    first = int((tumour > 0).sum((1, 2)).argmax()) if tumour.any() else slices // 2
-    return Sheet(width, height, slices, columns, first, layers)
+    return Sheet(width, height, slices, columns, most_tumour(first_with_tumour(labels)[box]), layers)
 
 
 def _tiled(volume: np.ndarray, columns: int) -> np.ndarray:
@@ -64,7 +60,7 @@ def _tiled(volume: np.ndarray, columns: int) -> np.ndarray:
 
 
 def _shades(values: np.ndarray) -> np.ndarray:
-    """0 where nothing is drawn, else 1 to SHADES."""
+    """Shades from 1 to SHADES; 0 where nothing is drawn."""
     shade = 1 + np.minimum((np.clip(values, 0, 1) * SHADES).astype(np.uint8), SHADES - 1)
     return np.where(values < FAINTEST, 0, shade).astype(np.uint8)
 
@@ -96,5 +92,5 @@ def _url(picture: Image.Image, kind: str, **options: object) -> str:
 
 
 def data_url(kind: str, content: bytes) -> str:
-    """A picture (kind: png, jpeg) as text that stands in a page."""
+    """Return a picture (kind: png, jpeg) as text for a page."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

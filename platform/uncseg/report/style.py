@@ -1,5 +1,6 @@
-"""How pictures look: colours that every kind of eyes tells apart, also in grey, and how a figure becomes a file."""
+"""How pictures look: colours that everybody can tell apart, also in grey, and how a figure is written."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,9 @@ from matplotlib.figure import Figure
 from uncseg.estimators.registry import HEAD
 from uncseg.files import whole_file
 
-# of Okabe and Ito, each with a lightness of its own
-BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK = (
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#d55e00",
-    "#000000",
-)
+# by Okabe and Ito; each has a lightness of its own
+BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#e69f00", "#009e73", "#cc79a7"
+SKY, VERMILION, BLACK = "#56b4e9", "#d55e00", "#000000"
 LABEL_COLOURS = {"NCR": "#d55e00", "ED": "#56b4e9", "ET": "#f0e442"}
 REGION_STYLES: dict[str, dict[str, Any]] = {
     "WT": {"color": BLUE, "linestyle": "-", "marker": "o"},
@@ -27,9 +21,9 @@ REGION_STYLES: dict[str, dict[str, Any]] = {
     "ET": {"color": GREEN, "linestyle": "-.", "marker": "^"},
 }
 MAP_COLOURS = "inferno"
-"""Perceptually uniform, and its lightness rises with the value."""
+"""Perceptually uniform; the lightness rises with the value."""
 FAINTEST = 0.02
-"""Values of a map under this are not drawn."""
+"""Lower values of a map are not drawn."""
 NAMES = {HEAD: "uncertainty head", "one_minus_p": "1 − p", "one_minus_max": "1 − max p", "border_distance": "distance"}
 
 
@@ -40,13 +34,19 @@ def save_figure(figure: Figure, path: Path, dots_per_inch: int = 120) -> None:
         figure.savefig(temporary, dpi=dots_per_inch, bbox_inches="tight", format="png")
 
 
-def grey_range(image: np.ndarray) -> tuple[float, float]:
-    """Values to draw black and white: of what is not 0, all but the outermost half percent."""
+def as_grey(image: np.ndarray) -> np.ndarray:
+    """Scale an image to [0, 1], where all voxels that are not 0 lie but the outermost half percent on either side."""
     inside = image[image != 0]
     low, high = np.percentile(inside if inside.size else image, (0.5, 99.5))
-    return float(low), float(high)
+    grey: np.ndarray = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    return grey
+
+
+def first_with_tumour(segmentations: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the first segmentation that has any tumour; the very first where none has."""
+    return next((labels for labels in segmentations.values() if labels.any()), next(iter(segmentations.values())))
 
 
 def most_tumour(labels: np.ndarray) -> int:
-    """The axial slice of (D, H, W) labels with most of it; the middle one where there is none."""
+    """Return the axial slice of (D, H, W) labels with most tumour; the middle slice where there is none."""
     return int((labels > 0).sum((1, 2)).argmax()) if labels.any() else len(labels) // 2

@@ -29,7 +29,7 @@ from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, predict_grid, to_native
 from uncseg.method.inference.predictor import loaded_predictor
 from uncseg.method.inference.several_predictions import estimate_grid
-from uncseg.report.overlay import case_overlay
+from uncseg.report.overlay import draw_overlay
 from uncseg.runs.fold_prediction import as_batch
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.out_of_fold import region_scores
@@ -182,7 +182,8 @@ def write_case(
     write_image(files.segmentation, folds.labels, image)
     if options.overlays:
         shown = case.images[min(MODALITIES.index("t2f"), len(case.images) - 1)]
-        case_overlay(files.overlay, read_voxels(shown), folds.labels, uncertainty, case.case_id)
+        seen, drawn = {"prediction": folds.labels}, {} if uncertainty is None else {"uncertainty": uncertainty}
+        draw_overlay(files.overlay, read_voxels(shown), seen, drawn, case.case_id, image_name="image")
         written.append(files.overlay)
     if options.scores:
         scored = {f"fold_{fold}": alone for fold, alone in zip(task.model.folds, folds.alone, strict=True)}
