@@ -25,7 +25,11 @@ def show_problems(error: ProblemsFound) -> None:
 
 @contextmanager
 def counting() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress of countable work: call with (what, done, all). A line when it changes by a tenth, or a live line."""
+    """Show the progress of countable work: a live line, or without a terminal a line after each tenth of it.
+
+    Yields:
+        A function to call with the name of the work, the count that is done and the total.
+    """
     shown: dict[str, int] = {}
     with console.status("") as status:
 

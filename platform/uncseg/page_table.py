@@ -1,4 +1,4 @@
-"""A table for people: built once, rendered for a terminal, a page, LaTeX and Markdown; and the text of its cells."""
+"""A table for people, built once and rendered for a terminal, a page, LaTeX and Markdown; and the text of numbers."""
 
 import math
 import re
@@ -38,7 +38,7 @@ _LATEX = str.maketrans(
     | {sign: f"${sign}$" for sign in "<>*"}
     | {"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "…": r"\ldots{}", "–": "--"}
 )
-# what would begin emphasis, an element, an entity, code, the next cell or a list
+# characters that would begin emphasis, an element, an entity, code, the next cell or a list
 _MARKDOWN = re.compile(
     r"[\\`|]|^[-+*#>](?=\s)|\*(?=\S)|(?<=\S)\*|(?<!\w)_(?=\w)|(?<=\w)_(?!\w)|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
 )
@@ -46,7 +46,7 @@ _MARKDOWN = re.compile(
 
 @dataclass(frozen=True)
 class Row:
-    """Cells of a table, fewer than its columns where the last ones are empty."""
+    """The cells of a row; empty cells at its end may be left out."""
 
     cells: Sequence[str]
     kind: str = ""
@@ -60,15 +60,15 @@ class PageTable:
     """A table for people.
 
     Attributes:
-        name: its anchor on a page, its label in LaTeX and the name of its file.
-        title: a line above it.
-        header: the names of the columns; the cells below the first are words, those below others numbers.
-        rows: from the top.
-        note: text below it.
-        words: other columns whose cells are words; they are aligned to the left.
-        terminal: columns that a terminal of 120 characters has room for, with the heads that they have there; a
-            terminal shows all columns where none is named.
-        terminal_intervals: whether a terminal has room for the intervals, "[low, high]", behind numbers.
+        name: the anchor on a page, the label in LaTeX and the name of the file.
+        title: a line above the table.
+        header: the names of the columns. The first one holds words and is aligned to the left; the others hold numbers.
+        rows: the rows from the top.
+        note: text below the table.
+        words: more columns that hold words.
+        terminal: the columns that fit into a terminal of 120 characters, each with its head there. If empty, a terminal
+            shows all columns.
+        terminal_intervals: whether intervals, "[low, high]" after a number, fit into a terminal.
     """
 
     name: str
@@ -81,23 +81,23 @@ class PageTable:
     terminal_intervals: bool = True
 
     def padded(self, row: Row) -> list[str]:
-        """A row's cells, one per column."""
+        """Return a row's cells, one per column."""
         return [*row.cells, *[""] * (len(self.header) - len(row.cells))]
 
     def _left(self, name: str) -> bool:
         return name == self.header[0] or name in self.words
 
     def to_rich(self) -> Table:
-        """The table for a terminal; cells are folded where it is narrower than they are, and never cut."""
+        """Render for a terminal. In a narrow one, cells are folded and never cut."""
         places = [self.header.index(name) for name in self.terminal] or range(len(self.header))
-        # lines between cells that fold, and none that take room between numbers
+        # words fold, so lines separate their cells; numbers do without lines and have more room
         prose = set(self.header) <= set(self.words)
         shown = Table(
             box=box.HEAVY_HEAD if prose else box.SIMPLE_HEAD,
             padding=(0, 1) if prose else (0, 1, 0, 0),
             show_edge=prose,
             pad_edge=prose,
-            title=Text(self.title),
+            title=Text(self.title if prose else f"\n{self.title}"),
             caption=Text(self.note),
             caption_justify="left",
         )
@@ -113,12 +113,12 @@ class PageTable:
         return shown
 
     def to_html(self, prefix: str = "") -> Markup:
-        """The table for a page, below its title as a heading; ``prefix`` tells its anchor from those of other runs."""
+        """Render for a page, with the title as a heading; ``prefix`` is the first part of the anchor."""
         css = ["words" if self._left(name) else "" for name in self.header]
         return Markup(_HTML.render(table=self, prefix=prefix, css=css))
 
     def to_latex(self) -> str:
-        """A table environment with rules of booktabs, its caption the title and the note."""
+        """Render as a table environment with rules of booktabs; the caption is the title and the note."""
         columns = "".join("l" if self._left(name) else "r" for name in self.header)
         lines = [_latex_line(self.header), r"\midrule"]
         lines += [_latex_line(self.padded(row)) for row in self.rows]
@@ -138,7 +138,7 @@ class PageTable:
         )
 
     def to_markdown(self, level: int = 0) -> str:
-        """The table between its title and its note; the title is a heading of a level from 1, or (0) a bold line."""
+        """Render between the title and the note. The title is a heading of ``level``, or for 0 a bold line."""
         title = f"{'#' * level} {_markdown(self.title)}" if level else f"**{_markdown(self.title)}**"
         lines = [[_markdown(name) for name in self.header]]
         lines.append(["---" if self._left(name) else "---:" for name in self.header])
@@ -158,12 +158,12 @@ def _markdown(text: str) -> str:
 
 
 def fixed(value: float, digits: int, signed: bool = False, unknown: str = UNKNOWN) -> str:
-    """A number with a minus sign that is one; ``unknown`` for NaN."""
+    """Return a number with a fixed count of digits and a typographic minus sign; ``unknown`` for NaN."""
     return unknown if math.isnan(value) else f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
 def mean_sd(mean: float, sd: float, digits: int) -> str:
-    """A mean over folds ± the standard deviation between them; without the latter where it is NaN."""
+    """Return a mean over folds ± the standard deviation between them; the mean alone if the latter is NaN."""
     if math.isnan(mean):
         return "none valid"
     return fixed(mean, digits) if math.isnan(sd) else f"{fixed(mean, digits)} ± {fixed(sd, digits)}"
@@ -172,9 +172,9 @@ def mean_sd(mean: float, sd: float, digits: int) -> str:
 def with_interval(
     mean: float, low: float, high: float, digits: int, signed: bool = False, end_digits: int | None = None
 ) -> str:
-    """A mean with its interval, "mean [low, high]"; without the latter where it is NaN.
+    """Return "mean [low, high]"; the mean alone if the interval is NaN.
 
-    ``end_digits`` are those of the interval's ends, where they are not the mean's.
+    ``end_digits`` sets the digits of the ends if they differ from those of the mean.
     """
     low_text, high_text = (fixed(end, digits if end_digits is None else end_digits, signed) for end in (low, high))
     ends = "" if math.isnan(low) else f" [{low_text}, {high_text}]"

@@ -18,11 +18,11 @@ from uncseg.table_files import write_table
 
 
 def write_scores(scores: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
-    """Write NAME (a row for each case and region), NAME_summary and, of a map, NAME_reliability with its diagram.
+    """Write NAME (one row per case and region), NAME_summary and, if there is a map, NAME_reliability with its diagram.
 
     Args:
         scores: rows of :func:`~uncseg.evaluation.case_scores.score_case` with case and patient.
-        folder: for NAME.parquet, NAME.csv and the rest.
+        folder: the folder of the files.
         name: first part of each file's name.
 
     Returns:
@@ -41,23 +41,23 @@ def write_scores(scores: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
 
 
 def _reliability(scores: pd.DataFrame) -> pd.DataFrame:
-    """The diagram's bins over all cases: region, lower, upper, voxels, mean_uncertainty, error_rate."""
+    """Bins of the diagram over all cases: region, lower, upper, voxels, mean_uncertainty, error_rate."""
     parts = []
     for region, counts in scores.dropna(subset=["reliability"]).groupby("region", sort=False)["reliability"]:
         voxels, uncertainty, wrong = np.sum([np.array(c) for c in counts], axis=0).T
-        filled = np.maximum(voxels, 1)
-        means = np.where(voxels > 0, uncertainty / filled, math.nan), np.where(voxels > 0, wrong / filled, math.nan)
+        filled = np.where(voxels > 0, voxels, math.nan)
         edges = np.linspace(0, 1, BINS + 1)
         columns = {"lower": edges[:-1], "upper": edges[1:], "voxels": voxels.astype(np.int64)}
-        parts.append(pd.DataFrame({"region": region, **columns, "mean_uncertainty": means[0], "error_rate": means[1]}))
+        means = {"mean_uncertainty": uncertainty / filled, "error_rate": wrong / filled}
+        parts.append(pd.DataFrame({"region": region, **columns, **means}))
     return pd.concat(parts, ignore_index=True)
 
 
 def draw_reliability(path: Path, diagram: pd.DataFrame) -> None:
-    """Share of wrong voxels against the mean uncertainty of each bin, a line a region; the diagonal is right."""
+    """Draw the share of wrong voxels against the mean uncertainty of each bin, with one line per region."""
     figure = Figure(figsize=(5, 4.6), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="as it should be")
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="well calibrated")
     for region, bins in diagram.groupby("region", sort=False):
         style = REGION_STYLES.get(str(region), {})
         axes.plot(bins["mean_uncertainty"], bins["error_rate"], **style, markersize=4, label=str(region))
@@ -76,9 +76,9 @@ def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold") -> Pa
         if (key, regions[0]) in known
     ]
     note = (
-        "Mean over cases [95 % interval, patients resampled; of 10 patients or more]. Empty on both sides: Dice 1, "
-        "HD95 0 mm; on one side: 0 and 374 mm. * floor: needs no model. A single map for all regions is judged as "
-        "each region's."
+        "Mean over cases [95 % interval, patients resampled; needs 10 patients]. A region that both sides lack has "
+        "Dice 1 and HD95 0 mm; one that a single side lacks has 0 and 374 mm. * floor: needs no model. A single map "
+        "for all regions is compared with the errors of each region."
     )
     return PageTable("scores", title, ["", *regions], rows, note)
 
@@ -90,17 +90,13 @@ def _score(row: Mapping[Any, Any]) -> str:
 
 
 def summarize_models(scores: pd.DataFrame) -> pd.DataFrame:
-    """:func:`~uncseg.evaluation.summary.summarize` of each model's rows, with ``model`` in front."""
-    parts = []
-    for model, rows in scores.groupby("model", sort=False):
-        summary = summarize(rows)
-        summary.insert(0, "model", model)
-        parts.append(summary)
-    return pd.concat(parts, ignore_index=True)
+    """Return :func:`~uncseg.evaluation.summary.summarize` of each model's rows, with ``model`` as the first column."""
+    parts = {model: summarize(rows) for model, rows in scores.groupby("model", sort=False)}
+    return pd.concat(parts, names=["model"]).reset_index("model").reset_index(drop=True)
 
 
 def models_table(summary: pd.DataFrame) -> PageTable:
-    """Return Dice and HD95 of each fold, of all folds averaged and of each estimator, and what its map is worth.
+    """Return Dice and HD95 of each fold, of the average of all folds and of each estimator, with scores of their maps.
 
     Args:
         summary: of :func:`summarize_models`.
@@ -117,10 +113,10 @@ def models_table(summary: pd.DataFrame) -> PageTable:
         rows.append(Row([str(model), *cells, *(fixed(means.get((key, "WT"), math.nan), 3) for key in maps)]))
     return PageTable(
         "models",
-        "Each fold, all averaged, and each estimator",
+        "Each fold, the average of all folds, and each estimator",
         ["model", *heads],
         rows,
-        "Mean over cases. Maps: of WT, inside the dilated prediction.",
+        "Mean over cases. Maps are those of WT, inside the dilated prediction.",
         terminal={"model": "model", **heads},
     )
 

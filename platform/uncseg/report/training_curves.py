@@ -1,4 +1,4 @@
-"""Figure 2: metrics over epochs, every fold as a thin line and their mean as a thick one; of one run, or of several."""
+"""Figure 2: metrics over epochs of a run or of several; folds are thin lines, their mean is a thick one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,21 +34,21 @@ RUN_STYLES: tuple[Style, ...] = (
 
 @dataclass(frozen=True)
 class Training:
-    """What there is of a run's epochs."""
+    """The epochs of a run so far."""
 
     name: str
     epochs: pd.DataFrame
-    """A row a fold and epoch: fold, epoch and metrics."""
+    """One row per fold and epoch: fold, epoch and metrics."""
     last_epochs: int
-    """Epochs at the end that Table 2 averages."""
+    """Number of epochs at the end that Table 2 averages."""
 
 
 def draw_training(path: Path, run: Training) -> None:
-    """Six panels of a run: loss, Dice of validation patches, correlation and RMSD with the error memory by protocol.
+    """Draw a run in six panels: loss, Dice of validation patches, and per protocol correlation and RMSD.
 
-    The floor shown is the best of the last epochs: the highest correlation, the lowest RMSD.
+    Correlation and RMSD are with the error memory. The floor shown is the best one over the last epochs.
     """
-    figure, panels = _panels(3)
+    figure, panels = _panels()
     _curves(panels[0], run.epochs, "train/loss", {"color": BLUE, "marker": "o"}, "total")
     _curves(panels[0], run.epochs, "train/loss_seg", {"color": ORANGE, "linestyle": "--", "marker": "s"}, "seg.")
     panels[0].set(title="training loss")
@@ -64,8 +64,8 @@ def draw_training(path: Path, run: Training) -> None:
 
 
 def draw_trainings(path: Path, runs: Sequence[Training]) -> None:
-    """The same of several runs, a colour a run; of the estimators the head alone."""
-    figure, panels = _panels(3)
+    """Draw the same panels for several runs, each in its colour; the head is the only estimator shown."""
+    figure, panels = _panels()
     columns = {"training loss": "train/loss", "mean Dice of validation patches": "val_patch/dice_mean"}
     for kind, name in KINDS.items():
         columns |= {f"{name} of the head, {p} mask": epoch_key(p, kind, HEAD) for p in PROTOCOLS}
@@ -79,7 +79,7 @@ def draw_trainings(path: Path, runs: Sequence[Training]) -> None:
 
 
 def floor_of_last_epochs(run: Training, protocol: str, kind: str) -> str | None:
-    """Return the best floor over the last epochs; None where there is none."""
+    """Return the best floor over the last epochs; None if there is none."""
     last = run.epochs[run.epochs["epoch"] >= first_of_window(run)]
     columns = {name: epoch_key(protocol, kind, name) for name in FLOORS}
     means = {name: float(last[column].mean()) for name, column in columns.items() if column in last}
@@ -87,24 +87,22 @@ def floor_of_last_epochs(run: Training, protocol: str, kind: str) -> str | None:
 
 
 def first_of_window(run: Training) -> int:
-    """The first epoch that Table 2 averages."""
+    """Return the first epoch that Table 2 averages."""
     return max(0, int(run.epochs["epoch"].max()) + 1 - run.last_epochs) if len(run.epochs) else 0
 
 
 def _estimators(axes: Axes, run: Training, protocol: str, kind: str) -> None:
     for name, style in ESTIMATOR_STYLES.items():
         _curves(axes, run.epochs, epoch_key(protocol, kind, name), style, NAMES.get(name, name))
-    floor = floor_of_last_epochs(run, protocol, kind)
-    if floor is not None:
-        _curves(
-            axes, run.epochs, epoch_key(protocol, kind, floor), FLOOR_STYLE, f"best floor ({NAMES.get(floor, floor)})"
-        )
+    if floor := floor_of_last_epochs(run, protocol, kind):
+        label = f"best floor ({NAMES.get(floor, floor)})"
+        _curves(axes, run.epochs, epoch_key(protocol, kind, floor), FLOOR_STYLE, label)
     axes.set(title=f"{KINDS[kind]} with the error memory, {protocol} mask")
 
 
-def _panels(rows: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(11, 3.1 * rows), layout="constrained")
-    return figure, list(figure.subplots(rows, 2, sharex=True).flat)
+def _panels() -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(11, 9.3), layout="constrained")
+    return figure, list(figure.subplots(3, 2, sharex=True).flat)
 
 
 def _curves(axes: Axes, epochs: pd.DataFrame, column: str, style: Style, label: str) -> None:
@@ -136,7 +134,7 @@ def _finish(panels: Sequence[Axes], runs: Sequence[Training]) -> None:
 
 
 def _windows(runs: Sequence[Training]) -> list[tuple[float, float, str]]:
-    """Shaded stretches, each once: first and last epoch, and what they are."""
+    """The stretches to shade, without repetition: where they begin and end, and their meaning."""
     spans = {}
     for run in runs:
         if len(run.epochs):
