@@ -37,9 +37,11 @@ def test_a_class_weight_is_named_by_its_class():
     set_field(content, "loss.weight_ce.background", 0)
     assert content == {"loss": {"weight_ce": [0, 1, 0.2, 1]}}
     assert get_field(content, "loss.weight_ce.ed") == 0.2
-    empty = {}
-    set_field(empty, "loss.weight_ce.et", 3)
-    assert empty == {"loss": {"weight_ce": [1, 1, 1, 3]}}
+    for content in ({}, {"loss": None}, {"loss": {"weight_ce": None}}):
+        set_field(content, "loss.weight_ce.et", 3)
+        assert content == {"loss": {"weight_ce": [1, 1, 1, 3]}}
+    with pytest.raises(KeyError, match="loss"):
+        set_field({"loss": 3}, "loss.weight_ce.et", 3)
     with pytest.raises(KeyError, match="weight_ce"):
         set_field(content, "loss.weight_ce.tumour", 1)
 

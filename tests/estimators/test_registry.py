@@ -34,7 +34,7 @@ def add_noise(passes: Passes) -> Iterator[torch.Tensor]:
     for _ in range(passes.settings.samples):
         yield passes.probabilities(passes.images + torch.randn(passes.images.shape, generator=generator))
 """
-ENTRY = '    Estimator("noise", "several_passes", "noise.add_noise", parts=("variance",), settings=LogitSamples),\n'
+ENTRY = '    Estimator("noise", "noise.add_noise", parts=("variance",), settings=LogitSamples),\n'
 USE = """
 import json, sys
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_every_map_of_several_passes_is_a_file_a_row_of_a_benchmark_and_a_metric
 def test_every_map_of_one_pass_is_a_file_and_a_metric():
     metrics = epoch_metric_names(experiment_of())
     for estimator in ESTIMATORS.values():
-        if estimator.kind == "one_pass":
+        if estimator.source == "p_wt" and not estimator.parts:
             assert estimator.name in PREDICTION_MAPS
             assert f"uncertainty/union/rmsd_ema/{estimator.name}" in metrics
 

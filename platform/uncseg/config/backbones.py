@@ -22,7 +22,7 @@ class BackboneSettings(Section):
     """What else a patch needs, after "multiples of N"."""
 
     def fitting_patch(self, patch: Sequence[int]) -> list[int]:
-        """Return the nearest patch that the network takes: the same one where it fits."""
+        """Return the nearest patch that the network takes, which is the same one if it fits."""
         return [max(1, round(n / self.patch_multiple)) * self.patch_multiple for n in patch]
 
     @property

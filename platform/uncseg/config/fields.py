@@ -18,7 +18,7 @@ def get_field(content: Mapping[str, Any], name: str) -> Any:
     """Return a field's value; None for a class weight while there are none.
 
     Raises:
-        KeyError: where there is no such field.
+        KeyError: there is no such field.
     """
     section, _, last = name.rpartition(".")
     if section == CLASS_WEIGHTS and last in LABEL_NAMES:
@@ -36,13 +36,15 @@ def set_field(content: dict[str, Any], name: str, value: Any) -> None:
     """Set a field's value in place, adding sections that are absent or null, and 1 for the other class weights.
 
     Raises:
-        KeyError: with the part of the name that is not a section.
+        KeyError: part of the name, given with the error, is not a section.
     """
+    parent, _, last = name.rpartition(".")
+    if parent == CLASS_WEIGHTS and last in LABEL_NAMES:
+        loss = content.get("loss")
+        known = loss.get("weight_ce") if isinstance(loss, dict) else None
+        weights = dict(zip(LABEL_NAMES, known if isinstance(known, list) else [1.0] * len(LABEL_NAMES), strict=False))
+        name, value = parent, list((weights | {last: value}).values())
     *sections, last = name.split(".")
-    if ".".join(sections) == CLASS_WEIGHTS and last in LABEL_NAMES:
-        known = (content.get("loss") or {}).get("weight_ce") or (1.0,) * len(LABEL_NAMES)
-        value = [value if label == last else weight for label, weight in zip(LABEL_NAMES, known, strict=True)]
-        *sections, last = sections
     for section in sections:
         if content.get(section) is None:
             content[section] = {}

@@ -92,7 +92,7 @@ def problems_of_estimators(evaluation: Evaluation, model: Model, training: Train
     return [
         f"evaluation.estimators.{name} {requirement.message.format(**vars(sections))}"
         for name in evaluation.estimators.several_pass
-        for requirement in ESTIMATORS[name].requirements
+        for requirement in ESTIMATORS[name].needs
         if not requirement.met(sections)
     ]
 
@@ -103,7 +103,7 @@ def problems_of_judged(judged: Model, own: Model, name: str, field: str = "model
     Args:
         judged, own: settings of the two networks.
         name: name of the run or training that is judged.
-        field: where the error network's settings are written.
+        field: name of the error network's section.
     """
     problems = []
     for setting, what in (("error_network", "an error network itself"), ("heteroscedastic", "heteroscedastic logits")):

@@ -70,7 +70,7 @@ def resample(volume: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(volume[None], grid, align_corners=True, padding_mode="border")[0]
 
 
-def sample_changes(passes: Passes) -> Iterator[torch.Tensor]:
+def sample(passes: Passes) -> Iterator[torch.Tensor]:
     """Yield the probabilities of changed copies, (C, D, H, W), each changed back."""
     images, settings = passes.images, passes.settings
     for number in range(settings.samples):

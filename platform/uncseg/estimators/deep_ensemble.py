@@ -7,7 +7,7 @@ import torch
 from uncseg.estimators.several_passes import Passes
 
 
-def predict_members(passes: Passes) -> Iterator[torch.Tensor]:
+def sample(passes: Passes) -> Iterator[torch.Tensor]:
     """Yield each member's probabilities of a case that none of them has seen, (C, …)."""
     for number in range(len(passes.networks)):
         yield passes.probabilities(network=number)

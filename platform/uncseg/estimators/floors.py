@@ -22,7 +22,7 @@ def border_distance(prediction: OnePass) -> torch.Tensor:
     """Return the closeness to the predicted WT border: 1 at the border's voxels, falling by 1/8 per voxel to 0.
 
     Distances are in voxels of the grid in use with the 26-neighbour step (chessboard distance), which windowed
-    maxima give on any device. The map is all 0 where nothing is predicted.
+    maxima give on any device. The map is 0 everywhere if nothing is predicted.
     """
     inside = prediction.predicted_wt.float()
     pool = F.max_pool3d if inside.ndim == 5 else F.max_pool2d

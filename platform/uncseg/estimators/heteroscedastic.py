@@ -8,7 +8,7 @@ from uncseg.estimators.drawn_logits import sample_logits
 from uncseg.estimators.several_passes import Passes
 
 
-def sample_predictions(passes: Passes) -> Iterator[torch.Tensor]:
+def sample(passes: Passes) -> Iterator[torch.Tensor]:
     """Yield the probabilities of logits drawn around those of one pass, (C, …)."""
     logits, log_variance = passes.networks[0].predict(passes.images)
     assert log_variance is not None

@@ -72,7 +72,7 @@ def one_sample(network: nn.Module, seed: int, sample: int) -> Iterator[None]:
             layer.hold(None)
 
 
-def sample_dropout(passes: Passes) -> Iterator[torch.Tensor]:
+def sample(passes: Passes) -> Iterator[torch.Tensor]:
     """Yield the probabilities of passes that each have one mask for the whole volume, (C, …)."""
     for sample in range(passes.settings.samples):
         with one_sample(passes.networks[0].module, passes.settings.seed, sample):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from uncseg.estimators.registry import ESTIMATORS, Kind
+from uncseg.estimators.registry import ESTIMATORS
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,6 @@ class OnePass:
     """A phantom's rater probability; None: a real case."""
 
 
-_NEEDS: dict[Kind, str] = {"head": "u", "error_memory": "variance_stable", "one_pass": "p_wt", "oracle": "q"}
-
-
 def estimate_one_pass(names: Collection[str], prediction: OnePass) -> dict[str, torch.Tensor]:
     """Return the maps of these estimators by name, (B, 1, …) in [0, 1]."""
     return {name: ESTIMATORS[name].resolve()(prediction) for name in dict.fromkeys(names)}
@@ -36,5 +33,5 @@ def estimate_one_pass(names: Collection[str], prediction: OnePass) -> dict[str, 
 
 def estimate_all(prediction: OnePass) -> dict[str, torch.Tensor]:
     """Return every map that the prediction allows by name, without the constant, which needs the error itself."""
-    known = {kind for kind, field in _NEEDS.items() if getattr(prediction, field) is not None}
-    return estimate_one_pass([name for name, estimator in ESTIMATORS.items() if estimator.kind in known], prediction)
+    known = [field for field, value in vars(prediction).items() if value is not None]
+    return estimate_one_pass([e.name for e in ESTIMATORS.values() if not e.parts and e.source in known], prediction)

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from uncseg.section import Section, Weight
 
-Kind = Literal["head", "error_memory", "one_pass", "several_passes", "constant", "oracle"]
 Part = Literal["total", "aleatoric", "epistemic", "variance", "entropy"]
 PATCH_PASSES = 4
 """Largest number of passes over a validation patch while a fold trains."""
@@ -86,21 +85,20 @@ class Estimator:
     """One way to get uncertainty maps."""
 
     name: str
-    kind: Kind
-    """What it is computed from."""
     function: str
-    """MODULE.FUNCTION in this folder. For ``several_passes`` it takes ``several_passes.Passes`` and yields
-    probabilities, for ``constant`` it takes an error and its weights, for all others it takes ``one_pass.OnePass`` and
-    returns a map."""
+    """MODULE.FUNCTION in this folder. It takes ``one_pass.OnePass`` and returns a map; with ``parts`` it takes
+    ``several_passes.Passes`` and yields probabilities; the constant takes an error and its weights."""
+    source: Literal["p_wt", "u", "variance_stable", "q", "error"] = "p_wt"
+    """Field of ``one_pass.OnePass`` that a map without parts needs. The error is in none: it is known only later."""
     role: Literal["method", "baseline", "floor"] = "method"
     """What it is in Table 2: a method that does not beat a floor has shown nothing."""
     benchmark_floor: bool = False
     """Whether a benchmark counts it as a floor although Table 2 does not."""
     parts: tuple[Part, ...] = ()
-    """Maps of several passes, each made from the moments of the predictions."""
+    """Maps of an estimator of several passes, each made from the moments of its predictions; none: of a single pass."""
     settings: type[Samples] | None = None
-    """Its section in ``evaluation.estimators``. An estimator of several passes without one is switched on by true."""
-    requirements: tuple[Requirement, ...] = ()
+    """Section of an estimator of several passes in ``evaluation.estimators``; None: true chooses it."""
+    needs: tuple[Requirement, ...] = ()
     combines_members: bool = False
     """Whether it predicts once with each of ``training.members`` networks. They are trained one by one, so it cannot
     be validated while a fold trains."""
@@ -155,64 +153,38 @@ _LOG_VARIANCE = Requirement(
 )
 
 _ALL = (
-    Estimator("uncertainty", "head", "head.uncertainty"),
-    Estimator("variance_stable", "error_memory", "variance.variance_stable", "baseline"),
-    Estimator("var1shot", "one_pass", "variance.var1shot", "baseline", benchmark_floor=True),
-    Estimator("entropy", "one_pass", "entropy.predictive_entropy", "baseline"),
+    Estimator("uncertainty", "head.uncertainty", "u"),
+    Estimator("variance_stable", "variance.variance_stable", "variance_stable", "baseline"),
+    Estimator("var1shot", "variance.var1shot", role="baseline", benchmark_floor=True),
+    Estimator("entropy", "entropy.predictive_entropy", role="baseline"),
     Estimator(
-        "mc_dropout",
-        "several_passes",
-        "mc_dropout.sample_dropout",
-        parts=_KWON,
-        settings=McDropout,
-        requirements=(_DROPOUT,),
-        takes_batches=True,
+        "mc_dropout", "mc_dropout.sample", parts=_KWON, settings=McDropout, needs=(_DROPOUT,), takes_batches=True
     ),
-    Estimator(
-        "deep_ensemble",
-        "several_passes",
-        "deep_ensemble.predict_members",
-        parts=_KWON,
-        requirements=(_SEGMENTS, _MEMBERS),
-        combines_members=True,
-    ),
-    Estimator(
-        "augmentation",
-        "several_passes",
-        "augmentation.sample_changes",
-        parts=_VARIANCE,
-        settings=Augmentation,
-        requirements=(_NOT_MIRRORED,),
-    ),
+    Estimator("deep_ensemble", "deep_ensemble.sample", parts=_KWON, needs=(_SEGMENTS, _MEMBERS), combines_members=True),
+    Estimator("augmentation", "augmentation.sample", parts=_VARIANCE, settings=Augmentation, needs=(_NOT_MIRRORED,)),
     Estimator(
         "heteroscedastic",
-        "several_passes",
-        "heteroscedastic.sample_predictions",
+        "heteroscedastic.sample",
         parts=_VARIANCE,
         settings=LogitSamples,
-        requirements=(_LOG_VARIANCE,),
+        needs=(_LOG_VARIANCE,),
         takes_batches=True,
     ),
-    Estimator("one_minus_p", "one_pass", "floors.one_minus_p", "floor"),
-    Estimator("one_minus_max", "one_pass", "floors.one_minus_max", "floor"),
-    Estimator("border_distance", "one_pass", "floors.border_distance", "floor"),
-    Estimator("constant", "constant", "floors.best_constant", "floor"),
-    Estimator("oracle", "oracle", "oracle.failure_probability"),
+    Estimator("one_minus_p", "floors.one_minus_p", role="floor"),
+    Estimator("one_minus_max", "floors.one_minus_max", role="floor"),
+    Estimator("border_distance", "floors.border_distance", role="floor"),
+    Estimator("constant", "floors.best_constant", "error", "floor"),
+    Estimator("oracle", "oracle.failure_probability", "q"),
 )
 ESTIMATORS = {estimator.name: estimator for estimator in _ALL}
 """Every estimator by name, in the order of Table 2's rows."""
-
-
-def _maps(**fields: Any) -> tuple[str, ...]:
-    """Return the maps of the estimators with these values of their fields."""
-    return tuple(n for e in _ALL if all(getattr(e, f) == v for f, v in fields.items()) for n in e.maps)
-
-
 HEAD, ORACLE = "uncertainty", "oracle"
-SEVERAL_PASSES = tuple(estimator for estimator in _ALL if estimator.kind == "several_passes")
-ALL_MAPS, ONE_PASS, SEVERAL_PASS_MAPS = _maps(), _maps(kind="one_pass"), _maps(kind="several_passes")
+SEVERAL_PASSES = tuple(estimator for estimator in _ALL if estimator.parts)
+ALL_MAPS = tuple(name for estimator in _ALL for name in estimator.maps)
+SEVERAL_PASS_MAPS = tuple(name for estimator in SEVERAL_PASSES for name in estimator.maps)
 NO_FURTHER_PASS = tuple(name for name in ALL_MAPS if name not in (*SEVERAL_PASS_MAPS, ORACLE))
 """Maps of any run that take no pass beside the one that segments."""
-FLOORS = _maps(role="floor")
-BENCHMARK_FLOORS = (*FLOORS, *_maps(benchmark_floor=True))
+ONE_PASS = tuple(name for name in NO_FURTHER_PASS if ESTIMATORS[name].source == "p_wt")
+FLOORS = tuple(name for name in NO_FURTHER_PASS if ESTIMATORS[name].role == "floor")
+BENCHMARK_FLOORS = (*FLOORS, *(name for name in NO_FURTHER_PASS if ESTIMATORS[name].benchmark_floor))
 """Floors of a benchmark: among them a baseline of the paper's Table 2 that any trained competitor has to beat."""

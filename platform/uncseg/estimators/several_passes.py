@@ -28,7 +28,7 @@ class Passes:
     images: torch.Tensor
     """(channels, D, H, W), 0 outside the brain; for an estimator that takes batches also (B, channels, …)."""
     networks: Sequence[FoldNetwork]
-    """Networks of the same fold; more than one where the estimator combines members."""
+    """Networks of the same fold; more than one if the estimator combines members."""
     output: Output
     settings: Any
     """The estimator's own section of the experiment."""
