@@ -7,6 +7,8 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_gcs_server_port_wait_time_s"] = "300"  # noqa: SIM112 - Ray's own limits are short on a loaded machine
 os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "300"
+# idle workers that have imported nnU-Net, which takes seconds, are kept for the next task instead of being ended
+os.environ["RAY_num_workers_soft_limit"] = "4"  # noqa: SIM112
 os.environ.pop("RAY_ADDRESS", None)
 
 import contextlib
