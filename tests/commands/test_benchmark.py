@@ -47,17 +47,15 @@ ROWS = {
 
 
 CASES = 8
+FEW, ALL = ("plain", "patch_memory"), tuple(TRAININGS)
+SLOW_ALL = pytest.param(ALL, marks=pytest.mark.slow, id="all trainings")
 
 
 def expected_rows(trainings):
     return {row for row in ROWS if row == "oracle" or row.partition("/")[0] in trainings}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("plain", "patch_memory"), pytest.param(tuple(TRAININGS), marks=pytest.mark.slow)],
-    ids=["two trainings", "all trainings"],
-)
+@pytest.fixture(scope="module", params=[pytest.param(FEW, id="two trainings"), SLOW_ALL])
 def trainings(request):
     """Names of the trainings that are compared."""
     return request.param
@@ -108,9 +106,8 @@ def test_every_row_is_there_and_filled(done, trainings):
     assert ranked.loc[sorted(floors), "lead"].max() == 0, "what the others' leads are over"
 
 
+@pytest.mark.parametrize("trainings", [SLOW_ALL], indirect=True)
 def test_costs_count_passes_and_the_judged_segmentation(done, trainings):
-    if "error_features" not in trainings:
-        pytest.skip("needs all trainings")
     table = pd.read_parquet(done[0].tables / "benchmark.parquet").set_index("method")
     assert table.loc["noisy_dropout/mc_dropout_total", "passes"] == 3
     judged = table.loc["plain/entropy", "training_cost"]
