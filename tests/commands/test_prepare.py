@@ -201,7 +201,7 @@ def test_a_finished_preparation_is_returned_at_once(local_ray, experiment_file, 
 
 
 def test_a_patch_larger_than_the_memory_target_is_refused(local_ray, experiment_file, phantoms):
-    plan = dict.fromkeys(OURS) | {"patch_size": [128, 128, 128], "memory_target_gib": 1}
+    plan = dict.fromkeys(OURS) | {"patch_size": [128, 128, 128], "memory_target_gib": 1, "foreground_samples": 60_000}
     with pytest.raises(ProblemsFound) as caught:
         prepare_cases(load(experiment_file, phantoms, plan=plan))
     (problem,) = caught.value.problems
