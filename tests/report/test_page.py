@@ -29,13 +29,15 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.fixture
 def run(tmp_path):
     """The folder of a run as it is before its evaluation."""
-    run = RunFolder(tmp_path / "runs" / "small")
+    return write_run(tmp_path)
+
+
+def write_run(root):
+    run = RunFolder(root / "runs" / "small")
     run.root.mkdir(parents=True)
-    write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
-    file = tmp_path / "small.yaml"
-    file.write_text(
-        f"name: small\ndataset: {{path: {tmp_path}/cases, name: Small}}\nstorage: {{path: {tmp_path}/runs}}\n"
-    )
+    write_phantoms(root / "cases", cases=4, size=28, seed=0)
+    file = root / "small.yaml"
+    file.write_text(f"name: small\ndataset: {{path: {root}/cases, name: Small}}\nstorage: {{path: {root}/runs}}\n")
     save_experiment(load_experiment(file), run.experiment)
     return run
 
@@ -75,6 +77,15 @@ def evaluated(run, tmp_path):
     return evaluate(run, tmp_path / "cases")
 
 
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    """The page of an evaluated run, for tests that only read it; the cases are in ``cases`` beside ``runs``."""
+    root = tmp_path_factory.mktemp("reported")
+    run = evaluate(write_run(root), root / "cases")
+    assert report(run.root) == 0
+    return run.root / "report.html"
+
+
 @pytest.fixture
 def other(evaluated, tmp_path):
     """Another run on the same cases but for one, another of which is in another fold."""
@@ -101,25 +112,35 @@ def report(*arguments):
     return ended.value.code or 0
 
 
-@pytest.fixture
-def open_page():
+@pytest.fixture(scope="module")
+def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-
-        def open_it(file, width=1200):
-            page = browser.new_page(viewport={"width": width, "height": 800})
-            page.said, page.asked = [], []
-            page.on("console", lambda message: page.said.append(message.text))
-            page.on("pageerror", lambda error: page.said.append(str(error)))
-            page.on("request", lambda request: page.asked.append(request.url))
-            page.goto(file.as_uri())
-            page.wait_for_load_state("load")
-            return page
-
-        yield open_it
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """A function that opens a file; ``said`` are the page's messages, ``asked`` the addresses that it asked for."""
+    pages = []
+
+    def open_it(file, width=1200):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        pages.append(page)
+        page.said, page.asked = [], []
+        page.on("console", lambda message: page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(file.as_uri())
+        page.wait_for_load_state("load")
+        return page
+
+    yield open_it
+    for page in pages:
+        page.close()
 
 
 def test_the_page_needs_nothing_but_itself(evaluated, open_page):
@@ -142,11 +163,10 @@ def test_the_page_needs_nothing_but_itself(evaluated, open_page):
     assert "union mask" in (evaluated.tables / "table2.tex").read_text()
 
 
-def test_slices_move_and_overlays_switch(evaluated, open_page, tmp_path):
-    assert report(evaluated.root) == 0
-    page = open_page(evaluated.root / "report.html")
+def test_slices_move_and_overlays_switch(page_file, open_page):
+    page = open_page(page_file)
     canvas = page.locator(".viewer canvas").first
-    worst = scan_folder(tmp_path / "cases")[0][3]
+    worst = scan_folder(page_file.parents[2] / "cases")[0][3]
     tumour = sitk.GetArrayFromImage(sitk.ReadImage(str(worst.reference))) > 0
     inside = sitk.GetArrayFromImage(sitk.ReadImage(str(worst.images[3]))) != 0
     first = max(0, int(np.nonzero(inside)[0].min()) - 3)  # slices are counted from the cropped volume's
@@ -172,9 +192,8 @@ def test_slices_move_and_overlays_switch(evaluated, open_page, tmp_path):
     assert canvas.get_attribute("data-slice") == "0"
 
 
-def test_it_is_read_on_a_phone(evaluated, open_page):
-    assert report(evaluated.root) == 0
-    page = open_page(evaluated.root / "report.html", width=375)
+def test_the_page_is_as_wide_as_a_phone(page_file, open_page):
+    page = open_page(page_file, width=375)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
@@ -185,9 +204,8 @@ def test_a_run_that_is_not_evaluated_says_what_is_missing(run, open_page):
     assert page.said == []
 
 
-def test_the_papers_figures_are_quoted_as_such(evaluated, open_page):
-    assert report(evaluated.root) == 0
-    page = open_page(evaluated.root / "report.html")
+def test_the_papers_figures_are_quoted_as_such(page_file, open_page):
+    page = open_page(page_file)
     quoted = page.locator("#table1 + .wide tr.quoted").all_inner_texts()
     assert [row.split()[1:] for row in quoted] == [
         ["with", "head", "quoted", "1248", "0.9163", "0.9162", "0.8734", "0.9020"],
