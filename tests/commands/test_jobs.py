@@ -77,7 +77,7 @@ def test_a_job_succeeds_and_takes_the_code_alone_to_the_cluster(
         (clone / folder).mkdir()
         (clone / folder / "volume.bin").write_bytes(bytes(2**20))
     job = (*CROSS_VALIDATE, "--folds", "0")
-    output = submit(f"tracking.uri={server_uri}", "tracking.experiment=jobs", job=job).require()
+    output = submit(f"tracking.uri={server_uri}", "tracking.experiment=jobs", "tracking.model=job", job=job).require()
     assert status_of(dashboard, output) == JobStatus.SUCCEEDED
     for text in ("per training step", "per checkpoint", "Table 1", "Table 2", f"MLflow:  {server_uri}"):
         assert text in output
