@@ -82,7 +82,7 @@ def test_more_gpus_than_the_cluster_has_are_refused(uncseg, cases, experiment_fi
     code, text = uncseg("cross-validate", file, "--set", "resources.gpus_per_fold=1")
     assert code == 2
     assert "resources.gpus_per_fold" in text
-    assert "1 GPUs a fold" in text
+    assert "1 GPUs per fold" in text
     assert not (tmp_path / "runs" / "small").exists()
 
 
