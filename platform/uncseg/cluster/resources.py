@@ -130,8 +130,8 @@ def _require_placeable(fold: FoldResources, nodes: tuple[Node, ...]) -> None:
         found = f"{fold.gpus:g} GPUs and {fold.cpus:g} CPUs per fold"
         need = f"{worker.cpus:g} CPUs and {worker.gpus:g} GPUs each"
         expected = f"room for {fold.processes} workers of {need}; the nodes hold {workers}"
-        advice = f"set resources.gpus_per_fold to {workers} or less, or lower" if workers else "lower"
+        advice = f"set `resources.gpus_per_fold` to {workers} or less, or lower" if workers else "lower"
         where = "resources.gpus_per_fold, cpus_per_fold"
-        problems.append(Problem(where, found, expected, f"{advice} resources.cpus_per_fold"))
+        problems.append(Problem(where, found, expected, f"{advice} `resources.cpus_per_fold`"))
     if problems:
         raise ProblemsFound(TITLE, problems)

@@ -48,7 +48,7 @@ def _describe(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
     if type(error).__name__ == "OutOfMemoryError":
         advice = "give each fold more of a GPU (resources.gpus_per_fold), or, in a run of another name,"
-        return f"{text}; {advice} set training.accumulate to 2 or plan a smaller patch"
+        return f"{text}; {advice} set `training.accumulate` to 2 or plan a smaller patch"
     return text
 
 

@@ -121,7 +121,7 @@ def test_what_cannot_be_compared_is_known_before_it_is_trained(benchmark_file):
         "trainings.of_itself, model.error_network.run",
         "trainings.of_regions, model.output",
     }
-    assert "model.uncertainty: true" in problems["trainings.headless.maps"].advice
+    assert "`model.uncertainty` to true" in problems["trainings.headless.maps"].advice
 
 
 @pytest.mark.parametrize(

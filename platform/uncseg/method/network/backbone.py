@@ -56,7 +56,7 @@ def build_backbone(
         nearest = settings.fitting_patch(patch)
         if len(patch) != 3 or nearest != patch:
             expected = f"three {settings.patches}, for model.backbone: {model.backbone}"
-            advice = f"write plan.patch_size: {nearest}"
+            advice = f"set `plan.patch_size` to {nearest}"
             raise _cannot_build("plan.patch_size", f"{patch}, as planned", expected, advice)
         try:
             module = import_module(f"uncseg.method.network.backbones.{model.backbone}")

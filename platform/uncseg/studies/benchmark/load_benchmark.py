@@ -114,7 +114,7 @@ def _check_steps(checks: Checks, experiments: dict[str, Experiment], shared: str
     """Require that all trainings take as many optimiser steps as the shared one."""
     sections = {name: experiment.training for name, experiment in experiments.items()}
     steps = {name: section.epochs * section.iterations_per_epoch for name, section in sections.items()}
-    advice = "write training.epochs and iterations_per_epoch into overrides"
+    advice = "set `training.epochs` and `training.iterations_per_epoch` in overrides"
     for name, number in steps.items():
         found, expected = f"{number} optimiser steps", f"{steps[shared]}, as {shared} takes"
         checks.require(number == steps[shared], f"trainings.{name}", found, expected, advice)
@@ -133,7 +133,7 @@ def _check_seeds(checks: Checks, experiments: dict[str, Experiment], seeds: Sequ
 def _check_maps(checks: Checks, name: str, maps: Sequence[str], experiment: Experiment) -> None:
     """Require that a training has a map to compare, and can give all that are named."""
     where, model, estimators = f"trainings.{name}.maps", experiment.model, experiment.evaluation.estimators
-    expected, advice = "a map that a network without the head gives", "set model.uncertainty: true, or remove it"
+    expected, advice = "a map that a network without the head gives", "set `model.uncertainty` to true, or remove it"
     checks.require(HEAD not in maps or model.uncertainty, where, HEAD, expected, advice)
     compared = bool(maps or model.uncertainty or estimators.several_pass)
     advice = "name some, as [entropy], or choose evaluation.estimators of several predictions"

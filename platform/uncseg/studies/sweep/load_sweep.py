@@ -56,7 +56,7 @@ def _check_folds(checks: Checks, sweep: Sweep, base: Experiment) -> None:
             checks.require(fold < base.split.folds and fold >= 0, field, fold, expected, "correct the list")
         checks.require(len(set(folds)) == len(folds), field, list(folds), "each fold once", "correct the list")
     members = base.training.members
-    expected, advice = "one: a trial is judged by one network", "write training.members: 1 in overrides"
+    expected, advice = "one: a trial is judged by one network", "set `training.members` to 1 in overrides"
     checks.require(members == 1, "training.members", f"{members} networks per fold", expected, advice)
     if sweep.promote is not None:
         top, expected = sweep.promote.top, f"at most the number of trials, {sweep.trials}"

@@ -30,7 +30,7 @@ def trials_at_once(sweep: Sweep, slots: Slots) -> int:
     folds, problem = len(sweep.folds), None
     if folds > 1 and slots.fold.processes > 1:
         found = f"{slots.fold.gpus:g} GPUs for each of {folds} folds in step"
-        advice = "write resources.gpus_per_fold: 1, or one fold"
+        advice = "set `resources.gpus_per_fold` to 1, or write one fold"
         problem = Problem("folds", found, "one GPU per fold, or one fold", advice)
     elif slots.max_count < folds:
         expected = f"at most {slots.max_count}, which is what fits at once"
