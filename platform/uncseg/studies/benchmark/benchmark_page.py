@@ -1,4 +1,4 @@
-"""The benchmark's tables for a terminal, for Markdown and as a page that needs no network."""
+"""The benchmark for people: its tables, sentences on the ranking, Markdown, and a page that needs no network."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) ->
     """Return every method on its own segmentation, then on the shared one; a terminal shows means alone.
 
     Args:
-        wide: of :func:`~uncseg.studies.benchmark.benchmark_table.wide_table`.
-        least_dice_wt: under which a method was not compared.
+        wide: as :func:`~uncseg.studies.benchmark.benchmark_table.wide_table` returns it.
+        least_dice_wt: mean WT Dice below which a method is not compared.
     """
     figures, costs = shown_in("benchmark"), shown_in("cost")
     header = ["method", *REGION_DICES.values(), *(figure.label for figure in (figures | costs).values())]
@@ -36,16 +36,16 @@ def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) ->
             cells += [] if row["compared"] else [f"not compared: WT Dice under {least_dice_wt:g}"]
             rows.append(Row([_name(row), *cells], _kind(row)))
     note = (
-        f"{_most(wide, 'cases')}, {_most(wide, 'seeds')}; each case predicted by the fold that did not see it. Mean "
-        "over cases of the mean over seeds [95 % interval, patients resampled]. Correlation and RMSD with the failure "
-        "of the whole tumour. Before RMSD, QU-BraTS, ACE and AURC every map was multiplied by a factor fitted, for "
-        "each method and fold, on the cases of the other folds. AUROC and AUPRC of wrong voxels, in the brain and in a "
-        "band of 2 voxels to either side of the predicted border; AURC of cases by their mean uncertainty. Costs are "
-        "multiples of plain nnU-Net's. * floor: needs no training and is to be beaten; a map that is the same "
-        f"everywhere has no correlation, shown as 0. {UNKNOWN}: not known; AURC needs 10 patients."
+        f"{_most(wide, 'cases')}, {_most(wide, 'seeds')}; each case predicted by the fold that was not trained "
+        "on it. Mean over cases of the mean over seeds [95 % interval, patients resampled]. Correlation and RMSD are "
+        "with the failure of the whole tumour. For RMSD, QU-BraTS, ACE and AURC every map was multiplied by a factor "
+        "that was fitted, per method and fold, on the cases of the other folds. AUROC and AUPRC detect wrong voxels, in "
+        "the brain and within 2 voxels of the predicted border; AURC ranks cases by their mean uncertainty. Costs are "
+        "multiples of plain nnU-Net's. * floor: needs no training and is to be beaten. The correlation of a constant "
+        f"map is shown as 0. {UNKNOWN}: unknown; AURC needs 10 patients."
     )
     if wide["method"].str.endswith("/variance_stable").any():
-        note += " variance_stable was gathered while the fold trained: there is none for a new case."
+        note += " variance_stable is collected while the fold trains: it does not exist for new cases."
     terminal = {"method": "", "Dice WT": "Dice\nWT"}
     terminal |= {figure.label: figure.short for figure in (figures | costs).values() if figure.short}
     return PageTable(
@@ -61,11 +61,11 @@ def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) ->
 
 
 def ranking_table(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") -> PageTable:
-    """The order of methods, and how sure it is.
+    """Return the ranking of methods with its uncertainty.
 
     Args:
-        ranked: of :func:`~uncseg.studies.benchmark.ranking.ranking`.
-        figure, segmentation: what it was made by.
+        ranked: as :func:`~uncseg.studies.benchmark.ranking.ranking` returns it.
+        figure, segmentation: by which the methods were ranked.
     """
     what = figures_by_key()[figure].label
     rows = []
@@ -79,16 +79,16 @@ def ranking_table(ranked: pd.DataFrame, figure: str, segmentation: str = "shared
         rows.append(Row([_name(row), *cells], _kind(row)))
     header = ["method", what, "rank", "95 % of ranks", "better than the best floor by"]
     note = (
-        "Mean over cases of the mean over seeds, with 95 % intervals; all methods were resampled together, over the "
-        "same patients, 2000 times. * floor: needs no training and is to be beaten."
+        "Mean over cases of the mean over seeds, with 95 % intervals from 2000 resamples of patients, which are the "
+        "same for all methods. * floor: needs no training and is to be beaten."
     )
     if ORACLE in set(ranked["method"]):
-        note += " The oracle is the probability of failure itself, which nobody has for real cases: not ranked."
+        note += " The oracle, the probability of failure itself, does not exist for real cases and is not ranked."
     return PageTable(f"ranking_{figure}", f"Ranking by {what}, {segmentation} segmentation", header, rows, note)
 
 
 def verdicts(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") -> list[str]:
-    """Sentences on which methods beat the best floor; arguments as :func:`ranking_table` takes them."""
+    """Say which methods beat the best floor; arguments as :func:`ranking_table` takes them."""
     what = f"{figures_by_key()[figure].label}, {segmentation} segmentation"
     floors = ranked[ranked["floor"] & ranked["rank"].notna()]
     others = ranked[~ranked["floor"] & ranked["rank"].notna()]
@@ -108,7 +108,7 @@ def verdicts(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") ->
 
 
 def not_compared(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> list[str]:
-    """A sentence for each method that is not compared, and why."""
+    """Say of each method that is not compared why it is not."""
     return [
         f"{_display(row['method'])} is not compared: its mean WT Dice of {row['dice_wt']:.3f} is under "
         f"{least_dice_wt:g}."
@@ -119,7 +119,7 @@ def not_compared(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> li
 def to_markdown(
     wide: pd.DataFrame, rankings: Mapping[str, pd.DataFrame] | None = None, least_dice_wt: float = LEAST_DICE_WT
 ) -> str:
-    """The benchmark for docs: the table, and a ranking by each figure, with what is to be said of it.
+    """Return the benchmark for the documentation: the table, and a ranking by each figure with its sentences.
 
     Args:
         wide, least_dice_wt: as :func:`benchmark_table` takes them.
@@ -147,11 +147,11 @@ def write_benchmark_page(
     """Write the page.
 
     Args:
-        path: of the page.
-        title: its heading.
+        path: file of the page.
+        title: heading of the page.
         wide, rankings, least_dice_wt: as :func:`to_markdown` takes them.
-        figures: below the tables.
-        commands: that reproduce it.
+        figures: shown below the tables.
+        commands: commands that reproduce the benchmark.
         configuration: the benchmark's file.
         environment: digests and versions, as text.
     """
@@ -189,7 +189,7 @@ def _kind(row: Mapping[Any, Any]) -> str:
 
 
 def _interval(row: Mapping[Any, Any], name: str, signed: bool = False) -> str:
-    """Mean with interval, whose ends have as many digits as tell them apart."""
+    """Return a mean with its interval, whose ends have 2 digits, or 3 where 2 would make them equal."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     end_digits = 2 if f"{low:.2f}" != f"{high:.2f}" else 3
     return with_interval(row[name], low, high, 3, signed, end_digits)

@@ -1,4 +1,4 @@
-"""Quality of uncertainty against its cost: a point a method, each with its name, and floors as lines."""
+"""Quality of uncertainty against its cost: one point per method with its name, and floors as lines."""
 
 from collections.abc import Sequence
 from itertools import pairwise, product
@@ -19,7 +19,7 @@ from uncseg.report.style import BLACK, BLUE, NAMES, save_figure
 
 DOTS_PER_INCH = 120
 NAME, FLOOR_NAME = "name of a method", "name of a floor"
-"""What texts of the figure are, as matplotlib's gid."""
+"""Kinds of texts in the figure, as matplotlib's gid."""
 _NAME_SIZE = 7.5
 
 
@@ -36,21 +36,20 @@ def draw_benchmark(path: Path, wide: pd.DataFrame) -> bool:
 
 
 def benchmark_figure(wide: pd.DataFrame) -> Figure | None:
-    """Panels of quality on the shared segmentation, union mask, against inference and training cost.
+    """Draw quality on the shared segmentation, union mask, against inference and training cost.
 
-    A row with the failure and, on phantoms, one with the oracle's P(failure). Points have 95 % intervals. Methods
-    that are not compared, or whose cost is not known, are left out.
+    One row of panels is about the failure and, for phantoms, one about the oracle's P(failure). Points have 95 %
+    intervals. Methods that are not compared, or whose cost is unknown, are left out.
 
     Args:
-        wide: the table of ``wide_table``; with a column ``family``, of each only the best
-            method is drawn in a panel.
+        wide: as ``wide_table`` returns it; with a column ``family``, a panel shows the best method of each family.
 
     Returns:
-        None where no method has a figure and a cost.
+        None if no method has a figure and a cost.
     """
     costs = [key for key, figure in reversed(shown_in("cost").items()) if figure.unit]
     methods = wide[~wide["floor"] & (wide["method"] != ORACLE)].dropna(subset=costs)
-    # the failure first, which real cases have too
+    # the failure first: real cases have no oracle
     qualities = reversed([f"shared_{key}" for key in shown_in("ranking")])
     drawn = [quality for quality in qualities if methods[quality].notna().any()]
     if not drawn:
@@ -84,7 +83,7 @@ def _limits(axes: Axes, methods: pd.DataFrame, lines: pd.DataFrame, quality: str
         axes.set_xlim(low - room, high + room)
     ends = pd.concat([methods[f"{quality}{end}"] for end in ("", "_low", "_high")]).dropna()
     spread = max(float(np.ptp(ends)), 0.05)
-    # a line far off would press all points together; it is named at the edge
+    # a distant line would squeeze all points together; its name stands at the edge instead
     near = lines[quality][lines[quality].between(ends.min() - spread, ends.max() + spread)]
     values = pd.concat([ends, near])
     margin = 0.08 * max(float(np.ptp(values)), 0.05)
@@ -95,7 +94,7 @@ def _limits(axes: Axes, methods: pd.DataFrame, lines: pd.DataFrame, quality: str
 
 
 def _lines(axes: Axes, lines: pd.DataFrame, quality: str) -> None:
-    """Floors, and the oracle, as horizontal lines with their names beside the panel."""
+    """Draw floors and the oracle as horizontal lines with their names beside the panel."""
     ordered = lines.sort_values(quality)
     styles = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 3)))
     values = ordered[quality].to_numpy(float)
@@ -128,9 +127,9 @@ def _lines(axes: Axes, lines: pd.DataFrame, quality: str) -> None:
 
 
 def _apart(places: np.ndarray, gap: float) -> np.ndarray:
-    """Rising places in pixels, moved until each is a gap from the next, around where they were."""
+    """Move ascending places (pixels) as little as needed, until each is at least a gap from the next."""
     groups = [[place] for place in places]
-    # groups that touch become one, centred on its members
+    # groups that touch are merged into one, centred on its members
     while True:
         middles = [float(np.mean(group)) for group in groups]
         touching = [
@@ -162,7 +161,7 @@ def _points(axes: Axes, methods: pd.DataFrame, quality: str, cost: str) -> None:
 
 
 def _name_points(axes: Axes, names: Sequence[str], pixels: np.ndarray, bars: Sequence[Bbox]) -> None:
-    """Names beside points: the nearest place that covers no other name and no point and, if it can be, no interval."""
+    """Write names beside points, at the nearest place that covers no other name, no point and, if possible, no bar."""
     scale = 72 / DOTS_PER_INCH
     renderer = FigureCanvasAgg(axes.figure).get_renderer()  # type: ignore[arg-type]
     panel = axes.get_window_extent(renderer)
@@ -197,7 +196,7 @@ def _name_points(axes: Axes, names: Sequence[str], pixels: np.ndarray, bars: Seq
 def _free_place(
     point: tuple[float, float], size: np.ndarray, panel: Bbox, taken: Sequence[Bbox], avoided: Sequence[Bbox]
 ) -> Bbox:
-    """A box of a size near a point, inside a panel, off all that is taken and, if there is one, off what is avoided."""
+    """Return a box near a point, inside the panel, that overlaps nothing taken and, if possible, nothing avoided."""
     (x, y), (width, height) = point, size
     boxes = []
     for up, away in product(np.arange(-24, 25) * height / 2, (8, 30, 60, 100, 150, 210)):

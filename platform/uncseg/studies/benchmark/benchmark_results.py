@@ -1,6 +1,6 @@
-"""The end of a benchmark: tables, figure, page, and all of it in MLflow."""
+"""The end of a benchmark: its tables, figure and page, and the log in MLflow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -34,9 +34,10 @@ from uncseg.studies.study_folder import BenchmarkFolder
 from uncseg.table_files import write_table
 from uncseg.tracking.spool import epoch_table
 
+MEAN_SD = {"": "mean", "_sd": "std"}
 CAPTION = (
-    "Quality on the shared segmentation against what predicting and training cost; plain nnU-Net is 1. Of an estimator "
-    "with several maps the best one is shown."
+    "Quality on the shared segmentation against the cost of prediction and training; plain nnU-Net is 1. Only the best "
+    "map of each estimator is shown."
 )
 
 
@@ -46,104 +47,86 @@ def close_benchmark(
     """Write and print the tables, draw the figure, write the page, fill MLflow.
 
     Args:
+        benchmark, base: as loaded.
+        folder: of the benchmark.
         finished: trainings and folds whose cases are scored.
     """
-    methods = {method.name: method for one in finished for method in one.methods}
+    methods = {method.name: method for part in finished for method in part.methods}
     floors, least = [name for name, method in methods.items() if method.floor], benchmark.least_dice_wt
     rows = benchmark_rows(pd.DataFrame(read_rows(finished)), read_counts(finished))
     summary = benchmark_summary(rows, least)
-    costs = pd.DataFrame([_cost(method, folder) for method in methods.values()])
+    measured = read_json(folder.costs)
+    costs = pd.DataFrame([_cost(method, measured) for method in methods.values()])
     wide = wide_table(summary, costs, floors)
     # real cases have no oracle
     known = [figure for figure in shown_in("ranking") if rows[figure].notna().any()]
     ranked = {figure: ranking(rows, figure, floors=floors, least_dice_wt=least) for figure in known}
-    memory = against_memory(finished)
-    tables = {"rows": rows, "summary": summary, "costs": costs, "benchmark": wide, "memory": memory}
+    tables = {"rows": rows, "summary": summary, "costs": costs, "benchmark": wide, "memory": against_memory(finished)}
     tables |= {f"ranking_{figure}": table for figure, table in ranked.items()}
     for name, frame in tables.items():
         write_table(frame, folder.tables, name)
     write_text(folder.tables / "benchmark.md", to_markdown(wide, ranked, least))
     figure = folder.figures / "quality_against_cost.png"
-    families = wide["method"].map({name: f"{one.training}/{one.estimator or name}" for name, one in methods.items()})
-    drawn = [Picture(figure, CAPTION)] if draw_benchmark(figure, wide.assign(family=families)) else []
-    _write_page(folder, benchmark, wide, ranked, drawn)
-    console.print(benchmark_table(wide, least).to_rich())
-    for line in not_compared(wide, least):
-        console.print(line)
-    for name, table in ranked.items():
-        for line in verdicts(table, name):
-            console.print(line)
-    console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}\nreport:  {folder.page}", soft_wrap=True)
-    close_parent(folder, benchmark, base, log_benchmark, sync_runs=True)
-
-
-def _write_page(
-    folder: BenchmarkFolder,
-    benchmark: Benchmark,
-    wide: pd.DataFrame,
-    ranked: dict[str, pd.DataFrame],
-    drawn: list[Picture],
-) -> None:
+    families = {name: f"{method.training}/{method.estimator or name}" for name, method in methods.items()}
+    drawn = draw_benchmark(figure, wide.assign(family=wide["method"].map(families)))
     versions = "\n".join(f"{name} {version}" for name, version in describe_versions().items())
     write_benchmark_page(
         folder.page,
         benchmark.name,
         wide,
         ranked,
-        drawn,
+        [Picture(figure, CAPTION)] if drawn else [],
         commands="uncseg benchmark FILE",
         configuration=yaml.safe_dump(read_json(folder.content), sort_keys=False),
-        environment=f"{versions}\ncosts measured on: {read_json(folder.costs)['device']}",
-        least_dice_wt=benchmark.least_dice_wt,
+        environment=f"{versions}\ncosts measured on: {measured['device']}",
+        least_dice_wt=least,
     )
+    console.print(benchmark_table(wide, least).to_rich())
+    sentences = [line for name, table in ranked.items() for line in verdicts(table, name)]
+    for line in [*not_compared(wide, least), *sentences]:
+        console.print(line)
+    console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}\nreport:  {folder.page}", soft_wrap=True)
+    close_parent(folder, benchmark, base, log_benchmark, sync_runs=True)
 
 
-def _cost(method: Method, folder: BenchmarkFolder) -> dict[str, Any]:
-    """Passes, networks, and what training and predicting take, as multiples of plain nnU-Net's."""
-    measured = read_json(folder.costs)
-    training = measured["training"]["ratio"][method.training]
-    # members train alike; an error network comes on top of the segmentation that it looks at
-    if method.judged is None:
-        trained = training * method.models
-    else:
-        trained = training + measured["training"]["ratio"][method.judged]
+def _cost(method: Method, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return passes, networks, and the cost of training and prediction as multiples of plain nnU-Net's."""
+    training, inference = measured["training"]["ratio"], measured["inference"]
+    # the members of an ensemble train alike; an error network is trained in addition to the network that it judges
+    trained = training[method.training] * method.models
+    if method.judged is not None:
+        trained = training[method.training] + training[method.judged]
     prediction = f"{method.training}/{method.estimator or ''}"
     return {
         "method": method.name,
         "passes": method.passes,
         "models": method.models,
         "training_cost": trained,
-        "inference_cost": measured["inference"]["ratio"][prediction],
-        "inference_seconds": measured["inference"]["seconds"][prediction],
+        "inference_cost": inference["ratio"][prediction],
+        "inference_seconds": inference["seconds"][prediction],
     }
 
 
 def against_memory(finished: Sequence[ScoredFold]) -> pd.DataFrame:
-    """Every map of one pass against its training's own error memory, over the last epochs: the paper's figures.
+    """Compare every map of one pass with its training's own error memory over the last epochs, as the paper does.
 
     Returns:
         Columns training, cancer_mask, coordinates, protocol, estimator, floor, seeds, and per kind of comparison
         ``KIND_ema`` and ``KIND_ema_sd``: means over folds, then mean and sample sd over seeds.
     """
-    parts = []
-    for root, one in {one.task.run.root: one for one in finished}.items():
-        experiment = one.task.experiment
-        of_run = table2(pd.DataFrame(), epoch_table(RunFolder(root).spool), experiment.evaluation.last_epochs)
-        parts.append(
-            of_run.assign(
-                training=one.training.name,
-                floor=of_run["estimator"].isin(BENCHMARK_FLOORS),
+    tables = []
+    for root, part in {part.task.run.root: part for part in finished}.items():
+        experiment = part.task.experiment
+        table = table2(pd.DataFrame(), epoch_table(RunFolder(root).spool), experiment.evaluation.last_epochs)
+        tables.append(
+            table.assign(
+                training=part.training.name,
+                floor=table["estimator"].isin(BENCHMARK_FLOORS),
                 cancer_mask=experiment.loss.cancer_mask,
                 coordinates=experiment.memory.coordinates,
             )
         )
     keys = ["training", "cancer_mask", "coordinates", "protocol", "estimator", "floor"]
-    grouped = pd.concat(parts).groupby(keys, sort=False)
-    return grouped.agg(
-        **{
-            f"{kind}_ema{end}": (f"{kind}_ema_last", how)
-            for kind in KINDS
-            for end, how in (("", "mean"), ("_sd", "std"))
-        },
-        seeds=("rmsd_ema_last", "size"),
-    ).reset_index()
+    columns = {f"{kind}_ema{end}": (f"{kind}_ema_last", how) for kind in KINDS for end, how in MEAN_SD.items()}
+    grouped = pd.concat(tables).groupby(keys, sort=False)
+    return grouped.agg(**columns, seeds=("rmsd_ema_last", "size")).reset_index()

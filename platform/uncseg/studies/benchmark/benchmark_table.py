@@ -1,7 +1,7 @@
-"""The benchmark's figures: a scale fitted for each method, a row a case, means with intervals, and one wide table.
+"""The benchmark's figures: a fitted scale per method, one row per case, means with intervals, and one wide table.
 
-Rows are told apart by KEYS: a ``method`` is judged on its "own" segmentation and on a "shared" one (``segmentation``),
-with several ``seed``s, in every ``fold``.
+KEYS identify a row: a ``method`` is scored on its "own" segmentation and on a "shared" one (``segmentation``), with
+several ``seed``s, in every ``fold``.
 """
 
 import math
@@ -23,69 +23,69 @@ _NOT_FIGURES = (*KEYS, *_FITTED, "factor")
 
 
 def benchmark_rows(cases: pd.DataFrame, counts: Iterable[Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """All figures of every method and case, after the scale.
+    """Compute all figures of every method and case, after scaling.
 
     Args:
         cases: KEYS and the figures of :class:`~uncseg.studies.benchmark.map_scores.MethodCase`.
-        counts: its counts, in the order of the rows; may be read as they are needed.
+        counts: its counts, one per row in the same order; may be read as they are needed.
 
     Returns:
         KEYS, the figures, ``factor`` of :func:`fitted_factors` and the figures that depend on it.
 
     Raises:
-        ValueError: where a case has more than one row, or counts are more or fewer than rows.
+        ValueError: a case has more than one row, or there are more or fewer counts than rows.
     """
     twice = cases.duplicated([key for key in KEYS if key not in ("fold", "patient")])
     if twice.any():
         raise ValueError(f"more than one row of {cases.loc[twice, list(KEYS)].iloc[0].to_dict()}")
     factors = fitted_factors(cases)
-    scaled = [scaled_figures(of_case, factor) for of_case, factor in zip(counts, factors, strict=True)]
+    scaled = [scaled_figures(count, factor) for count, factor in zip(counts, factors, strict=True)]
     after = pd.DataFrame(scaled, index=cases.index, columns=scaled_keys())
     return pd.concat([cases.drop(columns=list(_FITTED)), factors.rename("factor"), after], axis=1)
 
 
 def fitted_factors(cases: pd.DataFrame) -> pd.Series:
-    """What each row's map is multiplied by: the least-squares fit to the failures of its fold's training cases.
+    """Fit the factor of each row's map by least squares to the failures of its fold's training cases.
 
     a = Σ u·e / Σ u² over the union mask's voxels of the other folds' cases, with the same method, segmentation and
-    seed; 0 where Σ u² is, NaN where there is no other fold. A map of ones becomes their mean failure: the constant
-    floor.
+    seed; 0 where Σ u² is 0, NaN where there is no other fold. A map of ones becomes their mean failure, which is the
+    constant floor.
 
     Args:
         cases: as :func:`benchmark_rows` takes them.
     """
     factors = pd.Series(math.nan, index=cases.index)
     for _, rows in cases.groupby(["method", "segmentation", "seed"], sort=False):
-        for fold, of_fold in rows.groupby("fold"):
+        for fold, own in rows.groupby("fold"):
             others = rows[rows["fold"] != fold]
             squares = others["sum_uu"].sum()
             if len(others):
-                factors[of_fold.index] = others["sum_ue"].sum() / squares if squares > 0 else 0.0
+                factors[own.index] = others["sum_ue"].sum() / squares if squares > 0 else 0.0
     return factors
 
 
 def benchmark_summary(rows: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT, seed: int = 0) -> pd.DataFrame:
-    """Means over cases, a row for each method, segmentation and figure.
+    """Compute means over cases, one row per method, segmentation and figure.
 
     Args:
-        rows: of :func:`benchmark_rows`.
+        rows: as :func:`benchmark_rows` returns them.
         least_dice_wt: a method whose own segmentations have a lower mean WT Dice is not compared.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
         Columns method, segmentation, figure, mean (of each case's mean over seeds), ci_low, ci_high (95 %, patients
-        resampled, NaN of fewer than 10), cases and patients (that have the figure), seeds, seed_sd (sample, of the
-        seeds' means over cases; NaN of one), compared (bool). Where a method is not compared, all but Dice is NaN.
-        ``aurc`` is the area under the risk-coverage curve of each seed, risk 1 − WT Dice in the order of the cases'
-        mean uncertainty, averaged over seeds; NaN, as all figures across cases, of fewer than 10 patients.
+        resampled, NaN for fewer than 10), cases and patients (that have the figure), seeds, seed_sd (sample sd of the
+        seeds' means over cases; NaN for one seed), compared (bool). If a method is not compared, all but Dice is NaN.
+        ``aurc`` is the area under the risk-coverage curve of each seed (risk 1 − WT Dice, in the order of the cases'
+        mean uncertainty), averaged over seeds; NaN, as all figures across cases, for fewer than 10 patients.
     """
     figures = [column for column in rows.columns if column not in _NOT_FIGURES]
     compared = is_compared(rows, least_dice_wt)
     records = []
-    for (name, segmentation), of_method in rows.groupby(["method", "segmentation"], sort=False):
+    for (name, segmentation), own in rows.groupby(["method", "segmentation"], sort=False):
         method = str(name)
-        found = [{"figure": figure} | _mean_of_cases(of_method, figure, seed) for figure in figures]
-        found.append({"figure": "aurc"} | _aurc(of_method, seed))
+        found = [{"figure": figure} | _mean_of_cases(own, figure, seed) for figure in figures]
+        found.append({"figure": "aurc"} | _aurc(own, seed))
         for record in found:
             if not compared[method] and record["figure"] not in REGION_DICES:
                 record |= dict.fromkeys(("mean", "ci_low", "ci_high", "seed_sd"), math.nan)
@@ -96,13 +96,13 @@ def benchmark_summary(rows: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT, 
 
 
 def is_compared(rows: pd.DataFrame, least_dice_wt: float) -> dict[str, bool]:
-    """Whether each method's own segmentations reach a mean WT Dice; a method that has none of its own is compared."""
+    """Return whether each method's own segmentations reach a mean WT Dice; methods without any are compared."""
     own = rows[rows["segmentation"] == "own"].groupby("method")["dice_wt"].mean()
     return {method: not own.get(method, math.inf) < least_dice_wt for method in rows["method"].unique()}
 
 
 def by_case(rows: pd.DataFrame, figure: str) -> tuple[pd.Series, pd.Series]:
-    """A figure's mean over seeds, by case, and the case's patient."""
+    """Return, by case, a figure's mean over seeds, and the patient."""
     grouped = rows.groupby("case")
     return grouped[figure].mean(), grouped["patient"].first()
 
@@ -110,15 +110,15 @@ def by_case(rows: pd.DataFrame, figure: str) -> tuple[pd.Series, pd.Series]:
 def _mean_of_cases(rows: pd.DataFrame, figure: str, seed: int) -> dict[str, object]:
     values, patients = by_case(rows, figure)
     low, high = bootstrap_mean(values, patients, seed)
-    of_seeds = rows.groupby("seed")[figure].mean()
+    seed_means = rows.groupby("seed")[figure].mean()
     return {
         "mean": values.mean(),
         "ci_low": low,
         "ci_high": high,
         "cases": int(values.count()),
         "patients": int(patients[values.notna()].nunique()),
-        "seeds": int(of_seeds.count()),
-        "seed_sd": of_seeds.std(ddof=1),
+        "seeds": int(seed_means.count()),
+        "seed_sd": seed_means.std(ddof=1),
     }
 
 
@@ -134,27 +134,27 @@ def _aurc(rows: pd.DataFrame, seed: int) -> dict[str, object]:
         return counted | dict.fromkeys(("mean", "ci_low", "ci_high", "seed_sd"), math.nan)
     times = draw_patients(len(patients), seed)
     areas, samples = [], []
-    for _, of_seed in known.groupby("seed"):
-        u, risk = of_seed["mean_uncertainty"].to_numpy(float), 1 - of_seed["dice_wt"].to_numpy(float)
+    for _, own in known.groupby("seed"):
+        u, risk = own["mean_uncertainty"].to_numpy(float), 1 - own["dice_wt"].to_numpy(float)
         areas.append(risk_coverage(u, risk)[0])
-        samples.append(aurc_of_draws(u, risk, times[:, np.searchsorted(patients, of_seed["patient"])]))
+        samples.append(aurc_of_draws(u, risk, times[:, np.searchsorted(patients, own["patient"])]))
     low, high = np.nanpercentile(np.mean(samples, axis=0), (2.5, 97.5))
     spread = float(np.std(areas, ddof=1)) if len(areas) > 1 else math.nan
     return counted | {"mean": float(np.mean(areas)), "ci_low": low, "ci_high": high, "seed_sd": spread}
 
 
 def aurc_of_draws(uncertainty: np.ndarray, risk: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """AURC, as :func:`~uncseg.evaluation.summary.risk_coverage` has it, of many resamples at once.
+    """Compute the AURC of :func:`~uncseg.evaluation.summary.risk_coverage` for many resamples at once.
 
-    With n cases of summed risk s before them, m cases of equal uncertainty and mean risk r add
-    Σ (s + j·r) / (n + j) over j from 1 to m, which is (s − n·r)·(H(n + m) − H(n)) + m·r, H(n) the harmonic numbers.
+    Behind n cases of summed risk s, m cases of equal uncertainty and mean risk r add Σ (s + j·r) / (n + j) over j from
+    1 to m, which is (s − n·r)·(H(n + m) − H(n)) + m·r, where H(n) are the harmonic numbers.
 
     Args:
-        uncertainty, risk: (N,), of cases.
+        uncertainty, risk: one per case, (N,).
         times: how often each case is in a resample, (R, N), integers.
 
     Returns:
-        (R,); NaN of a resample without cases.
+        (R,); NaN for a resample without cases.
     """
     order = np.argsort(uncertainty, kind="stable")
     firsts = np.unique(uncertainty[order], return_index=True)[1]
@@ -170,17 +170,17 @@ def aurc_of_draws(uncertainty: np.ndarray, risk: np.ndarray, times: np.ndarray) 
 
 
 def wide_table(summary: pd.DataFrame, costs: pd.DataFrame, floors: Sequence[str] = ()) -> pd.DataFrame:
-    """One row a method.
+    """Return one row per method.
 
     Args:
-        summary: of :func:`benchmark_summary`.
+        summary: as :func:`benchmark_summary` returns it.
         costs: method and costs, multiples of plain nnU-Net; a method may be missing.
         floors: methods that need no training, and are to be beaten.
 
     Returns:
         Columns method, floor, compared, cases, seeds; REGION_DICES of its own segmentations; the benchmark's figures,
         as ``SEGMENTATION_FIGURE``, for both SEGMENTATIONS; each of these also with ``_low`` and ``_high``; the costs.
-        NaN where not known.
+        NaN where unknown.
     """
     known = {(row["method"], row["segmentation"], row["figure"]): row for row in summary.to_dict("records")}
     records = []

@@ -1,4 +1,4 @@
-"""What a method costs: training steps and the prediction of one case, each in turn, several rounds, in one process."""
+"""What methods cost: training steps and the prediction of one case, timed in turn in several rounds of one process."""
 
 import tempfile
 import time
@@ -22,25 +22,26 @@ from uncseg.runs.fold_worker import start_trainer
 from uncseg.studies.benchmark.score_maps import ScoredFold
 
 STEPS = 4
-"""Of a round."""
+"""Training steps per round."""
 NNUNET = "nnU-Net"
 """The shared training's steps as nnU-Net itself takes them: the unit of training."""
+Work = dict[str, Callable[[], object]]
 
 
 def measure_costs(scored: Sequence[ScoredFold], case_id: str, repeats: int, slots: Slots) -> dict[str, Any]:
-    """Seconds of training steps and of predicting a preprocessed case, and their ratio to plain nnU-Net's.
+    """Time training steps and the prediction of a preprocessed case, and relate them to plain nnU-Net's.
 
     Args:
-        scored: one fold of each training, the shared one among them.
-        case_id: of that fold.
-        repeats: rounds; in each every estimator runs once, the unit too, so that a machine that slows down slows all
-            of them.
+        scored: the same fold of each training, the shared one among them.
+        case_id: case of that fold.
+        repeats: number of rounds. In each, everything that is timed runs once, so that a machine that slows down slows
+            all of it.
         slots: what a fold takes.
 
     Returns:
         ``training`` by TRAINING and NNUNET, ``inference`` by TRAINING/ESTIMATOR (TRAINING/ for one pass), each with
         medians over the rounds: ``seconds``, and ``ratio`` to the unit in the same round, which is nnU-Net's own step
-        and the shared training's one pass; ``device``.
+        or one pass of the shared training; ``device``.
     """
     with Workers(slots, 1) as workers:
         measured: dict[str, Any] = ray.get(workers.start(_measure, (list(scored), case_id, repeats)))
@@ -49,15 +50,15 @@ def measure_costs(scored: Sequence[ScoredFold], case_id: str, repeats: int, slot
 
 def _measure(scored: list[ScoredFold], case_id: str, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(scored[0].task.cpus)
-    shared = next(one.training.name for one in scored if one.is_shared)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    training = _in_turn(_steps(scored, shared), repeats, NNUNET)
-    return {"training": training, "inference": _in_turn(_predictions(scored, case_id), repeats, f"{shared}/")} | {
-        "device": device
+    shared = next(part.training.name for part in scored if part.is_shared)
+    return {
+        "training": _time_in_turn(_training_steps(scored), repeats, NNUNET),
+        "inference": _time_in_turn(_predictions(scored, case_id), repeats, f"{shared}/"),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
     }
 
 
-def _in_turn(work: Mapping[str, Callable[[], object]], repeats: int, unit: str) -> dict[str, dict[str, float]]:
+def _time_in_turn(work: Work, repeats: int, unit: str) -> Mapping[str, Mapping[str, float]]:
     times: dict[str, list[float]] = {name: [] for name in work}
     for number in range(repeats + 1):
         for name, function in work.items():
@@ -70,15 +71,15 @@ def _in_turn(work: Mapping[str, Callable[[], object]], repeats: int, unit: str) 
     }
 
 
-def _predictions(scored: list[ScoredFold], case_id: str) -> dict[str, Callable[[], object]]:
-    """How each estimator predicts the case."""
-    work: dict[str, Callable[[], object]] = {}
-    for one in scored:
-        data, _ = preprocessed_case(one.task, case_id)
-        members = loaded_members(one.task)
-        settings = one.task.experiment.evaluation.estimators
-        for estimator in dict.fromkeys(method.estimator for method in one.methods):
-            name = f"{one.training.name}/{estimator or ''}"
+def _predictions(scored: list[ScoredFold], case_id: str) -> Work:
+    """Return the prediction of the case with each estimator."""
+    work: Work = {}
+    for part in scored:
+        data, _ = preprocessed_case(part.task, case_id)
+        members = loaded_members(part.task)
+        settings = part.task.experiment.evaluation.estimators
+        for estimator in dict.fromkeys(method.estimator for method in part.methods):
+            name = f"{part.training.name}/{estimator or ''}"
             if estimator is None:
                 work[name] = partial(predict_grid, members[0], data)
             else:
@@ -86,29 +87,29 @@ def _predictions(scored: list[ScoredFold], case_id: str) -> dict[str, Callable[[
     return work
 
 
-def _steps(scored: list[ScoredFold], shared: str) -> dict[str, Callable[[], object]]:
-    """A few training steps of each training, from fresh weights, on batches that are there already."""
-    # here its environment is set
+def _training_steps(scored: list[ScoredFold]) -> Work:
+    """Return a few training steps of each training, from fresh weights, on batches that are already loaded."""
+    # imported here, where nnU-Net's environment is set
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    work: dict[str, Callable[[], object]] = {}
-    for one in scored:
-        # of a trainer's log: without it nnU-Net tries for seconds to write each line
+    work: Work = {}
+    for part in scored:
+        # the trainer needs a folder for its log: without one nnU-Net spends seconds on trying to write each line
         with tempfile.TemporaryDirectory() as folder:
-            trainer = start_trainer(replace(one.task, run=RunFolder(Path(folder))))
+            trainer = start_trainer(replace(part.task, run=RunFolder(Path(folder))))
             streams = trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
             batches = [next(streams[0]) for _ in range(STEPS)]
             for stream in streams:
                 stream.close()
         trainer.network.train()
-        work[one.training.name] = partial(_train_steps, trainer.train_step, batches)
-        if one.training.name == shared:
-            # without the error memory that every training of ours keeps
-            work[NNUNET] = partial(_train_steps, partial(nnUNetTrainer.train_step, trainer), batches)
+        work[part.training.name] = partial(_train_on, batches, trainer.train_step)
+        if part.is_shared:
+            # nnU-Net's own step keeps no error memory, as our trainings do
+            work[NNUNET] = partial(_train_on, batches, partial(nnUNetTrainer.train_step, trainer))
     return work
 
 
-def _train_steps(train_step: Callable[[dict], object], batches: list[dict]) -> None:
+def _train_on(batches: list[dict], train_step: Callable[[dict], object]) -> None:
     for batch in batches:
         train_step(batch)
 

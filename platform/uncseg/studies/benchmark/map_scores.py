@@ -1,8 +1,8 @@
-"""One method's map of one case, for the benchmark: what a scale cannot change, and counts for the figures that it does.
+"""Scores of one method's map of one case: figures that no scale changes, and counts for those that a scale changes.
 
-Methods give maps on scales of their own, so each is multiplied by a factor that is fitted when all cases are known.
-Figures that depend on it come from counts of voxels by uncertainty, rounded to 1/1000 or, where the largest value of a
-map is below 0.1, 0.01, …, to as many steps of it.
+The maps of methods have different scales, so each is multiplied by a factor that is fitted once all cases are known.
+Figures that depend on the factor are computed from counts of voxels by uncertainty, rounded to 1/1000, or finer if the
+largest value of a map is below 0.1, 0.01, ….
 """
 
 import math
@@ -24,7 +24,7 @@ from uncseg.metric_keys import failure_key
 
 STEPS = 1000
 FINEST = 10**8
-"""Steps of 1, at most; a map below that says nothing in float32 either."""
+"""Most steps per 1; smaller values are meaningless in float32 as well."""
 HISTOGRAMS = (
     "tp",
     "fp",
@@ -40,14 +40,14 @@ HISTOGRAMS = (
 
 @dataclass(frozen=True)
 class MethodCase:
-    """Figures of a map, and what the rest is worked out from when the factor is known."""
+    """Figures of a map, and counts from which the others are computed once the factor is known."""
 
     figures: dict[str, float]
     """``dice_wt``, ``dice_tc``, ``dice_et``; per protocol the correlation with the failure and, in
     ``corr_oracle_PROTOCOL``, with its probability; ``auroc``, ``auprc`` and ``fpr95`` with ``_brain`` and ``_band``;
     ``qu_score_always_certain``; ``sum_ue`` and ``sum_uu`` over the union mask, for the factor's fit."""
     counts: dict[str, np.ndarray]
-    """``histograms``: voxels, (9, 1001) int32, in the order of HISTOGRAMS; ``steps``: of 1, int64 ()."""
+    """``histograms``: voxels, (9, 1001) int32, in the order of HISTOGRAMS; ``steps`` per 1, int64 ()."""
 
 
 def score_method_case(
@@ -63,13 +63,13 @@ def score_method_case(
         reference, labels: 1 NCR, 2 ED, 3 ET, (D, H, W).
         uncertainty: in [0, 1], float.
         brain: bool.
-        q: probability that a rater calls a voxel tumour, in [0, 1]; None: not a phantom, and figures against the
-            oracle's P(failure) are NaN.
+        q: probability that a rater calls a voxel tumour, in [0, 1]; None if the case is not a phantom: figures against
+            the oracle's P(failure) are NaN.
 
     Returns:
         Figures are NaN by the rules of :func:`~uncseg.evaluation.uncertainty.pearson` and
-        :func:`~uncseg.evaluation.detection.error_detection`, but for one: where the error varies over a mask and the
-        map does not, the correlation is 0, since a case that was left out would speak for the map.
+        :func:`~uncseg.evaluation.detection.error_detection`, with one exception: where the error varies over a mask
+        and the map does not, the correlation is 0, because leaving out the case would favour the map.
     """
     largest = float(uncertainty.max(initial=0))
     box = _counted_part(reference, labels, brain)
@@ -92,7 +92,7 @@ def score_method_case(
     around = protocol_mask(predicted, predicted, "union")
     histograms = _histograms(u, steps, expected, predicted, brain, masks["union"], around)
     if not around.any():
-        # then a case is as uncertain as its most uncertain voxel
+        # without a prediction a case is as uncertain as its most uncertain voxel
         histograms[HISTOGRAMS.index("around_prediction"), round(largest * steps)] = 1
     counts = {"histograms": histograms, "steps": np.array(steps)}
     figures["qu_score_always_certain"] = _qu_brats(counts, 0)["qu_score_always_certain"]
@@ -100,7 +100,7 @@ def score_method_case(
 
 
 def correlation(u: np.ndarray, error: np.ndarray) -> float:
-    """:func:`~uncseg.evaluation.uncertainty.pearson`, whatever the scale of ``u``; 0 where only ``u`` is constant.
+    """Return :func:`~uncseg.evaluation.uncertainty.pearson` for ``u`` of any scale; 0 where only ``u`` is constant.
 
     Args:
         u: uncertainty of a mask's voxels, ≥ 0, (N,).
@@ -115,11 +115,11 @@ def correlation(u: np.ndarray, error: np.ndarray) -> float:
 
 
 def scaled_figures(counts: Mapping[str, np.ndarray], factor: float) -> dict[str, float]:
-    """Figures of the map min(1, factor · u).
+    """Compute the figures of the map min(1, factor · u).
 
     Args:
         counts: of :class:`MethodCase`.
-        factor: ≥ 0; NaN: not known.
+        factor: ≥ 0; NaN if unknown.
 
     Returns:
         RMSD under both protocols (NaN by the rule of :func:`~uncseg.evaluation.uncertainty.rmsd`), ACE and ECE
@@ -142,14 +142,14 @@ def scaled_figures(counts: Mapping[str, np.ndarray], factor: float) -> dict[str,
 
 
 def _counted_part(reference: np.ndarray, labels: np.ndarray, brain: np.ndarray) -> tuple[slice, ...]:
-    """What holds all that is counted, with room for the masks' dilation."""
+    """Return the box of all that is counted, with room for the masks' dilation."""
     counted = brain | (reference > 0) | (labels > 0)
     return bounding_box(counted, DILATION_VOXELS + 1) if counted.any() else tuple(slice(0, 1) for _ in counted.shape)
 
 
 def _steps(largest: float) -> int:
     steps = STEPS
-    # a float32 of 0.1 is a bit more than 0.1, and counts as finely
+    # 0.1 as float32 is slightly above 0.1, and has to be counted as finely
     while largest > 0 and largest * steps * 10 <= STEPS * (1 + 1e-6) and steps < FINEST:
         steps *= 10
     return steps
@@ -169,12 +169,11 @@ def _histograms(
         kind += mask.astype(np.int32) << bit
     step = np.rint(u * np.float32(steps)).astype(np.int32)
     by_kind = np.bincount((kind * (STEPS + 1) + step).ravel(), minlength=32 * (STEPS + 1)).reshape(32, STEPS + 1)
-    of = {name: np.arange(32) >> bit & 1 for bit, name in enumerate(("e", "p", "brain", "union", "around"))}
-    both, extra = of["e"] & of["p"], of["p"] & ~of["e"]
-    missed, neither = of["e"] & ~of["p"], 1 - (of["e"] | of["p"])
-    chosen = [both, extra, missed, neither & of["union"]]
-    chosen += [group & of["brain"] for group in (both, extra, missed, neither)] + [of["around"]]
-    return np.stack([by_kind[group == 1].sum(0) for group in chosen]).astype(np.int32)
+    in_expected, in_predicted, in_brain, in_union, in_around = (np.arange(32) >> bit & 1 == 1 for bit in range(5))
+    groups = [in_expected & in_predicted, in_predicted & ~in_expected, in_expected & ~in_predicted]
+    neither = ~(in_expected | in_predicted)
+    chosen = [*groups, neither & in_union, *(group & in_brain for group in (*groups, neither)), in_around]
+    return np.stack([by_kind[group].sum(0) for group in chosen]).astype(np.int32)
 
 
 def _by_name(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -182,7 +181,7 @@ def _by_name(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _scaled(counts: Mapping[str, np.ndarray], factor: float) -> np.ndarray:
-    # as near as a float can be to the decimal number, so that thresholds and borders of bins are met
+    # rounded to the decimal number, so that values on thresholds and on edges of bins lie exactly there
     return np.minimum(1, np.round(factor * np.arange(STEPS + 1) / int(counts["steps"]), 12))
 
 

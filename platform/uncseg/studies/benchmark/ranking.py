@@ -1,4 +1,4 @@
-"""Which method is best, and how sure that is: all are resampled together, over the same patients."""
+"""The ranking of methods and its uncertainty: all methods are resampled together, over the same patients."""
 
 import math
 from collections.abc import Sequence
@@ -23,22 +23,22 @@ def ranking(
     least_dice_wt: float = LEAST_DICE_WT,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Methods by a figure's mean over cases, each case's the mean over seeds; the best one first.
+    """Rank methods by a figure's mean over cases (per case the mean over seeds), the best first.
 
     Args:
-        rows: of :func:`uncseg.studies.benchmark.benchmark_table.benchmark_rows`.
-        figure: one of a case.
+        rows: as :func:`~uncseg.studies.benchmark.benchmark_table.benchmark_rows` returns them.
+        figure: key of a figure that every case has.
         segmentation: "own" or "shared".
-        floors: methods that the others are to beat; those that are not there are passed over.
-        least_dice_wt: as :func:`uncseg.studies.benchmark.benchmark_table.benchmark_summary` takes it.
-        seed: of the bootstrap.
+        floors: methods that the others are to beat; those that are missing are ignored.
+        least_dice_wt: as :func:`~uncseg.studies.benchmark.benchmark_table.benchmark_summary` takes it.
+        seed: seed of the bootstrap.
 
     Returns:
-        COLUMNS and floor, compared (bool). rank from 1, equal means share the better one; ``_low`` and ``_high``:
-        95 % intervals over resamples of patients, NaN with fewer than 10, a rank's in whole numbers. ``lead``: by how
-        much the mean is better than the best floor's (positive: better), its interval paired: both in the same
-        resamples; NaN without floors. The oracle stands above, without a rank or a lead; methods that are not compared
-        or have no such figure stand below, without a mean or a rank.
+        COLUMNS and floor, compared (bool). ``rank`` counts from 1, and equal means share the better rank; ``_low`` and
+        ``_high`` are 95 % intervals over resamples of patients, NaN for fewer than 10, whole numbers for ranks.
+        ``lead``: how much better the mean is than the best floor's (positive: better), with a paired interval (both in
+        the same resamples); NaN without floors. The oracle is the first row, without a rank or a lead; methods that are
+        not compared or do not have the figure are the last, without a mean or a rank.
     """
     chosen = rows[rows["segmentation"] == segmentation]
     allowed = is_compared(rows, least_dice_wt)
@@ -55,7 +55,7 @@ def ranking(
     table.loc[ranked, "rank"] = rankdata(-sign * means[ranked], method="min")
     if len(samples):
         ranks = rankdata(-sign * samples[ranked].to_numpy(float), method="min", axis=1)
-        # whole numbers, the wider way
+        # whole numbers, rounded outwards
         table.loc[ranked, "rank_low"] = np.percentile(ranks, 2.5, axis=0, method="lower")
         table.loc[ranked, "rank_high"] = np.percentile(ranks, 97.5, axis=0, method="higher")
     best = best_floor(means[ranked].to_dict(), figure, floors)
@@ -70,14 +70,14 @@ def ranking(
 
 
 def _resampled(values: pd.DataFrame, patients: pd.Series, seed: int) -> pd.DataFrame:
-    """Means over cases of each method, a row a resample; none with fewer than 10 patients."""
+    """Return each method's means over cases, one row per resample; no rows for fewer than 10 patients."""
     sums, sizes = values.groupby(patients).sum(), values.groupby(patients).count()
     if len(sums) < FEWEST_PATIENTS:
         return values.iloc[:0]
     times = draw_patients(len(sums), seed)
     with np.errstate(invalid="ignore"):
         means = (times @ sums.to_numpy(float)) / (times @ sizes.to_numpy(float))
-    # a resample in which a method has no case says nothing of ranks
+    # in a resample in which a method has no case there are no ranks
     return pd.DataFrame(means, columns=values.columns).dropna()
 
 

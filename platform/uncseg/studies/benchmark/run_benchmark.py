@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.resources import Slots
@@ -11,7 +12,7 @@ from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import digest, read_json, write_json
+from uncseg.files import compute_once, digest, read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.provenance import describe_versions
 from uncseg.runs.ensemble_members import all_members_done, member_experiment
@@ -213,10 +214,11 @@ def _measure_costs(work: _Work, compared: list[ScoredFold]) -> None:
     by_name = {part.training.name: part for part in reversed(compared) if part.task.fold == fold}
     first = [by_name[name] for name in work.benchmark.trainings if name in by_name]
     networks = [[source_digest(part.task), [method.name for method in part.methods]] for part in first]
-    source = digest([work.benchmark.cost_repeats, networks])
-    if work.folder.costs.is_file() and read_json(work.folder.costs)["source"] == source:
-        return
-    console.print("measuring the cost of each estimator")
-    case = read_json(first[0].task.prepared.splits)[fold]["val"][0]
-    costs = measure_costs(first, case, work.benchmark.cost_repeats, work.slots)
-    write_json(work.folder.costs, costs | {"source": source, "case": case})
+    repeats = work.benchmark.cost_repeats
+
+    def measure() -> dict[str, Any]:
+        console.print("measuring the cost of each estimator")
+        case = first[0].cases[0]
+        return measure_costs(first, case, repeats, work.slots) | {"case": case}
+
+    compute_once(work.folder.costs, digest([repeats, networks]), measure)

@@ -1,4 +1,4 @@
-"""A benchmark's work on the cluster: all trainings side by side, then every map of every case scored, once each.
+"""Scores of every map of every out-of-fold case of a benchmark, on the cluster.
 
 Each case is scored on a method's own segmentation and on the shared one, which its training has written before.
 """
@@ -17,7 +17,7 @@ from uncseg.dataset.brats import BratsCase, oracle_path, read_reference, read_vo
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.overlap import region_mask
-from uncseg.files import digest, read_json, whole_file, write_json
+from uncseg.files import digest, keep_record, kept_record, read_json, whole_file
 from uncseg.runs.ensemble_members import member_tasks
 from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_task import FoldTask
@@ -32,74 +32,94 @@ OWN, SHARED = SEGMENTATIONS
 
 @dataclass(frozen=True)
 class ScoredFold:
-    """A training's fold whose cases are scored."""
+    """A fold of a training whose cases are scored."""
 
     folder: BenchmarkFolder
     training: SeededTraining
     task: FoldTask
     methods: tuple[Method, ...]
     shared: FoldTask
-    """The training of the same fold and seed whose segmentation is shared."""
+    """The same fold of the training with the same seed whose segmentation is shared."""
 
     @property
     def is_shared(self) -> bool:
-        """Whether it is that one itself."""
+        """Whether this is the training whose segmentation is shared."""
         return self.task.run == self.shared.run
+
+    @property
+    def cases(self) -> list[str]:
+        """The fold's validation cases."""
+        cases: list[str] = read_json(self.task.prepared.splits)[self.task.fold]["val"]
+        return cases
+
+    def record(self, case_id: str) -> Path:
+        """Return the JSON file of a case's scores."""
+        return self.folder.case(self.training.run_name, case_id)
+
+    def shared_labels(self, case_id: str) -> Path:
+        """Return the file of a case's shared segmentation."""
+        return self.folder.shared_labels(self.shared.run.root.name, case_id)
+
+    def source(self) -> str:
+        """Return a digest of what the scores depend on: checkpoints, how they are applied, and the maps."""
+        sources = [source_digest(self.task), *([] if self.is_shared else [source_digest(self.shared)])]
+        return digest([*sources, [method.name for method in self.methods]])
+
+    def is_scored(self, case_id: str) -> bool:
+        """Return whether a case's scores, and the segmentation that is shared, exist and are up to date."""
+        return self.shared_labels(case_id).is_file() and kept_record(self.record(case_id), self.source()) is not None
 
 
 def fold_tasks(scored: Iterable[ScoredFold]) -> list[FoldTask]:
-    """What is to be trained, members of ensembles included."""
-    return [one for each in scored for one in member_tasks(each.task)]
+    """Return what is to be trained, the members of ensembles included."""
+    return [task for part in scored for task in member_tasks(part.task)]
+
+
+def comparable(finished: Sequence[ScoredFold]) -> list[ScoredFold]:
+    """Return the trainings whose cases are all scored, and those of their shared training as well."""
+    lacking = {part.training.run_name for part in finished if not all(map(part.is_scored, part.cases))}
+    return [part for part in finished if not {part.training.run_name, part.shared.run.root.name} & lacking]
 
 
 def score_cases(
     scored: Sequence[ScoredFold], cases: Sequence[BratsCase], slots: Slots, progress: Callable[[int, int], None]
 ) -> list[Problem]:
-    """Score every out-of-fold case of every training; cases scored already are only looked at.
+    """Score every out-of-fold case of every training that is not scored yet.
 
     Returns:
         A problem for each case that could not be scored.
     """
-    by_id = {case.case_id: case for case in cases}
-    # the shared segmentations come first
-    first = [one for one in scored if one.is_shared]
-    rest = [one for one in scored if not one.is_shared]
-    problems: list[Problem] = []
-    total = sum(len(_cases_of(one.task)) for one in scored)
-    for part, before in ((first, 0), (rest, sum(len(_cases_of(one.task)) for one in first))):
-        work = [
-            (f"{one.training.run_name}, {case}", score_case, (one, by_id[case]))
-            for one in part
-            for case in _cases_of(one.task)
+    by_id, problems = {case.case_id: case for case in cases}, []
+    before, total = 0, sum(len(part.cases) for part in scored)
+    for shared in (True, False):  # the other trainings need the shared segmentations
+        calls = [
+            (f"{part.training.run_name}, {case}", score_case, (part, by_id[case]))
+            for part in scored
+            if part.is_shared == shared
+            for case in part.cases
         ]
 
         def show(ended: int, _all: int, before: int = before) -> None:
             progress(before + ended, total)
 
-        problems += map_cases_on_workers(work, slots, show)[1]
+        problems += map_cases_on_workers(calls, slots, show)[1]
+        before += len(calls)
     return problems
-
-
-def _cases_of(task: FoldTask) -> list[str]:
-    cases: list[str] = read_json(task.prepared.splits)[task.fold]["val"]
-    return cases
 
 
 def score_case(scored: ScoredFold, case: BratsCase) -> None:
     """Predict a case and score every map of it, on both segmentations.
 
     Raises:
-        ProblemsFound: the shared segmentation is not there.
+        ProblemsFound: the shared segmentation is missing.
     """
     torch.set_num_threads(scored.task.cpus)
-    if is_scored(scored, case.case_id):
+    if scored.is_scored(case.case_id):
         return
-    task, folder = scored.task, scored.folder
-    record = folder.case(scored.training.run_name, case.case_id)
-    source = _source(scored)  # before the prediction: checkpoints that change meanwhile are other ones
+    source = scored.source()  # before the prediction, during which the checkpoints may change
     reference, image = read_reference(case)
-    prediction = predict_case(task, case.case_id)
-    file = folder.shared_labels(scored.shared.run.root.name, case.case_id)
+    prediction = predict_case(scored.task, case.case_id)
+    file = scored.shared_labels(case.case_id)
     if scored.is_shared:
         write_image(file, prediction.labels.astype(np.uint8), image)
     elif not file.is_file():
@@ -109,45 +129,26 @@ def score_case(scored: ScoredFold, case: BratsCase) -> None:
     brain = read_voxels(case.images[0]) != 0
     q_file = oracle_path(case)
     q = None if q_file is None else read_voxels(q_file).astype(np.float32)
+    common = {"seed": scored.training.seed, "fold": scored.task.fold, "case": case.case_id, "patient": case.patient}
     rows: list[dict[str, Any]] = []
     counts: dict[str, np.ndarray] = {}
-    for method, labels, values in _maps(scored.methods, case, prediction):
-        for segmentation, on in ((OWN, labels), (SHARED, shared)):
-            one = score_method_case(reference, on, values, brain, q)
-            keys = {"method": method.name, "segmentation": segmentation, "seed": scored.training.seed}
-            rows.append(keys | {"fold": task.fold, "case": case.case_id, "patient": case.patient} | one.figures)
-            counts |= {f"{len(rows) - 1}/{name}": array for name, array in one.counts.items()}
+    for method, own, uncertainty in _maps(scored.methods, case, prediction):
+        for segmentation, labels in ((OWN, own), (SHARED, shared)):
+            scores = score_method_case(reference, labels, uncertainty, brain, q)
+            counts |= {f"{len(rows)}/{name}": array for name, array in scores.counts.items()}
+            rows.append({"method": method.name, "segmentation": segmentation} | common | scores.figures)
+    record = scored.record(case.case_id)
     with whole_file(record.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **counts)
-    write_json(record, {"source": source, "rows": rows})
-
-
-def is_scored(scored: ScoredFold, case_id: str) -> bool:
-    """Whether a case's scores are there, of these checkpoints and maps, with the segmentation that is shared."""
-    record = scored.folder.case(scored.training.run_name, case_id)
-    shared = scored.folder.shared_labels(scored.shared.run.root.name, case_id)
-    return record.is_file() and shared.is_file() and bool(read_json(record)["source"] == _source(scored))
-
-
-def _source(scored: ScoredFold) -> str:
-    sources = [source_digest(scored.task), *([] if scored.is_shared else [source_digest(scored.shared)])]
-    return digest([*sources, [method.name for method in scored.methods]])
-
-
-def comparable(finished: Sequence[ScoredFold]) -> list[ScoredFold]:
-    """Trainings of which every case is scored, and whose shared training is among them."""
-    lacking = {
-        one.training.run_name for one in finished if not all(is_scored(one, case) for case in _cases_of(one.task))
-    }
-    return [one for one in finished if not {one.training.run_name, one.shared.run.root.name} & lacking]
+    keep_record(record, source, {"rows": rows})
 
 
 def _maps(
     methods: Sequence[Method], case: BratsCase, prediction: Prediction
-) -> Iterable[tuple[Method, np.ndarray, np.ndarray]]:
-    """Each method with its own segmentation and its map, (D, H, W)."""
+) -> Iterator[tuple[Method, np.ndarray, np.ndarray]]:
+    """Yield each method with its own segmentation and its map, both (D, H, W)."""
     one_pass = one_pass_maps(case, prediction, region_mask(prediction.labels, "WT"))
-    one_pass["constant"] = np.ones_like(prediction.p_wt)  # its factor makes it the training folds' mean error
+    one_pass["constant"] = np.ones_like(prediction.p_wt)  # the fitted factor makes it the training folds' mean error
     for method in methods:
         if method.map == ORACLE and ORACLE not in one_pass:
             continue
@@ -159,20 +160,14 @@ def _maps(
 
 
 def read_rows(scored: Sequence[ScoredFold]) -> list[dict[str, Any]]:
-    """Rows of all scored cases: method, segmentation, seed, fold, case, patient, and figures that no scale changes."""
-    return [row for file in _records(scored) for row in read_json(file)["rows"]]
+    """Read the rows of all scored cases: method, segmentation, seed, fold, case, patient, and unscaled figures."""
+    return [row for part in scored for case in part.cases for row in read_json(part.record(case))["rows"]]
 
 
 def read_counts(scored: Sequence[ScoredFold]) -> Iterator[dict[str, np.ndarray]]:
-    """What belongs to each row of :func:`read_rows`, one after the other."""
-    for file in _records(scored):
-        with np.load(file.with_suffix(".npz")) as arrays:
-            for number in range(len(read_json(file)["rows"])):
-                of_row = f"{number}/"
-                yield {name.removeprefix(of_row): arrays[name] for name in arrays.files if name.startswith(of_row)}
-
-
-def _records(scored: Sequence[ScoredFold]) -> Iterator[Path]:
-    for one in scored:
-        for case in _cases_of(one.task):
-            yield one.folder.case(one.training.run_name, case)
+    """Yield the counts of each row of :func:`read_rows`."""
+    for record in (part.record(case) for part in scored for case in part.cases):
+        with np.load(record.with_suffix(".npz")) as arrays:
+            for row in range(len(read_json(record)["rows"])):
+                names = [name for name in arrays.files if name.startswith(f"{row}/")]
+                yield {name.partition("/")[2]: arrays[name] for name in names}
