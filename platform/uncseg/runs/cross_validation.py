@@ -6,16 +6,14 @@ from typing import Literal
 
 from uncseg.cluster.session import exit_without_waiting
 from uncseg.console import console
-from uncseg.files import read_json
 from uncseg.provenance import describe_source, describe_versions, git_commit
-from uncseg.runs.ensemble_members import member_experiment, member_tasks
+from uncseg.runs.ensemble_members import member_tasks
 from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.fold_task import RunTask
-from uncseg.runs.run_opening import finished_folds, open_run
+from uncseg.runs.run_opening import finished_folds, open_members
 from uncseg.runs.run_tables import evaluate_and_write_tables
 from uncseg.runs.train_folds import train_folds
 from uncseg.tracking.destination import Destination
-from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.record import RunDescription
 from uncseg.tracking.syncer import Syncer
 
@@ -30,10 +28,7 @@ def train_and_evaluate(task: RunTask, folds: Sequence[int], own_ray: bool) -> tu
         ProblemsFound: naming every case that could not be evaluated.
     """
     experiment, run = task.experiment, task.run
-    for number in range(experiment.training.members):
-        open_run(member_experiment(experiment, number))
-    digests = read_json(task.prepared.done)["digests"]
-    update_manifest(run.manifest, digests=digests, versions=describe_versions())
+    digests = open_members(experiment, task.prepared)
     syncer = Syncer(run, Destination.from_experiment(experiment), _describe(task, digests), folds)
     syncer.start()
     outcome: Literal["finished", "failed", "interrupted"] = "interrupted"

@@ -9,9 +9,11 @@ import yaml
 from uncseg.config.experiment import Experiment, load_experiment, save_experiment
 from uncseg.config.fields import differences, is_within
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import file_lock
-from uncseg.layout import RunFolder
-from uncseg.runs.ensemble_members import all_members_done
+from uncseg.files import file_lock, read_json
+from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.provenance import describe_versions
+from uncseg.runs.ensemble_members import all_members_done, member_experiment
+from uncseg.tracking.manifest import update_manifest
 
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")
 """Sections and fields that change how a run is carried out, not what it computes."""
@@ -49,6 +51,16 @@ def open_existing_run(root: Path, overrides: list[str] | None = None) -> tuple[R
 def finished_folds(experiment: Experiment, run: RunFolder) -> list[int]:
     """Return the folds of a run whose training has ended."""
     return [fold for fold in range(experiment.split.folds) if all_members_done(experiment, run, fold)]
+
+
+def open_members(experiment: Experiment, prepared: PreparedFolder) -> dict[str, str]:
+    """Open a run and the other members of its ensemble; record what it is made from, and return the digests of that."""
+    for number in range(experiment.training.members):
+        open_run(member_experiment(experiment, number))
+    digests: dict[str, str] = read_json(prepared.done)["digests"]
+    manifest = RunFolder(experiment.run_folder).manifest
+    update_manifest(manifest, digests=digests, versions=describe_versions())
+    return digests
 
 
 def refuse_other_settings(experiment: Experiment, run: RunFolder, advice: str = NEW_RUN) -> None:

@@ -48,12 +48,12 @@ class ParentRun:
         tags: Mapping[str, str] | None = None,
         failed: bool = False,
     ) -> None:
-        """Log the study's result and end the run. The same result again changes nothing, also not the time of its end.
+        """Log the study's result and end the run; logging the same result again keeps the time of its end.
 
         Args:
             metrics: finite values.
             note: description of the run, Markdown.
-            files: stored beside the study's tables and figures.
+            files: stored in addition to the study's tables and figures.
             tags: further tags.
             failed: the study has no result.
 
@@ -64,25 +64,24 @@ class ParentRun:
         if record.final.run != metrics or not record.final_ms:
             record.final, record.final_ms = FinalFigures(dict(metrics)), now_ms()
             record.write(self.folder.manifest)
-        end_ms = record.final_ms
-        self.store.log_metrics(self.run_id, [Metric(name, value, end_ms, 0) for name, value in metrics.items()])
+        rows = [Metric(name, value, record.final_ms, 0) for name, value in metrics.items()]
+        self.store.log_metrics(self.run_id, rows)
         self.store.set_tags(self.run_id, {**(tags or {}), NOTE_TAG: note})
-        self.store.set_status(self.run_id, "FAILED" if failed else "FINISHED", end_ms)
+        self.store.set_status(self.run_id, "FAILED" if failed else "FINISHED", record.final_ms)
         with storing(f"the {self.folder.kind}'s tables and figures"):
-            for artifacts in (self.folder.tables, self.folder.figures):
-                for file in sorted(artifacts.glob("[!.]*")):
-                    self.store.log_file(self.run_id, file, artifacts.name)
+            for folder in (self.folder.tables, self.folder.figures):
+                for file in sorted(folder.glob("[!.]*")):
+                    self.store.log_file(self.run_id, file, folder.name)
             for file in files:
                 self.store.log_file(self.run_id, file)
 
 
-def open_parent(folder: StudyFolder, study: Study, base: Experiment) -> ParentRun:
-    """Return the study's own run, which is created where MLflow has none.
+Log = Callable[[ParentRun, AnyStudy], None]
+"""Logs a study's result from the tables in its folder; logs nothing while there are none."""
 
-    Args:
-        folder: its manifest remembers the run.
-        study: gives the name and the parameters of a new run.
-        base: says which MLflow.
+
+def open_parent(folder: StudyFolder, study: Study, base: Experiment) -> ParentRun:
+    """Return the study's own run, which is created if MLflow does not have it; the manifest remembers it.
 
     Raises:
         ProblemsFound, MlflowException: MLflow cannot be reached.
@@ -99,14 +98,10 @@ def open_parent(folder: StudyFolder, study: Study, base: Experiment) -> ParentRu
     return ParentRun(folder, store, parent.run_id)
 
 
-Log = Callable[[ParentRun, AnyStudy], None]
-"""Logs a study's result, where it has one, from the tables in its folder."""
-
-
 def close_parent(
     folder: StudyFolder, study: AnyStudy, base: Experiment, log: Log[AnyStudy], sync_runs: bool = False
 ) -> None:
-    """Log the end of a study; print what MLflow did not take instead of failing, since the study's folder has it all.
+    """Log the end of a study. What MLflow does not take is printed and is no error: the study's folder has everything.
 
     Args:
         folder, study, base: as :func:`open_parent` takes them.

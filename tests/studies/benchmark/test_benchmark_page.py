@@ -19,7 +19,7 @@ from uncseg.studies.benchmark.benchmark_page import (
     write_benchmark_page,
 )
 from uncseg.studies.benchmark.benchmark_plot import FLOOR_NAME, NAME, benchmark_figure, draw_benchmark
-from uncseg.studies.benchmark.benchmark_table import benchmark_summary, wide_table
+from uncseg.studies.benchmark.benchmark_table import LEAST_DICE_WT, benchmark_summary, wide_table
 from uncseg.studies.benchmark.ranking import ranking
 
 FLOORS = ("border_distance", "constant")
@@ -122,7 +122,8 @@ def test_the_page_needs_no_network_and_quotes_what_it_is_given(tmp_path, wide, r
     assert draw_benchmark(picture, wide)
     page = tmp_path / "benchmark.html"
     figures = [Picture(picture, "Quality against cost")]
-    write_benchmark_page(page, "A <b>enchmark", wide, rankings, figures, "uncseg benchmark b.yaml", "a: 1")
+    about = {"figures": figures, "commands": "uncseg benchmark b.yaml", "configuration": "a: 1"}
+    write_benchmark_page(page, "A <b>enchmark", wide, rankings, LEAST_DICE_WT, **about)
     text = page.read_text()
     assert "A &lt;b&gt;enchmark" in text
     assert "data:image/png;base64," in text

@@ -1,5 +1,6 @@
 """Benchmark file: a base experiment, the trainings to compare, and the seeds with which each is repeated."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -37,6 +38,10 @@ class Benchmark(Study):
     cost_repeats: Positive = 5
     """How often the prediction of one case is timed with each estimator, in turn."""
     trainings: Annotated[dict[Name, TrainingEntry], Field(min_length=1)]
+
+    def folds_of(self, experiment: Experiment) -> Sequence[int]:
+        """Return the folds of a training."""
+        return range(experiment.split.folds) if self.folds is None else self.folds
 
     @property
     def params(self) -> dict[str, str]:

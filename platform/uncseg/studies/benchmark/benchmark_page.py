@@ -1,7 +1,7 @@
 """The benchmark for people: its tables, sentences on the ranking, Markdown, and a page that needs no network."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.figures import REGION_DICES, figures_by_key, shown_in
 from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, with_interval
-from uncseg.report.page import PageSection, Picture, write_page
+from uncseg.report.page import PageSection, write_page
 from uncseg.report.style import NAMES
 from uncseg.studies.benchmark.benchmark_table import LEAST_DICE_WT, SEGMENTATIONS
 
@@ -39,7 +39,7 @@ def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) ->
         f"{_most(wide, 'cases')}, {_most(wide, 'seeds')}; each case predicted by the fold that was not trained "
         "on it. Mean over cases of the mean over seeds [95 % interval, patients resampled]. Correlation and RMSD are "
         "with the failure of the whole tumour. For RMSD, QU-BraTS, ACE and AURC every map was multiplied by a factor "
-        "that was fitted, per method and fold, on the cases of the other folds. AUROC and AUPRC detect wrong voxels, in "
+        "that was fitted, per method and fold, on the cases of the other folds. AUROC and AUPRC detect wrong voxels in "
         "the brain and within 2 voxels of the predicted border; AURC ranks cases by their mean uncertainty. Costs are "
         "multiples of plain nnU-Net's. * floor: needs no training and is to be beaten. The correlation of a constant "
         f"map is shown as 0. {UNKNOWN}: unknown; AURC needs 10 patients."
@@ -134,15 +134,7 @@ def to_markdown(
 
 
 def write_benchmark_page(
-    path: Path,
-    title: str,
-    wide: pd.DataFrame,
-    rankings: Mapping[str, pd.DataFrame],
-    figures: Sequence[Picture] = (),
-    commands: str = "",
-    configuration: str = "",
-    environment: str = "",
-    least_dice_wt: float = LEAST_DICE_WT,
+    path: Path, title: str, wide: pd.DataFrame, rankings: Mapping[str, pd.DataFrame], least_dice_wt: float, **about: Any
 ) -> None:
     """Write the page.
 
@@ -150,10 +142,7 @@ def write_benchmark_page(
         path: file of the page.
         title: heading of the page.
         wide, rankings, least_dice_wt: as :func:`to_markdown` takes them.
-        figures: shown below the tables.
-        commands: commands that reproduce the benchmark.
-        configuration: the benchmark's file.
-        environment: digests and versions, as text.
+        about: figures, commands, configuration and environment of the page's section.
     """
     tables = [benchmark_table(wide, least_dice_wt)]
     tables += [ranking_table(ranked, figure) for figure, ranked in rankings.items()]
@@ -163,10 +152,7 @@ def write_benchmark_page(
         missing=not_compared(wide, least_dice_wt),
         verdicts=[line for figure, ranked in rankings.items() for line in verdicts(ranked, figure)],
         tables=tables,
-        figures=figures,
-        commands=commands,
-        configuration=configuration,
-        environment=environment,
+        **about,
     )
     write_page(path, title, [section])
 

@@ -75,11 +75,11 @@ def close_benchmark(
         benchmark.name,
         wide,
         ranked,
-        [Picture(figure, CAPTION)] if drawn else [],
+        least,
+        figures=[Picture(figure, CAPTION)] if drawn else [],
         commands="uncseg benchmark FILE",
         configuration=yaml.safe_dump(read_json(folder.content), sort_keys=False),
         environment=f"{versions}\ncosts measured on: {measured['device']}",
-        least_dice_wt=least,
     )
     console.print(benchmark_table(wide, least).to_rich())
     sentences = [line for name, table in ranked.items() for line in verdicts(table, name)]

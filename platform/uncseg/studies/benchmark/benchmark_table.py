@@ -5,7 +5,7 @@ several ``seed``s, in every ``fold``.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from uncseg.studies.benchmark.map_scores import scaled_figures
 KEYS = ("method", "segmentation", "seed", "fold", "case", "patient")
 SEGMENTATIONS = ("own", "shared")
 LEAST_DICE_WT = 0.85
+ENDS = {"mean": "", "ci_low": "_low", "ci_high": "_high"}
 _FITTED = ("sum_ue", "sum_uu")
 _NOT_FIGURES = (*KEYS, *_FITTED, "factor")
 
@@ -183,20 +184,16 @@ def wide_table(summary: pd.DataFrame, costs: pd.DataFrame, floors: Sequence[str]
         NaN where unknown.
     """
     known = {(row["method"], row["segmentation"], row["figure"]): row for row in summary.to_dict("records")}
+    columns = {("own", name): name for name in REGION_DICES}
+    for segmentation in SEGMENTATIONS:
+        columns |= {(segmentation, key): f"{segmentation}_{key}" for key in shown_in("benchmark", "benchmark_file")}
     records = []
     for method, rows in summary.groupby("method", sort=False):
         dices = rows[rows["figure"] == "dice_wt"]
         record = {"method": method, "floor": method in floors, "compared": bool(rows["compared"].iloc[0])}
         record |= {"cases": int(dices["cases"].max()), "seeds": int(dices["seeds"].max())}
-        for name in REGION_DICES:
-            record |= _cells(known, (method, "own", name), name)
-        for segmentation in SEGMENTATIONS:
-            for figure in shown_in("benchmark", "benchmark_file"):
-                record |= _cells(known, (method, segmentation, figure), f"{segmentation}_{figure}")
+        for (segmentation, figure), column in columns.items():
+            row: Mapping[Hashable, Any] = known.get((method, segmentation, figure), {})
+            record |= {f"{column}{end}": float(row.get(name, math.nan)) for name, end in ENDS.items()}
         records.append(record)
     return pd.DataFrame(records).merge(costs[["method", *shown_in("cost")]], on="method", how="left")
-
-
-def _cells(known: Mapping[Any, Mapping[Any, Any]], key: tuple[object, str, str], name: str) -> dict[str, float]:
-    columns = {name: "mean", f"{name}_low": "ci_low", f"{name}_high": "ci_high"}
-    return {column: float(known[key][kind]) if key in known else math.nan for column, kind in columns.items()}

@@ -24,9 +24,7 @@ class Method:
     @property
     def name(self) -> str:
         """TRAINING/MAP; the oracle belongs to no training."""
-        if self.map == ORACLE:
-            return ORACLE
-        return f"{self.training}/{self.map}"
+        return ORACLE if self.map == ORACLE else f"{self.training}/{self.map}"
 
     @property
     def floor(self) -> bool:
@@ -37,8 +35,11 @@ class Method:
         return self.map in BENCHMARK_FLOORS
 
 
-def methods_of(training: SeededTraining) -> list[Method]:
-    """Return a training's rows: the head's map, the maps of one pass named in the file, every map of its estimators."""
+def methods_of(training: SeededTraining, with_oracle: bool = False) -> list[Method]:
+    """Return a training's rows: the head's map, the maps of one pass named in the file, every map of its estimators.
+
+    The oracle, which only phantoms have, is the row that no method can beat: the true probability of failure.
+    """
     experiment, name = training.experiment, training.name
     judge = experiment.model.error_network
     judged = None if judge is None else training_of(judge.run)
@@ -51,9 +52,4 @@ def methods_of(training: SeededTraining) -> list[Method]:
         estimator, settings = ESTIMATORS[chosen], getattr(experiment.evaluation.estimators, chosen)
         passes, networks = estimator.passes(settings, members), estimator.networks(members)
         methods += [Method(name, map_name, chosen, passes, networks) for map_name in estimator.maps]
-    return methods
-
-
-def oracle_method(shared: str) -> Method:
-    """Return the row that no method can beat, for phantoms alone: the true probability of failure."""
-    return Method(shared, ORACLE, None, 1, 1)
+    return [*methods, *([Method(name, ORACLE, None, 1, 1)] if with_oracle else [])]

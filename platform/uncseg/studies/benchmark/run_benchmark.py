@@ -14,22 +14,20 @@ from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import compute_once, digest, read_json
 from uncseg.layout import PreparedFolder, RunFolder
-from uncseg.provenance import describe_versions
-from uncseg.runs.ensemble_members import all_members_done, member_experiment
+from uncseg.runs.ensemble_members import all_members_done
 from uncseg.runs.fold_prediction import source_digest
-from uncseg.runs.fold_task import FoldTask, is_done
+from uncseg.runs.fold_task import FoldTask, RunTask, is_done
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
-from uncseg.runs.run_opening import locked, open_run, refuse_other_settings
+from uncseg.runs.run_opening import locked, open_members, refuse_other_settings
 from uncseg.runs.train_folds import train_folds
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
 from uncseg.studies.benchmark.benchmark_results import close_benchmark
 from uncseg.studies.benchmark.cost import measure_costs
-from uncseg.studies.benchmark.methods import methods_of, oracle_method
+from uncseg.studies.benchmark.methods import methods_of
 from uncseg.studies.benchmark.score_maps import ScoredFold, comparable, fold_tasks, score_cases
 from uncseg.studies.load_study import save_study
 from uncseg.studies.study_folder import BenchmarkFolder
-from uncseg.tracking.manifest import update_manifest
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,12 @@ def run_benchmark(
     folder.require_place()
     _refuse_other_settings(folder, trainings)
     write_missing_phantoms(base.dataset)
-    folds = range(base.split.folds) if benchmark.folds is None else benchmark.folds
-    networks = sum(training.experiment.training.members for training in trainings) * len(folds)
+    networks = sum(t.experiment.training.members * len(benchmark.folds_of(t.experiment)) for t in trainings)
     with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
         cluster = connected_cluster(base.resources, own_ray)
         slots = preflight(base, networks, cluster, own_ray, folder.content.exists())
         prepared = _prepare(base, trainings)
-        scored = _scored_folds(benchmark, folder, trainings, prepared, folds, slots, trust)
+        scored = _scored_folds(benchmark, folder, trainings, prepared, slots, trust)
         _print_plan(benchmark, folder, scored, slots)
         if dry_run:
             return 0
@@ -129,25 +126,26 @@ def _scored_folds(
     folder: BenchmarkFolder,
     trainings: Sequence[SeededTraining],
     prepared: dict[str, PreparedFolder],
-    folds: Sequence[int],
     slots: Slots,
     trust: bool,
 ) -> list[ScoredFold]:
     """Return every fold of every training, with its methods and the training whose segmentation is shared."""
-
-    def task(training: SeededTraining, fold: int) -> FoldTask:
-        experiment, cases = training.experiment.resolved(), prepared[training.name]
-        run = RunFolder(training.experiment.run_folder)
-        return FoldTask(experiment, cases, run, fold, slots.cpus_per_process, slots.fold.processes, trust)
-
-    by_run = {training.run_name: training for training in trainings}
+    runs = {
+        training.run_name: RunTask(
+            training.experiment.resolved(),
+            prepared[training.name],
+            RunFolder(training.experiment.run_folder),
+            slots,
+            trust,
+        )
+        for training in trainings
+    }
     scored = []
     for training in trainings:
-        methods = methods_of(training) + ([oracle_method(training.name)] if training.name == benchmark.shared else [])
-        shared = by_run[run_name(benchmark.shared, training.seed)]
-        scored += [
-            ScoredFold(folder, training, task(training, fold), tuple(methods), task(shared, fold)) for fold in folds
-        ]
+        own, shared = runs[training.run_name], runs[run_name(benchmark.shared, training.seed)]
+        methods = tuple(methods_of(training, training.name == benchmark.shared))
+        for fold in benchmark.folds_of(training.experiment):
+            scored.append(ScoredFold(folder, training, own.fold(fold), methods, shared.fold(fold)))
     return scored
 
 
@@ -168,11 +166,7 @@ def _print_plan(benchmark: Benchmark, folder: BenchmarkFolder, scored: Sequence[
 def _train(work: _Work) -> bool:
     """Train everything; return whether a fold failed."""
     for part in work.scored:
-        experiment = part.task.experiment
-        for number in range(experiment.training.members):
-            open_run(member_experiment(experiment, number))
-        digests = read_json(part.task.prepared.done)["digests"]
-        update_manifest(part.task.run.manifest, digests=digests, versions=describe_versions())
+        open_members(part.task.experiment, part.task.prepared)
     # error networks judge finished segmentations
     judges = [part for part in work.scored if part.task.experiment.model.error_network is not None]
     others = [part for part in work.scored if part.task.experiment.model.error_network is None]

@@ -19,7 +19,7 @@ from uncseg.evaluation.figures import shown_in
 from uncseg.files import write_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.runs.fold_group import MAX_WORKER_DEATHS, run_fold_group
-from uncseg.runs.fold_task import FoldTask, is_done
+from uncseg.runs.fold_task import FoldTask, RunTask, is_done
 from uncseg.runs.run_opening import open_run
 from uncseg.runs.train_folds import short_message
 from uncseg.studies.study_folder import SweepFolder
@@ -50,9 +50,8 @@ class TrialSetup:
     def tasks(self, trial_id: str, values: Mapping[str, Any], folds: tuple[int, ...]) -> list[FoldTask]:
         """Return the training of each fold of a trial, which goes on from its last checkpoint."""
         reported = tuple(dict.fromkeys([*shown_in("progress"), *self.sweep.metrics]))
-        experiment, processes = self.experiment(trial_id, values), self.slots.fold.processes
-        task = FoldTask(experiment, self.prepared, self.run(trial_id), 0, self.slots.cpus_per_process, processes)
-        return [replace(task, fold=fold, reported=reported) for fold in folds]
+        task = RunTask(self.experiment(trial_id, values), self.prepared, self.run(trial_id), self.slots)
+        return [replace(task.fold(fold), reported=reported) for fold in folds]
 
 
 class FoldMeanToTune(TuneReportCallback):
