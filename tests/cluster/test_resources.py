@@ -80,7 +80,7 @@ def test_cases_use_every_gpu_unless_folds_at_once_limits_them(folds_at_once, cas
 
 
 def test_gpus_without_enough_cpus_on_their_node_are_refused():
-    with pytest.raises(ProblemsFound, match=r"the nodes hold 0; lower resources\.cpus_per_fold"):
+    with pytest.raises(ProblemsFound, match=r"the nodes hold 0; lower `resources\.cpus_per_fold`"):
         plan_slots(Resources(cpus_per_fold=12), 5, Cluster((Node(8, 1), Node(16))))
 
 
