@@ -141,7 +141,7 @@ _MEMBERS = Requirement(
     "needs several networks of each fold, and training.members is {training.members}; "
     "set `training.members` to 5 and train, or remove the estimator",
 )
-_NOT_MIRRORED = Requirement(
+NOT_MIRRORED = Requirement(
     lambda sections: not sections.evaluation.mirroring,
     "mirrors, and with evaluation.mirroring each copy is the mean of all mirrored ones; "
     "set `evaluation.mirroring` to false",
@@ -161,7 +161,7 @@ _ALL = (
         "mc_dropout", "mc_dropout.sample", parts=_KWON, settings=McDropout, needs=(_DROPOUT,), takes_batches=True
     ),
     Estimator("deep_ensemble", "deep_ensemble.sample", parts=_KWON, needs=(_SEGMENTS, _MEMBERS), combines_members=True),
-    Estimator("augmentation", "augmentation.sample", parts=_VARIANCE, settings=Augmentation, needs=(_NOT_MIRRORED,)),
+    Estimator("augmentation", "augmentation.sample", parts=_VARIANCE, settings=Augmentation, needs=(NOT_MIRRORED,)),
     Estimator(
         "heteroscedastic",
         "heteroscedastic.sample",

@@ -12,6 +12,7 @@ from uncseg.cluster.workers import Workers
 from uncseg.console import counting
 from uncseg.dataset.brats import BratsCase
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.estimators.registry import ESTIMATORS, NOT_MIRRORED
 from uncseg.files import kept_record, remove_partial
 from uncseg.layout import PREDICTION_MAPS, CaseFiles
 from uncseg.runs.model_sources import PredictionModel
@@ -49,9 +50,11 @@ def predict_new_cases(
     Raises:
         ProblemsFound: the options exclude each other, the labels' meaning is unknown, or a node does not see a folder.
     """
-    if options.mirroring and model.evaluation.estimators.augmentation is not None:
+    chosen = model.evaluation.estimators.several_pass if options.mirroring else ()
+    if mirrors := [name for name in chosen if NOT_MIRRORED in ESTIMATORS[name].needs]:
         expected = "one of the two: mirrored copies of mirrored copies are all the same"
-        problem = Problem("--mirroring", "with evaluation.estimators.augmentation", expected, "leave --mirroring out")
+        found = f"with evaluation.estimators.{' and '.join(mirrors)}"
+        problem = Problem("--mirroring", found, expected, "leave --mirroring out")
         raise ProblemsFound("The options exclude each other.", [problem])
     with ray_session(model.resources.ray_address) as own_ray:
         require_folders(writes, reads, own_ray)
