@@ -1,4 +1,4 @@
-"""A sweep whose command was stopped: what the next one's Tune still knows, and what it does where nothing is left."""
+"""A sweep whose command was stopped: what the next command restores, and what it refuses."""
 
 import json
 import pickle
@@ -8,6 +8,7 @@ import pytest
 import ray.tune
 from ray.tune.schedulers import TrialScheduler
 
+from support.small_sweeps import DICE, small_sweep
 from uncseg.cluster.ray_internals import asha_rungs, tune_config_of
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
@@ -16,25 +17,22 @@ from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper
 from uncseg.studies.sweep.search import replay_reports, tune_config
 from uncseg.studies.sweep.snapshots import can_go_on
-from uncseg.studies.sweep.sweep_file import Budget, Objective, Sweep
+from uncseg.studies.sweep.sweep_file import Budget, Objective
 from uncseg.studies.sweep.train_trial import TrialSetup
 from uncseg.studies.sweep.trial_events import TrialEvents
 from uncseg.studies.sweep.trials import reported_table
 from uncseg.studies.sweep.tuner import sweep_tuner
 
-DICE = "val_patch/dice_mean"
 EPOCHS = 4
 
 
 def sweep_of(**fields):
-    space = {"loss.unc_weight": {"uniform": [0, 1]}}
     asha = {"type": "asha", "grace_epochs": 1, "reduction_factor": 2}
-    known = {"name": "s", "base": "e.yaml", "space": space, "trials": 6, "base_first": False, "scheduler": asha}
-    return Sweep(**known | fields)
+    return small_sweep(**{"trials": 6, "base_first": False, "scheduler": asha} | fields)
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
-def test_rungs_are_filled_from_what_was_heard(tmp_path, mode, sign):
+def test_rungs_are_filled_from_what_was_reported(tmp_path, mode, sign):
     sweep = sweep_of(objectives=(Objective(metric=DICE, mode=mode),))
     ends = {"a": [0.5, 0.6, 0.7], "b": [0.6, 0.7], "c": [0.1]}
     for name, values in ends.items():
@@ -80,7 +78,7 @@ class Events(TrialEvents):
     [pytest.param({"type": "random"}, marks=pytest.mark.slow), {"type": "tpe", "random_trials": 2}],
     ids=["random", "tpe"],
 )
-def test_tune_goes_on_with_its_trials_its_rungs_and_another_number_at_once(
+def test_a_stopped_search_goes_on_with_its_trials_and_rungs_and_another_number_at_once(
     local_ray, experiment_file, tmp_path, monkeypatch, search
 ):
     """Each trial is worse than those before it: ASHA ends all but the first at their first epoch, if it remembers."""
@@ -151,7 +149,7 @@ def test_an_older_snapshot_stands_in_for_a_torn_one(tmp_path, torn):
     assert can_go_on(SweepFolder(tmp_path), sweep_of(**TPE))
 
 
-def test_without_a_snapshot_that_can_be_read_nothing_is_drawn_again(tmp_path):
+def test_trials_without_a_snapshot_that_can_be_read_are_refused(tmp_path):
     trials, tune = tmp_path / "trials", tmp_path / "tune"
     assert not can_go_on(SweepFolder(tmp_path), sweep_of())
     write_session(tune, "2026-01-01", ["a"], "experiment_state")

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.small_sweeps import CORR, DICE, SPACE
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.studies.sweep.load_sweep import load_sweep
 from uncseg.studies.sweep.space import base_values, trial_experiment, write_trial
 from uncseg.tracking.spool import SpoolWriter
 
-DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
 BOTH = [{"metric": DICE}, {"metric": CORR}]
 
 
@@ -21,7 +21,7 @@ def sweep_file(experiment_file, tmp_path):
     base = experiment_file(tmp_path / "cases")
 
     def write(**fields):
-        content = {"name": "test", "base": str(base), "space": {"loss.unc_weight": {"uniform": [0, 1]}}} | fields
+        content = {"name": "test", "base": str(base), "space": SPACE} | fields
         (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
         return tmp_path / "sweep.yaml"
 
@@ -29,7 +29,7 @@ def sweep_file(experiment_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "words", "found"),
+    ("field", "domain", "found"),
     [
         ("loss.unc_wait", {"uniform": [0, 1]}, "an unknown field"),
         ("loss.weight_ce.wt", {"uniform": [0, 1]}, "an unknown field"),
@@ -51,10 +51,10 @@ def sweep_file(experiment_file, tmp_path):
         ("training.accumulate", {"quniform": [1, 4, 0.5]}, "1.5"),
     ],
 )
-def test_a_space_that_cannot_be(sweep_file, field, words, found):
+def test_a_field_or_a_domain_that_cannot_be_searched_is_named(sweep_file, field, domain, found):
     good = {"loss.corr_weight": {"uniform": [0, 1]}}
     with pytest.raises(ProblemsFound) as caught:
-        load_sweep(sweep_file(space={field: words} | good, folds=[0, 7]))
+        load_sweep(sweep_file(space={field: domain} | good, folds=[0, 7]))
     folds, space = caught.value.problems
     assert (space.where.rpartition("space.")[2], space.found) == (field, found)
     assert folds.found == "7"
@@ -62,7 +62,7 @@ def test_a_space_that_cannot_be(sweep_file, field, words, found):
 
 
 @pytest.mark.parametrize(
-    ("field", "words"),
+    ("field", "domain"),
     [
         ("training.oversample_foreground", {"randint": [0, 2]}),  # 2 is not drawn
         ("training.accumulate", {"lograndint": [1, 2]}),
@@ -71,8 +71,8 @@ def test_a_space_that_cannot_be(sweep_file, field, words, found):
         ("loss.unc_weight", {"quniform": [0.1, 0.7, 0.1]}),
     ],
 )
-def test_ranges_whose_every_value_fits(sweep_file, field, words):
-    load_sweep(sweep_file(space={field: words}))
+def test_ranges_whose_every_value_fits_are_taken(sweep_file, field, domain):
+    load_sweep(sweep_file(space={field: domain}))
 
 
 GRID = {f"loss.{name}_weight": {"grid_search": [i / 10 for i in range(10)]} for name in ("unc", "rmsd", "corr")}
@@ -113,7 +113,7 @@ GRID = {f"loss.{name}_weight": {"grid_search": [i / 10 for i in range(10)]} for 
         ({"constraints": [{"metric": DICE, "baseline": "plain"}]}, "constraints.0.baseline", "no run in "),
     ],
 )
-def test_what_cannot_work_together(sweep_file, fields, where, found):
+def test_settings_that_do_not_fit_together_are_named(sweep_file, fields, where, found):
     with pytest.raises(ProblemsFound) as caught:
         load_sweep(sweep_file(**fields))
     (problem,) = caught.value.problems
@@ -147,13 +147,13 @@ def test_values_and_overrides_reach_the_trial(sweep_file):
         ({"training.precision": {"choice": ["bf16"]}}, None),
     ],
 )
-def test_the_bases_own_values(sweep_file, space, values):
+def test_the_bases_own_values_are_found_where_the_space_contains_them(sweep_file, space, values):
     sweep, base = load_sweep(sweep_file(space=space, trials=2))
     found = base_values(sweep.space, base)
     assert repr(None if found is None else [found[field] for field in space]) == repr(values)  # as it is listed
 
 
-def test_a_trial_is_an_experiment_file(sweep_file, tmp_path):
+def test_a_trial_is_written_as_an_experiment_file(sweep_file, tmp_path):
     _, base = load_sweep(sweep_file())
     write_trial(base, "test_best", {"loss.unc_weight": 0.7}, tmp_path / "best.yaml")
     best = load_experiment(tmp_path / "best.yaml")

@@ -1,13 +1,13 @@
-"""The end of a sweep: which trial becomes the best, as a file, and that nothing which only explains it prevents it."""
+"""The end of a sweep: the best trial as a file, the checkpoints that stay, and what MLflow is told."""
 
 import math
 
 import pytest
 import yaml
 
+from support.small_sweeps import CORR, DICE, SPACE, both, write_trial
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
-from uncseg.files import write_json
 from uncseg.studies.load_study import save_study
 from uncseg.studies.parent_run import open_parent, sync_study
 from uncseg.studies.study_folder import SweepFolder
@@ -20,9 +20,6 @@ from uncseg.studies.sweep.sweep_results import close_sweep, why_none, write_best
 from uncseg.studies.sweep.trials import rank_trials, read_promoted, read_trials
 from uncseg.tracking.destination import open_store
 from uncseg.tracking.record import MlflowRecord
-from uncseg.tracking.spool import SpoolWriter
-
-DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
 
 
 @pytest.fixture
@@ -30,8 +27,7 @@ def loaded(experiment_file, tmp_path):
     base = experiment_file(tmp_path / "cases")
 
     def load(**fields):
-        space = {"loss.unc_weight": {"uniform": [0, 1]}}
-        content = {"name": "s", "base": str(base), "space": space, "trials": 9} | fields
+        content = {"name": "s", "base": str(base), "space": SPACE, "trials": 9} | fields
         (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
         return load_sweep(tmp_path / "sweep.yaml")
 
@@ -43,13 +39,10 @@ def folder(tmp_path):
     return SweepFolder(tmp_path / "runs/s")
 
 
-def write_trial(folder, name, weight, *states, dice=0.5, corr=0.5):
-    """A trial of one epoch; a state a fold."""
-    write_json(folder.runs / name / "values.json", {"loss.unc_weight": weight})
-    for fold, state in enumerate(states):
-        spool = SpoolWriter(folder.runs / name / "spool", fold, first_epoch=0)
-        spool.epoch(0, {DICE: dice, CORR: corr})
-        spool.state(state)
+def write_ended(folder, name, weight, *states, dice=0.5, corr=0.5):
+    """A trial of one epoch; one state per fold."""
+    epochs = [[both(dice, corr)]] * len(states)
+    write_trial(folder.runs, name, *epochs, states=states, values={"loss.unc_weight": weight})
 
 
 def ranked(folder, sweep, base, promoted=()):
@@ -61,11 +54,11 @@ def best_weight(folder):
     return load_experiment(folder.best).loss.unc_weight
 
 
-def test_a_promoted_trial_that_failed_takes_the_best_from_nobody(loaded, folder):
+def test_a_promoted_trial_that_failed_is_not_the_best(loaded, folder):
     sweep, base = loaded(promote={"top": 2, "folds": "all"})
-    write_trial(folder, "a", 0.1, "finished", "failed", dice=0.9)
-    write_trial(folder, "b", 0.2, "finished", "finished", dice=0.8)
-    write_trial(folder, "c", 0.3, "finished", dice=0.85)
+    write_ended(folder, "a", 0.1, "finished", "failed", dice=0.9)
+    write_ended(folder, "b", 0.2, "finished", "finished", dice=0.8)
+    write_ended(folder, "c", 0.3, "finished", dice=0.85)
     assert write_best(folder, sweep, base, ranked(folder, sweep, base, ["a", "b"])) == "b"
     assert best_weight(folder) == 0.2
     # where no promoted one came through, the best of the screening is all there is
@@ -75,11 +68,11 @@ def test_a_promoted_trial_that_failed_takes_the_best_from_nobody(loaded, folder)
 def test_a_trial_without_an_objective_is_never_the_best(loaded, folder):
     objectives = [{"metric": DICE}, {"metric": CORR}]
     sweep, base = loaded(objectives=objectives, scheduler={"type": "fifo"})
-    write_trial(folder, "a", 0.1, "finished", corr=0.2)
-    write_trial(folder, "b", 0.2, "finished", corr=math.nan)
+    write_ended(folder, "a", 0.1, "finished", corr=0.2)
+    write_ended(folder, "b", 0.2, "finished", corr=math.nan)
     assert write_best(folder, sweep, base, ranked(folder, sweep, base)) == "a"
     assert [file.name for file in folder.front.iterdir()] == ["a.yaml"]
-    write_trial(folder, "a", 0.1, "finished", corr=math.nan)
+    write_ended(folder, "a", 0.1, "finished", corr=math.nan)
     assert write_best(folder, sweep, base, ranked(folder, sweep, base)) is None
     assert not folder.best.exists()
     assert not list(folder.front.iterdir())
@@ -93,9 +86,9 @@ def test_a_trial_without_an_objective_is_never_the_best(loaded, folder):
         ("finished", 0.1, "no trial satisfies the constraints"),
     ],
 )
-def test_why_there_is_no_best_one(loaded, folder, state, dice, reason):
+def test_the_reason_for_having_no_best_trial_is_named(loaded, folder, state, dice, reason):
     sweep, base = loaded(constraints=[{"metric": DICE, "at_least": 0.5}])
-    write_trial(folder, "a", 0.1, state, dice=dice)
+    write_ended(folder, "a", 0.1, state, dice=dice)
     table = ranked(folder, sweep, base)
     assert write_best(folder, sweep, base, table) is None
     assert why_none(table, sweep).startswith(reason)
@@ -114,14 +107,14 @@ def with_checkpoints(folder):
     return {file.relative_to(folder.runs).parts[0] for file in folder.runs.rglob("*.pt*")}
 
 
-def test_trials_that_lost_keep_all_but_their_checkpoints(loaded, folder, capsys):
+def test_other_trials_keep_all_but_their_checkpoints(loaded, folder, capsys):
     objectives = [{"metric": DICE}, {"metric": CORR}]
     sweep, base = loaded(objectives=objectives, scheduler={"type": "fifo"}, promote={"top": 1, "folds": [0]})
-    write_trial(folder, "best", 0.1, "finished", dice=0.9, corr=0.1)
-    write_trial(folder, "front", 0.2, "finished", dice=0.5, corr=0.6)
-    write_trial(folder, "lost", 0.4, "finished", dice=0.4, corr=0.1)
-    write_trial(folder, "promoted", 0.3, "failed", dice=0.4, corr=0.1)
-    write_trial(folder, "stopped", 0.5, "stopped", dice=0.99, corr=0.1)
+    write_ended(folder, "best", 0.1, "finished", dice=0.9, corr=0.1)
+    write_ended(folder, "front", 0.2, "finished", dice=0.5, corr=0.6)
+    write_ended(folder, "lost", 0.4, "finished", dice=0.4, corr=0.1)
+    write_ended(folder, "promoted", 0.3, "failed", dice=0.4, corr=0.1)
+    write_ended(folder, "stopped", 0.5, "stopped", dice=0.99, corr=0.1)
     names = [trial.name for trial in folder.runs.iterdir()]
     write_checkpoints(folder, *names)
     for _ in range(2):  # as the same command again
@@ -139,13 +132,13 @@ def test_all_trials_keep_their_checkpoints(loaded, folder, keep, state):
     """Where the sweep file says so; and where there is no best trial, and somebody will ask why."""
     sweep, base = loaded(keep_checkpoints=keep)
     for name in ("a", "b"):
-        write_trial(folder, name, 0.1, state)
+        write_ended(folder, name, 0.1, state)
     write_checkpoints(folder, "a", "b")
     close_sweep(folder, sweep, base, [])
     assert with_checkpoints(folder) == {"a", "b"}
 
 
-def test_what_is_kept_makes_no_other_sweep(loaded, folder):
+def test_a_sweep_may_change_what_it_keeps_but_not_what_it_searches(loaded, folder):
     for keep in ("best", "all", "best"):
         sweep, base = loaded(keep_checkpoints=keep)
         refuse_other_sweep(folder, sweep, base)
@@ -155,13 +148,13 @@ def test_what_is_kept_makes_no_other_sweep(loaded, folder):
         refuse_other_sweep(folder, sweep, base)
 
 
-def test_the_best_is_there_whatever_becomes_of_the_figures(loaded, folder, monkeypatch):
+def test_the_best_trial_is_written_even_if_the_importances_fail(loaded, folder, monkeypatch):
     def fail(*_):
         raise RuntimeError("no tree")
 
     monkeypatch.setattr(sweep_results, "importances", fail)
     sweep, base = loaded()
-    write_trial(folder, "a", 0.1, "finished")
+    write_ended(folder, "a", 0.1, "finished")
     with pytest.raises(RuntimeError):
         close_sweep(folder, sweep, base, [])
     assert best_weight(folder) == 0.1
@@ -176,9 +169,9 @@ def logged(folder, base):
     return client.get_run(run_id).data.tags, files
 
 
-def test_a_store_that_takes_no_files_spoils_no_end_of_a_sweep(loaded, folder, capsys):
+def test_a_sweep_ends_well_while_the_store_takes_no_files(loaded, folder, capsys):
     sweep, base = loaded()
-    write_trial(folder, "a", 0.1, "finished")
+    write_ended(folder, "a", 0.1, "finished")
     save_study(folder, sweep, base)
     place = folder.root.parent / "mlflow_artifacts"
     place.write_text("no folder")
@@ -193,7 +186,7 @@ def test_a_store_that_takes_no_files_spoils_no_end_of_a_sweep(loaded, folder, ca
     assert {"tables/trials.csv", "best.yaml"} <= set(logged(folder, base)[1])
 
 
-def test_a_command_killed_before_it_noted_the_sweeps_run_finds_it(loaded, folder):
+def test_a_run_whose_id_a_kill_has_lost_is_found_by_its_key(loaded, folder):
     sweep, base = loaded()
     folder.root.mkdir(parents=True)
     run_id = open_parent(folder, sweep, base).run_id

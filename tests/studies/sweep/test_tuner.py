@@ -1,4 +1,4 @@
-"""What Tune hears of a trial, how a sweep looks to it, how many trials fit, when the budget is spent."""
+"""What is reported to Tune, the search and the scheduler, how many trials fit, when the budget is spent."""
 
 import math
 import pickle
@@ -7,29 +7,24 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
+from support.small_sweeps import CORR, DICE, SPACE, both, small_sweep, write_trial
 from uncseg.cluster.nodes import Cluster, Node
 from uncseg.cluster.ray_internals import asha_rungs
 from uncseg.cluster.resources import plan_slots
 from uncseg.config.experiment import Resources, load_experiment
 from uncseg.errors import ProblemsFound
-from uncseg.files import write_json
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
 from uncseg.studies.sweep.promotion import choose_promoted, with_slots_for
 from uncseg.studies.sweep.search import param_space, tune_config
-from uncseg.studies.sweep.sweep_file import Budget, Constraint, Objective, Search, Sweep
+from uncseg.studies.sweep.sweep_file import Budget, Constraint, Objective, Search
 from uncseg.studies.sweep.train_trial import TrialSetup, mean_over_folds
 from uncseg.studies.sweep.tuner import trials_at_once
-from uncseg.tracking.spool import FoldHistory, SpoolWriter
-
-DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
-UNIFORM = {"loss.unc_weight": {"uniform": [0, 1]}}
+from uncseg.tracking.spool import FoldHistory
 
 
 def sweep_of(folds=1, **fields):
-    return Sweep(
-        **{"name": "s", "base": "e.yaml", "space": UNIFORM, "folds": tuple(range(folds)), "trials": 9} | fields
-    )
+    return small_sweep(folds=tuple(range(folds)), **fields)
 
 
 def test_an_epoch_is_judged_by_the_mean_over_folds():
@@ -59,7 +54,7 @@ def test_a_fold_without_a_value_makes_the_epoch_the_worst(mode, sign):
         (2, [(16, 8)], {"folds_at_once": 5}, 2),
     ],
 )
-def test_trials_side_by_side(folds, nodes, resources, trials):
+def test_as_many_trials_run_side_by_side_as_have_room_for_their_folds(folds, nodes, resources, trials):
     cluster = Cluster(tuple(Node(*node) for node in nodes))
     slots = plan_slots(Resources(**resources), 9 * folds, cluster)
     assert trials_at_once(sweep_of(folds), slots) == trials
@@ -75,7 +70,7 @@ def test_folds_that_could_only_wait_for_each_other_are_refused(folds, resources,
 
 
 @pytest.mark.parametrize(
-    ("words", "drawn"),
+    ("domain", "drawn"),
     [
         ({"uniform": [0, 1]}, lambda v: 0 <= v <= 1),
         ({"quniform": [0, 1, 0.25]}, lambda v: v in (0, 0.25, 0.5, 0.75, 1)),
@@ -84,12 +79,12 @@ def test_folds_that_could_only_wait_for_each_other_are_refused(folds, resources,
         ({"choice": ["a", "b"]}, lambda v: v in ("a", "b")),
     ],
 )
-def test_words_are_tunes_own(words, drawn):
-    (domain,) = param_space(sweep_of(space={"loss.unc_weight": words})).values()
-    assert all(drawn(domain.sample()) for _ in range(20))
+def test_domains_are_drawn_by_tune(domain, drawn):
+    (sampled,) = param_space(sweep_of(space={"loss.unc_weight": domain})).values()
+    assert all(drawn(sampled.sample()) for _ in range(20))
 
 
-def test_a_grid_is_walked_once():
+def test_each_point_of_a_grid_is_trained_once_per_draw():
     grid = {f"loss.{name}_weight": {"grid_search": [0.1, 0.2]} for name in ("unc", "rmsd")}
     assert tune_config(sweep_of(space=grid, trials=9), 5, 1).num_samples == 1
     assert tune_config(sweep_of(space=grid | {"memory.alpha": {"uniform": [0.1, 1]}}), 5, 1).num_samples == 2
@@ -124,7 +119,7 @@ class Searching:
         return np.array(drawn)
 
 
-def test_tpe_goes_where_trials_were_good():
+def test_tpe_draws_where_trials_were_good():
     drawn = Searching().run(40, lambda value: {DICE: -((value - 0.8) ** 2)})
     assert np.median(abs(drawn[-20:] - 0.8)) < 0.15
 
@@ -146,7 +141,7 @@ def test_tpe_keeps_to_the_constraints(constraints, low, high):
 
 def test_nsga2_finds_the_front():
     objectives = (Objective(metric=DICE), Objective(metric=CORR, mode="min"))
-    space = UNIFORM | {"loss.rmsd_weight": {"uniform": [0, 1]}}
+    space = SPACE | {"loss.rmsd_weight": {"uniform": [0, 1]}}
     search = Searching(objectives=objectives, space=space, search=Search(type="nsga2", population=10))
     # the second field has one best value, the first trades one objective for the other
     drawn = search.run(200, lambda one, two: {DICE: one - (two - 0.3) ** 2, CORR: one + (two - 0.3) ** 2})
@@ -154,14 +149,14 @@ def test_nsga2_finds_the_front():
     assert np.ptp(drawn[-50:, 0]) > 0.5
 
 
-def test_a_failed_trial_disturbs_no_search():
+def test_a_search_goes_on_after_a_failed_trial():
     search = Searching()
     search.draw("failed")
     search.searcher.on_trial_complete("failed", error=True)
     assert len(search.run(3, lambda value: {DICE: value})) == 3
 
 
-def test_a_search_that_is_saved_goes_on_as_if_it_had_not_been(tmp_path):
+def test_a_search_that_is_saved_and_restored_draws_the_same(tmp_path):
     def score(value):
         return {DICE: -abs(value - 0.5)}
 
@@ -174,7 +169,7 @@ def test_a_search_that_is_saved_goes_on_as_if_it_had_not_been(tmp_path):
     np.testing.assert_array_equal([*before, *second.run(4, score, first=10)], whole)
 
 
-def test_hours_of_trials_side_by_side_and_before_a_kill():
+def test_hours_of_trials_side_by_side_count_once_and_gpu_hours_each():
     minute = 60_000
     histories = []
     for attempts in ([(0, 30), (60, 90)], [(10, 40)]):
@@ -209,7 +204,7 @@ def test_gpu_hours_without_gpus_are_refused():
     assert caught.value.problems[0].where == "budget.gpu_hours"
 
 
-def test_a_promotion_is_as_wide_as_what_is_left_of_it(experiment_file, tmp_path):
+def test_promoted_trials_have_slots_for_all_folds_that_are_left(experiment_file, tmp_path):
     """A search of one fold at a time had a slot; its two promoted trials have nine folds left."""
     base = load_experiment(experiment_file(tmp_path / "cases", split={"folds": 5}))
     cluster = Cluster((Node(96, 8),))
@@ -226,10 +221,6 @@ def test_a_promotion_is_as_wide_as_what_is_left_of_it(experiment_file, tmp_path)
 def test_only_trials_with_a_value_are_promoted(tmp_path):
     folder = SweepFolder(tmp_path)
     for name, values in {"a": [0.5], "b": [], "c": [math.nan], "d": [0.4]}.items():
-        write_json(folder.runs / name / "values.json", {"loss.unc_weight": 0.5})
-        spool = SpoolWriter(folder.runs / name / "spool", 0, first_epoch=0)
-        for epoch, value in enumerate(values):
-            spool.epoch(epoch, {DICE: value})
-        spool.state("stopped")
+        write_trial(folder.runs, name, [both(value) for value in values], states="stopped")
     setup = TrialSetup(sweep_of(promote={"top": 4}), None, None, folder, None)
     assert choose_promoted(setup) == ["a", "d"]
