@@ -162,13 +162,10 @@ def test_a_model_whose_upload_broke_off_is_completed(store, parts):
     models.unlink()
     hidden.rename(models)
     model = store.log_model(run_id, "demo", "abc", lambda _: (part for part in parts), *others)
-    found = store.client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'")
-    assert [(found_model.model_id, found_model.status) for found_model in found] == [
-        (model.model_id, LoggedModelStatus.READY)
-    ]
-    assert (
-        store.log_model(run_id, "demo", "abd", lambda _: (part for part in parts), *others).model_id != model.model_id
-    )
+    (found,) = store.client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'")
+    assert (found.model_id, found.status) == (model.model_id, LoggedModelStatus.READY)
+    other = store.log_model(run_id, "demo", "abd", lambda _: (part for part in parts), *others)
+    assert other.model_id != model.model_id
 
 
 def test_a_registered_model_outlives_its_run(store, parts):

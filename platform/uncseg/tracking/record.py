@@ -12,7 +12,6 @@ import dataclasses
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, field
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Self
 
@@ -126,13 +125,14 @@ class MlflowRecord:
         try:
             return _RECORD.validate_python(read_manifest(manifest).get("mlflow", {}))
         except ValidationError as error:
-            expected, advice = (
-                "an entry of this version of uncseg",
-                "use the version that wrote it, or delete the entry",
-            )
-            where = [".".join(map(str, ("mlflow", *item["loc"]))) for item in error.errors()]
-            found = [f"{item['msg']}: {item['input']}" for item in error.errors()]
-            raise unreadable(manifest, list(map(Problem, where, found, repeat(expected), repeat(advice)))) from error
+            expected, advice = "an entry of this version of uncseg", "use the version that wrote it, or delete it"
+            problems = [
+                Problem(
+                    ".".join(map(str, ("mlflow", *item["loc"]))), f"{item['msg']}: {item['input']}", expected, advice
+                )
+                for item in error.errors()
+            ]
+            raise unreadable(manifest, problems) from error
 
     def write(self, manifest: Path) -> None:
         """Write the record into a manifest; its other keys stay."""
