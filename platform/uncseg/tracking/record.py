@@ -125,13 +125,9 @@ class MlflowRecord:
         try:
             return _RECORD.validate_python(read_manifest(manifest).get("mlflow", {}))
         except ValidationError as error:
+            found = {".".join(map(str, item["loc"])): f"{item['msg']}: {item['input']}" for item in error.errors()}
             expected, advice = "an entry of this version of uncseg", "use the version that wrote it, or delete it"
-            problems = [
-                Problem(
-                    ".".join(map(str, ("mlflow", *item["loc"]))), f"{item['msg']}: {item['input']}", expected, advice
-                )
-                for item in error.errors()
-            ]
+            problems = [Problem(f"mlflow.{where}", what, expected, advice) for where, what in found.items()]
             raise unreadable(manifest, problems) from error
 
     def write(self, manifest: Path) -> None:
