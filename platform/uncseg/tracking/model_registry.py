@@ -50,7 +50,7 @@ LOADER = "uncseg.tracking.pyfunc_model"
 def store_models(work: SyncRound) -> None:
     """Log and register the model of a run whose folds are all evaluated; else log one model per finished fold.
 
-    The weights of a sweep's trials are not stored. What MLflow holds already is not logged again.
+    The weights of a study's runs are not stored. What MLflow holds already is not logged again.
 
     Raises:
         NotStored: naming what MLflow did not take.
