@@ -11,11 +11,11 @@ from uncseg.evaluation.figures import DICE_COLUMNS, KINDS, shown_by_kind
 from uncseg.evaluation.tables import PAPER, PAPER_DICE
 from uncseg.page_table import PageTable, Row, mean_sd
 
-QUOTED = "The paper's figures are quoted as anchors: BraTS 2023, 1248 cases, five folds; not recomputed here"
+QUOTED = "The paper's figures (BraTS 2023, 1248 cases, five folds) are quoted as anchors and not recomputed here"
 
 
 def dice_table(table: pd.DataFrame) -> PageTable:
-    """Table 1 of :func:`uncseg.evaluation.tables.table1`, below it the paper's own, with and without the head."""
+    """Return Table 1 of :func:`uncseg.evaluation.tables.table1`, with the paper's figures as the last rows."""
     rows = []
     for model, part in table[table["fold"] != PAPER].groupby("model", sort=False):
         by_fold = {row["fold"]: row for row in part.to_dict("records")}
@@ -26,17 +26,17 @@ def dice_table(table: pd.DataFrame) -> PageTable:
     for model, dices in PAPER_DICE.items():
         figures = [f"{dice:.4f}" for dice in (*dices, sum(dices) / len(dices))]
         rows.append(Row([f"paper, {model}", "quoted", "1248", *figures], "quoted"))
-    note = f"Dice of whole regions, mean over a fold's cases, then over folds; sd: sample, over folds. {QUOTED}."
+    note = f"Dice of whole regions: mean over a fold's cases, then over folds ± sample sd between folds. {QUOTED}."
     return PageTable("table1", "Table 1. Dice out of fold", ["", "fold", "cases", *DICE_COLUMNS.values()], rows, note)
 
 
 def dice_cells(mean: Mapping[Any, Any], sd: Mapping[Any, Any]) -> list[str]:
-    """Mean ± sd of each of Table 1's columns."""
+    """Return mean ± sd for each Dice of Table 1."""
     return [mean_sd(mean[column], sd[column], 4) for column in DICE_COLUMNS]
 
 
 def uncertainty_table(table: pd.DataFrame, last_epochs: int) -> PageTable:
-    """Table 2 of :func:`uncseg.evaluation.tables.table2`, the paper's own beside it."""
+    """Return Table 2 of :func:`uncseg.evaluation.tables.table2`, with the paper's figures beside ours."""
     figures, rows = shown_by_kind("table2"), []
     for protocol, part in table.groupby("protocol", sort=False):
         rows.append(Row([f"{protocol} mask"], "part"))
@@ -53,10 +53,11 @@ def uncertainty_table(table: pd.DataFrame, last_epochs: int) -> PageTable:
         header += [*(figure.label for figure in figures[kind]), f"{name}, paper"]
         terminal |= {figure.label: figure.short for figure in figures[kind]}
     note = (
-        "By protocol: the reference mask (the paper's, which cannot see false positives) and the union mask (reference "
-        "or prediction, dilated by 2 voxels). Mean ± sample sd over folds. Error memory: on validation patches, over "
-        f"the last {last_epochs} epochs or in the final one. Failure: out of fold, whole cases. * floor: needs no "
-        "training; constant: each sample's best, its correlation undefined and shown as 0. "
-        f"{QUOTED}; its RMSD is probably on a compressed scale and not comparable."
+        "Maps are compared with errors inside a mask: the reference tumour (the paper's protocol, which cannot see "
+        "false positives), or the union of reference and prediction, dilated by 2 voxels. Mean ± sample sd between "
+        f"folds. The error memory is that of validation patches, over the last {last_epochs} epochs or in the final "
+        "one; the failure is that of whole cases, out of fold. * floor: needs no training. constant: the best constant "
+        f"for each sample; its correlation is undefined and shown as 0. {QUOTED}; the paper's RMSD is probably on a "
+        "compressed scale and not comparable."
     )
     return PageTable("table2", "Table 2. Uncertainty against error", header, rows, note, terminal=terminal)

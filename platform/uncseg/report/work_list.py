@@ -62,7 +62,7 @@ def work_table(cases: pd.DataFrame, total: int, count: int, links: Mapping[str, 
         rows.append(Row([row["case"], str(row["fold"]), *figures, why], link=links.get(row["case"], "")))
     header = ["case", "fold", *(head for head, _ in _COLUMNS.values()), "why"]
     note = (
-        f"Ranks among {total} cases, by WT Dice and by mean uncertainty. Expected Dice: what the uncertainty map says, "
-        "taken at its word."
+        f"Ranks among {total} cases, by WT Dice and by mean uncertainty. Expected Dice: the Dice if the values of the "
+        "uncertainty map are the probabilities of an error."
     )
     return PageTable("work_list", "Cases to look at", header, rows, note, words=["why"])
