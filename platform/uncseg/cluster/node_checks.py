@@ -40,15 +40,11 @@ def check_folders(writes: Mapping[str, Path], reads: Mapping[str, Path], module:
 
 def relative_path_problems(paths: Mapping[str, Path]) -> list[Problem]:
     """Return a problem per relative path of a Ray job: its working directory is a copy that is removed when it ends."""
+    relative = {name: str(path) for name, path in paths.items() if under_ray_job() and not path.is_absolute()}
+    expected, advice = "an absolute path on storage that every node sees", "give the absolute path"
     return [
-        Problem(
-            name,
-            str(path),
-            "an absolute path on storage that every node sees",
-            f"add --set {name}=/…" if "." in name else "give the absolute path",
-        )
-        for name, path in paths.items()
-        if under_ray_job() and not path.is_absolute()
+        Problem(name, path, expected, f"add --set {name}=/…" if "." in name else advice)
+        for name, path in relative.items()
     ]
 
 

@@ -44,19 +44,14 @@ def check_case(case: BratsCase) -> list[Problem]:
     problems: list[Problem] = []
     geometries: dict[Path, tuple] = {}
     for file in (*case.images, *([case.reference] if case.reference else [])):
-        content = _read(file, problems)
-        if content is None:
-            continue
-        image, array = content
-        geometries[file] = _geometry(image)
-        if file == case.reference:
-            problems += _check_labels(case, file, array)
-        else:
-            problems += _check_intensities(file, array)
+        if (content := _read(file, problems)) is not None:
+            geometries[file], array = content
+            is_reference = file == case.reference
+            problems += _check_labels(case, file, array) if is_reference else _check_intensities(file, array)
     return problems + _check_geometry(geometries)
 
 
-def _read(file: Path, problems: list[Problem]) -> tuple[sitk.Image, np.ndarray] | None:
+def _read(file: Path, problems: list[Problem]) -> tuple[tuple, np.ndarray] | None:
     """Return the geometry as nnU-Net's reader sees it, and the voxels as they are stored.
 
     ITK alone does not suffice: without a warning it fills a truncated file with zeros and turns NaN into 0.
@@ -71,11 +66,7 @@ def _read(file: Path, problems: list[Problem]) -> tuple[sitk.Image, np.ndarray] 
         found = f"{image.GetDimension()} dimensions, {image.GetNumberOfComponentsPerPixel()} components per voxel"
         problems.append(Problem(str(file), found, "a 3D image of single values", "convert it, or exclude the case"))
         return None
-    return image, array
-
-
-def _geometry(image: sitk.Image) -> tuple:
-    return image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+    return (image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()), array
 
 
 def _check_geometry(geometries: dict[Path, tuple]) -> list[Problem]:

@@ -53,19 +53,11 @@ def unreadable(file: Path) -> Problem:
 
 def geometry_problems(volume: Volume, like: Volume) -> list[Problem]:
     """Return how the grid of ``volume`` differs from that of ``like``, in size or in position (mm)."""
-    expected = f"{_short(like.array.shape)}, as {like.file.name}"
     if volume.array.shape != like.array.shape:
-        return [_geometry_problem(volume, f"size {_short(volume.array.shape)}", expected)]
-    if not np.allclose(volume.affine, like.affine, atol=GEOMETRY_TOLERANCE):
+        found, expected = f"size {volume.array.shape}", f"{like.array.shape}"
+    elif not np.allclose(volume.affine, like.affine, atol=GEOMETRY_TOLERANCE):
         (row, column), *_ = np.argwhere(~np.isclose(volume.affine, like.affine, atol=GEOMETRY_TOLERANCE))
-        found = f"affine[{row}, {column}] {volume.affine[row, column]:g}"
-        return [_geometry_problem(volume, found, f"{like.affine[row, column]:g}, as {like.file.name}")]
-    return []
-
-
-def _geometry_problem(volume: Volume, found: str, expected: str) -> Problem:
-    return Problem(str(volume.file), found, expected, "resample it onto the same grid")
-
-
-def _short(shape: tuple[int, ...]) -> str:
-    return "(" + ", ".join(map(str, shape)) + ")"
+        found, expected = f"affine[{row}, {column}] {volume.affine[row, column]:g}", f"{like.affine[row, column]:g}"
+    else:
+        return []
+    return [Problem(str(volume.file), found, f"{expected}, as {like.file.name}", "resample it onto the same grid")]

@@ -96,10 +96,8 @@ def require_same_data(experiment: Experiment, folds: Sequence[int], prepared: Pr
     assert experiment.model.error_network is not None
     run = find_judged_run(experiment.run_folder, experiment.model.error_network.run)
     problems = []
-    theirs, ours = (
-        read_manifest(run.manifest).get("digests", {}).get("split"),
-        read_json(prepared.done)["digests"]["split"],
-    )
+    theirs = read_manifest(run.manifest).get("digests", {}).get("split")
+    ours = read_json(prepared.done)["digests"]["split"]
     if theirs != ours:
         found, expected = f"{run.root.name}, trained on split {theirs}", f"a run of this split, {ours}"
         advice = "give both the same cases and split: its folds were trained on cases that are judged here"
