@@ -1,4 +1,4 @@
-"""The pictures that a fold's worker draws while it trains."""
+"""What a fold's worker does besides training: it draws pictures, and times a few steps beforehand."""
 
 import os
 
@@ -10,6 +10,7 @@ from uncseg.layout import RunFolder
 from uncseg.runs.fold_task import FoldTask, is_done
 from uncseg.runs.fold_worker import train_fold
 from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.runs.step_timing import measure_steps
 from uncseg.tracking.spool import read_history
 
 
@@ -49,3 +50,9 @@ def test_training_continues_if_a_picture_cannot_be_drawn(task):
     assert (history.state, history.kept_epoch) == ("finished", 3)
     (log,) = task.run.fold(1).glob("training_log*.txt")
     assert "no picture of epoch 3" in log.read_text()
+
+
+def test_steps_are_timed_before_any_epoch_and_leave_no_file(task):
+    timing = measure_steps(task)
+    assert min(timing.training_step_s, timing.validation_step_s, timing.checkpoint_bytes) > 0
+    assert not task.run.root.exists()

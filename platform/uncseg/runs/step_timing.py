@@ -50,7 +50,9 @@ def time_steps(task: RunTask, fold: int, progress: Callable[[str, int, int], Non
         return "a fold takes several GPUs; the first epochs will show it"
     worker = task.slots.fold.worker
     measured = (
-        ray.remote(_measure).options(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1).remote(task.fold(fold))
+        ray.remote(measure_steps)
+        .options(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1)
+        .remote(task.fold(fold))
     )
     progress("measuring a few steps", 0, 1)
     try:
@@ -62,7 +64,8 @@ def time_steps(task: RunTask, fold: int, progress: Callable[[str, int, int], Non
     return result
 
 
-def _measure(task: FoldTask) -> StepTiming:
+def measure_steps(task: FoldTask) -> StepTiming:
+    """Train and validate a few steps of a fold in this process, in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = start_trainer(replace(task, run=RunFolder(Path(folder))))
         streams = trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()

@@ -57,6 +57,7 @@ class UncertaintyTrainer(ResumableTrainer):
         if model.error_network is not None:  # its outputs of lower resolutions train nothing
             self.enable_deep_supervision = False
         super().initialize()
+        self._means = EpochMeans()  # steps are also timed outside of an epoch
         if memory.source == "teacher":
             self.teacher = Teacher(self.network, model.output, memory.teacher_decay)
 
