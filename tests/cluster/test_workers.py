@@ -1,9 +1,9 @@
 """Workers on a Ray with pretended GPUs: one process per GPU, which stays alive and is restarted if it dies."""
 
 import json
-import os
-import subprocess
 import sys
+
+from support.commands import run_process
 
 SCRIPT = """
 import json, os, signal, sys
@@ -29,17 +29,13 @@ with Workers(slots, 20) as workers:
     calls = [(str(n), work, (n,)) for n in range(20)]
     results, problems = map_cases(calls, lambda *_: None, lambda: 2 * workers.count(), "a number", workers.start)
 # nothing is reserved after the block
-ray.get(ray.remote(num_gpus=2)(lambda: None).remote(), timeout=60)
+ray.get(ray.remote(num_gpus=2)(lambda: None).remote(), timeout=600)
 (folder / "found").write_text(json.dumps([results, [problem.found for problem in problems]]))
 """
 
 
 def test_a_gpu_worker_keeps_its_process_and_is_restarted_if_killed(tmp_path):
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    run_process(sys.executable, "-c", SCRIPT, tmp_path, folder=tmp_path, RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
     results, problems = json.loads((tmp_path / "found").read_text())
     assert len(results) == 19
     assert len(problems) == 1

@@ -50,6 +50,15 @@ class Progress:
         return found
 
 
+def wait_until(condition, *watched):
+    """Return the first true result of ``condition()``; fail where the watched files do not change for too long."""
+    progress = Progress(*watched)
+    while not (found := condition()):
+        progress.require(lambda: f"waiting for changes of {', '.join(map(str, watched))}")
+        time.sleep(0.01)
+    return found
+
+
 def tail(text, lines=60):
     """Return the last lines of a log."""
     return "\n".join(text.splitlines()[-lines:])

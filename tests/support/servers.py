@@ -1,5 +1,6 @@
 """Real MLflow servers for the tests, and PostgreSQL for one of them."""
 
+import http.client
 import os
 import shutil
 import signal
@@ -29,7 +30,7 @@ def answers(url):
         urllib.request.urlopen(url, timeout=10)
     except urllib.error.HTTPError as error:
         return error.code == 401  # it asks for a token
-    except (urllib.error.URLError, ConnectionError):
+    except (OSError, http.client.HTTPException):
         return False
     return True
 

@@ -3,6 +3,7 @@
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
+from support.progress import wait_until
 from support.written_runs import save_final_checkpoint
 from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.record import MlflowRecord, RunDescription
@@ -33,8 +34,7 @@ def test_a_server_killed_in_the_middle_loses_nothing(own_server, database, run, 
         train(run, fold, epochs)
     with ThreadPoolExecutor(1) as pool:
         pushing = pool.submit(syncer.push_once)
-        while count_rows(database) < 2000:
-            pass
+        wait_until(lambda: count_rows(database) >= 2000, database)
         own_server.kill()
         assert not pushing.result()
     assert not syncer.finish()

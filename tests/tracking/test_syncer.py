@@ -1,8 +1,7 @@
-import time
-
 import numpy as np
 from PIL import Image
 
+from support.progress import wait_until
 from support.written_runs import TAGS, entries, rows, status, train
 from uncseg.tracking.destination import open_store
 from uncseg.tracking.manifest import read_manifest, update_manifest
@@ -161,9 +160,7 @@ def test_the_thread_follows_the_spool_and_survives_a_restart_of_itself(run, stor
         syncer.start()
         writer.epoch(epoch, {"loss": epoch / 10})
         writer.checkpoint(epoch)
-        deadline = time.monotonic() + 60
-        while not run.manifest.exists() or entries(run)[1][0].pushed_epoch < epoch:
-            assert time.monotonic() < deadline
+        wait_until(lambda n=epoch: run.manifest.exists() and entries(run)[1][0].pushed_epoch >= n, run.root)
         syncer.stop("interrupted")
     _, folds = entries(run)
     assert rows(store, folds[0].run_id, "loss") == [(0, 0), (1, 0.1), (2, 0.2), (3, 0.3)]
