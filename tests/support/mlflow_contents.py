@@ -1,4 +1,4 @@
-"""Everything that an MLflow holds of an experiment, without the ids that it chose itself."""
+"""Everything that an MLflow holds of an experiment, without the ids that it chose."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from mlflow.entities import ViewType
 
 
 def everything(store):
-    """Runs, logged models and registered models by name; a run's files as digests."""
+    """Return runs, logged models and registered models by name, with the digests of their files."""
     client = store.client
     runs = client.search_runs([store.experiment_id], "", ViewType.ACTIVE_ONLY, max_results=1000)
     names = {run.info.run_id: run.info.run_name for run in runs}
@@ -83,7 +83,7 @@ def _model_files(client, model_id):
 
 
 def _digests(folder):
-    """Of the files below; MLflow gives images a name of its own each time."""
+    """Return the digests of the files in a folder; MLflow chooses a new name for each image."""
     digests = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -93,7 +93,7 @@ def _digests(folder):
 
 
 def _named(source, names):
-    """The model that a version points to: by its id with a server, by its folder without one."""
+    """Return the model that a version points to: by its id with a server, by its folder without one."""
     (name,) = {
         name for name_of_mlflow, name in names.items() if name_of_mlflow.startswith("m-") and name_of_mlflow in source
     }
