@@ -1,4 +1,4 @@
-"""Bad input at the command: one table of all problems, the exit code, nothing half-written."""
+"""Wrong input: one table of all problems, the exit code, and no half-written file."""
 
 import gzip
 import re
@@ -13,7 +13,7 @@ from uncseg.dataset.phantom import write_phantoms
 
 @pytest.fixture
 def uncseg(monkeypatch, capsys):
-    """Run the command in this process: (exit code, what it printed)."""
+    """A function that runs the command in this process, and returns its exit code and output."""
 
     def run(*arguments):
         monkeypatch.setattr(console, "width", 600)  # no cell wraps

@@ -1,4 +1,4 @@
-"""A small benchmark by the command itself: trainings, estimators, one table; the same command again does nothing.
+"""``uncseg benchmark`` on small cases: trainings, estimators and the table; a second run has nothing to do.
 
 The quick tests run two of the trainings, the slow ones all four.
 """

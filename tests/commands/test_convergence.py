@@ -1,4 +1,4 @@
-"""One fold trained long enough, three seeds, with and without the head: the paper's claim, and the floor beside it."""
+"""One fold trained long enough with three seeds, with and without the head: the paper's claim and the best floor."""
 
 from pathlib import Path
 

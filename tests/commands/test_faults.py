@@ -1,4 +1,4 @@
-"""One fold that cannot go on: the others finish, the command says so, and the next one mends it."""
+"""One fold cannot go on: the others finish, the command says so, and the next command trains that fold."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""A disk that is really full when a checkpoint is due: the fold fails by name, and goes on once there is room."""
+"""A disk is full when a checkpoint is due: the command names the fold, which goes on once there is room."""
 
 import contextlib
 import subprocess

@@ -1,4 +1,4 @@
-"""``ray job submit`` from a fresh clone to a running cluster with a real MLflow server: as a user of one does."""
+"""``ray job submit`` from a fresh clone to a running cluster, with a real MLflow server, as a user does."""
 
 import re
 import subprocess
@@ -41,7 +41,7 @@ def dashboard(cluster):
 
 @pytest.fixture
 def submit(clone, cluster, experiment_file, four_cases, tmp_path):
-    """A function that starts ``ray job submit``, by default of a cross-validation; storage is this test's own."""
+    """A function that starts ``ray job submit``, by default of a cross-validation, with a storage per test."""
 
     def start(*settings, job=CROSS_VALIDATE, to=cluster, variables=None, **sections):
         file = experiment_file(four_cases, resources={"cpus_per_fold": 1}, **sections)

@@ -1,4 +1,4 @@
-"""A worker killed from outside, three times in one run, at a random step of a random epoch: bitwise the same end."""
+"""A worker is killed three times in one run, at random steps of random epochs; every bit of the end is the same."""
 
 import os
 import random

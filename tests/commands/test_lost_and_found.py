@@ -1,4 +1,4 @@
-"""Nodes, commands and heads die on a real cluster of several nodes; the end is the undisturbed one, bit for bit."""
+"""Nodes, commands and heads of a real cluster die; every bit of the end is that of an undisturbed run."""
 
 import psutil
 import pytest
@@ -30,7 +30,7 @@ def experiment(four_cases, experiment_file):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A function of an experiment's file: hashes of both folds of a run that nothing happened to, on a local Ray."""
+    """A function that returns the hashes of both folds of an undisturbed run of an experiment file, on a local Ray."""
     root = tmp_path_factory.mktemp("undisturbed")
     results = {}
 

@@ -1,4 +1,4 @@
-"""The MLflow server is killed while folds train and comes back: training goes on, and every epoch arrives once."""
+"""The MLflow server is killed while folds train, and comes back: every epoch arrives once."""
 
 import itertools
 

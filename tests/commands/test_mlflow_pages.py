@@ -1,6 +1,6 @@
-"""What a researcher sees in MLflow: its own pages in a real Chromium, of runs that the commands have made.
+"""What a researcher sees in MLflow: its pages in a real Chromium, for runs that the commands have made.
 
-Screenshots go to build/screenshots, for people to look at.
+Screenshots go to build/screenshots.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""nnU-Net's own training command with our trainer, on what we prepared."""
+"""nnU-Net's training command with our trainer, on a dataset that we prepared."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models from everywhere, inputs of both kinds, what a prediction says, other cohorts, two runs compared."""
+"""``uncseg predict`` and ``evaluate``: sources of models, kinds of input, records, other cohorts, two runs compared."""
 
 import contextlib
 import copy
@@ -34,7 +34,7 @@ def voxels(file):
 
 @pytest.fixture(scope="module")
 def both(root, run):
-    """The cohort by both folds together, with everything that can be written."""
+    """The folder of the cohort's predictions by both folds together, with every file that can be written."""
     out = root / "both"
     uncseg("predict", run.root, root / "cohort", out, "--probabilities", "--overlays")
     return out
@@ -42,7 +42,7 @@ def both(root, run):
 
 @pytest.fixture(scope="module")
 def alone(root, run):
-    """The cohort by each fold."""
+    """The folders of the cohort's predictions by each fold alone."""
     for fold in (0, 1):
         uncseg("predict", run.root, root / "cohort", root / f"fold{fold}", "--folds", fold)
     return [root / "fold0", root / "fold1"]
@@ -267,7 +267,7 @@ def test_two_runs_are_compared(root, run, monkeypatch):
 
 
 def test_a_model_that_nnunet_trained(root, run, tmp_path, monkeypatch):
-    """Its labels in another order, and no head: labels as nnU-Net's own predictor gives them, and no map."""
+    """It has no head, and its labels are in another order: labels equal those of nnU-Net's predictor; there is no map."""
     prepared = PreparedFolder(next((root / "runs").glob("prepared/*/prepared.json")).parent, "Dataset501_Small")
     for name, value in nnunet_environment(prepared, tmp_path / "results").items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""prepare: what it writes is what nnU-Net would have written, in less time and in parts."""
+"""Preparation: it writes what nnU-Net would have written, and goes on where it was stopped."""
 
 import contextlib
 import json

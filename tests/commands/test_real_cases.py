@@ -1,4 +1,4 @@
-"""The main job on ten real cases with the naming of 2018, planned at a coarse spacing; only where they are at hand."""
+"""The main job on ten real cases named as in 2018, at a coarse spacing; skipped where they are not available."""
 
 from pathlib import Path
 

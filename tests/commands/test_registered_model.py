@@ -1,4 +1,4 @@
-"""A run's model in a server's registry: used where nothing else of the run is, by command, by Python, by nnU-Net."""
+"""A run's model in a registry: the command, Python and nnU-Net use it where nothing else of the run exists."""
 
 import shutil
 import sys
@@ -33,7 +33,7 @@ np.savez(sys.argv[2], **known)
 
 @pytest.fixture(scope="module")
 def server(run, server_uri, tmp_path_factory):
-    """Address of a server that has the run's model, and keeps its files for itself; the run has gone from its place."""
+    """The address of a server that stores the run's model; the folder it came from is gone."""
     elsewhere = shutil.copytree(run.root, tmp_path_factory.mktemp("elsewhere") / "runs" / "small")
     (elsewhere / "manifest.json").unlink()
     assert sync_run(elsewhere, server_uri) == 0
@@ -43,7 +43,7 @@ def server(run, server_uri, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(root, run):
-    """The cohort predicted by the run's folder."""
+    """The folder of the cohort's predictions by the run's folder."""
     out = root / "by_the_folder"
     uncseg("predict", run.root, root / "cohort", out)
     return out
@@ -96,7 +96,7 @@ def test_mlflows_python_function_predicts_the_same_without_ray(root, server, exp
 
 @pytest.fixture(scope="module")
 def downloaded(server, tmp_path_factory):
-    """The registered model as a folder."""
+    """The folder that the registered model was downloaded to."""
     client = open_store(server, "uncseg").client
     version = client.get_model_version_by_alias("small", "candidate")
     target = tmp_path_factory.mktemp("model")

@@ -1,4 +1,4 @@
-"""What a search is worth on a surface whose optimum is known; the surface and the noise are in response_surface.py."""
+"""What a search is worth where the optimum is known; performance/response_surface.py describes the surface."""
 
 import pytest
 

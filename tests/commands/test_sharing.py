@@ -1,4 +1,4 @@
-"""Who gets what on a cluster: late nodes, shares of a GPU, two experiments at once, storage that not all see."""
+"""How a cluster is shared: late nodes, shares of a GPU, two experiments at once, storage that a node cannot see."""
 
 import json
 import os

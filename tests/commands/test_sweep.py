@@ -1,4 +1,4 @@
-"""A sweep as a user runs it: real trials of two folds in step, the tables, MLflow, promotion, faults."""
+"""``uncseg sweep`` with real trials of two folds: tables, MLflow, promotion, trials that fail, a killed command."""
 
 import re
 import sys
@@ -38,7 +38,7 @@ def sweep_file(experiment_file, tmp_path):
 
 
 def test_every_end_of_a_trial_is_in_the_table_and_in_mlflow(sweep_file, tmp_path):
-    """Trials that fail, are stopped, end and are promoted: one table, and MLflow says the same."""
+    """Some trials fail, some are stopped, some finish and one is promoted."""
     space = {
         "loss.unc_weight": {"grid_search": [1.0, 0.7, 0.4, 0.1]},  # Dice falls a little, with these cases and seeds
         "training.initial_lr": {"grid_search": [0.01, 1e300]},  # the second is too large for a float32
@@ -168,7 +168,7 @@ def artifacts(client, run, folder=None):
 
 
 def started(trials):
-    """Folders of the trials, in the order in which they began."""
+    """Return the folders of the trials, in the order in which they began."""
     return sorted((file.parent for file in trials.glob("*/values.json")), key=lambda run: first_ms(run))
 
 
