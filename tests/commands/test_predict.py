@@ -267,7 +267,7 @@ def test_two_runs_are_compared(root, run, monkeypatch):
 
 
 def test_a_model_that_nnunet_trained(root, run, tmp_path, monkeypatch):
-    """It has no head, and its labels are in another order: labels equal those of nnU-Net's predictor; there is no map."""
+    """It has no head, and its labels are in another order: labels equal nnU-Net's own; there is no map."""
     prepared = PreparedFolder(next((root / "runs").glob("prepared/*/prepared.json")).parent, "Dataset501_Small")
     for name, value in nnunet_environment(prepared, tmp_path / "results").items():
         monkeypatch.setenv(name, value)
