@@ -22,6 +22,7 @@ from support.servers import MlflowServer, mlflow_server
 from support.small_experiment import write_small_experiment
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     """Group what shares something expensive; each process of ``make test`` (pytest-xdist) takes whole groups.
 

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from uncseg.config.experiment import load_experiment
 from uncseg.dataset.brats import read_reference
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.dataset.preparation import chosen_cases, nnunet_environment
+from uncseg.dataset.preparation import chosen_cases, nnunet_environment, plan, survey_folder
 from uncseg.errors import ProblemsFound
 from uncseg.runs.preparation_tasks import prepare_cases
 
@@ -136,6 +136,18 @@ def test_options_of_the_plan_are_followed(local_ray, experiment_file, phantoms):
     q = np.load(prepared.oracle / f"{case}.npy")
     assert q.shape == data.shape[1:]
     assert 0 <= q.min() <= q.max() <= 1.01
+
+
+def test_a_process_that_has_trained_can_plan(local_ray, experiment_file, phantoms, monkeypatch):
+    experiment = load(experiment_file, phantoms, plan={"batch_size": 5})
+    prepared = prepare_cases(experiment)
+    expected = prepared.plans.read_text()
+    prepared.plans.unlink()
+    for name, value in (nnunet_environment(prepared) | {"nnUNet_n_proc_DA": "0"}).items():
+        monkeypatch.setenv(name, value)  # as a training leaves it
+    cases, _ = chosen_cases(experiment)
+    plan(prepared, experiment, survey_folder(experiment, cases), len(cases))
+    assert prepared.plans.read_text() == expected
 
 
 def test_oracle_is_cropped_like_the_case(local_ray, experiment_file, phantoms):

@@ -151,5 +151,7 @@ def plan_dataset(dataset_name: str, options: Plan, environment: Mapping[str, str
         ProblemsFound: ``plan.patch_size`` does not fit the network or the memory target.
     """
     os.environ.update(environment)
+    # nnU-Net gives torch as many threads: with 0, which a training has set in this process before, it would fail
+    os.environ["nnUNet_n_proc_DA"] = "1"  # noqa: SIM112 - nnU-Net's name
     with contextlib.redirect_stdout(None):
         PLANNERS[options.preset](dataset_name, options).plan_experiment()
