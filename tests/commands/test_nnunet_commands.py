@@ -16,7 +16,7 @@ def test_nnunetv2_train_finds_the_trainer(local_ray, four_cases, experiment_file
     sections = {"loss": {"warmup_epochs": 0}, "storage": {"path": str(tmp_path / "own")}}
     experiment = load_experiment(experiment_file(four_cases, training=training, **sections))
     prepared = prepare_cases(experiment)
-    write_json(prepared.plans, TrainerSettings.of(experiment).into_plans(read_json(prepared.plans)))
+    write_json(prepared.plans, TrainerSettings.from_experiment(experiment).into_plans(read_json(prepared.plans)))
     results = tmp_path / "results"
     variables = nnunet_environment(prepared, results)
     variables |= {

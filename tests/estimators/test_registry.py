@@ -47,7 +47,7 @@ from uncseg.studies.benchmark.methods import methods_of
 experiment = load_experiment(Path(sys.argv[1]), ["evaluation.estimators.noise.samples=3"])
 import torch
 from torch import nn
-from uncseg.method.training.several_passes import several_pass_maps
+from uncseg.method.training.several_passes_on_patches import several_pass_maps
 chosen = experiment.evaluation.estimators
 torch.manual_seed(0)
 maps = several_pass_maps(nn.Conv3d(4, 4, 1), torch.randn(2, 4, 5, 6, 7), chosen, "labels", [])

@@ -23,7 +23,7 @@ def trainer_for(local_ray, experiment_file, four_cases, tmp_path, monkeypatch):
         prepared = prepare_cases(experiment)
         for name, value in nnunet_environment(prepared, tmp_path / results).items():
             monkeypatch.setenv(name, value)
-        plans = TrainerSettings.of(experiment).into_plans(read_json(prepared.plans))
+        plans = TrainerSettings.from_experiment(experiment).into_plans(read_json(prepared.plans))
         with contextlib.redirect_stdout(None):
             trainer = UncertaintyTrainer(
                 copy.deepcopy(plans),

@@ -14,7 +14,7 @@ from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
 
 
 class Intruder:
-    """Unpickled in full, it would write a file."""
+    """Writes a file when it is unpickled in full."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -37,7 +37,7 @@ def problem_of(caught, file):
     return problem
 
 
-def test_a_file_that_would_run_code_is_refused_unless_trusted(trained, tmp_path):
+def test_file_that_would_run_code_is_refused_unless_trusted(trained, tmp_path):
     mark = tmp_path / "intruded"
     file = Path(trained.output_folder) / "checkpoint_final.pth"
     content = torch.load(file, weights_only=False)
@@ -51,7 +51,7 @@ def test_a_file_that_would_run_code_is_refused_unless_trusted(trained, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["checkpoint_final.pth", "resume_epoch_0002.pt"])
-def test_a_truncated_file_is_named(trained, name):
+def test_truncated_file_is_named(trained, name):
     file = Path(trained.output_folder) / name
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ProblemsFound, match="truncated") as caught:
@@ -69,7 +69,7 @@ def test_a_truncated_file_is_named(trained, name):
     ],
     ids=["text", "other keys", "a list", "absent"],
 )
-def test_a_foreign_file_is_named(tmp_path, write, found):
+def test_file_of_another_kind_is_named(tmp_path, write, found):
     file = tmp_path / "checkpoint_final.pth"
     write(file)
     with pytest.raises(ProblemsFound, match=found) as caught:
@@ -77,18 +77,14 @@ def test_a_foreign_file_is_named(tmp_path, write, found):
     problem_of(caught, file)
 
 
-def test_a_stock_checkpoint_needs_no_trust(trained, tmp_path, monkeypatch):
-    """nnU-Net's own trainer puts numpy's numbers into its files; that is no reason to unpickle code."""
+def test_checkpoint_of_nnunets_trainer_needs_no_trust(trained, tmp_path, monkeypatch):
+    """nnU-Net's own trainer puts NumPy's numbers into its files; they are no code."""
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "stock"))
     arguments = trained.my_init_kwargs
     with contextlib.redirect_stdout(None):
-        stock = nnUNetTrainer(
-            {**arguments["plans"], "continue_training": False},
-            arguments["configuration"],
-            0,
-            arguments["dataset_json"],
-            torch.device("cpu"),
-        )
+        plans = {**arguments["plans"], "continue_training": False}
+        about = (arguments["configuration"], 0, arguments["dataset_json"], torch.device("cpu"))
+        stock = nnUNetTrainer(plans, *about)
         stock.initialize()
         stock.logger.log("train_losses", torch.tensor(0.5).numpy(), 0)
         stock._best_ema = torch.tensor(0.5, dtype=torch.float64).numpy().mean()
@@ -99,7 +95,7 @@ def test_a_stock_checkpoint_needs_no_trust(trained, tmp_path, monkeypatch):
     assert content["_best_ema"] == 0.5
 
 
-def test_the_model_does_not_carry_the_memory(trained):
+def test_checkpoint_does_not_carry_the_error_memory(trained):
     folder = Path(trained.output_folder)
     content = torch.load(folder / "checkpoint_final.pth", weights_only=False)
     # exactly what nnU-Net's own save_checkpoint writes

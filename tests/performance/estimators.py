@@ -20,7 +20,7 @@ from side_by_side import arguments, make_trainer, prepared_phantoms, report
 from uncseg.config.sections import Estimators
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.predictor import UncertaintyPredictor
-from uncseg.method.inference.several_predictions import estimate_grid
+from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.method.training.trainer import UncertaintyTrainer
 
 PLAIN = {"uncertainty": False, "deep_supervision": False}

@@ -25,7 +25,7 @@ def geometries(patch: int, visits: int) -> list[PatchGeometry]:
     found = []
     for visit in range(visits):
         lower = [int(random.integers(min(0, n - patch), max(1, n - patch + 1))) for n in SHAPE]
-        geometry = PatchGeometry.of_crop(lower, [patch] * 3, SHAPE)
+        geometry = PatchGeometry.from_crop(lower, [patch] * 3, SHAPE)
         if visit % 2:
             angle, scale = random.uniform(-np.pi / 6, np.pi / 6), random.uniform(0.7, 1.4)
             c, s = scale * np.cos(angle), scale * np.sin(angle)

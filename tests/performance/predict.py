@@ -22,7 +22,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from side_by_side import arguments, in_turn, make_trainer, prepared_phantoms
 
 from uncseg.method.inference.model_folder import ModelFolder
-from uncseg.method.inference.native_space import GridPrediction, NativePrediction, into_native, predict_grid
+from uncseg.method.inference.native_space import GridPrediction, NativePrediction, native_prediction, predict_grid
 from uncseg.method.inference.predictor import UncertaintyPredictor
 from uncseg.method.training.trainer import UncertaintyTrainer
 
@@ -78,11 +78,11 @@ def main() -> None:
         data, properties = case(model, options.volume)
 
         def with_map() -> NativePrediction:
-            return into_native(predict_grid(ours, data), ours, properties, 1)
+            return native_prediction(predict_grid(ours, data), ours, properties, 1)
 
         def without() -> NativePrediction:
             logits = peer.predict_sliding_window_return_logits(torch.from_numpy(data)).cpu().numpy()
-            return into_native(GridPrediction(logits, None), peer, properties, 1)
+            return native_prediction(GridPrediction(logits), peer, properties, 1)
 
         def seconds(predict: Any) -> float:
             started = time.perf_counter()
@@ -117,10 +117,10 @@ def predict_once(who: str, root: str, configuration: str, size: int, device: str
     ours, peer = predictors(model, device)
     data, properties = case(model, size)
     if who == "ours":
-        into_native(predict_grid(ours, data), ours, properties, 1)
+        native_prediction(predict_grid(ours, data), ours, properties, 1)
     else:
         logits = peer.predict_sliding_window_return_logits(torch.from_numpy(data)).cpu().numpy()
-        into_native(GridPrediction(logits, None), peer, properties, 1)
+        native_prediction(GridPrediction(logits), peer, properties, 1)
     if device.startswith("cuda"):
         print(torch.cuda.max_memory_allocated() / 2**30)
     else:

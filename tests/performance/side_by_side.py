@@ -85,7 +85,7 @@ def make_trainer(
     kind: type[nnUNetTrainer], options: Namespace, experiment: Experiment, prepared: PreparedFolder
 ) -> Any:
     """Return an initialised trainer, ours or nnU-Net's, on the same plans."""
-    plans = TrainerSettings.of(experiment).into_plans(copy.deepcopy(read_json(prepared.plans)))
+    plans = TrainerSettings.from_experiment(experiment).into_plans(copy.deepcopy(read_json(prepared.plans)))
     plans["continue_training"] = False
     with contextlib.redirect_stdout(None):
         dataset_json = read_json(prepared.dataset / "dataset.json")

@@ -82,7 +82,9 @@ def main() -> None:
             return took
 
         def script() -> float:
-            write_json(prepared.plans, TrainerSettings.of(experiment).into_plans(read_json(prepared.plans)))
+            write_json(
+                prepared.plans, TrainerSettings.from_experiment(experiment).into_plans(read_json(prepared.plans))
+            )
             file = folder / "nnunet.py"
             file.write_text(NNUNET)
             results = folder / f"results{next(runs)}"

@@ -1,8 +1,8 @@
-"""Checkpoint files: written whole or not at all, read without running what a stranger may have put into them.
+"""Checkpoint files: written whole or not at all, and read without running code that a stranger may have put in.
 
-Beside nnU-Net's checkpoint lies a resume file with what nnU-Net does not keep: the error memories, the random states,
-the loaders' positions. So a model that is passed on does not carry the memory along. While a fold trains, the
-checkpoint before the latest stays as well: a disk that damages one file costs one checkpoint interval.
+Beside nnU-Net's checkpoint lies a resume file with what nnU-Net does not keep: the error memories, the random states
+and the loaders' positions. So a model that is passed on does not carry the error memory along. While a fold trains, the
+checkpoint before the latest is kept too: a damaged file then costs one checkpoint interval.
 """
 
 import pickle
@@ -33,11 +33,11 @@ _ALLOWED: list[Any] = [np.dtype, np.ndarray, *_NUMBERS, *array_constructors()]
 
 
 class DamagedCheckpoint(ProblemsFound):
-    """A checkpoint that is truncated or no checkpoint at all; another one may be whole."""
+    """A checkpoint is truncated, or is no checkpoint at all; another one may be whole."""
 
 
 def load_torch_file(path: Path, keys: Sequence[str], device: torch.device | str = "cpu", trust: bool = False) -> dict:
-    """Content of a file that ``torch.save`` wrote: tensors, plain values and numpy's numbers.
+    """Read a file that ``torch.save`` wrote: tensors, plain values and NumPy's numbers.
 
     Args:
         path: the file.
@@ -46,21 +46,21 @@ def load_torch_file(path: Path, keys: Sequence[str], device: torch.device | str 
         trust: let the file run code of its own (full unpickling).
 
     Raises:
-        ProblemsFound: where the file cannot be opened, or holds objects that only code could build and ``trust`` is
-            not given.
-        DamagedCheckpoint: where it is truncated or of another kind.
+        ProblemsFound: the file cannot be opened, or it holds objects that only code could build and ``trust`` is not
+            given.
+        DamagedCheckpoint: the file is truncated or of another kind.
     """
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             content = torch.load(path, map_location=device, weights_only=not trust)
     except OSError as error:
-        raise _cannot_read(path, error.strerror or str(error), "give another file") from error
+        raise _problem(path, error.strerror or str(error), "give another file") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise _refused(path, error) from error
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
-        found = f"a file without {', '.join(missing)}"
-        raise _damaged(path, found, "give a checkpoint that this kind of training wrote")
+        found, advice = f"a file without {', '.join(missing)}", "give a checkpoint that this kind of training wrote"
+        raise _problem(path, found, advice, DamagedCheckpoint)
     assert isinstance(content, dict)
     return content
 
@@ -70,42 +70,36 @@ def _refused(path: Path, error: Exception) -> ProblemsFound:
     if isinstance(error, pickle.UnpicklingError) and "unsupported global" in text.lower():
         name = text.partition("GLOBAL ")[2].split()[:1] or ["code"]
         found = f"{name[0]}, which only code of the file's own could build"
-        return _cannot_read(path, found, "if you know where the file comes from, say --trust")
-    return _damaged(path, "a truncated file, or one of another kind", "copy it again, or delete it to start over")
+        return _problem(path, found, "add --trust if you know where the file comes from")
+    found, advice = "a truncated file, or one of another kind", "copy it again, or delete it to start over"
+    return _problem(path, found, advice, DamagedCheckpoint)
 
 
-def _cannot_read(path: Path, found: str, advice: str) -> ProblemsFound:
-    return ProblemsFound("A checkpoint cannot be loaded.", [_problem(path, found, advice)], exit_code=1)
-
-
-def _damaged(path: Path, found: str, advice: str) -> DamagedCheckpoint:
-    return DamagedCheckpoint("A checkpoint cannot be loaded.", [_problem(path, found, advice)], exit_code=1)
-
-
-def _problem(path: Path, found: str, advice: str) -> Problem:
-    return Problem(str(path), found, "a whole checkpoint of tensors and plain values", advice)
+def _problem(path: Path, found: str, advice: str, kind: type[ProblemsFound] = ProblemsFound) -> ProblemsFound:
+    problem = Problem(str(path), found, "a whole checkpoint of tensors and plain values", advice)
+    return kind("A checkpoint cannot be loaded.", [problem], exit_code=1)
 
 
 def write_weights(checkpoint: Path, target: Path) -> None:
-    """Write what a prediction needs of a checkpoint, by ours and by nnU-Net's own commands: about half of it.
+    """Write the part of a checkpoint that our commands and nnU-Net's need to predict: about half of it.
 
-    The optimiser's momenta, which are as many numbers as the weights, are left out, and so are the training's curves.
+    The optimiser's momenta, as many numbers as the weights, and the training's curves are left out.
 
     Raises:
         ProblemsFound: as :func:`load_torch_file`.
     """
     content = load_torch_file(checkpoint, WEIGHTS_KEYS)
-    # given a name, torch writes it into the file: the same weights would differ in every process
+    # torch writes a file's name into it: given one, the same weights would differ in every process
     with whole_file(target) as temporary, temporary.open("wb") as stream:
         torch.save({key: content[key] for key in WEIGHTS_KEYS}, stream)
 
 
 def keep_best_and_final(folder: Path, epochs: int) -> None:
-    """Remove what only a fold that still trains needs; the final checkpoint's resume file stays for its evaluation.
+    """Remove what only a training needs; the final checkpoint's resume file stays for the evaluation.
 
     Args:
-        folder: of a fold whose training has ended.
-        epochs: that it has trained.
+        folder: the folder of a fold whose training has ended.
+        epochs: how many it has trained.
     """
     for name in (LATEST, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
@@ -113,7 +107,7 @@ def keep_best_and_final(folder: Path, epochs: int) -> None:
 
 
 def remove_checkpoints(folder: Path) -> int:
-    """Remove all checkpoints and resume files of a fold; logs stay. The number of bytes that were freed."""
+    """Remove all checkpoints and resume files of a fold, not its logs; return the number of bytes freed."""
     files = [file for pattern in ("checkpoint_*", f"{RESUME_PREFIX}*") for file in folder.glob(pattern)]
     freed = sum(file.stat().st_size for file in files)
     for file in files:
@@ -122,13 +116,13 @@ def remove_checkpoints(folder: Path) -> int:
 
 
 def set_aside_latest(folder: Path) -> None:
-    """Make the latest checkpoint the previous one, the moment before a new one takes its name."""
+    """Make the latest checkpoint the previous one, just before a new one takes its name."""
     if (folder / LATEST).is_file():
         (folder / LATEST).replace(folder / PREVIOUS)
 
 
 def resume_file(checkpoint: Path, epochs: int) -> Path:
-    """The resume file beside a checkpoint that was written after ``epochs`` epochs."""
+    """Return the resume file beside a checkpoint that was written after ``epochs`` epochs."""
     return checkpoint.with_name(f"{RESUME_PREFIX}{epochs:04d}.pt")
 
 
@@ -140,12 +134,12 @@ def save_resume_file(path: Path, content: dict[str, Any]) -> None:
 
 
 def load_resume_file(path: Path) -> dict:
-    """Content of a resume file; raises as :func:`load_torch_file`."""
+    """Read a resume file; raises as :func:`load_torch_file`."""
     return load_torch_file(path, RESUME_KEYS)
 
 
 def remove_old_resume_files(newest: Path) -> None:
-    """Remove all but the resume file of the checkpoint just written, and of the previous one where there is one."""
+    """Keep the resume files of the checkpoint just written and, if there is one, of the previous; remove the others."""
     older = sorted(file for file in newest.parent.glob(f"{RESUME_PREFIX}*.pt") if file < newest)
     keep = {newest, *(older[-1:] if newest.with_name(PREVIOUS).is_file() else [])}
     for file in newest.parent.glob(f"{RESUME_PREFIX}*.pt"):
@@ -154,7 +148,7 @@ def remove_old_resume_files(newest: Path) -> None:
 
 
 def random_states() -> dict[str, Any]:
-    """The random states of this process, as tensors and plain values."""
+    """Return the random states of this process as tensors and plain values."""
     name, state, position, has_gauss, cached = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -165,10 +159,10 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """The way back of :func:`random_states`; states of GPUs that are not here are left out."""
+    """Inverse of :func:`random_states`; states of GPUs that are not here are left out."""
     random.setstate(states["python"])
     name, state, *rest = states["numpy"]
     np.random.set_state((name, state.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"].cpu())
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([s.cpu() for s in states["cuda"]])
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])

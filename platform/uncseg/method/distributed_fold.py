@@ -1,7 +1,7 @@
-"""Several processes that train one fold together (DistributedDataParallel): what they have to share.
+"""What several processes share that train one fold together (DistributedDataParallel).
 
-DDP averages gradients over processes. A process therefore returns its own share of the joint loss times the number of
-processes, with every count taken over all of them: the result is that of one process with the joint batch.
+DistributedDataParallel averages gradients over processes. So each process returns its share of the joint loss times the
+number of processes, with all counts taken over all processes. The result is that of one process with the joint batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def processes() -> int:
-    """Number of processes in the group, 1 without one."""
+def process_count() -> int:
+    """Return the number of processes in the group; 1 without a group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """Sum of a tensor over all processes, without gradient; the tensor itself where there is one process."""
-    if processes() == 1:
+    """Sum a tensor over all processes, without gradient; with one process, return the tensor itself."""
+    if process_count() == 1:
         return values
     total = values.detach().clone()
     dist.all_reduce(total)
@@ -28,8 +28,8 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
 
 
 def from_rank_zero(value: Any) -> Any:
-    """What rank 0 gives, in every process; the value itself where there is one process."""
-    if processes() == 1:
+    """Return in every process the value that rank 0 gives."""
+    if process_count() == 1:
         return value
     shared = [value]
     dist.broadcast_object_list(shared, src=0)
@@ -42,28 +42,27 @@ def gather_samples(
     values: Mapping[str, torch.Tensor],
     interest: torch.Tensor,
 ) -> tuple[list[str], list[Any], dict[str, torch.Tensor], torch.Tensor]:
-    """The samples of all processes in the order of the joint batch; every process gets them all.
+    """Return, in every process, the samples of all processes in the order of the joint batch.
 
     Args:
-        keys, geometries: of this process's samples.
-        values, interest: (B, …) with as many samples in each process.
+        keys, geometries: those of this process's samples.
+        values, interest: (B, …) with the same B in each process.
     """
-    if processes() == 1:
+    if process_count() == 1:
         return list(keys), list(geometries), dict(values), interest
-    described: list[Any] = [None] * processes()
+    described: list[Any] = [None] * process_count()
     dist.all_gather_object(described, (list(keys), list(geometries)))
-    joint = {name: _all_of(value.half()) for name, value in values.items()}
     return (
         [key for part, _ in described for key in part],
         [geometry for _, part in described for geometry in part],
-        joint,
-        _all_of(interest.to(torch.uint8)) > 0,
+        {name: _gather(value.half()) for name, value in values.items()},
+        _gather(interest.to(torch.uint8)) > 0,
     )
 
 
-def _all_of(tensor: torch.Tensor) -> torch.Tensor:
+def _gather(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.detach().contiguous()
-    parts = [torch.empty_like(tensor) for _ in range(processes())]
+    parts = [torch.empty_like(tensor) for _ in range(process_count())]
     dist.all_gather(parts, tensor)
     return torch.cat(parts)
 
@@ -71,7 +70,7 @@ def _all_of(tensor: torch.Tensor) -> torch.Tensor:
 class JointCrossEntropy(nn.Module):
     """Cross-entropy with class weights over the joint batch of all processes.
 
-    Torch's own divides by the weights of the process's own voxels, whose mean over processes is another number.
+    Torch's own divides by the weights of a process's own voxels; the mean of that over processes is another number.
 
     Args:
         weight: one per class.
@@ -82,7 +81,7 @@ class JointCrossEntropy(nn.Module):
         self.weight = weight
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """This process's share of the mean.
+        """Return this process's share of the mean.
 
         Args:
             logits: (B, classes, …).
@@ -90,4 +89,4 @@ class JointCrossEntropy(nn.Module):
         """
         labels = target[:, 0].long() if target.ndim == logits.ndim else target.long()
         total = F.cross_entropy(logits, labels, self.weight, reduction="sum")
-        return total * processes() / sum_over_processes(self.weight[labels].sum())
+        return total * process_count() / sum_over_processes(self.weight[labels].sum())

@@ -9,11 +9,10 @@ import importlib
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+from torch import nn
+
 _TRAINER = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer:nnUNetTrainer"
 _PREDICTOR = "nnunetv2.inference.predict_from_raw_data:nnUNetPredictor"
-_LOADER = "nnunetv2.training.dataloading.data_loader:nnUNetDataLoader"
-_PLANNER = "nnunetv2.experiment_planning.experiment_planners.default_experiment_planner:ExperimentPlanner"
-_SPATIAL = "batchgeneratorsv2.transforms.spatial.spatial:SpatialTransform"
 
 
 class Internal(NamedTuple):
@@ -27,60 +26,46 @@ class Internal(NamedTuple):
     """Parameters of a method, without self; None: no method."""
 
 
+_OVERRIDDEN: dict[str, dict[str, tuple[str, ...]]] = {
+    _TRAINER: {
+        "_do_i_compile": (),
+        "_set_batch_size_and_oversample": (),
+        "_build_loss": (),
+        "_get_deep_supervision_scales": (),
+    },
+    _PREDICTOR: {
+        "_internal_predict_sliding_window_return_logits": ("data", "slicers", "do_on_device"),
+        "_internal_maybe_mirror_and_predict": ("x",),
+    },
+}
+"""Methods that are overridden or called, with their parameters."""
+_READ = {
+    _TRAINER: "is_ddp device logger initial_lr weight_decay oversample_foreground_percent num_iterations_per_epoch "
+    "num_val_iterations_per_epoch num_epochs save_every enable_deep_supervision grad_scaler disable_checkpointing "
+    "continue_training dice_per_class_or_region",
+    "nnunetv2.training.loss.deep_supervision:DeepSupervisionWrapper": "loss",
+    "nnunetv2.training.loss.compound_losses:DC_and_CE_loss": "ce",
+    "nnunetv2.training.dataloading.data_loader": "threadpool_limits",
+    "nnunetv2.training.dataloading.data_loader:nnUNetDataLoader": "get_do_oversample",
+    "nnunetv2.experiment_planning.experiment_planners.default_experiment_planner:ExperimentPlanner": (
+        "UNet_base_num_features UNet_max_features_2d UNet_max_features_3d UNet_vram_target_GB plans_identifier "
+        "lowres_creation_threshold"
+    ),
+    "batchgenerators.dataloading.data_loader:DataLoader": "_data",
+    "batchgeneratorsv2.transforms.spatial.spatial:SpatialTransform": (
+        "patch_size grid affine elastic_offsets center_location_in_pixels"
+    ),
+    "batchgeneratorsv2.transforms.noise.gaussian_blur:GaussianBlurTransform": "benchmark",
+    "batchgeneratorsv2.transforms.utils.compose:ComposeTransforms": "transforms",
+    "batchgeneratorsv2.transforms.utils.random:RandomTransform": "transform",
+    "numpy._core.multiarray": "scalar _reconstruct",
+    "torch.random": "default_generator",
+    "torch._dynamo.eval_frame:OptimizedModule": "_orig_mod",
+}
+"""Attributes and keys that are read or set."""
 INTERNALS = (
-    Internal(_TRAINER, "_do_i_compile", ()),
-    Internal(_TRAINER, "_set_batch_size_and_oversample", ()),
-    Internal(_TRAINER, "_build_loss", ()),
-    Internal(_TRAINER, "_get_deep_supervision_scales", ()),
-    *(
-        Internal(_TRAINER, name)
-        for name in (
-            "continue_training",
-            "is_ddp",
-            "device",
-            "logger",
-            "initial_lr",
-            "weight_decay",
-            "oversample_foreground_percent",
-            "num_iterations_per_epoch",
-            "num_val_iterations_per_epoch",
-            "num_epochs",
-            "save_every",
-            "enable_deep_supervision",
-            "grad_scaler",
-            "disable_checkpointing",
-            "dice_per_class_or_region",
-        )
-    ),
-    Internal("nnunetv2.training.loss.deep_supervision:DeepSupervisionWrapper", "loss"),
-    Internal("nnunetv2.training.loss.compound_losses:DC_and_CE_loss", "ce"),
-    Internal(_PREDICTOR, "_internal_predict_sliding_window_return_logits", ("data", "slicers", "do_on_device")),
-    Internal(_PREDICTOR, "_internal_maybe_mirror_and_predict", ("x",)),
-    Internal("batchgenerators.dataloading.data_loader:DataLoader", "_data"),
-    Internal(_LOADER, "get_do_oversample"),
-    Internal("nnunetv2.training.dataloading.data_loader", "threadpool_limits"),
-    *(
-        Internal(_SPATIAL, name)
-        for name in ("patch_size", "grid", "affine", "elastic_offsets", "center_location_in_pixels")
-    ),
-    Internal("batchgeneratorsv2.transforms.noise.gaussian_blur:GaussianBlurTransform", "benchmark"),
-    Internal("batchgeneratorsv2.transforms.utils.compose:ComposeTransforms", "transforms"),
-    Internal("batchgeneratorsv2.transforms.utils.random:RandomTransform", "transform"),
-    *(
-        Internal(_PLANNER, name)
-        for name in (
-            "UNet_base_num_features",
-            "UNet_max_features_2d",
-            "UNet_max_features_3d",
-            "UNet_vram_target_GB",
-            "lowres_creation_threshold",
-            "plans_identifier",
-        )
-    ),
-    Internal("numpy._core.multiarray", "scalar"),
-    Internal("numpy._core.multiarray", "_reconstruct"),
-    Internal("torch.random", "default_generator"),
-    Internal("torch._dynamo.eval_frame:OptimizedModule", "_orig_mod"),
+    *(Internal(owner, name, given) for owner, methods in _OVERRIDDEN.items() for name, given in methods.items()),
+    *(Internal(owner, name) for owner, names in _READ.items() for name in names.split()),
 )
 
 
@@ -89,6 +74,14 @@ def array_constructors() -> list[Any]:
     multiarray = importlib.import_module("numpy._core.multiarray")
     functions = [(getattr(multiarray, name), name) for name in ("scalar", "_reconstruct")]
     return [item for f, name in functions for item in (f, (f, f"numpy.core.multiarray.{name}"))]
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Return a network without the wrappers of torch.compile and of DistributedDataParallel."""
+    network = getattr(network, "module", network)
+    inner = getattr(network, "_orig_mod", network)
+    assert isinstance(inner, nn.Module)
+    return inner
 
 
 def limit_threads_once() -> None:

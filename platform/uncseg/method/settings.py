@@ -1,6 +1,6 @@
-"""What the trainer needs of an experiment. It travels inside nnU-Net's plans, under the key ``uncseg``.
+"""What the trainer reads of an experiment. It travels inside nnU-Net's plans, under the key ``uncseg``.
 
-So the trained folder carries its own settings, and nnU-Net's commands rebuild the network from it alone.
+So a trained folder carries its own settings, and nnU-Net's commands rebuild the network from the folder alone.
 """
 
 from typing import Any
@@ -13,18 +13,18 @@ PLANS_KEY = "uncseg"
 
 
 class TrainerSettings(Section):
-    """The experiment's sections that training depends on; defaults where plans come from elsewhere."""
+    """The experiment's sections that training depends on; defaults for plans that come from elsewhere."""
 
     model: Model = Model()
     loss: Loss = Loss()
     memory: Memory = Memory()
     training: Training = Training()
     estimators: Estimators = Estimators()
-    """Judged on validation patches; they train nothing."""
+    """Validated on patches; they train nothing."""
 
     @classmethod
-    def of(cls, experiment: Experiment) -> "TrainerSettings":
-        """The settings of an experiment."""
+    def from_experiment(cls, experiment: Experiment) -> "TrainerSettings":
+        """Take the settings out of an experiment."""
         return cls(
             model=experiment.model,
             loss=experiment.loss,
@@ -35,9 +35,9 @@ class TrainerSettings(Section):
 
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "TrainerSettings":
-        """The settings in nnU-Net plans."""
+        """Read the settings in nnU-Net's plans."""
         return cls.model_validate(plans.get(PLANS_KEY, {}))
 
     def into_plans(self, plans: dict[str, Any]) -> dict[str, Any]:
-        """Plans with these settings inside (a shallow copy)."""
+        """Return plans with these settings inside (a shallow copy)."""
         return {**plans, PLANS_KEY: self.model_dump(mode="json")}

@@ -13,7 +13,7 @@ from uncseg.files import whole_file
 from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, as_grey, most_tumour
 
 if TYPE_CHECKING:  # its module imports nnU-Net
-    from uncseg.method.training.watched_patch import Observation
+    from uncseg.method.training.observed_patch import Observation
 
 SIDE, GAP, TOP, BOTTOM = 176, 6, 46, 30
 INK, SOFT, PAPER = (31, 35, 40), (89, 99, 110), (255, 255, 255)

@@ -9,7 +9,6 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import console
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
-from uncseg.method.settings import TrainerSettings
 
 CHECKPOINTS_TRAINING = 4  # per fold while it trains: latest, the one before, best, and the one being written
 MEMORIES_TRAINING = 3  # one beside each of these but the best
@@ -50,11 +49,11 @@ def estimate_disk(
     Args:
         checkpoint_bytes: as measured; None: computed from the number of weights.
     """
-    from uncseg.method.training.network_size import BYTES_PER_WEIGHT, count_weights
+    from uncseg.method.network.build import BYTES_PER_WEIGHT, count_weights
 
     done, plans = read_json(prepared.done), read_json(prepared.plans)
     dataset_json = read_json(prepared.dataset / "dataset.json")
-    count = count_weights(plans, experiment.plan.configuration, dataset_json, TrainerSettings.of(experiment))
+    count = count_weights(experiment.model, plans, experiment.plan.configuration, dataset_json)
     copies = 3 if experiment.training.optimizer == "adamw" else 2  # weight and two moments, or weight and momentum
     voxels = math.prod(plans["original_median_shape_after_transp"])
     return DiskEstimate(

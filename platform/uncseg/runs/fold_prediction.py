@@ -15,11 +15,17 @@ from uncseg.evaluation.case_scores import SCORES_VERSION
 from uncseg.files import digest
 from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
 from uncseg.method.inference.model_folder import ModelFolder
-from uncseg.method.inference.native_space import into_native, of_decision, predict_grid, to_native
+from uncseg.method.inference.native_space import (
+    NativePrediction,
+    decision_probability,
+    native_maps,
+    native_prediction,
+    predict_grid,
+)
 from uncseg.method.inference.predictor import UncertaintyPredictor, loaded_predictor
-from uncseg.method.inference.several_predictions import NativeEstimate, estimate_grid, estimate_into_native
-from uncseg.method.memory.coordinates import make_memory
+from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.method.memory.error_memory import ErrorMemory
+from uncseg.method.memory.patch_coordinates import make_memory
 from uncseg.runs.fold_task import FoldTask
 
 
@@ -32,7 +38,7 @@ class Prediction:
     max_probability: np.ndarray
     maps: dict[str, np.ndarray]
     """error, variance_stable, visited, and uncertainty if the network has the head."""
-    estimates: dict[str, NativeEstimate]
+    estimates: dict[str, NativePrediction]
     """One per estimator of several passes that the experiment asks for, each with its own segmentation."""
 
 
@@ -60,16 +66,14 @@ def predict_case(task: FoldTask, case_id: str) -> Prediction:
     members = loaded_members(task)
     predictor = members[0]
     data, properties = preprocessed_case(task, case_id)
-    native = into_native(predict_grid(predictor, data), predictor, properties, task.cpus)
+    native = native_prediction(predict_grid(predictor, data), predictor, properties, task.cpus)
     memory = _memory_maps(task, case_id, tuple(int(n) for n in data.shape[1:]))
-    maps = dict(zip(memory, to_native(np.stack(list(memory.values())), properties, predictor), strict=True))
-    if native.uncertainty is not None:
-        maps["uncertainty"] = native.uncertainty
+    maps = native_maps(memory, properties, predictor) | native.maps
     probabilities, regions = native.probabilities, predictor.output == "regions"
     p_wt = probabilities[0] if regions else probabilities[1:].sum(0).clip(0, 1)
-    max_probability = of_decision(probabilities, p_wt, regions)
+    max_probability = decision_probability(probabilities, p_wt, regions)
     estimates = {
-        name: estimate_into_native(estimate_grid(name, members, data, estimators), predictor, properties, task.cpus)
+        name: native_prediction(estimate_grid(name, members, data, estimators), predictor, properties, task.cpus)
         for name in estimators.several_pass
     }
     return Prediction(native.labels, p_wt.astype(np.float32), max_probability, maps, estimates)

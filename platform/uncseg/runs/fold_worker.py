@@ -65,7 +65,7 @@ def start_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
     os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 - nnU-Net's name; our loader has its own processes
     from uncseg.method.training.trainer import UncertaintyTrainer  # nnU-Net reads its environment when imported
 
-    plans = TrainerSettings.of(task.experiment).into_plans(read_json(task.prepared.plans))
+    plans = TrainerSettings.from_experiment(task.experiment).into_plans(read_json(task.prepared.plans))
     dataset_json = read_json(task.prepared.dataset / "dataset.json")
     configuration, device = task.experiment.plan.configuration, torch.device("cuda" if gpu else "cpu")
     with contextlib.redirect_stdout(None):
@@ -79,9 +79,9 @@ def _train(
     task: FoldTask, report: Callable[[dict[str, float]], None], rank: int, report_from: Callable[[int], int]
 ) -> None:
     from uncseg.method.checkpoints import keep_best_and_final
-    from uncseg.method.distributed_fold import processes
+    from uncseg.method.distributed_fold import process_count
 
-    assert processes() == task.processes, "a process group across folds would average gradients over them"
+    assert process_count() == task.processes, "a process group across folds would average gradients over them"
     trainer = start_trainer(task)
     from uncseg.runs.training_pictures import TrainingPictures  # nnU-Net reads its environment when imported
 
@@ -130,7 +130,7 @@ def load_judged_segmentation(task: FoldTask, trainer) -> None:  # type: ignore[n
         ProblemsFound: there is no such run, or its checkpoint cannot be read.
     """
     from uncseg.method.network.error_network import ErrorNetwork, load_segmentation
-    from uncseg.method.network.uncertainty_network import unwrapped
+    from uncseg.method.nnunet_internals import unwrapped
 
     error_network = task.experiment.model.error_network
     if error_network is not None:

@@ -24,11 +24,11 @@ from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, file_states, keep_record
 from uncseg.layout import REGION_PROBABILITIES, CaseFiles
-from uncseg.method.inference.fold_average import FoldAverage, average
+from uncseg.method.inference.fold_average import FoldAverage, average_folds
 from uncseg.method.inference.model_folder import ModelFolder
-from uncseg.method.inference.native_space import GridPrediction, predict_grid, to_native
+from uncseg.method.inference.native_space import GridPrediction, native_maps, predict_grid
 from uncseg.method.inference.predictor import loaded_predictor
-from uncseg.method.inference.several_predictions import estimate_grid
+from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.report.overlay import draw_overlay
 from uncseg.runs.fold_prediction import as_batch
 from uncseg.runs.model_sources import PredictionModel
@@ -150,7 +150,7 @@ def predict_case(task: PredictionTask, data: np.ndarray) -> GridPredictions:
             for name, values in estimate.maps.items():
                 maps[name] = maps.get(name, np.zeros_like(values)) + values / len(model.folds)
             if estimator in predictions.segmentations:
-                predictions.segmentations[estimator].append(GridPrediction(estimate.logits, None))
+                predictions.segmentations[estimator].append(GridPrediction(estimate.logits))
     return predictions
 
 
@@ -160,7 +160,7 @@ def write_case(
     """Bring a case's predictions into its native space, write them, and return its record, which is written last."""
     torch.set_num_threads(1)
     model, options = _same_object(task.model.folder), task.options
-    folds = average(model, predictions.folds, properties)
+    folds = average_folds(model, predictions.folds, properties)
     image = sitk.ReadImage(str(case.images[0]))
     files = CaseFiles(task.output, case.case_id)
     predicted = region_mask(folds.labels, "WT")
@@ -171,9 +171,7 @@ def write_case(
         maps |= dict(zip(REGION_PROBABILITIES, folds.probabilities, strict=True))
     one_pass = _one_pass_maps(task.model.evaluation.estimators.one_pass, folds, predicted)
     maps |= one_pass
-    if predictions.maps:
-        native = to_native(np.stack(list(predictions.maps.values())), properties, model)
-        maps |= dict(zip(predictions.maps, native, strict=True))
+    maps |= native_maps(predictions.maps, properties, model)
     written = [files.segmentation]
     for name, values in maps.items():
         if values is not None:
@@ -186,11 +184,11 @@ def write_case(
         draw_overlay(files.overlay, read_voxels(shown), seen, drawn, case.case_id, image_name="image")
         written.append(files.overlay)
     if options.scores:
-        scored = {f"fold_{fold}": alone for fold, alone in zip(task.model.folds, folds.alone, strict=True)}
+        scored = {f"fold_{fold}": alone for fold, alone in zip(task.model.folds, folds.per_fold, strict=True)}
         scored[FOLD_MEAN] = folds.labels, folds.uncertainty
         scored |= {name: (folds.labels, values) for name, values in one_pass.items()}
         for estimator, grids in predictions.segmentations.items():
-            labels = average(model, grids, properties).labels
+            labels = average_folds(model, grids, properties).labels
             scored |= {name: (labels, maps[name]) for name in ESTIMATORS[estimator].maps}
         record["scores"] = _scores(case, scored)
     about = {"case": case.case_id, "folds": list(task.model.folds), "files": [file.name for file in written]}

@@ -142,7 +142,7 @@ def _several_pass_row(reference: np.ndarray, prediction: Prediction) -> dict[str
     row: dict[str, Any] = {}
     reference_wt = region_mask(reference, "WT")
     for estimator, estimate in prediction.estimates.items():
-        labels = estimate.prediction.labels
+        labels = estimate.labels
         predicted_wt = region_mask(labels, "WT")
         row |= {f"dice_{region.lower()}/{estimator}": dice(*_both(reference, labels, region)) for region in REGIONS}
         failure = failure_map(reference_wt, predicted_wt)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from uncseg.method.training.observed_patch import ObservedPatch, choose_patch, observe
 from uncseg.method.training.trainer import UncertaintyTrainer
-from uncseg.method.training.watched_patch import WatchedPatch, observe, watched_patch
 from uncseg.report.progress import draw_progress
 
 
@@ -19,7 +19,7 @@ class TrainingPictures:
 
     def __init__(self, trainer: UncertaintyTrainer, cases: Sequence[str], folder: Path) -> None:
         self._trainer, self._cases, self._folder = trainer, cases, folder
-        self._patches: list[WatchedPatch | None] = []  # empty until it is first needed, then one entry
+        self._patches: list[ObservedPatch | None] = []  # empty until it is first needed, then one entry
 
     def forget(self, first_epoch: int) -> None:
         """Remove the pictures of epochs that are about to be trained again."""
@@ -38,7 +38,7 @@ class TrainingPictures:
         trainer = self._trainer
         if not self._patches:
             size = trainer.configuration_manager.patch_size
-            self._patches.append(watched_patch(Path(trainer.preprocessed_dataset_folder), self._cases, size))
+            self._patches.append(choose_patch(Path(trainer.preprocessed_dataset_folder), self._cases, size))
         if (patch := self._patches[0]) is not None:
             title = f"{patch.case_id}, fold {trainer.fold}, after {epoch + 1} of {trainer.num_epochs} epochs"
             file = self._folder / f"fold_{trainer.fold}_epoch_{epoch:04d}.png"

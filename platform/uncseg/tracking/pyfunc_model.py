@@ -18,7 +18,7 @@ from uncseg.config.sections import Evaluation
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import REVIEW_BELOW, around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
-from uncseg.method.inference.fold_average import average
+from uncseg.method.inference.fold_average import average_folds
 from uncseg.method.inference.model_folder import folds_in, open_model_folder, read_description
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.predictor import loaded_predictor
@@ -73,7 +73,7 @@ class Segmentation:
         settings = (model.plans_manager, model.configuration_manager, model.dataset_json)
         data, _, properties = preprocessor.run_case_npy(image, None, {"spacing": spacing_mm}, *settings)
         grids = [predict_grid(predictor, data) for predictor in self._predictors]
-        averaged = average(model, grids, properties)
+        averaged = average_folds(model, grids, properties)
         unmasked = averaged.uncertainty
         masked = around_prediction(unmasked, region_mask(averaged.labels, "WT"))
         return {

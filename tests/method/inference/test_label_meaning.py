@@ -1,4 +1,4 @@
-"""Models of BraTS by other hands: their labels, regions and channels."""
+"""Models of BraTS that others trained: their labels, regions and channels."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from uncseg.method.inference.model_folder import open_model_folder
         ({"background": 0, "wt": [1, 2, 3], "tc": [1, 3], "et": 3, "ignore": 4}, {1: 1, 2: 2, 3: 3}),
     ],
 )
-def test_labels_of_others(labels, meaning):
+def test_labels_are_found_by_their_usual_names(labels, meaning):
     assert brats_labels({"labels": labels}, "model") == meaning
     own = np.array([0, *meaning])
     np.testing.assert_array_equal(as_brats(own, meaning), [0, *meaning.values()])
@@ -42,12 +42,12 @@ def test_labels_of_others(labels, meaning):
         {"background": 0, "a": [1, 2, 3], "b": [1, 2], "c": [3]},
     ],
 )
-def test_labels_that_are_not_of_brats(labels):
+def test_labels_other_than_brats_are_refused(labels):
     with pytest.raises(ProblemsFound, match="NCR, ED and ET"):
         brats_labels({"labels": labels}, "model")
 
 
-def test_probabilities_of_regions():
+def test_region_probabilities():
     random = np.random.default_rng(0)
     classes = random.dirichlet(np.ones(4), size=(2, 3, 4)).transpose(3, 0, 1, 2)
     wt, tc, et = region_probabilities(classes, [1, 2, 3], {1: 2, 2: 1, 3: 3})  # ED, NCR, ET
@@ -68,7 +68,7 @@ def test_probabilities_of_regions():
         (["0", "1", "2", "3"], ["t1n", "t1c", "t2w", "t2f"]),
     ],
 )
-def test_images_in_the_models_order(tmp_path, channels, order):
+def test_images_come_in_the_models_order(tmp_path, channels, order):
     write_phantoms(tmp_path, cases=1, size=24, seed=0)
     (case,), problems = find_inputs(tmp_path, {"channel_names": dict(enumerate(channels))})
     assert problems == []
@@ -76,13 +76,13 @@ def test_images_in_the_models_order(tmp_path, channels, order):
 
 
 @pytest.mark.parametrize("channels", [["FLAIR", "T1", "T1gd", "ADC"], ["T1", "T2"], ["T1", "T1", "T2", "FLAIR"]])
-def test_channels_that_are_not_brats(tmp_path, channels):
+def test_channels_other_than_brats_are_refused(tmp_path, channels):
     write_phantoms(tmp_path, cases=1, size=24, seed=0)
     with pytest.raises(ProblemsFound, match="CASE_0000"):
         find_inputs(tmp_path, {"channel_names": dict(enumerate(channels))})
 
 
-def test_a_reader_that_turns_images_is_refused(tmp_path: Path):
+def test_reader_that_reorients_images_is_refused(tmp_path: Path):
     fold = tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres" / "fold_0"
     fold.mkdir(parents=True)
     (fold / "checkpoint_final.pth").touch()

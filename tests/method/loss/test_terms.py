@@ -1,4 +1,4 @@
-"""The loss terms against numpy, and where they must stay finite."""
+"""The loss terms against NumPy, and finite where nothing can be compared."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_unc_averages_over_all_voxels_of_the_patch():
     assert squared_difference(compare(u, e, m)).item() == pytest.approx(np.mean((u * m - e * m) ** 2), abs=1e-6)
 
 
-def test_small_masks_and_constant_maps_are_left_out():
+def test_small_masks_and_constant_maps_do_not_count():
     u, e, m = random_batch(2)
     m[0] = False
     m[0].flat[:49] = True  # one voxel short of a sample
@@ -55,7 +55,7 @@ def test_small_masks_and_constant_maps_are_left_out():
 
 
 @pytest.mark.parametrize("case", ["empty mask", "constant error", "both constant", "perfect"])
-def test_terms_and_gradients_are_finite_where_nothing_can_be_said(case):
+def test_terms_and_gradients_are_finite_where_nothing_can_be_compared(case):
     u, e, m = (torch.from_numpy(np.asarray(a)).float() for a in random_batch(3))
     if case == "empty mask":
         m = torch.zeros_like(m)
@@ -76,19 +76,15 @@ def test_terms_and_gradients_are_finite_where_nothing_can_be_said(case):
         assert u.grad.abs().sum() == 0
 
 
-def test_dilation_agrees_with_the_26_neighbour_element_applied_twice():
-    mask = np.random.default_rng(0).random((2, 1, 12, 13, 14)) < 0.01
-    expected = np.stack([ndimage.binary_dilation(mask[b, 0], np.ones((3, 3, 3)), iterations=2) for b in range(2)])
-    np.testing.assert_array_equal(dilate(torch.from_numpy(mask))[:, 0].numpy(), expected)
+@pytest.mark.parametrize("shape", [(12, 13, 14), (20, 24)], ids=["3d", "2d"])
+def test_dilation_is_the_smallest_full_element_applied_twice(shape):
+    masks = np.random.default_rng(0).random((3, 1, *shape)) < 0.01
+    element = np.ones([3] * len(shape))
+    expected = np.stack([ndimage.binary_dilation(mask[0], element, iterations=2) for mask in masks])
+    np.testing.assert_array_equal(dilate(torch.from_numpy(masks))[:, 0].numpy(), expected)
 
 
-def test_dilation_of_2d_patches():
-    mask = np.random.default_rng(0).random((3, 1, 20, 24)) < 0.01
-    expected = np.stack([ndimage.binary_dilation(m[0], np.ones((3, 3)), iterations=2) for m in mask])
-    np.testing.assert_array_equal(dilate(torch.from_numpy(mask))[:, 0].numpy(), expected)
-
-
-def test_union_sees_false_positives_and_reference_does_not():
+def test_union_mask_holds_false_positives_and_reference_does_not():
     reference, predicted = torch.zeros((2, 1, 1, 16, 16, 16), dtype=torch.bool)
     reference[..., 4, 4, 4] = True
     predicted[..., 12, 12, 12] = True

@@ -1,4 +1,4 @@
-"""The memory against a coordinate field sent through nnU-Net's real training transforms."""
+"""The error memory against a field of coordinates sent through nnU-Net's own training transforms."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ ROTATION = (-np.pi / 6, np.pi / 6)  # nnU-Net's default for isotropic 3D patches
 
 
 def smooth_field(d, h, w):
-    """An error field in [0, 1] that is known at every point, between voxels too."""
+    """An error in [0, 1] that is known at every point, between voxels too."""
     return 0.5 + 0.25 * np.sin(d / 7.0) * np.cos(h / 9.0) + 0.2 * np.sin(w / 8.0)
 
 
 def nnunet_transforms(p_spatial=None, dummy_2d=False):
-    """nnU-Net's default training transforms (rotation and scaling each at probability 0.2 unless set)."""
+    """Return nnU-Net's default training transforms; rotation and scaling have a probability of 0.2 each unless set."""
     transforms = nnUNetTrainer.get_training_transforms(PATCH, ROTATION, None, (0, 1, 2), dummy_2d)
     for t in transforms.transforms:
         if p_spatial is not None and hasattr(t, "p_rotation"):
@@ -32,7 +32,7 @@ def nnunet_transforms(p_spatial=None, dummy_2d=False):
 
 
 def augmented_patch(transforms, lower, seed):
-    """(geometry, oracle coordinates (3, *PATCH), inside) of one patch; the oracle is sent as regression target."""
+    """Return a patch's geometry, true coordinates (3, *PATCH), sent as regression target, and which are inside."""
     lower = np.array(lower)
     coordinates = np.stack(np.meshgrid(*[np.arange(s, s + n) for s, n in zip(lower, CROP, strict=True)], indexing="ij"))
     ones = np.ones((1, *CROP))
@@ -42,7 +42,7 @@ def augmented_patch(transforms, lower, seed):
             image=torch.zeros((1, *CROP)),
             segmentation=torch.zeros((1, *CROP), dtype=torch.int16),
             regression_target=target,
-            geometry=PatchGeometry.of_crop(lower, CROP, CASE_SHAPE),
+            geometry=PatchGeometry.from_crop(lower, CROP, CASE_SHAPE),
         )
     field = out["regression_target"].numpy()
     at = field[:3]
@@ -56,10 +56,10 @@ def everywhere(shape=CASE_SHAPE):
 
 
 def visit(memory, values, interest):
-    """One visit of a whole case, each of values (D, H, W), by a patch of its size."""
+    """Visit a whole case with a patch of its size; values (D, H, W) by name."""
     shape = tuple(interest.shape)
     batch = {name: torch.as_tensor(value)[None, None].float() for name, value in values.items()}
-    geometry = PatchGeometry.of_crop((0, 0, 0), shape, shape)
+    geometry = PatchGeometry.from_crop((0, 0, 0), shape, shape)
     memory.write(["case"], [geometry], batch, torch.as_tensor(interest)[None, None])
     memory.settle()
 
@@ -69,7 +69,7 @@ def read_error(memory, shape=CASE_SHAPE):
 
 
 def count_visits(case):
-    """Visits per voxel of a case, dense; 0 where no block is held."""
+    """Return the visits of every voxel of a case; 0 where no block is held."""
     box = BlockBox.around(everywhere(case.shape))
     rows = case.row.flatten()
     dense = torch.zeros((len(rows), 1, case.visits.shape[1]))
@@ -85,7 +85,7 @@ def remembered_everywhere(field):
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("dummy_2d", [False, True])
-def test_geometry_agrees_with_coordinates_sent_through_the_transforms(seed, dummy_2d):
+def test_geometry_follows_nnunets_transforms(seed, dummy_2d):
     transforms = nnunet_transforms(p_spatial=1.0, dummy_2d=dummy_2d)
     geometry, at, inside = augmented_patch(transforms, (1, 3, -1), seed)
     assert inside.mean() > 0.5
@@ -136,11 +136,8 @@ def test_rotated_and_scaled_patches_read_within_interpolation_error():
         assert error.max() < 0.006
 
 
-def test_default_augmentation_writes_every_patch_back():
-    """nnU-Net's default rotation and scaling: what is written must be the field at the case's own voxels.
-
-    Skipping the write-back of transformed patches leaves voxels without a visit and fails the counts.
-    """
+def test_augmented_patches_are_written_to_the_cases_own_voxels():
+    """With nnU-Net's default rotation and scaling. Without the transformed patches, the counts of visits would fail."""
     transforms = nnunet_transforms()
     memory = ErrorMemory(("error",), 1 / 30)
     random = np.random.default_rng(1)
@@ -151,7 +148,7 @@ def test_default_augmentation_writes_every_patch_back():
         transformed += not geometry.exact
         patch = torch.from_numpy(np.where(inside, smooth_field(*at), 0)).float()[None, None]
         memory.write(["case"], [geometry], {"error": patch}, torch.ones_like(patch, dtype=torch.bool))
-        # independent count: case voxels well inside the cloud of the patch's coordinates
+        # an independent count: case voxels well inside the patch
         inverse = np.linalg.inv(geometry.matrix)
         position = np.tensordot(inverse, np.indices(CASE_SHAPE) - geometry.offset[:, None, None, None], axes=1)
         margin = 1e-3
@@ -161,7 +158,7 @@ def test_default_augmentation_writes_every_patch_back():
     memory.settle()
     middle = tuple(slice(12, n - 12) for n in CASE_SHAPE)
     counted, expected = count_visits(memory.cases["case"])[middle], np.minimum(shown, 30)[middle]
-    # within the crop every shown voxel counts, transformed patches included
+    # every voxel shown within the crop counts
     assert (counted == expected).mean() > 0.9
     assert np.abs(read_error(memory) - smooth_field(*np.indices(CASE_SHAPE)))[middle].max() < 0.02
 
@@ -176,7 +173,7 @@ def test_running_mean_then_exponential_average():
     assert read_error(memory, shape) == pytest.approx(expected, abs=2e-3)
 
 
-def test_a_block_made_late_counts_the_visits_that_saw_no_failure():
+def test_late_block_counts_the_visits_without_failure():
     shape = (8, 8, 8)
     memory = ErrorMemory(("error",), 1 / 30)
     for _ in range(9):
@@ -186,7 +183,7 @@ def test_a_block_made_late_counts_the_visits_that_saw_no_failure():
     assert read_error(memory, shape) == pytest.approx(0.1, abs=1e-3)
 
 
-def test_a_patch_that_is_not_finite_is_no_visit():
+def test_patch_that_is_not_finite_is_no_visit():
     shape = (16, 8, 8)
     memory = ErrorMemory(("error", "variance"), 1 / 30)
     yes = np.ones(shape, dtype=bool)
@@ -201,7 +198,7 @@ def test_a_patch_that_is_not_finite_is_no_visit():
 
 def test_unvisited_voxels_read_as_unvisited():
     memory = ErrorMemory(("error", "variance"), 1 / 30)
-    geometry = PatchGeometry.of_crop((2, 2, 2), (8, 8, 8), CASE_SHAPE)
+    geometry = PatchGeometry.from_crop((2, 2, 2), (8, 8, 8), CASE_SHAPE)
     read = memory.read(["never seen"], [geometry])
     assert read.visited.shape == (1, 1, 8, 8, 8)
     assert not read.visited.any()
@@ -210,7 +207,7 @@ def test_unvisited_voxels_read_as_unvisited():
 
 def test_memory_survives_its_file(tmp_path):
     memory = ErrorMemory(("error", "variance"), 1 / 30)
-    geometry = PatchGeometry.of_crop((-2, 5, 20), (16, 16, 16), CASE_SHAPE)
+    geometry = PatchGeometry.from_crop((-2, 5, 20), (16, 16, 16), CASE_SHAPE)
     patch = torch.rand((1, 1, 16, 16, 16))
     memory.write(["case"], [geometry], {"error": patch, "variance": patch / 2}, patch > 0.5)
     file = tmp_path / "resume_epoch_0007.pt"
@@ -225,8 +222,8 @@ def test_memory_survives_its_file(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == [file.name]
 
 
-def test_size_at_brats_scale():
-    """A tumour of 100 mL in a cropped BraTS case stays within 2 MB for the reference, 6 MB with the rest."""
+def test_size_of_a_brats_case():
+    """The memory of a tumour of 100 mL takes at most 2 MB within the reference, and 6 MB with variance and surround."""
     shape = (140, 170, 138)
     d, h, w = np.indices(shape)
     radius = ((d - 70) ** 2 + (h - 85) ** 2 + (w - 69) ** 2) ** 0.5

@@ -1,20 +1,19 @@
-"""Backbones: sizes, outputs, and a real fold of each."""
+"""Backbones: their sizes and outputs, and a real fold of each."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from support.training import train
+from support.training import predictor_of_checkpoint, train
 from uncseg.config.backbones import TransBts
 from uncseg.config.sections import Model
 from uncseg.errors import ProblemsFound
 from uncseg.estimators.mc_dropout import ChannelDropout, one_sample
-from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import predict_grid
-from uncseg.method.inference.predictor import UncertaintyPredictor
-from uncseg.method.network.backbone import around_bottleneck, build_backbone, output_layer
+from uncseg.method.network.backbone import NetworkPlan, around_bottleneck, build_backbone, output_layer
 from uncseg.method.network.backbones.transbts import TransBTS
 
 ONE_EPOCH = {"training": {"epochs": 1, "iterations_per_epoch": 2, "val_iterations_per_epoch": 1}}
@@ -24,8 +23,13 @@ SMALL = {
 }
 
 
-def of(backbone, **more):
+def model_of(backbone, **more):
     return {"backbone": backbone, "deep_supervision": False, backbone: SMALL[backbone], **more}
+
+
+def plan_of(*patch):
+    """A plan without nnU-Net's plans, which a backbone of one's own does not read."""
+    return NetworkPlan(None, SimpleNamespace(patch_size=patch), inputs=4, outputs=4)
 
 
 def test_transbts_has_the_published_number_of_parameters():
@@ -34,18 +38,18 @@ def test_transbts_has_the_published_number_of_parameters():
     assert sum(p.numel() for p in network.parameters()) == 32_987_588
 
 
-def test_transbts_takes_other_patches_and_every_parameter_learns():
+def test_transbts_takes_other_patches_and_trains_every_parameter():
     settings = TransBts.model_validate(SMALL["transbts"])
     network = TransBTS(4, 5, (16, 24, 32), settings)
     x = torch.randn(2, 4, 16, 24, 32)
     out = network(x)
     assert out.shape == (2, 5, 16, 24, 32)
     out.square().mean().backward()
-    assert all(p.grad is not None for p in network.parameters()), "a parameter without a gradient is none"
+    assert all(p.grad is not None for p in network.parameters()), "every parameter has a gradient"
 
 
 def test_transbts_sees_the_whole_patch():
-    """A voxel in one corner changes the other corner: that is what the transformer is for."""
+    """Through the transformer, a voxel in one corner changes the opposite corner."""
     network = TransBTS(1, 1, (32, 32, 32), TransBts.model_validate(SMALL["transbts"])).eval()
     x = torch.randn(1, 1, 32, 32, 32)
     other = x.clone()
@@ -56,12 +60,9 @@ def test_transbts_sees_the_whole_patch():
 
 
 @pytest.mark.parametrize("backbone", sorted(SMALL))
-def test_sizes_are_counted_without_memory(backbone):
-    class Configuration:
-        patch_size = (64, 32, 32)
-
+def test_network_is_built_without_memory(backbone):
     def build():
-        return build_backbone(Model.model_validate(of(backbone)), None, Configuration(), 4, 4, False)
+        return build_backbone(Model.model_validate(model_of(backbone)), plan_of(64, 32, 32))
 
     with torch.device("meta"):
         shapes = build()
@@ -71,9 +72,9 @@ def test_sizes_are_counted_without_memory(backbone):
 
 @pytest.mark.parametrize("uncertainty", [False, True])
 @pytest.mark.parametrize("backbone", sorted(SMALL))
-def test_a_fold_of_each_is_trained_and_predicts_from_its_checkpoint(trainer_for, tmp_path, backbone, uncertainty):
+def test_fold_trains_and_predicts_from_its_checkpoint(trainer_for, backbone, uncertainty):
     trainer = trainer_for(
-        model=of(backbone, uncertainty=uncertainty, dropout=0.2),
+        model=model_of(backbone, uncertainty=uncertainty, dropout=0.2),
         plan={"patch_size": [64 if backbone == "swin_unetr" else 32, 32, 32]},
         loss={"warmup_epochs": 0},
         training=ONE_EPOCH["training"] | {"optimizer": "adamw", "initial_lr": 0.001},
@@ -85,21 +86,17 @@ def test_a_fold_of_each_is_trained_and_predicts_from_its_checkpoint(trainer_for,
     metrics = train(trainer)[0]
     assert np.isfinite(metrics["train/loss"])
     assert ("train/loss_unc" in metrics) == uncertainty
-    root = next((tmp_path / "results").glob("*/*__*__*"))
-    predictor = UncertaintyPredictor(
-        use_mirroring=False, device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False
-    )
-    predictor.load_fold(ModelFolder(root, "3d_fullres"), 0)
+    predictor = predictor_of_checkpoint(trainer.output_folder_base)
     data = np.random.default_rng(0).normal(size=(4, 30, 34, 40)).astype(np.float32)
     grid = predict_grid(predictor, data)
     assert grid.logits.shape == (4, 30, 34, 40)
-    assert (grid.uncertainty is not None) == uncertainty
+    assert ("uncertainty" in grid.maps) == uncertainty
     again = predict_grid(predictor, data)
     np.testing.assert_array_equal(grid.logits, again.logits)
 
 
 @pytest.mark.parametrize("plan", [{}, {"preset": "resenc_m"}, {"configuration": "2d", "patch_size": [32, 32]}])
-def test_the_plans_networks_have_an_output_layer_and_a_bottleneck(trainer_for, plan):
+def test_planned_networks_have_an_output_layer_and_a_bottleneck(trainer_for, plan):
     trainer = trainer_for(model={"dropout": 0.2}, plan=plan)
     backbone = trainer.network.backbone
     assert output_layer(backbone).out_channels == 4
@@ -120,24 +117,25 @@ def test_the_plans_networks_have_an_output_layer_and_a_bottleneck(trainer_for, p
     [
         ({}, {}),
         ({}, {"preset": "resenc_m"}),
-        (of("transbts"), {"patch_size": [16, 16, 16]}),
-        (of("swin_unetr"), {"patch_size": [64, 32, 32]}),
+        (model_of("transbts"), {"patch_size": [16, 16, 16]}),
+        (model_of("swin_unetr"), {"patch_size": [64, 32, 32]}),
     ],
 )
-def test_each_dropout_acts_once_a_pass_with_the_share_that_is_asked_for(trainer_for, model, plan):
+def test_each_dropout_acts_once_per_pass_with_its_share(trainer_for, model, plan):
     p = 0.25
     trainer = trainer_for(model=model | {"dropout": p}, plan=plan)
     seen = []
     layers = [layer for layer in trainer.network.modules() if isinstance(layer, ChannelDropout)]
     for layer in layers:
-        layer.register_forward_hook(lambda of, inputs, output: seen.append((of, inputs[0], output)))
+        layer.register_forward_hook(lambda layer, inputs, output: seen.append((layer, inputs[0], output)))
     patch = trainer.configuration_manager.patch_size
     with torch.no_grad():
         trainer.network.train()(torch.randn(1, 4, *patch))
         with one_sample(trainer.network, seed=0, sample=0):
             trainer.network.eval()(torch.randn(1, 4, *patch))
-    assert [of for of, _, _ in seen] == [*(of for of, _, _ in seen[:3])] * 2
-    assert {of for of, _, _ in seen} == set(layers)
+    order = [layer for layer, _, _ in seen]
+    assert order == order[:3] * 2
+    assert set(order) == set(layers)
     for _, before, after in seen:
         kept = (after != 0).flatten(2).any(2)
         torch.testing.assert_close(after[kept], before[kept] / (1 - p))
@@ -154,7 +152,7 @@ def test_each_dropout_acts_once_a_pass_with_the_share_that_is_asked_for(trainer_
 
 def test_adamw_resumes_bit_for_bit(trainer_for):
     settings = {
-        "model": of("transbts"),
+        "model": model_of("transbts"),
         "plan": {"patch_size": [16, 16, 16]},
         "training": {
             "epochs": 2,
@@ -179,27 +177,21 @@ def test_adamw_resumes_bit_for_bit(trainer_for):
 
 
 @pytest.mark.parametrize("missing", ["monai", "einops"])
-def test_a_package_that_is_missing_is_named(monkeypatch, missing):
-    class Configuration:
-        patch_size = (64, 32, 32)
-
+def test_missing_package_is_named(monkeypatch, missing):
     for name in [name for name in sys.modules if name.partition(".")[0] == missing or name.endswith(".swin_unetr")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)  # as Python itself marks a module that cannot be imported
     with pytest.raises(ProblemsFound) as caught:
-        build_backbone(Model.model_validate(of("swin_unetr")), None, Configuration(), 4, 4, False)
+        build_backbone(Model.model_validate(model_of("swin_unetr")), plan_of(64, 32, 32))
     (problem,) = caught.value.problems
     assert problem.found == f"no {missing}"
     assert problem.advice == "pip install 'uncseg[backbones]'"
 
 
-def test_a_planned_patch_that_does_not_fit_is_named():
-    class Configuration:
-        patch_size = (40, 36, 32)
-
-    model = Model.model_validate(of("transbts"))
+def test_planned_patch_that_does_not_fit_is_named():
+    model = Model.model_validate(model_of("transbts"))
     with pytest.raises(ProblemsFound) as caught:
-        build_backbone(model, None, Configuration(), 4, 4, False)
+        build_backbone(model, plan_of(40, 36, 32))
     (problem,) = caught.value.problems
     assert problem.where == "plan.patch_size"
     assert "[40, 32, 32]" in problem.advice

@@ -1,6 +1,5 @@
-"""Error networks: what they judge stays as it is, they learn where it fails, and need nothing but their checkpoints."""
+"""Error networks: the judged network stays as it is, its failures are learned, and the checkpoint is all they need."""
 
-import contextlib
 import copy
 import shutil
 
@@ -10,11 +9,10 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from scipy.stats import rankdata
 from torch import nn
 
+from support.training import predictor_of_checkpoint
 from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.layout import RunFolder
-from uncseg.method.inference.model_folder import ModelFolder
-from uncseg.method.inference.predictor import UncertaintyPredictor
 from uncseg.method.network.error_network import ErrorNetwork
 from uncseg.method.training.epoch_metrics import epoch_metric_names
 from uncseg.runs.fold_task import FoldTask
@@ -33,7 +31,7 @@ NO_WEIGHTS = {"loss": {"weight_ce": None}}
 
 @pytest.fixture
 def task_for(local_ray, experiment_file, four_cases, tmp_path, monkeypatch):
-    """Fold 0 of an experiment, ready for a worker; runs lie beside each other."""
+    """Fold 0 of an experiment, ready for a worker; the runs share a folder."""
 
     def make(name, **sections):
         sections = {"training": STEPS, **sections}
@@ -50,7 +48,7 @@ def task_for(local_ray, experiment_file, four_cases, tmp_path, monkeypatch):
 
 
 def finished(task):
-    """The metrics by epoch, after the worker has trained the fold to its end."""
+    """Let the worker train the fold to its end; return the metrics by epoch."""
     train_fold(task, lambda _figures: None)
     history = read_history(task.run.spool, 0)
     assert history.state == "finished", history.message
@@ -63,10 +61,8 @@ def weights(task):
 
 
 def predict(task, x):
-    predictor = UncertaintyPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
-    with contextlib.redirect_stdout(None):
-        predictor.load_fold(ModelFolder(task.run.model, task.experiment.plan.configuration), 0)
-        return predictor.predict_sliding_window_return_logits(x), predictor.uncertainty
+    predictor = predictor_of_checkpoint(task.run.model)
+    return predictor.predict_sliding_window_return_logits(x), predictor.maps.get("uncertainty")
 
 
 @pytest.mark.parametrize("kind", ["features", "image_and_prediction"])
@@ -81,11 +77,11 @@ def predict(task, x):
     ],
     ids=["baseline", "head", "regions", "2d", "resenc, detached head"],
 )
-def test_the_segmentation_stays_as_it_was(task_for, judged, shared, kind):
+def test_segmentation_stays_as_it_was(task_for, judged, shared, kind):
     first = task_for("judged", model=judged, **shared)
     finished(first)
-    of = {"error_network": {"run": "judged", "kind": kind}, "output": judged.get("output", "labels")}
-    second = task_for("judging", model=of, **shared)
+    model = {"error_network": {"run": "judged", "kind": kind}, "output": judged.get("output", "labels")}
+    second = task_for("judging", model=model, **shared)
     history = finished(second)
     before, after = weights(first), weights(second)
     inside = {name.removeprefix("backbone."): value for name, value in after.items() if name.startswith("backbone.")}
@@ -115,7 +111,7 @@ def test_the_segmentation_stays_as_it_was(task_for, judged, shared, kind):
 
 
 @pytest.mark.parametrize("kind", ["features", "image_and_prediction"])
-def test_a_resumed_training_is_the_undisturbed_one_and_needs_the_other_run_no_more(task_for, kind, tmp_path):
+def test_resumed_training_ends_as_an_undisturbed_one_without_the_judged_run(task_for, kind):
     first = task_for("judged", model={"uncertainty": False})
     finished(first)
     longer = {
@@ -141,8 +137,8 @@ def test_a_resumed_training_is_the_undisturbed_one_and_needs_the_other_run_no_mo
 
 
 @pytest.mark.parametrize("kind", ["features", "image_and_prediction"])
-def test_failures_that_depend_on_the_image_are_learnt(task_for, trainer_on, kind):
-    """A network that finds no tumour fails where one is. Ranked by the map, failures come first; a constant has 0.5."""
+def test_failures_that_depend_on_the_image_are_learned(task_for, trainer_on, kind):
+    """A network that finds no tumour fails wherever there is one. The map ranks failures first; a constant has 0.5."""
     training = {"epochs": 6, "iterations_per_epoch": 20, "val_iterations_per_epoch": 6, "momentum": 0.9}
     first = task_for("judged", model={"uncertainty": False}, training=training)
     finished(first)
@@ -151,7 +147,7 @@ def test_failures_that_depend_on_the_image_are_learnt(task_for, trainer_on, kind
     history = finished(second)
     losses = [history[epoch]["train/loss_error"] for epoch in (0, 5)]
     assert losses[1] < losses[0]
-    assert len({history[epoch]["train/loss_seg"] for epoch in range(6)}) > 1  # of other patches, measured
+    assert len({history[epoch]["train/loss_seg"] for epoch in range(6)}) > 1  # measured, on other patches
     trainer = trainer_on(second)
     scores, failures = [], []
     for _ in range(6):
@@ -167,7 +163,7 @@ def test_failures_that_depend_on_the_image_are_learnt(task_for, trainer_on, kind
 
 
 def find_nothing(task):
-    """Make background win everywhere; the features stay."""
+    """Make the background win everywhere; the features stay."""
     file = task.run.final_checkpoint(0)
     content = torch.load(file, weights_only=False)
     last = max(name for name in content["network_weights"] if "seg_layers" in name and name.endswith("bias"))
@@ -197,30 +193,18 @@ def trainer_on():
 
 
 def mann_whitney(scores, failures):
-    """Share of pairs of a failure and a success that the scores put in order; ties count half."""
+    """Return the share of pairs of a failure and a success that the scores put in order; ties count half."""
     ranks = torch.from_numpy(rankdata(scores.numpy()))
-    n, all_of = int(failures.sum()), len(failures)
-    return float((ranks[failures].sum() - n * (n + 1) / 2) / (n * (all_of - n)))
+    n, total = int(failures.sum()), len(failures)
+    return float((ranks[failures].sum() - n * (n + 1) / 2) / (n * (total - n)))
 
 
-def test_norm_statistics_and_dropout_of_the_judged_network_do_not_move():
-    """A network with both, as nnU-Net's own may be given by plans."""
+def test_judged_networks_norm_statistics_and_dropout_stay_off():
+    """A network with both, as nnU-Net's plans may name one."""
     torch.manual_seed(0)
-    judged = PlainConvUNet(
-        2,
-        3,
-        (4, 8, 8),
-        nn.Conv3d,
-        3,
-        ((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-        1,
-        4,
-        1,
-        norm_op=nn.BatchNorm3d,
-        dropout_op=nn.Dropout3d,
-        dropout_op_kwargs={"p": 0.5},
-        nonlin=nn.LeakyReLU,
-    )
+    sizes = (2, 3, (4, 8, 8), nn.Conv3d, 3, ((1, 1, 1), (2, 2, 2), (2, 2, 2)), 1, 4, 1)
+    dropout = {"dropout_op": nn.Dropout3d, "dropout_op_kwargs": {"p": 0.5}}
+    judged = PlainConvUNet(*sizes, norm_op=nn.BatchNorm3d, nonlin=nn.LeakyReLU, **dropout)
     network = ErrorNetwork(judged, "labels", nn.Conv3d(4, 1, 1), reads_features=True)
     before = copy.deepcopy(judged.state_dict())
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
@@ -242,7 +226,7 @@ def test_norm_statistics_and_dropout_of_the_judged_network_do_not_move():
     assert torch.equal(copied(x), outputs[0])
 
 
-def test_a_worker_without_the_other_run_says_so(task_for):
+def test_worker_names_the_missing_judged_run(task_for):
     task = task_for("judging", model={"error_network": {"run": "absent"}})
     train_fold(task, lambda _figures: None)
     history = read_history(task.run.spool, 0)

@@ -1,4 +1,4 @@
-"""Plans of strangers: networks are built of networks' classes alone, unless somebody trusts them."""
+"""Plans from strangers: they may name network classes alone, unless the user trusts them."""
 
 import json
 
@@ -67,7 +67,7 @@ def predict(folder, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "inherits"), [("model", None), ("nnUNetTrainer__nnUNetPlans__3d_fullres", "a")])
-def test_a_command_in_the_plans_is_never_run(folder_of, tmp_path, capsys, monkeypatch, name, inherits):
+def test_command_in_the_plans_is_never_run(folder_of, tmp_path, capsys, monkeypatch, name, inherits):
     monkeypatch.setattr(console, "width", 600)
     ran = tmp_path / "ran"
     folder = folder_of(name=name, inherits=inherits, nonlin="os.system", nonlin_kwargs={"command": f"touch {ran}"})
@@ -105,7 +105,7 @@ def test_a_command_in_the_plans_is_never_run(folder_of, tmp_path, capsys, monkey
         ["torch.nn.LeakyReLU"],
     ],
 )
-def test_what_is_no_class_of_a_network_is_refused(folder_of, name):
+def test_names_of_anything_but_networks_are_refused(folder_of, name):
     with pytest.raises(ProblemsFound) as caught:
         open_model_folder(folder_of(network=name, nonlin=name))
     assert [problem.found for problem in caught.value.problems] == [f"network_class_name: {name}", f"nonlin: {name}"]
@@ -120,11 +120,11 @@ def test_what_is_no_class_of_a_network_is_refused(folder_of, name):
         "dynamic_network_architectures.architectures.moved.AbstractDynamicNetworkArchitectures",
     ],
 )
-def test_nnunets_own_networks_are_taken(folder_of, network):
+def test_networks_of_nnunet_are_accepted(folder_of, network):
     assert open_model_folder(folder_of(network)).configuration == "3d_fullres"
 
 
-def test_plans_that_are_not_whole(folder_of):
+def test_incomplete_plans_are_refused(folder_of):
     folder = folder_of()
     plans = json.loads((folder / "plans.json").read_text())
     wrong = [{}, {"configurations": {}}, {"configurations": {"3d_fullres": {"architecture": {}}}}]

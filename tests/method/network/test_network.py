@@ -1,4 +1,4 @@
-"""The network: a fixed background, and an uncertainty channel that does not touch the segmentation."""
+"""The network: a fixed background, and an uncertainty channel that does not change the segmentation."""
 
 import pytest
 import torch
@@ -7,7 +7,6 @@ from torch import nn
 
 from uncseg.method.network.uncertainty_network import (
     MaskedUncertaintyNetwork,
-    masked_uncertainty,
     max_probability,
     predicted_regions,
     reference_regions,
@@ -17,31 +16,14 @@ from uncseg.method.network.uncertainty_network import (
 
 def network(output, deep_supervision=True):
     torch.manual_seed(0)
-    backbone = PlainConvUNet(
-        2,
-        3,
-        (4, 8, 16),
-        nn.Conv3d,
-        3,
-        (1, 2, 2),
-        1,
-        4,
-        1,
-        conv_bias=True,
-        norm_op=nn.InstanceNorm3d,
-        norm_op_kwargs={"affine": True},
-        nonlin=nn.LeakyReLU,
-        deep_supervision=deep_supervision,
-    )
+    sizes = (2, 3, (4, 8, 16), nn.Conv3d, 3, (1, 2, 2), 1, 4, 1)
+    layers = {"norm_op": nn.InstanceNorm3d, "norm_op_kwargs": {"affine": True}, "nonlin": nn.LeakyReLU}
+    backbone = PlainConvUNet(*sizes, conv_bias=True, deep_supervision=deep_supervision, **layers)
     return MaskedUncertaintyNetwork(backbone, output)
 
 
-def segmentation_layers(net):
-    return net.decoder.seg_layers
-
-
 @pytest.mark.parametrize("deep_supervision", [True, False])
-def test_background_logit_is_identically_zero(deep_supervision):
+def test_background_logit_is_zero(deep_supervision):
     net = network("labels", deep_supervision)
     output = net(torch.randn(2, 2, 16, 16, 16))
     outputs = output if deep_supervision else [output]
@@ -53,11 +35,11 @@ def test_background_logit_is_identically_zero(deep_supervision):
 
 
 @pytest.mark.parametrize("output", ["labels", "regions"])
-def test_weights_of_u_alone_leave_the_segmentation_unchanged(output):
+def test_weights_of_u_do_not_change_the_segmentation(output):
     net, x = network(output).eval(), torch.randn(1, 2, 16, 16, 16)
     before, u_before = net(x, uncertainty=True)
     with torch.no_grad():
-        for layer in segmentation_layers(net):
+        for layer in net.decoder.seg_layers:
             layer.weight[3].normal_()
             layer.bias[3] = 5
     after, u_after = net(x, uncertainty=True)
@@ -67,7 +49,7 @@ def test_weights_of_u_alone_leave_the_segmentation_unchanged(output):
 
 
 @pytest.mark.parametrize(("output", "channels"), [("labels", 4), ("regions", 3)])
-def test_plain_forward_is_what_nnunet_expects(output, channels):
+def test_plain_forward_returns_what_nnunet_expects(output, channels):
     net = network(output, deep_supervision=False).eval()
     x = torch.randn(2, 2, 16, 16, 16)
     logits = net(x)
@@ -109,13 +91,7 @@ def test_reference_regions_of_labels():
     assert et == [False, False, False, True]
 
 
-def test_masked_uncertainty():
-    u = torch.tensor([-100.0, 0.0, 100.0])
-    assert masked_uncertainty(u).tolist() == [0.0, 0.5, 1.0]
-    assert masked_uncertainty(u, torch.tensor([True, False, False])).tolist() == [0.0, 0.0, 0.0]
-
-
-def test_labels_are_nnunets_argmax_equals_included():
+def test_decision_is_nnunets_argmax_ties_included():
     # few distinct values, so that many voxels hold equal logits
     logits = torch.randint(-2, 3, (2, 4, 10, 11, 12), generator=torch.Generator().manual_seed(0)).float()
     label = torch.from_numpy(logits.numpy().argmax(1))

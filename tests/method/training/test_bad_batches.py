@@ -1,4 +1,4 @@
-"""Batches that nothing can be learnt from: the run goes on, and no figure is NaN."""
+"""Batches from which nothing can be learned: the training goes on, and no metric is NaN."""
 
 import math
 
@@ -12,7 +12,7 @@ from uncseg.dataset.phantom import write_phantoms
 
 
 class Changed:
-    """A stream whose batches are changed on their way."""
+    """A stream that changes its batches."""
 
     def __init__(self, stream, change):
         self.stream, self.change, self.number = stream, change, 0
@@ -37,20 +37,20 @@ def targets(batch):
     return batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
 
 
-def a_nan(number, batch):
+def with_nan(number, batch):
     if number == 2:
         batch["data"][0, 0, 3, 3, 3] = math.nan
 
 
-def no_tumour(_number, batch):
+def without_tumour(_number, batch):
     for target in targets(batch):
         target.zero_()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("change", [a_nan, no_tumour])
+@pytest.mark.parametrize("change", [with_nan, without_tumour])
 @pytest.mark.parametrize("mask", ["reference", "union"])
-def test_spoilt_batches(trainer_for, change, mask, precision):
+def test_training_survives_unusable_batches(trainer_for, change, mask, precision):
     sections = {"loss": {"cancer_mask": mask, "warmup_epochs": 0}}
     sections["training"] = {**SHORT["training"], "precision": precision}
     trainer = with_batches(trainer_for(**sections), change)
@@ -69,7 +69,7 @@ def test_spoilt_batches(trainer_for, change, mask, precision):
     assert np.isfinite(losses).all()
 
 
-def test_a_constant_error_map(trainer_for):
+def test_constant_error_gives_no_correlation_term(trainer_for):
     trainer = trainer_for(**SHORT, loss={"warmup_epochs": 0})
     for memory in trainer.memories.values():
         read = memory.read
@@ -83,12 +83,12 @@ def test_a_constant_error_map(trainer_for):
 
         memory.read = constant
     metrics = train(trainer)[1]
-    assert metrics["train/loss_one_minus_corr"] == 0  # left out, never a constant added
+    assert metrics["train/loss_one_minus_corr"] == 0  # left out: no constant is added
     assert metrics["train/loss_rmsd"] > 0
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_a_case_without_tumour_and_cases_smaller_than_the_patch(trainer_for, tmp_path):
+def test_case_without_tumour_and_cases_smaller_than_the_patch_train(trainer_for, tmp_path):
     write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
     for number in (0, 1):
         case = f"BraTS-GLI-{number:05d}-000"

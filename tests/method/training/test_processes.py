@@ -23,7 +23,7 @@ def run_together(function, together, *arguments):
 
 
 def train(rank, together, folder, environment, plans, dataset_json):
-    """One of the processes; what it ends with goes to a file."""
+    """Train in one of the processes, and write what it ends with to a file."""
     import os
 
     from uncseg.method.training.trainer import UncertaintyTrainer
@@ -51,7 +51,7 @@ def total_of_terms(u, e, m):
 
 
 def gradient(rank, together, folder, batch):
-    """Gradient of the terms with respect to the process's own samples, as DDP would average it."""
+    """Write the gradient of the terms with respect to the process's own samples, as DDP would average it."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=together)
     own = slice(rank * 2, rank * 2 + 2)
@@ -62,7 +62,7 @@ def gradient(rank, together, folder, batch):
     dist.destroy_process_group()
 
 
-def test_samples_that_count_are_counted_over_both_processes(tmp_path):
+def test_valid_samples_are_counted_over_both_processes(tmp_path):
     generator = torch.Generator().manual_seed(0)
     u, e = (torch.rand((4, 1, 6, 6, 6), generator=generator) for _ in range(2))
     m = torch.ones_like(u)
@@ -85,12 +85,12 @@ def test_samples_that_count_are_counted_over_both_processes(tmp_path):
     ],
     ids=["reference mask", "union mask, deep supervision", "teacher", "error network"],
 )
-def test_two_processes_are_one_with_the_joint_batch(local_ray, four_cases, experiment_file, tmp_path, sections):
+def test_two_processes_train_as_one_with_the_joint_batch(local_ray, four_cases, experiment_file, tmp_path, sections):
     training = {"epochs": 3, "iterations_per_epoch": 3, "val_iterations_per_epoch": 3, "initial_lr": 0.001}
     sections = {**sections, "loss": {"warmup_epochs": 1, **sections.get("loss", {})}, "training": training}
     experiment = load_experiment(experiment_file(four_cases, **sections))
     prepared = prepare_cases(experiment)
-    plans = TrainerSettings.of(experiment).into_plans(read_json(prepared.plans))
+    plans = TrainerSettings.from_experiment(experiment).into_plans(read_json(prepared.plans))
     dataset_json = read_json(prepared.dataset / "dataset.json")
     ended = []
     for together in (1, 2):

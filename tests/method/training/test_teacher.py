@@ -1,4 +1,4 @@
-"""The teacher: the average of the weights over the steps, and what it teaches."""
+"""The teacher: the average of the weights over the steps, and the error that it expects."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from support.training import SHORT, train
+from support.training import SHORT, train, train_in_two_parts
 from uncseg.method.loss.objective import total_loss
 from uncseg.method.loss.terms import Step
 from uncseg.method.network.uncertainty_network import reference_regions
@@ -16,15 +16,11 @@ DECAY = 0.8
 SECTIONS = {"memory": {"source": "teacher", "teacher_decay": DECAY}, "loss": {"warmup_epochs": 0}}
 
 
-class Stopped(Exception):
-    pass
-
-
 def weights_of(trainer):
     return [p.detach().clone() for p in trainer.network.parameters()]
 
 
-def test_its_weights_are_the_average_over_the_steps(trainer_for):
+def test_teachers_weights_are_the_average_over_the_steps(trainer_for):
     """After steps 1..n with weights w: decay^(n-1)·w1 + Σ (1 − decay)·decay^(n-i)·wi."""
     trainer = trainer_for(**SHORT, **SECTIONS)
     steps, descend = [], trainer.descend
@@ -39,17 +35,17 @@ def test_its_weights_are_the_average_over_the_steps(trainer_for):
     assert n == 6
     share = [DECAY ** (n - 1), *((1 - DECAY) * DECAY ** (n - i) for i in range(2, n + 1))]
     assert sum(share) == pytest.approx(1)
-    found = [p for name, p in trainer.teacher.network.named_parameters()]
+    found = [p for name, p in trainer.teacher.named_parameters()]
     for number, parameter in enumerate(found):
         expected = sum(s * step[number].double() for s, step in zip(share, steps, strict=True))
         torch.testing.assert_close(parameter.double(), expected, rtol=1e-5, atol=1e-7)
         assert not parameter.requires_grad
-    assert not trainer.teacher.network.training
+    assert not trainer.teacher.training
     assert any(not torch.equal(a, b) for a, b in zip(found, steps[-1], strict=True))
 
 
 @pytest.mark.parametrize("output", ["labels", "regions"])
-def test_it_teaches_how_wrong_its_probability_is(trainer_for, output):
+def test_expected_error_is_the_distance_of_probability_and_reference(trainer_for, output):
     """|p(WT) − reference WT|; p from the logits of an independent pass."""
     loss = {"weight_ce": None, "warmup_epochs": 0}
     trainer = trainer_for(**SHORT, memory=SECTIONS["memory"], model={"output": output}, loss=loss)
@@ -60,31 +56,31 @@ def test_it_teaches_how_wrong_its_probability_is(trainer_for, output):
     wt = target > 0
     if output == "regions":
         target = torch.cat((wt, (target == 1) | (target == 3), target == 3), dim=1).float()
-    taught = trainer.teacher.expected_error(x, reference_regions(target, output)[:, :1])
+    expected = trainer.teacher.expected_error(x, reference_regions(target, output)[:, :1])
     with torch.no_grad():
         logits = trainer.network(x)  # no step has been taken: the teacher is the network's copy
         logits = logits[0] if isinstance(logits, list) else logits
         exp = logits.exp()
         p = exp[:, :1] / (1 + exp[:, :1]) if output == "regions" else 1 - exp[:, :1] / exp.sum(1, keepdim=True)
-    torch.testing.assert_close(taught.values["error"], torch.where(wt, 1 - p, p), rtol=1e-4, atol=1e-5)
-    assert taught.visited.all()
-    assert taught.values["error"].shape == wt.shape
+    torch.testing.assert_close(expected.values["error"], torch.where(wt, 1 - p, p), rtol=1e-4, atol=1e-5)
+    assert expected.visited.all()
+    assert expected.values["error"].shape == wt.shape
 
 
-def test_the_head_learns_from_it_where_nothing_was_visited(trainer_for):
+def test_head_learns_from_the_teacher_where_nothing_was_visited(trainer_for):
     """In the first step the memory is empty: from it the head would learn nothing."""
     once = {"training": {"epochs": 1, "iterations_per_epoch": 1, "val_iterations_per_epoch": 1}}
-    taught = train(trainer_for("taught", **once, **SECTIONS))[0]
-    remembered = train(trainer_for("remembered", **once, loss=SECTIONS["loss"]))[0]
-    assert taught["train/loss_unc"] > 0
-    assert remembered["train/loss_unc"] == 0
-    assert taught["train/loss_seg"] == remembered["train/loss_seg"]
-    # the case memory goes on beside it, and validation is judged by that
-    assert "uncertainty/memory/mean_error_train_union" not in taught
-    assert taught["uncertainty/memory/visited_share_union"] == remembered["uncertainty/memory/visited_share_union"]
+    with_teacher = train(trainer_for("with", **once, **SECTIONS))[0]
+    without = train(trainer_for("without", **once, loss=SECTIONS["loss"]))[0]
+    assert with_teacher["train/loss_unc"] > 0
+    assert without["train/loss_unc"] == 0
+    assert with_teacher["train/loss_seg"] == without["train/loss_seg"]
+    # the error memory is kept too, and validation compares with it
+    assert "uncertainty/memory/mean_error_train_union" not in with_teacher
+    assert with_teacher["uncertainty/memory/visited_share_union"] == without["uncertainty/memory/visited_share_union"]
 
 
-def test_the_loss_is_of_the_teachers_error(trainer_for):
+def test_loss_compares_the_head_with_the_teachers_error(trainer_for):
     """l_unc of a step: mean over the patch of (mask·(sigmoid(u) − |p_teacher − y|))²."""
     trainer = trainer_for(**SHORT, **SECTIONS)
     with contextlib.redirect_stdout(None):
@@ -101,31 +97,16 @@ def test_the_loss_is_of_the_teachers_error(trainer_for):
     trainer.on_train_end()
 
 
-def test_a_resumed_training_ends_with_the_same_teacher(trainer_for):
+def test_resumed_training_ends_with_the_same_teacher(trainer_for):
     sections = {"training": {"epochs": 4, "iterations_per_epoch": 3, "checkpoint_every": 2}, **SECTIONS}
     whole = trainer_for("whole", **sections)
     train(whole)
-    first = trainer_for("parts", **sections)
-
-    def stop(epoch, metrics):
-        if epoch == 2:
-            raise Stopped
-
-    first.on_epoch = stop
-    with pytest.raises(Stopped):
-        train(first)
-    second = trainer_for("parts", **sections)
-    second.load_checkpoint(str(second.output_folder) + "/checkpoint_latest.pth")
-    assert second.current_epoch == 2
-    train(second)
-    for a, b in ((whole.network, second.network), (whole.teacher.network, second.teacher.network)):
-        a, b = a.state_dict(), b.state_dict()
-        assert a.keys() == b.keys()
-        for name in a:
-            assert torch.equal(a[name], b[name])
+    second = train_in_two_parts(trainer_for, 2, **sections)
+    for a, b in ((whole.network, second.network), (whole.teacher, second.teacher)):
+        torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=0, atol=0)
 
 
-def test_only_where_it_is_asked_for(trainer_for):
+def test_there_is_no_teacher_by_default(trainer_for):
     trainer = trainer_for(**SHORT)
     assert trainer.teacher is None
     assert set(trainer.resume_content()) == {"training", "validation"}
@@ -139,7 +120,7 @@ class Compiled(nn.Module):
         setattr(self, attribute, network)
 
 
-def test_a_wrapped_network_is_followed_too():
+def test_teacher_follows_a_wrapped_network():
     network = nn.Conv3d(2, 4, 1)
     wrapped = Compiled(Compiled(network, "_orig_mod"), "module")
     teacher = Teacher(wrapped, "labels", 0.5)
@@ -148,4 +129,4 @@ def test_a_wrapped_network_is_followed_too():
     with torch.no_grad():
         network.weight += 1
     teacher.follow(wrapped)
-    torch.testing.assert_close(teacher.network.module.weight, first + 0.5)
+    torch.testing.assert_close(teacher.module.weight, first + 0.5)

@@ -9,9 +9,7 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from support.training import SHORT, train
-from uncseg.method.inference.model_folder import ModelFolder
-from uncseg.method.inference.predictor import UncertaintyPredictor
+from support.training import SHORT, predictor_of_checkpoint, train, train_in_two_parts
 from uncseg.method.training.epoch_metrics import epoch_metric_names
 
 THREE_STAGES = {"plan": {"max_stages": 3}}
@@ -69,7 +67,7 @@ def test_every_choice_trains_and_reports(trainer_for, sections):
     assert names - set(last) <= {name for name in names if "corr_ema" in name}  # where nothing varies
 
 
-def test_the_first_epochs_memory_is_read_before_it_is_written(trainer_for):
+def test_memory_is_read_before_it_is_written(trainer_for):
     """A single validation step has nothing to compare with: written first, it would correlate with itself."""
     training = {"epochs": 1, "iterations_per_epoch": 1, "val_iterations_per_epoch": 1}
     sections = {"training": training, "loss": {"warmup_epochs": 0}}
@@ -79,34 +77,18 @@ def test_the_first_epochs_memory_is_read_before_it_is_written(trainer_for):
     assert "uncertainty/memory/mean_error_train_reference" not in metrics
 
 
-def test_a_resumed_training_ends_with_the_same_weights_and_memory(trainer_for):
+def test_resumed_training_ends_with_the_same_weights_and_memories(trainer_for):
     sections = {"training": {"epochs": 4, "iterations_per_epoch": 3, "checkpoint_every": 2}}
     whole = trainer_for("whole", **sections)
     expected = train(whole)
 
-    class Stopped(Exception):
-        pass
-
-    first = trainer_for("parts", **sections)
-
-    def stop(epoch, metrics):
-        if epoch == 2:
-            raise Stopped
-
-    first.on_epoch = stop
-    with pytest.raises(Stopped):
-        train(first)
-    second = trainer_for("parts", **sections)
-    second.load_checkpoint(str(second.output_folder) + "/checkpoint_latest.pth")
-    assert second.current_epoch == 2
-    found = train(second)
+    second = train_in_two_parts(trainer_for, 2, **sections)
+    found = second.epochs
     for a, b in zip(whole.network.parameters(), second.network.parameters(), strict=True):
         assert torch.equal(a, b)
     for side in ("training", "validation"):
-        a, b = whole.memories[side].state()["cases"], second.memories[side].state()["cases"]
-        assert a.keys() == b.keys()
-        for case in a:
-            torch.testing.assert_close(a[case], b[case], rtol=0, atol=0)
+        a, b = (trainer.memories[side].state()["cases"] for trainer in (whole, second))
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert expected[3].keys() == found[3].keys()
     timeless = [name for name in expected[3] if "seconds" not in name]
     np.testing.assert_array_equal([expected[3][n] for n in timeless], [found[3][n] for n in timeless])
@@ -121,7 +103,7 @@ def test_no_half_written_checkpoint_is_left(trainer_for):
     assert "checkpoint_latest.pth" not in files
 
 
-def test_a_diverged_training_stops(trainer_for):
+def test_diverged_training_stops(trainer_for):
     trainer = trainer_for(**SHORT)
     with torch.no_grad():
         next(trainer.network.parameters()).fill_(float("nan"))
@@ -130,40 +112,30 @@ def test_a_diverged_training_stops(trainer_for):
 
 
 @pytest.mark.parametrize("mirroring", [False, True])
-def test_predictor_gives_nnunets_segmentation_and_a_map_beside_it(trainer_for, mirroring):
+def test_predictor_gives_nnunets_segmentation_and_a_map(trainer_for, mirroring):
     trainer = trainer_for(**SHORT)
     train(trainer)
     x = torch.randn(4, 20, 30, 26)
+    ours = predictor_of_checkpoint(trainer.output_folder_base, use_mirroring=mirroring)
+    theirs = nnUNetPredictor(use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False)
+    managers = ours.plans_manager, ours.configuration_manager
+    about = (ours.dataset_json, ours.trainer_name, ours.allowed_mirroring_axes)
     with contextlib.redirect_stdout(None):
-        ours = UncertaintyPredictor(use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False)
-        ours.load_fold(ModelFolder(Path(trainer.output_folder_base), "3d_fullres"), 0)
-        theirs = nnUNetPredictor(use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False)
-        theirs.manual_initialization(
-            ours.network,
-            ours.plans_manager,
-            ours.configuration_manager,
-            None,
-            ours.dataset_json,
-            ours.trainer_name,
-            ours.allowed_mirroring_axes,
-        )
+        theirs.manual_initialization(ours.network, *managers, None, *about)
         logits = ours.predict_sliding_window_return_logits(x)
         expected = theirs.predict_sliding_window_return_logits(x)
     assert (logits.argmax(0) == expected.argmax(0)).float().mean() > 0.9999
-    assert ours.uncertainty.shape == x.shape[1:]
-    assert ours.uncertainty.dtype == torch.float32
-    assert 0 <= ours.uncertainty.min() <= ours.uncertainty.max() <= 1
+    uncertainty = ours.maps["uncertainty"]
+    assert uncertainty.shape == x.shape[1:]
+    assert uncertainty.dtype == torch.float32
+    assert 0 <= uncertainty.min() <= uncertainty.max() <= 1
 
 
-def test_the_map_is_the_mean_of_the_tiles_sigmoids(trainer_for):
-    """One tile covers the whole image: the map is sigmoid(u) of a single forward pass."""
+def test_map_of_a_single_tile_is_the_sigmoid_of_one_pass(trainer_for):
     trainer = trainer_for(**SHORT)
     train(trainer)
-    with contextlib.redirect_stdout(None):
-        predictor = UncertaintyPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
-        predictor.load_fold(ModelFolder(Path(trainer.output_folder_base), "3d_fullres"), 0)
-        x = torch.randn(4, 16, 16, 16)
-        predictor.predict_sliding_window_return_logits(x)
-        with torch.no_grad():
-            _, u = predictor.network(x[None], uncertainty=True)
-    torch.testing.assert_close(predictor.uncertainty, u[0, 0].sigmoid(), rtol=1e-5, atol=1e-6)
+    predictor, x = predictor_of_checkpoint(trainer.output_folder_base), torch.randn(4, 16, 16, 16)
+    predictor.predict_sliding_window_return_logits(x)
+    with torch.no_grad():
+        _, u = predictor.network(x[None], uncertainty=True)
+    torch.testing.assert_close(predictor.maps["uncertainty"], u[0, 0].sigmoid(), rtol=1e-5, atol=1e-6)

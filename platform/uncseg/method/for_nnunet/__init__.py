@@ -1,4 +1,4 @@
-"""What nnU-Net's own commands look through for trainers: ``export nnUNet_extTrainer=`` this folder.
+"""The folder in which nnU-Net's own commands find our trainer: set ``nnUNet_extTrainer`` to it.
 
-nnU-Net imports every file of that folder by its bare name, so nothing else may lie here.
+nnU-Net imports every file of that folder as a module of its own, so nothing else may be here.
 """

@@ -1,4 +1,4 @@
-"""The trainer, by the name that plans and checkpoints call it."""
+"""The trainer, under the name that checkpoints give."""
 
 from uncseg.method.training.trainer import UncertaintyTrainer
 

@@ -1,1 +1,1 @@
-"""Prediction with trained networks, on the preprocessed grid and in a case's own space."""
+"""Predictions of trained networks, on the preprocessed grid and in a case's own space."""

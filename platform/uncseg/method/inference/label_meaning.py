@@ -1,4 +1,4 @@
-"""What a model's labels mean: nnU-Net models of BraTS number them in more than one way."""
+"""What a model's labels mean: nnU-Net models trained on BraTS number them in several ways."""
 
 import re
 from typing import Any
@@ -17,15 +17,15 @@ _NAMES = {
 
 
 def brats_labels(dataset_json: dict[str, Any], where: str) -> dict[int, int]:
-    """For each of a model's labels the one of BraTS 2023 (1 NCR, 2 ED, 3 ET).
+    """Map each of a model's labels to that of BraTS 2023 (1 NCR, 2 ED, 3 ET).
 
     Args:
-        dataset_json: nnU-Net's, of the model: labels with names, or regions of three, two and one label, each within
-            the one before (WT, TC, ET).
-        where: the model, for the problem.
+        dataset_json: nnU-Net's, of the model. It names labels, or three regions of three, two and one label, each
+            within the one before (WT, TC, ET).
+        where: the model, for the message.
 
     Raises:
-        ProblemsFound: where its labels are others.
+        ProblemsFound: the model has other labels.
     """
     labels = {
         name: value for name, value in dataset_json["labels"].items() if value not in (0, [0]) and name != "ignore"
@@ -49,7 +49,7 @@ def brats_labels(dataset_json: dict[str, Any], where: str) -> dict[int, int]:
 
 
 def as_brats(labels: np.ndarray, meaning: dict[int, int]) -> np.ndarray:
-    """A model's label volume with the labels of BraTS 2023, uint8."""
+    """Return a model's label volume with the labels of BraTS 2023, uint8."""
     table = np.zeros(int(max(meaning)) + 1, dtype=np.uint8)
     for own, brats in meaning.items():
         table[own] = brats
@@ -57,16 +57,17 @@ def as_brats(labels: np.ndarray, meaning: dict[int, int]) -> np.ndarray:
 
 
 def region_probabilities(probabilities: np.ndarray, foreground: list[Any], meaning: dict[int, int]) -> np.ndarray:
-    """Probabilities of WT, TC, ET, (3, D, H, W) float32 in [0, 1].
+    """Return the probabilities of WT, TC, ET, (3, D, H, W) float32 in [0, 1].
 
     Args:
         probabilities: (C, D, H, W): of the classes with the background first, or of regions.
         foreground: nnU-Net's foreground regions (tuples of labels), or its foreground labels.
-        meaning: of :func:`brats_labels`.
+        meaning: from :func:`brats_labels`.
     """
-    if len(probabilities) == len(foreground):  # regions have no channel of the background
+    if len(probabilities) == len(foreground):  # regions have no channel for the background
         members = [{meaning[label] for label in np.atleast_1d(part).tolist()} for part in foreground]
         channels = [members.index(set(labels)) for labels in REGIONS.values()]
         return probabilities[channels].astype(np.float32)
-    of = {meaning[label]: probabilities[label] for label in meaning}
-    return np.stack([sum(of[label] for label in labels) for labels in REGIONS.values()]).astype(np.float32).clip(0, 1)
+    classes = {meaning[label]: probabilities[label] for label in meaning}
+    regions = np.stack([sum(classes[label] for label in labels) for labels in REGIONS.values()])
+    return regions.astype(np.float32).clip(0, 1)

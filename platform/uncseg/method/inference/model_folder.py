@@ -1,4 +1,4 @@
-"""A trained model as nnU-Net keeps it: plans.json, dataset.json and a folder for each fold."""
+"""A trained model as nnU-Net stores it: plans.json, dataset.json and one folder per fold."""
 
 import re
 from collections.abc import Sequence
@@ -16,52 +16,52 @@ from uncseg.method.inference.label_meaning import brats_labels
 from uncseg.method.network.known_classes import require_known_classes
 
 DESCRIPTION = "uncseg.json"
-"""Beside plans.json in a model that uncseg has put into MLflow: what it was trained on and how it predicts."""
+"""A file beside plans.json in models that uncseg puts into MLflow: what they were trained on, how they predict."""
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """One model folder, ours or nnU-Net's own; the attributes are those of nnU-Net's predictor."""
+    """A model folder, ours or nnU-Net's own, with the attributes of nnU-Net's predictor."""
 
     root: Path
     configuration: str
 
     def __getstate__(self) -> dict[str, Any]:
-        """What has been read is read again where it arrives."""
+        """Leave out what has been read: the process that receives it reads it again."""
         return {"root": self.root, "configuration": self.configuration}
 
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
-        """Labels, channels and file ending."""
+        """Content of dataset.json: labels, channels and file ending."""
         content = read_json(self.root / "dataset.json")
         assert isinstance(content, dict)
         return content
 
     @cached_property
     def plans_manager(self) -> Any:
-        """nnU-Net's view of plans.json."""
+        """nnU-Net's reader of plans.json."""
         return PlansManager(read_json(self.root / "plans.json"))
 
     @cached_property
     def configuration_manager(self) -> Any:
-        """nnU-Net's view of the configuration."""
+        """nnU-Net's reader of the configuration."""
         return self.plans_manager.get_configuration(self.configuration)
 
     @cached_property
     def label_manager(self) -> Any:
-        """What the network's channels are."""
+        """nnU-Net's reader of the labels."""
         return self.plans_manager.get_label_manager(self.dataset_json)
 
     @cached_property
     def meaning(self) -> dict[int, int]:
-        """For each label the one of BraTS 2023."""
+        """The label of BraTS 2023 for each of the model's labels."""
         return brats_labels(self.dataset_json, str(self.root))
 
     def require_known_classes(self) -> None:
-        """Refuse plans that would run code of a stranger's choice.
+        """Refuse plans that would make nnU-Net run any code that they name.
 
         Raises:
-            ProblemsFound: naming plans.json, where it has no such configuration or names anything but networks.
+            ProblemsFound: plans.json has no such configuration, or names anything but networks.
         """
         where = f"{self.root}: plans.json, {self.configuration}"
         try:
@@ -72,17 +72,17 @@ class ModelFolder:
         require_known_classes(architecture, where)
 
     def checkpoint(self, fold: int) -> Path:
-        """Of a fold whose training has ended."""
+        """Return the final checkpoint of a fold."""
         return self.root / f"fold_{fold}" / FINAL
 
     def state(self, folds: Sequence[int]) -> str:
-        """Digest of what these folds' predictions depend on: the checkpoint files, by size and time."""
+        """Return a digest of what these folds' predictions depend on: size and time of their checkpoints."""
         files = [self.checkpoint(fold).stat() for fold in folds]
         return digest([list(folds), [[file.st_size, file.st_mtime_ns] for file in files]])
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Content of :data:`DESCRIPTION`; empty where a model brings none along."""
+    """Read :data:`DESCRIPTION`; empty if the model has none."""
     file = folder / DESCRIPTION
     content = read_json(file) if file.is_file() else {}
     assert isinstance(content, dict)
@@ -90,26 +90,26 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether nnU-Net would take it for one."""
+    """Return whether nnU-Net would accept the folder as a model."""
     return (folder / "plans.json").is_file() and (folder / "dataset.json").is_file()
 
 
 def folds_in(folder: Path) -> list[int]:
-    """Folds with a final checkpoint, sorted."""
+    """Return the folds with a final checkpoint, sorted."""
     numbers = (re.fullmatch(r"fold_(\d+)", file.parent.name) for file in folder.glob(f"fold_*/{FINAL}"))
     return sorted(int(number[1]) for number in numbers if number)
 
 
 def open_model_folder(folder: Path, trust: bool = False) -> ModelFolder:
-    """A model folder with the configuration that it was trained with.
+    """Open a model folder, and find the configuration that it was trained with.
 
     Args:
         folder: with at least one finished fold.
         trust: let its checkpoint, and the classes that its plans name, run code of their own.
 
     Raises:
-        ProblemsFound: where no fold is finished, the first one's checkpoint cannot be read, or the plans name other
-            classes than networks of torch and nnU-Net.
+        ProblemsFound: no fold is finished, the checkpoint of the first cannot be read, or the plans name classes other
+            than networks of torch and nnU-Net.
     """
     folds = folds_in(folder)
     if not folds:

@@ -1,60 +1,53 @@
-"""From the preprocessed grid, where networks work, back to a case's own space, where people look."""
+"""Predictions on the preprocessed grid, where networks work, and in a case's own space, where people look at them."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
+from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.predictor import UncertaintyPredictor
 
-
-class Described(Protocol):
-    """What nnU-Net knows of a model: a predictor, or a model folder without its networks."""
-
-    @property
-    def plans_manager(self) -> Any: ...  # noqa: D102
-    @property
-    def configuration_manager(self) -> Any: ...  # noqa: D102
-    @property
-    def label_manager(self) -> Any: ...  # noqa: D102
+HasManagers = UncertaintyPredictor | ModelFolder
+"""A model with nnU-Net's managers of plans, configuration and labels: loaded, or its folder alone."""
 
 
 @dataclass(frozen=True)
 class GridPrediction:
-    """One network's outputs for a case, on the preprocessed grid."""
+    """What is predicted for a case on the preprocessed grid, by one network or by an estimator of several passes."""
 
     logits: np.ndarray
-    """(C, D, H, W) float16, as nnU-Net's predictor leaves them."""
-    uncertainty: np.ndarray | None
-    """(D, H, W) float32 in [0, 1], unmasked; None for a network without the head."""
+    """(C, D, H, W): float16, as nnU-Net's predictor leaves them, or those of an estimator's mean probabilities."""
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    """By name, (D, H, W) float32 in [0, 1], unmasked; ``uncertainty`` of a network with the head."""
 
 
 @dataclass(frozen=True)
 class NativePrediction:
-    """One network's outputs for a case, in its own space."""
+    """What is predicted for a case, in its own space."""
 
     labels: np.ndarray
     """(D, H, W), nnU-Net's own decision."""
     probabilities: np.ndarray
     """(C, D, H, W): of the classes, background first, or of the regions WT, TC, ET."""
-    uncertainty: np.ndarray | None
-    """(D, H, W) float32 in [0, 1], unmasked; None for a network without the head."""
+    maps: dict[str, np.ndarray]
+    """By name, (D, H, W) float32 in [0, 1], unmasked."""
 
 
 def predict_grid(predictor: UncertaintyPredictor, data: np.ndarray) -> GridPrediction:
     """Predict a preprocessed case, (C, D, H, W), with the network that is loaded."""
     logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data))).cpu().numpy()
-    uncertainty = None if predictor.uncertainty is None else predictor.uncertainty.cpu().numpy()
-    return GridPrediction(logits, uncertainty)
+    head = predictor.maps.get("uncertainty")
+    return GridPrediction(logits, {} if head is None else {"uncertainty": head.cpu().numpy()})
 
 
-def of_decision(probabilities: np.ndarray, p_wt: np.ndarray, regions: bool) -> np.ndarray:
-    """Probability of each voxel's decision, (D, H, W) float32; where regions are predicted, of tumour or none.
+def decision_probability(probabilities: np.ndarray, p_wt: np.ndarray, regions: bool) -> np.ndarray:
+    """Return the probability of each voxel's decision, (D, H, W) float32; with regions, of whole tumour or none.
 
     Args:
-        probabilities: (C, D, H, W), as :class:`NativePrediction` has them.
+        probabilities: (C, D, H, W), as in :class:`NativePrediction`.
         p_wt: of the whole tumour, (D, H, W).
         regions: whether they are of regions.
     """
@@ -63,12 +56,12 @@ def of_decision(probabilities: np.ndarray, p_wt: np.ndarray, regions: bool) -> n
     return np.where(outside, 1, most).astype(np.float32)
 
 
-def into_native(grid: GridPrediction, model: Described, properties: dict, threads: int) -> NativePrediction:
-    """A prediction in the case's own space.
+def native_prediction(grid: GridPrediction, model: HasManagers, properties: dict, threads: int) -> NativePrediction:
+    """Bring a prediction into the case's own space.
 
     Args:
-        grid: of :func:`predict_grid`.
-        model: that it comes from.
+        grid: on the preprocessed grid.
+        model: which predicted it.
         properties: nnU-Net's, of the case.
         threads: for torch.
     """
@@ -81,29 +74,32 @@ def into_native(grid: GridPrediction, model: Described, properties: dict, thread
         return_probabilities=True,
         num_threads_torch=threads,
     )
-    uncertainty = None if grid.uncertainty is None else to_native(grid.uncertainty[None], properties, model)[0]
-    return NativePrediction(labels, probabilities, uncertainty)
+    return NativePrediction(labels, probabilities, native_maps(grid.maps, properties, model))
 
 
-def to_native(volume: np.ndarray, properties: dict, model: Described) -> np.ndarray:
-    """Bring maps from the preprocessed grid to the case's native one.
+def native_maps(maps: dict[str, np.ndarray], properties: dict, model: HasManagers) -> dict[str, np.ndarray]:
+    """Bring maps from the preprocessed grid into the case's own space.
 
     Args:
-        volume: (C, D, H, W) float32 in [0, 1] on the preprocessed grid.
+        maps: by name, (D, H, W) float32 in [0, 1].
         properties: nnU-Net's, of the case.
         model: whose plans the case was preprocessed with.
 
     Returns:
-        (C, D, H, W) float32 in [0, 1] in native axis order; 0 outside the part that nnU-Net cropped to.
+        By name, (D, H, W) float32 in [0, 1] in the image's axis order; 0 outside the part that nnU-Net cropped to.
     """
+    if not maps:
+        return {}
     plans, configuration = model.plans_manager, model.configuration_manager
     spacing = [properties["spacing"][i] for i in plans.transpose_forward]
     current: Any = configuration.spacing
     if len(current) < len(spacing):  # a 2D configuration leaves the spacing between slices alone
         current = [spacing[0], *current]
     shape = properties["shape_after_cropping_and_before_resampling"]
+    volume = np.stack(list(maps.values()))
     resampled = np.asarray(configuration.resampling_fn_probabilities(volume, shape, current, spacing))
     native = np.zeros((len(volume), *properties["shape_before_cropping"]), dtype=np.float32)
     box = tuple(slice(lower, upper) for lower, upper in properties["bbox_used_for_cropping"])
     native[(slice(None), *box)] = resampled
-    return native.transpose([0, *[i + 1 for i in plans.transpose_backward]]).clip(0, 1)
+    native = native.transpose([0, *[i + 1 for i in plans.transpose_backward]]).clip(0, 1)
+    return dict(zip(maps, native, strict=True))

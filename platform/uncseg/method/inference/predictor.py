@@ -1,7 +1,6 @@
-"""The predictor: nnU-Net's sliding window, with the uncertainty map of the same forward pass beside it.
+"""The predictor: nnU-Net's sliding window, which also averages the uncertainty map of the same forward passes.
 
-The segmentation takes nnU-Net's own way untouched. The map is averaged after the sigmoid, in float32, with the same
-weights.
+The segmentation is computed as nnU-Net does. The map is averaged after the sigmoid, in float32, with the same weights.
 """
 
 import itertools
@@ -26,10 +25,10 @@ from uncseg.method.training.trainer import UncertaintyTrainer
 
 
 class UncertaintyPredictor(nnUNetPredictor):
-    """nnU-Net's predictor; after a prediction ``maps`` holds what else the network says of it, (D, H, W) float32.
+    """nnU-Net's predictor. After a prediction ``maps`` holds the network's other map, (D, H, W) float32.
 
-    That is ``uncertainty``, sigmoid(u) in [0, 1], of a network with the head; ``log_variance`` of a heteroscedastic
-    one.
+    It is ``uncertainty``, sigmoid(u) in [0, 1], for a network with the head, and ``log_variance`` for a heteroscedastic
+    network.
     """
 
     maps: Mapping[str, torch.Tensor] = MappingProxyType({})
@@ -41,15 +40,15 @@ class UncertaintyPredictor(nnUNetPredictor):
         """Load one fold's final checkpoint.
 
         Args:
-            model: ours, or one that nnU-Net trained (which has no uncertainty).
+            model: ours, or one that nnU-Net trained, which has no uncertainty map.
             fold: which checkpoint.
             trust: let the checkpoint, and the classes that its plans name, run code of their own.
 
         Raises:
-            ProblemsFound: where the checkpoint or the plans cannot be used without it, the checkpoint is truncated or
-                of another kind, or its trainer is not installed.
+            ProblemsFound: checkpoint or plans cannot be used without ``trust``, the checkpoint is truncated or of
+                another kind, or its trainer is not installed.
         """
-        if not trust:  # a run's folder comes here without having been opened as a model folder
+        if not trust:  # a run's own folder has not been checked by open_model_folder
             model.require_known_classes()
         checkpoint = load_torch_file(model.checkpoint(fold), MODEL_KEYS, trust=trust)
         network = _trainer(checkpoint["trainer_name"], model).build_network_architecture(
@@ -71,32 +70,27 @@ class UncertaintyPredictor(nnUNetPredictor):
         )
 
     @property
-    def uncertainty(self) -> torch.Tensor | None:
-        """The head's map of the last prediction; None without the head."""
-        return self.maps.get("uncertainty")
-
-    @property
     def output(self) -> Literal["labels", "regions"]:
         """What the network's channels mean."""
         return "regions" if self.label_manager.has_regions else "labels"
 
     @torch.inference_mode()
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
-        """nnU-Net pads, predicts and cuts the padding off the logits here; the map's is cut off beside them."""
+        """nnU-Net pads, predicts and cuts the padding off the logits here; we cut it off the map too."""
         logits = super().predict_sliding_window_return_logits(input_image)
         self.maps = {}
         if self._sum is not None and self._weight is not None:
             assert isinstance(self.network, MaskedUncertaintyNetwork)
             patch = self.configuration_manager.patch_size
             _, inside = pad_nd_image(input_image, patch, "constant", {"value": 0}, True, None)
-            self.maps = {self.network.gives: (self._sum / self._weight)[tuple(inside[1:])]}
+            self.maps = {self.network.map_name: (self._sum / self._weight)[tuple(inside[1:])]}
         return logits
 
     @torch.inference_mode()
     def _internal_predict_sliding_window_return_logits(
         self, data: torch.Tensor, slicers: Any, do_on_device: bool = True
     ) -> torch.Tensor:
-        """nnU-Net predicts tile by tile here, in the order of ``slicers``; the map is summed up along the way."""
+        """nnU-Net predicts tile by tile here, in the order of ``slicers``; we add up the map on the way."""
         self._sum = self._weight = None
         if isinstance(self.network, MaskedUncertaintyNetwork):
             where = self.device if do_on_device else torch.device("cpu")
@@ -109,20 +103,20 @@ class UncertaintyPredictor(nnUNetPredictor):
 
     @torch.inference_mode()
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
-        """nnU-Net predicts one tile here, averaged over mirrored copies if asked; its map is averaged too."""
+        """nnU-Net predicts one tile here, averaged over mirrored copies if asked; so is the map."""
         network = self.network
         if not isinstance(network, MaskedUncertaintyNetwork):
             return super()._internal_maybe_mirror_and_predict(x)
         axes = [axis + 2 for axis in self.allowed_mirroring_axes or ()] if self.use_mirroring else []
         flips = [f for n in range(len(axes) + 1) for f in itertools.combinations(axes, n)]
-        logits = beside = None
+        logits = values = None
         for flip in flips:
             z, u = (torch.flip(t, flip) for t in network(torch.flip(x, flip), uncertainty=True))
             logits = z if logits is None else logits + z
-            beside = network.as_map(u) if beside is None else beside + network.as_map(u)
+            values = network.as_map(u) if values is None else values + network.as_map(u)
         assert logits is not None
-        assert beside is not None
-        self._add_tile(beside[0, 0] / len(flips))
+        assert values is not None
+        self._add_tile(values[0, 0] / len(flips))
         return logits / len(flips)
 
     def _add_tile(self, values: torch.Tensor) -> None:
@@ -142,28 +136,24 @@ class UncertaintyPredictor(nnUNetPredictor):
 
 
 def _trainer(name: str, model: ModelFolder) -> Any:
-    """The class that builds the network of a checkpoint."""
-    if name == UncertaintyTrainer.__name__:
-        return UncertaintyTrainer
-    if name == nnUNetTrainer.__name__:
-        return nnUNetTrainer
-    found = recursive_find_trainer_class_by_name(name)  # imports every trainer there is
+    """Find the trainer class that builds the network of a checkpoint."""
+    known = {trainer.__name__: trainer for trainer in (UncertaintyTrainer, nnUNetTrainer)}
+    found = known.get(name) or recursive_find_trainer_class_by_name(name)  # which imports all trainers
     if found is None:
         expected, advice = "a trainer that is installed", "install it, or set nnUNet_extTrainer to its folder"
-        raise ProblemsFound(
-            "The model cannot be used.", [Problem(str(model.root), f"trainer {name}", expected, advice)]
-        )
+        problem = Problem(str(model.root), f"trainer {name}", expected, advice)
+        raise ProblemsFound("The model cannot be used.", [problem])
     return found
 
 
-@lru_cache(maxsize=16)  # the folds of a run, which predict a new case together
+@lru_cache(maxsize=16)  # all folds of a run predict a new case
 def loaded_predictor(
     model: ModelFolder, fold: int, tile_step: float, mirroring: bool, trust: bool
 ) -> UncertaintyPredictor:
-    """A predictor with a fold's network on this process's device; the same one when asked again.
+    """Return a predictor with a fold's network on this process's device, and keep it for the next call.
 
     Args:
-        model, fold, trust: as :meth:`UncertaintyPredictor.load_fold` takes them.
+        model, fold, trust: as in :meth:`UncertaintyPredictor.load_fold`.
         tile_step: step of the sliding window, in patch sizes.
         mirroring: average over mirrored copies (8 passes).
     """

@@ -1,1 +1,1 @@
-"""The loss: its terms, and how they are weighted."""
+"""The loss: its terms, and their weighted sum."""

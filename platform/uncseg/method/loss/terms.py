@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch.nn import functional as F
 
-from uncseg.method.distributed_fold import processes, sum_over_processes
+from uncseg.method.distributed_fold import process_count, sum_over_processes
 from uncseg.method.memory.error_memory import Reading
 from uncseg.method.settings import TrainerSettings
 
@@ -101,7 +101,7 @@ class Step:
     u: torch.Tensor | None
     """Logit of the uncertainty map, (B, 1, …); None without one."""
     failure: torch.Tensor
-    """1 where the segmentation is wrong, else 0, (B, 1, …)."""
+    """1 where the whole tumour is wrong, else 0, (B, 1, …)."""
     learned_error: Reading
     """The error that the head learns, as it was before this step."""
     mask: torch.Tensor
@@ -134,7 +134,7 @@ def _mean_of_valid(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Average over the valid samples in all processes that train the fold."""
     # where(), not values[valid]: indexing by a mask would make the host wait for the device
     total = torch.where(valid, values, torch.zeros_like(values)).sum()
-    return total * processes() / sum_over_processes(valid.sum()).clamp(min=1)
+    return total * process_count() / sum_over_processes(valid.sum()).clamp(min=1)
 
 
 def failure_entropy(step: Step) -> torch.Tensor:

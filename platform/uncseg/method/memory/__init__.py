@@ -1,1 +1,1 @@
-"""The error memory: what the head learns from, kept per case."""
+"""The error memory: the average of a network's own errors, kept per case, which the head learns."""

@@ -1,7 +1,7 @@
-"""Averages of one case, kept in blocks of 8³ voxels of its preprocessed grid, in host memory.
+"""The error memory of one case: blocks of 8³ voxels of its preprocessed grid, held on the host.
 
-A block is made where there is something to remember (the mask of a visit, or a failure); a block made late starts from
-the number of visits that saw it whole without a failure, or its average would forget them.
+A block is made where there is something to remember: the mask of a visit, or a failure. A block that is made late
+starts from the number of visits that saw all of it without a failure; otherwise its average would forget them.
 """
 
 import math
@@ -13,18 +13,20 @@ from uncseg.method.memory.patch_geometry import Box
 
 BLOCK = 8
 VOXELS = BLOCK**3
+TENSORS = ("row", "whole_visits", "visits", "values")
+"""What is held of a case: each block's row (−1: none), visits of blocks not yet made, visits and averages per voxel."""
 
 
 @dataclass(frozen=True)
 class BlockBox:
-    """The blocks that a box of voxels touches, and where the box lies within them."""
+    """The blocks that a box of voxels touches, and where the box lies in them."""
 
     blocks: Box
     inner: Box
 
     @classmethod
     def around(cls, box: Box) -> "BlockBox":
-        """The blocks around a box that lies within its case and is not empty."""
+        """Find the blocks around a box that lies within its case and is not empty."""
         d, h, w = (slice(s.start // BLOCK, -(-s.stop // BLOCK)) for s in box)
         blocks = (d, h, w)
         i, j, k = (slice(s.start - b.start * BLOCK, s.stop - b.start * BLOCK) for s, b in zip(box, blocks, strict=True))
@@ -32,12 +34,12 @@ class BlockBox:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Blocks along each axis."""
+        """Number of blocks along each axis."""
         a, b, c = (s.stop - s.start for s in self.blocks)
         return a, b, c
 
     def to_blocks(self, dense: torch.Tensor) -> torch.Tensor:
-        """(C, d, h, w) of the box → (blocks, C, 512); 0 where a block reaches beyond the box."""
+        """Cut the box's (C, d, h, w) into (blocks, C, 512), with 0 where a block reaches beyond the box."""
         a, b, c = self.grid
         channels = len(dense)
         whole = dense.new_zeros((channels, a * BLOCK, b * BLOCK, c * BLOCK))
@@ -46,7 +48,7 @@ class BlockBox:
         return parts.reshape(a * b * c, channels, VOXELS)
 
     def from_blocks(self, parts: torch.Tensor) -> torch.Tensor:
-        """The way back of :meth:`to_blocks`."""
+        """Inverse of :meth:`to_blocks`."""
         a, b, c = self.grid
         channels = parts.shape[1]
         whole = parts.reshape(a, b, c, channels, BLOCK, BLOCK, BLOCK).permute(3, 0, 4, 1, 5, 2, 6)
@@ -54,12 +56,12 @@ class BlockBox:
 
 
 class CaseMemory:
-    """Averages of one case.
+    """The averages of one case.
 
     Args:
         shape: voxels of the case, (D, H, W).
         averages: how many are kept per voxel.
-        alpha: smallest step of the averages.
+        alpha: smallest step of an average.
     """
 
     def __init__(self, shape: tuple[int, int, int], averages: int, alpha: float) -> None:
@@ -77,16 +79,15 @@ class CaseMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held for this case."""
-        tensors = (self.row, self.whole_visits, self.visits, self.values)
-        return sum(t.numel() * t.element_size() for t in tensors)
+        """Number of bytes held for this case."""
+        return sum(getattr(self, name).nbytes for name in TENSORS)
 
     def gather(self, box: BlockBox) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is held of some blocks.
+        """Read the blocks of a box.
 
         Returns:
-            index (k,) int64, which of the box's blocks are held, and (k, averages + 1, 512) float16: their averages,
-            0 where not visited, and 1 where visited.
+            (k,) int64, which of the box's blocks are held, and (k, averages + 1, 512) float16: the averages of each, 0
+            where not visited, and last 1 where visited.
         """
         rows = self.row[box.blocks].flatten()
         index = (rows >= 0).nonzero()[:, 0]
@@ -95,16 +96,16 @@ class CaseMemory:
         return index, torch.cat((self.values[held] * visited, visited), dim=1)
 
     def update(self, box: BlockBox, parts: torch.Tensor, seen: torch.Tensor, wanted: torch.Tensor) -> None:
-        """One more visit.
+        """Take in one more visit.
 
         Args:
-            box: where.
-            parts: (blocks, averages + 1, 512) float16: new values in [0, 1], and 1 where the visit showed the voxel.
-            seen: (blocks,) voxels shown per block.
+            box: where it took place.
+            parts: (blocks, averages + 1, 512) float16: new values in [0, 1], and last 1 where the visit saw the voxel.
+            seen: (blocks,) number of voxels seen per block.
             wanted: (blocks,) bool, blocks with a voxel worth remembering.
         """
         rows = self.row[box.blocks].flatten()
-        # beyond the case's border there are no voxels to see
+        # there are no voxels to see beyond the case's border
         whole = (seen == self._voxels_inside(box)) & (rows < 0)
         fresh = wanted & (rows < 0)
         if fresh.any():
@@ -122,6 +123,7 @@ class CaseMemory:
         self.values[held] = (old + step[:, None] * (new[:, :-1] - old)).half()
 
     def _make(self, box: BlockBox, rows: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+        """Make the fresh blocks; return the box's rows with theirs filled in."""
         held, count = len(self.visits), int(fresh.sum())
         rows = rows.clone()
         rows[fresh] = torch.arange(held, held + count, dtype=torch.int32)
@@ -139,20 +141,14 @@ class CaseMemory:
         return (axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]).flatten()
 
     def state(self) -> dict:
-        """Plain tensors, loadable without unpickling code."""
-        return {
-            "shape": list(self.shape),
-            "row": self.row,
-            "whole_visits": self.whole_visits,
-            "visits": self.visits,
-            "values": self.values,
-        }
+        """Return plain tensors, which load without unpickling code."""
+        return {"shape": list(self.shape)} | {name: getattr(self, name) for name in TENSORS}
 
     @classmethod
     def from_state(cls, state: dict, alpha: float) -> "CaseMemory":
-        """The way back of :meth:`state`."""
+        """Inverse of :meth:`state`."""
         d, h, w = state["shape"]
         memory = cls((d, h, w), state["values"].shape[1], alpha)
-        memory.row, memory.whole_visits = state["row"], state["whole_visits"]
-        memory.visits, memory.values = state["visits"], state["values"]
+        for name in TENSORS:
+            setattr(memory, name, state[name])
         return memory

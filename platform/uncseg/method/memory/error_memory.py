@@ -1,12 +1,12 @@
-"""The error memory: per case, an average of the model's own errors, kept in the case's preprocessed voxel grid.
+"""The error memory: per case, an average of the network's own errors, kept on the case's preprocessed voxel grid.
 
-E += a_n (f − E), a_n = max(1/n, alpha), n = visits of that voxel: a running mean first, an exponential one after.
-f is the failure of one visit, 0 or 1 (in between where a rotated patch is resampled). Read, then write: what a step
-compares with is E as it was before its own visit.
+E += a_n (f − E) with a_n = max(1/n, alpha) and n the visits of the voxel: first a running mean, then an exponential
+one. f is the failure of one visit, 0 or 1, or in between where a rotated patch is resampled. A step reads before it
+writes: it compares with E as it was before its own visit.
 
-The averages live in host memory (``case_memory.py``); resampling between case and patch grid is done on the device
-that trains. A write only starts there: :meth:`ErrorMemory.settle` takes it in, and waits for the device no longer than
-until the visit's own values are there.
+The averages are held on the host (``case_memory.py``); the device that trains resamples between the grids of case and
+patch. A write only starts on the device. :meth:`ErrorMemory.settle` ends it on the host, and waits no longer for the
+device than until the visit's own values have arrived.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,10 +26,10 @@ CPU = torch.device("cpu")
 
 @dataclass
 class Reading:
-    """What a memory knows about the voxels of a batch's patches, float32, (B, 1, …).
+    """What an error memory knows of the voxels of a batch's patches, float32, (B, 1, …).
 
     Args:
-        values: one tensor per average (error, and variance where it is kept), in [0, 1]; 0 where not visited.
+        values: one tensor per average (``error``, and ``variance`` if it is kept), in [0, 1]; 0 where not visited.
         visited: 1.0 where n > 0, else 0.0.
     """
 
@@ -37,7 +37,7 @@ class Reading:
     visited: torch.Tensor
 
     def part(self, samples: slice) -> "Reading":
-        """The same of some of the samples."""
+        """Return the reading of some of the samples."""
         return Reading({name: value[samples] for name, value in self.values.items()}, self.visited[samples])
 
 
@@ -54,11 +54,11 @@ class _Visit:
 
 
 class ErrorMemory:
-    """The memories of all cases of one side (training or validation) of a fold.
+    """The error memory of a fold's training cases, or of its validation cases.
 
     Args:
-        names: averages kept, ``error`` first.
-        alpha: smallest step of the averages.
+        names: averages that are kept, ``error`` first.
+        alpha: smallest step of an average.
         device: where patches are resampled.
     """
 
@@ -70,18 +70,22 @@ class ErrorMemory:
         self._visits: list[_Visit] = []
         self._arrived: torch.cuda.Event | None = None
 
+    def place(self, geometry: PatchGeometry) -> PatchGeometry:
+        """Return where a patch lies on the grid that is kept."""
+        return geometry
+
     def read(self, keys: Sequence[str], geometries: Sequence[PatchGeometry]) -> Reading:
-        """Averages on the patches' grids, (B, 1, *patch): case grid → patch grid."""
+        """Read the averages on the patches' grids, (B, 1, *patch)."""
         self.settle()
-        patches = [self._read_one(key, geometry) for key, geometry in zip(keys, geometries, strict=True)]
+        patches = [self._read_one(key, self.place(geometry)) for key, geometry in zip(keys, geometries, strict=True)]
         stacked = torch.stack(patches)[:, :, None]
         return Reading({n: stacked[:, i] for i, n in enumerate(self.names)}, stacked[:, -1])
 
     def read_box(self, key: str, box: Box) -> Reading:
-        """Averages in a box of a case, (1, 1, d, h, w); all 0 where the case was never visited."""
+        """Read the averages in a box of a case, (1, 1, d, h, w); all 0 if the case was never visited."""
         shape = tuple(s.stop - s.start for s in box)
         first = [s.start for s in box]
-        return self.read([key], [PatchGeometry.of_crop(first, shape, [s.stop for s in box])])
+        return self.read([key], [PatchGeometry.from_crop(first, shape, [s.stop for s in box])])
 
     def write(
         self,
@@ -90,17 +94,18 @@ class ErrorMemory:
         values: Mapping[str, torch.Tensor],
         interest: torch.Tensor,
     ) -> None:
-        """Start one more visit of every patch's voxels, patch grid → case grid; :meth:`settle` ends it.
+        """Start one more visit of the voxels of every patch; :meth:`settle` ends it.
 
         Args:
-            values: for each average, (B, 1, …) in [0, 1]; a patch with a value that is not finite is no visit.
+            keys, geometries: case and place of each patch.
+            values: per average, (B, 1, …) in [0, 1]; a patch with a value that is not finite is no visit.
             interest: (B, 1, …) bool, voxels worth remembering beside those that failed.
         """
         worth = (interest | (values[self.names[0]] > 0)).float()
         stacked = torch.stack([*(values[n].detach().float() for n in self.names), worth], dim=1)
         finite = torch.isfinite(stacked.flatten(1)).all(1)
         stacked = torch.nan_to_num(stacked)
-        for i, (key, geometry) in enumerate(zip(keys, geometries, strict=True)):
+        for i, (key, geometry) in enumerate(zip(keys, map(self.place, geometries), strict=True)):
             box = geometry.bounding_box()
             if not _empty(box):
                 patch = stacked[i].reshape(stacked.shape[1], *geometry.shape)
@@ -110,7 +115,7 @@ class ErrorMemory:
             self._arrived.record()
 
     def settle(self) -> None:
-        """Take in the visits that were started."""
+        """End the visits that were started."""
         if self._arrived is not None:
             self._arrived.synchronize()
             self._arrived = None
@@ -121,7 +126,7 @@ class ErrorMemory:
             self.cases[visit.key].update(visit.box, visit.parts, visit.seen, visit.wanted)
 
     def _read_one(self, key: str, geometry: PatchGeometry) -> torch.Tensor:
-        """(names + visited, *patch) of one patch; 2D patches without their first axis are the caller's."""
+        """Return (names + visited, *patch) of one patch; a 2D patch keeps its first axis of one voxel."""
         channels = len(self.names) + 1
         bounds = geometry.bounding_box()
         if key not in self.cases or _empty(bounds):
@@ -135,7 +140,7 @@ class ErrorMemory:
         patch = _resample(dense, patch_to_case(geometry, bounds), geometry.shape)[0]
         weight = patch[-1]
         known = weight > MOSTLY_VISITED
-        # unvisited neighbours count as unknown, not as 0: divide by the share that is known
+        # divide by the share that is known: unvisited neighbours count as unknown, not as 0
         patch = torch.where(known, patch / weight.clamp(min=MOSTLY_VISITED), torch.zeros_like(patch))
         patch[-1] = known.float()
         return patch
@@ -171,16 +176,16 @@ class ErrorMemory:
 
     @property
     def bytes_per_case(self) -> float:
-        """Mean bytes held per case visited so far; 0 before the first."""
+        """Mean number of bytes held per visited case; 0 before the first visit."""
         return sum(m.nbytes for m in self.cases.values()) / max(len(self.cases), 1)
 
     def state(self) -> dict:
-        """Plain tensors of all cases."""
+        """Return plain tensors of all cases."""
         self.settle()
         return {"names": list(self.names), "cases": {key: case.state() for key, case in self.cases.items()}}
 
     def load_state(self, state: dict) -> None:
-        """The way back of :meth:`state`."""
+        """Inverse of :meth:`state`."""
         self._visits, self._arrived = [], None
         self.cases = {key: CaseMemory.from_state(case, self.alpha) for key, case in state["cases"].items()}
 
@@ -190,40 +195,29 @@ def _empty(box: Box) -> bool:
 
 
 def _resample(volume: torch.Tensor, matrix: np.ndarray, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(C, *shape) of a (C, d, h, w) volume, linear, 0 beyond it; and the positions looked at, (*shape, 3)."""
+    """Interpolate a (C, d, h, w) volume, 0 beyond it, to (C, *shape); return also the positions, (*shape, 3)."""
     grid = _positions(torch.from_numpy(matrix).float().to(volume.device, non_blocking=True), shape)
     return F.grid_sample(volume[None], grid[None], align_corners=True, padding_mode="zeros")[0], grid
 
 
 def _positions(matrix: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    # affine_grid would do this, but warns of axes of one voxel, which 2D patches have
+    # as affine_grid, which warns of axes of one voxel, such as 2D patches have
     ends = [1.0 if n > 1 else -1.0 for n in shape]
     z, y, x = (torch.linspace(-1, e, n, device=matrix.device) for e, n in zip(ends, shape, strict=True))
     columns = x[None, None, :, None], y[None, :, None, None], z[:, None, None, None]
     return sum((column * matrix[:, i] for i, column in enumerate(columns)), matrix[:, 3])
 
 
-def _patch_slices(geometry: PatchGeometry, box: Box) -> tuple[Box, list[int]]:
-    """Where a box lies in an exact patch after undoing its mirrors, and the mirrored axes."""
-    mirrored = [axis for axis in range(3) if geometry.matrix[axis, axis] < 0]
-    places = []
-    for axis, s in enumerate(box):
-        size, offset = geometry.shape[axis], round(float(geometry.offset[axis]))
-        first = offset - (size - 1) if axis in mirrored else offset
-        places.append(slice(s.start - first, s.stop - first))
-    d, h, w = places
-    return (d, h, w), mirrored
-
-
 def _place_crop(dense: torch.Tensor, geometry: PatchGeometry, box: Box) -> torch.Tensor:
-    places, mirrored = _patch_slices(geometry, box)
     patch = dense.new_zeros((dense.shape[0], *geometry.shape))
-    patch[(slice(None), *places)] = dense
-    return patch.flip([axis + 1 for axis in mirrored]) if mirrored else patch
+    patch[(slice(None), *geometry.slices_of(box))] = dense
+    return _mirror(patch, geometry)
 
 
 def _take_crop(patch: torch.Tensor, geometry: PatchGeometry, box: Box) -> torch.Tensor:
-    places, mirrored = _patch_slices(geometry, box)
-    if mirrored:
-        patch = patch.flip([axis + 1 for axis in mirrored])
-    return patch[(slice(None), *places)]
+    return _mirror(patch, geometry)[(slice(None), *geometry.slices_of(box))]
+
+
+def _mirror(patch: torch.Tensor, geometry: PatchGeometry) -> torch.Tensor:
+    axes = geometry.mirrored_axes
+    return patch.flip([axis + 1 for axis in axes]) if axes else patch

@@ -1,7 +1,7 @@
 """Where a patch lies in its case: the geometry that travels with a patch through nnU-Net's transforms.
 
-A patch voxel p lies at case voxel A·p + b (voxel indices, case's preprocessed grid, axes D H W). nnU-Net crops,
-then rotates and scales around the crop's centre, crops again and mirrors: all of it affine.
+Patch voxel p lies at case voxel A·p + b, in voxel indices of the case's preprocessed grid with axes D H W. nnU-Net
+crops, rotates and scales around the crop's centre, crops again and mirrors: all of it is affine.
 """
 
 import math
@@ -22,14 +22,14 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class PatchGeometry:
-    """Affine map from patch voxels to case voxels.
+    """An affine map from patch voxels to case voxels.
 
     Args:
         matrix: A, (3, 3) float64.
         offset: b, (3,) float64.
         shape: voxels of the patch, (D, H, W); D = 1 for a 2D patch.
-        seen: the part of the case that the first crop cut out, clipped to the case. What a rotated or enlarged patch
-            shows beyond it is padding, not anatomy.
+        seen: the part of the case that the first crop cut out, clipped to the case. Beyond it, a rotated or enlarged
+            patch shows padding, not anatomy.
         case_shape: voxels of the case, (D, H, W).
     """
 
@@ -40,8 +40,8 @@ class PatchGeometry:
     case_shape: tuple[int, int, int]
 
     @classmethod
-    def of_crop(cls, lower: Any, shape: Any, case_shape: Any) -> "PatchGeometry":
-        """A crop of ``shape`` voxels whose first voxel is case voxel ``lower`` (may lie outside the case)."""
+    def from_crop(cls, lower: Any, shape: Any, case_shape: Any) -> "PatchGeometry":
+        """Return the geometry of a crop whose first voxel is case voxel ``lower``, which may lie outside the case."""
         shape, case_shape = _three(shape), _three(case_shape)
         first = [0] * (3 - len(lower)) + [int(n) for n in lower]
         seen = _clipped(np.array(first), np.array(first) + shape, np.zeros(3, int), np.array(case_shape))
@@ -49,30 +49,44 @@ class PatchGeometry:
 
     @property
     def exact(self) -> bool:
-        """Whether voxels fall on voxels (crops and mirrors), so that nothing is interpolated."""
+        """Whether voxels fall on voxels, as after crops and mirrors, so that nothing is interpolated."""
         on_grid = np.abs(self.offset - np.round(self.offset)).max() < EXACT_TOLERANCE
         return bool(on_grid and np.abs(np.abs(self.matrix) - np.eye(3)).max() < EXACT_TOLERANCE)
 
     def then(self, matrix: np.ndarray, offset: np.ndarray, shape: Any) -> "PatchGeometry":
-        """The geometry after a transform whose new patch voxel p shows the old patch voxel matrix·p + offset."""
+        """Return the geometry after a transform: new patch voxel p shows old patch voxel matrix·p + offset."""
         return replace(
             self, matrix=self.matrix @ matrix, offset=self.matrix @ offset + self.offset, shape=_three(shape)
         )
 
     def mirrored(self, axes: list[int]) -> "PatchGeometry":
-        """The geometry after flipping axes, counted from the last three (D H W = 0 1 2)."""
+        """Return the geometry after flipping some of the axes D H W = 0 1 2."""
         sign = np.ones(3)
         sign[axes] = -1
         shift = np.where(sign < 0, np.array(self.shape) - 1, 0).astype(np.float64)
         return self.then(np.diag(sign), shift, self.shape)
 
+    @property
+    def mirrored_axes(self) -> list[int]:
+        """Mirrored axes of an exact patch."""
+        return [axis for axis in range(3) if self.matrix[axis, axis] < 0]
+
+    def slices_of(self, box: Box) -> Box:
+        """Return where a box of the case lies in an exact patch whose mirrors are undone."""
+        first = [
+            round(float(self.offset[axis])) - (self.shape[axis] - 1 if axis in self.mirrored_axes else 0)
+            for axis in range(3)
+        ]
+        d, h, w = (slice(s.start - f, s.stop - f) for s, f in zip(box, first, strict=True))
+        return d, h, w
+
     def coordinates(self) -> np.ndarray:
-        """Case coordinates of every patch voxel, (3, D, H, W) float64."""
+        """Return the case coordinates of every patch voxel, (3, D, H, W) float64."""
         index = np.indices(self.shape, dtype=np.float64)
         return np.tensordot(self.matrix, index, axes=1) + self.offset[:, None, None, None]
 
     def bounding_box(self) -> Box:
-        """The part of the case that the patch shows, within :attr:`seen`; empty slices where it shows none."""
+        """Return the part of the case, within :attr:`seen`, that the patch shows; empty slices if it shows none."""
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape], indexing="ij")).reshape(3, -1)
         at = self.matrix @ corners + self.offset[:, None]
         lower = np.floor(at.min(1) + EXACT_TOLERANCE).astype(int)
@@ -93,10 +107,10 @@ def _three(shape: Any) -> tuple[int, int, int]:
 
 
 class SpatialTransformWithGeometry(SpatialTransform):
-    """nnU-Net's SpatialTransform; an entry ``geometry`` of the sample is carried along."""
+    """nnU-Net's SpatialTransform, which carries a sample's ``geometry`` along."""
 
     def apply(self, data_dict: dict, **params: Any) -> dict:
-        """nnU-Net transforms image and segmentation here; the geometry is composed beside them."""
+        """nnU-Net transforms image and segmentation here; the geometry is composed too."""
         geometry = data_dict.get("geometry")
         if geometry is not None:
             data_dict["geometry"] = self._compose(geometry, data_dict["image"].shape[1:], params)
@@ -126,10 +140,10 @@ class SpatialTransformWithGeometry(SpatialTransform):
 
 
 class MirrorTransformWithGeometry(MirrorTransform):
-    """nnU-Net's MirrorTransform; an entry ``geometry`` of the sample is carried along."""
+    """nnU-Net's MirrorTransform, which carries a sample's ``geometry`` along."""
 
     def apply(self, data_dict: dict, **params: Any) -> dict:
-        """nnU-Net flips image and segmentation here; the geometry is mirrored beside them."""
+        """nnU-Net flips image and segmentation here; the geometry is mirrored too."""
         geometry = data_dict.get("geometry")
         if geometry is not None and params["axes"]:
             first = 3 - (data_dict["image"].ndim - 1)
@@ -137,17 +151,13 @@ class MirrorTransformWithGeometry(MirrorTransform):
         return super().apply(data_dict, **params)
 
 
-_WITH_GEOMETRY: dict[type, type] = {
-    SpatialTransform: SpatialTransformWithGeometry,
-    MirrorTransform: MirrorTransformWithGeometry,
-}
+_WITH_GEOMETRY = {SpatialTransform: SpatialTransformWithGeometry, MirrorTransform: MirrorTransformWithGeometry}
 
 
 def carry_geometry(transform: BasicTransform) -> BasicTransform:
-    """Make nnU-Net's transforms carry geometry, in place, keeping every setting; returns the transform.
+    """Make nnU-Net's transforms carry geometry, in place, and return them.
 
-    The class is exchanged rather than a new object built, so that whatever nnU-Net (or a trainer variant) has set on
-    its transforms stays as it is.
+    We exchange an object's class rather than build a new object: whatever nnU-Net has set on its transforms stays.
     """
     if isinstance(transform, ComposeTransforms):
         for part in transform.transforms:
@@ -160,7 +170,7 @@ def carry_geometry(transform: BasicTransform) -> BasicTransform:
 
 
 def patch_to_case(geometry: PatchGeometry, box: Box) -> np.ndarray:
-    """Patch positions to positions in a box of the case, both normalised as ``grid_sample`` does.
+    """Return the map from positions in a patch to positions in a box of its case, normalised as for ``grid_sample``.
 
     Returns:
         (3, 4) float64, rows and columns in x y z order; −1 and 1 are the centres of the outermost voxels
@@ -171,10 +181,7 @@ def patch_to_case(geometry: PatchGeometry, box: Box) -> np.ndarray:
 
 
 def case_to_patch(geometry: PatchGeometry, box: Box) -> np.ndarray:
-    """Positions in a box of the case to patch positions: the way back of :func:`patch_to_case`.
-
-    Outside [−1, 1] where the patch does not reach.
-    """
+    """Inverse of :func:`patch_to_case`; positions that the patch does not show lie outside [−1, 1]."""
     lower, size = _extent(box)
     inverse = np.linalg.inv(geometry.matrix)
     return _normalised(inverse, inverse @ (lower - geometry.offset), size, np.array(geometry.shape))
@@ -185,9 +192,9 @@ def _extent(box: Box) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _normalised(matrix: np.ndarray, offset: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Voxel index y = matrix·x + offset, with x of ``source`` and y of ``target`` voxels, between −1 … 1 grids."""
+    """Convert y = matrix·x + offset, from ``source`` to ``target`` voxels, to grids from −1 to 1."""
     half = (source - 1) / 2
-    # an axis of one voxel has no extent: scale 1 puts the voxel itself at −1 and its neighbour at 1
+    # an axis of one voxel has no extent: with scale 1 the voxel itself lies at −1 and its neighbour at 1
     scale = 2 / np.maximum(target - 1, 1)
     linear = scale[:, None] * matrix * half
     shift = scale * (matrix @ half + offset) - 1

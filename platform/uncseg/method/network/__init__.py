@@ -1,1 +1,1 @@
-"""Networks: nnU-Net's with the uncertainty head, other backbones, error networks."""
+"""Networks: backbones, the uncertainty head, heteroscedastic logits and error networks."""

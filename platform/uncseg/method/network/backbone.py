@@ -4,6 +4,7 @@ It makes its outputs last, with one convolution of single voxels.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +16,7 @@ from uncseg.errors import Problem, ProblemsFound
 
 
 class Backbone(ABC):
-    """What a network of volumes says about itself; ``backbones/NAME.py`` holds it and a function that builds it.
+    """The interface of a network of volumes; ``backbones/NAME.py`` holds the network and a function that builds it.
 
     ``build(inputs, outputs, patch, settings)`` returns the network with fresh weights, for numbers of channels and
     patches of that many voxels along each axis.
@@ -32,27 +33,32 @@ class Backbone(ABC):
         """The blocks before, at and after the lowest resolution, each with one tensor as its output."""
 
 
-def build_backbone(
-    model: Model, plans_manager: Any, configuration_manager: Any, inputs: int, outputs: int, deep_supervision: bool
-) -> nn.Module:
-    """Build a network with fresh weights.
+@dataclass(frozen=True)
+class NetworkPlan:
+    """What nnU-Net plans of a network."""
 
-    Args:
-        model: which one.
-        plans_manager, configuration_manager: nnU-Net's.
-        inputs, outputs: channels.
-        deep_supervision: give outputs of lower resolutions too, while it is on; only the plans' networks can.
+    plans_manager: Any
+    configuration_manager: Any
+    inputs: int
+    """Channels of the images."""
+    outputs: int
+    """Channels of a plain network."""
+    deep_supervision: bool = False
+    """Return outputs of lower resolutions too, while it is switched on; nnU-Net's networks alone can."""
+
+
+def build_backbone(model: Model, plan: NetworkPlan) -> nn.Module:
+    """Build a network with fresh weights.
 
     Raises:
         ProblemsFound: the patch does not fit, or a package is missing.
     """
     settings = model.backbone_settings
     if settings is None:
-        network = nnUNetTrainer.build_network_architecture(
-            plans_manager, configuration_manager, inputs, outputs, deep_supervision
-        )
+        managers = plan.plans_manager, plan.configuration_manager
+        network = nnUNetTrainer.build_network_architecture(*managers, plan.inputs, plan.outputs, plan.deep_supervision)
     else:
-        patch = [int(n) for n in configuration_manager.patch_size]  # nnU-Net plans it for networks of its own
+        patch = [int(n) for n in plan.configuration_manager.patch_size]  # nnU-Net plans it for networks of its own
         nearest = settings.fitting_patch(patch)
         if len(patch) != 3 or nearest != patch:
             expected = f"three {settings.patches}, for model.backbone: {model.backbone}"
@@ -64,7 +70,7 @@ def build_backbone(
             found, expected = f"no {(error.name or '').partition('.')[0]}", "the package's extra with backbones"
             advice = "pip install 'uncseg[backbones]'"
             raise _cannot_build(f"model.backbone: {model.backbone}", found, expected, advice) from error
-        network = module.build(inputs, outputs, patch, settings)
+        network = module.build(plan.inputs, plan.outputs, patch, settings)
     assert isinstance(network, nn.Module)
     return network
 

@@ -1,12 +1,16 @@
-"""From the settings to a network: a backbone, and what its outputs mean."""
+"""Build a network from its settings: a backbone, and how its outputs are read."""
 
+from dataclasses import replace
 from typing import Any
 
+import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from uncseg.config.sections import Model
 from uncseg.estimators.mc_dropout import add_dropout
-from uncseg.method.network.backbone import around_bottleneck, build_backbone, output_layer
+from uncseg.method.network.backbone import NetworkPlan, around_bottleneck, build_backbone, output_layer
 from uncseg.method.network.error_network import build_error_network
 from uncseg.method.network.uncertainty_network import (
     BACKBONE_CHANNELS,
@@ -15,23 +19,16 @@ from uncseg.method.network.uncertainty_network import (
     detach_head,
 )
 
+BYTES_PER_WEIGHT = 4
+"""Checkpoints hold float32, whatever precision the training computes with."""
 
-def build_network(
-    model: Model, plans_manager: Any, configuration_manager: Any, inputs: int, outputs: int, deep_supervision: bool
-) -> nn.Module:
-    """A network with fresh weights; plain where the settings ask for neither head nor log-variance.
 
-    Args:
-        model: what it is.
-        plans_manager, configuration_manager: nnU-Net's.
-        inputs: channels of the images.
-        outputs: channels of a plain network.
-        deep_supervision: give outputs of lower resolutions too, while it is on.
-    """
+def build_network(model: Model, plan: NetworkPlan) -> nn.Module:
+    """Build a network with fresh weights; it is plain if the settings ask for neither head nor log-variance."""
     if model.error_network is not None:
-        return build_error_network(model, plans_manager, configuration_manager, inputs, outputs)
-    channels = BACKBONE_CHANNELS if model.uncertainty or model.heteroscedastic else outputs
-    backbone = build_backbone(model, plans_manager, configuration_manager, inputs, channels, deep_supervision)
+        return build_error_network(model, plan)
+    channels = BACKBONE_CHANNELS if model.uncertainty or model.heteroscedastic else plan.outputs
+    backbone = build_backbone(model, replace(plan, outputs=channels))
     if model.dropout > 0:
         add_dropout(around_bottleneck(backbone), model.dropout)
     if model.heteroscedastic:
@@ -41,3 +38,21 @@ def build_network(
     if model.detached:
         detach_head(output_layer(backbone))
     return MaskedUncertaintyNetwork(backbone, model.output)
+
+
+def count_weights(model: Model, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> int:
+    """Return the number of a network's weights.
+
+    Args:
+        model: its settings.
+        plans: nnU-Net's.
+        configuration: which of theirs, such as ``3d_fullres``.
+        dataset_json: nnU-Net's, with channels and labels.
+    """
+    manager = PlansManager(plans)
+    chosen = manager.get_configuration(configuration)
+    inputs = determine_num_input_channels(manager, chosen, dataset_json)
+    outputs = manager.get_label_manager(dataset_json).num_segmentation_heads
+    with torch.device("meta"):  # shapes alone, no memory and no random numbers
+        network = build_network(model, NetworkPlan(manager, chosen, inputs, outputs, model.deep_supervision))
+    return sum(weight.numel() for weight in network.parameters())

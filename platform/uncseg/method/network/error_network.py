@@ -1,18 +1,18 @@
-"""A network that learns where a finished segmentation network fails, which itself stays as it is (Jungo et al. 2020).
+"""A network that learns where a finished segmentation network fails; that one stays as it is (Jungo et al. 2020).
 
-network = build_error_network(model, plans_manager, configuration_manager, inputs, outputs)
+network = build_error_network(model, plan)
 load_segmentation(network, checkpoint_of_the_finished_run)
 """
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from uncseg.config.sections import Model
 from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
-from uncseg.method.network.backbone import build_backbone, output_layer
+from uncseg.method.network.backbone import NetworkPlan, build_backbone, output_layer
 from uncseg.method.network.uncertainty_network import (
     SEGMENTATION_LOGITS,
     MaskedUncertaintyNetwork,
@@ -24,17 +24,16 @@ IN_WRAPPER = "backbone."
 
 
 class ErrorNetwork(MaskedUncertaintyNetwork):
-    """A frozen segmentation network, and one that says of each voxel how likely its whole tumour is wrong there.
+    """A frozen segmentation network, and one that predicts per voxel how likely its whole tumour is wrong.
 
-    ``forward(x)`` gives the logits of the frozen network at full resolution. It takes no gradient and is in eval mode
-    always: nothing that trains the other network moves a weight or a statistic of it.
+    ``forward(x)`` returns the frozen network's logits at full resolution. That network takes no gradient and is always
+    in eval mode: training the other one changes none of its weights and statistics.
 
     Args:
-        segmentation: nnU-Net network without a head.
+        segmentation: a backbone without a head.
         output: what its logits mean.
-        error: from the last features (B, F, …), or from the images and the probabilities (B, inputs + outputs, …), to
-            one logit.
-        reads_features: which of the two.
+        error: maps the last features (B, F, …), or images and probabilities (B, inputs + outputs, …), to one logit.
+        reads_features: whether it reads the features.
     """
 
     def __init__(self, segmentation: nn.Module, output: Output, error: nn.Module, reads_features: bool) -> None:
@@ -46,13 +45,13 @@ class ErrorNetwork(MaskedUncertaintyNetwork):
             output_layer(segmentation).register_forward_hook(_with_features)
 
     def train(self, mode: bool = True) -> "ErrorNetwork":
-        """Of the error network alone."""
+        """Set the mode of the error network alone."""
         super().train(mode)
         self.backbone.eval()
         return self
 
     def forward(self, x: torch.Tensor, uncertainty: bool = False):  # type: ignore[no-untyped-def]
-        """The frozen network's logits, or ``(logits, u)`` with u the logit of the failure, (B, 1, …)."""
+        """Return the frozen network's logits, or ``(logits, u)`` with u the logit of the failure, (B, 1, …)."""
         with torch.no_grad():
             output = self.backbone(x)
         logits, features = output[:, : self.outputs], output[:, self.outputs :]
@@ -66,34 +65,25 @@ class ErrorNetwork(MaskedUncertaintyNetwork):
 
 
 def _with_features(_layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-    # handed on as further channels: kept in an attribute, they would outlive the pass
+    # as further channels of the output: in an attribute they would outlive the pass
     return torch.cat((output, inputs[0]), dim=1)
 
 
-def build_error_network(
-    model: Model, plans_manager: Any, configuration_manager: Any, inputs: int, outputs: int
-) -> ErrorNetwork:
-    """An error network with fresh weights, the segmentation's too: :func:`load_segmentation` brings the right ones.
-
-    Args:
-        model: with an error network.
-        plans_manager, configuration_manager: nnU-Net's.
-        inputs: channels of the images.
-        outputs: channels of a segmentation network without a head.
-    """
+def build_error_network(model: Model, plan: NetworkPlan) -> ErrorNetwork:
+    """Build an error network with fresh weights; :func:`load_segmentation` gives it the segmentation that it judges."""
     assert model.error_network is not None
-    managers = plans_manager, configuration_manager
-    segmentation = build_backbone(model, *managers, inputs, outputs, False)
+    plan = replace(plan, deep_supervision=False)
+    segmentation = build_backbone(model, plan)
     if model.error_network.kind == "features":
         return ErrorNetwork(segmentation, model.output, _pointwise_layers(output_layer(segmentation)), True)
-    error = build_backbone(model, *managers, inputs + outputs, 1, False)
+    error = build_backbone(model, replace(plan, inputs=plan.inputs + plan.outputs, outputs=1))
     for layer in _output_layers(error)[:-1]:
-        layer.requires_grad_(False)  # those of deep supervision: DistributedDataParallel waits for what never comes
+        layer.requires_grad_(False)  # deep supervision is off: DistributedDataParallel would wait for gradients
     return ErrorNetwork(segmentation, model.output, error, False)
 
 
 def _pointwise_layers(output: nn.Module) -> nn.Sequential:
-    """Three convolutions of single voxels, as wide as the features that make the outputs."""
+    """Build three convolutions of single voxels, as wide as the features that the output layer reads."""
     flat = isinstance(output, nn.Conv2d)
     convolution, norm = (nn.Conv2d, nn.InstanceNorm2d) if flat else (nn.Conv3d, nn.InstanceNorm3d)
     width = int(output.in_channels)  # type: ignore[arg-type]
@@ -106,7 +96,7 @@ def _pointwise_layers(output: nn.Module) -> nn.Sequential:
 
 
 def _output_layers(backbone: nn.Module) -> list[nn.Module]:
-    """The convolutions that make the outputs, of the full resolution last."""
+    """Return the convolutions that make the outputs, that of the full resolution last."""
     lower = getattr(getattr(backbone, "decoder", None), "seg_layers", [])
     last = output_layer(backbone)
     return [*(layer for layer in lower if layer is not last), last]
@@ -116,13 +106,13 @@ def load_segmentation(network: ErrorNetwork, checkpoint: Path, trust: bool = Fal
     """Give an error network the segmentation that it judges.
 
     Args:
-        network: of the same plans, backbone and head.
-        checkpoint: of a network with or without a head; of one with it, the logits of the segmentation are taken.
+        network: of the same plans, backbone and output.
+        checkpoint: of a network with or without a head; the head's weights are left out.
         trust: let the file run code of its own.
 
     Raises:
         ProblemsFound: as :func:`~uncseg.method.checkpoints.load_torch_file`.
-        RuntimeError: where the network is another one.
+        RuntimeError: the network is another one.
     """
     weights = load_torch_file(checkpoint, MODEL_KEYS, trust=trust)["network_weights"]
     backbone = network.backbone
@@ -136,6 +126,6 @@ def load_segmentation(network: ErrorNetwork, checkpoint: Path, trust: bool = Fal
 
 
 def _without_head(values: torch.Tensor, output: Output) -> torch.Tensor:
-    """Weights of outputs z1, z2, z3, u → of the network's logits; background's are 0, as its logit is."""
+    """Turn weights of the outputs z1, z2, z3, u into weights of the logits; the background's are 0, as its logit is."""
     z = values[:SEGMENTATION_LOGITS]
     return with_background(z[None])[0] if output == "labels" else z

@@ -1,8 +1,8 @@
-"""Which classes a model's plans.json may name: nnU-Net finds a dotted name anywhere in Python, and calls what it finds.
+"""Which classes a model's plans.json may name: nnU-Net finds a dotted name anywhere in Python and calls what it finds.
 
-Other names in plans.json are harmless: preprocessor, label manager, image reader, normalisation and resampling are
-looked for by one plain name in nnU-Net's own folder of such things (``recursive_find_python_class``), and are called
-with arguments that nnU-Net chooses; the experiment planner is not asked for when predicting.
+Other names in plans.json are harmless. nnU-Net searches its own folders (``recursive_find_python_class``) for the
+preprocessor, label manager, image reader, normalisation and resampling, and calls them with arguments that it chooses;
+it does not need the experiment planner to predict.
 """
 
 import pydoc
@@ -21,17 +21,17 @@ ARCHITECTURES = Path(dynamic_network_architectures.__path__[0], "architectures")
 
 
 def require_known_classes(architecture: Any, where: str) -> None:
-    """Refuse an architecture that would have nnU-Net call anything but network classes of torch and nnU-Net.
+    """Refuse an architecture in which nnU-Net would call anything but network classes of torch and nnU-Net.
 
     Args:
         architecture: ``network_class_name``, ``arch_kwargs`` and ``_kw_requires_import`` of a configuration.
-        where: names the file and the configuration.
+        where: the file and the configuration, for the message.
 
     Raises:
         ProblemsFound: with every name that is refused.
     """
     expected = f"a network class below {' or '.join(KNOWN)}"
-    advice = "if you know where the model comes from, say --trust"
+    advice = "add --trust if you know where the model comes from"
     try:
         problems = [
             Problem(where, f"{field}: {name}", expected, advice)
@@ -46,23 +46,23 @@ def require_known_classes(architecture: Any, where: str) -> None:
 
 
 def _names(architecture: Any) -> Iterator[tuple[str, Any]]:
-    """Field and value of what nnU-Net looks up in Python; None is passed on as it is."""
+    """Yield field and value of what nnU-Net looks up in Python; it passes None on as it is."""
     yield "network_class_name", architecture["network_class_name"]
     for field in architecture["_kw_requires_import"]:
         if architecture["arch_kwargs"][field] is not None:
             yield field, architecture["arch_kwargs"][field]
 
 
-def _is_known(name: Any, of_network: bool) -> bool:
-    # looking up a name imports modules on its way, so the name comes before the look
+def _is_known(name: Any, is_network: bool) -> bool:
+    # a look-up imports modules, so the name itself is checked first
     if not isinstance(name, str) or not name.startswith(KNOWN):
         return False
     try:
         found = pydoc.locate(name)
-        if found is None and of_network:  # where nnU-Net looks for networks that have moved
+        if found is None and is_network:  # nnU-Net searches this folder for networks that have moved
             last = name.split(".")[-1]
             found = recursive_find_python_class(str(ARCHITECTURES), last, f"{KNOWN[1]}architectures")
-    except Exception:  # of a module that cannot be imported
+    except Exception:  # whatever a module raises when it is imported
         return False
-    # every module's own imports are within reach of a dotted name
+    # a dotted name also reaches what these modules import from elsewhere
     return isinstance(found, type) and issubclass(found, nn.Module) and f"{found.__module__}.".startswith(KNOWN)

@@ -1,7 +1,7 @@
-"""The network: an nnU-Net backbone with four output channels, z1, z2, z3 and u.
+"""The network: a backbone with four output channels, z1, z2, z3 and u.
 
 Axes: B batch, C channel, D H W voxels in nnU-Net's order (2D: H W). With ``output: labels``, z1..z3 are the logits of
-NCR, ED, ET, and background is the constant 0; with ``output: regions`` they are the sigmoid logits of WT, TC, ET.
+NCR, ED, ET, and the background's logit is 0; with ``output: regions`` they are the sigmoid logits of WT, TC, ET.
 """
 
 from typing import Any, Literal
@@ -19,18 +19,19 @@ BACKBONE_CHANNELS = SEGMENTATION_LOGITS + 1
 
 
 def with_background(z: torch.Tensor) -> torch.Tensor:
-    """Prepend the background logit, identically 0: (B, 3, …) → (B, 4, …).
+    """Prepend the background's logit, always 0: (B, 3, …) to (B, 4, …).
 
-    Softmax does not see a shift common to all classes, so a free background logit would add nothing.
+    A shift common to all classes does not change the softmax, so a free logit of the background would add nothing.
     """
     return torch.cat((torch.zeros_like(z[:, :1]), z), dim=1)
 
 
 def wt_probability(logits: torch.Tensor, output: Output) -> torch.Tensor:
-    """Probability of the whole tumour, (B, 1, …) float32 in [0, 1].
+    """Return the probability of the whole tumour, (B, 1, …) float32 in [0, 1].
 
     Args:
         logits: (B, 4, …) with ``labels``, (B, 3, …) with ``regions``.
+        output: what they mean.
     """
     if output == "regions":
         return logits[:, :1].float().sigmoid()
@@ -39,7 +40,7 @@ def wt_probability(logits: torch.Tensor, output: Output) -> torch.Tensor:
 
 
 def max_probability(logits: torch.Tensor, output: Output) -> torch.Tensor:
-    """Probability of the decision taken, (B, 1, …) float32: of the winning class, or of WT against not WT."""
+    """Return the probability of the decision, (B, 1, …) float32: of the most likely class, or of WT against not WT."""
     if output == "regions":
         p = wt_probability(logits, output)
         return torch.maximum(p, 1 - p)
@@ -47,10 +48,10 @@ def max_probability(logits: torch.Tensor, output: Output) -> torch.Tensor:
 
 
 def predicted_regions(logits: torch.Tensor, output: Output) -> torch.Tensor:
-    """nnU-Net's own decision as WT, TC, ET, (B, 3, …) bool: argmax over labels, or probability > 0.5."""
+    """Return nnU-Net's decision as WT, TC, ET, (B, 3, …) bool: argmax over labels, or probability > 0.5."""
     if output == "regions":
         return logits > 0
-    # argmax by comparisons (the first of equals wins, as there): argmax itself takes longer than the whole loss
+    # argmax by comparisons, where the first of equals wins too: argmax itself takes longer than the whole loss
     background, ncr, ed, et = logits.split(1, dim=1)
     is_et = et > torch.maximum(background, torch.maximum(ncr, ed))
     is_ncr = (ncr > background) & (ncr >= torch.maximum(ed, et))
@@ -59,42 +60,34 @@ def predicted_regions(logits: torch.Tensor, output: Output) -> torch.Tensor:
 
 
 def reference_regions(target: torch.Tensor, output: Output) -> torch.Tensor:
-    """WT, TC, ET of a training target, (B, 3, …) bool, from labels (B, 1, …) or regions (B, 3, …)."""
+    """Return WT, TC, ET of a target, (B, 3, …) bool, given as labels (B, 1, …) or regions (B, 3, …)."""
     if output == "regions":
         return target[:, :3] > 0
     return torch.cat((target > 0, (target == 1) | (target == 3), target == 3), dim=1)
 
 
 def full_resolution(output: Any) -> torch.Tensor:
-    """The first of a network's outputs, or of a batch's targets, with deep supervision; else the only one."""
+    """Return the first of a network's outputs with deep supervision, or the only one without."""
     tensor = output[0] if isinstance(output, list | tuple) else output
     assert isinstance(tensor, torch.Tensor)
     return tensor
 
 
-def unwrapped(network: nn.Module) -> nn.Module:
-    """A network as it was before torch.compile, and without what waits for other processes."""
-    network = getattr(network, "module", network)
-    inner = getattr(network, "_orig_mod", network)
-    assert isinstance(inner, nn.Module)
-    return inner
-
-
 class MaskedUncertaintyNetwork(nn.Module):
-    """A backbone with 4 output channels, read as a segmentation and an uncertainty.
+    """A backbone with 4 output channels, read as a segmentation and an uncertainty map.
 
-    ``forward(x)`` gives exactly what nnU-Net expects of its networks: (B, 4, …) logits with ``labels``, (B, 3, …)
-    with ``regions``, as a list from full to lowest resolution while deep supervision is on. So a trained folder
-    stays a valid nnU-Net model folder. ``forward(x, uncertainty=True)`` gives ``(logits, u)``; training goes
-    through ``forward`` too, because wrappers (DistributedDataParallel, torch.compile) only see that.
+    ``forward(x)`` returns what nnU-Net expects of its networks: (B, 4, …) logits with ``labels``, (B, 3, …) with
+    ``regions``, as a list from full to lowest resolution while deep supervision is switched on. So a trained folder
+    stays a valid nnU-Net model folder. ``forward(x, uncertainty=True)`` returns ``(logits, u)``. It is a flag of
+    ``forward`` because wrappers (DistributedDataParallel, torch.compile) see no other method.
 
     Args:
-        backbone: nnU-Net network, built for 4 output channels.
+        backbone: a network built for 4 output channels.
         output: what z1..z3 mean.
     """
 
-    gives = "uncertainty"
-    """What a map of :meth:`as_map` is."""
+    map_name = "uncertainty"
+    """Name of the map that :meth:`as_map` makes of u."""
 
     def __init__(self, backbone: nn.Module, output: Output) -> None:
         super().__init__()
@@ -103,14 +96,14 @@ class MaskedUncertaintyNetwork(nn.Module):
 
     @property
     def decoder(self) -> nn.Module:
-        """Where nnU-Net switches deep supervision on and off."""
+        """The part on which nnU-Net switches deep supervision on and off."""
         decoder = self.backbone.decoder
         assert isinstance(decoder, nn.Module)
         return decoder
 
     @staticmethod
     def as_map(u: torch.Tensor) -> torch.Tensor:
-        """What a sliding window averages of u, float32."""
+        """Return what a sliding window averages: sigmoid(u), float32."""
         return u.float().sigmoid()
 
     def _logits(self, output: torch.Tensor) -> torch.Tensor:
@@ -118,7 +111,7 @@ class MaskedUncertaintyNetwork(nn.Module):
         return with_background(z) if self.output == "labels" else z
 
     def forward(self, x: torch.Tensor, uncertainty: bool = False):  # type: ignore[no-untyped-def]
-        """Segmentation logits, or ``(logits, u)`` with u the full-resolution uncertainty logit, (B, 1, …)."""
+        """Return segmentation logits, or ``(logits, u)`` with u the full-resolution logit of the map, (B, 1, …)."""
         output = self.backbone(x)
         deep = isinstance(output, list | tuple)
         logits = [self._logits(o) for o in output] if deep else self._logits(output)
@@ -128,11 +121,7 @@ class MaskedUncertaintyNetwork(nn.Module):
 
 
 def detach_head(output_layer: nn.Module) -> None:
-    """Let the last output channel, u, train its own weights only: the features it reads take no gradient from it.
-
-    Args:
-        output_layer: the convolution that makes the outputs.
-    """
+    """Let the last channel of the output layer, u, train its own weights alone, and not the features that it reads."""
     output_layer.register_forward_hook(_with_detached_u)
 
 
@@ -144,18 +133,18 @@ def _with_detached_u(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output:
 
 
 class HeteroscedasticNetwork(MaskedUncertaintyNetwork):
-    """The same backbone with the log-variance of the logits as its fourth channel (Kendall and Gal 2017).
+    """A backbone whose fourth output channel is the log-variance of the logits (Kendall and Gal 2017).
 
-    In training, ``forward(x)`` gives the logits of the mean probability over draws of the logits, at every resolution:
-    nnU-Net's loss of them is the one of Kendall and Gal. Otherwise it gives z1..z3, as every other network.
+    In training, ``forward(x)`` returns the logits of the mean probability over draws of the logits, at every
+    resolution: nnU-Net's loss of these is the loss of Kendall and Gal. Otherwise it returns z1..z3, as any network.
 
     Args:
-        backbone: nnU-Net network, built for 4 output channels.
+        backbone: a network built for 4 output channels.
         output: what z1..z3 mean.
-        samples: draws of a training step.
+        samples: draws in a training step.
     """
 
-    gives = "log_variance"
+    map_name = "log_variance"
 
     def __init__(self, backbone: nn.Module, output: Output, samples: int) -> None:
         super().__init__(backbone, output)
@@ -163,7 +152,7 @@ class HeteroscedasticNetwork(MaskedUncertaintyNetwork):
 
     @staticmethod
     def as_map(u: torch.Tensor) -> torch.Tensor:
-        """The log-variance, float32."""
+        """Return the log-variance, float32."""
         return u.float()
 
     def _logits(self, output: torch.Tensor) -> torch.Tensor:
@@ -172,9 +161,3 @@ class HeteroscedasticNetwork(MaskedUncertaintyNetwork):
         with torch.autocast(output.device.type, enabled=False):
             z, log_variance = output[:, :SEGMENTATION_LOGITS], output[:, SEGMENTATION_LOGITS:]
             return expected_likelihood_logits(z, log_variance, self.samples, self.output)
-
-
-def masked_uncertainty(u: torch.Tensor, cancer_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """sigmoid(u) · cancer_mask, float32 in [0, 1]; without a mask the unmasked map."""
-    uncertainty = u.float().sigmoid()
-    return uncertainty if cancer_mask is None else uncertainty * cancer_mask

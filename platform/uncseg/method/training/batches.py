@@ -1,8 +1,8 @@
 """Batches as a pure function of (seed, fold, batch index), whatever the number of loader processes.
 
-Around nnU-Net's own sampling and transforms: a batch's cases are drawn from its index, and each sample from its index
-and place, so that several GPUs of one fold share a batch that is the same as one GPU's. A batch carries the geometry
-of its patches.
+Sampling and transforms are nnU-Net's, reseeded: the cases of a batch are drawn from its index, and each sample from its
+index and its place in the batch, so that the GPUs of a distributed fold share the batch that one GPU would draw. A
+batch carries the geometry of its patches.
 """
 
 import random
@@ -11,26 +11,27 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from uncseg.method.memory.patch_geometry import PatchGeometry, carry_geometry
 from uncseg.method.nnunet_internals import limit_threads_once
 
 TRAINING, VALIDATION, INITIALISATION, STEPS = 0, 1, 2, 3
-KEPT_BYTES = 128 * 2**20  # of case properties, per loader process
-READY = 8  # batches kept ready by few processes; from 4 on, each keeps 2
+KEPT_BYTES = 128 * 2**20  # case properties kept per loader process
+READY = 8  # batches kept ready by up to 4 processes together; of more processes, each keeps 2
 
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seed torch, numpy and random from a key of whole numbers; afterwards all three go on as they were."""
+    """Seed torch, NumPy and random from a key of whole numbers; afterwards restore the states of all three."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     _seed(*key)
     try:
@@ -42,7 +43,7 @@ def seeded(*key: int) -> Iterator[None]:
 
 
 def seed_steps(*key: int) -> None:
-    """Seed what training steps draw themselves (dropout, noise of logits), on the GPU too, from whole numbers."""
+    """Seed what training steps draw (dropout, noise of logits), on the GPU too, from a key of whole numbers."""
     _seed(*key, STEPS)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(torch.default_generator.initial_seed())
@@ -52,13 +53,13 @@ def _seed(*key: int) -> None:
     state = np.random.SeedSequence(key).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))
-    # the CPU's generator alone: torch.manual_seed would wake CUDA in every loader process
+    # the CPU's generator alone: torch.manual_seed would start CUDA in every loader process
     torch.default_generator.manual_seed(int(state[2]))
 
 
 @dataclass(frozen=True)
 class Share:
-    """The samples of a joint batch that one process draws: ``count`` of ``joint``, from ``first`` on."""
+    """The samples of a joint batch that one process draws: ``count`` of ``joint``, starting with ``first``."""
 
     joint: int
     first: int
@@ -66,7 +67,7 @@ class Share:
 
 
 class _TransformsWithGeometry:
-    """nnU-Net's loader calls its transforms with image and segmentation; the crop's geometry goes along."""
+    """The transforms that nnU-Net's loader calls with image and segmentation; the crop's geometry goes through too."""
 
     def __init__(self, transforms: BasicTransform) -> None:
         self.transforms = carry_geometry(transforms)
@@ -80,10 +81,10 @@ class _TransformsWithGeometry:
 
 
 class _KeptCases:
-    """nnU-Net's dataset, which opens a case and unpickles its properties at every draw; here some stay open.
+    """nnU-Net's dataset, which opens a case and unpickles its properties for every sample; here some stay open.
 
-    As many as fit into ``KEPT_BYTES``, taking each case's properties to be as large as their file; the voxels
-    themselves stay in their file, mapped.
+    As many cases as fit into ``KEPT_BYTES`` do, if a case's properties take as much memory as their file. The voxels
+    stay in their file, which is mapped.
     """
 
     def __init__(self, cases: Any) -> None:
@@ -94,7 +95,7 @@ class _KeptCases:
         self._most = max(1, KEPT_BYTES // max(sizes))
 
     def load_case(self, identifier: str) -> Any:
-        """nnU-Net's (data, segmentation, previous stage, properties)."""
+        """Return nnU-Net's (data, segmentation, previous stage, properties)."""
         if identifier in self._kept:
             self._kept.move_to_end(identifier)
         else:
@@ -105,74 +106,53 @@ class _KeptCases:
 
 
 class LoaderWithGeometry(nnUNetDataLoader):
-    """nnU-Net's loader, drawing by index; its batches have a ``geometry`` list, one :class:`PatchGeometry` a sample.
+    """nnU-Net's loader, from which batches are taken by index.
+
+    A batch's ``geometry`` lists one :class:`PatchGeometry` per sample.
 
     Args:
+        key: whole numbers (seed, fold, stage); a batch depends on them and on its index alone.
         share: what this process draws of every batch.
         args, kwargs: nnU-Net's; ``batch_size`` is the share's count.
     """
 
-    def __init__(self, *args: Any, share: Share, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, key: tuple[int, ...], share: Share, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._data: Any = _KeptCases(self._data)
-        self.share = share
+        self.key, self.share = key, share
         self.probabilistic = kwargs.get("probabilistic_oversampling", False)
         self.get_do_oversample = self._start_sample
         self.transforms: _TransformsWithGeometry = _TransformsWithGeometry(self.transforms)
-        self._key: tuple[int, ...] = ()
+        self._batch_key = key
 
-    def draw(self, *key: int) -> dict:
-        """The batch that belongs to a key of whole numbers; the process's random states stay as they were."""
-        self._key = key
-        with seeded(*key):
-            return self.generate_train_batch()
+    def __getitem__(self, index: int) -> tuple[int, dict]:
+        """Return the index and its batch; the process's random states stay as they were."""
+        self._batch_key = (*self.key, index)
+        self.transforms.results = []
+        with seeded(*self._batch_key):
+            batch = self.generate_train_batch()
+        batch["keys"] = [str(key) for key in batch["keys"]]
+        batch["geometry"] = self.transforms.results
+        return index, batch
 
     def get_indices(self) -> Any:
-        """nnU-Net draws a batch's cases here; all processes draw the joint batch's and take their share."""
+        """nnU-Net draws a batch's cases here; each process draws those of the joint batch and takes its share."""
         drawn = np.random.choice(self.indices, self.share.joint, replace=True, p=self.sampling_probabilities)
         return drawn[self.share.first : self.share.first + self.share.count]
 
     def _start_sample(self, sample: int) -> bool:
-        """nnU-Net asks here, first of all for a sample, whether foreground is forced; each sample is seeded anew."""
+        """nnU-Net asks here, first for each sample, whether to force foreground; so each sample is seeded here."""
         place = self.share.first + sample
-        _seed(*self._key, place)
+        _seed(*self._batch_key, place)
         if self.probabilistic:
             return bool(np.random.uniform() < self.oversample_foreground_percent)
         return bool(place >= round(self.share.joint * (1 - self.oversample_foreground_percent)))
 
     def get_bbox(self, data_shape: np.ndarray, *args: Any, **kwargs: Any) -> tuple[list[int], list[int]]:
-        """nnU-Net chooses the crop here; its place is kept for the geometry."""
+        """nnU-Net chooses the crop here; the geometry starts from it."""
         lower, upper = super().get_bbox(data_shape, *args, **kwargs)
-        self.transforms.crop = PatchGeometry.of_crop(lower, self.patch_size, data_shape)
+        self.transforms.crop = PatchGeometry.from_crop(lower, self.patch_size, data_shape)
         return lower, upper
-
-    def generate_train_batch(self) -> dict:
-        """nnU-Net builds the batch here; the geometries of its patches are added."""
-        self.transforms.results = []
-        batch = super().generate_train_batch()
-        batch["keys"] = [str(key) for key in batch["keys"]]
-        batch["geometry"] = self.transforms.results
-        return batch
-
-
-class _BatchByIndex(Dataset):
-    def __init__(self, loader: LoaderWithGeometry, seed: int, fold: int, stage: int) -> None:
-        self.loader = loader
-        self.key = (seed, fold, stage)
-
-    def __getitem__(self, index: int) -> tuple[int, dict]:
-        return index, self.loader.draw(*self.key, index)
-
-
-class _CountFrom(Sampler):
-    def __init__(self, first: int) -> None:
-        self.first = first
-
-    def __iter__(self) -> Iterator[int]:
-        index = self.first
-        while True:
-            yield index
-            index += 1
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -186,41 +166,31 @@ def _start_loader(_process: int) -> None:
 class BatchStream:
     """Batches ``first``, ``first + 1``, … without end.
 
-    A process that is free takes the next index, so a slow batch (rotated, say) leaves no other process idle; what comes
-    early waits here for its turn. ``seconds_waited`` adds up the time that ``next`` took; set it to 0 where an epoch
-    starts.
+    A free process takes the next index, so a slow batch, such as a rotated one, keeps no other process idle; a batch
+    that is ready early waits here for its turn. ``seconds_waited`` adds up the time that ``next`` took; set it to 0
+    when an epoch starts.
 
     Args:
-        loader: draws one batch from the current random states.
-        seed, fold, stage: with the index, all that a batch depends on.
-        first: index of the first batch (after a resume: how many were used).
-        processes: loader processes; 0 loads in the training process.
+        loader: draws the batches.
+        first: index of the first batch; after a resume, the number of batches used before.
+        processes: number of loader processes; 0 loads in the training process.
         pin_memory: copy batches to page-locked memory for a GPU.
     """
 
-    def __init__(
-        self,
-        loader: LoaderWithGeometry,
-        *,
-        seed: int,
-        fold: int,
-        stage: int,
-        first: int,
-        processes: int,
-        pin_memory: bool,
-    ) -> None:
+    def __init__(self, loader: LoaderWithGeometry, *, first: int, processes: int, pin_memory: bool) -> None:
+        self.loader = loader
         self.seconds_waited = 0.0
         self._next = first
         self._early: dict[int, dict] = {}
-        data = DataLoader(
-            _BatchByIndex(loader, seed, fold, stage),
+        data: DataLoader = DataLoader(
+            cast("Dataset", loader),
             batch_size=None,
-            sampler=_CountFrom(first),
+            sampler=count(first),
             num_workers=processes,
             collate_fn=_as_it_is,
             worker_init_fn=_start_loader,
             pin_memory=pin_memory,
-            # a forked child of a process with Ray's threads can hang; a spawned one starts clean
+            # a child that is forked from a process with Ray's threads can hang; a spawned one cannot
             multiprocessing_context="spawn" if processes else None,
             prefetch_factor=max(2, -(-READY // processes)) if processes else None,
             in_order=False,

@@ -1,6 +1,10 @@
-"""The metrics that a fold reports every epoch, and their names, which are derived from what computes them."""
+"""The metrics that a fold reports every epoch, and their names, which are derived from what computes them.
+
+To add a metric, add it to the sums of a training or a validation step, or to ``END_OF_EPOCH``.
+"""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -8,16 +12,51 @@ import numpy as np
 import torch
 
 from uncseg.config.experiment import Experiment
+from uncseg.estimators.floors import best_constant
+from uncseg.estimators.one_pass import OnePass, estimate_all
 from uncseg.estimators.registry import ESTIMATORS
+from uncseg.method.distributed_fold import sum_over_processes
 from uncseg.method.loss.objective import total_loss, warmup_factor
-from uncseg.method.loss.terms import Step, protocol_masks
+from uncseg.method.loss.terms import Step, per_sample_scores, protocol_masks
 from uncseg.method.memory.error_memory import Reading
+from uncseg.method.network.uncertainty_network import Output, max_probability, wt_probability
 from uncseg.method.settings import TrainerSettings
-from uncseg.method.training.epoch_means import Sums
-from uncseg.method.training.validation import REGION_NAMES, estimator_sums, failure_rates
+from uncseg.metric_keys import epoch_key
 
+REGION_NAMES = ("wt", "tc", "et")
 SIDES = ("training", "validation")
-"""Cases of a fold, each side with an error memory of its own."""
+"""The two kinds of cases of a fold, each with an error memory of its own."""
+Sums = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""A (sum, weight) pair of 0-dimensional tensors per metric."""
+
+
+class EpochMeans:
+    """Weighted means over an epoch's steps.
+
+    The sums stay on the device until the epoch ends: reading a value makes the host wait for the device.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, ...], torch.Tensor] = {}
+
+    def add(self, values: Sums) -> None:
+        """Add (sum, weight) pairs. One that is not finite comes from an unusable batch and is left out."""
+        numbers = torch.stack([number.detach().double() for pair in values.values() for number in pair])
+        pairs = numbers.reshape(-1, 2)
+        pairs = torch.where(torch.isfinite(pairs).all(1, keepdim=True), pairs, 0)
+        names = tuple(values)
+        self._sums[names] = self._sums[names] + pairs if names in self._sums else pairs
+
+    def means(self) -> dict[str, float]:
+        """Return the means so far over all processes of the fold; NaN where no weight was added."""
+        totals: dict[str, torch.Tensor] = {}
+        for names, pairs in self._sums.items():  # steps may differ in their names: only some cases have an oracle
+            for name, pair in zip(names, pairs, strict=True):
+                totals[name] = totals[name] + pair if name in totals else pair
+        if not totals:
+            return {}
+        joint = sum_over_processes(torch.stack(list(totals.values()))).cpu()
+        return dict(zip(totals, (joint[:, 0] / joint[:, 1]).tolist(), strict=True))
 
 
 def training_sums(terms: Mapping[str, torch.Tensor], masks: Mapping[str, torch.Tensor], memory: Reading) -> Sums:
@@ -36,27 +75,88 @@ def training_sums(terms: Mapping[str, torch.Tensor], masks: Mapping[str, torch.T
     return sums
 
 
-def _patch_dice(trainer: Any) -> np.ndarray:
-    """Return nnU-Net's Dice of WT, TC and ET over all validation patches of the epoch."""
-    return np.asarray(trainer.logger.get_value("dice_per_class_or_region", step=-1))
+def _valid_sum(values: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.where(valid, values, torch.zeros_like(values)).sum(), valid.sum()
 
 
-def _mean_dice(trainer: Any) -> float:
-    dice = _patch_dice(trainer)
+def estimator_sums(
+    logits: torch.Tensor,
+    u: torch.Tensor | None,
+    q: torch.Tensor | None,
+    predicted_wt: torch.Tensor,
+    reference_wt: torch.Tensor,
+    memory: Reading,
+    output: Output,
+    several_passes: Mapping[str, torch.Tensor],
+) -> Sums:
+    """Return ``uncertainty/PROTOCOL/{rmsd,corr}_ema/ESTIMATOR`` of a batch as (sum, number of valid samples).
+
+    Args:
+        logits: full-resolution segmentation logits.
+        u: the uncertainty map's logit, (B, 1, …), or None.
+        q: a phantom's rater probability, (B, 1, …), or None.
+        predicted_wt, reference_wt: (B, 1, …) bool.
+        memory: the validation memory as it was before this visit.
+        output: what the logits mean.
+        several_passes: maps of estimators of several passes, (B, 1, …).
+    """
+    prediction = OnePass(
+        p_wt=wt_probability(logits, output),
+        max_probability=max_probability(logits, output),
+        predicted_wt=predicted_wt,
+        u=u,
+        variance_stable=memory.values["variance"],
+        q=q,
+    )
+    maps = dict(several_passes) | estimate_all(prediction)
+    error = memory.values["error"]
+    sums: Sums = {}
+    for protocol, mask in protocol_masks(reference_wt, predicted_wt).items():
+        weights = mask * memory.visited
+        for name, estimate in (maps | {"constant": best_constant(error, weights)}).items():
+            scores = per_sample_scores(estimate, error, weights)
+            sums[epoch_key(protocol, "rmsd", name)] = _valid_sum(scores["rmsd"], scores["rmsd_valid"])
+            # a constant has no correlation: 0, over the samples that have an RMSD
+            corr, valid = (scores["corr"], scores["corr_valid"])
+            if name == "constant":
+                corr, valid = torch.zeros_like(corr), scores["rmsd_valid"]
+            sums[epoch_key(protocol, "corr", name)] = _valid_sum(corr, valid)
+        sums[f"uncertainty/memory/visited_share_{protocol}"] = (weights.sum(), mask.sum())
+        sums[f"uncertainty/memory/mean_error_val_{protocol}"] = ((weights * error).sum(), weights.sum())
+    return sums
+
+
+def overlap_counts(predicted: torch.Tensor, reference: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return true positives, false positives and false negatives per region over a batch, each (3,)."""
+    axes = [0, *range(2, predicted.ndim)]
+    return {
+        "tp_hard": (predicted & reference).sum(axes),
+        "fp_hard": (predicted & ~reference).sum(axes),
+        "fn_hard": (~predicted & reference).sum(axes),
+    }
+
+
+def failure_rates(failure: torch.Tensor, reference: torch.Tensor) -> Sums:
+    """Return ``val_patch/failure_rate_REGION``: the share of a region's reference voxels that fail."""
+    return {
+        f"val_patch/failure_rate_{name}": ((failure & reference[:, i : i + 1]).sum(), reference[:, i].sum())
+        for i, name in enumerate(REGION_NAMES)
+    }
+
+
+def _patch_dice(trainer: Any, regions: slice) -> float:
+    """Return the mean over regions of nnU-Net's Dice over all validation patches of the epoch; NaN without any."""
+    dice = np.asarray(trainer.logger.get_value("dice_per_class_or_region", step=-1))[regions]
     return float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
 
 
-def _dice_of(region: int) -> Callable[[Any], float]:
-    return lambda trainer: _patch_dice(trainer)[region]
-
-
-def _bytes_of(side: str) -> Callable[[Any], float]:
-    return lambda trainer: trainer.memories[side].bytes_per_case
+def _bytes_per_case(trainer: Any, side: str) -> float:
+    return float(trainer.memories[side].bytes_per_case)
 
 
 END_OF_EPOCH: Mapping[str, Callable[[Any], float]] = {
-    **{f"val_patch/dice_{name}": _dice_of(number) for number, name in enumerate(REGION_NAMES)},
-    "val_patch/dice_mean": _mean_dice,
+    **{f"val_patch/dice_{name}": partial(_patch_dice, regions=slice(i, i + 1)) for i, name in enumerate(REGION_NAMES)},
+    "val_patch/dice_mean": partial(_patch_dice, regions=slice(None)),
     "val_patch/loss_seg": lambda trainer: trainer.logger.get_value("val_losses", step=-1),
     "train/learning_rate": lambda trainer: trainer.optimizer.param_groups[0]["lr"],
     "train/uncertainty_warmup": lambda trainer: warmup_factor(
@@ -67,7 +167,7 @@ END_OF_EPOCH: Mapping[str, Callable[[Any], float]] = {
     "system/data_wait_seconds": lambda trainer: (
         trainer.dataloader_train.seconds_waited + trainer.dataloader_val.seconds_waited
     ),
-    **{f"system/memory_bytes_per_case_{side}": _bytes_of(side) for side in SIDES},
+    **{f"system/memory_bytes_per_case_{side}": partial(_bytes_per_case, side=side) for side in SIDES},
 }
 """Metrics that are read once per epoch from an :class:`~uncseg.method.training.trainer.UncertaintyTrainer`."""
 
@@ -87,7 +187,7 @@ def epoch_metric_names(experiment: Experiment) -> tuple[str, ...]:
     They are those of a batch of one patch of zeros. An epoch leaves out those for which nothing could be measured; a
     phantom's oracle is not among them.
     """
-    settings = TrainerSettings.of(experiment)
+    settings = TrainerSettings.from_experiment(experiment)
     zeros = torch.zeros((1, 1, 2, 2, 2), requires_grad=True)
     outside = zeros > 0
     logits = torch.cat([zeros] * (3 if settings.model.output == "regions" else 4), dim=1)

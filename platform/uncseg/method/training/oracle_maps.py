@@ -1,4 +1,4 @@
-"""q of phantoms on the preprocessed grid, read by patch. Real cases have none."""
+"""A phantom's oracle q on the preprocessed grid, read per patch. Real cases have none."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from uncseg.method.memory.patch_geometry import PatchGeometry
 
 
 class OracleMaps:
-    """CASE.npy files, (D, H, W) float16: each voxel's probability that a rater calls it tumour.
+    """Files CASE.npy, (D, H, W) float16: the probability that a rater calls a voxel tumour.
 
     Args:
-        folder: where they lie; it need not exist.
+        folder: where the files are; it need not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -20,17 +20,13 @@ class OracleMaps:
         self.present = folder.is_dir()
 
     def read(self, keys: list[str], geometries: list[PatchGeometry]) -> torch.Tensor | None:
-        """Q of unaugmented patches, (B, 1, D, H, W) float32, 0 beyond the case; None unless all cases have one."""
+        """Read q of unaugmented patches, (B, 1, D, H, W) float32, 0 beyond the case; None if a case has none."""
         files = [self.folder / f"{key}.npy" for key in keys]
         if not self.present or not all(file.is_file() for file in files):
             return None
         patches = []
         for file, geometry in zip(files, geometries, strict=True):
-            q = np.load(file, mmap_mode="r")
-            patch = np.zeros(geometry.shape, dtype=np.float32)
-            box = geometry.bounding_box()
-            first = np.round(geometry.offset).astype(int)
-            inside = tuple(slice(s.start - f, s.stop - f) for s, f in zip(box, first, strict=True))
-            patch[inside] = q[box]
+            patch, box = np.zeros(geometry.shape, dtype=np.float32), geometry.bounding_box()
+            patch[geometry.slices_of(box)] = np.load(file, mmap_mode="r")[box]
             patches.append(torch.from_numpy(patch))
         return torch.stack(patches)[:, None]

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.method.checkpoints import keep_best_and_final
-from uncseg.method.distributed_fold import processes
+from uncseg.method.distributed_fold import process_count
 from uncseg.method.nnunet_internals import without_timed_choices
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training.batches import (
@@ -107,10 +107,10 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def _set_batch_size_and_oversample(self) -> None:
         """nnU-Net rounds the forced foreground of each process by itself; here it is a share of the joint batch."""
-        joint, count = self.configuration_manager.batch_size, processes()
+        joint, count = self.configuration_manager.batch_size, process_count()
         if joint % count:
             found, expected = f"{joint}, shared by {count} GPUs of one fold", "a multiple of resources.gpus_per_fold"
-            problem = Problem("plan.batch_size", found, expected, f"write {count * (joint // count + 1)}")
+            problem = Problem("plan.batch_size", found, expected, f"set it to {count * (joint // count + 1)}")
             raise ProblemsFound("The fold cannot be trained.", [problem])
         self.batch_size = joint // count
 
@@ -167,14 +167,12 @@ class ReproducibleTrainer(nnUNetTrainer):
             oversample_foreground_percent=self.oversample_foreground_percent,
             probabilistic_oversampling=self.probabilistic_oversampling,
             transforms=transforms,
+            key=(self.settings.training.seed, self._fold_number(), stage),
             share=Share(joint=self.configuration_manager.batch_size, first=first, count=self.batch_size),
         )
         loader_processes = self.settings.training.loader_processes or 0
         return BatchStream(
             loader,
-            seed=self.settings.training.seed,
-            fold=self._fold_number(),
-            stage=stage,
             first=self.next_batch["training" if stage == TRAINING else "validation"],
             processes=loader_processes if stage == TRAINING else min(loader_processes, 1),
             pin_memory=self.device.type == "cuda",

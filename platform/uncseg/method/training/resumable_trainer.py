@@ -30,14 +30,14 @@ class ResumableTrainer(ReproducibleTrainer):
     """Called with the last epoch that a resumable checkpoint holds, when the checkpoint is whole."""
 
     def resume_content(self) -> dict[str, Any]:
-        """What else a resume needs, by name: tensors and plain values."""
+        """Return what else a resume needs, by name: tensors and plain values."""
         return {}
 
     def restore_resume_content(self, content: dict[str, Any]) -> None:
-        """The way back of :meth:`resume_content`."""
+        """Inverse of :meth:`resume_content`."""
 
     def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net writes in place; here the file is whole or absent, and its resume file is written before it."""
+        """nnU-Net writes in place; here a file is whole or absent, and its resume file is written first."""
         if self.disable_checkpointing or self.local_rank != 0:
             return
         path, epochs = Path(filename), self.current_epoch + 1
@@ -60,16 +60,16 @@ class ResumableTrainer(ReproducibleTrainer):
                 self.on_checkpoint(self.current_epoch)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """nnU-Net unpickles whatever the file holds; one that needs code is refused here; a resume file is read too.
+        """nnU-Net unpickles whatever a file holds; here one that needs code is refused, and the resume file is read.
 
-        nnU-Net cannot be given the content (2.8.1 fails on a dict): the file is read twice.
+        A file is read twice, since nnU-Net 2.8.1 fails when it is given the content instead of a path.
         """
         path = Path(str(filename_or_checkpoint))
         load_torch_file(path, TRAINING_KEYS, trust=self.trust)
         super().load_checkpoint(str(path))
         self.next_batch = self.batches_after(self.current_epoch)
         if path.name == BEST:
-            return  # good for prediction only: what a resume needs goes with the latest and the final checkpoint
+            return  # for predictions alone: only the latest, the previous and the final checkpoint have a resume file
         content = load_resume_file(resume_file(path, self.current_epoch))
         self.restore_resume_content(content["memories"])
         self.next_batch = content["next_batch"]

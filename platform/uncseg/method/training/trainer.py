@@ -16,8 +16,9 @@ from torch import nn
 from uncseg.method.distributed_fold import JointCrossEntropy, gather_samples
 from uncseg.method.loss.objective import total_loss
 from uncseg.method.loss.terms import Step, protocol_masks
-from uncseg.method.memory.coordinates import make_memory
 from uncseg.method.memory.error_memory import ErrorMemory, Reading
+from uncseg.method.memory.patch_coordinates import make_memory
+from uncseg.method.network.backbone import NetworkPlan
 from uncseg.method.network.build import build_network
 from uncseg.method.network.uncertainty_network import (
     full_resolution,
@@ -26,13 +27,18 @@ from uncseg.method.network.uncertainty_network import (
     wt_probability,
 )
 from uncseg.method.settings import TrainerSettings
-from uncseg.method.training.epoch_means import EpochMeans
-from uncseg.method.training.epoch_metrics import epoch_metrics, training_sums
+from uncseg.method.training.epoch_metrics import (
+    EpochMeans,
+    epoch_metrics,
+    estimator_sums,
+    failure_rates,
+    overlap_counts,
+    training_sums,
+)
 from uncseg.method.training.oracle_maps import OracleMaps
 from uncseg.method.training.resumable_trainer import ResumableTrainer
-from uncseg.method.training.several_passes import several_pass_maps
+from uncseg.method.training.several_passes_on_patches import several_pass_maps
 from uncseg.method.training.teacher import Teacher
-from uncseg.method.training.validation import estimator_sums, failure_rates, overlap_counts
 
 
 class UncertaintyTrainer(ResumableTrainer):
@@ -71,8 +77,10 @@ class UncertaintyTrainer(ResumableTrainer):
     ) -> nn.Module:
         """nnU-Net builds the plans' network here; ours gets 4 output channels and is read as z1..z3 and u."""
         model = TrainerSettings.from_plans(plans_manager.plans).model
-        managers = plans_manager, configuration_manager
-        return build_network(model, *managers, num_input_channels, num_output_channels, enable_deep_supervision)
+        channels = num_input_channels, num_output_channels
+        return build_network(
+            model, NetworkPlan(plans_manager, configuration_manager, *channels, enable_deep_supervision)
+        )
 
     def _build_loss(self) -> nn.Module:
         """nnU-Net builds Dice + cross-entropy here; the cross-entropy gets its class weights."""
@@ -217,14 +225,14 @@ class UncertaintyTrainer(ResumableTrainer):
     def resume_content(self) -> dict[str, Any]:
         """Return the states of the error memories and of the teacher."""
         memories = {name: memory.state() for name, memory in self.memories.items()}
-        return memories if self.teacher is None else memories | {"teacher": self.teacher.state()}
+        return memories if self.teacher is None else memories | {"teacher": self.teacher.state_dict()}
 
     def restore_resume_content(self, content: dict[str, Any]) -> None:
         """Inverse of :meth:`resume_content`."""
         for name, memory in self.memories.items():
             memory.load_state(content[name])
         if self.teacher is not None:
-            self.teacher.load_state(content["teacher"])
+            self.teacher.load_state_dict(content["teacher"])
 
 
 def split_evenly(samples: int, parts: int) -> list[slice]:

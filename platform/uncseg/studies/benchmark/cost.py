@@ -16,7 +16,7 @@ from uncseg.cluster.resources import Slots
 from uncseg.cluster.workers import Workers
 from uncseg.layout import RunFolder
 from uncseg.method.inference.native_space import predict_grid
-from uncseg.method.inference.several_predictions import estimate_grid
+from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.runs.fold_prediction import loaded_members, preprocessed_case
 from uncseg.runs.fold_worker import start_trainer
 from uncseg.studies.benchmark.score_maps import ScoredFold

@@ -156,7 +156,7 @@ def _maps(
             yield method, prediction.labels, one_pass[method.map]
         else:
             estimate = prediction.estimates[method.estimator]
-            yield method, estimate.prediction.labels, estimate.maps[method.map]
+            yield method, estimate.labels, estimate.maps[method.map]
 
 
 def read_rows(scored: Sequence[ScoredFold]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The memory in patch coordinates: wrong as it is meant to be, and nowhere else."""
+"""The error memory in patch coordinates: wrong on purpose, and only where it is asked for."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,10 @@ import torch
 
 from support.training import SHORT, train
 from uncseg.config.sections import Memory
-from uncseg.method.memory.coordinates import make_memory
 from uncseg.method.memory.error_memory import ErrorMemory
+from uncseg.method.memory.patch_coordinates import make_memory
 from uncseg.method.memory.patch_geometry import PatchGeometry
-from uncseg.method.training.watched_patch import observe, watched_patch
+from uncseg.method.training.observed_patch import choose_patch, observe
 
 CASE = (40, 32, 24)
 PATCHES = {"3d": ((8, 16, 16), [0, 0, 0], [16, 9, 5]), "2d": ((16, 16), [3, 0, 0], [7, 9, 5])}
@@ -29,12 +29,12 @@ def voxels(reading, patch):
 
 
 @pytest.mark.parametrize("kind", list(PATCHES))
-def test_two_places_of_a_case_become_one(kind):
-    """Two visits of different anatomy: their mean, voxel by voxel of the patch; apart where each keeps its place."""
+def test_patch_coordinates_average_two_places_of_a_case(kind):
+    """Of two visits of different anatomy the patch memory keeps the mean per voxel, and the case memory both."""
     patch, *places = PATCHES[kind]
     failures = visits(patch)
-    geometries = [PatchGeometry.of_crop(place, patch, CASE) for place in places]
-    elsewhere = PatchGeometry.of_crop([20, 3, 1], patch, CASE)
+    geometries = [PatchGeometry.from_crop(place, patch, CASE) for place in places]
+    elsewhere = PatchGeometry.from_crop([20, 3, 1], patch, CASE)
     wrong = make_memory(Memory(coordinates="patch"), ("error",))
     right = make_memory(Memory(), ("error",))
     for memory in (wrong, right):
@@ -59,11 +59,11 @@ def test_two_places_of_a_case_become_one(kind):
         assert not torch.allclose(error, mean, atol=0.1)
 
 
-def test_a_rotated_patch_is_not_turned_back():
-    """The patch's own grid is kept as it is: nothing is resampled."""
+def test_rotated_patch_is_kept_as_it_is():
+    """Nothing is resampled to or from the patch's own grid."""
     patch = (8, 16, 16)
     turn = np.array([[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]])
-    rotated = PatchGeometry.of_crop([5, 3, 2], patch, CASE).then(turn, np.zeros(3), patch)
+    rotated = PatchGeometry.from_crop([5, 3, 2], patch, CASE).then(turn, np.zeros(3), patch)
     (failure, _) = visits(patch)
     memory = make_memory(Memory(coordinates="patch"), ("error",))
     write(memory, rotated, failure)
@@ -71,11 +71,11 @@ def test_a_rotated_patch_is_not_turned_back():
     assert torch.equal(error, failure[0, 0])
 
 
-def test_it_knows_of_no_place_in_a_case():
+def test_no_place_in_a_case_is_known():
     patch = (8, 16, 16)
     memory = make_memory(Memory(coordinates="patch"), ("error", "variance"))
     (failure, variance) = visits(patch)
-    geometry = PatchGeometry.of_crop([5, 3, 2], patch, CASE)
+    geometry = PatchGeometry.from_crop([5, 3, 2], patch, CASE)
     memory.write(["a"], [geometry], {"error": failure, "variance": variance}, failure >= 0)
     reading = memory.read_box("a", tuple(slice(0, n) for n in CASE))
     for values in (reading.visited, *reading.values.values()):
@@ -83,11 +83,11 @@ def test_it_knows_of_no_place_in_a_case():
         assert not values.any()
 
 
-def test_it_is_off_unless_asked_for():
+def test_case_coordinates_are_the_default():
     assert type(make_memory(Memory(), ("error",))) is ErrorMemory
 
 
-def test_the_trainer_keeps_patches_in_their_own_grid(trainer_for):
+def test_trainer_keeps_patches_on_their_own_grid(trainer_for):
     trainer = trainer_for(**SHORT, memory={"coordinates": "patch"})
     metrics = train(trainer)[1]
     size = tuple(trainer.configuration_manager.patch_size)
@@ -97,6 +97,5 @@ def test_the_trainer_keeps_patches_in_their_own_grid(trainer_for):
     # a case's second patch finds every voxel visited, whatever anatomy it shows
     assert metrics["uncertainty/memory/visited_share_union"] == 1
     case = next(iter(trainer.memories["validation"].cases))
-    patch = watched_patch(trainer.preprocessed_dataset_folder, [case], size)
-    look = observe(trainer, patch)
-    assert not look.error.any()
+    patch = choose_patch(trainer.preprocessed_dataset_folder, [case], size)
+    assert not observe(trainer, patch).error.any()

@@ -1,6 +1,6 @@
-"""The estimators of several passes on validation patches, so that curves and sweeps know them while a fold trains.
+"""Estimators of several passes on validation patches, so that curves and sweeps show them while a fold trains.
 
-They take few passes there; what they are worth with all of them is said by the out-of-fold evaluation.
+They take few passes here; the out-of-fold evaluation scores them with all of their passes.
 """
 
 from collections.abc import Sequence
@@ -12,20 +12,21 @@ from torch import nn
 from uncseg.config.sections import Estimators
 from uncseg.estimators.registry import ESTIMATORS, Samples
 from uncseg.estimators.several_passes import FoldNetwork, Passes, estimate_several_passes
-from uncseg.method.network.uncertainty_network import HeteroscedasticNetwork, Output, full_resolution, unwrapped
+from uncseg.method.network.uncertainty_network import HeteroscedasticNetwork, Output, full_resolution
+from uncseg.method.nnunet_internals import unwrapped
 
 
 def several_pass_maps(
     network: nn.Module, data: torch.Tensor, estimators: Estimators, output: Output, axes: Sequence[int]
 ) -> dict[str, torch.Tensor]:
-    """Maps of the chosen estimators that can be validated while a fold trains.
+    """Return the maps of the chosen estimators that can be validated while a fold trains.
 
     Args:
         network: in eval mode.
         data: patches, (B, channels, …).
         estimators: their settings.
         output: what the logits mean.
-        axes: of (channels, …) that may be mirrored.
+        axes: axes of (channels, …) that may be mirrored.
 
     Returns:
         Each (B, 1, …) float32 in [0, 1], by name.
@@ -33,7 +34,7 @@ def several_pass_maps(
     heteroscedastic = isinstance(unwrapped(network), HeteroscedasticNetwork)
 
     def predict(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Classes first: (C, B, …), and (B, …)."""
+        """Return logits, (C, B, …), and any log-variance, (B, …)."""
         if not heteroscedastic:
             return full_resolution(network(patches)).transpose(0, 1), None
         logits, log_variance = network(patches, uncertainty=True)
@@ -55,6 +56,6 @@ def several_pass_maps(
             maps |= estimate_several_passes(name, passes)[1]
         else:
             passes = replace(passes, networks=[FoldNetwork(module, predict_patch)])
-            of_patches = [estimate_several_passes(name, replace(passes, images=patch))[1] for patch in data]
-            maps |= {key: torch.stack([one[key] for one in of_patches]) for key in estimator.maps}
+            per_patch = [estimate_several_passes(name, replace(passes, images=patch))[1] for patch in data]
+            maps |= {key: torch.stack([patch_maps[key] for patch_maps in per_patch]) for key in estimator.maps}
     return {name: values[:, None].float() for name, values in maps.items()}

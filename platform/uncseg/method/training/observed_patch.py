@@ -1,0 +1,143 @@
+"""One patch of a validation case, observed again and again while the network trains. The training stays as it is.
+
+patch = choose_patch(cases_folder, validation_cases, patch_size)
+observation = observe(trainer, patch)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+from uncseg.method.loss.terms import dilate
+from uncseg.method.memory.patch_geometry import PatchGeometry
+from uncseg.method.network.uncertainty_network import (
+    MaskedUncertaintyNetwork,
+    full_resolution,
+    predicted_regions,
+)
+from uncseg.method.nnunet_internals import unwrapped
+
+FLAIR = 3
+"""Its number among the image's channels."""
+
+
+@dataclass(frozen=True)
+class ObservedPatch:
+    """Which patch is observed, on the case's preprocessed grid."""
+
+    folder: Path
+    """The folder of the preprocessed cases."""
+    case_id: str
+    geometry: PatchGeometry
+    """The patch's place; D = 1 with 2D patches. It reaches beyond a case that is smaller than the patch."""
+    two_dimensional: bool
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the patch shows: arrays (D, H, W) in the image's own axis order (2D: nnU-Net's), 0 beyond the case."""
+
+    image: np.ndarray
+    """FLAIR, normalised."""
+    reference: np.ndarray
+    """Labels 1 NCR, 2 ED, 3 ET."""
+    prediction: np.ndarray
+    error: np.ndarray
+    """Error in the validation memory, in [0, 1]; 0 where never visited."""
+    variance: np.ndarray
+    uncertainty: np.ndarray | None
+    """sigmoid(u) in the dilated prediction, or everywhere if nothing is predicted; None without a map."""
+
+
+def choose_patch(folder: Path, case_ids: Sequence[str], patch_size: Sequence[int]) -> ObservedPatch | None:
+    """Choose a patch around the tumour of the first case, by id, that has one; None if none has.
+
+    Args:
+        folder: of the preprocessed cases.
+        case_ids: validation cases of a fold.
+        patch_size: (D, H, W), or (H, W) for a patch of the slice with most tumour.
+    """
+    for case_id in sorted(case_ids):
+        _, reference, _, _ = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
+        tumour = np.asarray(reference[0]) > 0
+        if tumour.any():
+            return _around(Path(folder), case_id, tumour, patch_size)
+    return None
+
+
+def _around(folder: Path, case_id: str, tumour: np.ndarray, patch_size: Sequence[int]) -> ObservedPatch:
+    shape = [1] * (3 - len(patch_size)) + [int(n) for n in patch_size]
+    centre = np.round(np.argwhere(tumour).mean(0)).astype(int)
+    if len(patch_size) == 2:
+        centre[0] = tumour.sum((1, 2)).argmax()
+    lower = []
+    for middle, size, voxels in zip(centre, shape, tumour.shape, strict=True):
+        spare = voxels - size
+        lower.append(int(np.clip(middle - size // 2, 0, spare)) if spare >= 0 else spare // 2)
+    return ObservedPatch(folder, case_id, PatchGeometry.from_crop(lower, shape, tumour.shape), len(patch_size) == 2)
+
+
+def observe(trainer: Any, patch: ObservedPatch) -> Observation:
+    """Predict the patch without gradients, and read what the validation memory holds of it.
+
+    This draws no random number, waits for no other process, and leaves the network in its mode.
+
+    Args:
+        trainer: an initialised :class:`~uncseg.method.training.trainer.UncertaintyTrainer`.
+        patch: of a validation case of its fold.
+    """
+    data, reference, _, _ = nnUNetDatasetBlosc2(str(patch.folder), [patch.case_id]).load_case(patch.case_id)
+    inside, shape = patch.geometry.bounding_box(), patch.geometry.shape
+
+    def padded(part: np.ndarray) -> np.ndarray:
+        whole = np.zeros((*part.shape[:-3], *shape), dtype=part.dtype)
+        whole[(..., *patch.geometry.slices_of(inside))] = part
+        return whole
+
+    image = padded(np.asarray(data[(slice(None), *inside)], dtype=np.float32))
+    x = torch.from_numpy(image)[None].to(trainer.device)
+    prediction, u = _predict(trainer, x[:, :, 0] if patch.two_dimensional else x)
+    memory = trainer.memories["validation"].read_box(patch.case_id, inside)
+    labels = padded(np.asarray(reference[(0, *inside)])).clip(0)  # nnU-Net sets what it cropped away to −1
+    error, variance = (padded(memory.values[name][0, 0].cpu().numpy()) for name in ("error", "variance"))
+    order = (0, 1, 2) if patch.two_dimensional else trainer.plans_manager.transpose_backward
+
+    def turned(part: np.ndarray) -> np.ndarray:
+        return part.reshape(shape).transpose(order)
+
+    return Observation(
+        image=turned(image[FLAIR]),
+        reference=turned(labels.astype(np.uint8)),
+        prediction=turned(prediction),
+        error=turned(error),
+        variance=turned(variance),
+        uncertainty=None if u is None else turned(u),
+    )
+
+
+def _predict(trainer: Any, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return labels and uncertainty of one sample, each with the sample's voxels."""
+    network = unwrapped(trainer.network)  # a wrapped one waits for other processes, or is compiled anew
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), trainer.autocast():
+            if isinstance(network, MaskedUncertaintyNetwork):
+                output, u = network(x, uncertainty=True)
+            else:
+                output, u = network(x), None
+    finally:
+        network.train(mode)
+    wt, tc, et = predicted_regions(full_resolution(output).detach(), trainer.settings.model.output)[0]
+    labels = torch.where(et, 3, torch.where(tc, 1, torch.where(wt, 2, 0))).to(torch.uint8).cpu().numpy()
+    if u is None:
+        return labels, None
+    uncertainty = u[0, 0].float().sigmoid()
+    if wt.any():
+        uncertainty = uncertainty * dilate(wt[None, None])[0, 0]
+    return labels, uncertainty.cpu().numpy()
