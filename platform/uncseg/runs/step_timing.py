@@ -2,9 +2,11 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import ray
 import ray.exceptions
@@ -66,20 +68,27 @@ def time_steps(task: RunTask, fold: int, progress: Callable[[str, int, int], Non
 
 def measure_steps(task: FoldTask) -> StepTiming:
     """Train and validate a few steps of a fold in this process, in a temporary folder."""
+    with temporary_trainer(task) as (trainer, folder):
+        trainer.network.train()
+        training = _seconds(lambda: trainer.train_step(next(trainer.dataloader_train)))
+        trainer.network.eval()
+        validation = _seconds(lambda: trainer.validation_step(next(trainer.dataloader_val)))
+        file = folder / "checkpoint.pth"
+        trainer.save_checkpoint(str(file))
+        return StepTiming(training, validation, file.stat().st_size)
+
+
+@contextmanager
+def temporary_trainer(task: FoldTask) -> Iterator[tuple[Any, Path]]:
+    """Yield the trainer of a fold with its streams of batches open, and its folder, which goes with the block."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = start_trainer(replace(task, run=RunFolder(Path(folder))))
         streams = trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
         try:
-            trainer.network.train()
-            training = _seconds(lambda: trainer.train_step(next(streams[0])))
-            trainer.network.eval()
-            validation = _seconds(lambda: trainer.validation_step(next(streams[1])))
+            yield trainer, Path(folder)
         finally:
             for stream in streams:
                 stream.close()
-        file = Path(folder, "checkpoint.pth")
-        trainer.save_checkpoint(str(file))
-        return StepTiming(training, validation, file.stat().st_size)
 
 
 def _seconds(step: Callable[[], object]) -> float:

@@ -1,11 +1,8 @@
 """What methods cost: training steps and the prediction of one case, timed in turn in several rounds of one process."""
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,11 +11,10 @@ import torch
 
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.workers import Workers
-from uncseg.layout import RunFolder
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.runs.fold_prediction import loaded_members, preprocessed_case
-from uncseg.runs.fold_worker import start_trainer
+from uncseg.runs.step_timing import temporary_trainer
 from uncseg.studies.benchmark.score_maps import ScoredFold
 
 STEPS = 4
@@ -94,13 +90,8 @@ def _training_steps(scored: list[ScoredFold]) -> Work:
 
     work: Work = {}
     for part in scored:
-        # the trainer needs a folder for its log: without one nnU-Net spends seconds on trying to write each line
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = start_trainer(replace(part.task, run=RunFolder(Path(folder))))
-            streams = trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
-            batches = [next(streams[0]) for _ in range(STEPS)]
-            for stream in streams:
-                stream.close()
+        with temporary_trainer(part.task) as (trainer, _):
+            batches = [next(trainer.dataloader_train) for _ in range(STEPS)]
         trainer.network.train()
         work[part.training.name] = partial(_train_on, batches, trainer.train_step)
         if part.is_shared:

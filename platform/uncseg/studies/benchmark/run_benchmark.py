@@ -66,8 +66,7 @@ def run_benchmark(
     with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
         cluster = connected_cluster(base.resources, own_ray)
         slots = preflight(base, networks, cluster, own_ray, folder.content.exists())
-        prepared = _prepare(base, trainings)
-        scored = _scored_folds(benchmark, folder, trainings, prepared, slots, trust)
+        scored = _scored_folds(benchmark, folder, trainings, _run_tasks(base, trainings, slots, trust))
         _print_plan(benchmark, folder, scored, slots)
         if dry_run:
             return 0
@@ -102,47 +101,35 @@ def _refuse_other_settings(folder: BenchmarkFolder, trainings: Sequence[SeededTr
         raise ProblemsFound(f"The benchmark {folder.root} holds trainings with other settings.", problems)
 
 
-def _prepare(base: Experiment, trainings: Sequence[SeededTraining]) -> dict[str, PreparedFolder]:
-    """Return the prepared cases of each training, by its name; trainings with the same plan share them.
+def _run_tasks(base: Experiment, trainings: Sequence[SeededTraining], slots: Slots, trust: bool) -> dict[str, RunTask]:
+    """Prepare the cases of each training, which those with the same plan share; return the runs by their names.
 
     Raises:
-        ProblemsFound: where the folds are not the same for all.
+        ProblemsFound: the folds are not the same for all.
     """
     prepared: dict[str, PreparedFolder] = {}
+    tasks = {}
     with counting() as progress:
         for training in trainings:
             if training.name not in prepared:
                 placed = training.experiment.model_copy(update={"storage": base.storage}).resolved()
                 prepared[training.name] = prepare_cases(placed, progress=progress)
+            experiment, run = training.experiment.resolved(), RunFolder(training.experiment.run_folder)
+            tasks[training.run_name] = RunTask(experiment, prepared[training.name], run, slots, trust)
     splits = {name: read_json(cases.done)["digests"]["split"] for name, cases in prepared.items()}
     if len(set(splits.values())) > 1:
         problem = Problem("trainings", str(splits), "one split of the same cases", "remove what changes it")
         raise ProblemsFound("The trainings cannot be compared.", [problem])
-    return prepared
+    return tasks
 
 
 def _scored_folds(
-    benchmark: Benchmark,
-    folder: BenchmarkFolder,
-    trainings: Sequence[SeededTraining],
-    prepared: dict[str, PreparedFolder],
-    slots: Slots,
-    trust: bool,
+    benchmark: Benchmark, folder: BenchmarkFolder, trainings: Sequence[SeededTraining], tasks: dict[str, RunTask]
 ) -> list[ScoredFold]:
     """Return every fold of every training, with its methods and the training whose segmentation is shared."""
-    runs = {
-        training.run_name: RunTask(
-            training.experiment.resolved(),
-            prepared[training.name],
-            RunFolder(training.experiment.run_folder),
-            slots,
-            trust,
-        )
-        for training in trainings
-    }
     scored = []
     for training in trainings:
-        own, shared = runs[training.run_name], runs[run_name(benchmark.shared, training.seed)]
+        own, shared = tasks[training.run_name], tasks[run_name(benchmark.shared, training.seed)]
         methods = tuple(methods_of(training, training.name == benchmark.shared))
         for fold in benchmark.folds_of(training.experiment):
             scored.append(ScoredFold(folder, training, own.fold(fold), methods, shared.fold(fold)))

@@ -101,7 +101,7 @@ class ConstrainedOptuna(OptunaSearch):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna the constraints: it takes a trial as feasible where each one's value is 0 or less."""
         for constraint in self._constraints if result else ():
-            shortfall = constraint.bound - (result or {}).get(constraint.metric, -math.inf)
+            shortfall = constraint.bound() - (result or {}).get(constraint.metric, -math.inf)
             optuna_trial(self, trial_id).set_constraint(constraint.metric, shortfall)
         super().on_trial_complete(trial_id, result, error)
 

@@ -97,11 +97,14 @@ def check_field(base: Experiment, field: str, domain: Domain) -> list[Problem]:
         found, expected = ", ".join(domain) or "nothing", "one of " + ", ".join(RANGES + LISTS)
         return [Problem(where, found, expected, f"write {field.rpartition('.')[2]}: {{uniform: [0, 1]}}, for example")]
     name, arguments = parse_domain(domain)
-    wrong = _wrong_list(arguments) if name in LISTS else _wrong_range(name, arguments)
+    if name in LISTS:
+        if isinstance(arguments, list) and arguments:
+            return _check_values(where, base, field, arguments)
+        expected, advice = "a list with at least one value", "write [0.2, 0.4], for example"
+        return [Problem(where, f"{name}: {arguments}", expected, advice)]
+    wrong = _wrong_range(name, arguments)
     if wrong is not None:
         return [Problem(where, f"{name}: {arguments}", *wrong)]
-    if name in LISTS:
-        return _check_values(where, base, field, arguments)
     low, high = arguments[:2]
     problems = _check_values(where, base, field, [low, high - 1 if name in EXCLUSIVE else high])
     # ends that are whole numbers fit an integer; what is drawn between them may not
@@ -128,13 +131,6 @@ def _known(base: Experiment, field: str) -> bool:
         return not isinstance(get_field(base.model_dump(mode="json"), field), dict)
     except KeyError:
         return False
-
-
-def _wrong_list(arguments: Any) -> tuple[str, str] | None:
-    """Return what a list of values should be, and an advice; None where it is one."""
-    if isinstance(arguments, list) and arguments:
-        return None
-    return "a list with at least one value", "write [0.2, 0.4], for example"
 
 
 def _wrong_range(name: str, arguments: Any) -> tuple[str, str] | None:

@@ -36,16 +36,10 @@ class Constraint(Section):
     tolerance: Weight = 0.0
     """How far below the baseline is still good enough."""
 
-    @property
-    def bound(self) -> float:
-        """The number, once the sweep has been loaded."""
+    def bound(self, promoted: bool = False) -> float:  # noqa: ARG002
+        """Return the number, once the sweep has been loaded; a promoted trial may have another one."""
         assert self.at_least is not None, "a baseline that was not resolved"
         return self.at_least
-
-    @property
-    def promoted_bound(self) -> float:
-        """The bound of a promoted trial, which is judged by more folds."""
-        return self.bound
 
     @model_validator(mode="after")
     def _one_bound(self) -> "Constraint":
@@ -60,10 +54,9 @@ class BaselineConstraint(Constraint):
     promoted_at_least: float
     """Over all folds of a promoted trial: folds differ by more than a tolerance."""
 
-    @property
-    def promoted_bound(self) -> float:
-        """The bound of a promoted trial, which is judged by more folds."""
-        return self.promoted_at_least
+    def bound(self, promoted: bool = False) -> float:
+        """Return the number for the folds that a trial has."""
+        return self.promoted_at_least if promoted else super().bound()
 
 
 class Scheduler(Section):

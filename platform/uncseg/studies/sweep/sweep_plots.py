@@ -41,7 +41,7 @@ def _between_objectives(table: pd.DataFrame, sweep: Sweep) -> Figure:
     for axis_line, metric in ((axes.axvline, x), (axes.axhline, y)):
         for constraint in sweep.constraints:
             if constraint.metric == metric:
-                axis_line(constraint.bound, color=BOUND, linestyle="--", label=f"at least {constraint.bound:.4f}")
+                axis_line(constraint.bound(), color=BOUND, linestyle="--", label=f"at least {constraint.bound():.4f}")
     for _, row in front.iterrows():
         axes.annotate(row["trial"].rpartition("_")[2], (row[x], row[y]), textcoords="offset points", xytext=(4, 4))
     axes.set_xlabel(f"{x}, mean over folds")

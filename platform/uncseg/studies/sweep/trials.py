@@ -171,7 +171,7 @@ def _row(trial: Trial, sweep: Sweep) -> dict[str, Any]:
 def _feasible(frame: pd.DataFrame, sweep: Sweep) -> pd.Series:
     feasible = pd.Series(True, index=frame.index)
     for constraint in sweep.constraints:
-        feasible &= frame[constraint.metric] >= np.where(frame["promoted"], constraint.promoted_bound, constraint.bound)
+        feasible &= frame[constraint.metric] >= frame["promoted"].map(constraint.bound)
     return feasible
 
 
