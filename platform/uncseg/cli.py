@@ -87,14 +87,14 @@ def cross_validate(
 
 
 @app.command()
-def sweep(
-    file: Annotated[Path, _argument("Sweep file, YAML.", metavar="SWEEP")],
-    overrides: Overrides = None,
-) -> None:
+def sweep(file: Annotated[Path, _argument("Sweep file, YAML.", metavar="SWEEP")], overrides: Overrides = None) -> None:
     """Search the fields of an experiment by trials of a few folds each; write the best as an experiment file."""
-    from uncseg.commands.sweep import sweep_experiment
+    from uncseg.studies.sweep.load_sweep import load_sweep
 
-    raise typer.Exit(sweep_experiment(file, overrides))
+    loaded = load_sweep(file, overrides)
+    from uncseg.studies.sweep.run_sweep import run_sweep  # imports Ray: a wrong file is refused before
+
+    raise typer.Exit(run_sweep(*loaded))
 
 
 @app.command()
@@ -105,9 +105,12 @@ def benchmark(
     trust: Trust = False,
 ) -> None:
     """Train several kinds of networks with several seeds and compare all uncertainty maps on the same cases."""
-    from uncseg.commands.benchmark import benchmark_trainings
+    from uncseg.studies.benchmark.load_benchmark import load_benchmark
 
-    raise typer.Exit(benchmark_trainings(file, overrides, dry_run, trust))
+    loaded = load_benchmark(file, overrides)
+    from uncseg.studies.benchmark.run_benchmark import run_benchmark  # imports Ray: a wrong file is refused before
+
+    raise typer.Exit(run_benchmark(*loaded, dry_run, trust))
 
 
 @app.command()
@@ -149,7 +152,7 @@ def evaluate(
 
         raise typer.Exit(compare_runs(run, other))
     if dataset is not None:
-        from uncseg.commands.evaluate_cohort import evaluate_cohort
+        from uncseg.commands.evaluate import evaluate_cohort
 
         raise typer.Exit(evaluate_cohort(run, dataset, overrides, trust))
     from uncseg.commands.evaluate import evaluate_run
@@ -237,11 +240,7 @@ def _fold_numbers(text: str | None) -> list[int] | None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line.
-
-    Args:
-        arguments: the subcommand and its arguments; None: those of the process.
-    """
+    """Run the command line with the given arguments, or those of the process."""
     try:
         app(arguments)
     except ProblemsFound as error:

@@ -45,3 +45,9 @@ class ProblemsFound(Exception):
     def __str__(self) -> str:
         lines = [f"{p.where}: found {p.found}; expected {p.expected}; {p.advice}" for p in self.problems]
         return "\n".join([self.title, *lines])
+
+
+def raise_if_any(problems: Sequence[Problem], title: str, exit_code: int = 2) -> None:
+    """Raise :class:`ProblemsFound` unless there are no problems."""
+    if problems:
+        raise ProblemsFound(title, problems, exit_code)

@@ -8,14 +8,13 @@ from uncseg.estimators.registry import ONE_PASS, SEVERAL_PASS_MAPS
 
 
 class Below:
-    """A path below the ``root`` of the folder that declares it."""
+    """A path below the ``root`` of the folder that declares it, in whose fields ``{field}`` is looked up."""
 
-    def __init__(self, *parts: str) -> None:
-        self._parts = parts
+    def __init__(self, path: str) -> None:
+        self._path = path
 
     def __get__(self, folder: Any, _owner: type) -> Path:
-        path: Path = folder.root.joinpath(*self._parts)
-        return path
+        return Path(folder.root, self._path.format_map(vars(folder)))
 
 
 @dataclass(frozen=True)
@@ -78,31 +77,16 @@ class PreparedFolder:
     """Value of the environment variable ``nnUNet_raw``."""
     preprocessed = Below("nnUNet_preprocessed")
     """Value of the environment variable ``nnUNet_preprocessed``."""
-
-    @property
-    def raw_dataset(self) -> Path:
-        """imagesTr, labelsTr and dataset.json; files are links unless they had to be changed."""
-        return self.raw / self.dataset_name
-
-    @property
-    def dataset(self) -> Path:
-        """Plans, fingerprint, splits_final.json and dataset.json."""
-        return self.preprocessed / self.dataset_name
-
-    @property
-    def plans(self) -> Path:
-        """nnU-Net's plans, named nnUNetPlans."""
-        return self.dataset / "nnUNetPlans.json"
-
-    @property
-    def splits(self) -> Path:
-        """nnU-Net's split file: a list of {train: [case], val: [case]}, one entry per fold."""
-        return self.dataset / "splits_final.json"
-
-    @property
-    def oracle(self) -> Path:
-        """Of phantoms only: CASE.npy, q on the preprocessed grid, (D, H, W) float16."""
-        return self.dataset / "oracle"
+    raw_dataset = Below("nnUNet_raw/{dataset_name}")
+    """imagesTr, labelsTr and dataset.json; files are links unless they had to be changed."""
+    dataset = Below("nnUNet_preprocessed/{dataset_name}")
+    """Plans, fingerprint, splits_final.json and dataset.json."""
+    plans = Below("nnUNet_preprocessed/{dataset_name}/nnUNetPlans.json")
+    """nnU-Net's plans, named nnUNetPlans."""
+    splits = Below("nnUNet_preprocessed/{dataset_name}/splits_final.json")
+    """nnU-Net's split file: a list of {train: [case], val: [case]}, one entry per fold."""
+    oracle = Below("nnUNet_preprocessed/{dataset_name}/oracle")
+    """Of phantoms only: CASE.npy, q on the preprocessed grid, (D, H, W) float16."""
 
 
 CASE_MAPS = ("uncertainty", "uncertainty_unmasked", "wt_probability", "error", "variance_stable")
@@ -116,24 +100,16 @@ PREDICTION_MAPS = ("uncertainty", "between_folds", *REGION_PROBABILITIES, *ONE_P
 class CaseFiles:
     """A case's outputs: CASE.nii.gz (labels), CASE_MAP.nii.gz, CASE.json (the record with its scores)."""
 
-    folder: Path
+    root: Path
     case_id: str
 
-    @property
-    def segmentation(self) -> Path:
-        """Labels 1 NCR, 2 ED, 3 ET, uint8."""
-        return self.folder / f"{self.case_id}.nii.gz"
+    segmentation = Below("{case_id}.nii.gz")
+    """Labels 1 NCR, 2 ED, 3 ET, uint8."""
+    overlay = Below("{case_id}.png")
+    """PNG of a new case."""
+    scores = Below("{case_id}.json")
+    """The case's record; written last, so that it tells that the case is finished."""
 
     def map(self, name: str) -> Path:
         """One of :data:`CASE_MAPS` or :data:`PREDICTION_MAPS`, float32 in [0, 1]."""
-        return self.folder / f"{self.case_id}_{name}.nii.gz"
-
-    @property
-    def overlay(self) -> Path:
-        """PNG of a new case."""
-        return self.folder / f"{self.case_id}.png"
-
-    @property
-    def scores(self) -> Path:
-        """The case's record; written last, so that it tells that the case is finished."""
-        return self.folder / f"{self.case_id}.json"
+        return self.root / f"{self.case_id}_{name}.nii.gz"

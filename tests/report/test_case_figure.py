@@ -116,7 +116,7 @@ def test_a_case_is_turned_as_radiologists_look_at_it(tmp_path):
     (case,) = scan_folder(tmp_path / "cases")[0]
     run = RunFolder(tmp_path / "run")
     files = CaseFiles(run.out_of_fold, case.case_id)
-    files.folder.mkdir(parents=True)
+    files.root.mkdir(parents=True)
     reference = sitk.ReadImage(str(case.reference))
     sitk.WriteImage(reference, str(files.segmentation))
     p = sitk.Cast(reference, sitk.sitkFloat32) / 6

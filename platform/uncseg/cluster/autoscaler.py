@@ -15,13 +15,11 @@ from uncseg.config.sections import Resources
 
 
 def connected_cluster(resources: Resources, own_ray: bool) -> Cluster:
-    """Return the cluster that this process is connected to.
+    """Return the cluster that this process is connected to; nothing is ever added to a Ray of the command's own.
 
-    Args:
-        resources: the experiment's; ``autoscaler`` declares what may be added. None: read the configuration that the
-            autoscaler on the head node was started with. Ray has no public way to ask for it, and on Kubernetes the
-            head node does not hold it.
-        own_ray: Ray was started by this command; nothing is ever added to it.
+    ``resources.autoscaler`` declares what may be added. If it is None, read the configuration that the autoscaler on
+    the head node was started with: Ray has no public way to ask for it, and on Kubernetes the head node does not hold
+    it.
     """
     alive = [node for node in ray.nodes() if node["Alive"]]
     nodes = tuple(Node.from_ray(node["Resources"]) for node in alive)

@@ -26,8 +26,7 @@ def check_folders(writes: Mapping[str, Path], reads: Mapping[str, Path], module:
     are valid there.
 
     Args:
-        writes: folders that are written to, by the names that the user knows them under.
-        reads: folders that are only read.
+        writes, reads: folders that are written to or only read, by the names that the user knows them under.
         module: name of a module that every node must be able to import.
         own_ray: Ray was started by this command; its one node is this machine.
     """
@@ -40,11 +39,11 @@ def check_folders(writes: Mapping[str, Path], reads: Mapping[str, Path], module:
 
 def relative_path_problems(paths: Mapping[str, Path]) -> list[Problem]:
     """Return a problem per relative path of a Ray job: its working directory is a copy that is removed when it ends."""
-    relative = {name: str(path) for name, path in paths.items() if under_ray_job() and not path.is_absolute()}
     expected, advice = "an absolute path on storage that every node sees", "give the absolute path"
     return [
-        Problem(name, path, expected, f"add --set {name}=/…" if "." in name else advice)
-        for name, path in relative.items()
+        Problem(name, str(path), expected, f"add --set {name}=/…" if "." in name else advice)
+        for name, path in paths.items()
+        if under_ray_job() and not path.is_absolute()
     ]
 
 
@@ -113,13 +112,13 @@ def check_node(
         same = Path(folder, "driver").read_text(encoding="utf-8") == token
     except OSError:
         same = False
-    if not same:
-        problems.append((f"{storage} is not the folder that the command sees", SAME_STORAGE, "mount it there"))
-    else:
-        try:
+    try:
+        if same:
             Path(folder, node).write_text(socket.gethostname(), encoding="utf-8")
-        except OSError as error:
-            problems.append((f"{storage}: {error.strerror}", "writable storage", "correct its permissions"))
+        else:
+            problems.append((f"{storage} is not the folder that the command sees", SAME_STORAGE, "mount it there"))
+    except OSError as error:
+        problems.append((f"{storage}: {error.strerror}", "writable storage", "correct its permissions"))
     problems += [
         (f"{name} {path} does not exist", SAME_STORAGE, "mount it there")
         for name, path in reads.items()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from uncseg.cluster.nodes import Cluster, Node
 from uncseg.config.sections import Resources
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 
 MAX_CPUS_PER_GPU = 12  # nnU-Net's loaders feed a GPU well with 8 to 12
 MIN_CPUS_PER_GPU = 8
@@ -55,26 +55,20 @@ def plan_slots(resources: Resources, folds: int, cluster: Cluster) -> Slots:
 
     If the cluster has GPUs, each fold takes one; otherwise the CPUs are shared among the folds.
 
-    Args:
-        resources: the experiment's section.
-        folds: number of folds to train.
-        cluster: its present and addable nodes.
-
     Raises:
         ProblemsFound: a fold asks for more than the cluster has or may grow to; Ray would wait for it forever.
     """
     nodes = cluster.potential_nodes
-    gpus = resources.gpus_per_fold
+    gpus, cpus = resources.gpus_per_fold, resources.cpus_per_fold
     if gpus is None:
-        gpus = 1.0 if any(node.gpus for node in nodes) else 0.0
+        gpus = float(any(node.gpus for node in nodes))
     at_once = min(folds, resources.folds_at_once or folds)
-    cpus = resources.cpus_per_fold
     if cpus is None:
         cpus = _cpus_beside_gpus(nodes, gpus, at_once) if gpus else _cpu_share(nodes, at_once)
     fold = FoldResources(cpus=cpus, gpus=gpus)
     _require_placeable(fold, nodes)
-    max_count = min(at_once, _workers(fold, nodes) // fold.processes)
     cases = _workers(fold, nodes)
+    max_count = min(at_once, cases // fold.processes)
     if resources.folds_at_once is not None:
         cases = min(cases, max_count * fold.processes)
     count = min(at_once, _workers(fold, cluster.nodes) // fold.processes)
@@ -133,5 +127,4 @@ def _require_placeable(fold: FoldResources, nodes: tuple[Node, ...]) -> None:
         advice = f"set `resources.gpus_per_fold` to {workers} or less, or lower" if workers else "lower"
         where = "resources.gpus_per_fold, cpus_per_fold"
         problems.append(Problem(where, found, expected, f"{advice} `resources.cpus_per_fold`"))
-    if problems:
-        raise ProblemsFound(TITLE, problems)
+    raise_if_any(problems, TITLE)

@@ -15,7 +15,7 @@ import ray
 
 import uncseg
 from uncseg.cluster.ray_internals import JOB_VARIABLE
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, first_line
 
 
 def under_ray_job() -> bool:
@@ -108,7 +108,6 @@ def _connect(address: str, num_cpus: int | None, show_worker_logs: bool, dashboa
     try:
         ray.init(address, runtime_env=environment, **logs)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        found = f"{address}: {str(error).strip().splitlines()[0]}"
-        where = "resources.ray_address (or RAY_ADDRESS)"
+        where, found = "resources.ray_address (or RAY_ADDRESS)", f"{address}: {first_line(error)}"
         problem = Problem(where, found, "a running Ray", "start it, or remove the address")
         raise ProblemsFound("There is no Ray to work on.", [problem]) from error

@@ -21,7 +21,6 @@ def run_tasks(
     """Run every call, started in order. Ray retries a task three times if its node or worker dies.
 
     Args:
-        calls: the calls.
         on_end: called with a call's name and the reference of its result as each ends. If it raises, no further call
             is started, and the running ones are waited for.
         in_flight: returns the largest number of tasks in flight; asked before each start, because nodes come and go.
@@ -88,24 +87,16 @@ def _failure_problems(case: str, error: Exception, expected: str) -> list[Proble
 
 
 def two_per_cpu() -> int:
-    """Return the number of one-CPU tasks to keep in flight.
-
-    One task runs per CPU and one waits for it; a larger number would only make a failing command wait longer.
-    """
+    """Return twice the CPUs: one task runs per CPU and one waits; more would make a failing command wait longer."""
     return 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def start_as_task(cpus: float, gpus: float = 0.0, returns: int = 1) -> Start:
-    """Return a function that starts calls as Ray tasks.
-
-    Args:
-        cpus, gpus: resources of each task.
-        returns: number of references that starting a task returns.
-    """
-    return lambda function, arguments: _remote(function, cpus, gpus, returns).remote(*arguments)
+def start_as_task(cpus: float, returns: int = 1) -> Start:
+    """Return a function that starts calls as Ray tasks, each of which returns as many references as ``returns``."""
+    return lambda function, arguments: _remote(function, cpus, returns).remote(*arguments)
 
 
 @lru_cache
-def _remote(function: Callable[..., Any], cpus: float, gpus: float, returns: int) -> Any:
+def _remote(function: Callable[..., Any], cpus: float, returns: int) -> Any:
     """Return one remote function per function, because Ray exports each new one to every worker."""
-    return ray.remote(num_cpus=cpus, num_gpus=gpus, num_returns=returns)(function)
+    return ray.remote(num_cpus=cpus, num_returns=returns)(function)

@@ -5,11 +5,13 @@ from pathlib import Path
 import pandas as pd
 
 from uncseg.console import console
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, raise_if_any
 from uncseg.evaluation.summary import compare
 from uncseg.report.score_tables import differences_table
 from uncseg.runs.run_opening import open_existing_run
 from uncseg.table_files import write_table
+
+TITLE = "The runs cannot be compared."
 
 
 def compare_runs(first: Path, second: Path) -> int:
@@ -20,29 +22,21 @@ def compare_runs(first: Path, second: Path) -> int:
     Raises:
         ProblemsFound: a run has not been evaluated, or no case is in both.
     """
-    if first.resolve() == second.resolve():
-        problem = Problem("RUN_B", f"{second}, which is RUN_A", "another run", "give two runs")
-        raise ProblemsFound("The runs cannot be compared.", [problem])
+    same = [Problem("RUN_B", f"{second}, which is RUN_A", "another run", "give two runs")]
+    raise_if_any(same if first.resolve() == second.resolve() else [], TITLE)
     runs = [open_existing_run(root)[0] for root in (first, second)]
-    files = [run.tables / "scores.parquet" for run in runs]
-    problems = [
-        Problem(str(file), "no scores", "an evaluated run", f"run uncseg evaluate {run.root} first")
-        for run, file in zip(runs, files, strict=True)
-        if not file.is_file()
-    ]
-    if problems:
-        raise ProblemsFound("The runs cannot be compared.", problems)
-    a, b = (pd.read_parquet(file) for file in files)
+    files = {run.tables / "scores.parquet": f"run uncseg evaluate {run.root} first" for run in runs}
+    missing = {file: advice for file, advice in files.items() if not file.is_file()}
+    raise_if_any([Problem(str(f), "no scores", "an evaluated run", advice) for f, advice in missing.items()], TITLE)
+    a, b = map(pd.read_parquet, files)
     both = set(a["case"]) & set(b["case"])
-    if not both:
-        problem = Problem(f"{first}, {second}", "no case in both", "runs on the same cases", "compare other runs")
-        raise ProblemsFound("The runs cannot be compared.", [problem])
+    disjoint = [Problem(f"{first}, {second}", "no case in both", "runs on the same cases", "compare other runs")]
+    raise_if_any([] if both else disjoint, TITLE)
     names = [run.root.name for run in runs]
     table = compare(a, b)
     write_table(table, runs[0].tables, f"difference_from_{names[1]}")
     console.print(differences_table(table, *names).to_rich())
     for name, scores in zip(names, (a, b), strict=True):
-        left = len(set(scores["case"]) - both)
-        if left:
+        if left := len(set(scores["case"]) - both):
             console.print(f"{left} cases of {name} are left out, because the other run does not have them")
     return 0

@@ -1,4 +1,4 @@
-"""``uncseg evaluate RUN``: the same as the last part of ``uncseg cross-validate``."""
+"""``uncseg evaluate RUN [--dataset FOLDER]``: the last part of ``uncseg cross-validate``, or another cohort."""
 
 from pathlib import Path
 
@@ -6,8 +6,11 @@ from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
 from uncseg.console import counting
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.layout import RunFolder
+from uncseg.runs.cohort_evaluation import predict_cohort, write_cohort_tables
 from uncseg.runs.fold_task import RunTask
+from uncseg.runs.model_sources import find_model
 from uncseg.runs.preflight import require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_opening import finished_folds, open_existing_run
@@ -33,4 +36,23 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
         with counting() as progress:
             prepared = prepare_cases(experiment, progress=progress)
         evaluate_and_write_tables(RunTask(experiment, prepared, run, slots, trust), folds)
+    return 0
+
+
+def evaluate_cohort(root: Path, dataset: Path, overrides: list[str] | None = None, trust: bool = False) -> int:
+    """Predict and score another cohort, a BraTS folder with references, with a run's folds, and write its tables.
+
+    Args:
+        root, trust: see :func:`evaluate_run`.
+        overrides: ``FIELD=VALUE`` of resources and evaluation.
+
+    Raises:
+        ProblemsFound: naming every case that could not be predicted or scored; the others are finished.
+    """
+    run, dataset = RunFolder(root.resolve()), dataset.resolve()
+    model = find_model(str(root), run.root, None, overrides, trust)
+    records, problems = predict_cohort(run, model, dataset, trust)
+    if records:
+        write_cohort_tables(run, dataset.name, records)
+    raise_if_any(problems, "Some cases could not be evaluated.", exit_code=1)
     return 0

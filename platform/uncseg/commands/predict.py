@@ -8,7 +8,7 @@ import pandas as pd
 
 from uncseg.console import console
 from uncseg.dataset.inputs import find_inputs
-from uncseg.errors import ProblemsFound
+from uncseg.errors import raise_if_any
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.new_case_tasks import PredictionOptions, Record
 from uncseg.runs.new_cases import predict_new_cases
@@ -27,14 +27,11 @@ def predict_folder(
     """Predict every case of a folder, except those that are already finished.
 
     Args:
-        source: MODEL, see :func:`~uncseg.runs.model_sources.find_model`.
         folder: BraTS folder of one case or many, or nnU-Net's input files; references are not needed.
         output: folder for CASE.nii.gz, CASE_uncertainty.nii.gz, CASE_between_folds.nii.gz, one map per estimator of
             evaluation.estimators, and CASE.json.
         options: what else to write.
-        folds: folds to average; None: all that are finished.
-        overrides: ``FIELD=VALUE`` of resources and evaluation.
-        trust: let checkpoints run code of their own.
+        source, folds, overrides, trust: see :func:`~uncseg.runs.model_sources.find_model`.
 
     Raises:
         ProblemsFound: naming every case that could not be predicted; the others are finished.
@@ -46,8 +43,7 @@ def predict_folder(
     records, failed = predict_new_cases(model, cases, output, options, trust, reads, writes)
     if records:
         _show(output, model.folds, records)
-    if problems + failed:
-        raise ProblemsFound("Some cases could not be predicted.", problems + failed, exit_code=1)
+    raise_if_any(problems + failed, "Some cases could not be predicted.", exit_code=1)
     return 0
 
 

@@ -13,10 +13,10 @@ from uncseg.runs.run_opening import open_existing_run
 
 
 def report_runs(roots: Sequence[Path], cases: int) -> int:
-    """Draw the figures of the runs, finished or not, and write one page on them.
+    """Draw the figures of the runs, finished or not, and write one page on them into the folder of the first.
 
     Args:
-        roots: the runs' folders; the page is written to the first.
+        roots: the runs' folders.
         cases: number of cases in each run's work list that have a slice viewer.
 
     Raises:

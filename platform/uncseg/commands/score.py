@@ -1,16 +1,20 @@
 """``uncseg score``: folders of masks from any source."""
 
+from functools import partial
 from pathlib import Path
+from typing import cast, get_args
 
 import pandas as pd
 
 from uncseg.cluster.session import ray_session
+from uncseg.cluster.tasks import map_cases, two_per_cpu
 from uncseg.console import console, counting
-from uncseg.errors import Problem, ProblemsFound
-from uncseg.evaluation.pairs import Scale, find_pairs
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.evaluation.case_scores import SCORES_VERSION, ScoreRow
+from uncseg.evaluation.pairs import Pair, Scale, find_pairs, score_pair
+from uncseg.files import compute_once, digest, file_states, remove_partial
 from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.preflight import require_folders
-from uncseg.runs.score_pairs import score_pairs
 
 
 def score_folders(
@@ -42,7 +46,10 @@ def score_folders(
     kept = out.resolve().parent / f"{out.stem}_cases"
     with ray_session(None, dashboard=False) as own_ray, counting() as progress:
         require_folders({"--out": out.parent}, folders, own_ray)
-        rows, failed = score_pairs(pairs, chosen, kept, lambda done, total: progress("scored cases", done, total))
+        calls = [(pair.case_id, _score_once, (pair, chosen, kept)) for pair in pairs]
+        scored, failed = map_cases(calls, partial(progress, "scored cases"), two_per_cpu, "scores")
+    remove_partial(kept)
+    rows = [row for case in sorted(scored) for row in scored[case]]
     problems += failed
     if not rows and out.is_file():
         console.print(f"no case was scored; {out}, which an earlier command wrote, was not changed")
@@ -54,15 +61,21 @@ def score_folders(
             console.print("Without --brain the whole volume counts as brain: filtered true negatives, detection and")
             console.print("calibration include the air around the head.")
         console.print(f"scores: {out}", soft_wrap=True)
-    if problems:
-        raise ProblemsFound("Some cases could not be scored.", problems, exit_code=1)
+    raise_if_any(problems, "Some cases could not be scored.", exit_code=1)
     return 0
 
 
+def _score_once(pair: Pair, scale: Scale, folder: Path) -> list[ScoreRow]:
+    """Score a pair, unless the folder holds its scores from an earlier command."""
+    source = digest([SCORES_VERSION, file_states(pair.files), scale, sorted(pair.uncertainty)])
+    rows: list[ScoreRow] = compute_once(
+        folder / f"{pair.case_id}.json", source, lambda: {"rows": score_pair(pair, scale)}
+    )["rows"]
+    return rows
+
+
 def _scale(text: str) -> Scale:
-    if text == "unit":
-        return "unit"
-    if text == "percent":
-        return "percent"
+    if text in get_args(Scale):
+        return cast(Scale, text)
     problem = Problem("--uncertainty-scale", text, "unit (0 to 1) or percent (0 to 100)", "give one of them")
     raise ProblemsFound("The uncertainty cannot be read.", [problem])

@@ -12,11 +12,7 @@ from uncseg.tracking.syncer import sync_run
 
 
 def sync_folder(root: Path, tracking_uri: str | None = None) -> int:
-    """Push what MLflow does not have; return the number of epochs and uploads that are left.
-
-    Args:
-        root: folder of a run, a sweep or a benchmark.
-        tracking_uri: MLflow to push to; None: the experiment's.
+    """Push what MLflow, by default the experiment's, does not have; return the number of epochs and uploads left.
 
     Raises:
         ProblemsFound: the folder is none of these, or MLflow cannot be reached.

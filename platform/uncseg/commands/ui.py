@@ -17,14 +17,17 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
     """Open the page of a run, a sweep or a benchmark; a database is shown by a local server, until Ctrl-C.
 
     Args:
-        root: folder of a run, a sweep or a benchmark.
         port: of the local server; None: the first free one from 5000 on.
         browser: open the page in a browser, if there is one.
 
     Raises:
         ProblemsFound: MLflow does not have the run, its server cannot be started, or the port is taken.
     """
-    record = _record(root)
+    run = RunFolder(root.resolve())
+    if not run.experiment.is_file() and find_study(run.root) is None:
+        problem = Problem(str(root), "no run, sweep or benchmark", "the folder of one", "give RUNS/NAME")
+        raise ProblemsFound("There is nothing to show.", [problem])
+    record = MlflowRecord.read(run.manifest)
     page = run_page(record)
     if page is None:
         problem = Problem(str(root), "nothing in MLflow", "a run that MLflow holds", f"first: uncseg sync {root}")
@@ -41,15 +44,6 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
         except KeyboardInterrupt:
             return 0
     return 1
-
-
-def _record(root: Path) -> MlflowRecord:
-    folder = root.resolve()
-    run = RunFolder(folder)
-    if not run.experiment.is_file() and find_study(folder) is None:
-        problem = Problem(str(root), "no run, sweep or benchmark", "the folder of one", "give RUNS/NAME")
-        raise ProblemsFound("There is nothing to show.", [problem])
-    return MlflowRecord.read(run.manifest)
 
 
 def _open(address: str, browser: bool) -> None:

@@ -25,13 +25,10 @@ CONVENTION_LABELS = {"2023": (0, 1, 2, 3), "2018": (0, 1, 2, 4)}
 ENDINGS = (".nii.gz", ".nii")
 
 Convention = Literal["2023", "2018"]
+ROLES = (*MODALITIES, "seg")
 FILE_ROLES: dict[str, tuple[str, Convention]] = {
-    **{f"-{modality}": (modality, "2023") for modality in (*MODALITIES, "seg")},
-    "_t1": ("t1n", "2018"),
-    "_t1ce": ("t1c", "2018"),
-    "_t2": ("t2w", "2018"),
-    "_flair": ("t2f", "2018"),
-    "_seg": ("seg", "2018"),
+    **{f"-{role}": (role, "2023") for role in ROLES},
+    **{f"_{name}": (role, "2018") for name, role in zip(("t1", "t1ce", "t2", "flair", "seg"), ROLES, strict=True)},
 }
 
 
@@ -52,6 +49,11 @@ class BratsCase:
     images: tuple[Path, ...]
     reference: Path | None
     convention: Convention
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The images, and the reference if there is one."""
+        return self.images if self.reference is None else (*self.images, self.reference)
 
 
 def patient_of(case_id: str) -> str:
@@ -107,11 +109,10 @@ def _complete(folder: Path, require_reference: bool) -> tuple[BratsCase | None, 
     roles: dict[str, list[Path]] = defaultdict(list)
     conventions = set()
     for file in sorted(folder.iterdir()):
-        role = _role(folder.name, file.name)
-        if role is not None:
+        if role := _role(folder.name, file.name):
             roles[role[0]].append(file)
             conventions.add(role[1])
-    needed = (*MODALITIES, "seg") if require_reference else MODALITIES
+    needed = ROLES if require_reference else MODALITIES
     convention: Convention = "2018" if conventions == {"2018"} else "2023"
     names = {needs: f"{folder.name}{s}.nii.gz" for s, (needs, of) in FILE_ROLES.items() if of == convention}
     problems = [
@@ -125,9 +126,9 @@ def _complete(folder: Path, require_reference: bool) -> tuple[BratsCase | None, 
             problems.append(Problem(f"{folder.name} ({what})", found, "one file", "remove the others"))
     if problems:
         return None, problems
-    t1n, t1c, t2w, t2f = (roles[modality][0] for modality in MODALITIES)
-    reference = roles["seg"][0] if roles["seg"] else None
-    return BratsCase(folder.name, patient_of(folder.name), (t1n, t1c, t2w, t2f), reference, convention), []
+    images = tuple(roles[modality][0] for modality in MODALITIES)
+    reference = next(iter(roles["seg"]), None)
+    return BratsCase(folder.name, patient_of(folder.name), images, reference, convention), []
 
 
 def oracle_path(case: BratsCase) -> Path | None:

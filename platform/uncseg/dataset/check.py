@@ -10,28 +10,20 @@ import SimpleITK as sitk
 
 from uncseg.dataset.brats import CONVENTION_LABELS, BratsCase, scan_folder
 from uncseg.dataset.images import GEOMETRY_TOLERANCE, READ_ERRORS, unreadable
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, raise_if_any
 
 
-def check_dataset(folder: Path, threads: int | None = None) -> list[BratsCase]:
-    """Open every file of every case.
-
-    Args:
-        folder: BraTS folder.
-        threads: cases read at once; None: one per core.
-
-    Returns:
-        The cases, sorted by id.
+def check_dataset(folder: Path) -> list[BratsCase]:
+    """Open every file of every case of a BraTS folder; return the cases, sorted by id.
 
     Raises:
         ProblemsFound: every problem of every case at once, of the layout and of the contents.
     """
     cases, problems = scan_folder(folder)
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for wrong in pool.map(check_case, cases):
             problems += wrong
-    if problems:
-        raise ProblemsFound(f"The dataset {folder} cannot be used.", problems, exit_code=1)
+    raise_if_any(problems, f"The dataset {folder} cannot be used.", exit_code=1)
     return cases
 
 
@@ -43,7 +35,7 @@ def check_case(case: BratsCase) -> list[Problem]:
     """
     problems: list[Problem] = []
     geometries: dict[Path, tuple] = {}
-    for file in (*case.images, *([case.reference] if case.reference else [])):
+    for file in case.files:
         if (content := _read(file, problems)) is not None:
             geometries[file], array = content
             is_reference = file == case.reference
@@ -70,12 +62,10 @@ def _read(file: Path, problems: list[Problem]) -> tuple[tuple, np.ndarray] | Non
 
 
 def _check_geometry(geometries: dict[Path, tuple]) -> list[Problem]:
-    if not geometries:
-        return []
-    first, *others = geometries
+    names = ("size", "spacing (mm)", "origin (mm)", "direction")
     problems = []
-    for file in others:
-        names = ("size", "spacing (mm)", "origin (mm)", "direction")
+    for file in list(geometries)[1:]:
+        first = next(iter(geometries))
         for name, mine, its in zip(names, geometries[file], geometries[first], strict=True):
             if not np.allclose(mine, its, atol=GEOMETRY_TOLERANCE):
                 found, expected = f"{name} {_short(mine)}", f"{_short(its)}, as {first.name}"
@@ -88,11 +78,9 @@ def _short(values: tuple) -> str:
 
 
 def _check_intensities(file: Path, array: np.ndarray) -> list[Problem]:
-    if np.issubdtype(array.dtype, np.floating):
-        wrong = int(array.size - np.isfinite(array).sum())
-        if wrong:
-            found = f"{wrong} voxels that are NaN or infinite"
-            return [Problem(str(file), found, "finite values", "repair the image, or exclude the case")]
+    if np.issubdtype(array.dtype, np.floating) and (wrong := int(array.size - np.isfinite(array).sum())):
+        found = f"{wrong} voxels that are NaN or infinite"
+        return [Problem(str(file), found, "finite values", "repair the image, or exclude the case")]
     if not array.any():
         return [Problem(str(file), "zero everywhere", "an image", "download it again, or exclude the case")]
     return []
@@ -102,7 +90,5 @@ def _check_labels(case: BratsCase, file: Path, array: np.ndarray) -> list[Proble
     known = CONVENTION_LABELS[case.convention]
     values, counts = np.unique(array, return_counts=True)
     strange = [f"label {v:g} ({n} voxels)" for v, n in zip(values, counts, strict=True) if v not in known]
-    if not strange:
-        return []
     expected = "only " + ", ".join(map(str, known)) + f" (naming of {case.convention})"
-    return [Problem(str(file), ", ".join(strange), expected, "map or remove these labels")]
+    return [Problem(str(file), ", ".join(strange), expected, "map or remove these labels")] if strange else []

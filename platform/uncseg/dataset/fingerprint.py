@@ -28,7 +28,6 @@ def survey_case(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
 
     Args:
         folder: the survey's, for CASE.json and, until they are joined, each channel's foreground intensities.
-        case: the case.
         samples: number of foreground intensities per channel that nnU-Net draws, with replacement.
 
     Returns:
@@ -37,11 +36,8 @@ def survey_case(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
     """
     record = folder / f"{case.case_id}.json"
     if record.is_file():
-        content = read_json(record)
-        assert isinstance(content, dict)
-        return content
-    problems = check_case(case)
-    if problems:
+        return dict(read_json(record))
+    if problems := check_case(case):
         return {"problems": problems}
     reference, image = read_reference(case)
     content = {
@@ -61,10 +57,9 @@ def _samples_file(folder: Path, case_id: str, channel: int) -> Path:
 
 def _digest_of_files(case: BratsCase) -> str:
     whole = hashlib.sha256()
-    for file in (*case.images, case.reference):
-        if file is not None:
-            with file.open("rb") as stream:
-                whole.update(hashlib.file_digest(stream, "sha256").digest())
+    for file in case.files:
+        with file.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
     return whole.hexdigest()
 
 
@@ -78,22 +73,14 @@ def _analyse(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
     for channel, values in enumerate(intensities):
         with whole_file(_samples_file(folder, case.case_id, channel)) as temporary:
             np.save(temporary, values)
-    return {
-        "shape": [int(n) for n in shape],
-        "spacing": [float(mm) for mm in spacing],
-        "relative_size": float(relative_size),
-    }
+    sizes = {"shape": [int(n) for n in shape], "spacing": [float(mm) for mm in spacing]}
+    return sizes | {"relative_size": float(relative_size)}
 
 
 def channel_statistics(folder: Path, case_ids: Sequence[str], channel: int) -> dict[str, float]:
     """Return statistics of one channel's foreground intensities over all cases, as nnU-Net names them."""
     values = np.concatenate([np.load(_samples_file(folder, case, channel), mmap_mode="r") for case in case_ids])
-    statistics = {
-        "mean": float(np.mean(values)),
-        "std": float(np.std(values)),
-        "min": float(np.min(values)),
-        "max": float(np.max(values)),
-    }
+    statistics = {name: float(getattr(np, name)(values)) for name in ("mean", "std", "min", "max")}
     values.sort()  # vectorised; the percentiles then take half the time
     low, median, high = np.percentile(values, np.array((0.5, 50.0, 99.5)), overwrite_input=True)
     return statistics | {"median": float(median), "percentile_00_5": float(low), "percentile_99_5": float(high)}
@@ -104,10 +91,7 @@ def write_fingerprint(
 ) -> None:
     """Write the fingerprint and remove the samples that it was computed from.
 
-    Args:
-        folder: the survey's.
-        surveys: one per case (:func:`survey_case`), by id, in order.
-        statistics: one per channel (:func:`channel_statistics`), in order.
+    ``surveys`` holds one survey per case (:func:`survey_case`), ``statistics`` those of each channel in order.
     """
     content = {
         "spacings": [survey["spacing"] for survey in surveys.values()],

@@ -33,8 +33,7 @@ def find_inputs(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[list[Bra
             channels are not its four modalities.
     """
     channels = dataset_json["channel_names"]
-    plain = _plain_files(folder) if folder.is_dir() else {}
-    if plain:
+    if folder.is_dir() and (plain := _plain_files(folder)):
         return _plain_cases(folder, plain, len(channels))
     order = _order(list(channels.values()), folder)
     cases, problems = scan_folder(folder, require_reference=False)
@@ -71,14 +70,16 @@ def _order(channels: list[str], folder: Path) -> list[int]:
     """Return the index of the BraTS image for each of the model's channels; unnamed channels are in BraTS' order."""
     plain = [re.sub("[^a-z0-9]", "", name.lower()) for name in channels]
     named = [next((n for n, m in enumerate(MODALITIES) if name in _CHANNELS[m]), None) for name in plain]
-    known = [n for n in named if n is not None]
+    known, in_order = [n for n in named if n is not None], list(range(len(MODALITIES)))
     if len(channels) == len(MODALITIES) and not known:
-        return list(range(len(MODALITIES)))
-    if sorted(known) != list(range(len(MODALITIES))) or len(known) != len(channels):
+        return in_order
+    if sorted(known) != in_order or len(known) != len(channels):
         found = f"channels {', '.join(channels)}, and a BraTS folder, {folder}"
         expected = "each of " + ", ".join(MODALITIES) + " once, by one of its usual names"
         advice = "give nnU-Net's files in the model's order, CASE_0000.nii.gz, …, or correct its dataset.json"
-        raise ProblemsFound(
-            "It is not clear which image belongs to which channel.", [Problem("MODEL", found, expected, advice)]
+        title, problem = (
+            "It is not clear which image belongs to which channel.",
+            Problem("MODEL", found, expected, advice),
         )
+        raise ProblemsFound(title, [problem])
     return known

@@ -65,12 +65,9 @@ def smooth_field(random: np.random.Generator, size: int, length: float) -> np.nd
 
 
 def draw_anatomy(size: int, patient: np.random.Generator, scan: np.random.Generator) -> Anatomy:
-    """Draw the anatomy of one scan of a patient.
+    """Draw the anatomy of one scan of a patient, with ``size`` voxels along each axis.
 
-    Args:
-        size: voxels along each axis.
-        patient: determines brain and tumour site.
-        scan: determines size, shape and ambiguity.
+    ``patient`` determines brain and tumour site, ``scan`` size, shape and ambiguity of the tumour.
     """
     grid = np.indices((size, size, size), dtype=np.float64)
     middle = (size - 1) / 2
@@ -97,9 +94,8 @@ def draw_rater(anatomy: Anatomy, random: np.random.Generator) -> np.ndarray:
     """Draw one rater's labels: 1 NCR, 2 ED, 3 ET, uint8."""
     moved = anatomy.sd * smooth_field(random, anatomy.sd.shape[0], CORRELATION_VOXELS)
     labels = np.zeros(anatomy.sd.shape, dtype=np.uint8)
-    labels[anatomy.whole + moved < 0] = 2
-    labels[anatomy.core + moved < 0] = 3
-    labels[anatomy.necrosis + moved < 0] = 1
+    for surface, label in ((anatomy.whole, 2), (anatomy.core, 3), (anatomy.necrosis, 1)):
+        labels[surface + moved < 0] = label
     return labels * anatomy.brain
 
 
@@ -119,25 +115,18 @@ def draw_images(anatomy: Anatomy, random: np.random.Generator) -> dict[str, np.n
 
 def case_names(cases: int) -> list[str]:
     """Return BraTS 2023 names; every fifth patient has two scans, -000 and -001."""
-    names: list[str] = []
-    patient = 0
-    while len(names) < cases:
-        scans = 2 if patient % TWO_SCANS_EVERY == TWO_SCANS_EVERY - 1 else 1
-        names += [f"BraTS-GLI-{patient:05d}-{scan:03d}" for scan in range(scans)]
-        patient += 1
+    names = [
+        f"BraTS-GLI-{patient:05d}-{scan:03d}"
+        for patient in range(cases)
+        for scan in range(2 if patient % TWO_SCANS_EVERY == TWO_SCANS_EVERY - 1 else 1)
+    ]
     return names[:cases]
 
 
 def write_phantoms(out: Path, cases: int, size: int, seed: int) -> list[Path]:
     """Write phantoms in the layout of BraTS 2023, with q as CASE-q.nii.gz, and return the cases' folders.
 
-    Existing phantoms with the same parameters are kept.
-
-    Args:
-        out: folder for the cases.
-        cases: number of cases.
-        size: voxels along each axis, 1 mm each.
-        seed: of everything that is drawn.
+    Each has ``size`` voxels of 1 mm along each axis. Existing phantoms with the same parameters are kept.
 
     Raises:
         ProblemsFound: the folder holds something else.
@@ -159,8 +148,7 @@ def write_phantoms(out: Path, cases: int, size: int, seed: int) -> list[Path]:
 
 def write_missing_phantoms(dataset: Dataset) -> None:
     """Write the phantoms that an experiment asks for, unless its folder holds other cases."""
-    phantoms = dataset.phantoms
-    if phantoms is None:
+    if (phantoms := dataset.phantoms) is None:
         return
     names = case_names(phantoms.cases)
     if not (dataset.path.is_dir() and any(path.name not in names for path in dataset.path.iterdir())):
@@ -168,7 +156,7 @@ def write_missing_phantoms(dataset: Dataset) -> None:
 
 
 def _write_case(folder: Path, name: str, size: int, seed: int) -> None:
-    patient, scan = int(name.split("-")[2]), int(name.split("-")[3])
+    patient, scan = map(int, name.split("-")[2:])
     random = np.random.default_rng([seed, patient, 1 + scan])
     anatomy = draw_anatomy(size, np.random.default_rng([seed, patient, 0]), random)
     for modality, image in draw_images(anatomy, random).items():

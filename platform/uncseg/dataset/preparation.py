@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.brats import LABELS, MODALITIES, REGIONS, BratsCase, link_or_map, oracle_path, scan_folder
 from uncseg.dataset.fingerprint import fingerprint_file
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, raise_if_any
 from uncseg.files import digest, file_states, read_json, whole_file, write_json, write_text
 from uncseg.layout import PreparedFolder
 
@@ -26,12 +26,7 @@ REGIONS_CLASS_ORDER = (2, 1, 3)  # drawn one over the other: WT as ED, TC as NCR
 
 
 def nnunet_environment(prepared: PreparedFolder, results: Path | None = None) -> dict[str, str]:
-    """Return the environment variables that tell nnU-Net its folders.
-
-    Args:
-        prepared: the dataset.
-        results: folder for trained models; None: a folder beside the dataset.
-    """
+    """Return the variables that tell nnU-Net its folders; ``results``, for models, is by default beside the dataset."""
     return {
         "nnUNet_raw": str(prepared.raw),
         "nnUNet_preprocessed": str(prepared.preprocessed),
@@ -68,8 +63,7 @@ def chosen_cases(experiment: Experiment) -> tuple[list[BratsCase], list[Problem]
         found = f"{experiment.split.folds} folds for {len(patients)} patients"
         advice = f"set split.folds to {max(2, len(patients))} or less, or add patients"
         problems.append(Problem("split.folds", found, "at most as many folds as patients", advice))
-    if problems:
-        raise ProblemsFound("The cases cannot be used as the experiment says.", problems + layout)
+    raise_if_any(problems and problems + layout, "The cases cannot be used as the experiment says.")
     return cases, layout
 
 
@@ -88,7 +82,7 @@ def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]
 def _file_states(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, Any]:
     """Return size and time of every file by name: while they stay the same, no file needs to be read again."""
     root = experiment.dataset.path
-    files = [file for case in cases for file in (*case.images, case.reference, oracle_path(case)) if file is not None]
+    files = [file for case in cases for file in (*case.files, oracle_path(case)) if file is not None]
     states = {str(Path(name).relative_to(root)): state for name, *state in file_states(files)}
     return {"folder": str(root.resolve()), **states}
 
@@ -228,8 +222,7 @@ def link_references(prepared: PreparedFolder, case_ids: Sequence[str]) -> None:
     """Link the raw folder's references into gt_segmentations, where nnU-Net's own validation looks for them."""
     folder = prepared.dataset / "gt_segmentations"
     folder.mkdir(exist_ok=True)
-    for case in case_ids:
-        reference = _raw_reference(prepared, case)
+    for reference in (_raw_reference(prepared, case) for case in case_ids):
         link = folder / reference.name
         if not link.exists():
             link.unlink(missing_ok=True)

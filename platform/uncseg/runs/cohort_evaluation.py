@@ -21,15 +21,9 @@ from uncseg.table_files import write_table
 def predict_cohort(
     run: RunFolder, model: PredictionModel, dataset: Path, trust: bool
 ) -> tuple[dict[str, Record], list[Problem]]:
-    """Predict and score the cases of a cohort, except those that are already finished.
+    """Predict and score the cases of a cohort, a BraTS folder with references, except those that are already finished.
 
     Predictions go to ``external/NAME`` of the run, NAME being the cohort's folder.
-
-    Args:
-        run: the run's folder.
-        model: the run's networks.
-        dataset: BraTS folder with references.
-        trust: let checkpoints run code of their own.
 
     Returns:
         The contents of CASE.json by case, and the problems of the cases that could not be predicted or scored.
@@ -63,8 +57,8 @@ def _refuse_another(file: Path, dataset: Path) -> None:
 def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record]) -> None:
     """Write and print the tables ``external_NAME…`` of a cohort.
 
-    Those are the scores of all folds together, ``…_folds`` with those of each fold and each estimator, and ``…_cases``
-    with what was expected of each case.
+    They hold the scores of all folds together, those of each fold and estimator (``…_folds``), and what was expected of
+    each case (``…_cases``).
     """
     rows = pd.DataFrame([row for record in records.values() for row in record["scores"]])
     together = rows[rows["model"] == FOLD_MEAN].drop(columns="model").sort_values(["case"], kind="stable")
@@ -77,7 +71,7 @@ def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record]) -
     console.print(f"tables: {run.tables}/external_{name}*", soft_wrap=True)
     wt = together[together["region"] == "WT"].set_index("case")["dice"]
     cases = pd.DataFrame([records[case] for case in sorted(records)])
-    cases["dice_wt"] = cases["case"].map(wt)
+    cases = cases.assign(dice_wt=cases["case"].map(wt))
     cases = cases.reindex(columns=["case", "dice_wt", "expected_dice_wt", "review", "review_reason"])
     write_table(cases, run.tables, f"external_{name}_cases")
     for line in expectation_lines(cases):
@@ -85,11 +79,7 @@ def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record]) -
 
 
 def expectation_lines(cases: pd.DataFrame) -> list[str]:
-    """Return sentences on how well the expected Dice and the review flag predict the real Dice.
-
-    Args:
-        cases: columns dice_wt, expected_dice_wt and review.
-    """
+    """Return sentences on how well the columns expected_dice_wt and review predict dice_wt."""
     known = cases.dropna(subset=["expected_dice_wt"])
     lines = []
     if len(known):
@@ -101,11 +91,8 @@ def expectation_lines(cases: pd.DataFrame) -> list[str]:
             f"error of the expected Dice: mean {error.mean():+.3f}, mean absolute {error.abs().mean():.3f}",
         ]
     flagged, others = (cases.loc[cases["review"] == flag, "dice_wt"] for flag in (True, False))
+    line = f"flagged for review: {len(flagged)} of {len(cases)} cases, so there is nothing to compare"
     if len(flagged) and len(others):
-        lines.append(
-            f"flagged for review: {len(flagged)} cases with a mean WT Dice of {flagged.mean():.3f}; "
-            f"the other {len(others)}: {others.mean():.3f}"
-        )
-    else:
-        lines.append(f"flagged for review: {len(flagged)} of {len(cases)} cases, so there is nothing to compare")
-    return lines
+        line = f"flagged for review: {len(flagged)} cases with a mean WT Dice of {flagged.mean():.3f}; "
+        line += f"the other {len(others)}: {others.mean():.3f}"
+    return [*lines, line]

@@ -62,13 +62,13 @@ def _train(task: RunTask, folds: Sequence[int], own_ray: bool) -> dict[int, str]
         FoldProgress(run.member(number), folds, training.epochs, f"member {number} ")
         for number in range(1, training.members)
     ]
+    tasks = [member for fold in folds for member in member_tasks(task.fold(fold))]
     with FoldProgress(run, folds, training.epochs).shown() as progress:
 
         def show() -> None:
             for shown in (progress, *others):
                 shown()
 
-        tasks = [member for fold in folds for member in member_tasks(task.fold(fold))]
         ended = train_folds(tasks, task.slots, show, own_ray)
     for failed, message in ended:
         member = "" if failed.run == run else f" of member {failed.run.root.name}"

@@ -44,11 +44,7 @@ class DiskEstimate:
 def estimate_disk(
     experiment: Experiment, prepared: PreparedFolder, checkpoint_bytes: int | None = None
 ) -> DiskEstimate:
-    """Estimate what one fold of an experiment will take.
-
-    Args:
-        checkpoint_bytes: as measured; None: computed from the number of weights.
-    """
+    """Estimate what one fold will take; ``checkpoint_bytes`` None: computed from the number of weights."""
     from uncseg.method.network.build import BYTES_PER_WEIGHT, count_weights
 
     done, plans = read_json(prepared.done), read_json(prepared.plans)

@@ -103,8 +103,7 @@ def run_fold_group(
     resumes; Ray keeps no second copy.
 
     Args:
-        tasks: folds of one run.
-        resources: of each fold.
+        tasks: folds of one run, each of which takes ``resources``.
         callbacks: Ray Train's, called with one report per fold, all of the same epoch.
         max_deaths: how often the workers are restarted after one has died.
 
@@ -113,7 +112,6 @@ def run_fold_group(
     """
     assert len(tasks) == 1 or resources.processes == 1, "folds of a group have at most one GPU each"
     folds = "-".join(str(task.fold) for task in tasks)
-    run = tasks[0].run
     worker = resources.worker
     per_worker = {"CPU": worker.cpus} | ({"GPU": worker.gpus} if worker.gpus else {})
     TorchTrainer(
@@ -125,7 +123,7 @@ def run_fold_group(
         ),
         run_config=RunConfig(
             name=f"folds_{folds}",
-            storage_path=str(run.root / "ray"),
+            storage_path=str(tasks[0].run.root / "ray"),
             failure_config=FailureConfig(max_failures=max_deaths),
             callbacks=list(callbacks),
         ),

@@ -97,29 +97,20 @@ def _validation_memory(fold_folder: Path, settings: Memory) -> ErrorMemory:
 
 
 def one_pass_maps(case: BratsCase, prediction: Prediction, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
-    """Return every map of one pass by name, except the constant; a phantom's oracle is among them.
+    """Return every map of one pass by name, (D, H, W) float32 in [0, 1], except the constant.
 
-    Args:
-        case: the predicted case.
-        prediction: of this case.
-        predicted_wt: predicted whole tumour, bool.
-
-    Returns:
-        (D, H, W) float32 in [0, 1] each.
+    A phantom's oracle is among them. ``predicted_wt`` is the predicted whole tumour, bool.
     """
     q_file = oracle_path(case)
-    q = None if q_file is None else read_voxels(q_file).astype(np.float32)
     known = OnePass(
         p_wt=as_batch(prediction.p_wt),
         max_probability=as_batch(prediction.max_probability),
         predicted_wt=as_batch(predicted_wt),
         variance_stable=as_batch(prediction.maps["variance_stable"]),
-        q=None if q is None else as_batch(q),
+        q=None if q_file is None else as_batch(read_voxels(q_file).astype(np.float32)),
     )
-    maps = estimate_all(known)
-    arrays = {name: estimate[0, 0].numpy() for name, estimate in maps.items()}
-    head = {"uncertainty": prediction.maps["uncertainty"]} if "uncertainty" in prediction.maps else {}
-    return head | arrays
+    head = {name: values for name, values in prediction.maps.items() if name == "uncertainty"}
+    return head | {name: estimate[0, 0].numpy() for name, estimate in estimate_all(known).items()}
 
 
 def as_batch(volume: np.ndarray) -> torch.Tensor:
@@ -131,10 +122,8 @@ def source_digest(task: FoldTask) -> str:
     """Return a digest of what a fold's predictions and scores depend on: its checkpoints and how they are applied."""
     evaluation = task.experiment.evaluation
     estimators = evaluation.estimators
-    checkpoints = [
-        task.run.member(number).final_checkpoint(task.fold).stat()
-        for number in range(task.experiment.training.members if estimators.several_pass else 1)
-    ]
+    members = range(task.experiment.training.members if estimators.several_pass else 1)
+    checkpoints = [task.run.member(number).final_checkpoint(task.fold).stat() for number in members]
     states = [(file.st_size, file.st_mtime_ns) for file in checkpoints]
     applied = [evaluation.tile_step, evaluation.mirroring, estimators.model_dump(exclude={"one_pass"})]
     return digest([SCORES_VERSION, task.fold, states, applied])

@@ -19,16 +19,14 @@ class FoldProgress:
     """Shows the folds of a run, read from its spool, one line per fold.
 
     Args:
-        run: the run's folder.
-        folds: folds to show.
         epochs: epochs of a whole training.
         prefix: of each printed line, if several runs are shown.
     """
 
+    _live: Live | None = None
+
     def __init__(self, run: RunFolder, folds: Sequence[int], epochs: int, prefix: str = "") -> None:
-        self.run = run
-        self.prefix = prefix
-        self.epochs = epochs
+        self.run, self.prefix, self.epochs = run, prefix, epochs
         self.histories = {fold: FoldHistory(fold) for fold in folds}
         self._printed: dict[int, tuple[str, int]] = {}
         self._last_line = 0.0
@@ -55,8 +53,6 @@ class FoldProgress:
             finally:
                 self._live = None
 
-    _live: Live | None = None
-
     def table(self) -> Table:
         """Return the table: state, epoch, loss, patch Dice, correlation and time left of every fold."""
         header = ["fold", "state", "epoch", *(figure.label for figure in shown_in("progress").values()), "time left"]
@@ -82,8 +78,7 @@ class FoldProgress:
             now = (history.state, history.last_epoch)
             if now == self._printed.get(fold, ("waiting", -1)):
                 continue
-            self._printed[fold] = now
-            self._last_line = time.monotonic()
+            self._printed[fold], self._last_line = now, time.monotonic()
             epoch, *values, left = self._cells(history)
             labels = [figure.label for figure in shown_in("progress").values()]
             figures = [f"{label} {value}" for label, value in zip(labels, values, strict=True)]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from uncseg.config.experiment import Experiment
 from uncseg.config.rules import problems_of_judged
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.tracking.manifest import read_manifest
@@ -47,19 +47,15 @@ def _dependent_folds(experiment: Experiment, folds: Sequence[int]) -> list[int]:
 
 
 def require_judged_run(experiment: Experiment, folds: Sequence[int]) -> None:
-    """Check the run that an error network judges, as far as its settings and files tell.
+    """Check the run that an error network judges, if there is one, as far as its settings and files tell.
 
-    Args:
-        experiment: with or without an error network.
-        folds: folds to train; those that have begun no longer need the other run.
+    Folds that have begun no longer need it.
 
     Raises:
         ProblemsFound: there is no such run, it lacks a fold, or its network is another one.
     """
-    folds = _dependent_folds(experiment, folds)
-    problems = _problems_of_run(experiment, folds) if folds else []
-    if problems:
-        raise ProblemsFound(TITLE, problems)
+    if folds := _dependent_folds(experiment, folds):
+        raise_if_any(_problems_of_run(experiment, folds), TITLE)
 
 
 def _problems_of_run(experiment: Experiment, folds: Sequence[int]) -> list[Problem]:
@@ -84,10 +80,6 @@ def _problems_of_run(experiment: Experiment, folds: Sequence[int]) -> list[Probl
 def require_same_data(experiment: Experiment, folds: Sequence[int], prepared: PreparedFolder) -> None:
     """Check that the run that an error network judges has the same split and was planned with the same network.
 
-    Args:
-        experiment, folds: see :func:`require_judged_run`.
-        prepared: the experiment's prepared cases.
-
     Raises:
         ProblemsFound: naming what differs.
     """
@@ -111,8 +103,7 @@ def require_same_data(experiment: Experiment, folds: Sequence[int], prepared: Pr
         different = [key for key in SAME_PLAN if planned[0][key] != planned[1][key]]  # type: ignore[index]
         found, expected = f"another {', '.join(different)} than {run.root.name}'s", "the same network and images"
         problems.append(Problem("plan", found, expected, f"copy the plan section of {run.experiment}"))
-    if problems:
-        raise ProblemsFound(TITLE, problems)
+    raise_if_any(problems, TITLE)
 
 
 def _configuration(plans: Path, name: str) -> dict[str, Any] | None:

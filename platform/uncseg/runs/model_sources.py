@@ -10,17 +10,12 @@ from uncseg.config.fields import apply_overrides
 from uncseg.config.reading import split_advice, validate
 from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Resources
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.estimators.registry import ESTIMATORS
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
 from uncseg.method.checkpoints import FINAL
-from uncseg.method.inference.model_folder import (
-    ModelFolder,
-    folds_in,
-    is_model_folder,
-    open_model_folder,
-    read_description,
-)
+from uncseg.method.inference import model_folder
+from uncseg.method.inference.model_folder import ModelFolder, is_model_folder
 from uncseg.method.settings import TrainerSettings
 from uncseg.runs.run_opening import finished_folds, open_existing_run
 from uncseg.section import Section
@@ -29,6 +24,8 @@ from uncseg.tracking.stored_models import download, find_stored
 
 
 class _Sections(Section):
+    """What can be set of a model without an experiment, whose description may bring evaluation fields."""
+
     resources: Resources = Resources()
     evaluation: Evaluation = Evaluation()
 
@@ -98,24 +95,20 @@ def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | No
 def _from_folder(
     path: Path, source: str, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool
 ) -> PredictionModel:
-    folder = open_model_folder(path, trust)
-    description = read_description(path)
-    resources, evaluation = _sections({"evaluation": description.get("evaluation", {})}, overrides or [])
-    _require_trained_for(evaluation, folder, source)
+    folder = model_folder.open_model_folder(path, trust)
+    description = model_folder.read_description(path)
+    content: dict[str, Any] = {"evaluation": description.get("evaluation", {})}
+    title, problems = "The fields cannot be changed.", apply_overrides(content, overrides or [])
+    sections = validate(_Sections, content, Path("--set"), title, problems)
+    _require_trained_for(sections.evaluation, folder, source)
     review_below = float(description.get("review_below", REVIEW_BELOW))
-    return PredictionModel(folder, _chosen_folds(folds, folds_in(path), source), resources, evaluation, review_below)
-
-
-def _sections(content: dict[str, Any], overrides: list[str]) -> tuple[Resources, Evaluation]:
-    """Return resources and evaluation of a model without an experiment, which may bring some evaluation fields."""
-    title = "The fields cannot be changed."
-    sections = validate(_Sections, content, Path("--set"), title, apply_overrides(content, overrides))
-    return sections.resources, sections.evaluation
+    chosen = _chosen_folds(folds, model_folder.folds_in(path), source)
+    return PredictionModel(folder, chosen, sections.resources, sections.evaluation, review_below)
 
 
 def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: str) -> None:
     """Refuse estimators that a network was not trained for; a run's experiment is checked when it is loaded."""
-    title, settings = "The estimators cannot be used.", TrainerSettings.from_plans(folder.plans_manager.plans)
+    settings = TrainerSettings.from_plans(folder.plans_manager.plans)
     wrong = problems_of_estimators(evaluation, settings.model, settings.training)
     wrong += [
         f"evaluation.estimators.{name} needs all members, and a model has one network per fold; "
@@ -123,10 +116,9 @@ def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: st
         for name in evaluation.estimators.several_pass
         if ESTIMATORS[name].combines_members and not any(f".{name} " in line for line in wrong)
     ]
-    if wrong:
-        lines = map(split_advice, wrong)
-        problems = [Problem(source, what, "what the network was trained for", advice) for what, advice in lines]
-        raise ProblemsFound(title, problems)
+    lines = map(split_advice, wrong)
+    problems = [Problem(source, what, "what the network was trained for", advice) for what, advice in lines]
+    raise_if_any(problems, "The estimators cannot be used.")
 
 
 def _chosen_folds(folds: Sequence[int] | None, finished: list[int], source: str) -> tuple[int, ...]:
@@ -145,7 +137,7 @@ def _download(uri: str, output: Path) -> Path:
     folder = download(uri, output.resolve() / f".model-{content[:12]}")
     found = next((file.parent for file in sorted(folder.rglob("plans.json"))), None)
     if found is None or not is_model_folder(found):
-        expected = "a model that uncseg logged"
-        problem = Problem(uri, "no plans.json and dataset.json in it", expected, "correct the URI")
+        missing = "no plans.json and dataset.json in it"
+        problem = Problem(uri, missing, "a model that uncseg logged", "correct the URI")
         raise ProblemsFound("There is no such model.", [problem])
     return found

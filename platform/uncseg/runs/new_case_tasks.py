@@ -16,7 +16,7 @@ import torch
 
 from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference, read_voxels, write_image
 from uncseg.dataset.check import check_case
-from uncseg.errors import ProblemsFound
+from uncseg.errors import raise_if_any
 from uncseg.estimators.one_pass import OnePass, estimate_one_pass
 from uncseg.estimators.registry import ESTIMATORS
 from uncseg.evaluation.case_scores import SCORES_VERSION
@@ -85,10 +85,8 @@ class PredictionTask:
         networks = [folder.state(model.folds) for folder in (model.folder, *model.members)]
         parts = [SCORES_VERSION, networks, options, evaluation.tile_step, evaluation.estimators.model_dump()]
         source = digest(parts)
-        return {case.case_id: digest([source, file_states(self._files(case))]) for case in cases}
-
-    def _files(self, case: BratsCase) -> list[Path]:
-        return [*case.images, *([case.reference] if self.options.scores and case.reference else [])]
+        files = {case.case_id: case.files if self.options.scores else case.images for case in cases}
+        return {case: digest([source, file_states(paths)]) for case, paths in files.items()}
 
 
 @dataclass(frozen=True)
@@ -104,18 +102,13 @@ class GridPredictions:
 
 
 def read_case(task: PredictionTask, case: BratsCase) -> tuple[np.ndarray, dict[str, Any]]:
-    """Check and preprocess a case.
-
-    Returns:
-        (C, D, H, W) float32 on the grid of the plans, and nnU-Net's properties.
+    """Check and preprocess a case; return (C, D, H, W) float32 on the grid of the plans, and nnU-Net's properties.
 
     Raises:
         ProblemsFound: the case's files cannot be used.
     """
     torch.set_num_threads(1)
-    problems = check_case(case)
-    if problems:
-        raise ProblemsFound(f"{case.case_id} cannot be predicted.", problems, exit_code=1)
+    raise_if_any(check_case(case), f"{case.case_id} cannot be predicted.", exit_code=1)
     model = _same_object(task.model.folder)
     preprocessor = model.configuration_manager.preprocessor_class(verbose=False)
     data, _, properties = preprocessor.run_case(
@@ -139,11 +132,9 @@ def predict_case(task: PredictionTask, data: np.ndarray) -> GridPredictions:
     estimators = evaluation.estimators
     predictions = GridPredictions([], {}, {name: [] for name in estimators.several_pass if task.options.scores})
     maps = predictions.maps
+    applied = evaluation.tile_step, task.mirroring, task.trust
     for fold in model.folds:
-        networks = [
-            loaded_predictor(folder, fold, evaluation.tile_step, task.mirroring, task.trust)
-            for folder in (model.folder, *model.members)
-        ]
+        networks = [loaded_predictor(folder, fold, *applied) for folder in (model.folder, *model.members)]
         predictions.folds.append(predict_grid(networks[0], data))
         for estimator in estimators.several_pass:
             estimate = estimate_grid(estimator, networks, data, estimators)

@@ -37,11 +37,7 @@ def predict_new_cases(
     CASE_between_folds.nii.gz, what else the options ask for, and, last, CASE.json.
 
     Args:
-        model: what to predict with.
         cases: images in the order of the model's channels.
-        output: folder to write.
-        options: what to write.
-        trust: let checkpoints run code of their own.
         reads, writes: folders that every node has to see, by the names that the user knows them under.
 
     Returns:
@@ -68,8 +64,9 @@ def predict_new_cases(
         todo = [case for case in cases if case.case_id not in finished]
         with counting() as progress, Workers(slots, len(todo)) as workers:
             progress("predicted cases", len(finished), len(cases))
+            calls = [(case.case_id, _start_tasks, (task, case, sources[case.case_id], workers)) for case in todo]
             predicted, problems = map_cases(
-                [(case.case_id, _start_tasks, (task, case, sources[case.case_id], workers)) for case in todo],
+                calls,
                 lambda ended, _: progress("predicted cases", len(finished) + ended, len(cases)),
                 lambda: IN_FLIGHT * workers.count(),
                 "a prediction",

@@ -12,7 +12,7 @@ import torch
 from uncseg.cluster.workers import map_cases_on_workers
 from uncseg.config.sections import PROTOCOLS
 from uncseg.dataset.brats import REGIONS, BratsCase, read_reference, read_voxels, write_image
-from uncseg.errors import ProblemsFound
+from uncseg.errors import raise_if_any
 from uncseg.estimators.floors import best_constant
 from uncseg.estimators.registry import SEVERAL_PASS_MAPS
 from uncseg.evaluation.case_scores import ScoreRow, score_case
@@ -43,13 +43,11 @@ def evaluate_out_of_fold(
     # a worker keeps a fold's network and its error memory, so the cases of a fold stay together
     calls = [(case, evaluate_case, (task.fold(fold), by_id[case])) for fold in folds for case in splits[fold]["val"]]
     records, problems = map_cases_on_workers(calls, task.slots, progress)
-    if problems:
-        raise ProblemsFound("Some cases could not be evaluated.", problems, exit_code=1)
+    raise_if_any(problems, "Some cases could not be evaluated.", exit_code=1)
     per_case = pd.DataFrame([record["row"] for record in records.values()])
     scores = pd.DataFrame([row for record in records.values() for row in record["scores"]])
     order = ["fold", "case"]
-    scores = scores.sort_values(order, ignore_index=True, kind="stable")
-    return per_case.sort_values(order, ignore_index=True), scores
+    return per_case.sort_values(order, ignore_index=True), scores.sort_values(order, ignore_index=True, kind="stable")
 
 
 def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
@@ -106,12 +104,10 @@ def region_scores(
 
 def _overlap_row(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for of_region in scores:
-        name = of_region["region"].lower()
-        row[f"dice_{name}"] = of_region["dice"]
-        row[f"reference_{name}_ml"] = of_region["reference_volume_ml"]
-        row[f"predicted_{name}_ml"] = of_region["predicted_volume_ml"]
-        row[f"failure_rate_{name}"] = of_region["failure_rate"]
+    for score in scores:
+        name = score["region"].lower()
+        row |= {f"dice_{name}": score["dice"], f"reference_{name}_ml": score["reference_volume_ml"]}
+        row |= {f"predicted_{name}_ml": score["predicted_volume_ml"], f"failure_rate_{name}": score["failure_rate"]}
     row["dice_mean"] = float(np.mean([row[f"dice_{region.lower()}"] for region in REGIONS]))
     return row
 
@@ -144,7 +140,10 @@ def _several_pass_row(reference: np.ndarray, prediction: Prediction) -> dict[str
     for estimator, estimate in prediction.estimates.items():
         labels = estimate.labels
         predicted_wt = region_mask(labels, "WT")
-        row |= {f"dice_{region.lower()}/{estimator}": dice(*_both(reference, labels, region)) for region in REGIONS}
+        for region in REGIONS:
+            row[f"dice_{region.lower()}/{estimator}"] = dice(
+                region_mask(reference, region), region_mask(labels, region)
+            )
         failure = failure_map(reference_wt, predicted_wt)
         for protocol in PROTOCOLS:
             mask = protocol_mask(reference_wt, predicted_wt, protocol)
@@ -152,7 +151,3 @@ def _several_pass_row(reference: np.ndarray, prediction: Prediction) -> dict[str
                 scores = score_map(values, failure, mask)
                 row |= {case_key(name, protocol, kind): scores[kind] for kind in ("rmsd", "corr")}
     return row
-
-
-def _both(reference: np.ndarray, labels: np.ndarray, region: str) -> tuple[np.ndarray, np.ndarray]:
-    return region_mask(reference, region), region_mask(labels, region)

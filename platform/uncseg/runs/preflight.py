@@ -10,7 +10,7 @@ from uncseg.cluster.resources import Slots, plan_slots
 from uncseg.cluster.session import under_ray_job
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.preparation import chosen_cases
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.tracking.destination import AnotherVersion, open_store
 
 NEEDED_MODULE = "uncseg.method.training.trainer"
@@ -21,14 +21,9 @@ def preflight(experiment: Experiment, folds: int, cluster: Cluster, own_ray: boo
     """Check everything that would make a run fail later.
 
     Args:
-        experiment: the run's.
         folds: number of folds to train.
-        cluster: the connected cluster.
         own_ray: Ray was started by this command; its one node is this machine.
         begun: the run was started before. MLflow may then be unreachable: the spool keeps what it misses.
-
-    Returns:
-        What a fold takes, and how many fit.
 
     Raises:
         ProblemsFound: all problems together.
@@ -51,31 +46,18 @@ def preflight(experiment: Experiment, folds: int, cluster: Cluster, own_ray: boo
 
 
 def require_storage(experiment: Experiment, own_ray: bool) -> None:
-    """Require that every node sees the experiment's folders and has the packages.
-
-    Raises:
-        ProblemsFound: all problems together.
-    """
-    _raise_any(_storage_problems(experiment, own_ray))
+    """Raise ``ProblemsFound`` unless every node sees the experiment's folders and has the packages."""
+    raise_if_any(_storage_problems(experiment, own_ray), "The command would fail.")
 
 
 def require_folders(writes: Mapping[str, Path], reads: Mapping[str, Path], own_ray: bool) -> None:
-    """Require that every node sees a command's folders and has the packages.
+    """Raise ``ProblemsFound`` unless every node sees a command's folders and has the packages.
 
     Args:
-        writes: folders that are written to, by their names on the command line.
-        reads: folders that are only read.
+        writes, reads: folders that are written to or only read, by their names on the command line.
         own_ray: Ray was started by this command.
-
-    Raises:
-        ProblemsFound: all problems together.
     """
-    _raise_any(check_folders(writes, reads, NEEDED_MODULE, own_ray))
-
-
-def _raise_any(problems: list[Problem]) -> None:
-    if problems:
-        raise ProblemsFound("The command would fail.", problems)
+    raise_if_any(check_folders(writes, reads, NEEDED_MODULE, own_ray), "The command would fail.")
 
 
 def _storage_problems(experiment: Experiment, own_ray: bool) -> list[Problem]:

@@ -57,12 +57,8 @@ def _prepare(
     survey_folder = steps.survey_folder(experiment, cases)
     samples = max(1, (experiment.plan.foreground_samples or fingerprint.FOREGROUND_SAMPLES) // len(cases))
     surveys = _survey(survey_folder, cases, samples, progress)
-    splits = make_splits(
-        {name: survey["volume_ml"] for name, survey in surveys.items()},
-        {name: survey["patient"] for name, survey in surveys.items()},
-        experiment.split.folds,
-        experiment.split.seed,
-    )
+    volumes, patients = ({name: survey[key] for name, survey in surveys.items()} for key in ("volume_ml", "patient"))
+    splits = make_splits(volumes, patients, experiment.split.folds, experiment.split.seed)
     _fingerprint(survey_folder, surveys, progress)
     steps.write_raw_description(prepared, experiment.model.output, list(surveys))
     # in a worker, which has imported nnU-Net
@@ -94,11 +90,8 @@ def _survey(folder: Path, cases: Sequence[BratsCase], samples: int, progress: Pr
 def _fingerprint(folder: Path, surveys: Surveys, progress: Progress) -> None:
     if fingerprint.fingerprint_file(folder).is_file():
         return
-    calls = [
-        (modality, fingerprint.channel_statistics, (folder, list(surveys), channel))
-        for channel, modality in enumerate(MODALITIES)
-    ]
-    statistics = _run("fingerprint", calls, progress)
+    channels = [(name, fingerprint.channel_statistics, (folder, list(surveys), n)) for n, name in enumerate(MODALITIES)]
+    statistics = _run("fingerprint", channels, progress)
     fingerprint.write_fingerprint(folder, surveys, list(statistics.values()))
 
 

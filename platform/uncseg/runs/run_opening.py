@@ -8,7 +8,7 @@ import yaml
 
 from uncseg.config.experiment import Experiment, load_experiment, save_experiment
 from uncseg.config.fields import differences, is_within
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import file_lock, read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.provenance import describe_versions
@@ -72,8 +72,7 @@ def refuse_other_settings(experiment: Experiment, run: RunFolder, advice: str = 
     if run.experiment.exists():
         before = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
         now = experiment.resolved().model_dump(mode="json")
-        if problems := differing_settings(before, now, advice):
-            raise ProblemsFound(f"The run {run.root} exists with other settings.", problems)
+        raise_if_any(differing_settings(before, now, advice), f"The run {run.root} exists with other settings.")
 
 
 def differing_settings(before: object, now: object, advice: str = NEW_RUN) -> list[Problem]:
@@ -96,11 +95,8 @@ def locked(title: str, locks: Mapping[str, Path]) -> Iterator[None]:
     """Keep other commands from the same work within the block; the locks of a killed command are free.
 
     Args:
-        title: of the error.
+        title: of the error that names what another command is working on.
         locks: the file to lock, by the name of the work that it stands for.
-
-    Raises:
-        ProblemsFound: naming what another command is working on.
     """
     problems = []
     with contextlib.ExitStack() as held:
@@ -112,6 +108,5 @@ def locked(title: str, locks: Mapping[str, Path]) -> Iterator[None]:
                 problems.append(Problem(what, found, "no other command", advice))
             except OSError:
                 continue  # a file system without locks
-        if problems:
-            raise ProblemsFound(title, problems)
+        raise_if_any(problems, title)
         yield

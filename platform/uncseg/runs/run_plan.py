@@ -16,7 +16,6 @@ def print_plan(task: RunTask, folds: Sequence[int], cluster: Cluster, timing: St
     """Print folds, slots, waves, folders, disk space and, if steps were timed, hours.
 
     Args:
-        task: the run.
         folds: folds to train, finished or not.
         cluster: its nodes are listed if there are several.
         timing: the measurement, or why nothing was measured; None: not asked for.

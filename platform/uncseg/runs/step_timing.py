@@ -40,10 +40,7 @@ class StepTiming:
 def time_steps(task: RunTask, fold: int, progress: Callable[[str, int, int], None]) -> StepTiming | str:
     """Train and validate a few steps of a fold once its resources are free, and discard them.
 
-    Args:
-        task: the run.
-        fold: the fold to measure.
-        progress: called with (what, done, total). On a busy cluster this waits for its turn as a fold does.
+    On a busy cluster this waits for its turn as a fold does; ``progress`` is called with (what, done, total).
 
     Returns:
         The measurement, or the reason why there is none.
@@ -51,11 +48,8 @@ def time_steps(task: RunTask, fold: int, progress: Callable[[str, int, int], Non
     if task.slots.fold.processes > 1:
         return "a fold takes several GPUs; the first epochs will show it"
     worker = task.slots.fold.worker
-    measured = (
-        ray.remote(measure_steps)
-        .options(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1)
-        .remote(task.fold(fold))
-    )
+    remote = ray.remote(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1)(measure_steps)
+    measured = remote.remote(task.fold(fold))
     progress("measuring a few steps", 0, 1)
     try:
         result = ray.get(measured)

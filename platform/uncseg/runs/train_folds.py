@@ -27,8 +27,7 @@ def train_folds(
     Ray's queue: its autoscaler sees what they need, and nodes that join meanwhile are used at once.
 
     Args:
-        tasks: folds of one run or of several.
-        slots: what each fold takes.
+        tasks: folds of one run or of several, each taking a slot.
         show: called a few times per second, in the calling thread.
         own_ray: the connected Ray was started by this command.
 

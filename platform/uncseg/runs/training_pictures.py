@@ -14,7 +14,6 @@ class TrainingPictures:
     Args:
         trainer: of the fold, initialised.
         cases: the fold's validation cases; the first one, by id, that has a tumour is drawn.
-        folder: for the pictures.
     """
 
     def __init__(self, trainer: UncertaintyTrainer, cases: Sequence[str], folder: Path) -> None:
