@@ -13,7 +13,7 @@ from uncseg.errors import ProblemsFound
 from uncseg.provenance import describe_source
 from uncseg.studies.load_study import AnyStudy, Study, read_study
 from uncseg.studies.study_folder import StudyFolder
-from uncseg.tracking.destination import Destination
+from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.final_figures import FinalFigures
 from uncseg.tracking.push import ensure_run
 from uncseg.tracking.record import MlflowRecord
@@ -86,7 +86,7 @@ def open_parent(folder: StudyFolder, study: Study, base: Experiment) -> ParentRu
     Raises:
         ProblemsFound, MlflowException: MLflow cannot be reached.
     """
-    store, record = Destination.from_experiment(base).open(), MlflowRecord.read(folder.manifest)
+    store, record = open_store(*Destination.from_experiment(base)), MlflowRecord.read(folder.manifest)
     record.tracking_uri, record.experiment = base.tracking_uri, base.tracking.experiment
     record.write(folder.manifest)  # the key before the run: a command killed between the two finds it
     tags = {f"uncseg.{folder.kind}": study.name} | describe_source(f"uncseg {folder.kind}", None)

@@ -1,23 +1,23 @@
-"""Where runs go: an MLflow database or server, and the experiment that collects the runs.
+"""Where runs go: an MLflow database or server of a version that fits, and the experiment that collects the runs.
 
 store = open_store("sqlite:////data/runs/mlflow.db", "uncseg")
 """
 
 import os
+import re
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from uncseg.config.experiment import Experiment
 from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.files import file_lock
-from uncseg.tracking.mlflow_internals import EXPERIMENT_TAGS
-from uncseg.tracking.server_version import database_problem, server_problem
+from uncseg.tracking.mlflow_internals import EXPERIMENT_TAGS, SCHEMA_ERROR, ask_server, is_known_schema
 from uncseg.tracking.store import Store
 
 ENVIRONMENT = {
@@ -27,15 +27,16 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # hospital networks
 }
 """Set unless the user has set them."""
+OLDEST_SERVER = (3, 0)
+"""The first version with logged models, which hold the checkpoints."""
 
 
 class AnotherVersion(ProblemsFound):
     """A server or a database of another MLflow version; waiting does not help."""
 
 
-@dataclass(frozen=True)
-class Destination:
-    """Where runs go."""
+class Destination(NamedTuple):
+    """Where runs go; ``open_store(*destination)`` opens it."""
 
     tracking_uri: str
     """``sqlite:///PATH``, ``http://HOST:PORT``, …"""
@@ -51,18 +52,9 @@ class Destination:
         own = experiment.storage.path.resolve() / "mlflow_artifacts" if experiment.tracking.uri is None else None
         return cls(experiment.tracking_uri, experiment.tracking.experiment, own)
 
-    def open(self) -> Store:
-        """Open it, as :func:`open_store` does."""
-        return open_store(self.tracking_uri, self.experiment, self.artifact_location)
-
 
 def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path | None = None) -> Store:
-    """Open MLflow; the database (for ``sqlite:///PATH``) and the experiment are created if absent.
-
-    A server that is down is noticed in seconds.
-
-    Args:
-        tracking_uri, experiment_name, artifact_location: as in :class:`Destination`.
+    """Open a :class:`Destination`; the database (for ``sqlite:///PATH``) and the experiment are created if absent.
 
     Raises:
         ProblemsFound: the address is wrong, MLflow cannot be reached, or the experiment was deleted.
@@ -71,7 +63,7 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
     _check_address(tracking_uri)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if (wrong_version := server_problem(tracking_uri)) is not None:
+    if tracking_uri.startswith(("http://", "https://")) and (wrong_version := _server_problem(tracking_uri)):
         raise AnotherVersion("MLflow cannot be used.", [wrong_version])
     database = sqlite_path(tracking_uri)
     if database is not None:
@@ -84,7 +76,7 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
     except ProblemsFound:
         raise
     except Exception as error:  # from MLflow, the database's driver, a missing driver, the disk
-        if (wrong_version := database_problem(tracking_uri, error)) is not None:
+        if wrong_version := _database_problem(tracking_uri, error):
             raise AnotherVersion("MLflow cannot be used.", [wrong_version]) from error
         found = f"{tracking_uri}: {first_line(error)}"
         problem = Problem("tracking.uri", found, "an MLflow that answers", "start it or correct the address")
@@ -102,6 +94,39 @@ def _check_address(tracking_uri: str) -> None:
         advice = "write the address without it, and put it into MLFLOW_TRACKING_PASSWORD or PGPASSWORD"
         problem = Problem("tracking.uri", "a password, which would be stored and shown", "an address alone", advice)
         raise ProblemsFound("MLflow cannot be reached.", [problem])
+
+
+def _server_problem(tracking_uri: str) -> Problem | None:
+    """Return what is wrong with a server's version; None if it fits or is unknown.
+
+    A server accepts what older clients of its own major version send; an older server lacks what we send.
+    """
+    try:
+        answer = ask_server(tracking_uri, "/version", timeout_s=10)
+    except (MlflowException, OSError, ValueError):
+        return None  # the next request reports that the server does not answer
+    text, ours = answer.text[:100].strip(), mlflow.__version__
+    numbers = re.match(r"(\d+)\.(\d+)", text)
+    if answer.status_code != 200 or numbers is None:
+        return None
+    version = int(numbers[1]), int(numbers[2])
+    if version >= OLDEST_SERVER and version[0] == int(ours.split(".")[0]):
+        return None
+    expected = f"{OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or newer of the same major version as the client, {ours}"
+    advice = "upgrade the server (mlflow db upgrade DATABASE, after a backup), or name another in tracking.uri"
+    return Problem("tracking.uri", f"{tracking_uri}: an MLflow server {text}", expected, advice)
+
+
+def _database_problem(tracking_uri: str, error: Exception) -> Problem | None:
+    """Return what an error of opening a database says about its MLflow version; None if it has another reason."""
+    schema = re.search(SCHEMA_ERROR, str(error))
+    if schema is None:
+        return None
+    if is_known_schema(schema[1]):
+        found, advice = "a database of an older MLflow", f"back it up, then: mlflow db upgrade {tracking_uri}"
+    else:  # MLflow calls this one out of date, too
+        found, advice = "a database of a newer MLflow", "install that MLflow, or name another database in tracking.uri"
+    return Problem("tracking.uri", f"{tracking_uri}: {found}", f"one of MLflow {mlflow.__version__}", advice)
 
 
 def _experiment_id(client: MlflowClient, tracking_uri: str, name: str, artifact_location: Path | None) -> str:

@@ -15,18 +15,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow import MlflowClient
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    LoggedModel,
-    LoggedModelOutput,
-    LoggedModelStatus,
-    Metric,
-    Param,
-    RunTag,
-    ViewType,
-)
+from mlflow import MlflowClient, entities
+from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
@@ -49,17 +39,12 @@ class NotStored(ProblemsFound):
 
 @contextmanager
 def storing(what: str) -> Iterator[None]:
-    """Name what was not stored if storing it fails.
-
-    Raises:
-        NotStored: with the reason.
-    """
+    """Raise :class:`NotStored`, with the name of what was not stored and the reason, if the block fails."""
     try:
         yield
     except Exception as error:  # from MLflow, the disk, an object store's client, a damaged checkpoint
-        reason = first_line(error)
-        if isinstance(error, ProblemsFound):
-            reason = f"{error.problems[0].where}: {error.problems[0].found}"
+        known = error.problems[0] if isinstance(error, ProblemsFound) else None
+        reason = f"{known.where}: {known.found}" if known else first_line(error)
         advice = "free some space or repair the store; then: uncseg sync RUN"
         problem = Problem(what, reason, "a store that takes it", advice)
         raise NotStored("MLflow did not take everything.", [problem], exit_code=1) from error
@@ -84,8 +69,7 @@ class Store:
 
     def find_run(self, tag: str, value: str) -> str | None:
         """Return the id of the run, not deleted, whose ``tag`` has this value; None if there is none."""
-        query = f"tags.`{tag}` = '{value}'"
-        runs = self.client.search_runs([self.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1)
+        runs = self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
         return runs[0].info.run_id if runs else None
 
     def has_run(self, run_id: str) -> bool:
@@ -99,17 +83,14 @@ class Store:
 
     def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         """Log params; the same ones again change nothing."""
-        self.client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()], synchronous=True)
+        self.client.log_batch(
+            run_id, params=[entities.Param(key, value) for key, value in params.items()], synchronous=True
+        )
 
     def log_dataset(self, run_id: str, name: str, digest: str, path: str) -> None:
-        """Name the dataset of a run; the same one again changes nothing.
-
-        Args:
-            digest: at most 36 characters.
-            path: the dataset's folder.
-        """
-        dataset = Dataset(name, digest, "local", json.dumps({"uri": path}))
-        self.client.log_inputs(run_id, [DatasetInput(dataset)])
+        """Name a run's dataset, its digest (at most 36 characters) and folder; the same again changes nothing."""
+        dataset = entities.Dataset(name, digest, "local", json.dumps({"uri": path}))
+        self.client.log_inputs(run_id, [entities.DatasetInput(dataset)])
 
     def log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
         """Log metrics, at most 1000 per call; the same row (name, value, time, step) again stays one row.
@@ -121,7 +102,9 @@ class Store:
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags; those of the same name are replaced."""
-        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()], synchronous=True)
+        self.client.log_batch(
+            run_id, tags=[entities.RunTag(key, value) for key, value in tags.items()], synchronous=True
+        )
 
     def set_status(self, run_id: str, status: str, end_ms: int | None = None) -> None:
         """Set RUNNING, SCHEDULED, FINISHED, FAILED or KILLED; the last three end the run (at ``end_ms``, else now)."""
@@ -131,10 +114,7 @@ class Store:
             self.client.update_run(run_id, status)
 
     def delete_run(self, run_id: str) -> None:
-        """Put a run into MLflow's bin, from which it can be restored, with its logged models that are not registered.
-
-        A run that does not exist, or was deleted before, is no error.
-        """
+        """Put a run, if it exists, into MLflow's bin (it can be restored), with its models that are not registered."""
         self.delete_models(run_id)
         if self.has_run(run_id):
             self.client.delete_run(run_id)
@@ -166,25 +146,20 @@ class Store:
         """Log a model of a run; the same content is logged once, and completed if a kill interrupted the upload.
 
         Args:
-            run_id: the run that made the model.
-            name: name of the logged model.
-            content: digest of its files.
+            content: digest of the model's files.
             folders: yields, for the model's entry in MLflow, the folders whose files make up the model; each is
                 requested after the one before has been stored, so that they need not all lie on a disk at once.
             metrics: finite values, tied to model and run.
             step: epoch of the metrics.
             params: shown beside the model, searchable.
-            time_ms: Unix time of the metrics in milliseconds; if the run has these metrics with this time already, it
-                gets no second row.
+            time_ms: Unix time of the metrics in milliseconds; a row that the run has with this time is not doubled.
         """
         model = next((known for known in self.models_of(run_id) if known.tags.get(CONTENT_TAG) == content), None)
         if model is not None and model.status == LoggedModelStatus.READY:
             return model
         if model is None:
-            tags = {CONTENT_TAG: content}
-            model = self.client.create_logged_model(
-                self.experiment_id, name, source_run_id=run_id, tags=tags, params=dict(params), model_type="nnU-Net"
-            )
+            tags, shown = {CONTENT_TAG: content}, dict(params)
+            model = self.client.create_logged_model(self.experiment_id, name, run_id, tags, shown, "nnU-Net")
         with closing(folders(model)) as parts:
             for folder in parts:
                 with patient_uploads():
@@ -198,7 +173,7 @@ class Store:
         """Show a model with a run that it came from; doing so again changes nothing."""
         outputs = self.client.get_run(run_id).outputs
         if outputs is None or model_id not in [output.model_id for output in outputs.model_outputs]:
-            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+            self.client.log_outputs(run_id, [entities.LoggedModelOutput(model_id, step)])
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
         """Return the logged models of a run that are not deleted."""
@@ -215,10 +190,20 @@ class Store:
 def patient_uploads(timeout_s: int = 600) -> Iterator[None]:
     """Let MLflow's requests take this long: a server answers an upload only after it has stored the file."""
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"  # MLflow reads it at every request
-    with _upload_lock:  # one upload at a time per process; otherwise the last one could restore the wrong value
-        before = os.environ[name]
-        os.environ[name] = str(max(timeout_s, int(before)))
-        try:
-            yield
-        finally:
+    # one upload at a time per process; otherwise the last one could restore the wrong value
+    with _upload_lock, variable_set(name, str(max(timeout_s, int(os.environ[name])))):
+        yield
+
+
+@contextmanager
+def variable_set(name: str, value: str) -> Iterator[None]:
+    """Give an environment variable a value for a block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
             os.environ[name] = before

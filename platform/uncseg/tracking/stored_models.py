@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.files import digest, write_text
 from uncseg.tracking.mlflow_internals import model_version
+from uncseg.tracking.store import variable_set
 
 PROGRESS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
@@ -22,13 +23,9 @@ PROGRESS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 def find_stored(uri: str) -> tuple[str, str]:
     """Ask MLflow for a model, each time: a name can come to stand for another model, and the MLflow asked can change.
 
-    Args:
-        uri: models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/latest, models:/MODEL_ID, runs:/RUN_ID/NAME; for
-            any other kind (s3:/…) nothing is asked.
-
-    Returns:
-        A URI of the same model that does not change (an alias or "latest" becomes a version), and a digest of the
-        MLflow that was asked and of its answer.
+    The URI is models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/latest, models:/MODEL_ID or runs:/RUN_ID/NAME;
+    for any other kind (s3:/…) nothing is asked. Returned are a URI of the same model that does not change (an alias or
+    "latest" becomes a version), and a digest of the MLflow that was asked and of its answer.
 
     Raises:
         ProblemsFound: MLflow has no such model or does not answer.
@@ -74,28 +71,10 @@ def _errors_for_people(uri: str) -> Iterator[None]:
         raise ProblemsFound("There is no such model.", [problem], exit_code=1) from None
 
 
-@contextmanager
-def _quiet_in_logs() -> Iterator[None]:
-    """Disable MLflow's progress bars unless stderr is a terminal or the user set the variable."""
-    if sys.stderr.isatty() or PROGRESS in os.environ:
-        yield
-        return
-    os.environ[PROGRESS] = "false"
-    try:
-        yield
-    finally:
-        del os.environ[PROGRESS]
-
-
 def download(uri: str, target: Path) -> Path:
-    """Download a model once; ``MLFLOW_TRACKING_URI`` names the MLflow unless it is the default one.
+    """Download a model once, by a URI that :func:`find_stored` returned, and return ``target``, its folder.
 
-    Args:
-        uri: models:/NAME/VERSION, models:/MODEL_ID or runs:/RUN_ID/NAME, as :func:`find_stored` returns it.
-        target: folder that holds the model afterwards.
-
-    Returns:
-        ``target``.
+    ``MLFLOW_TRACKING_URI`` names the MLflow unless it is the default one. Progress bars are for terminals alone.
 
     Raises:
         ProblemsFound: MLflow has no such model or does not answer.
@@ -103,7 +82,8 @@ def download(uri: str, target: Path) -> Path:
     whole = target / ".whole"
     if not whole.is_file():
         target.mkdir(parents=True, exist_ok=True)
-        with _errors_for_people(uri), _quiet_in_logs():
+        shown = os.environ.get(PROGRESS, "true" if sys.stderr.isatty() else "false")
+        with _errors_for_people(uri), variable_set(PROGRESS, shown):
             mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target))
         write_text(whole, f"{uri}\n")
     return target

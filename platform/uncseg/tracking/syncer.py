@@ -22,7 +22,7 @@ from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.files import file_lock
 from uncseg.layout import RunFolder
 from uncseg.tracking import model_registry, push, uploads
-from uncseg.tracking.destination import Destination
+from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.record import MlflowRecord, RunDescription, RunEntry
 from uncseg.tracking.spool import FoldHistory, spooled_folds
 from uncseg.tracking.store import PARENT_TAG, NotStored, Store, storing
@@ -32,12 +32,9 @@ LONGEST_PAUSE_S = 60.0
 
 
 class Syncer:
-    """Keeps MLflow up to date with a run's spool.
+    """Keeps MLflow, opened when it is first needed, up to date with a run's spool.
 
     Args:
-        run: the run's folder.
-        destination: opened when it is first needed.
-        description: what MLflow is told about the run.
         folds: folds of this run; those that an earlier command trained belong to it as well.
         interval_s: pause between two rounds in seconds; doubled after each failure, up to 60.
     """
@@ -50,16 +47,13 @@ class Syncer:
         folds: Iterable[int],
         interval_s: float = 5.0,
     ) -> None:
-        self.run = run
-        self.interval_s = interval_s
+        self.run, self.interval_s = run, interval_s
         self._destination, self._description = destination, description
         self._record = MlflowRecord()
         self._histories = {fold: FoldHistory(fold) for fold in folds}
         self._store: Store | None = None
-        self._verify = True
-        self._warned = False
+        self._verify, self._warned, self._pictures_wait = True, False, False
         self._uploads_left = 0
-        self._pictures_wait = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -99,9 +93,7 @@ class Syncer:
 
     def _outcome(self) -> push.Outcome:
         states = {history.state for history in self._histories.values()}
-        if "failed" in states:
-            return "failed"
-        return "finished" if states == {"finished"} else "interrupted"
+        return "failed" if "failed" in states else "finished" if states == {"finished"} else "interrupted"
 
     def _work(self) -> None:
         pause_s = self.interval_s
@@ -173,11 +165,9 @@ class Syncer:
     def _read_record(self) -> MlflowRecord:
         """Return the manifest's record, with an entry for every fold of this run."""
         record = MlflowRecord.read(self.run.manifest)
-        for fold in record.folds:
-            self._histories.setdefault(fold, FoldHistory(fold))
-        self._histories = dict(sorted(self._histories.items()))
-        for fold in self._histories:
-            record.folds.setdefault(fold, RunEntry())
+        known = {fold: FoldHistory(fold) for fold in record.folds} | self._histories
+        self._histories = dict(sorted(known.items()))
+        record.folds = {fold: RunEntry() for fold in self._histories} | record.folds
         record.tags = dict(self._description.tags)
         return record
 
@@ -186,9 +176,8 @@ class Syncer:
             history.refresh(self.run.spool)
 
     def _open(self) -> Store:
-        self._store = self._store or self._destination.open()
-        self._record.tracking_uri = self._destination.tracking_uri
-        self._record.experiment = self._destination.experiment
+        self._store = self._store or open_store(*self._destination)
+        self._record.tracking_uri, self._record.experiment, _ = self._destination
         return self._store
 
 
@@ -199,14 +188,13 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
     if one is, its own syncer sets the runs to RUNNING again.
 
     Args:
-        run_root: the run's folder.
         tracking_uri: the MLflow to fill; None: the one that the run used before, else that of its experiment.
         parent_run_id: run of a study above this one; None: as before.
 
     Raises:
         ProblemsFound: ``run_root`` is no run, or MLflow cannot be reached.
     """
-    run = RunFolder(Path(run_root).resolve())
+    run = RunFolder(run_root.resolve())
     if not run.experiment.exists():
         problem = Problem(str(run.root), "no experiment.yaml", "the folder of a run", "correct the path")
         raise ProblemsFound(f"{run.root} cannot be synced.", [problem])
@@ -216,7 +204,7 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
     default = f"sqlite:///{run.root.parent / 'mlflow.db'}"
     uri = tracking_uri or record.tracking_uri or tracking.get("uri") or default
     destination = Destination(uri, record.experiment or tracking.get("experiment") or "uncseg")
-    destination.open()  # raises an error for people; the syncer would only log it
+    open_store(*destination)  # raises an error for people; the syncer would only log it
     tags = record.tags | ({} if parent_run_id is None else {PARENT_TAG: parent_run_id})
     description = RunDescription.from_experiment(content, run.root.name, tags)
     syncer = Syncer(run, destination, description, spooled_folds(run.spool))
