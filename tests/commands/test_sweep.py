@@ -82,7 +82,7 @@ def test_every_end_of_a_trial_is_in_the_table_and_in_mlflow(sweep_file, tmp_path
         assert trials[name].data.tags["uncseg.rank"] == str(rank)
         assert trials[name].data.tags["uncseg.pareto_front"] == str(row["front"]).lower()
         assert float(trials[name].data.params["loss.unc_weight"]) == row["loss.unc_weight"]
-    assert_heard_is_the_mean_of_the_folds(client, runs, trials, folder)
+    assert_reports_are_means_over_folds(client, runs, trials, folder)
 
     best = load_experiment(folder / "best.yaml")
     assert best.loss.unc_weight == table.loc[promoted, "loss.unc_weight"]
@@ -124,13 +124,13 @@ def test_a_sweep_that_is_killed_goes_on_with_the_same_trials(sweep_file, tmp_pat
     (sweep_run,) = runs[None]
     known = {run.info.run_name: run for run in runs[sweep_run.info.run_id]}
     assert set(known) == set(after)
-    assert_heard_is_the_mean_of_the_folds(client, runs, known, tmp_path / "runs/search", metrics=(DICE,))
+    assert_reports_are_means_over_folds(client, runs, known, tmp_path / "runs/search", metrics=(DICE,))
 
 
-def assert_heard_is_the_mean_of_the_folds(client, runs, trials, folder, metrics=(DICE, CORR)):
-    """What search and scheduler heard of every trial and epoch, against the fold runs' metrics in MLflow."""
+def assert_reports_are_means_over_folds(client, runs, trials, folder, metrics=(DICE, CORR)):
+    """What was reported to search and scheduler in every epoch, against the fold runs' metrics in MLflow."""
     reported = pd.read_parquet(folder / "tables/epochs.parquet")
-    assert_every_epoch_was_heard(reported, pd.read_parquet(folder / "tables/trials.parquet").set_index("trial"))
+    assert_every_epoch_was_reported(reported, pd.read_parquet(folder / "tables/trials.parquet").set_index("trial"))
     assert set(reported["trial"]) <= set(trials)
     for name, rows in reported.groupby("trial"):
         folds = [run for run in runs[trials[name].info.run_id] if run.data.params["fold"] in ("0", "1")]
@@ -146,14 +146,14 @@ def assert_heard_is_the_mean_of_the_folds(client, runs, trials, folder, metrics=
                     np.testing.assert_allclose(row[metric], np.mean(values), rtol=1e-9)
 
 
-def assert_every_epoch_was_heard(heard, table):
-    last = heard.groupby("trial")["epoch"].max().reindex(table.index, fill_value=0)
+def assert_every_epoch_was_reported(reported, table):
+    last = reported.groupby("trial")["epoch"].max().reindex(table.index, fill_value=0)
     finished, stopped = table["state"] == "finished", table["state"] == "stopped"
     assert (last[finished] == table["epochs"][finished]).all()
     # the folds of a trial that is stopped may write one more epoch before the kill reaches them
-    unheard = table["epochs"][stopped] - last[stopped]
-    assert unheard.isin([0, 1]).all()
-    assert (last[stopped] > 0).all()  # by what it had heard
+    unreported = table["epochs"][stopped] - last[stopped]
+    assert unreported.isin([0, 1]).all()
+    assert (last[stopped] > 0).all()  # by what it had reported
     # a fold that failed took the other folds' last reports with it
     assert (last <= table["epochs"]).all()
 

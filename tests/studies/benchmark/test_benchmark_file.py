@@ -31,25 +31,25 @@ def problems_of(file, overrides=()):
     return {problem.where.partition(": ")[2]: problem for problem in caught.value.problems}
 
 
-def test_each_training_is_done_with_each_seed_and_looks_at_its_own_segmentation(benchmark_file):
-    file = benchmark_file({"plain": PLAIN, "watcher": {"set": {"model.error_network": {"run": "plain"}}}})
+def test_each_training_is_run_once_per_seed_and_judges_the_segmentation_of_its_seed(benchmark_file):
+    file = benchmark_file({"plain": PLAIN, "referee": {"set": {"model.error_network": {"run": "plain"}}}})
     benchmark, base, trainings = load_benchmark(file, ["training.iterations_per_epoch=7"])
     assert benchmark.folds is None
     assert [one.run_name for one in trainings] == [
-        f"{name}_seed_{seed}" for seed in (3, 5) for name in ("plain", "watcher")
+        f"{name}_seed_{seed}" for seed in (3, 5) for name in ("plain", "referee")
     ]
     for one in trainings:
         assert one.experiment.training.seed == one.seed
         assert one.experiment.training.iterations_per_epoch == 7
         assert one.experiment.run_folder == base.storage.path.resolve() / "compared" / "trainings" / one.run_name
         assert one.experiment.tracking_uri == base.tracking_uri, "all in one MLflow"
-    assert [one.experiment.model.error_network.run for one in trainings if one.name == "watcher"] == [
+    assert [one.experiment.model.error_network.run for one in trainings if one.name == "referee"] == [
         "plain_seed_3",
         "plain_seed_5",
     ]
 
 
-def test_rows_of_a_training_say_what_they_take(benchmark_file):
+def test_methods_say_how_many_passes_and_networks_they_take(benchmark_file):
     file = benchmark_file(
         {
             "plain": {
@@ -78,14 +78,14 @@ def test_rows_of_a_training_say_what_they_take(benchmark_file):
     assert "plain/uncertainty" not in rows, "that network has no head"
 
 
-def test_every_problem_of_every_training_at_once(benchmark_file):
+def test_every_problem_of_every_training_is_named_at_once(benchmark_file):
     file = benchmark_file(
         {
             "plain": PLAIN | {"maps": ["entropie"]},
             "alone": {"set": {"model.uncertainty": False, "evaluation.estimators.deep_ensemble": True}},
             "dry": {"set": {"evaluation.estimators.mc_dropout.samples": 5}},
             "other": {"set": {"dataset.path": "elsewhere", "model.colour": "red"}},
-            "watcher": {"set": {"model.error_network": {"run": "nobody"}}},
+            "referee": {"set": {"model.error_network": {"run": "nobody"}}},
         },
         shared="none",
         folds=[0, 7],
@@ -93,14 +93,14 @@ def test_every_problem_of_every_training_at_once(benchmark_file):
     )
     problems = problems_of(file)
     assert {"shared", "folds", "seeds", "trainings.plain.maps", "trainings.other.set"} <= set(problems)
-    assert "trainings.watcher, model.error_network.run" in problems
+    assert "trainings.referee, model.error_network.run" in problems
     advice = {where: problem.advice for where, problem in problems.items()}
     assert "training.members" in advice["trainings.alone, evaluation.estimators.deep_ensemble"]
     assert "model.dropout" in advice["trainings.dry, evaluation.estimators.mc_dropout"]
     assert problems["trainings.other, model.colour"].found == "an unknown field"
 
 
-def test_what_cannot_be_compared_is_known_before_it_is_trained(benchmark_file):
+def test_trainings_that_cannot_be_compared_are_refused_before_they_are_trained(benchmark_file):
     judge = {"run": "plain", "kind": "features"}
     file = benchmark_file(
         {
@@ -125,29 +125,29 @@ def test_what_cannot_be_compared_is_known_before_it_is_trained(benchmark_file):
 
 
 @pytest.mark.parametrize(
-    ("fields", "of", "expected"),
+    ("fields", "field", "expected"),
     [
         ({"folds": [0]}, "folds", "two folds at least"),
         ({"folds": [0, 0]}, "folds", "each once"),
         ({"seeds": [0, 1000]}, "seeds", "nearer to each other"),
     ],
 )
-def test_folds_and_seeds_that_say_nothing(benchmark_file, fields, of, expected):
+def test_folds_and_seeds_that_cannot_be_compared_are_refused(benchmark_file, fields, field, expected):
     members = {"set": {"model.uncertainty": False, "training.members": 2}, "maps": ["entropy"]}
-    assert expected in problems_of(benchmark_file({"plain": members}, **fields))[of].expected
+    assert expected in problems_of(benchmark_file({"plain": members}, **fields))[field].expected
 
 
-def test_an_error_network_that_is_only_named(benchmark_file):
-    file = benchmark_file({"plain": PLAIN, "watcher": {"set": {"model.error_network": "plain"}}})
+def test_an_error_network_without_settings_is_refused(benchmark_file):
+    file = benchmark_file({"plain": PLAIN, "referee": {"set": {"model.error_network": "plain"}}})
     assert any("model.error_network" in where for where in problems_of(file))
 
 
-def test_trainings_take_equal_optimiser_steps(benchmark_file):
+def test_trainings_with_other_numbers_of_optimiser_steps_are_refused(benchmark_file):
     problems = problems_of(benchmark_file({"plain": PLAIN, "longer": {"set": {"training.epochs": 9}}}))
     assert problems["trainings.longer"].found == "36 optimiser steps"
     assert problems["trainings.longer"].expected == "16, as plain takes"
 
 
-def test_a_whole_section_in_a_training(benchmark_file):
+def test_a_section_that_would_lose_fields_is_refused(benchmark_file):
     problems = problems_of(benchmark_file({"plain": PLAIN, "other": {"set": {"loss": {"unc_weight": 0.2}}}}))
     assert "write loss.unc_weight" in problems["trainings.other, loss"].advice

@@ -90,7 +90,7 @@ def test_markdown_has_means_with_intervals_floors_and_what_is_not_compared(wide,
     assert cells(text, "oracle", 1)[0]["passes"] == "–"
 
 
-def test_the_ranking_says_who_beats_the_best_floor(wide, rankings):
+def test_the_ranking_says_which_methods_beat_the_best_floor(wide, rankings):
     table = ranking_table(rankings["corr_oracle_union"], "corr_oracle_union")
     by_method = {row.cells[0]: list(row.cells[2:]) for row in table.rows}
     assert next(iter(by_method)) == "oracle"
@@ -117,7 +117,7 @@ def test_a_terminal_of_120_columns_shows_every_name_and_number(wide):
     assert f"{wide.set_index('method').loc['mc_dropout', 'own_ace']:.3f}"[1:] in text
 
 
-def test_the_page_needs_no_network_and_quotes_what_it_is_given(tmp_path, wide, rankings):
+def test_the_page_needs_no_network_and_escapes_what_it_is_given(tmp_path, wide, rankings):
     picture = tmp_path / "cost.png"
     assert draw_benchmark(picture, wide)
     page = tmp_path / "benchmark.html"
@@ -135,7 +135,7 @@ def test_the_page_needs_no_network_and_quotes_what_it_is_given(tmp_path, wide, r
     assert sorted(file.name for file in tmp_path.iterdir()) == ["benchmark.html", "cost.png"]
 
 
-def test_latex(wide):
+def test_latex_has_every_method_on_both_segmentations(wide):
     text = benchmark_table(wide).to_latex()
     assert r"mc\_dropout" in text
     assert text.count("segmentation &") == 2

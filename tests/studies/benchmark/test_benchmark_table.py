@@ -46,7 +46,7 @@ def scored(cases=6, seeds=2, folds=3):
     return pd.DataFrame(records), counts, seen
 
 
-def test_the_factor_is_the_fit_to_the_cases_of_the_other_folds():
+def test_the_factor_is_fitted_to_the_cases_of_the_other_folds():
     cases, counts, seen = scored()
     rows = benchmark_rows(cases, iter(counts))
     assert len(rows) == len(cases)
@@ -66,7 +66,7 @@ def test_the_factor_is_the_fit_to_the_cases_of_the_other_folds():
         assert row["rmsd_union"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_scale_a_method_has_makes_no_difference():
+def test_the_scale_of_a_map_makes_no_difference():
     cases, counts, _ = scored()
     rows = benchmark_rows(cases, counts).set_index("method")
     one, other = rows.loc["random"], rows.loc["tenth"]
@@ -99,7 +99,7 @@ def test_without_another_fold_there_is_no_scale():
     assert rows["corr_failure_union"].notna().all()
 
 
-def test_a_case_that_is_there_twice_is_refused():
+def test_two_rows_of_a_case_are_refused():
     cases, counts, _ = scored(cases=2, seeds=1)
     with pytest.raises(ValueError, match="more than one row"):
         benchmark_rows(pd.concat([cases, cases], ignore_index=True), counts * 2)
@@ -125,13 +125,13 @@ def table(methods, cases=20, seeds=3, figure="corr_oracle_union", segmentations=
     return pd.DataFrame(records)
 
 
-def test_means_over_seeds_and_then_over_cases():
+def test_means_are_over_seeds_and_then_over_cases():
     rows = table({"a": 0.5, "b": 0.3})
     # a case that one seed lacks counts as much as the others
     rows.loc[(rows["case"] == "c03") & (rows["seed"] == 0), "corr_oracle_union"] = math.nan
     summary = benchmark_summary(rows).set_index(["method", "segmentation", "figure"])
-    of_method = rows[(rows["method"] == "b") & (rows["segmentation"] == "own")]
-    wide = of_method.pivot_table(index="case", columns="seed", values="corr_oracle_union")
+    own = rows[(rows["method"] == "b") & (rows["segmentation"] == "own")]
+    wide = own.pivot_table(index="case", columns="seed", values="corr_oracle_union")
     per_case = wide.mean(axis=1)
     found = summary.loc[("b", "own", "corr_oracle_union")]
     assert found["mean"] == pytest.approx(per_case.mean())
@@ -147,8 +147,8 @@ def test_aurc_is_the_mean_over_seeds():
     rows.loc[rows["seed"] == 1, "mean_uncertainty"] = 0.25  # says nothing: the mean risk at every coverage
     summary = benchmark_summary(rows).set_index(["segmentation", "figure"])
     areas = [
-        risk_coverage(of_seed["mean_uncertainty"].to_numpy(), 1 - of_seed["dice_wt"].to_numpy())[0]
-        for _, of_seed in rows[rows["segmentation"] == "own"].groupby("seed")
+        risk_coverage(own["mean_uncertainty"].to_numpy(), 1 - own["dice_wt"].to_numpy())[0]
+        for _, own in rows[rows["segmentation"] == "own"].groupby("seed")
     ]
     found = summary.loc[("own", "aurc")]
     assert found["mean"] == pytest.approx(np.mean(areas))
@@ -168,7 +168,7 @@ def test_aurc_of_a_resample_is_that_of_its_cases(seed, cases):
         assert value == pytest.approx(risk_coverage(u[chosen], risk[chosen])[0], nan_ok=True)
 
 
-def test_of_few_patients_there_are_no_intervals():
+def test_fewer_than_ten_patients_have_no_intervals():
     for count, known in ((9, False), (10, True)):
         rows = table({"a": 0.5, "b": 0.4}, cases=count)
         summary = benchmark_summary(rows).set_index(["method", "segmentation", "figure"]).loc[("a", "own")]
@@ -216,7 +216,7 @@ def test_ranks_leads_and_their_intervals_are_paired():
     assert ranked["floor"].tolist() == [False, False, False, True, True]
 
 
-def test_equal_methods_cannot_be_told_apart_and_a_small_error_is_a_good_one():
+def test_equal_methods_share_ranks_and_a_small_error_is_a_good_one():
     rows = table({"a": 0.5, "b": 0.5, "c": 0.2})
     ranked = ranking(rows, floors=("c",)).set_index("method")
     assert (ranked.loc[["a", "b"], "rank_low"].tolist(), ranked.loc["c", "rank_low"]) == ([1, 1], 3)
@@ -230,7 +230,7 @@ def test_equal_methods_cannot_be_told_apart_and_a_small_error_is_a_good_one():
     assert tied["lead"].isna().all()
 
 
-def test_nothing_to_rank():
+def test_methods_without_the_figure_have_no_rank():
     rows = table({"a": 0.5}).assign(corr_oracle_union=math.nan)
     ranked = ranking(rows)
     assert ranked["rank"].isna().all()
@@ -238,7 +238,7 @@ def test_nothing_to_rank():
     assert ranking(rows[rows["segmentation"] == "own"]).empty
 
 
-def test_one_row_a_method():
+def test_the_wide_table_has_one_row_per_method():
     summary = benchmark_summary(table({"head": 0.5, "border_distance": 0.4}))
     costs = pd.DataFrame([{"method": "head", "passes": 1, "models": 1, "training_cost": 1.2, "inference_cost": 1.04}])
     wide = wide_table(summary, costs, floors=("border_distance",)).set_index("method")
@@ -253,7 +253,7 @@ def test_one_row_a_method():
     assert (wide["cases"].tolist(), wide["seeds"].tolist()) == ([20, 20], [3, 3])
 
 
-def test_factors_keep_to_their_own_method_segmentation_and_seed():
+def test_factors_are_fitted_per_method_segmentation_and_seed():
     keys = {"case": ["a", "b"], "patient": ["a", "b"], "fold": [0, 1]}
     parts = [
         pd.DataFrame(keys | {"method": m, "segmentation": s, "seed": n, "sum_ue": [x, 2 * x], "sum_uu": [1.0, 1.0]})

@@ -80,7 +80,7 @@ def test_a_map_of_small_values_is_counted_as_finely(largest):
 
 @given(st.floats(1e-6, 1.0), st.integers(0, 5))
 @settings(max_examples=25, deadline=None)
-def test_no_factor_changes_what_it_should_not(factor, seed):
+def test_figures_that_a_factor_does_not_change(factor, seed):
     reference, predicted, brain, q = case(seed)
     u = np.random.default_rng(seed).random(q.shape)
     first = score_method_case(reference, predicted, u, brain, q).figures
@@ -115,7 +115,7 @@ def test_figures_are_those_of_the_single_functions():
     assert own["corr_oracle_union"] == pytest.approx(1)
 
 
-def test_the_sums_are_those_of_least_squares():
+def test_the_sums_give_the_least_squares_fit():
     reference, predicted, brain, _ = case()
     u = np.random.default_rng(4).random(reference.shape)
     figures = score_method_case(reference, predicted, u, brain).figures
@@ -137,7 +137,7 @@ def test_a_map_that_is_the_same_everywhere_has_a_correlation_of_0_and_one_withou
     assert figures["corr_oracle_union"] > 0
 
 
-def test_what_is_not_there_is_not_known():
+def test_figures_without_their_voxels_are_unknown():
     reference, predicted, brain, q = case()
     figures = score_method_case(reference, predicted, q, brain).figures
     assert math.isnan(figures["corr_oracle_union"])

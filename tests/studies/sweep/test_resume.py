@@ -112,7 +112,7 @@ def test_a_stopped_search_goes_on_with_its_trials_and_rungs_and_another_number_a
     assert len({tuple(values.items()) for values in after.values()}) == 6  # none was drawn again
     rungs = asha_rungs(config.scheduler)
     assert set(rungs[1]) == set(after)  # of both commands
-    # the one at work was heard at its rung, but nobody kept that it was to end there
+    # the trial at work had reported at its rung, but the decision to end it there was not kept
     last = reported_table(setup.folder.runs).groupby("trial")["epoch"].max()
     assert sorted(last) == [1, 1, 1, 1, 2, EPOCHS]
 

@@ -132,7 +132,8 @@ def trials_table(table: pd.DataFrame, sweep: Sweep) -> PageTable:
     """Return the trials, the best first; a metric or a field is named by the last parts of its name that are its own.
 
     Args:
-        table: of :func:`~uncseg.studies.sweep.trials.rank_trials`.
+        table: as :func:`~uncseg.studies.sweep.trials.rank_trials` returns it.
+        sweep: the trials' sweep.
     """
     flags = [name for name in ("promoted", "feasible", "front") if name in table]
     header = ["trial", "state", *flags, "epochs", "folds", *_short(sweep.metrics), *_short(tuple(sweep.space))]
@@ -148,7 +149,7 @@ def trials_table(table: pd.DataFrame, sweep: Sweep) -> PageTable:
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    """The last parts of dotted or slashed names, as many as keep them apart."""
+    """Return the last parts of dotted or slashed names, as many as keep them distinct."""
     for parts in range(1, 5):
         short = ["/".join(name.replace(".", "/").split("/")[-parts:]) for name in names]
         if len(set(short)) == len(short):
@@ -160,11 +161,11 @@ def importances_table(table: pd.DataFrame) -> PageTable:
     """Return the share of each objective's variance that each field explains.
 
     Args:
-        table: of :func:`~uncseg.studies.sweep.importances.importances`.
+        table: as :func:`~uncseg.studies.sweep.importances.importances` returns it.
     """
     epoch, trials = table.iloc[0][["epoch", "trials"]]
     rows = [
-        Row([row["objective"], row["field"], fixed(row["importance"], 2, unknown="cannot be told")])
+        Row([row["objective"], row["field"], fixed(row["importance"], 2, unknown="unknown")])
         for row in table.to_dict("records")
     ]
     title = f"Importances (fANOVA) at epoch {epoch}, which all of {trials} trials reached"

@@ -95,7 +95,7 @@ def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
         ValidationError: an experiment cannot have these values together.
     """
     # When a trial is ended, an actor frees what its workers held, after asking the Ray on its machine whether the trial
-    # is alive. If it finds two Rays it frees nothing, and the next trial waits for ever: so it is told which one.
+    # is alive. If it finds two Rays it frees nothing, and the next trial waits for ever: this says which one.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     pass_to_train_workers("RAY_ADDRESS")
     trial_id, folds = ray.tune.get_context().get_trial_id(), setup.sweep.folds
