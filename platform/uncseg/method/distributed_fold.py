@@ -37,10 +37,7 @@ def from_rank_zero(value: Any) -> Any:
 
 
 def gather_samples(
-    keys: Sequence[str],
-    geometries: Sequence[Any],
-    values: Mapping[str, torch.Tensor],
-    interest: torch.Tensor,
+    keys: Sequence[str], geometries: Sequence[Any], values: Mapping[str, torch.Tensor], interest: torch.Tensor
 ) -> tuple[list[str], list[Any], dict[str, torch.Tensor], torch.Tensor]:
     """Return, in every process, the samples of all processes in the order of the joint batch.
 

@@ -15,11 +15,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from uncseg.method.loss.terms import dilate
 from uncseg.method.memory.patch_geometry import PatchGeometry
-from uncseg.method.network.uncertainty_network import (
-    MaskedUncertaintyNetwork,
-    full_resolution,
-    predicted_regions,
-)
+from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork, full_resolution, predicted_regions
 from uncseg.method.nnunet_internals import unwrapped
 
 FLAIR = 3
