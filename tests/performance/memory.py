@@ -19,6 +19,12 @@ SHAPE = (140, 170, 138)
 WHOLE = tuple(slice(0, n) for n in SHAPE)
 
 
+def coordinates(geometry):
+    """Return the case coordinates of every patch voxel, (3, D, H, W) float64."""
+    index = np.indices(geometry.shape, dtype=np.float64)
+    return np.tensordot(geometry.matrix, index, axes=1) + geometry.offset[:, None, None, None]
+
+
 def geometries(patch: int, visits: int) -> list[PatchGeometry]:
     """Random crops, every other one rotated by up to 30° about one axis and scaled by 0.7 to 1.4."""
     random = np.random.default_rng(0)
@@ -44,7 +50,7 @@ def failures(patches: list[PatchGeometry], device: torch.device) -> list[tuple[t
     failure[10:23, 10:23, 10:22] = 1  # 2 mL far from it
     made = []
     for geometry in patches:
-        at = np.round(geometry.coordinates()).astype(int)
+        at = np.round(coordinates(geometry)).astype(int)
         inside = np.all([(a >= 0) & (a < n) for a, n in zip(at, SHAPE, strict=True)], axis=0)
         index = tuple(np.clip(a, 0, n - 1) for a, n in zip(at, SHAPE, strict=True))
         both = (torch.from_numpy((source[index] * inside).astype(np.float32)) for source in (failure, reference))

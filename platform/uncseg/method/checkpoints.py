@@ -37,17 +37,12 @@ class DamagedCheckpoint(ProblemsFound):
 
 
 def load_torch_file(path: Path, keys: Sequence[str], device: torch.device | str = "cpu", trust: bool = False) -> dict:
-    """Read a file that ``torch.save`` wrote: tensors, plain values and NumPy's numbers.
+    """Read a file that ``torch.save`` wrote, with at least these keys: tensors, plain values and NumPy's numbers.
 
-    Args:
-        path: the file.
-        keys: what it has to hold.
-        device: where tensors go.
-        trust: let the file run code of its own (full unpickling).
+    With ``trust`` the file may run code of its own (full unpickling).
 
     Raises:
-        ProblemsFound: the file cannot be opened, or it holds objects that only code could build and ``trust`` is not
-            given.
+        ProblemsFound: the file cannot be opened, or holds objects that only code could build, without ``trust``.
         DamagedCheckpoint: the file is truncated or of another kind.
     """
     try:
@@ -83,10 +78,7 @@ def _problem(path: Path, found: str, advice: str, kind: type[ProblemsFound] = Pr
 def write_weights(checkpoint: Path, target: Path) -> None:
     """Write the part of a checkpoint that our commands and nnU-Net's need to predict: about half of it.
 
-    The optimiser's momenta, as many numbers as the weights, and the training's curves are left out.
-
-    Raises:
-        ProblemsFound: as :func:`load_torch_file`.
+    The optimiser's momenta and the training's curves are left out. Raises as :func:`load_torch_file`.
     """
     content = load_torch_file(checkpoint, WEIGHTS_KEYS)
     # torch writes a file's name into it: given one, the same weights would differ in every process
@@ -95,12 +87,7 @@ def write_weights(checkpoint: Path, target: Path) -> None:
 
 
 def keep_best_and_final(folder: Path, epochs: int) -> None:
-    """Remove what only a training needs; the final checkpoint's resume file stays for the evaluation.
-
-    Args:
-        folder: the folder of a fold whose training has ended.
-        epochs: how many it has trained.
-    """
+    """Remove what only a training needs from a fold that has trained all epochs; the final resume file stays."""
     for name in (LATEST, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
     remove_old_resume_files(resume_file(folder / FINAL, epochs))
@@ -113,12 +100,6 @@ def remove_checkpoints(folder: Path) -> int:
     for file in files:
         file.unlink(missing_ok=True)
     return freed
-
-
-def set_aside_latest(folder: Path) -> None:
-    """Make the latest checkpoint the previous one, just before a new one takes its name."""
-    if (folder / LATEST).is_file():
-        (folder / LATEST).replace(folder / PREVIOUS)
 
 
 def resume_file(checkpoint: Path, epochs: int) -> Path:
@@ -140,11 +121,11 @@ def load_resume_file(path: Path) -> dict:
 
 def remove_old_resume_files(newest: Path) -> None:
     """Keep the resume files of the checkpoint just written and, if there is one, of the previous; remove the others."""
-    older = sorted(file for file in newest.parent.glob(f"{RESUME_PREFIX}*.pt") if file < newest)
+    files = set(newest.parent.glob(f"{RESUME_PREFIX}*.pt"))
+    older = sorted(file for file in files if file < newest)
     keep = {newest, *(older[-1:] if newest.with_name(PREVIOUS).is_file() else [])}
-    for file in newest.parent.glob(f"{RESUME_PREFIX}*.pt"):
-        if file not in keep:
-            file.unlink(missing_ok=True)
+    for file in files - keep:
+        file.unlink(missing_ok=True)
 
 
 def random_states() -> dict[str, Any]:

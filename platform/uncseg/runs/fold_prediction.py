@@ -24,8 +24,7 @@ from uncseg.method.inference.native_space import (
 )
 from uncseg.method.inference.predictor import UncertaintyPredictor, loaded_predictor
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
-from uncseg.method.memory.error_memory import ErrorMemory
-from uncseg.method.memory.patch_coordinates import make_memory
+from uncseg.method.memory.error_memory import ErrorMemory, make_memory
 from uncseg.runs.fold_task import FoldTask
 
 

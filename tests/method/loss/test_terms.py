@@ -5,7 +5,6 @@ import pytest
 import torch
 from scipy import ndimage
 
-from uncseg.method.loss.objective import warmup_factor
 from uncseg.method.loss.terms import (
     Comparison,
     dilate,
@@ -14,6 +13,7 @@ from uncseg.method.loss.terms import (
     per_sample_scores,
     protocol_masks,
     squared_difference,
+    warmup_factor,
 )
 
 

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from support.training import SHORT, train, train_in_two_parts
-from uncseg.method.loss.objective import total_loss
-from uncseg.method.loss.terms import Step
+from uncseg.method.loss.terms import Step, total_loss
 from uncseg.method.network.uncertainty_network import reference_regions
 from uncseg.method.training.teacher import Teacher
 

@@ -1,4 +1,4 @@
-"""The terms of the loss, and the masks in which maps and errors are compared.
+"""The terms of the loss, their weighted sum, and the masks in which maps and errors are compared.
 
 l = l_seg + unc_weight·l_unc + rmsd_weight·mean(rmsd) + corr_weight·(1 − mean(corr)); l_seg is nnU-Net's own. To add a
 term, write its function and an entry in ``TERMS``; its weight is a field of the experiment's section ``loss``.
@@ -8,6 +8,7 @@ Axes: B batch, then one channel and the voxels of the patch. Everything is compu
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 import torch
 from torch.nn import functional as F
@@ -186,3 +187,19 @@ TERMS = (
     LossTerm("output_l2", mean_square_of_outputs, lambda s: s.loss.output_l2, lambda s: s.loss.output_l2 > 0),
 )
 """All terms, in the order in which they are added."""
+
+
+def warmup_factor(epoch: int, warmup_epochs: int) -> float:
+    """Return the share of the uncertainty terms' weight in an epoch (counted from 0): linear from 0 to 1, then 1."""
+    return 1.0 if warmup_epochs == 0 else min(1.0, epoch / warmup_epochs)
+
+
+def total_loss(settings: TrainerSettings, epoch: int, step: Step) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return the loss in an epoch (from 0), and it and its terms by name, such as ``loss_seg``; outside autocast."""
+    values = {term: term.value(step) for term in TERMS if term.used(settings)}
+    loss: torch.Tensor | float = 0.0
+    for warmed_up, terms in groupby(values, lambda term: term.warmed_up):
+        part = sum(weight * values[term] for term in terms if (weight := term.weight(settings)) is not None)
+        loss = loss + (warmup_factor(epoch, settings.loss.warmup_epochs) * part if warmed_up else part)
+    assert isinstance(loss, torch.Tensor)
+    return loss, {f"loss_{term.name}": value for term, value in values.items()} | {"loss": loss}

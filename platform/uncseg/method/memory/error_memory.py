@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from uncseg.config.sections import Memory
 from uncseg.method.memory.case_memory import BlockBox, CaseMemory
 from uncseg.method.memory.patch_geometry import Box, PatchGeometry, case_to_patch, patch_to_case
 
@@ -188,6 +189,28 @@ class ErrorMemory:
         """Inverse of :meth:`state`."""
         self._visits, self._arrived = [], None
         self.cases = {key: CaseMemory.from_state(case, self.alpha) for key, case in state["cases"].items()}
+
+
+class PatchCoordinateMemory(ErrorMemory):
+    """An error memory in patch coordinates: it takes every patch to lie at the same place, neither turned nor mirrored.
+
+    It is wrong on purpose, for the one study of what figures an average over changing anatomy produces.
+    """
+
+    def place(self, geometry: PatchGeometry) -> PatchGeometry:
+        """Return the same place for all patches."""
+        return PatchGeometry.from_crop([0, 0, 0], geometry.shape, geometry.shape)
+
+    def read_box(self, key: str, box: Box) -> Reading:  # noqa: ARG002
+        """Return all 0, not visited: nothing is known of a place in a case."""
+        nothing = torch.zeros((1, 1, *(s.stop - s.start for s in box)), device=self.device)
+        return Reading(dict.fromkeys(self.names, nothing), nothing)
+
+
+def make_memory(settings: Memory, names: tuple[str, ...], device: torch.device = CPU) -> ErrorMemory:
+    """Make the error memory that an experiment asks for; arguments as of :class:`ErrorMemory`."""
+    kind = PatchCoordinateMemory if settings.coordinates == "patch" else ErrorMemory
+    return kind(names, settings.alpha, device)
 
 
 def _empty(box: Box) -> bool:

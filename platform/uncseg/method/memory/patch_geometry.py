@@ -80,10 +80,11 @@ class PatchGeometry:
         d, h, w = (slice(s.start - f, s.stop - f) for s, f in zip(box, first, strict=True))
         return d, h, w
 
-    def coordinates(self) -> np.ndarray:
-        """Return the case coordinates of every patch voxel, (3, D, H, W) float64."""
-        index = np.indices(self.shape, dtype=np.float64)
-        return np.tensordot(self.matrix, index, axes=1) + self.offset[:, None, None, None]
+    def padded(self, part: np.ndarray) -> np.ndarray:
+        """Return an unaugmented patch, (…, D, H, W), from its part within :meth:`bounding_box`; 0 beyond that."""
+        patch = np.zeros((*part.shape[:-3], *self.shape), dtype=part.dtype)
+        patch[(..., *self.slices_of(self.bounding_box()))] = part
+        return patch
 
     def bounding_box(self) -> Box:
         """Return the part of the case, within :attr:`seen`, that the patch shows; empty slices if it shows none."""

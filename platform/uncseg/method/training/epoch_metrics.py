@@ -16,8 +16,7 @@ from uncseg.estimators.floors import best_constant
 from uncseg.estimators.one_pass import OnePass, estimate_all
 from uncseg.estimators.registry import ESTIMATORS
 from uncseg.method.distributed_fold import sum_over_processes
-from uncseg.method.loss.objective import total_loss, warmup_factor
-from uncseg.method.loss.terms import Step, per_sample_scores, protocol_masks
+from uncseg.method.loss.terms import Step, per_sample_scores, protocol_masks, total_loss, warmup_factor
 from uncseg.method.memory.error_memory import Reading
 from uncseg.method.network.uncertainty_network import Output, max_probability, wt_probability
 from uncseg.method.settings import TrainerSettings
@@ -172,7 +171,7 @@ END_OF_EPOCH: Mapping[str, Callable[[Any], float]] = {
 """Metrics that are read once per epoch from an :class:`~uncseg.method.training.trainer.UncertaintyTrainer`."""
 
 
-def epoch_metrics(trainer: Any, means: Mapping[str, float]) -> dict[str, float]:
+def metrics_of(trainer: Any, means: Mapping[str, float]) -> dict[str, float]:
     """Return an epoch's metrics: the means over its steps and :data:`END_OF_EPOCH`.
 
     A metric for which nothing could be measured is left out.

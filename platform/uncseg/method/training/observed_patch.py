@@ -88,13 +88,7 @@ def observe(trainer: Any, patch: ObservedPatch) -> Observation:
         patch: of a validation case of its fold.
     """
     data, reference, _, _ = nnUNetDatasetBlosc2(str(patch.folder), [patch.case_id]).load_case(patch.case_id)
-    inside, shape = patch.geometry.bounding_box(), patch.geometry.shape
-
-    def padded(part: np.ndarray) -> np.ndarray:
-        whole = np.zeros((*part.shape[:-3], *shape), dtype=part.dtype)
-        whole[(..., *patch.geometry.slices_of(inside))] = part
-        return whole
-
+    inside, padded = patch.geometry.bounding_box(), patch.geometry.padded
     image = padded(np.asarray(data[(slice(None), *inside)], dtype=np.float32))
     x = torch.from_numpy(image)[None].to(trainer.device)
     prediction, u = _predict(trainer, x[:, :, 0] if patch.two_dimensional else x)
@@ -104,7 +98,7 @@ def observe(trainer: Any, patch: ObservedPatch) -> Observation:
     order = (0, 1, 2) if patch.two_dimensional else trainer.plans_manager.transpose_backward
 
     def turned(part: np.ndarray) -> np.ndarray:
-        return part.reshape(shape).transpose(order)
+        return part.reshape(patch.geometry.shape).transpose(order)
 
     return Observation(
         image=turned(image[FLAIR]),

@@ -21,16 +21,7 @@ from uncseg.method.checkpoints import keep_best_and_final
 from uncseg.method.distributed_fold import process_count
 from uncseg.method.nnunet_internals import without_timed_choices
 from uncseg.method.settings import TrainerSettings
-from uncseg.method.training.batches import (
-    INITIALISATION,
-    TRAINING,
-    VALIDATION,
-    BatchStream,
-    LoaderWithGeometry,
-    Share,
-    seed_steps,
-    seeded,
-)
+from uncseg.method.training import batches
 
 GRADIENT_NORM = 12  # nnU-Net's
 
@@ -62,13 +53,11 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.settings = TrainerSettings.from_plans(plans)
         self.logger = _LoggerWithoutPlots(self.output_folder, False)
         training = self.settings.training
-        self.initial_lr = training.initial_lr
-        self.weight_decay = training.weight_decay
+        self.initial_lr, self.weight_decay = training.initial_lr, training.weight_decay
         self.oversample_foreground_percent = training.oversample_foreground
         self.num_iterations_per_epoch = training.iterations_per_epoch
         self.num_val_iterations_per_epoch = training.val_iterations_per_epoch
-        self.num_epochs = training.epochs
-        self.save_every = training.checkpoint_every
+        self.num_epochs, self.save_every = training.epochs, training.checkpoint_every
         self.next_batch = self.batches_after(0)
         # nnU-Net gives the lowest resolution no weight: with a single output its weights would be 0/0
         outputs = len(self.configuration_manager.pool_op_kernel_sizes) - 1
@@ -81,7 +70,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         process's own device.
         """
         distributed, self.is_ddp = self.is_ddp, False
-        with seeded(self.settings.training.seed, self._fold_number(), INITIALISATION):
+        with batches.seeded(self.settings.training.seed, self._fold_number(), batches.INITIALISATION):
             super().initialize()
         self.is_ddp = distributed
         self.grad_scaler = GradScaler(self.device.type) if self.precision == "fp16" else None
@@ -134,7 +123,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         """nnU-Net's transforms, without one that depends on the clock."""
         return without_timed_choices(nnUNetTrainer.get_training_transforms(*args, **kwargs))
 
-    def get_dataloaders(self) -> tuple[BatchStream, BatchStream]:
+    def get_dataloaders(self) -> tuple[batches.BatchStream, batches.BatchStream]:
         """nnU-Net starts its augmenter here, whose order is not reproducible; ours gives batches by index."""
         scales = self._get_deep_supervision_scales()
         rotation, dummy_2d, initial_patch, mirrored = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
@@ -152,13 +141,13 @@ class ReproducibleTrainer(nnUNetTrainer):
         validation = self.get_validation_transforms(scales, **labels)
         cases_tr, cases_val = self.get_tr_and_val_datasets()
         return (
-            self._stream(cases_tr, initial_patch, training, TRAINING),
-            self._stream(cases_val, patch, validation, VALIDATION),
+            self._stream(cases_tr, initial_patch, training, batches.TRAINING),
+            self._stream(cases_val, patch, validation, batches.VALIDATION),
         )
 
-    def _stream(self, cases: Any, crop_size: Any, transforms: Any, stage: int) -> BatchStream:
+    def _stream(self, cases: Any, crop_size: Any, transforms: Any, stage: int) -> batches.BatchStream:
         first = self.local_rank * self.batch_size
-        loader = LoaderWithGeometry(
+        loader = batches.LoaderWithGeometry(
             cases,
             self.batch_size,
             crop_size,
@@ -168,13 +157,13 @@ class ReproducibleTrainer(nnUNetTrainer):
             probabilistic_oversampling=self.probabilistic_oversampling,
             transforms=transforms,
             key=(self.settings.training.seed, self._fold_number(), stage),
-            share=Share(joint=self.configuration_manager.batch_size, first=first, count=self.batch_size),
+            share=batches.Share(joint=self.configuration_manager.batch_size, first=first, count=self.batch_size),
         )
         loader_processes = self.settings.training.loader_processes or 0
-        return BatchStream(
+        return batches.BatchStream(
             loader,
-            first=self.next_batch["training" if stage == TRAINING else "validation"],
-            processes=loader_processes if stage == TRAINING else min(loader_processes, 1),
+            first=self.next_batch["training" if stage == batches.TRAINING else "validation"],
+            processes=loader_processes if stage == batches.TRAINING else min(loader_processes, 1),
             pin_memory=self.device.type == "cuda",
         )
 
@@ -184,10 +173,8 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def batches_after(self, epochs: int) -> dict[str, int]:
         """Return how many batches of each stream a number of epochs uses."""
-        return {
-            "training": epochs * self.num_iterations_per_epoch,
-            "validation": epochs * self.num_val_iterations_per_epoch,
-        }
+        per_epoch = {"training": self.num_iterations_per_epoch, "validation": self.num_val_iterations_per_epoch}
+        return {stream: epochs * count for stream, count in per_epoch.items()}
 
     def plot_network_architecture(self) -> None:
         """nnU-Net tries to draw the network with a package that is not installed."""
@@ -197,30 +184,28 @@ class ReproducibleTrainer(nnUNetTrainer):
 
         nnU-Net skips a step with ``fp16`` alone; otherwise one NaN in one batch would end the training.
         """
-        scaler = self.grad_scaler
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
+        if self.grad_scaler is not None:
+            self.grad_scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
-        if scaler is not None:
-            scaler.step(self.optimizer)
-            scaler.update()
+        if self.grad_scaler is not None:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
         elif torch.isfinite(norm):
             self.optimizer.step()
 
     def on_train_start(self) -> None:
-        """nnU-Net makes folders and loaders here; the random numbers that training steps draw are seeded."""
+        """nnU-Net makes folders and loaders here; the random numbers that training steps draw are batches.seeded."""
         super().on_train_start()
         key = (self.settings.training.seed, self._fold_number(), self.local_rank)
         if self.current_epoch == 0:  # a resumed training goes on from the random states of its checkpoint,
-            seed_steps(*key)
+            batches.seed_steps(*key)
         elif self.local_rank:  # which are the first process's: the others would draw the same numbers
-            seed_steps(*key, self.current_epoch)
+            batches.seed_steps(*key, self.current_epoch)
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """nnU-Net logs the mean loss here; skipped steps do not count, and weights that are NaN end the training."""
         super().on_train_epoch_end(_finite_losses(train_outputs))
-        finite = torch.stack([torch.isfinite(p).all() for p in self.network.parameters()]).all()
-        if not finite:
+        if not torch.stack([torch.isfinite(p).all() for p in self.network.parameters()]).all():
             raise FloatingPointError(
                 f"the network's weights are not finite after epoch {self.current_epoch}: the training has diverged; "
                 "lower training.initial_lr, or give the uncertainty terms a longer loss.warmup_epochs"
@@ -241,5 +226,4 @@ class ReproducibleTrainer(nnUNetTrainer):
 
 
 def _finite_losses(outputs: list[dict]) -> list[dict]:
-    finite = [output for output in outputs if np.isfinite(output["loss"])]
-    return finite or outputs
+    return [output for output in outputs if np.isfinite(output["loss"])] or outputs

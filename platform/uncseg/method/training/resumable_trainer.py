@@ -5,19 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from uncseg.files import whole_file
-from uncseg.method.checkpoints import (
-    BEST,
-    LATEST,
-    TRAINING_KEYS,
-    load_resume_file,
-    load_torch_file,
-    random_states,
-    remove_old_resume_files,
-    restore_random_states,
-    resume_file,
-    save_resume_file,
-    set_aside_latest,
-)
+from uncseg.method import checkpoints
 from uncseg.method.training.reproducible_trainer import ReproducibleTrainer
 
 
@@ -41,21 +29,21 @@ class ResumableTrainer(ReproducibleTrainer):
         if self.disable_checkpointing or self.local_rank != 0:
             return
         path, epochs = Path(filename), self.current_epoch + 1
-        resumable = path.name != BEST
+        resumable = path.name != checkpoints.BEST
         if resumable:
             content = {
                 "epoch": epochs,
                 "memories": self.resume_content(),
-                "random": random_states(),
+                "random": checkpoints.random_states(),
                 "next_batch": self.batches_after(epochs),
             }
-            save_resume_file(resume_file(path, epochs), content)
+            checkpoints.save_resume_file(checkpoints.resume_file(path, epochs), content)
         with whole_file(path, durable=True) as temporary:
             super().save_checkpoint(str(temporary))
-            if path.name == LATEST:
-                set_aside_latest(path.parent)
+            if path.name == checkpoints.LATEST and path.is_file():
+                path.replace(path.with_name(checkpoints.PREVIOUS))
         if resumable:
-            remove_old_resume_files(resume_file(path, epochs))
+            checkpoints.remove_old_resume_files(checkpoints.resume_file(path, epochs))
             if self.on_checkpoint is not None:
                 self.on_checkpoint(self.current_epoch)
 
@@ -65,12 +53,12 @@ class ResumableTrainer(ReproducibleTrainer):
         A file is read twice, since nnU-Net 2.8.1 fails when it is given the content instead of a path.
         """
         path = Path(str(filename_or_checkpoint))
-        load_torch_file(path, TRAINING_KEYS, trust=self.trust)
+        checkpoints.load_torch_file(path, checkpoints.TRAINING_KEYS, trust=self.trust)
         super().load_checkpoint(str(path))
         self.next_batch = self.batches_after(self.current_epoch)
-        if path.name == BEST:
+        if path.name == checkpoints.BEST:
             return  # for predictions alone: only the latest, the previous and the final checkpoint have a resume file
-        content = load_resume_file(resume_file(path, self.current_epoch))
+        content = checkpoints.load_resume_file(checkpoints.resume_file(path, self.current_epoch))
         self.restore_resume_content(content["memories"])
         self.next_batch = content["next_batch"]
-        restore_random_states(content["random"])
+        checkpoints.restore_random_states(content["random"])

@@ -10,14 +10,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from uncseg.method.distributed_fold import JointCrossEntropy, gather_samples
-from uncseg.method.loss.objective import total_loss
-from uncseg.method.loss.terms import Step, protocol_masks
-from uncseg.method.memory.error_memory import ErrorMemory, Reading
-from uncseg.method.memory.patch_coordinates import make_memory
+from uncseg.method.loss.terms import Step, protocol_masks, total_loss
+from uncseg.method.memory.error_memory import ErrorMemory, Reading, make_memory
+from uncseg.method.memory.patch_geometry import PatchGeometry
 from uncseg.method.network.backbone import NetworkPlan
 from uncseg.method.network.build import build_network
 from uncseg.method.network.uncertainty_network import (
@@ -27,15 +27,7 @@ from uncseg.method.network.uncertainty_network import (
     wt_probability,
 )
 from uncseg.method.settings import TrainerSettings
-from uncseg.method.training.epoch_metrics import (
-    EpochMeans,
-    epoch_metrics,
-    estimator_sums,
-    failure_rates,
-    overlap_counts,
-    training_sums,
-)
-from uncseg.method.training.oracle_maps import OracleMaps
+from uncseg.method.training import epoch_metrics
 from uncseg.method.training.resumable_trainer import ResumableTrainer
 from uncseg.method.training.several_passes_on_patches import several_pass_maps
 from uncseg.method.training.teacher import Teacher
@@ -59,11 +51,11 @@ class UncertaintyTrainer(ResumableTrainer):
             "training": make_memory(memory, ("error",), self.device),
             "validation": make_memory(memory, ("error", "variance"), self.device),
         }
-        self.oracle = OracleMaps(Path(self.preprocessed_dataset_folder_base or "") / "oracle")
+        self.oracle = Path(self.preprocessed_dataset_folder_base or "") / "oracle"
         if model.error_network is not None:  # its outputs of lower resolutions train nothing
             self.enable_deep_supervision = False
         super().initialize()
-        self._means = EpochMeans()  # steps are also timed outside of an epoch
+        self._means = epoch_metrics.EpochMeans()  # steps are also timed outside of an epoch
         if memory.source == "teacher":
             self.teacher = Teacher(self.network, model.output, memory.teacher_decay)
 
@@ -98,7 +90,7 @@ class UncertaintyTrainer(ResumableTrainer):
         """nnU-Net notes the time; the epoch's sums start empty."""
         super().on_epoch_start()
         self.epoch_started = perf_counter()
-        self._means = EpochMeans()
+        self._means = epoch_metrics.EpochMeans()
         self.dataloader_train.seconds_waited = self.dataloader_val.seconds_waited = 0.0
 
     def train_step(self, batch: dict) -> dict:
@@ -178,7 +170,7 @@ class UncertaintyTrainer(ResumableTrainer):
         mask = masks[self.settings.loss.cancer_mask]
         step = Step(segmentation_loss, logits, u, failure, learned_error, mask)
         loss, terms = total_loss(self.settings, self.current_epoch, step)
-        self._means.add(training_sums(terms, masks, memory))
+        self._means.add(epoch_metrics.training_sums(terms, masks, memory))
         return loss, step
 
     def _regions(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,16 +191,16 @@ class UncertaintyTrainer(ResumableTrainer):
         predicted, reference = self._regions(logits, target[0])
         predicted_wt, reference_wt = predicted[:, :1], reference[:, :1]
         failure = predicted_wt != reference_wt
-        q = self.oracle.read(batch["keys"], batch["geometry"])
+        q = read_oracle(self.oracle, batch["keys"], batch["geometry"])
         q = None if q is None else q.reshape(failure.shape).to(self.device)
         maps = self._several_pass_maps(data)
-        sums = estimator_sums(logits, u, q, predicted_wt, reference_wt, memory, output, maps)
-        self._means.add(sums | failure_rates(failure, reference))
+        sums = epoch_metrics.estimator_sums(logits, u, q, predicted_wt, reference_wt, memory, output, maps)
+        self._means.add(sums | epoch_metrics.failure_rates(failure, reference))
         p_wt = wt_probability(logits, output)
         values = {"error": failure.float(), "variance": 4 * p_wt * (1 - p_wt)}
         self._write("validation", batch, values, protocol_masks(reference_wt, predicted_wt)["union"])
-        counts = {name: count.cpu().numpy() for name, count in overlap_counts(predicted, reference).items()}
-        return {"loss": loss.detach().cpu().numpy(), **counts}
+        results = {"loss": loss.detach()} | epoch_metrics.overlap_counts(predicted, reference)
+        return {name: value.cpu().numpy() for name, value in results.items()}
 
     def _several_pass_maps(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         axes = [axis + 1 for axis in self.inference_allowed_mirroring_axes or ()]
@@ -217,7 +209,7 @@ class UncertaintyTrainer(ResumableTrainer):
 
     def on_epoch_end(self) -> None:
         """nnU-Net checkpoints here; before that, the epoch's metrics are handed on."""
-        metrics = epoch_metrics(self, self._means.means())
+        metrics = epoch_metrics.metrics_of(self, self._means.means())
         if self.on_epoch is not None:
             self.on_epoch(self.current_epoch, metrics)
         super().on_epoch_end()
@@ -233,6 +225,20 @@ class UncertaintyTrainer(ResumableTrainer):
             memory.load_state(content[name])
         if self.teacher is not None:
             self.teacher.load_state_dict(content["teacher"])
+
+
+def read_oracle(folder: Path, keys: list[str], geometries: list[PatchGeometry]) -> torch.Tensor | None:
+    """Read a phantom's oracle q, the probability that a rater calls a voxel tumour, from CASE.npy, (D, H, W) float16.
+
+    Returns:
+        q of unaugmented patches, (B, 1, D, H, W) float32, 0 beyond the case; None if a case has none, as real ones.
+    """
+    files = [folder / f"{key}.npy" for key in keys]
+    if not all(file.is_file() for file in files):
+        return None
+    volumes = [np.load(file, mmap_mode="r") for file in files]
+    patches = [g.padded(volume[g.bounding_box()]) for volume, g in zip(volumes, geometries, strict=True)]
+    return torch.from_numpy(np.stack(patches)[:, None].astype(np.float32))
 
 
 def split_evenly(samples: int, parts: int) -> list[slice]:
