@@ -115,9 +115,11 @@ def test_moments_are_those_of_numpy(output):
     for sample in samples:
         moments.add(class_probabilities(sample, output))
     p = np.stack([s.double().softmax(0)[1:].sum(0) if output == "labels" else s.sigmoid()[0] for s in samples])
-    np.testing.assert_allclose(moments.between(), 4 * p.var(0), atol=1e-6)
-    np.testing.assert_allclose(moments.within(), 4 * (p * (1 - p)).mean(0), atol=1e-6)
-    np.testing.assert_allclose(moments.total(), 4 * p.mean(0) * (1 - p.mean(0)), atol=1e-6)
+    maps = moments.maps()
+    for between in (maps["epistemic"], maps["variance"]):
+        np.testing.assert_allclose(between, 4 * p.var(0), atol=1e-6)
+    np.testing.assert_allclose(maps["aleatoric"], 4 * (p * (1 - p)).mean(0), atol=1e-6)
+    np.testing.assert_allclose(maps["total"], 4 * p.mean(0) * (1 - p.mean(0)), atol=1e-6)
     back = class_probabilities(moments.logits, output)
     mean = np.mean([class_probabilities(s, output).numpy() for s in samples], axis=0)
     np.testing.assert_allclose(back, mean, atol=1e-6)

@@ -18,17 +18,12 @@ class BackboneSettings(Section):
 
     patch_multiple: ClassVar[int]
     """Voxels that each edge of a patch is a multiple of."""
-    patch_rule: ClassVar[str] = ""
-    """What else a patch needs, after "multiples of N"."""
+    patches: ClassVar[str]
+    """Which patches the network takes, in words."""
 
     def fitting_patch(self, patch: Sequence[int]) -> list[int]:
         """Return the nearest patch that the network takes, which is the same one if it fits."""
         return [max(1, round(n / self.patch_multiple)) * self.patch_multiple for n in patch]
-
-    @property
-    def patches(self) -> str:
-        """Which patches the network takes, in words."""
-        return f"multiples of {self.patch_multiple}{self.patch_rule}"
 
     def attention(self) -> list[tuple[int, int]]:
         """Return the width of a token and the number of attention heads that share it, per stage."""
@@ -48,7 +43,7 @@ class SwinUnetr(BackboneSettings):
     """MONAI's Swin UNETR (Hatamizadeh et al. 2022), which needs the extra ``backbones``."""
 
     patch_multiple = 32
-    patch_rule = " and more than 32 voxels along one axis, since its lowest norm needs more than one voxel"
+    patches = "multiples of 32 and more than 32 voxels along one axis, since its lowest norm needs more than one voxel"
 
     feature_size: Annotated[int, Field(gt=0, multiple_of=12)] = 48
     """Number of feature maps of the first stage."""
@@ -73,6 +68,7 @@ class TransBts(BackboneSettings):
     """TransBTS (Wang et al. 2021)."""
 
     patch_multiple = 8
+    patches = "multiples of 8"
 
     base_features: Annotated[int, Field(gt=0, multiple_of=8)] = 16
     """Number of feature maps of the first stage."""

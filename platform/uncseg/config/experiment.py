@@ -8,22 +8,10 @@ from pathlib import Path
 import yaml
 from pydantic import model_validator
 
+from uncseg.config import sections
 from uncseg.config.fields import apply_overrides
 from uncseg.config.reading import read_yaml, validate
 from uncseg.config.rules import problems_of_estimators, problems_of_model, problems_of_values
-from uncseg.config.sections import (
-    Dataset,
-    Evaluation,
-    Loss,
-    Memory,
-    Model,
-    Plan,
-    Resources,
-    Split,
-    Storage,
-    Tracking,
-    Training,
-)
 from uncseg.files import write_text
 from uncseg.section import Name, Section
 
@@ -32,17 +20,17 @@ class Experiment(Section):
     """One experiment file; ``name`` is also the name of its run."""
 
     name: Name
-    dataset: Dataset
-    split: Split = Split()
-    plan: Plan = Plan()
-    model: Model = Model()
-    loss: Loss = Loss()
-    memory: Memory = Memory()
-    training: Training = Training()
-    resources: Resources = Resources()
-    tracking: Tracking = Tracking()
-    storage: Storage = Storage()
-    evaluation: Evaluation = Evaluation()
+    dataset: sections.Dataset
+    split: sections.Split = sections.Split()
+    plan: sections.Plan = sections.Plan()
+    model: sections.Model = sections.Model()
+    loss: sections.Loss = sections.Loss()
+    memory: sections.Memory = sections.Memory()
+    training: sections.Training = sections.Training()
+    resources: sections.Resources = sections.Resources()
+    tracking: sections.Tracking = sections.Tracking()
+    storage: sections.Storage = sections.Storage()
+    evaluation: sections.Evaluation = sections.Evaluation()
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> "Experiment":
@@ -77,9 +65,7 @@ class Experiment(Section):
 def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:
     """Read and check an experiment file; its relative paths start from the working directory.
 
-    Args:
-        path: YAML file.
-        overrides: ``FIELD=VALUE`` assignments, the value in YAML, applied in order.
+    The overrides are ``FIELD=VALUE`` assignments, the value in YAML, applied in order.
 
     Raises:
         ProblemsFound: with every problem of the file and the overrides at once.
@@ -91,5 +77,4 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
 
 def save_experiment(experiment: Experiment, path: Path) -> None:
     """Write an experiment with every field, defaults included, and absolute paths."""
-    content = experiment.resolved().model_dump(mode="json")
-    write_text(path, yaml.safe_dump(content, sort_keys=False))
+    write_text(path, yaml.safe_dump(experiment.resolved().model_dump(mode="json"), sort_keys=False))

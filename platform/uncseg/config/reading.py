@@ -14,43 +14,30 @@ Checked = TypeVar("Checked", bound=Section)
 
 
 def read_yaml(path: Path, title: str, example: str) -> dict[str, Any]:
-    """Read the fields of a YAML file.
-
-    Args:
-        path: the file.
-        title: title of the error.
-        example: a file to start from, named in the error if this one is empty.
+    """Read the fields of a YAML file; the error has this title, and names the example if the file holds no fields.
 
     Raises:
         ProblemsFound: the file cannot be read, or holds no fields.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         problem = Problem(str(path), error.strerror or str(error), "a readable YAML file", "correct the path")
-        raise ProblemsFound(title, [problem]) from error
     except yaml.YAMLError as error:
-        where = str(path)
-        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-            where = f"{path}, line {error.problem_mark.line + 1}"
+        mark = getattr(error, "problem_mark", None)
+        where = str(path) if mark is None else f"{path}, line {mark.line + 1}"
         problem = Problem(where, "text that is not YAML", "SECTION: and FIELD: VALUE lines", "correct the syntax")
-        raise ProblemsFound(title, [problem]) from error
-    if not isinstance(content, dict):
-        raise ProblemsFound(title, [Problem(str(path), "no fields", "name, …", f"start from {example}")])
-    return content
+    else:
+        if isinstance(content, dict):
+            return content
+        problem = Problem(str(path), "no fields", "name, …", f"start from {example}")
+    raise ProblemsFound(title, [problem])
 
 
 def validate(
     section: type[Checked], content: dict[str, Any], path: Path, title: str, problems: Sequence[Problem] = ()
 ) -> Checked:
-    """Check the fields of a file.
-
-    Args:
-        section: the class that they are checked against.
-        content: the fields.
-        path: the file, named in problems.
-        title: title of the error.
-        problems: what was found before.
+    """Check the fields of a file against a class; ``problems`` are those found before.
 
     Raises:
         ProblemsFound: with every problem, ``problems`` first.
@@ -60,7 +47,6 @@ def validate(
         checked = section.model_validate(content)
     except ValidationError as error:
         found += [p for item in error.errors() for p in _problems(path, item["loc"], item["msg"], item["input"])]
-        raise ProblemsFound(title, found) from error
     if found:
         raise ProblemsFound(title, found)
     return checked

@@ -5,8 +5,6 @@ from typing import Literal
 
 import torch
 
-from uncseg.estimators.registry import Part
-
 Output = Literal["labels", "regions"]
 LEAST_PROBABILITY = 1e-7
 
@@ -23,11 +21,7 @@ def class_probabilities(logits: torch.Tensor, output: Output) -> torch.Tensor:
 
 
 class Moments:
-    """Running moments of samples of a case's probabilities, by Welford's algorithm: equal samples have variance 0.
-
-    Args:
-        output: what the channels mean.
-    """
+    """Running moments of samples of a case's probabilities, by Welford's algorithm: equal samples have variance 0."""
 
     def __init__(self, output: Output) -> None:
         self.output = output
@@ -54,21 +48,9 @@ class Moments:
         mean = self._mean.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
         return mean.logit() if self.output == "regions" else mean.log()
 
-    def part(self, part: Part) -> torch.Tensor:
-        """Return one of the maps that the samples give, (…) in [0, 1]."""
-        if part == "entropy":
-            return entropy(self.p_wt)
-        makers = {"total": self.total, "aleatoric": self.within, "epistemic": self.between, "variance": self.between}
-        return makers[part]()
-
-    def total(self) -> torch.Tensor:
-        """Return 4·p·(1 − p) of the mean probability, which is :meth:`within` plus :meth:`between`."""
-        return 4 * self.p_wt * (1 - self.p_wt)
-
-    def between(self) -> torch.Tensor:
-        """Return 4·Var(p) over the samples."""
-        return (4 * self._squares / self.samples).clamp(0, 1)
-
-    def within(self) -> torch.Tensor:
-        """Return 4·mean(p·(1 − p)) over the samples."""
-        return (self.total() - self.between()).clamp(0, 1)
+    def maps(self) -> dict[str, torch.Tensor]:
+        """Return the maps that the samples give, (…) in [0, 1]; ``aleatoric`` and ``epistemic`` add up to ``total``."""
+        total, between = 4 * self.p_wt * (1 - self.p_wt), (4 * self._squares / self.samples).clamp(0, 1)
+        within = (total - between).clamp(0, 1)
+        parts = {"total": total, "aleatoric": within, "epistemic": between, "variance": between}
+        return parts | {"entropy": entropy(self.p_wt)}

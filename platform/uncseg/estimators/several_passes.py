@@ -38,10 +38,7 @@ class Passes:
     """Noise of heteroscedastic logits. It goes on from pass to pass: equal draws would never average out."""
 
     def probabilities(self, images: torch.Tensor | None = None, network: int = 0) -> torch.Tensor:
-        """Predict the case, or other images, in one pass: (C, …) float32 in [0, 1].
-
-        A heteroscedastic network's are the mean over a few draws of its logits.
-        """
+        """Predict the case, or other images, in one pass with a few draws of any noisy logits: (C, …), float32."""
         logits, log_variance = self.networks[network].predict(self.images if images is None else images)
         if log_variance is None:
             return class_probabilities(logits, self.output)
@@ -49,13 +46,9 @@ class Passes:
 
 
 def estimate_several_passes(name: str, passes: Passes) -> tuple[Moments, dict[str, torch.Tensor]]:
-    """Predict a case several times as an estimator does.
-
-    Returns:
-        The moments of the predictions, and the estimator's maps by name, (…) in [0, 1].
-    """
+    """Return the moments of an estimator's predictions of a case, and its maps by name, (…) in [0, 1]."""
     estimator, moments = ESTIMATORS[name], Moments(passes.output)
     for probabilities in estimator.resolve()(passes):
         moments.add(probabilities)
-    maps = [moments.part(part) for part in estimator.parts]
-    return moments, dict(zip(estimator.maps, maps, strict=True))
+    parts = moments.maps()
+    return moments, {name: parts[part] for name, part in zip(estimator.maps, estimator.parts, strict=True)}

@@ -11,7 +11,8 @@ from support.small_sweeps import CORR, DICE, SPACE, both, small_sweep, write_tri
 from uncseg.cluster.nodes import Cluster, Node
 from uncseg.cluster.ray_internals import asha_rungs
 from uncseg.cluster.resources import plan_slots
-from uncseg.config.experiment import Resources, load_experiment
+from uncseg.config.experiment import load_experiment
+from uncseg.config.sections import Resources
 from uncseg.errors import ProblemsFound
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper, hours_trained

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from uncseg.config.sections import Model
+from uncseg.estimators.moments import Output
 from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
 from uncseg.method.network.backbone import NetworkPlan, build_backbone, output_layer
 from uncseg.method.network.uncertainty_network import (
     SEGMENTATION_LOGITS,
     MaskedUncertaintyNetwork,
-    Output,
     with_background,
 )
 

@@ -4,15 +4,14 @@ Axes: B batch, C channel, D H W voxels in nnU-Net's order (2D: H W). With ``outp
 NCR, ED, ET, and the background's logit is 0; with ``output: regions`` they are the sigmoid logits of WT, TC, ET.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from uncseg.estimators.drawn_logits import expected_likelihood_logits
-
-Output = Literal["labels", "regions"]
+from uncseg.estimators.moments import Output
 
 SEGMENTATION_LOGITS = 3
 BACKBONE_CHANNELS = SEGMENTATION_LOGITS + 1

@@ -13,12 +13,13 @@ import torch
 
 from uncseg.config.experiment import Experiment
 from uncseg.estimators.floors import best_constant
+from uncseg.estimators.moments import Output
 from uncseg.estimators.one_pass import OnePass, estimate_all
 from uncseg.estimators.registry import ESTIMATORS
 from uncseg.method.distributed_fold import sum_over_processes
 from uncseg.method.loss.terms import Step, per_sample_scores, protocol_masks, total_loss, warmup_factor
 from uncseg.method.memory.error_memory import Reading
-from uncseg.method.network.uncertainty_network import Output, max_probability, wt_probability
+from uncseg.method.network.uncertainty_network import max_probability, wt_probability
 from uncseg.method.settings import TrainerSettings
 from uncseg.metric_keys import epoch_key
 

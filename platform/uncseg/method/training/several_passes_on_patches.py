@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from uncseg.config.sections import Estimators
+from uncseg.estimators.moments import Output
 from uncseg.estimators.registry import ESTIMATORS, Samples
 from uncseg.estimators.several_passes import FoldNetwork, Passes, estimate_several_passes
-from uncseg.method.network.uncertainty_network import HeteroscedasticNetwork, Output, full_resolution
+from uncseg.method.network.uncertainty_network import HeteroscedasticNetwork, full_resolution
 from uncseg.method.nnunet_internals import unwrapped
 
 

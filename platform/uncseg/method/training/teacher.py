@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from uncseg.estimators.moments import Output
 from uncseg.method.memory.error_memory import Reading
-from uncseg.method.network.uncertainty_network import Output, full_resolution, wt_probability
+from uncseg.method.network.uncertainty_network import full_resolution, wt_probability
 from uncseg.method.nnunet_internals import unwrapped
 
 
