@@ -22,24 +22,31 @@ from support.servers import MlflowServer, mlflow_server
 from support.small_experiment import write_small_experiment
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config, items):
-    """Group what shares something expensive; each process of ``make test`` (pytest-xdist) takes whole groups.
+def group_of(nodeid):
+    """Return the name of the tests that run in one process one after the other: a file, or all that share a run."""
+    file = nodeid.partition("::")[0]
+    return "commands" if file.startswith("tests/commands/") and not file.endswith("/test_jobs.py") else file
 
-    Tests of commands and tests of the method each have a Ray of their own in one process; any other file is a group.
-    The processes begin with the longest groups.
-    """
-    on_ray = {item.path for item in items if "local_ray" in item.fixturenames}
-    order = []
-    for item in items:
-        of_commands = item.path.parent.name == "commands"
-        group = str(item.path)
-        if item.path in on_ray:
-            group = "commands on Ray" if of_commands else "the rest on Ray"
-        order.append((item.path not in on_ray, not of_commands))
-        item.add_marker(pytest.mark.xdist_group(group))
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give the processes of ``pytest -n`` whole groups, in the order of the tests."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Begin with the groups that take longest, where several processes share the tests."""
     if hasattr(config, "workerinput"):
-        items[:] = [item for _, item in sorted(zip(order, items, strict=True), key=lambda pair: pair[0])]
+        on_ray = {item.path for item in items if "local_ray" in item.fixturenames}
+        longest = ("commands", "tests/commands/test_jobs.py")
+        items.sort(key=lambda item: (*(group_of(item.nodeid) != name for name in longest), item.path not in on_ray))
 
 
 @pytest.fixture(scope="session")
