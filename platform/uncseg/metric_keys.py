@@ -11,15 +11,6 @@ wrong and 0 elsewhere.
 """
 
 import re
-from typing import NamedTuple
-
-
-class EpochKey(NamedTuple):
-    """The parts of an epoch's key."""
-
-    protocol: str
-    kind: str
-    estimator: str
 
 
 def epoch_key(protocol: str, kind: str, estimator: str) -> str:
@@ -27,10 +18,10 @@ def epoch_key(protocol: str, kind: str, estimator: str) -> str:
     return f"uncertainty/{protocol}/{kind}_ema/{estimator}"
 
 
-def parse_epoch_key(key: str) -> EpochKey | None:
-    """Inverse of :func:`epoch_key`; None for the key of any other metric."""
+def parse_epoch_key(key: str) -> tuple[str, str, str] | None:
+    """Inverse of :func:`epoch_key`: protocol, kind and estimator; None for the key of any other metric."""
     found = re.fullmatch(r"uncertainty/(\w+)/(corr|rmsd)_ema/(\w+)", key)
-    return EpochKey(*found.groups()) if found else None
+    return (found[1], found[2], found[3]) if found else None
 
 
 def case_key(estimator: str, protocol: str, kind: str) -> str:

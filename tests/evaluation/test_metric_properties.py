@@ -17,7 +17,7 @@ from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.lesions import lesionwise
 from uncseg.evaluation.overlap import sensitivity, specificity
 from uncseg.evaluation.qu_brats import qu_brats
-from uncseg.evaluation.surface import hd95_mm
+from uncseg.evaluation.surface import SurfaceDistances
 
 SHAPE = (7, 6, 8)
 masks = arrays(bool, SHAPE, elements=st.booleans(), fill=st.just(False))
@@ -33,11 +33,11 @@ def turned(array, order, flip):
 @given(masks, masks, spacings, orders, flips)
 @settings(max_examples=60, deadline=None)
 def test_hd95_of_any_masks(a, b, spacing, order, flip):
-    value = hd95_mm(a, b, spacing)
-    assert value == pytest.approx(hd95_mm(b, a, spacing))
-    other = hd95_mm(turned(a, order, flip), turned(b, order, flip), [spacing[n] for n in order])
+    value = SurfaceDistances(a, b, spacing).hd95_mm()
+    assert value == pytest.approx(SurfaceDistances(b, a, spacing).hd95_mm())
+    other = SurfaceDistances(turned(a, order, flip), turned(b, order, flip), [spacing[n] for n in order]).hd95_mm()
     assert value == pytest.approx(other)
-    assert hd95_mm(a, a, spacing) == 0
+    assert SurfaceDistances(a, a, spacing).hd95_mm() == 0
     if a.any() and b.any():
         assert 0 <= value <= np.linalg.norm(np.multiply(SHAPE, spacing))
     else:
@@ -106,7 +106,7 @@ def test_uncertainty_figures_of_any_maps(reference, prediction, brain, u):
 def test_masks_of_any_shape_and_masks_that_fill_it(shape, data):
     full = np.ones(shape, bool)
     some = data.draw(arrays(bool, shape))
-    assert hd95_mm(full, full, (1, 1, 1)) == 0
+    assert SurfaceDistances(full, full, (1, 1, 1)).hd95_mm() == 0
     assert lesionwise(full, some, (9, 9, 9))["num_fp"] == 0  # all within the lesion
     assert len(score_case(some.astype(np.uint8), full.astype(np.uint8), (1, 1, 1))) == 3
 
@@ -120,9 +120,9 @@ def at(*voxels, shape=(20, 20, 20)):
 
 def test_hd95_of_single_voxels():
     # two voxels' surfaces are 3 voxels of 2 mm apart along the first axis, corner by corner
-    assert hd95_mm(at((2, 5, 5)), at((5, 5, 5)), (2, 1, 1)) == pytest.approx(6)
+    assert SurfaceDistances(at((2, 5, 5)), at((5, 5, 5)), (2, 1, 1)).hd95_mm() == pytest.approx(6)
     # at the border of the volume as well
-    assert hd95_mm(at((0, 0, 0)), at((0, 0, 4)), (1, 1, 2.5)) == pytest.approx(10)
+    assert SurfaceDistances(at((0, 0, 0)), at((0, 0, 4)), (1, 1, 2.5)).hd95_mm() == pytest.approx(10)
 
 
 def test_a_lesion_of_50_mm3_drops_out_with_what_matches_only_it():

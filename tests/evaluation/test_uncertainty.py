@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from uncseg.evaluation.uncertainty import failure_map, pearson, protocol_mask, rmsd, score_map
+from uncseg.evaluation.uncertainty import pearson, protocol_mask, rmsd, score_map
 from uncseg.method.loss.terms import per_sample_scores, protocol_masks
 
 seeds = st.integers(0, 10_000)
@@ -121,8 +121,3 @@ def test_protocol_masks():
     assert union.sum() == 3**3 + 5**3 - 1  # the corner's cube is cut by two faces; one voxel is in both cubes
     with pytest.raises(ValueError, match="reference or union"):
         protocol_mask(reference, predicted, "paper")
-
-
-def test_failure():
-    reference, predicted = np.array([0, 0, 1, 1], bool), np.array([0, 1, 0, 1], bool)
-    assert failure_map(reference, predicted).tolist() == [False, True, True, False]

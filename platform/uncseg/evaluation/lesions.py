@@ -1,5 +1,6 @@
 """Lesion-wise scores by the rule of BraTS 2023 (GLI): each lesion is scored on its own, each false lesion counts."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -35,7 +36,10 @@ def lesionwise(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequen
     lesions, components = np.where(reference, dilated, 0), _connected(prediction)
     distances = SurfaceDistances(lesions, components, spacing_mm)
     lesion_voxels, component_voxels = _voxels(lesions), _voxels(components)
-    overlaps, matches = _pairs(lesions, components), _touching(dilated, components)
+    overlaps = _pairs(lesions, components)
+    matches: dict[int, list[int]] = defaultdict(list)  # components that touch each lesion's dilation
+    for touched, component in _pairs(dilated, components):
+        matches[touched].append(component)
 
     def dice(lesion: int) -> float:
         """Dice of a lesion and the components that match it, taken together."""
@@ -47,7 +51,7 @@ def lesionwise(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequen
     kept = [lesion for lesion, voxels in lesion_voxels.items() if voxels > smallest]
     hd95s = [distances.hd95_of_parts(lesion, matches[lesion]) for lesion in kept]
     found = sum(bool(matches[lesion]) for lesion in kept)
-    false = len(component_voxels.keys() - {component for matched in matches.values() for component in matched})
+    false = len(component_voxels.keys() - set(itertools.chain(*matches.values())))
     total = len(kept) + false
     return {
         "hd95_mm": distances.hd95_mm(),
@@ -88,11 +92,3 @@ def _pairs(a: np.ndarray, b: np.ndarray) -> dict[tuple[int, int], int]:
     factor = int(b.max(initial=0)) + 1
     pairs, counts = np.unique(a[inside].astype(np.int64) * factor + b[inside], return_counts=True)
     return {(int(pair) // factor, int(pair) % factor): int(count) for pair, count in zip(pairs, counts, strict=True)}
-
-
-def _touching(dilated: np.ndarray, components: np.ndarray) -> dict[int, list[int]]:
-    """Return the components that touch each lesion's dilation."""
-    matches: dict[int, list[int]] = defaultdict(list)
-    for lesion, component in _pairs(dilated, components):
-        matches[lesion].append(component)
-    return matches

@@ -27,13 +27,8 @@ def qu_brats(
     start = certain_from(uncertainty_percent.ravel())
     reference, prediction, brain = reference.ravel(), prediction.ravel(), brain.ravel()
     both, neither = reference & prediction, ~reference & ~prediction
-    groups = {
-        "both": both,
-        "one": reference != prediction,
-        "both_brain": both & brain,
-        "neither_brain": neither & brain,
-    }
-    return qu_brats_of_counts(**{name: np.bincount(start[voxels]) for name, voxels in groups.items()})
+    groups = both, reference != prediction, both & brain, neither & brain
+    return qu_brats_of_counts(*(np.bincount(start[voxels]) for voxels in groups))
 
 
 def certain_from(uncertainty_percent: np.ndarray) -> np.ndarray:
@@ -46,10 +41,7 @@ def qu_brats_of_counts(
 ) -> dict[str, float]:
     """Return what :func:`qu_brats` returns, from numbers of voxels by :func:`certain_from`, (41,) or shorter each.
 
-    Args:
-        both: voxels that are tumour in reference and prediction.
-        one: voxels that are tumour in one of them.
-        both_brain, neither_brain: voxels of the brain that are tumour in both, and in neither.
+    They are tumour in both reference and prediction, in one of them, and in the brain in both and in neither.
     """
 
     def certain(counts: np.ndarray) -> np.ndarray:

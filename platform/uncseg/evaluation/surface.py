@@ -17,19 +17,7 @@ from skimage.measure import marching_cubes
 NO_DISTANCE_MM = 374.0
 """Distance where only one of two masks is empty, about the diagonal of a BraTS volume: the challenge's rule."""
 CORNERS = tuple(itertools.product((0, 1), repeat=3))
-
-
-def hd95_mm(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Return the Hausdorff distance at the 95th percentile of each surface's area, the larger of both directions.
-
-    Args:
-        reference, prediction: bool, 3D, the same shape.
-        spacing_mm: along the array's axes.
-
-    Returns:
-        mm, ≥ 0; 0 where both are empty, 374 where one is.
-    """
-    return SurfaceDistances(reference, prediction, spacing_mm).hd95_mm()
+_Nearest = tuple[np.ndarray, np.ndarray]
 
 
 class SurfaceDistances:
@@ -46,8 +34,11 @@ class SurfaceDistances:
         self._from_a, self._from_b = _nearest(self._a, self._b), _nearest(self._b, self._a)
 
     def hd95_mm(self) -> float:
-        """Return the HD95 of the whole volumes, by the rules of :func:`hd95_mm`."""
-        return _hd95((self._a.areas, self._from_a.mm), (self._b.areas, self._from_b.mm))
+        """Return the Hausdorff distance at the 95th percentile of each surface's area, the larger of both directions.
+
+        It is in mm, 0 where both are empty, 374 where one is.
+        """
+        return _hd95((self._a.areas, self._from_a[0]), (self._b.areas, self._from_b[0]))
 
     def hd95_of_parts(self, part: int, others: Sequence[int]) -> float:
         """Return the HD95 between one part of ``a`` and several of ``b`` taken together."""
@@ -68,14 +59,6 @@ class _Surface:
     """(N,) in mm²."""
     parts: np.ndarray
     """(N,), the part to whose surface each point belongs."""
-
-
-@dataclass(frozen=True)
-class _Nearest:
-    mm: np.ndarray
-    """(N,), distance from each point to the nearest one of the other surface."""
-    index: np.ndarray
-    """(N,), index of that nearest point."""
 
 
 def _surface_of(volume: np.ndarray, spacing: tuple[float, ...]) -> _Surface:
@@ -101,11 +84,9 @@ def _surface_of(volume: np.ndarray, spacing: tuple[float, ...]) -> _Surface:
 
 
 def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
-    """Return the smallest box around the voxels of a 3D volume that are not 0; there has to be one.
+    """Return the smallest box around the voxels of a 3D volume that are True or above 0; there has to be one.
 
-    Args:
-        mask: bool, or numbers of which those above 0 count.
-        margin: voxels by which the box is larger on each side, as far as the volume has them.
+    On each side the box is larger by ``margin`` voxels, as far as the volume has them.
     """
     inside = mask if mask.dtype == bool else mask > 0
     rows = np.any(inside, axis=-1)  # the longest pass, which runs along memory
@@ -119,10 +100,7 @@ def corner_areas(spacing: tuple[float, ...]) -> np.ndarray:
     """Return the area of the surface at a corner by its code, (256,) in mm².
 
     Bit n of a code is set where the n-th of the eight voxels around the corner, in the order of CORNERS, is inside. A
-    pattern has the same area however it is turned or mirrored, as long as the spacing is turned with it.
-
-    Args:
-        spacing: mm along the axes.
+    pattern has the same area however it is turned or mirrored, as long as the spacing in mm is turned with it.
     """
     return np.array([_area(code, spacing) for code in range(256)])
 
@@ -140,6 +118,7 @@ def _area(code: int, spacing: tuple[float, ...]) -> float:
 
 
 def _nearest(a: _Surface, b: _Surface) -> _Nearest:
+    """Return the distance in mm from each point of ``a`` to the nearest one of ``b``, and that one's index, (N,)."""
     distances, index = np.full(len(a.points), np.inf), np.zeros(len(a.points), dtype=np.int64)
     if len(b.points) and len(a.points):
         # no search where the surfaces touch, as most of them do
@@ -147,7 +126,7 @@ def _nearest(a: _Surface, b: _Surface) -> _Nearest:
         apart = b.numbers[index] != a.numbers
         distances[~apart] = 0
         distances[apart], index[apart] = _tree(b.points).query(a.points[apart])
-    return _Nearest(distances, index)
+    return distances, index
 
 
 def _tree(points: np.ndarray) -> cKDTree:
@@ -157,9 +136,9 @@ def _tree(points: np.ndarray) -> cKDTree:
 
 def _known_or_searched(a: _Surface, known: _Nearest, mine: np.ndarray, b: _Surface, theirs: np.ndarray) -> np.ndarray:
     """Return distances from some points of ``a`` to some of ``b``, searched where the nearest of all is not one."""
-    distances = known.mm[mine]
+    distances, index = (values[mine] for values in known)
     if theirs.any() and len(distances):
-        others = ~theirs[known.index[mine]]
+        others = ~theirs[index]
         if others.any():
             distances[others] = _tree(b.points[theirs]).query(a.points[mine][others])[0]
     return distances

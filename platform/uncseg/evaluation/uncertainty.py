@@ -11,21 +11,11 @@ MIN_SD = 1e-4
 DILATION_VOXELS = 2
 
 
-def failure_map(reference_wt: np.ndarray, predicted_wt: np.ndarray) -> np.ndarray:
-    """Return where the predicted whole tumour differs from the reference, bool."""
-    return reference_wt != predicted_wt
-
-
 def protocol_mask(reference_wt: np.ndarray, predicted_wt: np.ndarray, protocol: str) -> np.ndarray:
-    """Return the voxels in which a protocol compares, bool.
+    """Return the voxels in which a protocol compares, bool, (D, H, W).
 
-    Args:
-        reference_wt, predicted_wt: bool, (D, H, W).
-        protocol: "reference" (the paper's), or "union": reference or prediction, dilated by 2 voxels with the
-            26-neighbour element.
-
-    Raises:
-        ValueError: for another protocol.
+    The protocol is "reference" (the paper's), or "union": reference or prediction, dilated by 2 voxels with the
+    26-neighbour element. Another one raises a ValueError.
     """
     if protocol == "reference":
         return reference_wt
@@ -41,15 +31,11 @@ def _inside(u: np.ndarray, e: np.ndarray, weights: np.ndarray) -> tuple[np.ndarr
 
 
 def rmsd(u: np.ndarray, e: np.ndarray, weights: np.ndarray) -> float:
-    """Return sqrt(Σ m (u − e)² / (Σ m + 1e-6)), in [0, 1].
+    """Return sqrt(Σ m (u − e)² / (Σ m + 1e-6)), in [0, 1]; NaN, which means leave out, where Σ m is under 50 voxels.
 
     Args:
-        u: uncertainty in [0, 1].
-        e: error in [0, 1], or bool; the same shape.
+        u, e: uncertainty in [0, 1], and error in [0, 1] or bool.
         weights: m ≥ 0, or a bool mask; the same shape.
-
-    Returns:
-        NaN where Σ m is under 50 voxels: means leave such a case out.
     """
     u, e, m = _inside(u, e, weights)
     if m.sum() < MIN_MASK_VOXELS:
@@ -60,9 +46,8 @@ def rmsd(u: np.ndarray, e: np.ndarray, weights: np.ndarray) -> float:
 def pearson(u: np.ndarray, e: np.ndarray, weights: np.ndarray) -> float:
     """Return the weighted Pearson correlation, in [-1, 1]; arguments as in :func:`rmsd`.
 
-    Returns:
-        NaN where Σ m is under 50 voxels, or where u or e has a weighted standard deviation under 1e-4: means leave such
-        a case out. A constant map has no correlation, therefore; tables show that of the floor as 0.
+    It is NaN where Σ m is under 50 voxels, or where u or e has a weighted standard deviation under 1e-4: means leave
+    such a case out. A constant map has no correlation, therefore; tables show that of the floor as 0.
     """
     u, e, m = _inside(u, e, weights)
     if m.sum() < MIN_MASK_VOXELS:
@@ -76,12 +61,6 @@ def pearson(u: np.ndarray, e: np.ndarray, weights: np.ndarray) -> float:
 
 
 def score_map(uncertainty: np.ndarray, error: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Return ``rmsd`` and ``corr`` of a map with the error inside a mask, and the mask's ``mask_voxels``.
-
-    Args:
-        uncertainty: in [0, 1].
-        error: in [0, 1], or bool.
-        mask: bool.
-    """
+    """Return ``rmsd`` and ``corr`` of a map with the error inside a bool mask, and the mask's ``mask_voxels``."""
     scores = {"rmsd": rmsd(uncertainty, error, mask), "corr": pearson(uncertainty, error, mask)}
     return scores | {"mask_voxels": int(mask.sum())}

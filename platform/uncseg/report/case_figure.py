@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
 from uncseg.evaluation.surface import bounding_box
-from uncseg.report.case_images import MAPS, CaseImages, largest_disagreement
+from uncseg.report.case_images import SHOWN_MAPS, CaseImages, largest_disagreement
 from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, as_grey, save_figure
 
 MARGIN_VOXELS = 3
@@ -70,7 +70,7 @@ def draw_case(path: Path, case: CaseImages, title: str) -> None:
     at, why = largest_disagreement(case.reference, case.prediction, case.spacing_mm)
     case, at = _cropped(case, at)
     case = replace(case, image=as_grey(case.image))
-    maps = [name for name in MAPS if name in case.maps]
+    maps = [name for name in SHOWN_MAPS if name in case.maps]
     names = ("image (FLAIR)", "reference", "prediction", *maps)
     heights = [_inches(plane, case) for plane in PLANES]
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
@@ -108,9 +108,9 @@ def _inches(plane: Plane, case: CaseImages) -> float:
 def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: tuple[int, int, int], name: str) -> None:
     high, wide = plane.in_plane(case.spacing_mm)
     shade: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": high / wide, "interpolation": "nearest"}
-    axes.imshow(plane.cut(case.image, at) * (0.55 if name in MAPS else 1), **shade)
+    axes.imshow(plane.cut(case.image, at) * (0.55 if name in SHOWN_MAPS else 1), **shade)
     reference, prediction = (plane.cut(labels, at) for labels in (case.reference, case.prediction))
-    if name in MAPS:
+    if name in SHOWN_MAPS:
         shown = np.ma.masked_less(plane.cut(case.maps[name], at), FAINTEST)
         axes.imshow(shown, **(shade | {"cmap": MAP_COLOURS}))
         _outline(axes, reference > 0, REFERENCE_LINE, "solid")

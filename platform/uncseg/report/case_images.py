@@ -15,7 +15,7 @@ from uncseg.layout import CaseFiles, RunFolder
 
 MAP_FILES = {"error memory": "error", "uncertainty": "uncertainty", "variance_stable": "variance_stable"}
 """Maps that the evaluation writes, by the names that pictures give them."""
-MAPS = (*MAP_FILES, "var1shot")
+SHOWN_MAPS = (*MAP_FILES, "var1shot")
 """Maps in the order of pictures; var1shot is computed from p(WT)."""
 
 
@@ -29,7 +29,7 @@ class CaseImages:
     """Labels 1 NCR, 2 ED, 3 ET."""
     prediction: np.ndarray
     maps: Mapping[str, np.ndarray]
-    """Those of MAPS that are known, in [0, 1]."""
+    """Those of SHOWN_MAPS that are known, in [0, 1]."""
     spacing_mm: tuple[float, float, float]
 
 

@@ -18,7 +18,7 @@ from uncseg.estimators.registry import SEVERAL_PASS_MAPS
 from uncseg.evaluation.case_scores import ScoreRow, score_case
 from uncseg.evaluation.expectation import around_prediction, expected_dice
 from uncseg.evaluation.overlap import dice, region_mask
-from uncseg.evaluation.uncertainty import failure_map, protocol_mask, score_map
+from uncseg.evaluation.uncertainty import protocol_mask, score_map
 from uncseg.files import compute_once, read_json
 from uncseg.layout import CASE_MAPS, CaseFiles
 from uncseg.metric_keys import case_key
@@ -114,7 +114,7 @@ def _overlap_row(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _uncertainty_row(case: BratsCase, reference: np.ndarray, prediction: Prediction) -> dict[str, Any]:
     reference_wt, predicted_wt = region_mask(reference, "WT"), region_mask(prediction.labels, "WT")
-    failure = failure_map(reference_wt, predicted_wt)
+    failure = reference_wt != predicted_wt
     visited = prediction.maps["visited"] > 0.5
     maps = one_pass_maps(case, prediction, predicted_wt)
     row: dict[str, Any] = {}
@@ -144,7 +144,7 @@ def _several_pass_row(reference: np.ndarray, prediction: Prediction) -> dict[str
             row[f"dice_{region.lower()}/{estimator}"] = dice(
                 region_mask(reference, region), region_mask(labels, region)
             )
-        failure = failure_map(reference_wt, predicted_wt)
+        failure = reference_wt != predicted_wt
         for protocol in PROTOCOLS:
             mask = protocol_mask(reference_wt, predicted_wt, protocol)
             for name, values in estimate.maps.items():

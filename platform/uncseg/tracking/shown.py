@@ -32,7 +32,8 @@ def is_shown(metric: str) -> bool:
     """Return whether a metric of the epochs goes to MLflow."""
     compared = parse_epoch_key(metric)
     if compared is not None:
-        return is_informative(compared.kind, compared.estimator)
+        _, kind, estimator = compared
+        return is_informative(kind, estimator)
     return _NOT_SHOWN.fullmatch(metric) is None
 
 

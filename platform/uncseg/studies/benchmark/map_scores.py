@@ -19,7 +19,7 @@ from uncseg.evaluation.figures import scaled_keys
 from uncseg.evaluation.overlap import dice, region_mask
 from uncseg.evaluation.qu_brats import certain_from, qu_brats_of_counts
 from uncseg.evaluation.surface import bounding_box
-from uncseg.evaluation.uncertainty import DILATION_VOXELS, failure_map, pearson, protocol_mask, rmsd
+from uncseg.evaluation.uncertainty import DILATION_VOXELS, pearson, protocol_mask, rmsd
 from uncseg.metric_keys import failure_key
 
 STEPS = 1000
@@ -78,7 +78,7 @@ def score_method_case(
         f"dice_{name.lower()}": dice(region_mask(reference, name), region_mask(labels, name)) for name in REGIONS
     }
     expected, predicted = region_mask(reference, "WT"), region_mask(labels, "WT")
-    failure = failure_map(expected, predicted)
+    failure = expected != predicted
     masks = {protocol: protocol_mask(expected, predicted, protocol) for protocol in PROTOCOLS}
     chance = None if q is None else np.where(predicted, 1 - q[box], q[box])
     for protocol, mask in masks.items():
