@@ -26,10 +26,8 @@ def _argument(help: str, metavar: str | None = None) -> Any:
 
 ExperimentFile = Annotated[Path, _argument("Experiment file, YAML.")]
 StudyRoot = Annotated[Path, _argument("Folder of a run, a sweep or a benchmark.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Change a field, for example evaluation.mirroring=true."),
-]
+SET_HELP = "Change a field, for example evaluation.mirroring=true."
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help=SET_HELP)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan, but train nothing.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints run code of their own.")]
 

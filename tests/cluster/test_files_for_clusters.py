@@ -8,8 +8,7 @@ from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from uncseg.cluster.autoscaler import with_addable_nodes
-from uncseg.cluster.nodes import Node
-from uncseg.cluster.resources import plan_slots
+from uncseg.cluster.resources import Node, plan_slots
 from uncseg.config.sections import Resources
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from uncseg.cluster.nodes import Cluster, Node
-from uncseg.cluster.resources import plan_slots
+from uncseg.cluster.resources import Cluster, Node, plan_slots
 from uncseg.config.sections import Resources
 from uncseg.errors import ProblemsFound
 

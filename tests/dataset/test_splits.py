@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uncseg.dataset.splits import make_splits, split_digest, write_splits_once
+from uncseg.dataset.splits import make_splits, write_splits_once
 from uncseg.errors import ProblemsFound
+from uncseg.files import digest
 
 
 @st.composite
@@ -50,7 +51,7 @@ def test_the_seed_decides_the_split():
     volumes = {f"p{i}": 1.0 for i in range(20)}
     patients = {case: case for case in volumes}
     first, again, other = (make_splits(volumes, patients, 5, seed) for seed in (1, 1, 2))
-    assert split_digest(first) == split_digest(again) != split_digest(other)
+    assert digest(first) == digest(again) != digest(other)
 
 
 def test_fewer_patients_than_folds_are_refused():
@@ -66,6 +67,6 @@ def test_a_split_is_written_once_and_a_changed_file_is_refused(tmp_path):
     patients = {case: case for case in volumes}
     splits = make_splits(volumes, patients, 5, 0)
     file = tmp_path / "splits_final.json"
-    assert write_splits_once(file, splits) == write_splits_once(file, splits) == split_digest(splits)
+    assert write_splits_once(file, splits) == write_splits_once(file, splits) == digest(splits)
     with pytest.raises(ProblemsFound):
         write_splits_once(file, make_splits(volumes, patients, 2, 0))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from uncseg.cluster.nodes import Cluster, Node
+from uncseg.cluster.resources import Cluster, Node
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.runs.preflight import preflight

@@ -9,8 +9,8 @@ import ray
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from uncseg.cluster.nodes import Cluster, Node
 from uncseg.cluster.ray_internals import HEAD_NODE
+from uncseg.cluster.resources import Cluster, Node
 from uncseg.config.sections import Resources
 
 
@@ -38,7 +38,7 @@ def _read_config_on(head: str) -> dict[str, Any] | None:
     if context.get_node_id() == head:
         return read_config(context.gcs_address)
     there = NodeAffinitySchedulingStrategy(head, soft=False)
-    remote = ray.remote(num_cpus=0)(read_config).options(scheduling_strategy=there)
+    remote = ray.remote(num_cpus=0, scheduling_strategy=there)(read_config)
     config: dict[str, Any] | None = ray.get(remote.remote(context.gcs_address))
     return config
 
@@ -47,16 +47,13 @@ def read_config(gcs_address: str) -> dict[str, Any] | None:
     """Return the cluster file of the autoscaler that serves this address, or None. Runs on the head node."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if f"--gcs-address={gcs_address}" not in words:
-            continue
-        for word in words:
-            option, _, path = word.partition("=")
-            if option == "--autoscaling-config":
-                try:
-                    content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-                except (OSError, yaml.YAMLError):
-                    return None
-                return content if isinstance(content, dict) else None
+        files = [word.partition("=")[2] for word in words if word.startswith("--autoscaling-config=")]
+        if f"--gcs-address={gcs_address}" in words and files:
+            try:
+                content = yaml.safe_load(Path(files[0]).expanduser().read_text(encoding="utf-8"))
+            except (OSError, yaml.YAMLError):
+                return None
+            return content if isinstance(content, dict) else None
     return None
 
 

@@ -65,12 +65,10 @@ def _ask_nodes(folder: Path, token: str, reads: Mapping[str, str], module: str) 
     remote = ray.remote(num_cpus=0, max_retries=0)(check_node)
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     versions = _required_versions()
-    answers = {
-        node: remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            str(folder), node, token, reads, module, versions
-        )
-        for node in nodes
-    }
+    answers = {}
+    for node in nodes:
+        there = remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+        answers[node] = there.remote(str(folder), node, token, reads, module, versions)
     timeout = _timeout_s()
     ray.wait(list(answers.values()), num_returns=len(answers), timeout=timeout)
     problems: list[Problem] = []

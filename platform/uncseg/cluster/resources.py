@@ -1,15 +1,42 @@
-"""What a fold takes, and how many folds fit side by side: as the experiment says, or from what the cluster has."""
+"""A cluster's nodes, what a fold takes, and how many fit: as the experiment says, or from what the cluster has."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from uncseg.cluster.nodes import Cluster, Node
 from uncseg.config.sections import Resources
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 
 MAX_CPUS_PER_GPU = 12  # nnU-Net's loaders feed a GPU well with 8 to 12
 MIN_CPUS_PER_GPU = 8
 TITLE = "The folds cannot be placed on this cluster."
+
+
+@dataclass(frozen=True)
+class Node:
+    """CPUs and GPUs of one machine, or of work that has to be placed on one machine."""
+
+    cpus: float
+    gpus: float = 0.0
+
+    @classmethod
+    def from_ray(cls, resources: Mapping[str, float]) -> "Node":
+        """Return the node that Ray describes by its resource names, CPU and GPU."""
+        return cls(float(resources.get("CPU", 0)), float(resources.get("GPU", 0)))
+
+    def fits(self, work: "Node") -> int:
+        """Return how many times ``work`` fits on this node."""
+        by_cpu = math.floor(self.cpus / work.cpus) if work.cpus else math.inf
+        by_gpu = math.floor(self.gpus / work.gpus) if work.gpus else math.inf
+        return int(min(by_cpu, by_gpu))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes that are present, and the nodes that an autoscaler may still add."""
+
+    nodes: tuple[Node, ...]
+    addable: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +85,7 @@ def plan_slots(resources: Resources, folds: int, cluster: Cluster) -> Slots:
     Raises:
         ProblemsFound: a fold asks for more than the cluster has or may grow to; Ray would wait for it forever.
     """
-    nodes = cluster.potential_nodes
+    nodes = cluster.nodes + cluster.addable
     gpus, cpus = resources.gpus_per_fold, resources.cpus_per_fold
     if gpus is None:
         gpus = float(any(node.gpus for node in nodes))

@@ -24,9 +24,7 @@ def under_ray_job() -> bool:
 
 
 @contextmanager
-def ray_session(
-    address: str | None, num_cpus: int | None = None, show_worker_logs: bool = False, dashboard: bool = True
-) -> Iterator[bool]:
+def ray_session(address: str | None, num_cpus: int | None = None, dashboard: bool = True) -> Iterator[bool]:
     """Connect to Ray for a block. A Ray that the block starts ends with it; a running cluster goes on.
 
     If this process is already connected to a Ray, that one is used. Yields whether the block started its own Ray.
@@ -35,7 +33,6 @@ def ray_session(
         address: "auto" or HOST:PORT of a running cluster; "local": a Ray on this machine; None: RAY_ADDRESS if it is
             set, else local. The command of a Ray job always works on the cluster that runs it.
         num_cpus: CPUs of a local Ray; None: all. Ray finds GPUs itself.
-        show_worker_logs: print what workers print.
         dashboard: start the dashboard of a local Ray. Without it Ray starts sooner, but the GPUs of stopped trials are
             never freed.
 
@@ -47,11 +44,10 @@ def ray_session(
         return
     # Ray warns about changes in later versions, which the pinned version does not have
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    if under_ray_job():  # an address kept with a run may be that of a cluster that no longer exists
-        address = None
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    # in a job, an address kept with a run may be that of a cluster that no longer exists
+    address = (None if under_ray_job() else address) or os.environ.get("RAY_ADDRESS") or "local"
     with _local_access(address):
-        _connect(address, num_cpus, show_worker_logs, dashboard)
+        _connect(address, num_cpus, dashboard)
         try:
             yield address == "local"
         finally:
@@ -98,8 +94,8 @@ def _local_access(address: str) -> Iterator[None]:
         del os.environ["RAY_AUTH_MODE"]
 
 
-def _connect(address: str, num_cpus: int | None, show_worker_logs: bool, dashboard: bool) -> None:
-    logs: dict[str, Any] = {"log_to_driver": show_worker_logs, "logging_level": logging.ERROR}
+def _connect(address: str, num_cpus: int | None, dashboard: bool) -> None:
+    logs: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         ray.init(address, num_cpus=num_cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1", **logs)
         return

@@ -13,8 +13,7 @@ from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
 from uncseg.runs.cross_validation import train_and_evaluate
-from uncseg.runs.ensemble_members import all_members_done
-from uncseg.runs.fold_task import RunTask
+from uncseg.runs.fold_task import RunTask, all_members_done
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preflight import preflight, require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
@@ -30,7 +29,6 @@ def cross_validate(
     """Prepare the cases, train the folds, predict every case out of fold, write the tables, fill MLflow.
 
     Args:
-        experiment: what to train.
         folds: folds to train; None: all.
         dry_run: check everything and print the plan, but train nothing.
         trust: let checkpoints that the run's folder already holds run code of their own.
@@ -69,14 +67,12 @@ def cross_validate(
 
 def _chosen_folds(experiment: Experiment, folds: Sequence[int] | None) -> list[int]:
     possible = range(experiment.split.folds)
-    if folds is None:
-        return list(possible)
-    wrong = [fold for fold in folds if fold not in possible]
-    if wrong or not folds:
-        found = ", ".join(map(str, wrong)) or "no fold"
-        expected = f"folds from 0 to {possible[-1]}"
+    chosen = possible if folds is None else folds
+    wrong = [fold for fold in chosen if fold not in possible]
+    if wrong or not chosen:
+        found, expected = ", ".join(map(str, wrong)) or "no fold", f"folds from 0 to {possible[-1]}"
         raise ProblemsFound("The folds cannot be trained.", [Problem("--folds", found, expected, "correct the list")])
-    return sorted(set(folds))
+    return sorted(set(chosen))
 
 
 def _how_to_look(tracking_uri: str, run: RunFolder) -> str:

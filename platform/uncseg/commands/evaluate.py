@@ -21,7 +21,6 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
     """Predict and score a run's finished folds, and write its tables and figures.
 
     Args:
-        root: the run's folder.
         overrides: ``FIELD=VALUE`` of the run's experiment, except for fields that change what it computes.
         trust: let checkpoints run code of their own.
     """
@@ -41,10 +40,6 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
 
 def evaluate_cohort(root: Path, dataset: Path, overrides: list[str] | None = None, trust: bool = False) -> int:
     """Predict and score another cohort, a BraTS folder with references, with a run's folds, and write its tables.
-
-    Args:
-        root, trust: see :func:`evaluate_run`.
-        overrides: ``FIELD=VALUE`` of resources and evaluation.
 
     Raises:
         ProblemsFound: naming every case that could not be predicted or scored; the others are finished.

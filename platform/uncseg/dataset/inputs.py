@@ -22,11 +22,8 @@ def find_inputs(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[list[Bra
     """Return the complete cases, sorted by id, and the problems of the others.
 
     Args:
-        folder: holds nnU-Net's files, or one or many BraTS cases at any depth.
+        folder: holds nnU-Net's files, or one or many BraTS cases at any depth, with references or without.
         dataset_json: the model's; its channels tell how many images a case has, and in which order.
-
-    Returns:
-        Cases with images in the order of the model's channels, and with references if there are any.
 
     Raises:
         ProblemsFound: there is no such folder (exit code 2), nothing in it (1), or it is a BraTS folder and the model's

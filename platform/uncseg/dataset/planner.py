@@ -12,11 +12,7 @@ from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
-    nnUNetPlannerResEncL,
-    nnUNetPlannerResEncM,
-    nnUNetPlannerResEncXL,
-)
+from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners as resenc
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
@@ -56,17 +52,12 @@ class OptionsPlanner(ExperimentPlanner):
         chosen = data_identifier == self.generate_data_identifier(self.options.configuration)
         patch = self.options.patch_size if chosen else None
         if patch is not None and min(patch) < MIN_PATCH_EDGE:
-            raise _patch_error(
-                patch, f"at least {MIN_PATCH_EDGE} voxels along each axis", np.maximum(patch, MIN_PATCH_EDGE)
-            )
+            expected = f"at least {MIN_PATCH_EDGE} voxels along each axis"
+            raise _patch_error(patch, expected, np.maximum(patch, MIN_PATCH_EDGE))
         # nnU-Net starts from a patch of the median shape: given the patch instead, it plans network and batch for it
-        plan: dict = super().get_plans_for_configuration(
-            spacing,
-            median_shape if patch is None else np.array(patch),
-            data_identifier,
-            approximate_n_voxels_dataset,
-            _cache,
-        )
+        shape = median_shape if patch is None else np.array(patch)
+        others = data_identifier, approximate_n_voxels_dataset, _cache
+        plan: dict = super().get_plans_for_configuration(spacing, shape, *others)
         plan["median_image_size_in_voxels"] = median_shape
         if chosen:
             self._apply(plan)
@@ -84,20 +75,12 @@ class OptionsPlanner(ExperimentPlanner):
 
     def _check_patch(self, patch: tuple[int, ...], planned: Any, stride: np.ndarray) -> None:
         if np.any(np.array(planned) < patch):
-            raise _patch_error(
-                patch,
-                f"a patch that nnU-Net estimates at {self.UNet_vram_target_GB:g} GiB (plan.memory_target_gib)",
-                np.array(planned),
-                ", or a larger plan.memory_target_gib",
-            )
+            expected = f"a patch that nnU-Net estimates at {self.UNet_vram_target_GB:g} GiB (plan.memory_target_gib)"
+            raise _patch_error(patch, expected, np.array(planned), ", or a larger plan.memory_target_gib")
         if np.any(np.array(patch) % stride):
             nearest = np.maximum(1, np.round(np.array(patch) / stride)) * stride
-            raise _patch_error(
-                patch,
-                f"multiples of the network's total stride {stride.tolist()}",
-                nearest.astype(int),
-                ", or fewer plan.max_stages",
-            )
+            expected = f"multiples of the network's total stride {stride.tolist()}"
+            raise _patch_error(patch, expected, nearest.astype(int), ", or fewer plan.max_stages")
 
     def save_plans(self, plans: dict) -> None:
         """Write a new file at once; nnU-Net writes in place and keeps configurations of an older file.
@@ -110,15 +93,15 @@ class OptionsPlanner(ExperimentPlanner):
         write_text(target, json.dumps(plans, indent=4))
 
 
-class _ResEncM(OptionsPlanner, nnUNetPlannerResEncM):
+class _ResEncM(OptionsPlanner, resenc.nnUNetPlannerResEncM):
     pass
 
 
-class _ResEncL(OptionsPlanner, nnUNetPlannerResEncL):
+class _ResEncL(OptionsPlanner, resenc.nnUNetPlannerResEncL):
     pass
 
 
-class _ResEncXL(OptionsPlanner, nnUNetPlannerResEncXL):
+class _ResEncXL(OptionsPlanner, resenc.nnUNetPlannerResEncXL):
     pass
 
 
@@ -142,10 +125,7 @@ def _patch_error(patch: tuple[int, ...], expected: str, nearest: np.ndarray, oth
 def plan_dataset(dataset_name: str, options: Plan, environment: Mapping[str, str]) -> None:
     """Write nnUNetPlans.json (and nnU-Net's copy of dataset.json) from the fingerprint, without output.
 
-    Args:
-        dataset_name: nnU-Net's.
-        options: what to replace of nnU-Net's choices.
-        environment: variables that tell nnU-Net its folders; set in this process.
+    ``environment`` holds the variables that tell nnU-Net its folders; they are set in this process.
 
     Raises:
         ProblemsFound: ``plan.patch_size`` does not fit the network or the memory target.

@@ -75,8 +75,7 @@ def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]
     except OSError as error:
         found, advice = f"{exclude}: {error.strerror}", "correct the path, or give the ids as a list"
         return set(), [Problem("dataset.exclude", found, "a file with one id per line", advice)]
-    names = (line.split("#")[0].strip() for line in lines)
-    return {name for name in names if name}, []
+    return {line.split("#")[0].strip() for line in lines} - {""}, []
 
 
 def _file_states(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, Any]:
@@ -107,9 +106,9 @@ def preparation_digest(experiment: Experiment, cases: Sequence[BratsCase]) -> st
 
 def prepared_folder(experiment: Experiment, preparation: str) -> PreparedFolder:
     """Return the folder of a preparation."""
-    name = experiment.dataset.name
-    root = experiment.storage.path.resolve() / "prepared" / f"{name}-{preparation[:10]}"
-    return PreparedFolder(root, f"Dataset{experiment.dataset.id:03d}_{name}")
+    dataset = experiment.dataset
+    root = experiment.storage.path.resolve() / "prepared" / f"{dataset.name}-{preparation[:10]}"
+    return PreparedFolder(root, f"Dataset{dataset.id:03d}_{dataset.name}")
 
 
 def _raw_images(prepared: PreparedFolder, case_id: str) -> list[str]:
@@ -183,15 +182,11 @@ def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: st
         folder.mkdir(parents=True, exist_ok=True)
         # in a folder of its own: nnU-Net takes every .b2nd file in the dataset's folder for a case
         with tempfile.TemporaryDirectory(prefix=".part-", dir=prepared.root) as partial:
+            images, reference = _raw_images(prepared, case.case_id), str(_raw_reference(prepared, case.case_id))
+            described = plans, settings, read_json(prepared.dataset / "dataset.json")
             with contextlib.redirect_stdout(None):
-                settings.preprocessor_class(verbose=False).run_case_save(
-                    str(Path(partial) / case.case_id),
-                    _raw_images(prepared, case.case_id),
-                    str(_raw_reference(prepared, case.case_id)),
-                    plans,
-                    settings,
-                    read_json(prepared.dataset / "dataset.json"),
-                )
+                preprocessor = settings.preprocessor_class(verbose=False)
+                preprocessor.run_case_save(str(Path(partial) / case.case_id), images, reference, *described)
             for file in files:
                 (Path(partial) / file).replace(folder / file)
     _write_oracle(prepared, case, plans, settings)
@@ -230,19 +225,12 @@ def link_references(prepared: PreparedFolder, case_ids: Sequence[str]) -> None:
 
 
 def record_done(
-    prepared: PreparedFolder,
-    preparation: str,
-    split: str,
-    surveys: Mapping[str, Mapping[str, Any]],
-    versions: Mapping[str, str],
+    prepared: PreparedFolder, preparation: str, split: str, surveys: Mapping[str, Any], versions: Mapping[str, str]
 ) -> None:
     """Write prepared.json, which says that the folder is complete."""
+    dataset = digest({case: survey["digest"] for case, survey in surveys.items()})
     content = {
-        "digests": {
-            "dataset": digest({case: survey["digest"] for case, survey in surveys.items()}),
-            "split": split,
-            "preparation": preparation,
-        },
+        "digests": {"dataset": dataset, "split": split, "preparation": preparation},
         "cases": len(surveys),
         "patients": len({survey["patient"] for survey in surveys.values()}),
         "volumes_ml": {case: survey["volume_ml"] for case, survey in surveys.items()},

@@ -19,8 +19,7 @@ def make_splits(volumes_ml: Mapping[str, float], patients: Mapping[str, str], fo
     larger patients go to the folds with the fewest cases and then the least volume so far; the seed breaks ties.
 
     Args:
-        volumes_ml: whole-tumour volume of each case, mL.
-        patients: patient of each case.
+        volumes_ml, patients: whole-tumour volume (mL) and patient of each case.
         folds: number of folds.
         seed: of the order of tied folds.
 
@@ -37,8 +36,7 @@ def make_splits(volumes_ml: Mapping[str, float], patients: Mapping[str, str], fo
         found, expected = f"{folds} folds for {len(groups)} patients", "at most as many folds as patients"
         advice = f"set split.folds to {len(groups)} or less, or add patients"
         raise ProblemsFound("The cases cannot be split.", [Problem("split.folds", found, expected, advice)])
-    random = np.random.default_rng(seed)
-    tie = random.permutation(folds)
+    tie = np.random.default_rng(seed).permutation(folds)
     volume = {patient: sum(volumes_ml[case] for case in cases) for patient, cases in groups.items()}
     order = sorted(groups, key=lambda patient: (-volume[patient], patient))
     members: list[list[str]] = [[] for _ in range(folds)]
@@ -54,13 +52,8 @@ def make_splits(volumes_ml: Mapping[str, float], patients: Mapping[str, str], fo
     return [{"train": sorted(everything - set(val)), "val": sorted(val)} for val in members]
 
 
-def split_digest(splits: Splits) -> str:
-    """Return the SHA-256 (hex) of a split."""
-    return digest(splits)
-
-
 def write_splits_once(path: Path, splits: Splits) -> str:
-    """Write nnU-Net's splits_final.json unless it exists, and return its digest.
+    """Write nnU-Net's splits_final.json unless it exists, and return the SHA-256 (hex) of the split.
 
     Raises:
         ProblemsFound: the file holds another split.
@@ -71,4 +64,4 @@ def write_splits_once(path: Path, splits: Splits) -> str:
         advice = "delete the prepared folder to split again, or restore the file"
         problem = Problem(str(path), "another split", "the split of this seed and these cases", advice)
         raise ProblemsFound("The split was changed after it was written.", [problem])
-    return split_digest(splits)
+    return digest(splits)

@@ -7,9 +7,8 @@ from typing import Literal
 from uncseg.cluster.session import exit_without_waiting
 from uncseg.console import console
 from uncseg.provenance import describe_source, describe_versions, git_commit
-from uncseg.runs.ensemble_members import member_tasks
 from uncseg.runs.fold_progress import FoldProgress
-from uncseg.runs.fold_task import RunTask
+from uncseg.runs.fold_task import RunTask, member_tasks
 from uncseg.runs.run_opening import finished_folds, open_members
 from uncseg.runs.run_tables import evaluate_and_write_tables
 from uncseg.runs.train_folds import train_folds

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.live import Live
 from rich.table import Table
@@ -43,15 +43,10 @@ class FoldProgress:
     @contextmanager
     def shown(self) -> Iterator["FoldProgress"]:
         """Show the live table while the block runs, if there is a terminal."""
-        if not console.is_terminal:
+        live = Live(self.table(), console=console, refresh_per_second=2) if console.is_terminal else nullcontext()
+        with live as self._live:
             yield self
-            return
-        with Live(self.table(), console=console, refresh_per_second=2) as live:
-            self._live = live
-            try:
-                yield self
-            finally:
-                self._live = None
+        self._live = None
 
     def table(self) -> Table:
         """Return the table: state, epoch, loss, patch Dice, correlation and time left of every fold."""
@@ -75,12 +70,11 @@ class FoldProgress:
         if time.monotonic() - self._last_line < 1:
             return
         for fold, history in self.histories.items():
-            now = (history.state, history.last_epoch)
-            if now == self._printed.get(fold, ("waiting", -1)):
+            if (now := (history.state, history.last_epoch)) == self._printed.get(fold, ("waiting", -1)):
                 continue
             self._printed[fold], self._last_line = now, time.monotonic()
             epoch, *values, left = self._cells(history)
-            labels = [figure.label for figure in shown_in("progress").values()]
-            figures = [f"{label} {value}" for label, value in zip(labels, values, strict=True)]
+            shown = zip(shown_in("progress").values(), values, strict=True)
+            figures = [f"{figure.label} {value}" for figure, value in shown]
             parts = [history.state, f"epoch {epoch}", *figures, *([f"{left} left"] if left else [])]
             console.print(f"{self.prefix}fold {fold}: {', '.join(parts)}")

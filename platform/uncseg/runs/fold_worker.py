@@ -27,7 +27,6 @@ def train_fold(
     fold and not raised, so that only processes that died (killed, out of memory, node lost) are tried again.
 
     Args:
-        task: what to train.
         report: called after each epoch with a few metrics.
         rank: of this process among those that train the fold; rank 0 writes.
         report_from: given the first epoch that is trained, returns the first epoch to report.
@@ -37,19 +36,15 @@ def train_fold(
     except Exception as error:
         suffix = f"_rank_{rank}" if task.processes > 1 else ""
         log = task.run.results / f"fold_{task.fold}{suffix}_failure.txt"
+        text = f"{type(error).__name__}: {error}"
+        if type(error).__name__ == "OutOfMemoryError":
+            text += "; give each fold more of a GPU (resources.gpus_per_fold), or, in a run of another name,"
+            text += " set `training.accumulate` to 2 or plan a smaller patch"
         # a full disk may prevent both; the command that waits for the fold then finds out by itself
         with contextlib.suppress(OSError):
             write_text(log, traceback.format_exc())
         with contextlib.suppress(OSError):
-            write_state(task.run.spool, task.fold, "failed", f"{_describe(error)} (see {log})")
-
-
-def _describe(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}"
-    if type(error).__name__ == "OutOfMemoryError":
-        advice = "give each fold more of a GPU (resources.gpus_per_fold), or, in a run of another name,"
-        return f"{text}; {advice} set `training.accumulate` to 2 or plan a smaller patch"
-    return text
+            write_state(task.run.spool, task.fold, "failed", f"{text} (see {log})")
 
 
 def start_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
@@ -113,7 +108,8 @@ def _train(
         trainer.on_checkpoint = on_checkpoint
     first_reported = report_from(first_epoch)
     if first_epoch < trainer.num_epochs:
-        with _console_to(folder / ("console.log" if rank == 0 else f"console_rank_{rank}.log")):
+        console = folder / ("console.log" if rank == 0 else f"console_rank_{rank}.log")  # for what nnU-Net prints
+        with console.open("a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
             trainer.run_training()
     elif spool is not None:  # it was killed after its last checkpoint, before the record below
         spool.checkpoint(first_epoch - 1)
@@ -132,10 +128,8 @@ def load_judged_segmentation(task: FoldTask, trainer) -> None:  # type: ignore[n
     from uncseg.method.network.error_network import ErrorNetwork, load_segmentation
     from uncseg.method.nnunet_internals import unwrapped
 
-    error_network = task.experiment.model.error_network
-    if error_network is not None:
-        judged = find_judged_run(task.run.root, error_network.run)
-        network = unwrapped(trainer.network)
+    if (error_network := task.experiment.model.error_network) is not None:
+        judged, network = find_judged_run(task.run.root, error_network.run), unwrapped(trainer.network)
         assert isinstance(network, ErrorNetwork)
         load_segmentation(network, judged.final_checkpoint(task.fold), task.trust)
 
@@ -148,8 +142,7 @@ def _resume(trainer, folder: Path, rank: int) -> tuple[int, str]:  # type: ignor
     from uncseg.method.distributed_fold import from_rank_zero
 
     if rank > 0:
-        name = from_rank_zero(None)
-        if name is None:
+        if (name := from_rank_zero(None)) is None:
             raise RuntimeError("rank 0 could not load a checkpoint")
         if name:
             trainer.load_checkpoint(str(folder / name))
@@ -191,10 +184,3 @@ def _with_loaders(task: FoldTask, gpu: bool) -> FoldTask:
     processes = task.cpus - 1 if gpu else task.cpus // 4
     filled = training.model_copy(update={"loader_processes": processes})
     return replace(task, experiment=task.experiment.model_copy(update={"training": filled}))
-
-
-@contextlib.contextmanager
-def _console_to(path: Path):  # type: ignore[no-untyped-def]
-    """Write what nnU-Net prints to a file, instead of to the log of the worker."""
-    with path.open("a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
-        yield

@@ -163,12 +163,11 @@ def write_case(
     one_pass = _one_pass_maps(task.model.evaluation.estimators.one_pass, folds, predicted)
     maps |= one_pass
     maps |= native_maps(predictions.maps, properties, model)
-    written = [files.segmentation]
-    for name, values in maps.items():
-        if values is not None:
-            write_image(files.map(name), values.astype(np.float32), image)
-            written.append(files.map(name))
+    known = {files.map(name): values for name, values in maps.items() if values is not None}
+    for file, values in known.items():
+        write_image(file, values.astype(np.float32), image)
     write_image(files.segmentation, folds.labels, image)
+    written = [files.segmentation, *known]
     if options.overlays:
         shown = case.images[min(MODALITIES.index("t2f"), len(case.images) - 1)]
         seen, drawn = {"prediction": folds.labels}, {} if uncertainty is None else {"uncertainty": uncertainty}
@@ -200,6 +199,6 @@ def _scores(case: BratsCase, scored: dict[str, tuple[np.ndarray, np.ndarray | No
     rows = []
     for model, (labels, uncertainty) in scored.items():
         masked = around_prediction(uncertainty, region_mask(labels, "WT"))
-        for row in region_scores(reference, labels, masked, brain, image):
-            rows.append({"case": case.case_id, "patient": case.patient, "model": model, **row})
+        keys = {"case": case.case_id, "patient": case.patient, "model": model}
+        rows += [keys | row for row in region_scores(reference, labels, masked, brain, image)]
     return rows

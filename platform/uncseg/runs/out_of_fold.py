@@ -53,9 +53,7 @@ def evaluate_out_of_fold(
 def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     """Predict and score one case and write its files, unless the same checkpoint has already done so.
 
-    Returns:
-        ``row``, in the columns of ``evaluation.tables``, and ``scores``, one row of
-        :func:`~uncseg.evaluation.case_scores.score_case` per region.
+    The record's ``row`` has the columns of ``evaluation.tables``, its ``scores`` are :func:`region_scores`.
     """
     torch.set_num_threads(task.cpus)
     record = CaseFiles(task.run.out_of_fold, case.case_id).scores

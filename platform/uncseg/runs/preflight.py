@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from uncseg.cluster.node_checks import check_folders, relative_path_problems
-from uncseg.cluster.nodes import Cluster
-from uncseg.cluster.resources import Slots, plan_slots
+from uncseg.cluster.resources import Cluster, Slots, plan_slots
 from uncseg.cluster.session import under_ray_job
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.preparation import chosen_cases
@@ -28,8 +27,7 @@ def preflight(experiment: Experiment, folds: int, cluster: Cluster, own_ray: boo
     Raises:
         ProblemsFound: all problems together.
     """
-    problems = _storage_problems(experiment, own_ray)
-    slots = None
+    problems, slots = _storage_problems(experiment, own_ray), None
     try:
         slots = plan_slots(experiment.resources, folds, cluster)
     except ProblemsFound as error:

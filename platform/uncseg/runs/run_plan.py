@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-from uncseg.cluster.nodes import Cluster
-from uncseg.cluster.resources import MAX_CPUS_PER_GPU, MIN_CPUS_PER_GPU, Slots
+from uncseg.cluster.resources import MAX_CPUS_PER_GPU, MIN_CPUS_PER_GPU, Cluster, Slots
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
 from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
-from uncseg.runs.ensemble_members import all_members_done
-from uncseg.runs.fold_task import RunTask
+from uncseg.runs.fold_task import RunTask, all_members_done
 from uncseg.runs.step_timing import StepTiming
 
 

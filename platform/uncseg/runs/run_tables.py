@@ -41,20 +41,14 @@ def evaluate_and_write_tables(task: RunTask, folds: Sequence[int]) -> None:
     summary = write_scores(scores, run.tables, "scores")
     reported = ReportedRun(run.root.name, run, experiment, cases)
     draw_run(reported)
-    _write_report(reported)
+    try:
+        console.print(f"report:  {write_report([reported])}", soft_wrap=True)
+    except Exception as error:  # the report shows nothing that is not in the tables
+        console.print(f"no report ({error}); once that is fixed: uncseg report {run.root}", soft_wrap=True)
     for table in (scores_table(summary), dice_table(first), uncertainty_table(second, last_epochs)):
         console.print(table.to_rich())
     for line in beats_floor(second):
         console.print(line)
-
-
-def _write_report(run: ReportedRun) -> None:
-    try:
-        page = write_report([run])
-    except Exception as error:  # the report shows nothing that is not in the tables
-        console.print(f"no report ({error}); once that is fixed: uncseg report {run.folder.root}", soft_wrap=True)
-    else:
-        console.print(f"report:  {page}", soft_wrap=True)
 
 
 def _baseline(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:

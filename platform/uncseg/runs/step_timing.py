@@ -38,12 +38,9 @@ class StepTiming:
 
 
 def time_steps(task: RunTask, fold: int, progress: Callable[[str, int, int], None]) -> StepTiming | str:
-    """Train and validate a few steps of a fold once its resources are free, and discard them.
+    """Train and validate a few steps of a fold, and discard them; return the measurement, or why there is none.
 
     On a busy cluster this waits for its turn as a fold does; ``progress`` is called with (what, done, total).
-
-    Returns:
-        The measurement, or the reason why there is none.
     """
     if task.slots.fold.processes > 1:
         return "a fold takes several GPUs; the first epochs will show it"

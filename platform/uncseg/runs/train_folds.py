@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from uncseg.cluster.resources import Slots
-from uncseg.layout import RunFolder
 from uncseg.runs.fold_group import run_fold_group
 from uncseg.runs.fold_task import FoldTask, is_done
 from uncseg.tracking.spool import read_history, write_state
@@ -74,9 +73,8 @@ def set_ray_train_defaults() -> None:
 
 def _train_fold(task: FoldTask, slots: Slots) -> str | None:
     """Train one fold with Ray Train; return None, or what went wrong."""
-    snapshots = task.run.root / "ray" / f"folds_{task.fold}"
     # checkpoints lie in the run's folder; a snapshot of a killed command is truncated or says that Ray gave up
-    shutil.rmtree(snapshots, ignore_errors=True)
+    shutil.rmtree(task.run.root / "ray" / f"folds_{task.fold}", ignore_errors=True)
     message, before = None, read_history(task.run.spool, task.fold).offset
     try:
         run_fold_group([task], slots.fold)
@@ -88,7 +86,10 @@ def _train_fold(task: FoldTask, slots: Slots) -> str | None:
     history = read_history(task.run.spool, task.fold)
     if history.state == "failed" and history.offset > before:  # as the worker itself reported it
         return history.message
-    message = _full_disk(task.run) or message or "the worker ended before its last epoch"
+    message = message or "the worker ended before its last epoch"
+    if (free := shutil.disk_usage(task.run.root).free) <= FULL_BYTES:
+        message = f"the disk of {task.run.root} is full ({free / 1e6:.1f} MB free)"
+        message += "; free some space and run the same command again"
     with contextlib.suppress(OSError):
         write_state(task.run.spool, task.fold, "failed", message)
     return message
@@ -101,10 +102,3 @@ def short_message(error: Exception) -> str:
         advice = "lower resources.folds_at_once or training.loader_processes, or use a node with more memory"
         return f"its workers were killed because their node ran out of memory; {advice}"
     return f"{type(error).__name__}: {text.splitlines()[-1] if text else ''}"
-
-
-def _full_disk(run: RunFolder) -> str | None:
-    free = shutil.disk_usage(run.root).free
-    if free > FULL_BYTES:
-        return None
-    return f"the disk of {run.root} is full ({free / 1e6:.1f} MB free); free some space and run the same command again"

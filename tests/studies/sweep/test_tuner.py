@@ -8,9 +8,8 @@ import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
 from support.small_sweeps import CORR, DICE, SPACE, both, small_sweep, write_trial
-from uncseg.cluster.nodes import Cluster, Node
 from uncseg.cluster.ray_internals import asha_rungs
-from uncseg.cluster.resources import plan_slots
+from uncseg.cluster.resources import Cluster, Node, plan_slots
 from uncseg.config.experiment import load_experiment
 from uncseg.config.sections import Resources
 from uncseg.errors import ProblemsFound

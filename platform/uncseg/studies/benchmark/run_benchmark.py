@@ -14,9 +14,8 @@ from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import compute_once, digest, read_json
 from uncseg.layout import PreparedFolder, RunFolder
-from uncseg.runs.ensemble_members import all_members_done
 from uncseg.runs.fold_prediction import source_digest
-from uncseg.runs.fold_task import FoldTask, RunTask, is_done
+from uncseg.runs.fold_task import FoldTask, RunTask, all_members_done, is_done
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_opening import locked, open_members, refuse_other_settings

@@ -18,9 +18,8 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, keep_record, kept_record, read_json, whole_file
-from uncseg.runs.ensemble_members import member_tasks
 from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, source_digest
-from uncseg.runs.fold_task import FoldTask
+from uncseg.runs.fold_task import FoldTask, member_tasks
 from uncseg.studies.benchmark.benchmark_file import SeededTraining
 from uncseg.studies.benchmark.benchmark_table import SEGMENTATIONS
 from uncseg.studies.benchmark.map_scores import score_method_case

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from uncseg.cluster.nodes import Cluster
-from uncseg.cluster.resources import plan_slots
+from uncseg.cluster.resources import Cluster, plan_slots
 from uncseg.files import read_json, write_json
 from uncseg.runs.fold_task import is_done
 from uncseg.runs.train_folds import train_folds

@@ -1,7 +1,7 @@
 """A sweep from beginning to end: its trials, the best of them on more folds, tables, the best as an experiment file."""
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.nodes import Cluster
+from uncseg.cluster.resources import Cluster
 from uncseg.cluster.session import exit_without_waiting, ray_session, terminated_like_ctrl_c
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
