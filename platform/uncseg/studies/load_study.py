@@ -37,12 +37,7 @@ AnyStudy = TypeVar("AnyStudy", bound=Study)
 
 
 def load_study(path: Path, model: type[AnyStudy], overrides: list[str] | None) -> tuple[AnyStudy, Experiment]:
-    """Read a study's file and its base experiment.
-
-    Args:
-        path: YAML file.
-        model: kind of the study.
-        overrides: ``FIELD=VALUE`` for the base experiment, applied after the file's own.
+    """Read a study's YAML file and its base experiment; apply ``overrides``, FIELD=VALUE, after the file's own.
 
     Raises:
         ProblemsFound: with every problem of the file, or of the base.
@@ -65,11 +60,7 @@ class Checks(list[Problem]):
             self.append(Problem(where, str(found), expected, advice))
 
     def raise_all(self, path: Path, study: Study) -> None:
-        """Raise all problems, if there are any.
-
-        Raises:
-            ProblemsFound: naming the file.
-        """
+        """Raise :class:`ProblemsFound` with all problems, each naming the file, if there are any."""
         if self:
             problems = [replace(problem, where=f"{path}: {problem.where}") for problem in self]
             raise ProblemsFound(_title(path, type(study)), problems)

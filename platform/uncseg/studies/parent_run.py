@@ -40,21 +40,13 @@ class ParentRun:
         runs = sorted(file.parent for file in self.folder.runs.glob("*/experiment.yaml"))
         return sum(sync_run(run, self.store.tracking_uri, self.run_id) for run in runs)
 
-    def log(
-        self,
-        metrics: Mapping[str, float],
-        note: str,
-        files: Sequence[Path] = (),
-        tags: Mapping[str, str] | None = None,
-        failed: bool = False,
-    ) -> None:
+    def log(self, metrics: Mapping[str, float], note: str, files: Sequence[Path] = (), failed: bool = False) -> None:
         """Log the study's result and end the run; logging the same result again keeps the time of its end.
 
         Args:
             metrics: finite values.
             note: description of the run, Markdown.
             files: stored in addition to the study's tables and figures.
-            tags: further tags.
             failed: the study has no result.
 
         Raises:
@@ -64,14 +56,14 @@ class ParentRun:
         if record.final.run != metrics or not record.final_ms:
             record.final, record.final_ms = FinalFigures(dict(metrics)), now_ms()
             record.write(self.folder.manifest)
-        rows = [Metric(name, value, record.final_ms, 0) for name, value in metrics.items()]
-        self.store.log_metrics(self.run_id, rows)
-        self.store.set_tags(self.run_id, {**(tags or {}), NOTE_TAG: note})
+        self.store.log_metrics(
+            self.run_id, [Metric(name, value, record.final_ms, 0) for name, value in metrics.items()]
+        )
+        self.store.set_tags(self.run_id, {NOTE_TAG: note})
         self.store.set_status(self.run_id, "FAILED" if failed else "FINISHED", record.final_ms)
         with storing(f"the {self.folder.kind}'s tables and figures"):
-            for folder in (self.folder.tables, self.folder.figures):
-                for file in sorted(folder.glob("[!.]*")):
-                    self.store.log_file(self.run_id, file, folder.name)
+            for file in sorted(self.folder.root.glob("tables/[!.]*")) + sorted(self.folder.root.glob("figures/[!.]*")):
+                self.store.log_file(self.run_id, file, file.parent.name)
             for file in files:
                 self.store.log_file(self.run_id, file)
 
@@ -101,12 +93,9 @@ def open_parent(folder: StudyFolder, study: Study, base: Experiment) -> ParentRu
 def close_parent(
     folder: StudyFolder, study: AnyStudy, base: Experiment, log: Log[AnyStudy], sync_runs: bool = False
 ) -> None:
-    """Log the end of a study. What MLflow does not take is printed and is no error: the study's folder has everything.
+    """Log the end of a study; ``sync_runs``: bring MLflow to what the run folders say first.
 
-    Args:
-        folder, study, base: as :func:`open_parent` takes them.
-        log: logs the result.
-        sync_runs: bring MLflow to what the run folders say first.
+    What MLflow does not take is printed and is no error: the study's folder has everything.
     """
     again = f"when it is back: uncseg sync {folder.root}"
     try:
@@ -123,9 +112,6 @@ def sync_study(folder: StudyFolder, model: type[AnyStudy], log: Log[AnyStudy], t
     """Bring MLflow to what a study's folder says: its own run and the runs below it.
 
     Args:
-        folder: folder of the study.
-        model: kind of the study.
-        log: logs the result.
         tracking_uri: another MLflow; None: the same as before.
 
     Returns:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.layout import RunFolder
+from uncseg.layout import Below, RunFolder
 
 
 @dataclass(frozen=True)
@@ -15,32 +15,16 @@ class StudyFolder:
     root: Path
     kind: ClassVar[str]
     """Name of the command that makes it."""
-    runs_name: ClassVar[str]
-
-    @property
-    def content(self) -> Path:
-        """JSON: the study's file and its base experiment as resolved."""
-        return self.root / f"{self.kind}.json"
-
-    @property
-    def manifest(self) -> Path:
-        """JSON: the study's own run in MLflow."""
-        return self.root / "manifest.json"
-
-    @property
-    def runs(self) -> Path:
-        """Run folders, one per trial of a sweep or per training and seed of a benchmark."""
-        return self.root / self.runs_name
-
-    @property
-    def tables(self) -> Path:
-        """Parquet (the truth), csv and Markdown (for reading)."""
-        return self.root / "tables"
-
-    @property
-    def figures(self) -> Path:
-        """PNG."""
-        return self.root / "figures"
+    content: ClassVar[Below]
+    """JSON: the study's file and its base experiment as resolved."""
+    runs: ClassVar[Below]
+    """Run folders, one per trial of a sweep or per training and seed of a benchmark."""
+    manifest = Below("manifest.json")
+    """JSON: the study's own run in MLflow."""
+    tables = Below("tables")
+    """Parquet (the truth), csv and Markdown (for reading)."""
+    figures = Below("figures")
+    """PNG."""
 
     def require_place(self) -> None:
         """Refuse a folder that belongs to a run or to another kind of study.
@@ -59,33 +43,25 @@ class StudyFolder:
 class SweepFolder(StudyFolder):
     """Everything of one sweep."""
 
-    kind, runs_name = "sweep", "trials"
-
-    @property
-    def tune(self) -> Path:
-        """Ray Tune's own state."""
-        return self.root / "tune"
-
-    @property
-    def promoted(self) -> Path:
-        """JSON: ids of the trials that were promoted."""
-        return self.root / "promoted.json"
-
-    @property
-    def best(self) -> Path:
-        """The best trial as an experiment file."""
-        return self.root / "best.yaml"
-
-    @property
-    def front(self) -> Path:
-        """The trials of the Pareto front as experiment files."""
-        return self.root / "front"
+    kind, content, runs = "sweep", Below("sweep.json"), Below("trials")
+    tune = Below("tune")
+    """Ray Tune's own state."""
+    promoted = Below("promoted.json")
+    """JSON: ids of the trials that were promoted."""
+    best = Below("best.yaml")
+    """The best trial as an experiment file."""
+    front = Below("front")
+    """The trials of the Pareto front as experiment files."""
 
 
 class BenchmarkFolder(StudyFolder):
     """Everything of one benchmark."""
 
-    kind, runs_name = "benchmark", "trainings"
+    kind, content, runs = "benchmark", Below("benchmark.json"), Below("trainings")
+    costs = Below("costs.json")
+    """JSON: seconds of training steps and of predicting one case."""
+    page = Below("report.html")
+    """HTML that needs no network."""
 
     def shared_labels(self, run: str, case_id: str) -> Path:
         """The segmentation of a case on which all maps are scored, by the run that made it; NIfTI."""
@@ -95,20 +71,7 @@ class BenchmarkFolder(StudyFolder):
         """JSON: scores of a run's maps of one case; the counts lie beside it, .npz."""
         return self.root / "cases" / run / f"{case_id}.json"
 
-    @property
-    def costs(self) -> Path:
-        """JSON: seconds of training steps and of predicting one case."""
-        return self.root / "costs.json"
-
-    @property
-    def page(self) -> Path:
-        """HTML that needs no network."""
-        return self.root / "report.html"
-
 
 def find_study(root: Path) -> SweepFolder | BenchmarkFolder | None:
     """Return the study that a folder holds; None where it holds none."""
-    for study in (SweepFolder(root), BenchmarkFolder(root)):
-        if study.content.is_file():
-            return study
-    return None
+    return next((study for study in (SweepFolder(root), BenchmarkFolder(root)) if study.content.is_file()), None)

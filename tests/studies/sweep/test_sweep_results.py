@@ -17,7 +17,7 @@ from uncseg.studies.sweep.run_sweep import refuse_other_sweep
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.sweep_mlflow import log_sweep
 from uncseg.studies.sweep.sweep_results import close_sweep, why_none, write_best
-from uncseg.studies.sweep.trials import rank_trials, read_promoted, read_trials
+from uncseg.studies.sweep.trials import Trial, rank_trials, read_trials
 from uncseg.tracking.destination import open_store
 from uncseg.tracking.record import MlflowRecord
 
@@ -46,7 +46,7 @@ def write_ended(folder, name, weight, *states, dice=0.5, corr=0.5):
 
 
 def ranked(folder, sweep, base, promoted=()):
-    further = read_promoted(folder.runs, promoted, sweep.promoted_folds(base))
+    further = [Trial.read(folder.runs / name, sweep.promoted_folds(base)) for name in promoted]
     return rank_trials(read_trials(folder.runs, sweep), sweep, further)
 
 

@@ -8,7 +8,7 @@ import pytest
 from support.small_sweeps import CORR, DICE, both, small_sweep, write_trial
 from uncseg.studies.sweep.importances import importances
 from uncseg.studies.sweep.sweep_file import BaselineConstraint, Constraint, Objective
-from uncseg.studies.sweep.trials import Trial, pareto_front, rank_trials, read_promoted, read_trials, reported_table
+from uncseg.studies.sweep.trials import Trial, pareto_front, rank_trials, read_trials, reported_table
 
 TWO_FIELDS = {"loss.unc_weight": {"uniform": [0, 1]}, "loss.corr_weight": {"loguniform": [0.1, 10]}}
 
@@ -56,7 +56,7 @@ def test_a_promoted_trial_is_judged_by_all_its_folds(tmp_path):
     write_trial(tmp_path, "b", [both(0.8)], [both(0.8)], [both(0.8)])
     write_trial(tmp_path, "c", [both(0.95)], [both(0.95)])
     sweep = sweep_of()
-    table = rank_trials(read_trials(tmp_path, sweep), sweep, read_promoted(tmp_path, "ab", (0, 1, 2)))
+    table = rank_trials(read_trials(tmp_path, sweep), sweep, [Trial.read(tmp_path / name, (0, 1, 2)) for name in "ab"])
     assert "".join(table["trial"]) == "bac"
     assert table["folds"].tolist() == [3, 3, 2]
     assert table.loc[1, DICE] == pytest.approx(0.7)
@@ -77,7 +77,7 @@ def test_a_promoted_trial_that_failed_hides_no_good_one(tmp_path):
     for name, state, dice, folds in (("a", "failed", 0.9, 3), ("b", "finished", 0.8, 3), ("c", "finished", 0.85, 2)):
         write_trial(tmp_path, name, *[[both(dice, 0.1)]] * folds, states=state)
     for promoted, order, front in (("ab", "bca", "b"), ("a", "cba", "c")):
-        further = read_promoted(tmp_path, promoted, (0, 1, 2))
+        further = [Trial.read(tmp_path / name, (0, 1, 2)) for name in promoted]
         table = rank_trials(read_trials(tmp_path, sweep), sweep, further)
         assert "".join(table["trial"]) == order
         assert "".join(table["trial"][table["front"]]) == front
@@ -85,7 +85,7 @@ def test_a_promoted_trial_that_failed_hides_no_good_one(tmp_path):
 
 def test_a_promoted_fold_that_never_began_counts_as_stopped(tmp_path):
     write_trial(tmp_path, "a", [both(0.5)], [both(0.5)])
-    (promoted,) = read_promoted(tmp_path, ["a"], (0, 1, 2))
+    promoted = Trial.read(tmp_path / "a", (0, 1, 2))
     assert (promoted.state, promoted.epochs) == ("stopped", 0)
 
 

@@ -39,8 +39,8 @@ def log_sweep(parent: ParentRun, sweep: Sweep) -> None:
     metrics = ", ".join(f"{metric} {row[metric]:.4f} ± {row[f'{metric}_std']:.4f}" for metric in sweep.metrics)
     values = ", ".join(f"{field} {value}" for field, value in read_json(folder.runs / best / VALUES).items())
     note = f"**Best of {len(table)} trials**, {best}: {metrics}  \nwith {values}  \n{links}\n"
-    logged = {f"best/{metric}": float(row[metric]) for metric in sweep.metrics}
-    parent.log(logged, note, [folder.best], {"uncseg.best": best})
+    parent.store.set_tags(parent.run_id, {"uncseg.best": best})
+    parent.log({f"best/{metric}": float(row[metric]) for metric in sweep.metrics}, note, [folder.best])
 
 
 def _tag_trial(parent: ParentRun, row: Mapping[Any, Any], rank: int) -> str | None:

@@ -16,10 +16,8 @@ def draw_sweep(folder: Path, table: pd.DataFrame, reported: pd.DataFrame, sweep:
     """Write pareto.png (where there are two objectives, or one and a constraint) and objective.png.
 
     Args:
-        folder: folder of the figures.
         table: one row per trial, as ``rank_trials`` returns it.
         reported: one row per trial and epoch, as ``reported_table`` returns it.
-        sweep: the trials' sweep.
     """
     if len(sweep.metrics) > 1:
         save_figure(_between_objectives(table, sweep), folder / "pareto.png")
@@ -37,7 +35,9 @@ def _between_objectives(table: pd.DataFrame, sweep: Sweep) -> Figure:
         axes.scatter(rows[x], rows[y], color=OTHER, marker=marker, label=f"{name} ({len(rows)})")
     front = table[finished & best].sort_values(x)
     name = f"Pareto front ({len(front)})" if len(sweep.objectives) > 1 else "best"
-    axes.plot(front[x], front[y], color=FRONT, marker="D", drawstyle=_steps(sweep), linewidth=1, label=name)
+    # between two trials the front is drawn at the worse value, since no trial shows a better one
+    steps = "steps-post" if sweep.objectives[0].mode == "min" else "steps-pre"
+    axes.plot(front[x], front[y], color=FRONT, marker="D", drawstyle=steps, linewidth=1, label=name)
     for axis_line, metric in ((axes.axvline, x), (axes.axhline, y)):
         for constraint in sweep.constraints:
             if constraint.metric == metric:
@@ -48,11 +48,6 @@ def _between_objectives(table: pd.DataFrame, sweep: Sweep) -> Figure:
     axes.set_ylabel(y)
     axes.legend(fontsize="small")
     return figure
-
-
-def _steps(sweep: Sweep) -> str:
-    """Return how the front is drawn between two trials: at the worse value, since no trial shows a better one."""
-    return "steps-post" if sweep.objectives[0].mode == "min" else "steps-pre"
 
 
 def _over_epochs(table: pd.DataFrame, reported: pd.DataFrame, sweep: Sweep) -> Figure:

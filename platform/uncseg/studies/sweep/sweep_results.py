@@ -18,42 +18,28 @@ from uncseg.studies.sweep.space import base_values, write_trial
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.sweep_mlflow import log_sweep
 from uncseg.studies.sweep.sweep_plots import draw_sweep
-from uncseg.studies.sweep.trials import (
-    VALUES,
-    best_trial,
-    can_be_best,
-    has_objectives,
-    rank_trials,
-    read_promoted,
-    read_trials,
-    reported_table,
-)
+from uncseg.studies.sweep.trials import VALUES, Trial, best_trial, has_values, rank_trials, read_trials, reported_table
 from uncseg.table_files import write_table
 
 
 def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: Sequence[str]) -> int:
-    """Write, show and log what a sweep has found.
+    """Write, show and log what a sweep has found; return 0, or 1 where there is no best trial.
 
-    Args:
-        folder: of the sweep.
-        sweep, base: as loaded.
-        promoted: names of the trials that went on to more folds.
-
-    Returns:
-        0, or 1 where there is no best trial.
+    ``promoted`` names the trials that went on to more folds.
     """
     trials = read_trials(folder.runs, sweep)
     if not trials:
         console.print("no trial has begun")
         return 1
-    table = rank_trials(trials, sweep, read_promoted(folder.runs, promoted, sweep.promoted_folds(base)))
+    folds = sweep.promoted_folds(base)
+    table = rank_trials(trials, sweep, [Trial.read(folder.runs / name, folds) for name in promoted])
     # the best trial is what the sweep is for: an error in what only explains it must not prevent it
     best = write_best(folder, sweep, base, table)
     write_table(table, folder.tables, "trials")
     console.print(trials_table(table, sweep).to_rich())
     shares, reported = importances(trials, sweep), reported_table(folder.runs)
-    for name, frame in (("importances", shares), ("epochs", reported)):
-        write_table(frame, folder.tables, name)
+    write_table(shares, folder.tables, "importances")
+    write_table(reported, folder.tables, "epochs")
     draw_sweep(folder.figures, table, reported, sweep)
     console.print(importances_table(shares).to_rich())
     _show_base(table, base_values(sweep.space, base))
@@ -74,18 +60,13 @@ def _remove_other_checkpoints(folder: SweepFolder, table: pd.DataFrame, best: st
     found.
     """
     kept = table["trial"] == best
-    for column in ("front", "promoted"):
-        if column in table:
-            kept |= table[column]
-    freed = [
-        sum(map(remove_checkpoints, (folder.runs / str(trial)).glob("folds/*/*/fold_*")))
-        for trial in table["trial"][~kept]
-    ]
-    if any(freed):
-        console.print(
-            f"removed: checkpoints of {sum(map(bool, freed))} other trials, {size_text(sum(freed))} "
-            "(keep_checkpoints: all keeps them)"
-        )
+    for column in {"front", "promoted"} & {*table}:
+        kept |= table[column]
+    others = [(folder.runs / str(trial)).glob("folds/*/*/fold_*") for trial in table["trial"][~kept]]
+    freed = [size for size in (sum(map(remove_checkpoints, folds)) for folds in others) if size]
+    if freed:
+        text = f"removed: checkpoints of {len(freed)} other trials, {size_text(sum(freed))}"
+        console.print(f"{text} (keep_checkpoints: all keeps them)")
 
 
 def _show_base(table: pd.DataFrame, values: Mapping[str, Any] | None) -> None:
@@ -96,18 +77,13 @@ def _show_base(table: pd.DataFrame, values: Mapping[str, Any] | None) -> None:
 
 
 def write_best(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame) -> str | None:
-    """Write the best trial, and those of the front, as experiment files; remove the files of earlier ones.
-
-    Args:
-        folder: of the sweep.
-        sweep, base: as loaded.
-        table: one row per trial, the best first, as ``rank_trials`` returns it.
+    """Write the best trial of :func:`rank_trials` and the front as experiment files; remove those of earlier ones.
 
     Returns:
         The name of the best trial; None where no trial can be the best.
     """
     best = best_trial(table, sweep)
-    front = table["trial"][can_be_best(table, sweep) & table["front"]].tolist() if "front" in table else []
+    front = table["trial"][table["front"]].tolist() if "front" in table else []
     files = {folder.front / f"{name}.yaml": (f"{sweep.name}_{name}", name) for name in front}
     if best is not None:
         files[folder.best] = (f"{sweep.name}_best", best)
@@ -120,21 +96,14 @@ def write_best(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.Da
 
 def why_none(table: pd.DataFrame, sweep: Sweep) -> str:
     """Say what keeps every trial from being the best."""
-    finished = table["state"] == "finished"
-    reason = "was finished"
-    if finished.any():
-        valued = (finished & has_objectives(table, sweep)).any()
-        reason = "satisfies the constraints" if valued else "that was finished has a value of every objective"
-    return f"no trial {reason}: there is no best one"
+    finished = table[table["state"] == "finished"]
+    valued = has_values(finished, sweep).any()
+    unvalued = "that was finished has a value of every objective" if len(finished) else "was finished"
+    return f"no trial {'satisfies the constraints' if valued else unvalued}: there is no best one"
 
 
 def trials_table(table: pd.DataFrame, sweep: Sweep) -> PageTable:
-    """Return the trials, the best first; a metric or a field is named by the last parts of its name that are its own.
-
-    Args:
-        table: as :func:`~uncseg.studies.sweep.trials.rank_trials` returns it.
-        sweep: the trials' sweep.
-    """
+    """Return the trials as ranked; a metric or a field is named by the last parts of its name that are its own."""
     flags = [name for name in ("promoted", "feasible", "front") if name in table]
     header = ["trial", "state", *flags, "epochs", "folds", *_short(sweep.metrics), *_short(tuple(sweep.space))]
     rows = []
@@ -158,16 +127,10 @@ def _short(names: Sequence[str]) -> list[str]:
 
 
 def importances_table(table: pd.DataFrame) -> PageTable:
-    """Return the share of each objective's variance that each field explains.
-
-    Args:
-        table: as :func:`~uncseg.studies.sweep.importances.importances` returns it.
-    """
+    """Return the share of each objective's variance that each field explains, as ``importances`` computes it."""
     epoch, trials = table.iloc[0][["epoch", "trials"]]
-    rows = [
-        Row([row["objective"], row["field"], fixed(row["importance"], 2, unknown="unknown")])
-        for row in table.to_dict("records")
-    ]
+    columns = table[["objective", "field", "importance"]].itertuples(index=False)
+    rows = [Row([objective, field, fixed(share, 2, unknown="unknown")]) for objective, field, share in columns]
     title = f"Importances (fANOVA) at epoch {epoch}, which all of {trials} trials reached"
     header = ["objective", "field", "share of the variance"]
     return PageTable("importances", title, header, rows, words=["field"])

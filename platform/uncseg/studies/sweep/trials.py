@@ -34,9 +34,9 @@ class Trial:
 
     @classmethod
     def read(cls, folder: Path, folds: Sequence[int]) -> "Trial":
-        """Read a trial's folder; only these folds count."""
-        spool = RunFolder(folder).spool
-        return cls(folder.name, read_json(folder / VALUES), tuple(read_history(spool, fold) for fold in folds))
+        """Read a trial's folder; only these folds count, also those that have not begun."""
+        histories = tuple(read_history(RunFolder(folder).spool, fold) for fold in folds)
+        return cls(folder.name, read_json(folder / VALUES), histories)
 
     @property
     def state(self) -> str:
@@ -50,30 +50,15 @@ class Trial:
         return min(history.last_epoch for history in self.histories) + 1
 
     def mean(self, metric: str, epoch: int) -> tuple[float, float]:
-        """Return mean and population standard deviation over folds; NaN where a fold has no value.
-
-        Args:
-            metric: name of the metric.
-            epoch: counted from 0.
-        """
+        """Return mean and population standard deviation over folds at an epoch, from 0; NaN where a fold has none."""
         records = [history.epochs.get(epoch) for history in self.histories]
         values = [math.nan if record is None else record.metrics.get(metric, math.nan) for record in records]
         return (fmean(values), pstdev(values)) if all(map(math.isfinite, values)) else (math.nan, math.nan)
 
 
 def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
-    """Return all trials that have begun, those of earlier commands included, with the folds of the screening.
-
-    Args:
-        folder: holds one folder per trial.
-        sweep: the trials' sweep.
-    """
+    """Return all trials below ``folder`` that have begun, also in earlier commands, with the folds of the screening."""
     return [Trial.read(file.parent, sweep.folds) for file in sorted(folder.glob(f"*/{VALUES}"))]
-
-
-def read_promoted(folder: Path, names: Sequence[str], folds: Sequence[int]) -> list[Trial]:
-    """Return promoted trials with all their folds, also those that have not begun."""
-    return [Trial.read(folder / name, folds) for name in names]
 
 
 def reported_table(folder: Path) -> pd.DataFrame:
@@ -99,7 +84,6 @@ def rank_trials(trials: Sequence[Trial], sweep: Sweep, promoted: Sequence[Trial]
 
     Args:
         trials: with the folds of the screening.
-        sweep: the trials' sweep.
         promoted: trials that went on to more folds, and are judged by all of them.
 
     Returns:
@@ -113,11 +97,10 @@ def rank_trials(trials: Sequence[Trial], sweep: Sweep, promoted: Sequence[Trial]
     frame["promoted"] = frame["trial"].isin(list(further))
     frame["feasible"] = _feasible(frame, sweep)
     frame["able"] = can_be_best(frame, sweep)
-    judged = frame["able"] & frame["promoted"]
-    if not judged.any():
-        judged = frame["able"]
+    promoted_able = frame["able"] & frame["promoted"]
+    judged = promoted_able if promoted_able.any() else frame["able"]
     frame["front"] = pareto_front(frame[_metrics(sweep)].to_numpy(), judged.to_numpy(), sweep.objectives)
-    finished, valued = frame["state"] == "finished", has_objectives(frame, sweep)
+    finished, valued = frame["state"] == "finished", has_values(frame, sweep)
     frame["tier"] = np.select([finished & valued, finished, frame["state"] == "stopped"], [0, 1, 2], 3)
     first = sweep.objectives[0]
     order = frame.sort_values(
@@ -133,24 +116,19 @@ def _metrics(sweep: Sweep) -> list[str]:
     return [objective.metric for objective in sweep.objectives]
 
 
-def has_objectives(table: pd.DataFrame, sweep: Sweep) -> pd.Series:
+def has_values(table: pd.DataFrame, sweep: Sweep) -> pd.Series:
     """(trials,) bool: whether a trial has a value of every objective."""
     return table[_metrics(sweep)].notna().all(axis=1)
 
 
 def can_be_best(table: pd.DataFrame, sweep: Sweep) -> pd.Series:
     """(trials,) bool: finished all epochs, has a value of every objective, and satisfies the constraints."""
-    able = (table["state"] == "finished") & has_objectives(table, sweep)
+    able = (table["state"] == "finished") & has_values(table, sweep)
     return able & table["feasible"] if sweep.constraints else able
 
 
 def best_trial(table: pd.DataFrame, sweep: Sweep) -> str | None:
-    """Return the name of the best trial; None where none can be the best, see ``can_be_best``.
-
-    Args:
-        table: one row per trial, the best first, as :func:`rank_trials` returns it.
-        sweep: the trials' sweep.
-    """
+    """Return the first trial of :func:`rank_trials` that :func:`can_be_best`; None where there is none."""
     able = table["trial"][can_be_best(table, sweep)]
     return None if able.empty else str(able.iloc[0])
 
@@ -176,15 +154,11 @@ def _feasible(frame: pd.DataFrame, sweep: Sweep) -> pd.Series:
 
 
 def pareto_front(values: np.ndarray, judged: np.ndarray, objectives: Sequence[Objective]) -> np.ndarray:
-    """Return which points are on the front: no other is at least as good in every objective and better in one.
+    """Return (points,) bool, the points on the front: no other is as good in every objective and better in one.
 
     Args:
         values: (points, objectives).
         judged: (points,) bool; the others are neither on the front nor compared.
-        objectives: give the directions.
-
-    Returns:
-        (points,) bool.
     """
     signs = np.array([1.0 if objective.mode == "max" else -1.0 for objective in objectives])
     front = np.zeros(len(values), bool)
