@@ -37,12 +37,7 @@ def git_commit(folder: Path) -> str | None:
 
 
 def describe_source(command: str, commit: str | None) -> dict[str, str]:
-    """Return the tags from which MLflow's UI fills its columns: source, version, user.
-
-    Args:
-        command: the command that made the run, for example ``uncseg cross-validate``.
-        commit: of the code; None if unknown.
-    """
+    """Return the tags from which MLflow's UI fills its columns: source (``uncseg cross-validate``), version, user."""
     tags = {"mlflow.source.name": command, "mlflow.source.type": "LOCAL"}
     with contextlib.suppress(OSError, KeyError):  # a container's user may have no name
         tags["mlflow.user"] = getpass.getuser()

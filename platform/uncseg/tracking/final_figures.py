@@ -53,26 +53,22 @@ def final_figures(run: RunFolder) -> FinalFigures:
     if summary is not None:
         # a figure across cases has no value per case, and so none per fold
         known = summary.set_index(["figure", "region"])["mean"]
-        names = {_final(*pair): pair for pair in _pairs() if pair in known}
-        means |= {name: float(known[pair]) for name, pair in names.items() if name not in means}
+        means |= {name: float(known[pair]) for pair, name in _names().items() if pair in known and name not in means}
     folds = {int(str(fold)): _finite(row) for fold, row in by_fold.to_dict("index").items()}
     return FinalFigures(_finite(means), folds)
 
 
 def _region_means(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the means per fold, one column per figure and region."""
-    columns = dict.fromkeys(key for key, _ in _pairs() if key in scores)
+    columns = dict.fromkeys(key for key, _ in _names() if key in scores)
     means = scores.groupby(["fold", "region"])[list(columns)].mean().unstack()
-    return pd.DataFrame({_final(*pair): means[pair] for pair in _pairs() if pair in means.columns})
+    return pd.DataFrame({name: means[pair] for pair, name in _names().items() if pair in means.columns})
 
 
-def _pairs() -> list[tuple[str, str]]:
-    """Return the figures per region that MLflow shows, with the region."""
-    return [(figure.key, region) for figure in figures_by_key().values() for region in figure.regions]
-
-
-def _final(key: str, region: str) -> str:
-    return f"final/{key}_{region.lower()}"
+def _names() -> dict[tuple[str, str], str]:
+    """Return the metric by (figure, region) of all figures per region that MLflow shows."""
+    shown = [(figure.key, region) for figure in figures_by_key().values() for region in figure.regions]
+    return {(key, region): f"final/{key}_{region.lower()}" for key, region in shown}
 
 
 def _finite(figures: Mapping[Any, Any]) -> dict[str, float]:
@@ -80,12 +76,7 @@ def _finite(figures: Mapping[Any, Any]) -> dict[str, float]:
 
 
 def describe(run: RunFolder, page: str) -> str | None:
-    """Return the result in three lines of Markdown; None before the run's evaluation.
-
-    Args:
-        run: the run's folder.
-        page: the run's page in MLflow's UI; the links lead to its artifacts.
-    """
+    """Return the result in three lines of Markdown, with links into the run's page; None before its evaluation."""
     first, second = read_table(run.tables, "table1"), read_table(run.tables, "table2")
     if first is None or second is None:
         return None
@@ -118,11 +109,7 @@ def _uncertainty_line(table: pd.DataFrame) -> str:
 
 
 def _links(run: RunFolder, page: str) -> str:
-    files = {
-        "Table 1": run.tables / "table1.csv",
-        "Table 2": run.tables / "table2.csv",
-        "every case": run.tables / "per_case.csv",
-        "report": run.root / "report.html",
-    }
+    tables = {"Table 1": "table1", "Table 2": "table2", "every case": "per_case"}
+    files = {text: run.tables / f"{name}.csv" for text, name in tables.items()} | {"report": run.root / "report.html"}
     paths = {name: file.relative_to(run.root).as_posix() for name, file in files.items() if file.is_file()}
     return " · ".join(f"[{name}]({page}/artifacts/{path}{UI_MODE})" for name, path in paths.items())

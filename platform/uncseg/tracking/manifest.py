@@ -7,11 +7,6 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock, read_json, write_json
 
 
-def unreadable(manifest: Path, problems: list[Problem]) -> ProblemsFound:
-    """The error of a manifest that this version of uncseg cannot read."""
-    return ProblemsFound(f"{manifest} cannot be read.", problems, exit_code=1)
-
-
 def read_manifest(manifest: Path) -> dict[str, Any]:
     """Return the manifest's content; empty if there is none yet.
 
@@ -25,7 +20,8 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
     if isinstance(content, dict):
         return content
     advice = "restore it, or delete it: uncseg sync then creates the MLflow runs again"
-    raise unreadable(manifest, [Problem(str(manifest), str(content)[:100], "a JSON object", advice)])
+    problem = Problem(str(manifest), str(content)[:100], "a JSON object", advice)
+    raise ProblemsFound(f"{manifest} cannot be read.", [problem], exit_code=1)
 
 
 def update_manifest(manifest: Path, **values: Any) -> None:

@@ -19,7 +19,6 @@ from uncseg.table_files import read_table
 from uncseg.tracking.manifest import read_manifest
 
 _SETTINGS = ("split", "plan", "model", "loss", "memory", "training", "evaluation")
-_OF_THE_COMMAND = ("git_commit", "versions")
 MODALITY_NAMES = {"t1n": "T1", "t1c": "T1 with contrast", "t2w": "T2", "t2f": "FLAIR"}
 LABEL_NAMES = {"NCR": "necrotic core", "ED": "oedema", "ET": "enhancing tumour"}
 
@@ -27,13 +26,7 @@ LABEL_NAMES = {"NCR": "necrotic core", "ED": "oedema", "ET": "enhancing tumour"}
 def describe_model(
     run: RunFolder, experiment: Mapping[str, Any], tags: Mapping[str, str], folds: Sequence[int]
 ) -> dict[str, Any]:
-    """Return the content of uncseg.json; NaN is null.
-
-    Args:
-        run: folder of a run that is finished and evaluated.
-        experiment: the resolved experiment.
-        tags: tags of the run in MLflow.
-        folds: the folds whose weights the model holds.
+    """Return the content of uncseg.json for the model of a run that is finished and evaluated; NaN is null.
 
     Returns:
         ``run``, ``folds``, ``cases`` (number), ``dataset`` (name), ``synthetic``, ``digests``, ``git_commit``,
@@ -66,7 +59,7 @@ def describe_model(
 
 def model_identity(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a description that tells models apart: all but what the last command ran on."""
-    return {name: value for name, value in about.items() if name not in _OF_THE_COMMAND}
+    return {name: value for name, value in about.items() if name not in ("git_commit", "versions")}
 
 
 def _calibration(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -82,14 +75,7 @@ def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def write_card(run: RunFolder, about: Mapping[str, Any], registered: str, alias: str) -> str:
-    """Return the model card, Markdown.
-
-    Args:
-        run: folder of a run that is finished and evaluated.
-        about: result of :func:`describe_model`.
-        registered: name of the model in MLflow's registry.
-        alias: alias of the version there.
-    """
+    """Return the model card, Markdown, from the result of :func:`describe_model` and the name and alias it gets."""
     first, second = read_table(run.tables, "table1"), read_table(run.tables, "table2")
     last_epochs = about["settings"].get("evaluation", {}).get("last_epochs")
     parts = [

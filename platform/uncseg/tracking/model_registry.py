@@ -44,6 +44,7 @@ ENDED_TAG = "uncseg.ended_ms"
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 FOLDER_FILES = ("plans.json", "dataset.json")
 MODEL_KEY = "model"
+VERSION_TAGS = ("dataset_digest", "split_digest", "git_commit")
 LOADER = "uncseg.tracking.pyfunc_model"
 
 
@@ -87,8 +88,8 @@ def _model_name(run_name: str) -> str:
 
 
 def _experiment(run: RunFolder) -> dict[str, Any]:
-    content = yaml.safe_load(run.experiment.read_text(encoding="utf-8")) if run.experiment.is_file() else {}
-    assert isinstance(content, dict)
+    file = run.experiment
+    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return content
 
 
@@ -103,7 +104,7 @@ def _store_fold(work: SyncRound, entry: RunEntry, history: FoldHistory) -> None:
         entry.run_id,
         name=f"{_model_name(name)}-fold_{fold}",
         content=_content(run, [fold]),
-        folders=lambda _model: _folders(run, [fold]),
+        folders=partial(_folders, run, [fold], None, ""),
         metrics={row.key: row.value for row in epoch_rows(last)},
         step=last.epoch,
         params={"run": name, "fold": str(fold)},
@@ -115,20 +116,23 @@ def _store_fold(work: SyncRound, entry: RunEntry, history: FoldHistory) -> None:
 
 def _store_run(work: SyncRound, folds: Sequence[int]) -> None:
     run, parent, experiment = work.run, work.record.parent, _experiment(work.run)
-    registered = (experiment.get("tracking") or {}).get("model") or work.description.name
+    name, tags = work.description.name, work.record.tags
+    registered = (experiment.get("tracking") or {}).get("model") or name
     tables = sorted(run.tables.glob("[!.]*.parquet"))
     signature = digest([registered, file_states([*map(run.final_checkpoint, folds), *tables, run.experiment])])
     if parent.files.get(MODEL_KEY) == signature:
         return
-    about = describe_model(run, experiment, work.record.tags, folds)
+    about = describe_model(run, experiment, tags, folds)
     model = _log_run_model(work, folds, about, registered)
     try:
         description = describe(run, work.store.run_page(parent.run_id))
-        version = register(work.store, registered, model, _version_tags(work), description)
+        kept = {tag: tags[tag] for tag in VERSION_TAGS if tag in tags}
+        ended = max(history.last_ms or 0 for history in work.histories.values())
+        version_tags = {"run": name, ENDED_TAG: str(ended)} | kept
+        version = register(work.store, registered, model, version_tags, description)
     except MlflowException as error:
         if error.error_code not in REGISTRY_REFUSALS:
             raise
-        name = work.description.name
         logger.warning("The model of %s is stored, and not registered as %s: %s", name, registered, first_line(error))
         return
     parent.version = f"{registered}/{version.version}"
@@ -142,7 +146,7 @@ def _log_run_model(work: SyncRound, folds: Sequence[int], about: Mapping[str, An
         record.parent.run_id,
         name=_model_name(name),
         content=_content(run, folds, model_identity(about)),
-        folders=partial(_run_folders, run, folds, about, registered),
+        folders=partial(_folders, run, folds, about, registered),
         metrics=record.final.run,
         step=0,
         params={"run": name, "folds": ", ".join(map(str, folds))},
@@ -158,25 +162,14 @@ def _log_run_model(work: SyncRound, folds: Sequence[int], about: Mapping[str, An
     return model
 
 
-def _version_tags(work: SyncRound) -> dict[str, str]:
-    ended = max(history.last_ms or 0 for history in work.histories.values())
-    kept = ("dataset_digest", "split_digest", "git_commit")
-    tags = {tag: work.record.tags[tag] for tag in kept if tag in work.record.tags}
-    return {"run": work.description.name, ENDED_TAG: str(ended)} | tags
-
-
 def register(
     store: Store, name: str, model: LoggedModel, tags: Mapping[str, str], description: str | None
 ) -> ModelVersion:
     """Make a logged model a version of a registered one; registering the same model again changes nothing.
 
     The version becomes the ``candidate`` unless the run of another version ended later, in whichever order they are
-    registered.
-
-    Args:
-        name: of the registered model, created if absent.
-        tags: of the version; :data:`ENDED_TAG` says when its run ended.
-        description: of the version.
+    registered. The registered model is created if absent; :data:`ENDED_TAG` among the version's tags says when its run
+    ended.
     """
     client = store.client
     try:
@@ -232,33 +225,30 @@ def _content(run: RunFolder, folds: Sequence[int], *others: Any) -> str:
     return digest([digests, *others])
 
 
-def _folders(run: RunFolder, folds: Sequence[int]) -> Generator[Path, None, None]:
-    """Yield temporary folders with the files of a model folder, one per fold: only one takes space at a time."""
+def _folders(
+    run: RunFolder, folds: Sequence[int], about: Mapping[str, Any] | None, registered: str, model: LoggedModel
+) -> Generator[Path, None, None]:
+    """Yield temporary folders with the files of a model folder, one per fold: only one takes space at a time.
+
+    The first holds what the folds share; for the model of a run, ``about`` describes it, the rest is for its card.
+    """
     from uncseg.method.checkpoints import write_weights
+    from uncseg.method.inference.model_folder import DESCRIPTION
 
     with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         for name in FOLDER_FILES:
             with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(run.model / name, Path(temporary, name))
-        yield Path(temporary)
+                shutil.copyfile(run.model / name, folder / name)
+        if about is not None:
+            write_json(folder / DESCRIPTION, about)
+            write_text(folder / "README.md", write_card(run, about, registered, CANDIDATE))
+            run_id, model_id = model.source_run_id, model.model_id
+            flavours = Model(model.artifact_location, run_id, model_id=model_id, model_uuid=model_id)
+            pyfunc.add_to_model(flavours, LOADER)
+            flavours.save(str(folder / "MLmodel"))
+        yield folder
     for fold in folds:
         with tempfile.TemporaryDirectory() as temporary:
             write_weights(run.final_checkpoint(fold), Path(temporary, f"fold_{fold}", FINAL_CHECKPOINT))
             yield Path(temporary)
-
-
-def _run_folders(
-    run: RunFolder, folds: Sequence[int], about: Mapping[str, Any], registered: str, model: LoggedModel
-) -> Generator[Path, None, None]:
-    from uncseg.method.inference.model_folder import DESCRIPTION
-
-    with tempfile.TemporaryDirectory() as temporary:
-        write_json(Path(temporary, DESCRIPTION), about)
-        write_text(Path(temporary, "README.md"), write_card(run, about, registered, CANDIDATE))
-        flavours = Model(
-            model.artifact_location, model.source_run_id, model_id=model.model_id, model_uuid=model.model_id
-        )
-        pyfunc.add_to_model(flavours, LOADER)
-        flavours.save(str(Path(temporary, "MLmodel")))
-        yield Path(temporary)
-    yield from _folders(run, folds)

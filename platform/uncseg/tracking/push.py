@@ -58,11 +58,9 @@ def pushable_epoch(history: FoldHistory, closing: bool) -> int:
 
 def unpushed(record: MlflowRecord, histories: Histories) -> int:
     """Return the number of fold epochs that MLflow could have and does not have."""
-    count = 0
-    for fold, history in histories.items():
-        pushed = record.folds.get(fold, RunEntry()).pushed_epoch
-        count += sum(pushed < epoch <= pushable_epoch(history, closing=True) for epoch in history.epochs)
-    return count
+    pushed = {fold: record.folds.get(fold, RunEntry()).pushed_epoch for fold in histories}
+    last = {fold: pushable_epoch(history, closing=True) for fold, history in histories.items()}
+    return sum(pushed[fold] < epoch <= last[fold] for fold, history in histories.items() for epoch in history.epochs)
 
 
 def drop_void_runs(work: SyncRound) -> None:
@@ -123,7 +121,7 @@ def ensure_run(
     The manifest must hold the entry already: a driver that is killed here finds the run by its key.
 
     Args:
-        name, tags, start_ms: of a new run; ``start_ms`` None: it starts now.
+        start_ms: start of a new run, Unix time in milliseconds; None: now.
         verify: ask MLflow whether a run created earlier still exists. If not, it is created again, from epoch 0.
     """
     if entry.run_id and (not verify or store.has_run(entry.run_id)):

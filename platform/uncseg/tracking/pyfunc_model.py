@@ -27,10 +27,7 @@ FIELDS = ("image", "spacing_mm")
 
 
 class Segmentation:
-    """The folds of a model folder, whose predictions are averaged.
-
-    Args:
-        folder: has plans.json, dataset.json, the folds, and uncseg.json if the model comes from MLflow.
+    """The folds of a model folder, whose predictions are averaged; it has uncseg.json if it comes from MLflow.
 
     Raises:
         ProblemsFound: it is no such folder, or its checkpoints or plans cannot be loaded without running their code.
@@ -41,8 +38,9 @@ class Segmentation:
         description = read_description(folder)
         evaluation = Evaluation.model_validate(description.get("evaluation", {}))
         self._review_below = float(description.get("review_below", REVIEW_BELOW))
-        named = description.get("channels") or self.model.dataset_json["channel_names"].values()
-        self._channels = [str(name) for name in named]
+        self._channels = list(
+            map(str, description.get("channels") or self.model.dataset_json["channel_names"].values())
+        )
         with contextlib.redirect_stdout(None):  # nnU-Net prints that it uses no GPU
             self._predictors = [
                 loaded_predictor(self.model, fold, evaluation.tile_step, evaluation.mirroring, trust=False)
@@ -72,14 +70,12 @@ class Segmentation:
         preprocessor = model.configuration_manager.preprocessor_class(verbose=False)
         settings = (model.plans_manager, model.configuration_manager, model.dataset_json)
         data, _, properties = preprocessor.run_case_npy(image, None, {"spacing": spacing_mm}, *settings)
-        grids = [predict_grid(predictor, data) for predictor in self._predictors]
-        averaged = average_folds(model, grids, properties)
-        unmasked = averaged.uncertainty
-        masked = around_prediction(unmasked, region_mask(averaged.labels, "WT"))
+        averaged = average_folds(model, [predict_grid(each, data) for each in self._predictors], properties)
+        masked = around_prediction(averaged.uncertainty, region_mask(averaged.labels, "WT"))
         return {
             "labels": averaged.labels,
             "uncertainty": masked,
-            "uncertainty_unmasked": unmasked,
+            "uncertainty_unmasked": averaged.uncertainty,
             "expected_dice_wt": None,
             **describe(averaged.labels, masked, spacing_mm, self._review_below),
         }

@@ -18,9 +18,9 @@ from typing import Any, Self
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from uncseg.errors import Problem
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.tracking.final_figures import FinalFigures
-from uncseg.tracking.manifest import read_manifest, unreadable, update_manifest
+from uncseg.tracking.manifest import read_manifest, update_manifest
 from uncseg.tracking.shown import shown_params
 
 _STRICT = ConfigDict(extra="forbid")
@@ -41,13 +41,7 @@ class RunDescription:
 
     @classmethod
     def from_experiment(cls, experiment: Mapping[str, Any], name: str, tags: Mapping[str, str]) -> Self:
-        """Describe the run of a resolved experiment.
-
-        Args:
-            experiment: nested dict.
-            name: used if the experiment has none.
-            tags: of the parent and of every fold.
-        """
+        """Describe the run of a resolved experiment, a nested dict; ``name`` is used if the experiment has none."""
         cases = experiment.get("dataset")
         dataset = (str(cases["name"]), str(cases["path"])) if cases else None
         return cls(str(experiment.get("name", name)), shown_params(experiment), dict(tags), dataset)
@@ -128,7 +122,7 @@ class MlflowRecord:
             found = {".".join(map(str, item["loc"])): f"{item['msg']}: {item['input']}" for item in error.errors()}
             expected, advice = "an entry of this version of uncseg", "use the version that wrote it, or delete it"
             problems = [Problem(f"mlflow.{where}", what, expected, advice) for where, what in found.items()]
-            raise unreadable(manifest, problems) from error
+            raise ProblemsFound(f"{manifest} cannot be read.", problems, exit_code=1) from error
 
     def write(self, manifest: Path) -> None:
         """Write the record into a manifest; its other keys stay."""

@@ -51,12 +51,11 @@ def now_ms() -> int:
 def _end_torn_line(path: Path) -> None:
     """Add the newline that a writer killed in mid-line left out, so that the next record gets a line of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open("rb+") as stream:
-        stream.seek(-1, os.SEEK_END)
-        if stream.read(1) != b"\n":
-            stream.write(b"\n")
+    with path.open("ab+") as stream:
+        if stream.tell() > 0:
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                stream.write(b"\n")
 
 
 def _append(path: Path, kind: str, fold: int, attempt: int, **values: Any) -> None:
@@ -75,15 +74,11 @@ def _append(path: Path, kind: str, fold: int, attempt: int, **values: Any) -> No
 class SpoolWriter:
     """Appends one fold's records; the only writer of that fold's file, in one process at a time.
 
-    Args:
-        folder: the run's spool folder, created if absent.
-        fold: number of the fold.
-        first_epoch: the epoch that is trained next: 0 for a fresh start, the restored epoch + 1 after a restart.
+    ``first_epoch`` is trained next: 0 for a fresh start, the restored epoch + 1 after a restart.
     """
 
     def __init__(self, folder: Path, fold: int, *, first_epoch: int) -> None:
-        self.path = fold_file(folder, fold)
-        self.fold = fold
+        self.path, self.fold = fold_file(folder, fold), fold
         _end_torn_line(self.path)
         self.attempt = read_history(folder, fold).attempt
         self.restart(first_epoch)
@@ -196,8 +191,11 @@ class FoldHistory:
         self.first_ms = time_ms if self.first_ms is None else self.first_ms
         self.last_ms = time_ms
         if kind == "attempt":
-            self._begin(attempt, record["first_epoch"])
+            first = self.first_epochs[attempt] = record["first_epoch"]
             self.spans[attempt] = (time_ms, time_ms)
+            self.attempt, self.state, self.message = attempt, "running", ""
+            self.epochs = {epoch: known for epoch, known in self.epochs.items() if epoch < first}
+            self.kept_epoch = first - 1  # the attempt was restored from a checkpoint there
         elif kind == "epoch":
             metrics = {name: math.nan if value is None else value for name, value in record["metrics"].items()}
             self.epochs[record["epoch"]] = EpochRecord(record["epoch"], attempt, time_ms, metrics)
@@ -208,12 +206,6 @@ class FoldHistory:
             self.kept_epoch = self.last_epoch if self.state == "finished" else self.kept_epoch
         if kind in ("epoch", "checkpoint") and self.attempt in self.spans:
             self.spans[self.attempt] = (self.spans[self.attempt][0], time_ms)
-
-    def _begin(self, attempt: int, first_epoch: int) -> None:
-        self.attempt, self.first_epochs[attempt] = attempt, first_epoch
-        self.state, self.message = "running", ""
-        self.epochs = {epoch: record for epoch, record in self.epochs.items() if epoch < first_epoch}
-        self.kept_epoch = first_epoch - 1  # the attempt was restored from a checkpoint there
 
 
 def read_history(folder: Path, fold: int) -> FoldHistory:

@@ -34,9 +34,8 @@ LONGEST_PAUSE_S = 60.0
 class Syncer:
     """Keeps MLflow, opened when it is first needed, up to date with a run's spool.
 
-    Args:
-        folds: folds of this run; those that an earlier command trained belong to it as well.
-        interval_s: pause between two rounds in seconds; doubled after each failure, up to 60.
+    Folds that an earlier command trained belong to the run as well as ``folds``. ``interval_s`` is the pause between
+    two rounds in seconds; it is doubled after each failure, up to 60.
     """
 
     def __init__(
@@ -78,9 +77,8 @@ class Syncer:
     def stop(self, outcome: push.Outcome | None = None) -> int:
         """End the thread, push the rest, close the MLflow runs; return the number of epochs and uploads left.
 
-        Args:
-            outcome: "finished", "failed" or "interrupted" (parent and open folds: KILLED; a later start sets them to
-                RUNNING again). None: derived from the states of the folds.
+        "interrupted" sets parent and open folds to KILLED (a later start sets them to RUNNING again). Without an
+        outcome, it is derived from the states of the folds.
         """
         self._stopping.set()
         if self._thread is not None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
-from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from mlflow.exceptions import MlflowException
@@ -77,31 +76,21 @@ def ui_server(tracking_uri: str, port: int) -> Iterator[tuple[str, subprocess.Po
         try:
             _wait_for(address, process, log)
             yield address, process
-        finally:
-            _stop(process)
-
-
-def _stop(process: subprocess.Popen) -> None:
-    """Stop a server and its workers, by force if they do not end in time."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_TIMEOUT_S)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        finally:  # the server and its workers, by force if they do not end in time
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(process.pid, number)
+                    process.wait(STOP_TIMEOUT_S)
 
 
 def _wait_for(address: str, process: subprocess.Popen, log: IO[bytes]) -> None:
     end = time.monotonic() + START_TIMEOUT_S
     direct = build_opener(ProxyHandler({}))  # a proxy cannot reach this machine's loopback address
     while process.poll() is None and time.monotonic() < end:
-        try:
+        with suppress(OSError):
             direct.open(f"{address}/health", timeout=5)
-        except (URLError, OSError):
-            time.sleep(0.2)
-        else:
             return
+        time.sleep(0.2)
     log.seek(0)
     last_line = (log.read().decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
     how = "ended" if process.poll() is not None else f"did not answer in {START_TIMEOUT_S} s"

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlflow.entities import Metric
 
 from uncseg.files import digest
+from uncseg.table_files import write_table
 from uncseg.tracking.final_figures import describe, final_figures
 from uncseg.tracking.push import SyncRound
 from uncseg.tracking.spool import epoch_table, now_ms
@@ -72,8 +73,6 @@ def _log_epochs(work: SyncRound, run_id: str, fold: int) -> None:
     table = epoch_table(work.run.spool)
     table = table[table["fold"] == fold].dropna(axis="columns", how="all")
     with tempfile.TemporaryDirectory() as temporary:
-        parquet, csv = Path(temporary, "epochs.parquet"), Path(temporary, "epochs.csv")
-        table.to_parquet(parquet, index=False)
-        table.to_csv(csv, index=False)
-        for path in (parquet, csv):
+        write_table(table, Path(temporary), "epochs")
+        for path in Path(temporary).iterdir():
             work.store.log_file(run_id, path)
