@@ -39,12 +39,7 @@ def from_rank_zero(value: Any) -> Any:
 def gather_samples(
     keys: Sequence[str], geometries: Sequence[Any], values: Mapping[str, torch.Tensor], interest: torch.Tensor
 ) -> tuple[list[str], list[Any], dict[str, torch.Tensor], torch.Tensor]:
-    """Return, in every process, the samples of all processes in the order of the joint batch.
-
-    Args:
-        keys, geometries: those of this process's samples.
-        values, interest: (B, …) with the same B in each process.
-    """
+    """Return, in every process, all processes' samples in the order of the joint batch; tensors are (B, …), B equal."""
     if process_count() == 1:
         return list(keys), list(geometries), dict(values), interest
     described: list[Any] = [None] * process_count()
@@ -65,12 +60,9 @@ def _gather(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class JointCrossEntropy(nn.Module):
-    """Cross-entropy with class weights over the joint batch of all processes.
+    """Cross-entropy with class weights, (classes,), over the joint batch of all processes.
 
     Torch's own divides by the weights of a process's own voxels; the mean of that over processes is another number.
-
-    Args:
-        weight: one per class.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
@@ -78,12 +70,7 @@ class JointCrossEntropy(nn.Module):
         self.weight = weight
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return this process's share of the mean.
-
-        Args:
-            logits: (B, classes, …).
-            target: (B, 1, …) class numbers, as nnU-Net gives them.
-        """
+        """Return this process's share of the mean, from logits (B, classes, …) and class numbers (B, 1, …)."""
         labels = target[:, 0].long() if target.ndim == logits.ndim else target.long()
         total = F.cross_entropy(logits, labels, self.weight, reduction="sum")
         return total * process_count() / sum_over_processes(self.weight[labels].sum())

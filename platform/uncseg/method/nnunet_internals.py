@@ -27,12 +27,9 @@ class Internal(NamedTuple):
 
 
 _OVERRIDDEN: dict[str, dict[str, tuple[str, ...]]] = {
-    _TRAINER: {
-        "_do_i_compile": (),
-        "_set_batch_size_and_oversample": (),
-        "_build_loss": (),
-        "_get_deep_supervision_scales": (),
-    },
+    _TRAINER: dict.fromkeys(
+        ("_do_i_compile", "_set_batch_size_and_oversample", "_build_loss", "_get_deep_supervision_scales"), ()
+    ),
     _PREDICTOR: {
         "_internal_predict_sliding_window_return_logits": ("data", "slicers", "do_on_device"),
         "_internal_maybe_mirror_and_predict": ("x",),

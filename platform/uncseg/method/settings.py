@@ -25,13 +25,8 @@ class TrainerSettings(Section):
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> "TrainerSettings":
         """Take the settings out of an experiment."""
-        return cls(
-            model=experiment.model,
-            loss=experiment.loss,
-            memory=experiment.memory,
-            training=experiment.training,
-            estimators=experiment.evaluation.estimators,
-        )
+        sections = {name: getattr(experiment, name) for name in ("model", "loss", "memory", "training")}
+        return cls(**sections, estimators=experiment.evaluation.estimators)
 
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "TrainerSettings":

@@ -56,13 +56,7 @@ class BlockBox:
 
 
 class CaseMemory:
-    """The averages of one case.
-
-    Args:
-        shape: voxels of the case, (D, H, W).
-        averages: how many are kept per voxel.
-        alpha: smallest step of an average.
-    """
+    """Averages per voxel of one case of ``shape`` (D, H, W); ``alpha`` is the smallest step of an average."""
 
     def __init__(self, shape: tuple[int, int, int], averages: int, alpha: float) -> None:
         self.shape = shape
@@ -83,11 +77,9 @@ class CaseMemory:
         return sum(getattr(self, name).nbytes for name in TENSORS)
 
     def gather(self, box: BlockBox) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read the blocks of a box.
+        """Return which of a box's blocks are held, (k,) int64, and what they hold, (k, averages + 1, 512) float16.
 
-        Returns:
-            (k,) int64, which of the box's blocks are held, and (k, averages + 1, 512) float16: the averages of each, 0
-            where not visited, and last 1 where visited.
+        They hold the averages, 0 where not visited, and last 1 where visited.
         """
         rows = self.row[box.blocks].flatten()
         index = (rows >= 0).nonzero()[:, 0]
@@ -134,11 +126,9 @@ class CaseMemory:
         return rows
 
     def _voxels_inside(self, box: BlockBox) -> torch.Tensor:
-        axes = [
-            (n - torch.arange(s.start, s.stop) * BLOCK).clamp(max=BLOCK)
-            for s, n in zip(box.blocks, self.shape, strict=True)
-        ]
-        return (axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]).flatten()
+        axes = zip(box.blocks, self.shape, strict=True)
+        d, h, w = ((n - torch.arange(s.start, s.stop) * BLOCK).clamp(max=BLOCK) for s, n in axes)
+        return (d[:, None, None] * h[:, None] * w).flatten()
 
     def state(self) -> dict:
         """Return plain tensors, which load without unpickling code."""

@@ -27,15 +27,12 @@ CPU = torch.device("cpu")
 
 @dataclass
 class Reading:
-    """What an error memory knows of the voxels of a batch's patches, float32, (B, 1, …).
-
-    Args:
-        values: one tensor per average (``error``, and ``variance`` if it is kept), in [0, 1]; 0 where not visited.
-        visited: 1.0 where n > 0, else 0.0.
-    """
+    """What an error memory knows of the voxels of a batch's patches, float32, (B, 1, …)."""
 
     values: dict[str, torch.Tensor]
+    """One tensor per average (``error``, and ``variance`` if it is kept), in [0, 1]; 0 where not visited."""
     visited: torch.Tensor
+    """1.0 where n > 0, else 0.0."""
 
     def part(self, samples: slice) -> "Reading":
         """Return the reading of some of the samples."""
@@ -57,10 +54,7 @@ class _Visit:
 class ErrorMemory:
     """The error memory of a fold's training cases, or of its validation cases.
 
-    Args:
-        names: averages that are kept, ``error`` first.
-        alpha: smallest step of an average.
-        device: where patches are resampled.
+    It keeps the averages ``names``, ``error`` first, takes no step below ``alpha``, and resamples on ``device``.
     """
 
     def __init__(self, names: tuple[str, ...], alpha: float, device: torch.device = CPU) -> None:
@@ -137,7 +131,9 @@ class ErrorMemory:
         parts = torch.zeros((int(np.prod(box.grid)), *held.shape[1:]), dtype=held.dtype, device=self.device)
         dense = box.from_blocks(parts.index_copy_(0, index, held)).float()
         if geometry.exact:
-            return _place_crop(dense, geometry, bounds)
+            patch = dense.new_zeros((channels, *geometry.shape))
+            patch[(slice(None), *geometry.slices_of(bounds))] = dense
+            return _mirror(patch, geometry)
         patch = _resample(dense, patch_to_case(geometry, bounds), geometry.shape)[0]
         weight = patch[-1]
         known = weight > MOSTLY_VISITED
@@ -150,7 +146,7 @@ class ErrorMemory:
         self, key: str, patch: torch.Tensor, finite: torch.Tensor, geometry: PatchGeometry, bounds: Box
     ) -> _Visit:
         if geometry.exact:
-            in_box = _take_crop(patch, geometry, bounds)
+            in_box = _mirror(patch, geometry)[(slice(None), *geometry.slices_of(bounds))]
             shown = torch.ones_like(in_box[:1])
         else:
             size = tuple(s.stop - s.start for s in bounds)
@@ -219,26 +215,12 @@ def _empty(box: Box) -> bool:
 
 def _resample(volume: torch.Tensor, matrix: np.ndarray, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Interpolate a (C, d, h, w) volume, 0 beyond it, to (C, *shape); return also the positions, (*shape, 3)."""
-    grid = _positions(torch.from_numpy(matrix).float().to(volume.device, non_blocking=True), shape)
-    return F.grid_sample(volume[None], grid[None], align_corners=True, padding_mode="zeros")[0], grid
-
-
-def _positions(matrix: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    affine = torch.from_numpy(matrix).float().to(volume.device, non_blocking=True)
     # as affine_grid, which warns of axes of one voxel, such as 2D patches have
-    ends = [1.0 if n > 1 else -1.0 for n in shape]
-    z, y, x = (torch.linspace(-1, e, n, device=matrix.device) for e, n in zip(ends, shape, strict=True))
+    z, y, x = (torch.linspace(-1, 1 if n > 1 else -1, n, device=volume.device) for n in shape)
     columns = x[None, None, :, None], y[None, :, None, None], z[:, None, None, None]
-    return sum((column * matrix[:, i] for i, column in enumerate(columns)), matrix[:, 3])
-
-
-def _place_crop(dense: torch.Tensor, geometry: PatchGeometry, box: Box) -> torch.Tensor:
-    patch = dense.new_zeros((dense.shape[0], *geometry.shape))
-    patch[(slice(None), *geometry.slices_of(box))] = dense
-    return _mirror(patch, geometry)
-
-
-def _take_crop(patch: torch.Tensor, geometry: PatchGeometry, box: Box) -> torch.Tensor:
-    return _mirror(patch, geometry)[(slice(None), *geometry.slices_of(box))]
+    grid = sum((column * affine[:, i] for i, column in enumerate(columns)), affine[:, 3])
+    return F.grid_sample(volume[None], grid[None], align_corners=True, padding_mode="zeros")[0], grid
 
 
 def _mirror(patch: torch.Tensor, geometry: PatchGeometry) -> torch.Tensor:

@@ -22,21 +22,14 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class PatchGeometry:
-    """An affine map from patch voxels to case voxels.
-
-    Args:
-        matrix: A, (3, 3) float64.
-        offset: b, (3,) float64.
-        shape: voxels of the patch, (D, H, W); D = 1 for a 2D patch.
-        seen: the part of the case that the first crop cut out, clipped to the case. Beyond it, a rotated or enlarged
-            patch shows padding, not anatomy.
-        case_shape: voxels of the case, (D, H, W).
-    """
+    """An affine map from patch voxels to case voxels: A ``matrix`` (3, 3), b ``offset`` (3,), both float64."""
 
     matrix: np.ndarray
     offset: np.ndarray
     shape: tuple[int, int, int]
+    """Voxels of the patch, (D, H, W); D = 1 for a 2D patch."""
     seen: Box
+    """What the first crop cut out of the case; beyond it, a rotated or enlarged patch shows padding, not anatomy."""
     case_shape: tuple[int, int, int]
 
     @classmethod
@@ -55,9 +48,8 @@ class PatchGeometry:
 
     def then(self, matrix: np.ndarray, offset: np.ndarray, shape: Any) -> "PatchGeometry":
         """Return the geometry after a transform: new patch voxel p shows old patch voxel matrix·p + offset."""
-        return replace(
-            self, matrix=self.matrix @ matrix, offset=self.matrix @ offset + self.offset, shape=_three(shape)
-        )
+        matrix, offset = self.matrix @ matrix, self.matrix @ offset + self.offset
+        return replace(self, matrix=matrix, offset=offset, shape=_three(shape))
 
     def mirrored(self, axes: list[int]) -> "PatchGeometry":
         """Return the geometry after flipping some of the axes D H W = 0 1 2."""
@@ -173,9 +165,7 @@ def carry_geometry(transform: BasicTransform) -> BasicTransform:
 def patch_to_case(geometry: PatchGeometry, box: Box) -> np.ndarray:
     """Return the map from positions in a patch to positions in a box of its case, normalised as for ``grid_sample``.
 
-    Returns:
-        (3, 4) float64, rows and columns in x y z order; −1 and 1 are the centres of the outermost voxels
-        (``align_corners=True``).
+    It is (3, 4) float64 in x y z order; −1 and 1 are the centres of the outermost voxels (``align_corners=True``).
     """
     lower, size = _extent(box)
     return _normalised(geometry.matrix, geometry.offset - lower, np.array(geometry.shape), size)

@@ -81,10 +81,9 @@ def _cannot_build(where: str, found: str, expected: str, advice: str) -> Problem
 
 def output_layer(backbone: nn.Module) -> nn.Module:
     """Return the convolution that makes the full-resolution outputs from the last features."""
-    layer: nn.Module = (
-        backbone.output_layer if isinstance(backbone, Backbone) else backbone.decoder.seg_layers[-1]  # type: ignore
-    )
-    return layer
+    if isinstance(backbone, Backbone):
+        return backbone.output_layer
+    return backbone.decoder.seg_layers[-1]  # type: ignore
 
 
 def around_bottleneck(backbone: nn.Module) -> list[nn.Module]:

@@ -41,14 +41,7 @@ def build_network(model: Model, plan: NetworkPlan) -> nn.Module:
 
 
 def count_weights(model: Model, plans: dict[str, Any], configuration: str, dataset_json: dict[str, Any]) -> int:
-    """Return the number of a network's weights.
-
-    Args:
-        model: its settings.
-        plans: nnU-Net's.
-        configuration: which of theirs, such as ``3d_fullres``.
-        dataset_json: nnU-Net's, with channels and labels.
-    """
+    """Return the number of a network's weights by nnU-Net's plans and dataset.json (channels and labels)."""
     manager = PlansManager(plans)
     chosen = manager.get_configuration(configuration)
     inputs = determine_num_input_channels(manager, chosen, dataset_json)

@@ -103,16 +103,11 @@ def _output_layers(backbone: nn.Module) -> list[nn.Module]:
 
 
 def load_segmentation(network: ErrorNetwork, checkpoint: Path, trust: bool = False) -> None:
-    """Give an error network the segmentation that it judges.
-
-    Args:
-        network: of the same plans, backbone and output.
-        checkpoint: of a network with or without a head; the head's weights are left out.
-        trust: let the file run code of its own.
+    """Give an error network the segmentation that it judges; weights of a head in the checkpoint are left out.
 
     Raises:
-        ProblemsFound: as :func:`~uncseg.method.checkpoints.load_torch_file`.
-        RuntimeError: the network is another one.
+        ProblemsFound: as :func:`~uncseg.method.checkpoints.load_torch_file`, which explains ``trust``.
+        RuntimeError: the checkpoint's network has other plans, another backbone or output.
     """
     weights = load_torch_file(checkpoint, MODEL_KEYS, trust=trust)["network_weights"]
     backbone = network.backbone

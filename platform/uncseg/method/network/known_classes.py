@@ -23,12 +23,10 @@ ARCHITECTURES = Path(dynamic_network_architectures.__path__[0], "architectures")
 def require_known_classes(architecture: Any, where: str) -> None:
     """Refuse an architecture in which nnU-Net would call anything but network classes of torch and nnU-Net.
 
-    Args:
-        architecture: ``network_class_name``, ``arch_kwargs`` and ``_kw_requires_import`` of a configuration.
-        where: the file and the configuration, for the message.
+    An architecture holds ``network_class_name``, ``arch_kwargs`` and ``_kw_requires_import`` of a configuration.
 
     Raises:
-        ProblemsFound: with every name that is refused.
+        ProblemsFound: with every name that is refused, and ``where`` it stands.
     """
     expected = f"a network class below {' or '.join(KNOWN)}"
     advice = "add --trust if you know where the model comes from"

@@ -26,12 +26,7 @@ def with_background(z: torch.Tensor) -> torch.Tensor:
 
 
 def wt_probability(logits: torch.Tensor, output: Output) -> torch.Tensor:
-    """Return the probability of the whole tumour, (B, 1, …) float32 in [0, 1].
-
-    Args:
-        logits: (B, 4, …) with ``labels``, (B, 3, …) with ``regions``.
-        output: what they mean.
-    """
+    """Return the probability of the whole tumour, (B, 1, …) float32 in [0, 1], from (B, 4 or 3, …) by ``output``."""
     if output == "regions":
         return logits[:, :1].float().sigmoid()
     # 1 − p(background) loses all digits where p is near 1; the sum of the tumour classes does not
@@ -79,10 +74,6 @@ class MaskedUncertaintyNetwork(nn.Module):
     ``regions``, as a list from full to lowest resolution while deep supervision is switched on. So a trained folder
     stays a valid nnU-Net model folder. ``forward(x, uncertainty=True)`` returns ``(logits, u)``. It is a flag of
     ``forward`` because wrappers (DistributedDataParallel, torch.compile) see no other method.
-
-    Args:
-        backbone: a network built for 4 output channels.
-        output: what z1..z3 mean.
     """
 
     map_name = "uncertainty"
@@ -134,13 +125,8 @@ def _with_detached_u(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output:
 class HeteroscedasticNetwork(MaskedUncertaintyNetwork):
     """A backbone whose fourth output channel is the log-variance of the logits (Kendall and Gal 2017).
 
-    In training, ``forward(x)`` returns the logits of the mean probability over draws of the logits, at every
+    In training, ``forward(x)`` returns the logits of the mean probability over ``samples`` of the logits, at every
     resolution: nnU-Net's loss of these is the loss of Kendall and Gal. Otherwise it returns z1..z3, as any network.
-
-    Args:
-        backbone: a network built for 4 output channels.
-        output: what z1..z3 mean.
-        samples: draws in a training step.
     """
 
     map_name = "log_variance"

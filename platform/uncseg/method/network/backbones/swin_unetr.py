@@ -1,6 +1,7 @@
 """Swin UNETR, MONAI's (Hatamizadeh et al. 2022): a transformer with shifted windows as the encoder of a U-Net."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import einops  # noqa: F401 - MONAI looks for it only when it first computes
 import torch
@@ -27,14 +28,12 @@ class SwinUnetrBackbone(SwinUNETR, Backbone):
 
 def build(inputs: int, outputs: int, _patch: Sequence[int], settings: SwinUnetr) -> SwinUnetrBackbone:
     """Build the network with fresh weights; it takes any patch that fits."""
+    sizes: dict[str, Any] = {
+        "feature_size": settings.feature_size,
+        "depths": settings.depths,
+        "num_heads": settings.heads,
+    }
     device = torch.get_default_device()
     with torch.device("cpu"):  # MONAI reads values of tensors while it builds, and those of the meta device have none
-        network = SwinUnetrBackbone(
-            in_channels=inputs,
-            out_channels=outputs,
-            feature_size=settings.feature_size,
-            depths=settings.depths,
-            num_heads=settings.heads,
-            spatial_dims=3,
-        )
+        network = SwinUnetrBackbone(in_channels=inputs, out_channels=outputs, num_heads=settings.heads, **sizes)
     return network.to(device)

@@ -19,22 +19,17 @@ BLOCKS = (1, 2, 2, 4)
 """Residual blocks of the encoder per resolution."""
 
 
+def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
+    """Return norm, rectifier and 3³ convolution."""
+    return [nn.GroupNorm(GROUPS, inputs), nn.ReLU(inplace=True), nn.Conv3d(inputs, outputs, 3, padding=1)]
+
+
 class ResidualBlock(nn.Module):
     """Norm, rectifier and 3³ convolution, twice, beside the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            *(
-                layer
-                for _ in range(2)
-                for layer in (
-                    nn.GroupNorm(GROUPS, channels),
-                    nn.ReLU(inplace=True),
-                    nn.Conv3d(channels, channels, 3, padding=1),
-                )
-            )
-        )
+        self.layers = nn.Sequential(*_convolution(channels, channels), *_convolution(channels, channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, D, H, W) to the same shape."""
@@ -43,13 +38,7 @@ class ResidualBlock(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Norm and self-attention, norm and feed-forward network, each beside the identity.
-
-    Args:
-        width: of a token.
-        heads: attention heads; queries, keys and values have no bias.
-        hidden: width inside the feed-forward network.
-    """
+    """Norm and self-attention without bias, norm and feed-forward network, each beside the identity."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -99,10 +88,7 @@ class TransBTS(nn.Module, Backbone):
     and every parameter has a gradient. There are two more differences: the authors' network computes the last norm of
     the tokens and does not read it, and it has dropout at fixed rates, where here ``model.dropout`` alone decides.
 
-    Args:
-        inputs, outputs: channels.
-        patch: voxels along each axis, multiples of 8: each token has a learned position.
-        settings: sizes.
+    The patch has a multiple of 8 voxels along each axis: each token has a learned position.
     """
 
     def __init__(self, inputs: int, outputs: int, patch: Sequence[int], settings: TransBts) -> None:
@@ -117,9 +103,7 @@ class TransBTS(nn.Module, Backbone):
         )
         self.halvings = nn.ModuleList(nn.Conv3d(c, 2 * c, 3, stride=2, padding=1) for c in channels[:-1])
         lowest = channels[-1]
-        self.into_tokens = nn.Sequential(
-            nn.GroupNorm(GROUPS, lowest), nn.ReLU(inplace=True), nn.Conv3d(lowest, width, 3, padding=1)
-        )
+        self.into_tokens = nn.Sequential(*_convolution(lowest, width))
         self.token_map = nn.Linear(width, width)
         tokens = self.grid[0] * self.grid[1] * self.grid[2]
         self.positions = nn.Parameter(torch.zeros(1, tokens, width))
@@ -130,9 +114,7 @@ class TransBTS(nn.Module, Backbone):
         )
         self.out_of_tokens = nn.Sequential(
             nn.Conv3d(width, lowest, 3, padding=1),
-            nn.GroupNorm(GROUPS, lowest),
-            nn.ReLU(inplace=True),
-            nn.Conv3d(lowest, lowest, 3, padding=1),
+            *_convolution(lowest, lowest),
             nn.GroupNorm(GROUPS, lowest),
             nn.ReLU(inplace=True),
         )
