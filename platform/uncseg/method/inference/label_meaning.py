@@ -19,17 +19,13 @@ _NAMES = {
 def brats_labels(dataset_json: dict[str, Any], where: str) -> dict[int, int]:
     """Map each of a model's labels to that of BraTS 2023 (1 NCR, 2 ED, 3 ET).
 
-    Args:
-        dataset_json: nnU-Net's, of the model. It names labels, or three regions of three, two and one label, each
-            within the one before (WT, TC, ET).
-        where: the model, for the message.
+    dataset.json names labels, or three regions of three, two and one label, each within the one before (WT, TC, ET).
 
     Raises:
-        ProblemsFound: the model has other labels.
+        ProblemsFound: the model, which is named by ``where``, has other labels.
     """
-    labels = {
-        name: value for name, value in dataset_json["labels"].items() if value not in (0, [0]) and name != "ignore"
-    }
+    named = dataset_json["labels"].items()
+    labels = {name: value for name, value in named if value not in (0, [0]) and name != "ignore"}
     nested = sorted((set(np.atleast_1d(value).tolist()) for value in labels.values()), key=len)
     if [len(part) for part in nested] == [1, 2, 3] and nested[0] < nested[1] < nested[2]:
         et, tc, wt = nested
@@ -51,8 +47,7 @@ def brats_labels(dataset_json: dict[str, Any], where: str) -> dict[int, int]:
 def as_brats(labels: np.ndarray, meaning: dict[int, int]) -> np.ndarray:
     """Return a model's label volume with the labels of BraTS 2023, uint8."""
     table = np.zeros(int(max(meaning)) + 1, dtype=np.uint8)
-    for own, brats in meaning.items():
-        table[own] = brats
+    table[list(meaning)] = list(meaning.values())
     return table[labels]
 
 

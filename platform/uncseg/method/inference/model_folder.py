@@ -101,11 +101,9 @@ def folds_in(folder: Path) -> list[int]:
 
 
 def open_model_folder(folder: Path, trust: bool = False) -> ModelFolder:
-    """Open a model folder, and find the configuration that it was trained with.
+    """Open a model folder with a finished fold, and find the configuration that it was trained with.
 
-    Args:
-        folder: with at least one finished fold.
-        trust: let its checkpoint, and the classes that its plans name, run code of their own.
+    With ``trust`` its checkpoint, and the classes that its plans name, may run code of their own.
 
     Raises:
         ProblemsFound: no fold is finished, the checkpoint of the first cannot be read, or the plans name classes other

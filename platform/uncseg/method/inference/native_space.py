@@ -46,10 +46,7 @@ def predict_grid(predictor: UncertaintyPredictor, data: np.ndarray) -> GridPredi
 def decision_probability(probabilities: np.ndarray, p_wt: np.ndarray, regions: bool) -> np.ndarray:
     """Return the probability of each voxel's decision, (D, H, W) float32; with regions, of whole tumour or none.
 
-    Args:
-        probabilities: (C, D, H, W), as in :class:`NativePrediction`.
-        p_wt: of the whole tumour, (D, H, W).
-        regions: whether they are of regions.
+    The probabilities are (C, D, H, W), as in :class:`NativePrediction`; p(WT) is (D, H, W).
     """
     most = np.maximum(p_wt, 1 - p_wt) if regions else probabilities.max(0)
     outside = probabilities.sum(0) == 0  # beyond nnU-Net's crop: certainly background
@@ -57,36 +54,20 @@ def decision_probability(probabilities: np.ndarray, p_wt: np.ndarray, regions: b
 
 
 def native_prediction(grid: GridPrediction, model: HasManagers, properties: dict, threads: int) -> NativePrediction:
-    """Bring a prediction into the case's own space.
-
-    Args:
-        grid: on the preprocessed grid.
-        model: which predicted it.
-        properties: nnU-Net's, of the case.
-        threads: for torch.
-    """
+    """Bring a prediction of a model into the case's own space, by nnU-Net's properties of the case."""
+    logits = torch.from_numpy(grid.logits.astype(np.float32))
+    managers = model.plans_manager, model.configuration_manager, model.label_manager
     labels, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
-        torch.from_numpy(grid.logits.astype(np.float32)),
-        model.plans_manager,
-        model.configuration_manager,
-        model.label_manager,
-        properties,
-        return_probabilities=True,
-        num_threads_torch=threads,
+        logits, *managers, properties, return_probabilities=True, num_threads_torch=threads
     )
     return NativePrediction(labels, probabilities, native_maps(grid.maps, properties, model))
 
 
 def native_maps(maps: dict[str, np.ndarray], properties: dict, model: HasManagers) -> dict[str, np.ndarray]:
-    """Bring maps from the preprocessed grid into the case's own space.
+    """Bring maps from the grid that a model's plans gave a case into the case's own space.
 
-    Args:
-        maps: by name, (D, H, W) float32 in [0, 1].
-        properties: nnU-Net's, of the case.
-        model: whose plans the case was preprocessed with.
-
-    Returns:
-        By name, (D, H, W) float32 in [0, 1] in the image's axis order; 0 outside the part that nnU-Net cropped to.
+    Maps are (D, H, W) float32 in [0, 1], by name; those returned have the image's axis order, and 0 beyond nnU-Net's
+    crop.
     """
     if not maps:
         return {}

@@ -37,12 +37,9 @@ class UncertaintyPredictor(nnUNetPredictor):
     _tiles: Iterator[Any] = iter(())
 
     def load_fold(self, model: ModelFolder, fold: int, trust: bool = False) -> None:
-        """Load one fold's final checkpoint.
+        """Load one fold's final checkpoint, of our model or of one that nnU-Net trained, which has no uncertainty map.
 
-        Args:
-            model: ours, or one that nnU-Net trained, which has no uncertainty map.
-            fold: which checkpoint.
-            trust: let the checkpoint, and the classes that its plans name, run code of their own.
+        With ``trust`` the checkpoint, and the classes that its plans name, may run code of their own.
 
         Raises:
             ProblemsFound: checkpoint or plans cannot be used without ``trust``, the checkpoint is truncated or of
@@ -51,23 +48,13 @@ class UncertaintyPredictor(nnUNetPredictor):
         if not trust:  # a run's own folder has not been checked by open_model_folder
             model.require_known_classes()
         checkpoint = load_torch_file(model.checkpoint(fold), MODEL_KEYS, trust=trust)
-        network = _trainer(checkpoint["trainer_name"], model).build_network_architecture(
-            model.plans_manager,
-            model.configuration_manager,
-            determine_num_input_channels(model.plans_manager, model.configuration_manager, model.dataset_json),
-            model.label_manager.num_segmentation_heads,
-            enable_deep_supervision=False,
-        )
+        trainer, axes = checkpoint["trainer_name"], checkpoint["inference_allowed_mirroring_axes"]
+        managers = model.plans_manager, model.configuration_manager
+        inputs = determine_num_input_channels(*managers, model.dataset_json)
+        build = _trainer(trainer, model).build_network_architecture
+        network = build(*managers, inputs, model.label_manager.num_segmentation_heads, enable_deep_supervision=False)
         network.load_state_dict(checkpoint["network_weights"])
-        self.manual_initialization(
-            network,
-            model.plans_manager,
-            model.configuration_manager,
-            None,
-            model.dataset_json,
-            checkpoint["trainer_name"],
-            checkpoint["inference_allowed_mirroring_axes"],
-        )
+        self.manual_initialization(network, *managers, None, model.dataset_json, trainer, axes)
 
     @property
     def output(self) -> Literal["labels", "regions"]:
@@ -124,12 +111,8 @@ class UncertaintyPredictor(nnUNetPredictor):
         assert self._weight is not None
         weight: torch.Tensor | float = 1.0
         if self.use_gaussian:
-            weight = compute_gaussian(
-                tuple(self.configuration_manager.patch_size),
-                sigma_scale=1.0 / 8,
-                value_scaling_factor=10,
-                device=self._sum.device,
-            ).float()
+            size, where = tuple(self.configuration_manager.patch_size), self._sum.device
+            weight = compute_gaussian(size, sigma_scale=1 / 8, value_scaling_factor=10, device=where).float()
         tile = next(self._tiles)[1:]
         self._sum[tile] += (values.to(self._sum.device) * weight).reshape(self._sum[tile].shape)
         self._weight[tile] += weight
@@ -152,10 +135,7 @@ def loaded_predictor(
 ) -> UncertaintyPredictor:
     """Return a predictor with a fold's network on this process's device, and keep it for the next call.
 
-    Args:
-        model, fold, trust: as in :meth:`UncertaintyPredictor.load_fold`.
-        tile_step: step of the sliding window, in patch sizes.
-        mirroring: average over mirrored copies (8 passes).
+    ``tile_step`` is the sliding window's, in patch sizes; with ``mirroring`` a tile takes 8 passes.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predictor = UncertaintyPredictor(

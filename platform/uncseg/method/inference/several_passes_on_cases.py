@@ -16,13 +16,10 @@ from uncseg.method.inference.predictor import UncertaintyPredictor
 def estimate_grid(
     name: str, members: Sequence[UncertaintyPredictor], data: np.ndarray, estimators: Estimators
 ) -> GridPrediction:
-    """Predict a preprocessed case as an estimator does: its maps, and the logits of its mean probabilities.
+    """Predict a preprocessed case, (channels, D, H, W), as one of ``estimators.several_pass`` does.
 
-    Args:
-        name: one of ``estimators.several_pass``.
-        members: networks of the same fold; an estimator that does not combine them takes the first.
-        data: (channels, D, H, W).
-        estimators: settings of the estimators.
+    Return its maps, and the logits of its mean probabilities. The members are networks of the same fold; an estimator
+    that does not combine them takes the first.
     """
     passes = Passes(
         images=torch.from_numpy(np.asarray(data)),

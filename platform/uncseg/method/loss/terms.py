@@ -48,10 +48,7 @@ def protocol_masks(reference_wt: torch.Tensor, predicted_wt: torch.Tensor) -> di
 def per_sample_scores(u: torch.Tensor, e: torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the RMSD and the weighted Pearson correlation of each sample.
 
-    Args:
-        u: uncertainty, (B, 1, …) in [0, 1].
-        e: error, the same shape and range.
-        weights: m, the same shape, 0 or 1 (or bool).
+    Uncertainty u and error e are (B, 1, …) in [0, 1]; the weights m have the same shape, 0 or 1 (or bool).
 
     Returns:
         ``rmsd``, ``corr`` (B,), and ``rmsd_valid``, ``corr_valid`` (B,) bool: false where a sample has fewer than 50

@@ -108,12 +108,8 @@ class _KeptCases:
 class LoaderWithGeometry(nnUNetDataLoader):
     """nnU-Net's loader, from which batches are taken by index.
 
-    A batch's ``geometry`` lists one :class:`PatchGeometry` per sample.
-
-    Args:
-        key: whole numbers (seed, fold, stage); a batch depends on them and on its index alone.
-        share: what this process draws of every batch.
-        args, kwargs: nnU-Net's; ``batch_size`` is the share's count.
+    A batch depends on ``key`` (seed, fold, stage) and on its index alone; this process draws its ``share``, whose count
+    is nnU-Net's ``batch_size``. A batch's ``geometry`` lists one :class:`PatchGeometry` per sample.
     """
 
     def __init__(self, *args: Any, key: tuple[int, ...], share: Share, **kwargs: Any) -> None:
@@ -164,17 +160,11 @@ def _start_loader(_process: int) -> None:
 
 
 class BatchStream:
-    """Batches ``first``, ``first + 1``, … without end.
+    """Batches ``first``, ``first + 1``, … without end; 0 ``processes`` load in the training process.
 
     A free process takes the next index, so a slow batch, such as a rotated one, keeps no other process idle; a batch
     that is ready early waits here for its turn. ``seconds_waited`` adds up the time that ``next`` took; set it to 0
     when an epoch starts.
-
-    Args:
-        loader: draws the batches.
-        first: index of the first batch; after a resume, the number of batches used before.
-        processes: number of loader processes; 0 loads in the training process.
-        pin_memory: copy batches to page-locked memory for a GPU.
     """
 
     def __init__(self, loader: LoaderWithGeometry, *, first: int, processes: int, pin_memory: bool) -> None:

@@ -62,10 +62,7 @@ class EpochMeans:
 def training_sums(terms: Mapping[str, torch.Tensor], masks: Mapping[str, torch.Tensor], memory: Reading) -> Sums:
     """Return ``train/TERM`` and the mean error of a training step's batch, each as (sum, weight).
 
-    Args:
-        terms: the loss and its terms by name.
-        masks: of both protocols, (B, 1, …) bool.
-        memory: the training cases' error memory as it was before this step.
+    The masks are those of both protocols, (B, 1, …) bool; the error memory is read before this step.
     """
     sums = {f"train/{name}": (value, torch.ones_like(value)) for name, value in terms.items()}
     for protocol, mask in masks.items():
@@ -91,14 +88,8 @@ def estimator_sums(
 ) -> Sums:
     """Return ``uncertainty/PROTOCOL/{rmsd,corr}_ema/ESTIMATOR`` of a batch as (sum, number of valid samples).
 
-    Args:
-        logits: full-resolution segmentation logits.
-        u: the uncertainty map's logit, (B, 1, …), or None.
-        q: a phantom's rater probability, (B, 1, …), or None.
-        predicted_wt, reference_wt: (B, 1, …) bool.
-        memory: the validation memory as it was before this visit.
-        output: what the logits mean.
-        several_passes: maps of estimators of several passes, (B, 1, …).
+    Logits are those of the full resolution, ``u`` is the uncertainty map's logit, ``q`` a phantom's rater probability;
+    ``memory`` is the validation memory before this visit. All but the logits are (B, 1, …).
     """
     prediction = OnePass(
         p_wt=wt_probability(logits, output),
@@ -117,10 +108,9 @@ def estimator_sums(
             scores = per_sample_scores(estimate, error, weights)
             sums[epoch_key(protocol, "rmsd", name)] = _valid_sum(scores["rmsd"], scores["rmsd_valid"])
             # a constant has no correlation: 0, over the samples that have an RMSD
-            corr, valid = (scores["corr"], scores["corr_valid"])
             if name == "constant":
-                corr, valid = torch.zeros_like(corr), scores["rmsd_valid"]
-            sums[epoch_key(protocol, "corr", name)] = _valid_sum(corr, valid)
+                scores |= {"corr": torch.zeros_like(scores["corr"]), "corr_valid": scores["rmsd_valid"]}
+            sums[epoch_key(protocol, "corr", name)] = _valid_sum(scores["corr"], scores["corr_valid"])
         sums[f"uncertainty/memory/visited_share_{protocol}"] = (weights.sum(), mask.sum())
         sums[f"uncertainty/memory/mean_error_val_{protocol}"] = ((weights * error).sum(), weights.sum())
     return sums
@@ -173,10 +163,7 @@ END_OF_EPOCH: Mapping[str, Callable[[Any], float]] = {
 
 
 def metrics_of(trainer: Any, means: Mapping[str, float]) -> dict[str, float]:
-    """Return an epoch's metrics: the means over its steps and :data:`END_OF_EPOCH`.
-
-    A metric for which nothing could be measured is left out.
-    """
+    """Return an epoch's metrics, the means over its steps and :data:`END_OF_EPOCH`, where something was measured."""
     metrics = {**means, **{name: float(read(trainer)) for name, read in END_OF_EPOCH.items()}}
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
 

@@ -51,12 +51,9 @@ class Observation:
 
 
 def choose_patch(folder: Path, case_ids: Sequence[str], patch_size: Sequence[int]) -> ObservedPatch | None:
-    """Choose a patch around the tumour of the first case, by id, that has one; None if none has.
+    """Choose a patch around the tumour of the first preprocessed case, by id, that has one; None if none has.
 
-    Args:
-        folder: of the preprocessed cases.
-        case_ids: validation cases of a fold.
-        patch_size: (D, H, W), or (H, W) for a patch of the slice with most tumour.
+    A patch size (H, W) chooses a patch of the slice with most tumour.
     """
     for case_id in sorted(case_ids):
         _, reference, _, _ = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
@@ -81,11 +78,8 @@ def _around(folder: Path, case_id: str, tumour: np.ndarray, patch_size: Sequence
 def observe(trainer: Any, patch: ObservedPatch) -> Observation:
     """Predict the patch without gradients, and read what the validation memory holds of it.
 
-    This draws no random number, waits for no other process, and leaves the network in its mode.
-
-    Args:
-        trainer: an initialised :class:`~uncseg.method.training.trainer.UncertaintyTrainer`.
-        patch: of a validation case of its fold.
+    The :class:`~uncseg.method.training.trainer.UncertaintyTrainer` is initialised, the patch shows a validation case of
+    its fold. This draws no random number, waits for no other process, and leaves the network in its mode.
     """
     data, reference, _, _ = nnUNetDatasetBlosc2(str(patch.folder), [patch.case_id]).load_case(patch.case_id)
     inside, padded = patch.geometry.bounding_box(), patch.geometry.padded

@@ -20,17 +20,9 @@ from uncseg.method.nnunet_internals import unwrapped
 def several_pass_maps(
     network: nn.Module, data: torch.Tensor, estimators: Estimators, output: Output, axes: Sequence[int]
 ) -> dict[str, torch.Tensor]:
-    """Return the maps of the chosen estimators that can be validated while a fold trains.
+    """Return the maps of the chosen estimators that can be validated while a fold trains, (B, 1, …) float32 in [0, 1].
 
-    Args:
-        network: in eval mode.
-        data: patches, (B, channels, …).
-        estimators: their settings.
-        output: what the logits mean.
-        axes: axes of (channels, …) that may be mirrored.
-
-    Returns:
-        Each (B, 1, …) float32 in [0, 1], by name.
+    The network is in eval mode, the patches are (B, channels, …), of whose (channels, …) ``axes`` may be mirrored.
     """
     heteroscedastic = isinstance(unwrapped(network), HeteroscedasticNetwork)
 

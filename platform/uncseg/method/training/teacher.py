@@ -16,12 +16,8 @@ from uncseg.method.nnunet_internals import unwrapped
 class Teacher(AveragedModel):
     """The average of a network's weights: average ← decay·average + (1 − decay)·weights, from the first step's weights.
 
-    It is always in eval mode and takes no gradients.
-
-    Args:
-        network: the network that trains; may be compiled or wrapped for several processes.
-        output: what its logits mean.
-        decay: share of the average that stays in a step, in [0, 1).
+    It is always in eval mode and takes no gradients. The network may be compiled or wrapped for several processes;
+    ``decay``, in [0, 1), is the share of the average that stays in a step.
     """
 
     def __init__(self, network: nn.Module, output: Output, decay: float) -> None:
@@ -35,12 +31,7 @@ class Teacher(AveragedModel):
 
     @torch.no_grad()
     def expected_error(self, data: torch.Tensor, reference_wt: torch.Tensor) -> Reading:
-        """Return |p(WT) − reference WT|, (B, 1, …) in [0, 1], known everywhere.
-
-        Args:
-            data: (B, C, …), in the precision of the surrounding autocast.
-            reference_wt: (B, 1, …) bool.
-        """
+        """Return |p(WT) − reference WT|, (B, 1, …) in [0, 1], known everywhere, for images (B, C, …)."""
         p_wt = wt_probability(full_resolution(self(data)), self.output)
         error = (p_wt - reference_wt.float()).abs()
         return Reading({"error": error}, torch.ones_like(error))

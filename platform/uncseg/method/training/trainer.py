@@ -70,9 +70,8 @@ class UncertaintyTrainer(ResumableTrainer):
         """nnU-Net builds the plans' network here; ours gets 4 output channels and is read as z1..z3 and u."""
         model = TrainerSettings.from_plans(plans_manager.plans).model
         channels = num_input_channels, num_output_channels
-        return build_network(
-            model, NetworkPlan(plans_manager, configuration_manager, *channels, enable_deep_supervision)
-        )
+        plan = NetworkPlan(plans_manager, configuration_manager, *channels, enable_deep_supervision)
+        return build_network(model, plan)
 
     def _build_loss(self) -> nn.Module:
         """nnU-Net builds Dice + cross-entropy here; the cross-entropy gets its class weights."""
@@ -104,11 +103,11 @@ class UncertaintyTrainer(ResumableTrainer):
         memory: Reading | None = None
         losses, failures, masks = [], [], []
         for part in split_evenly(len(data), self.settings.training.accumulate):
-            logits, u, segmentation_loss = self._forward(data[part], [t[part] for t in target])
+            outputs = self._forward(data[part], [t[part] for t in target])
             memory = memory or self._read("training", batch, data.shape)
             known = memory.part(part)
             learned = self._teacher_error(data[part], target[0][part]) or known
-            loss, step = self._judge(logits, u, segmentation_loss, target[0][part], known, learned)
+            loss, step = self._judge(outputs, target[0][part], known, learned)
             failures.append(step.failure)
             masks.append(step.mask)
             if part.stop == len(data):
@@ -130,9 +129,8 @@ class UncertaintyTrainer(ResumableTrainer):
     def _forward(self, data: torch.Tensor, target: list[torch.Tensor]) -> tuple[Any, ...]:
         """Return full-resolution logits, u (None without an uncertainty map) and the segmentation loss."""
         with self.autocast():
-            output, u = (
-                self.network(data, uncertainty=True) if self.settings.model.uncertainty else (self.network(data), None)
-            )
+            has_map = self.settings.model.uncertainty
+            output, u = self.network(data, uncertainty=True) if has_map else (self.network(data), None)
             loss = self.loss(output, target if self.enable_deep_supervision else target[0])
         return full_resolution(output), u, loss
 
@@ -154,15 +152,10 @@ class UncertaintyTrainer(ResumableTrainer):
             return self.teacher.expected_error(data, reference_regions(target, self.settings.model.output)[:, :1])
 
     def _judge(
-        self,
-        logits: torch.Tensor,
-        u: torch.Tensor | None,
-        segmentation_loss: torch.Tensor,
-        target: torch.Tensor,
-        memory: Reading,
-        learned_error: Reading,
+        self, outputs: tuple[Any, ...], target: torch.Tensor, memory: Reading, learned_error: Reading
     ) -> tuple[torch.Tensor, Step]:
         """Return the loss and what it is computed from; a failure is NaN, and so no visit, where the logits are."""
+        logits, u, segmentation_loss = outputs
         with torch.no_grad():
             predicted, reference = self._regions(logits, target)
             masks = protocol_masks(reference[:, :1], predicted[:, :1])

@@ -28,11 +28,7 @@ class SwinUnetrBackbone(SwinUNETR, Backbone):
 
 def build(inputs: int, outputs: int, _patch: Sequence[int], settings: SwinUnetr) -> SwinUnetrBackbone:
     """Build the network with fresh weights; it takes any patch that fits."""
-    sizes: dict[str, Any] = {
-        "feature_size": settings.feature_size,
-        "depths": settings.depths,
-        "num_heads": settings.heads,
-    }
+    sizes: dict[str, Any] = {"feature_size": settings.feature_size, "depths": settings.depths}
     device = torch.get_default_device()
     with torch.device("cpu"):  # MONAI reads values of tensors while it builds, and those of the meta device have none
         network = SwinUnetrBackbone(in_channels=inputs, out_channels=outputs, num_heads=settings.heads, **sizes)
