@@ -42,8 +42,7 @@ def phantom(
     """Write synthetic BraTS 2023 cases together with the true error probability of each voxel."""
     from uncseg.dataset.phantom import write_phantoms
 
-    written = write_phantoms(out, cases, size, seed)
-    typer.echo(f"{len(written)} cases in {out}")
+    typer.echo(f"{len(write_phantoms(out, cases, size, seed))} cases in {out}")
 
 
 @app.command()

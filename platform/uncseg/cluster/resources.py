@@ -26,9 +26,8 @@ class Node:
 
     def fits(self, work: "Node") -> int:
         """Return how many times ``work`` fits on this node."""
-        by_cpu = math.floor(self.cpus / work.cpus) if work.cpus else math.inf
-        by_gpu = math.floor(self.gpus / work.gpus) if work.gpus else math.inf
-        return int(min(by_cpu, by_gpu))
+        pairs = ((self.cpus, work.cpus), (self.gpus, work.gpus))
+        return min(math.floor(available / needed) for available, needed in pairs if needed)
 
 
 @dataclass(frozen=True)

@@ -71,19 +71,14 @@ def map_cases(
         try:
             results[case] = ray.get(reference)
         except Exception as error:
-            problems.extend(_failure_problems(case, error, expected))
+            cause = getattr(error, "cause", None)  # set on the errors that tasks raise
+            last_line, advice = str(error).strip().splitlines()[-1], "fix the cause and run the command again"
+            problem = Problem(case, last_line, expected, advice)
+            problems.extend(cause.problems if isinstance(cause, ProblemsFound) else [problem])
         progress(next(ended), len(calls))
 
     run_tasks(calls, on_end, in_flight, start)
     return results, problems
-
-
-def _failure_problems(case: str, error: Exception, expected: str) -> list[Problem]:
-    cause = getattr(error, "cause", None)  # set on the errors that tasks raise
-    if isinstance(cause, ProblemsFound):
-        return cause.problems
-    last_line = str(error).strip().splitlines()[-1]
-    return [Problem(case, last_line, expected, "fix the cause and run the command again")]
 
 
 def two_per_cpu() -> int:

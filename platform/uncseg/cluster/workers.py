@@ -22,11 +22,9 @@ class _GpuWorker:
 
 
 class Workers:
-    """As many workers as fit, while a block runs. An actor that dies is restarted and its work repeated.
+    """As many workers as fit in the slots, while a block runs, but no more than there are calls to come.
 
-    Args:
-        slots: what each worker takes, and how many there may be.
-        calls: number of calls to come; no more workers than that are started.
+    An actor that dies is restarted and its work repeated.
     """
 
     def __init__(self, slots: Slots, calls: int) -> None:
@@ -53,8 +51,7 @@ class Workers:
         """Return the number of workers that are ready, at least one: the first is waited for."""
         if not self._uses_gpus:
             return self._limit
-        timeout = 0 if self._running else None
-        if self._starting and ray.wait(list(self._starting), num_returns=1, timeout=timeout)[0]:
+        if self._starting and ray.wait(list(self._starting), timeout=0 if self._running else None)[0]:
             ready, _ = ray.wait(list(self._starting), num_returns=len(self._starting), timeout=0)
             self._running |= {self._starting.pop(answer): [] for answer in ready}
         return len(self._running)

@@ -10,8 +10,7 @@ from uncseg.console import console
 from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import raise_if_any
 from uncseg.runs.model_sources import find_model
-from uncseg.runs.new_case_tasks import PredictionOptions, Record
-from uncseg.runs.new_cases import predict_new_cases
+from uncseg.runs.new_case_tasks import PredictionOptions, Record, predict_new_cases
 from uncseg.table_files import write_table
 
 

@@ -68,10 +68,8 @@ def score_folders(
 def _score_once(pair: Pair, scale: Scale, folder: Path) -> list[ScoreRow]:
     """Score a pair, unless the folder holds its scores from an earlier command."""
     source = digest([SCORES_VERSION, file_states(pair.files), scale, sorted(pair.uncertainty)])
-    rows: list[ScoreRow] = compute_once(
-        folder / f"{pair.case_id}.json", source, lambda: {"rows": score_pair(pair, scale)}
-    )["rows"]
-    return rows
+    file = folder / f"{pair.case_id}.json"
+    return list(compute_once(file, source, lambda: {"rows": score_pair(pair, scale)})["rows"])
 
 
 def _scale(text: str) -> Scale:

@@ -54,11 +54,11 @@ def _read(file: Path, problems: list[Problem]) -> tuple[tuple, np.ndarray] | Non
     except READ_ERRORS:
         problems.append(unreadable(file))
         return None
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        found = f"{image.GetDimension()} dimensions, {image.GetNumberOfComponentsPerPixel()} components per voxel"
-        problems.append(Problem(str(file), found, "a 3D image of single values", "convert it, or exclude the case"))
-        return None
-    return (image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()), array
+    if (image.GetDimension(), image.GetNumberOfComponentsPerPixel()) == (3, 1):
+        return (image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()), array
+    found = f"{image.GetDimension()} dimensions, {image.GetNumberOfComponentsPerPixel()} components per voxel"
+    problems.append(Problem(str(file), found, "a 3D image of single values", "convert it, or exclude the case"))
+    return None
 
 
 def _check_geometry(geometries: dict[Path, tuple]) -> list[Problem]:

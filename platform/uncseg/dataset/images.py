@@ -39,10 +39,10 @@ def read_volume(file: Path, problems: list[Problem]) -> Volume | None:
     except READ_ERRORS:
         problems.append(unreadable(file))
         return None
-    if array.ndim != 3:
-        problems.append(Problem(str(file), f"{array.ndim} dimensions", "a 3D image of single values", "convert it"))
-        return None
-    return Volume(file, array, affine)
+    if array.ndim == 3:
+        return Volume(file, array, affine)
+    problems.append(Problem(str(file), f"{array.ndim} dimensions", "a 3D image of single values", "convert it"))
+    return None
 
 
 def unreadable(file: Path) -> Problem:

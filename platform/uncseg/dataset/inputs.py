@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uncseg.dataset.brats import ENDINGS, MODALITIES, BratsCase, patient_of, scan_folder
+from uncseg.dataset.brats import MODALITIES, BratsCase, patient_of, scan_folder
 from uncseg.errors import Problem, ProblemsFound
 
 _CHANNELS = {
@@ -39,11 +39,9 @@ def find_inputs(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[list[Bra
 
 def _plain_files(folder: Path) -> dict[str, dict[int, Path]]:
     """Return nnU-Net's files by case and channel."""
-    endings = "|".join(map(re.escape, ENDINGS))
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     for file in sorted(folder.iterdir()):
-        match = re.fullmatch(rf"(.+)_(\d{{4}})({endings})", file.name)
-        if match and not file.name.startswith("."):
+        if match := re.fullmatch(r"([^.].*)_(\d{4})(\.nii\.gz|\.nii)", file.name):
             found[match[1]][int(match[2])] = file
     return found
 

@@ -117,8 +117,7 @@ def _keep_stages(arch: dict, stages: int) -> None:
 
 
 def _patch_error(patch: tuple[int, ...], expected: str, nearest: np.ndarray, otherwise: str = "") -> ProblemsFound:
-    advice = f"set it to {nearest.tolist()}{otherwise}"
-    problem = Problem("plan.patch_size", str(list(patch)), expected, advice)
+    problem = Problem("plan.patch_size", str(list(patch)), expected, f"set it to {nearest.tolist()}{otherwise}")
     return ProblemsFound("The experiment cannot be planned.", [problem])
 
 

@@ -13,10 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from uncseg.config.experiment import Experiment
-from uncseg.dataset.brats import LABELS, MODALITIES, REGIONS, BratsCase, link_or_map, oracle_path, scan_folder
+from uncseg.dataset.brats import (
+    LABELS,
+    MODALITIES,
+    REGIONS,
+    BratsCase,
+    link_or_map,
+    oracle_path,
+    read_voxels,
+    scan_folder,
+)
 from uncseg.dataset.fingerprint import fingerprint_file
 from uncseg.errors import Problem, raise_if_any
 from uncseg.files import digest, file_states, read_json, whole_file, write_json, write_text
@@ -112,8 +120,8 @@ def prepared_folder(experiment: Experiment, preparation: str) -> PreparedFolder:
 
 
 def _raw_images(prepared: PreparedFolder, case_id: str) -> list[str]:
-    folder = prepared.raw_dataset / "imagesTr"
-    return [str(folder / f"{case_id}_{channel:04d}.nii.gz") for channel in range(len(MODALITIES))]
+    names = (f"{case_id}_{channel:04d}.nii.gz" for channel in range(len(MODALITIES)))
+    return [str(prepared.raw_dataset / "imagesTr" / name) for name in names]
 
 
 def _raw_reference(prepared: PreparedFolder, case_id: str) -> Path:
@@ -145,7 +153,7 @@ def write_raw_description(prepared: PreparedFolder, output: str, case_ids: Seque
         }
         for case in case_ids
     }
-    content = {**dataset_description(output, len(case_ids)), "dataset": listed}
+    content = dataset_description(output, len(case_ids)) | {"dataset": listed}
     write_text(folder / "dataset.json", json.dumps(content, indent=2))
 
 
@@ -201,7 +209,7 @@ def _write_oracle(prepared: PreparedFolder, case: BratsCase, plans: Any, setting
 
     folder = str(prepared.dataset / settings.data_identifier)
     data, _, _, properties = nnUNetDatasetBlosc2(folder, [case.case_id]).load_case(case.case_id)
-    q = sitk.GetArrayFromImage(sitk.ReadImage(str(q_file))).transpose(plans.transpose_forward)
+    q = read_voxels(q_file).transpose(plans.transpose_forward)
     box = tuple(slice(lower, upper) for lower, upper in properties["bbox_used_for_cropping"])
     resampled = q[box][None].astype(np.float32)
     if resampled.shape[1:] != data.shape[1:]:

@@ -48,8 +48,7 @@ def make_splits(volumes_ml: Mapping[str, float], patients: Mapping[str, str], fo
             open_folds.remove(fold)
             members[fold] += groups[patient]
             totals[fold] += volume[patient]
-    everything = set(volumes_ml)
-    return [{"train": sorted(everything - set(val)), "val": sorted(val)} for val in members]
+    return [{"train": sorted(set(volumes_ml).difference(val)), "val": sorted(val)} for val in members]
 
 
 def write_splits_once(path: Path, splits: Splits) -> str:

@@ -13,8 +13,7 @@ from uncseg.files import write_text
 from uncseg.layout import RunFolder
 from uncseg.report.score_tables import models_table, scores_table, summarize_models, write_scores
 from uncseg.runs.model_sources import PredictionModel
-from uncseg.runs.new_case_tasks import FOLD_MEAN, PredictionOptions, Record
-from uncseg.runs.new_cases import predict_new_cases
+from uncseg.runs.new_case_tasks import FOLD_MEAN, PredictionOptions, Record, predict_new_cases
 from uncseg.table_files import write_table
 
 
@@ -71,7 +70,7 @@ def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record]) -
     console.print(f"tables: {run.tables}/external_{name}*", soft_wrap=True)
     wt = together[together["region"] == "WT"].set_index("case")["dice"]
     cases = pd.DataFrame([records[case] for case in sorted(records)])
-    cases = cases.assign(dice_wt=cases["case"].map(wt))
+    cases["dice_wt"] = cases["case"].map(wt)
     cases = cases.reindex(columns=["case", "dice_wt", "expected_dice_wt", "review", "review_reason"])
     write_table(cases, run.tables, f"external_{name}_cases")
     for line in expectation_lines(cases):
@@ -80,8 +79,7 @@ def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record]) -
 
 def expectation_lines(cases: pd.DataFrame) -> list[str]:
     """Return sentences on how well the columns expected_dice_wt and review predict dice_wt."""
-    known = cases.dropna(subset=["expected_dice_wt"])
-    lines = []
+    known, lines = cases.dropna(subset=["expected_dice_wt"]), []
     if len(known):
         correlation = spearman(known["expected_dice_wt"].to_numpy(float), known["dice_wt"].to_numpy(float))
         error = known["expected_dice_wt"] - known["dice_wt"]

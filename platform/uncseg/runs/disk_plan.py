@@ -62,8 +62,7 @@ def estimate_disk(
 
 def print_disk(disk: DiskEstimate, total: float, folds: int, root: Path) -> None:
     """Print the peak need of ``folds`` folds, ``total`` bytes, and the free space where a run's folder lies."""
-    parent = next(folder for folder in root.parents if folder.exists())
-    free = shutil.disk_usage(parent).free
+    free = shutil.disk_usage(next(folder for folder in root.parents if folder.exists())).free
     console.print(
         f"disk:     {size_text(disk.checkpoint)} per checkpoint, about {size_text(disk.memory)} per error memory, "
         f"{size_text(total / folds)} per fold and {size_text(total)} altogether at most; {size_text(free)} are free",

@@ -90,8 +90,7 @@ def _memory_maps(task: FoldTask, case_id: str, shape: tuple[int, ...]) -> dict[s
 @lru_cache(maxsize=1)
 def _validation_memory(fold_folder: Path, settings: Memory) -> ErrorMemory:
     memory = make_memory(settings, ("error", "variance"))
-    file = max(fold_folder.glob(f"{RESUME_PREFIX}*.pt"))
-    memory.load_state(load_resume_file(file)["memories"]["validation"])
+    memory.load_state(load_resume_file(max(fold_folder.glob(f"{RESUME_PREFIX}*.pt")))["memories"]["validation"])
     return memory
 
 

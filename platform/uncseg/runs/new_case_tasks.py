@@ -4,7 +4,7 @@ The three are tasks of their own so that a GPU predicts one case while the one b
 read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,16 +14,22 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from uncseg.cluster.autoscaler import connected_cluster
+from uncseg.cluster.resources import plan_slots
+from uncseg.cluster.session import ray_session
+from uncseg.cluster.tasks import map_cases, start_as_task
+from uncseg.cluster.workers import Workers
+from uncseg.console import counting
 from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference, read_voxels, write_image
 from uncseg.dataset.check import check_case
-from uncseg.errors import raise_if_any
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.estimators.one_pass import OnePass, estimate_one_pass
-from uncseg.estimators.registry import ESTIMATORS
+from uncseg.estimators.registry import ESTIMATORS, NOT_MIRRORED
 from uncseg.evaluation.case_scores import SCORES_VERSION
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
-from uncseg.files import digest, file_states, keep_record
-from uncseg.layout import REGION_PROBABILITIES, CaseFiles
+from uncseg.files import digest, file_states, keep_record, kept_record, remove_partial
+from uncseg.layout import PREDICTION_MAPS, REGION_PROBABILITIES, CaseFiles
 from uncseg.method.inference.fold_average import FoldAverage, average_folds
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, native_maps, predict_grid
@@ -33,7 +39,9 @@ from uncseg.report.overlay import draw_overlay
 from uncseg.runs.fold_prediction import as_batch
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.out_of_fold import region_scores
+from uncseg.runs.preflight import require_folders
 
+IN_FLIGHT = 3  # cases per worker: one is read, one predicted, one written
 Record = dict[str, Any]
 FOLD_MEAN = "mean"
 """The name of all folds together in scores."""
@@ -83,8 +91,7 @@ class PredictionTask:
         model, evaluation = self.model, self.model.evaluation
         options = asdict(self.options) | {"mirroring": self.mirroring, "review_below": self.review_below}
         networks = [folder.state(model.folds) for folder in (model.folder, *model.members)]
-        parts = [SCORES_VERSION, networks, options, evaluation.tile_step, evaluation.estimators.model_dump()]
-        source = digest(parts)
+        source = digest([SCORES_VERSION, networks, options, evaluation.tile_step, evaluation.estimators.model_dump()])
         files = {case.case_id: case.files if self.options.scores else case.images for case in cases}
         return {case: digest([source, file_states(paths)]) for case, paths in files.items()}
 
@@ -202,3 +209,74 @@ def _scores(case: BratsCase, scored: dict[str, tuple[np.ndarray, np.ndarray | No
         keys = {"case": case.case_id, "patient": case.patient, "model": model}
         rows += [keys | row for row in region_scores(reference, labels, masked, brain, image)]
     return rows
+
+
+def predict_new_cases(
+    model: PredictionModel,
+    cases: Sequence[BratsCase],
+    output: Path,
+    options: PredictionOptions,
+    trust: bool,
+    reads: Mapping[str, Path],
+    writes: Mapping[str, Path],
+) -> tuple[dict[str, Record], list[Problem]]:
+    """Predict every case that is not finished yet, on the Ray that the model's resources name.
+
+    Per case it writes CASE.nii.gz, CASE_uncertainty.nii.gz (if the networks have the head), with several folds
+    CASE_between_folds.nii.gz, what else the options ask for, and, last, CASE.json.
+
+    Args:
+        cases: images in the order of the model's channels.
+        reads, writes: folders that every node has to see, by the names that the user knows them under.
+
+    Returns:
+        The contents of CASE.json by case, and the problems of the cases that could not be predicted.
+
+    Raises:
+        ProblemsFound: the options exclude each other, the labels' meaning is unknown, or a node does not see a folder.
+    """
+    chosen = model.evaluation.estimators.several_pass if options.mirroring else ()
+    if mirrors := [name for name in chosen if NOT_MIRRORED in ESTIMATORS[name].needs]:
+        expected = "one of the two: mirrored copies of mirrored copies are all the same"
+        found = f"with evaluation.estimators.{' and '.join(mirrors)}"
+        problem = Problem("--mirroring", found, expected, "leave --mirroring out")
+        raise ProblemsFound("The options exclude each other.", [problem])
+    with ray_session(model.resources.ray_address) as own_ray:
+        require_folders(writes, reads, own_ray)
+        slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
+        _ = model.folder.meaning  # raises unless the labels are those of BraTS
+        task = PredictionTask(model, options, output.resolve(), slots.cpus_per_process, trust)
+        task.output.mkdir(parents=True, exist_ok=True)
+        sources = task.sources(cases)
+        records = {name: _finished_record(CaseFiles(task.output, name), source) for name, source in sources.items()}
+        finished = {name: record for name, record in records.items() if record is not None}
+        todo = [case for case in cases if case.case_id not in finished]
+        with counting() as progress, Workers(slots, len(todo)) as workers:
+            progress("predicted cases", len(finished), len(cases))
+            calls = [(case.case_id, _start_tasks, (task, case, sources[case.case_id], workers)) for case in todo]
+            predicted, problems = map_cases(
+                calls,
+                lambda ended, _: progress("predicted cases", len(finished) + ended, len(cases)),
+                lambda: IN_FLIGHT * workers.count(),
+                "a prediction",
+                start=lambda function, arguments: function(*arguments),
+            )
+    remove_partial(task.output)
+    return finished | predicted, problems
+
+
+def _finished_record(files: CaseFiles, source: str) -> Record | None:
+    """Return a case's record if all of its files are there; otherwise remove those that are."""
+    record = kept_record(files.scores, source)
+    if record is None:
+        # a map of other folds or options would lie beside labels that it does not belong to
+        for file in (files.scores, files.segmentation, files.overlay, *map(files.map, PREDICTION_MAPS)):
+            file.unlink(missing_ok=True)
+    return record
+
+
+def _start_tasks(task: PredictionTask, case: BratsCase, source: str, workers: Workers) -> Any:
+    """Start a case's three tasks and return the reference of the last one's result."""
+    data, properties = start_as_task(1.0, returns=2)(read_case, (task, case))
+    predictions = workers.start(predict_case, (task, data))
+    return start_as_task(1.0)(write_case, (task, case, source, properties, predictions))

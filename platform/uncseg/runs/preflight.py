@@ -32,8 +32,7 @@ def preflight(experiment: Experiment, folds: int, cluster: Cluster, own_ray: boo
         slots = plan_slots(experiment.resources, folds, cluster)
     except ProblemsFound as error:
         problems += error.problems
-    database = experiment.storage.path / "mlflow.db"
-    if experiment.tracking.uri is not None or database.is_file():
+    if experiment.tracking.uri is not None or (experiment.storage.path / "mlflow.db").is_file():
         try:
             open_store(experiment.tracking_uri, experiment.tracking.experiment)
         except ProblemsFound as error:

@@ -58,8 +58,7 @@ def open_members(experiment: Experiment, prepared: PreparedFolder) -> dict[str, 
     for number in range(experiment.training.members):
         open_run(member_experiment(experiment, number))
     digests: dict[str, str] = read_json(prepared.done)["digests"]
-    manifest = RunFolder(experiment.run_folder).manifest
-    update_manifest(manifest, digests=digests, versions=describe_versions())
+    update_manifest(RunFolder(experiment.run_folder).manifest, digests=digests, versions=describe_versions())
     return digests
 
 
