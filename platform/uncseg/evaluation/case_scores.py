@@ -39,8 +39,8 @@ def score_case(
         brain: bool; None: the whole volume counts as brain.
 
     Returns:
-        One row for each of WT, TC and ET: ``region``, ``failure_rate``, the columns of :func:`segmentation_row` and,
-        where there is a map, those of :func:`uncertainty_row`.
+        One row for each of WT, TC and ET: ``region``, ``failure_rate``, the scores of its segmentation and, where
+        there is a map, those of :func:`uncertainty_row`.
     """
     box = _around_tumour(reference, prediction)
     near_reference, near_prediction = reference[box], prediction[box]
@@ -49,7 +49,7 @@ def score_case(
     rows = []
     for region in REGIONS:
         expected, found = region_mask(near_reference, region), region_mask(near_prediction, region)
-        row: ScoreRow = {"region": region, **segmentation_row(expected, found, spacing_mm, reference.size)}
+        row: ScoreRow = {"region": region, **_segmentation_row(expected, found, spacing_mm, reference.size)}
         row["failure_rate"] = float(failure[expected].mean()) if expected.any() else math.nan
         if uncertainty and region in uncertainty:
             # certain voxels count wherever they are
@@ -65,20 +65,10 @@ def _around_tumour(reference: np.ndarray, prediction: np.ndarray) -> tuple[slice
     return bounding_box(tumour, DILATIONS) if tumour.any() else tuple(slice(0, 1) for _ in tumour.shape)
 
 
-def segmentation_row(
+def _segmentation_row(
     reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], voxels: int
 ) -> ScoreRow:
-    """Return the scores of one region's segmentation.
-
-    Args:
-        reference, prediction: bool, 3D; any part of the volume that holds both.
-        spacing_mm: along the arrays' axes.
-        voxels: number of voxels of the whole volume.
-
-    Returns:
-        ``dice``, the scores of :func:`~uncseg.evaluation.lesions.lesionwise`, ``sensitivity``, ``specificity``,
-        ``reference_volume_ml`` and ``predicted_volume_ml``.
-    """
+    """Return the scores of one region in a part of a volume of ``voxels`` voxels; the part holds both bool masks."""
     return {
         "dice": dice(reference, prediction),
         **lesionwise(reference, prediction, spacing_mm),
@@ -93,11 +83,6 @@ def uncertainty_row(
     reference: np.ndarray, prediction: np.ndarray, uncertainty: np.ndarray, brain: np.ndarray | None
 ) -> ScoreRow:
     """Return the scores of one region's map against the region's own errors, reference ≠ prediction.
-
-    Args:
-        reference, prediction: bool.
-        uncertainty: in [0, 1].
-        brain: bool, or None.
 
     Returns:
         RMSD and correlation with the failure per protocol (:func:`~uncseg.metric_keys.failure_key`); QU-BraTS;

@@ -21,11 +21,7 @@ def expected_dice(predicted: np.ndarray, uncertainty: np.ndarray) -> float:
 
     Σ(1 − u) of the predicted voxels are then true positives and Σu of them false positives; Σu of the other voxels are
     false negatives. The result is 2·TP / (2·TP + FP + FN) of these expectations, or 1 where nothing is predicted and
-    every voxel is certain.
-
-    Args:
-        predicted: bool.
-        uncertainty: in [0, 1]; 0 outside the dilated prediction, where a map says nothing.
+    every voxel is certain. The map has to be 0 outside the dilated prediction, where it says nothing.
     """
     false_positives = float(uncertainty[predicted].sum(dtype=np.float64))
     false_negatives = float(uncertainty.sum(dtype=np.float64)) - false_positives
@@ -35,12 +31,9 @@ def expected_dice(predicted: np.ndarray, uncertainty: np.ndarray) -> float:
 
 
 def review_reason(predicted: np.ndarray, expected: float | None, below: float) -> str | None:
-    """Return why a person should review a case, or None where nothing suggests it.
+    """Return why a person should review a case, or None if its predicted WT and its expected Dice suggest no review.
 
-    Args:
-        predicted: whole tumour, bool.
-        expected: Dice to expect; None without a map.
-        below: expected Dice from which on no review is needed.
+    The expected Dice is None without a map; from ``below`` on, no review is needed.
     """
     if not predicted.any():
         return "no tumour found"
@@ -52,12 +45,10 @@ def review_reason(predicted: np.ndarray, expected: float | None, below: float) -
 def review_threshold(per_case: pd.DataFrame | None) -> float:
     """Return the expected Dice that a fifth of a run's own out-of-fold cases do not reach; 0.8 where there is none.
 
-    Args:
-        per_case: the run's table, one row per case; None before its evaluation.
+    ``per_case`` has one row per case; it is None before the run's evaluation.
     """
-    known = pd.Series(dtype=float) if per_case is None else per_case.get("expected_dice_wt", pd.Series(dtype=float))
-    known = known.dropna()
-    return float(known.quantile(REVIEWED_SHARE)) if len(known) else REVIEW_BELOW
+    known = None if per_case is None else per_case.get("expected_dice_wt")
+    return REVIEW_BELOW if known is None or known.isna().all() else float(known.quantile(REVIEWED_SHARE))
 
 
 def around_prediction(uncertainty: np.ndarray | None, predicted: np.ndarray) -> np.ndarray | None:
@@ -71,12 +62,7 @@ def around_prediction(uncertainty: np.ndarray | None, predicted: np.ndarray) -> 
 
 
 def mean_uncertainty(predicted: np.ndarray, uncertainty: np.ndarray) -> float:
-    """Return a case's uncertainty: the mean in the dilated prediction, or the maximum where nothing is predicted.
-
-    Args:
-        predicted: bool.
-        uncertainty: in [0, 1].
-    """
+    """Return a case's uncertainty: the mean in the dilated prediction, or the maximum where nothing is predicted."""
     around = protocol_mask(predicted, predicted, "union")
     return float(uncertainty[around].mean(dtype=np.float64) if around.any() else uncertainty.max(initial=0))
 
@@ -90,7 +76,7 @@ def describe(
         labels: 1 NCR, 2 ED, 3 ET.
         uncertainty: from :func:`around_prediction`; None without a map.
         spacing_mm: along the axes.
-        review_below: expected Dice below which a case is to be reviewed.
+        review_below: see :func:`review_reason`.
 
     Returns:
         ``volume_{wt,tc,et}_ml``; with a map ``mean_uncertainty``, ``total_uncertainty_ml`` (its sum times a voxel's

@@ -171,16 +171,12 @@ def scaled_keys() -> list[str]:
 def best_floor(
     values: Mapping[Any, float], key: str, floors: Collection[str] = FLOORS, *, constant: bool = True
 ) -> str | None:
-    """Return the floor whose value is best.
+    """Return the floor whose value is best, the first of equal ones; None where no floor's value is known.
 
     Args:
-        values: a figure per estimator or method; NaN is unknown.
-        key: the figure.
+        values: the figure ``key`` per estimator or method; NaN is unknown.
         floors: the names among ``values`` that count as floors.
         constant: whether the constant's correlation counts, which is 0 by definition.
-
-    Returns:
-        The first of equal floors; None where no floor's value is known.
     """
     lower = figures_by_key()[key].better == LOWER
     left_out = () if lower or constant else (CONSTANT,)

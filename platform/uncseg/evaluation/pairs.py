@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -57,31 +57,28 @@ def find_pairs(
     missing = [
         Problem(name, f"no folder {folder}", "a folder of NIfTI files", "correct the path")
         for name, folder in folders.items()
-        if folder is not None and not folder.is_dir()
+        if folder and not folder.is_dir()
     ]
     if missing:
         raise ProblemsFound("There is nothing to score.", missing)
     problems: list[Problem] = []
-    expected = _files(references, ("seg", None), problems)
-    found = _files(predictions, ("seg", None), problems)
-    brains = None if brain is None else _files(brain, ("t1n", None), problems)
-    problems += _without(found, expected, "reference", references) + _without(
-        expected, found, "prediction", predictions
-    )
+    expected, found = (_files(folder, "seg", problems) for folder in (references, predictions))
+    brains = _files(brain, "t1n", problems) if brain else {}
+    problems += _without(found, expected, "reference", references)
+    problems += _without(expected, found, "prediction", predictions)
     both = sorted(found.keys() & expected.keys())
     if not both:
-        where = f"{predictions}, {references}"
-        no_file = Problem(where, "no NIfTI file", "CASE.nii.gz in both", "correct the paths")
+        no_file = Problem(f"{predictions}, {references}", "no NIfTI file", "CASE.nii.gz in both", "correct the paths")
         raise ProblemsFound("There is nothing to score.", problems or [no_file])
     pairs = []
     for name in both:
         wrong: list[Problem] = []
         maps = {} if uncertainty is None else _maps(uncertainty, name, (found[name], expected[name]), wrong)
-        if brains is not None and name not in brains:
+        if brain and name not in brains:
             wrong.append(Problem(name, f"no brain mask in {brain}", f"{name}.nii.gz", "add it, or leave --brain out"))
         problems += wrong
         if not wrong:
-            pairs.append(Pair(name, found[name], expected[name], maps, None if brains is None else brains[name]))
+            pairs.append(Pair(name, found[name], expected[name], maps, brains.get(name)))
     return pairs, problems
 
 
@@ -94,8 +91,8 @@ def _without(files: dict[str, Path], others: Container[str], what: str, folder: 
     ]
 
 
-def _files(folder: Path, roles: tuple[str | None, ...], problems: list[Problem]) -> dict[str, Path]:
-    """Return files by case; of those with BraTS' endings only the ones of these roles (None: other endings)."""
+def _files(folder: Path, wanted: str, problems: list[Problem]) -> dict[str, Path]:
+    """Return files by case; of those with BraTS' endings only the ones of the wanted role."""
     found: dict[str, list[Path]] = defaultdict(list)
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -106,7 +103,7 @@ def _files(folder: Path, roles: tuple[str | None, ...], problems: list[Problem])
             role = FILE_ROLES[endings[name]][0] if endings[name] else None
             # a CASE-q.nii.gz beside CASE-seg.nii.gz is neither
             other = role is None and any(stem.startswith(case) for case in cases_here)
-            if role in roles and not other:
+            if role in (wanted, None) and not other:
                 found[stem.removesuffix(endings[name])].append(Path(parent, name))
     for name, files in found.items():
         if len(files) > 1:
@@ -144,11 +141,7 @@ def _maps(folder: Path, case: str, masks: Sequence[Path], problems: list[Problem
 
 
 def score_pair(pair: Pair, scale: Scale) -> list[ScoreRow]:
-    """Read and score one case.
-
-    Args:
-        pair: the case's files.
-        scale: scale of the uncertainty: unit (0 to 1) or percent (0 to 100).
+    """Read and score one case, whose uncertainty is from 0 to 1 (unit) or from 0 to 100 (percent).
 
     Returns:
         The rows of :func:`~uncseg.evaluation.case_scores.score_case`, with ``case`` and ``patient`` in front.
@@ -157,31 +150,24 @@ def score_pair(pair: Pair, scale: Scale) -> list[ScoreRow]:
         ProblemsFound: one problem for each file of the case that cannot be used.
     """
     problems: list[Problem] = []
-    volumes = {file: read_volume(file, problems) for file in dict.fromkeys(pair.files)}
-    reference = volumes[pair.reference]
-    for volume in volumes.values():
-        if reference is not None and volume is not None and volume is not reference:
-            problems += geometry_problems(volume, reference)
-    labels = {file: _labels(volumes[file], problems) for file in (pair.reference, pair.prediction)}
-    maps = {file: _uncertainty(volumes[file], scale, problems) for file in set(pair.uncertainty.values())}
-    if problems:
+    read = {file: read_volume(file, problems) for file in dict.fromkeys(pair.files)}
+    volumes = {file: volume for file, volume in read.items() if volume is not None}
+    reference = volumes.get(pair.reference)
+    if reference is not None:
+        for volume in volumes.values():
+            problems += geometry_problems(volume, reference) if volume is not reference else []
+    labels = {f: _labels(volumes[f], problems) for f in (pair.reference, pair.prediction) if f in volumes}
+    maps = {f: _uncertainty(volumes[f], scale, problems) for f in set(pair.uncertainty.values()) if f in volumes}
+    if problems or reference is None:
         raise ProblemsFound(f"{pair.case_id} cannot be scored.", problems, exit_code=1)
-    assert reference is not None
-    brain = None if pair.brain is None else np.asarray(_array(volumes[pair.brain]) != 0)
+    brain = None if pair.brain is None else np.asarray(volumes[pair.brain].array != 0)
     uncertainty = {region: maps[file] for region, file in pair.uncertainty.items()}
     rows = score_case(labels[pair.reference], labels[pair.prediction], reference.spacing_mm, uncertainty, brain)
     return [{"case": pair.case_id, "patient": patient_of(pair.case_id), **row} for row in rows]
 
 
-def _array(volume: Volume | None) -> Any:
-    assert volume is not None
-    return volume.array
-
-
-def _labels(volume: Volume | None, problems: list[Problem]) -> np.ndarray:
+def _labels(volume: Volume, problems: list[Problem]) -> np.ndarray:
     """Return the labels of 2023; those of 2018 to 2021 (4 for ET) are mapped."""
-    if volume is None:
-        return np.zeros(0, dtype=np.uint8)
     array = volume.array
     if np.issubdtype(array.dtype, np.floating):
         # a scale factor in the header turns 1 into 1.00000002
@@ -190,21 +176,17 @@ def _labels(volume: Volume | None, problems: list[Problem]) -> np.ndarray:
     counts = {label: int(np.count_nonzero(array == label)) for label in range(5)}
     convention: Literal["2023", "2018"] = "2018" if counts[4] else "2023"
     known = CONVENTION_LABELS[convention]
-    strange = []
     if sum(counts[label] for label in known) < array.size:
         values, numbers = np.unique(array, return_counts=True)
         strange = [f"{v:.9g} ({n} voxels)" for v, n in zip(values, numbers, strict=True) if v not in known]
-    if strange:
         expected = "only 0, 1, 2, 3 or only 0, 1, 2, 4"
         problems.append(Problem(str(volume.file), f"label {', '.join(strange[:5])}", expected, "map these labels"))
         return np.zeros(0, dtype=np.uint8)
     return map_labels(array, convention)
 
 
-def _uncertainty(volume: Volume | None, scale: Scale, problems: list[Problem]) -> np.ndarray:
+def _uncertainty(volume: Volume, scale: Scale, problems: list[Problem]) -> np.ndarray:
     """Return the map in [0, 1]; percent are divided in double precision, so that they meet thresholds exactly."""
-    if volume is None:
-        return np.zeros(0)
     file, given = str(volume.file), f"(--uncertainty-scale {scale})"
     array = volume.array.astype(np.float64 if scale == "percent" else np.promote_types(volume.array.dtype, np.float32))
     finite = np.isfinite(array)

@@ -15,12 +15,8 @@ from scipy import stats
 RESAMPLES = 2000
 FEWEST_PATIENTS = 10
 """Fewest patients for an interval; resampling fewer gives little more than their range."""
-KEYS = ("case", "patient", "region", "fold", "model")
-
-
-def figure_columns(scores: pd.DataFrame) -> list[str]:
-    """Return the columns of scores that are figures, in order."""
-    return [column for column in scores.columns if column not in KEYS]
+KEYS = ["case", "patient", "region", "fold", "model"]
+"""Columns of scores that are not figures."""
 
 
 def summarize(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -37,7 +33,7 @@ def summarize(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     rows: list[dict[str, object]] = []
     for region, part in scores.groupby("region", sort=False):
-        for figure in figure_columns(scores):
+        for figure in scores.columns.drop(KEYS, errors="ignore"):
             values = part[figure].astype(float)
             low, high = bootstrap_mean(values, part["patient"], seed)
             row: dict[str, object] = {"region": region, "figure": figure, "cases": values.count()}
@@ -66,12 +62,9 @@ def _across_cases(region: str, scores: pd.DataFrame, seed: int) -> list[dict[str
 
 
 def risk_curve(uncertainty: np.ndarray, risk: np.ndarray) -> np.ndarray:
-    """Return the mean risk of the k most certain cases, (N,), for k from 1 to N.
+    """Return the mean risk of the k most certain cases for k from 1 to N; arguments as in :func:`risk_coverage`.
 
     Cases of equal uncertainty are taken as if in random order.
-
-    Args:
-        uncertainty, risk: as for :func:`risk_coverage`.
     """
     groups = pd.Series(risk).groupby(uncertainty)
     expected = np.repeat(groups.mean().to_numpy(), groups.size().to_numpy())
@@ -79,14 +72,10 @@ def risk_curve(uncertainty: np.ndarray, risk: np.ndarray) -> np.ndarray:
 
 
 def risk_coverage(uncertainty: np.ndarray, risk: np.ndarray) -> tuple[float, float]:
-    """Return AURC and E-AURC: the mean risk of the k most certain cases, averaged over k (Geifman et al. 2019).
+    """Return AURC and E-AURC of N cases from their uncertainty and their risk, 1 − Dice; NaN without cases.
 
-    Args:
-        uncertainty: (N,), one value per case.
-        risk: (N,), 1 − Dice.
-
-    Returns:
-        AURC, and by how much it exceeds that of the best order. NaN without cases.
+    AURC is the mean risk of the k most certain cases, averaged over k (Geifman et al. 2019). E-AURC is by how much it
+    exceeds that of the best order.
     """
     if not len(risk):
         return math.nan, math.nan
@@ -140,7 +129,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         test of the patients' mean differences, two-sided, not corrected for the number of figures; 1 where no patient
         differs, NaN where no difference is known.
     """
-    figures = [column for column in figure_columns(a) if column in b.columns]
+    figures = [column for column in a.columns.drop(KEYS, errors="ignore") if column in b.columns]
     both = a.merge(b, on=["case", "region"], suffixes=("_a", "_b"))
     rows = []
     for region, pairs in both.groupby("region", sort=False):
@@ -163,8 +152,6 @@ def _signed_rank(differences: pd.Series) -> float:
 
 
 def _percentiles(samples: np.ndarray) -> tuple[float, float]:
-    samples = samples[~np.isnan(samples)]
-    if not len(samples):
-        return math.nan, math.nan
-    low, high = np.percentile(samples, (2.5, 97.5))
+    known = samples[~np.isnan(samples)]
+    low, high = np.percentile(known, (2.5, 97.5)) if len(known) else (math.nan, math.nan)
     return float(low), float(high)

@@ -31,14 +31,9 @@ PAPER_MAPS = {
 def table1(per_case: pd.DataFrame, baseline: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the mean Dice per fold, and its mean and standard deviation over folds.
 
-    Args:
-        per_case: out-of-fold scores.
-        baseline: those of the run without the head, where there is one.
-
-    Returns:
-        Columns model, fold ("0", …, "mean", "sd" and PAPER, the paper's figures), cases, dice_wt, dice_tc, dice_et,
-        dice_mean. A model is named by what its scores hold, whichever argument it is: a baseline of the same kind is
-        "with head, baseline" or "without head, baseline".
+    The columns are model, fold ("0", …, "mean", "sd" and PAPER, the paper's figures), cases, dice_wt, dice_tc, dice_et,
+    dice_mean. A model is named by what its scores hold, whichever argument it is: a baseline of the same kind is
+    "with head, baseline" or "without head, baseline".
     """
     kind = _kind(per_case)
     parts = [_dice_rows(per_case, kind, kind)]
@@ -70,16 +65,10 @@ def _dice_rows(per_case: pd.DataFrame, kind: str, model: str) -> pd.DataFrame:
 def table2(per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int) -> pd.DataFrame:
     """Return one row per protocol and estimator that the scores or the epochs hold.
 
-    Args:
-        per_case: out-of-fold scores.
-        epochs: the trainer's metrics.
-        last_epochs: number of epochs that are averaged for ``*_ema_last``.
-
-    Returns:
-        Columns protocol, estimator, floor (bool), each figure of Table 2 and its ``_std`` over folds, paper_corr,
-        paper_rmsd. ``*_ema`` compares with the error memory on validation patches; ``*_failure`` compares with the
-        failure of out-of-fold predictions and is a mean over a fold's cases, then over folds. NaN where no value is
-        valid.
+    The columns are protocol, estimator, floor (bool), each figure of Table 2 and its ``_std`` over folds, paper_corr,
+    paper_rmsd. ``*_ema`` compares with the error memory on validation patches, ``*_ema_last`` in the mean of the
+    ``last_epochs``; ``*_failure`` compares with the failure of out-of-fold predictions and is a mean over a fold's
+    cases, then over folds. NaN where no value is valid.
     """
     rows = []
     epochs = epochs.sort_values("epoch")
