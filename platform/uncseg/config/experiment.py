@@ -11,7 +11,7 @@ from pydantic import model_validator
 from uncseg.config import sections
 from uncseg.config.fields import apply_overrides
 from uncseg.config.reading import read_yaml, validate
-from uncseg.config.rules import problems_of_estimators, problems_of_model, problems_of_values
+from uncseg.config.rules import problems_of_estimators, rules_of_model, rules_of_values
 from uncseg.files import write_text
 from uncseg.section import Name, Section
 
@@ -34,19 +34,18 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> "Experiment":
-        wrong = [
-            *problems_of_model(self.model, self.memory, self.plan),
-            *problems_of_estimators(self.evaluation, self.model, self.training),
-            *problems_of_values(self.model, self.loss, self.plan, self.training, self.tracking),
-        ]
-        if wrong:
+        rules = {
+            **rules_of_model(self.model, self.memory, self.plan),
+            **dict.fromkeys(problems_of_estimators(self.evaluation, self.model, self.training), True),
+            **rules_of_values(self.model, self.loss, self.plan, self.training, self.tracking),
+        }
+        if wrong := [problem for problem, found in rules.items() if found]:
             raise ValueError("\n".join(wrong))
         return self
 
     def resolved(self) -> "Experiment":
         """Return the experiment with absolute paths, for processes that have another working directory."""
-        exclude = self.dataset.exclude
-        exclude = exclude.resolve() if isinstance(exclude, Path) else exclude
+        exclude = cases.resolve() if isinstance(cases := self.dataset.exclude, Path) else cases
         dataset = self.dataset.model_copy(update={"path": self.dataset.path.resolve(), "exclude": exclude})
         storage = self.storage.model_copy(update={"path": self.storage.path.resolve()})
         return self.model_copy(update={"dataset": dataset, "storage": storage})

@@ -119,6 +119,5 @@ def _apply(content: dict[str, Any], assignment: str) -> Problem | None:
     try:
         set_field(content, name, value)
     except KeyError as error:
-        found = f"{error.args[0]} is not a section"
-        return Problem(where, found, "SECTION.FIELD=VALUE", "correct the field's name")
+        return Problem(where, f"{error.args[0]} is not a section", "SECTION.FIELD=VALUE", "correct the field's name")
     return None

@@ -63,9 +63,9 @@ def _problems(file: Path, location: tuple[Any, ...], message: str, found: Any) -
     if not field:  # fields that do not fit together: one line per problem
         lines = map(split_advice, message.removeprefix("Value error, ").splitlines())
         return [Problem(f"{file}: {w.split()[0]}", w, "settings that fit together", advice) for w, advice in lines]
-    where = f"{file}: {field}"
-    if message == "Extra inputs are not permitted":
-        return [Problem(where, "an unknown field", "a field of the experiment", "correct or remove it")]
-    if message == "Field required":
-        return [Problem(where, "nothing", "a value", "write this field")]
-    return [Problem(where, repr(found), message[0].lower() + message[1:], "write a value that fits")]
+    known = {
+        "Extra inputs are not permitted": ("an unknown field", "a field of the experiment", "correct or remove it"),
+        "Field required": ("nothing", "a value", "write this field"),
+    }
+    unlike = repr(found), message[0].lower() + message[1:], "write a value that fits"
+    return [Problem(f"{file}: {field}", *known.get(message, unlike))]

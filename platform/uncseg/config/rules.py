@@ -1,6 +1,6 @@
 """Rules between settings: what cannot work together, and what to set instead.
 
-Each problem is one line, "FIELD what is wrong; what to do".
+Each problem is one line, "FIELD what is wrong; what to do". In a dictionary of rules, the value says if it is there.
 """
 
 from types import SimpleNamespace
@@ -12,10 +12,10 @@ from uncseg.errors import Problem
 from uncseg.estimators.registry import ESTIMATORS
 
 
-def problems_of_model(model: Model, memory: Memory, plan: Plan) -> list[str]:
-    """Return what is wrong with a network, with what it learns from, and with its patches."""
+def rules_of_model(model: Model, memory: Memory, plan: Plan) -> dict[str, Any]:
+    """Return the problems of a network, of what it learns from, and of its patches, and whether they are there."""
     judges, teacher = model.error_network is not None, memory.source == "teacher"
-    rules = {
+    return {
         "model.heteroscedastic takes the place of the head, and model.uncertainty asks for the head; "
         "set `model.uncertainty` to false": model.uncertainty and model.heteroscedastic,
         **{
@@ -31,22 +31,17 @@ def problems_of_model(model: Model, memory: Memory, plan: Plan) -> list[str]:
         "set `memory.source` to cases": teacher and (not model.uncertainty or judges),
         "memory.coordinates is patch, a mistake of a case memory, and a teacher keeps no memory; "
         "set `memory.coordinates` to case, or `memory.source` to cases": teacher and memory.coordinates == "patch",
+        **_rules_of_backbone(model, plan),
     }
-    return _broken(rules) + _problems_of_backbone(model, plan)
 
 
-def _broken(rules: dict[str, Any]) -> list[str]:
-    """Return the problems whose condition holds."""
-    return [problem for problem, found in rules.items() if found]
-
-
-def _problems_of_backbone(model: Model, plan: Plan) -> list[str]:
+def _rules_of_backbone(model: Model, plan: Plan) -> dict[str, Any]:
     settings, field = model.backbone_settings, f"model.backbone ({model.backbone})"
     if settings is None:
-        return []
+        return {}
     patch = list(plan.patch_size or ())
     nearest = settings.fitting_patch(patch)
-    rules = {
+    return {
         f"{field} is a network of volumes, and plan.configuration is 2d; "
         "set `plan.configuration` to 3d_fullres": plan.configuration == "2d",
         f"{field} is not among the networks of plan.preset; remove `plan.preset`": plan.preset,
@@ -56,14 +51,13 @@ def _problems_of_backbone(model: Model, plan: Plan) -> list[str]:
         f"plan.patch_size {patch} does not fit {field}, whose patches are {settings.patches}; "
         f"set `plan.patch_size` to {nearest}": nearest != patch,
     }
-    return _broken(rules)
 
 
-def problems_of_values(model: Model, loss: Loss, plan: Plan, training: Training, tracking: Tracking) -> list[str]:
-    """Return which values of the loss and the plan contradict others, and whether a password would be shown."""
+def rules_of_values(model: Model, loss: Loss, plan: Plan, training: Training, tracking: Tracking) -> dict[str, Any]:
+    """Return the problems of the values of loss, plan, training and tracking, and whether they are there."""
     axes, patch = 2 if plan.configuration == "2d" else 3, plan.patch_size
     spacing = plan.target_spacing_mm or (1,)
-    rules = {
+    return {
         "loss.weight_ce weighs classes, and with model.output: regions there are none; "
         "remove `loss.weight_ce`, or set `model.output` to labels": model.output == "regions" and loss.weight_ce,
         f"plan.patch_size has {len(patch or ())} numbers, and {plan.configuration} needs {axes}; "
@@ -75,7 +69,6 @@ def problems_of_values(model: Model, loss: Loss, plan: Plan, training: Training,
         f"loss.warmup_epochs ({loss.warmup_epochs}) is longer than training.epochs ({training.epochs}); "
         f"set `loss.warmup_epochs` to {training.epochs} at most": loss.warmup_epochs > training.epochs,
     }
-    return _broken(rules)
 
 
 def problems_of_estimators(evaluation: Evaluation, model: Model, training: Training) -> list[str]:

@@ -13,8 +13,6 @@ Protocol = Literal["reference", "union"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """Masks in which uncertainty is compared with error: the reference tumour, as in the paper, or the union of reference
 and prediction, dilated by 2 voxels."""
-SEEDS_APART = 1000
-"""Difference between the seeds of two members of an ensemble."""
 LABEL_NAMES = ("background", "ncr", "ed", "et")
 
 
@@ -22,7 +20,6 @@ class Phantoms(Section):
     """Synthetic cases, as ``uncseg phantom`` writes them."""
 
     cases: Positive = 20
-    """Number of cases."""
     size: Annotated[int, Field(ge=24)] = 48
     """Number of voxels along each axis, of 1 mm each."""
     seed: int = 0
@@ -49,9 +46,7 @@ class Split(Section):
     """The split into folds, grouped by patient and balanced by tumour volume."""
 
     folds: Annotated[int, Field(ge=2)] = 5
-    """Number of folds."""
     seed: int = 12345
-    """Seed of the split."""
 
 
 class Plan(Section):
@@ -76,9 +71,8 @@ class Plan(Section):
     memory_target_gib: Annotated[float, Field(gt=0)] | None = None
     """GPU memory in GiB that the planner aims at. None: 8, or the preset's own (8, 24, 40)."""
     foreground_samples: Positive | None = None
-    """Number of intensities per channel that the fingerprint draws, the same number from each case and at least one.
-    None: nnU-Net's 100 million, which take most of the time of a few small cases. MR images are normalised case by
-    case, without these intensities."""
+    """Number of intensities per channel for the fingerprint, equally many per case, at least 1. None: 100 million,
+    which take most of the time of a few small cases. MR images are normalised case by case, without them."""
 
 
 class ErrorNetwork(Section):
@@ -101,11 +95,9 @@ class Model(Backbones):
     deep_supervision: bool = True
     """Whether outputs of lower resolutions are trained too, which only the networks of nnU-Net's plans have."""
     detached: bool = False
-    """Whether the head's loss trains only the head. It then moves the segmentation at most through nnU-Net's clipping
-    of the norm of all gradients together."""
+    """Whether the head's loss trains the head alone; nnU-Net's clipping of all gradients' norm still couples both."""
     heteroscedastic: bool = False
-    """Whether the network predicts the log-variance of its logits in place of the head. The loss sees logits drawn with
-    it (Kendall and Gal 2017)."""
+    """Whether the log-variance of the logits replaces the head; the loss sees draws of them (Kendall and Gal 2017)."""
     logit_samples: Positive = 10
     """Number of draws of the logits per training step, with ``heteroscedastic``."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0
@@ -136,8 +128,7 @@ class Memory(Section):
     alpha: Annotated[float, Field(gt=0, le=1)] = 1 / 30
     """Smallest step of a case's average error: a plain mean over the first 1/alpha visits, an exponential one after."""
     source: Literal["cases", "teacher"] = "cases"
-    """cases: the average of the network's own errors on each case. teacher: the errors of a copy of the network whose
-    weights are averaged over the steps."""
+    """cases: the average of the network's errors on each case. teacher: the errors of a copy with averaged weights."""
     teacher_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Share of the teacher's weights that a step keeps."""
     coordinates: Literal["case", "patch"] = "case"
@@ -146,15 +137,13 @@ class Memory(Section):
 
 
 class Training(Section):
-    """Optimisation, with nnU-Net's defaults."""
+    """Optimisation, with nnU-Net's defaults; an iteration is one batch."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Transformers are trained with adamw, which needs a smaller ``initial_lr``, such as 0.0001."""
     epochs: Positive = 500
     iterations_per_epoch: Positive = 250
-    """Training batches per epoch."""
     val_iterations_per_epoch: Positive = 50
-    """Validation batches per epoch."""
     initial_lr: Annotated[float, Field(gt=0)] = 0.01
     """Learning rate of the first epoch, which falls to 0 by nnU-Net's polynomial."""
     weight_decay: Weight = 3e-5
@@ -179,19 +168,17 @@ class Training(Section):
 
     @property
     def member_seeds(self) -> tuple[int, ...]:
-        """Seeds of the members, so far apart that experiments with seeds 0, 1, 2 … share none."""
-        return tuple(self.seed + number * SEEDS_APART for number in range(self.members))
+        """Seeds of the members, 1000 apart, so that experiments with seeds 0, 1, 2 … share none."""
+        return tuple(self.seed + 1000 * number for number in range(self.members))
 
 
 class Autoscaler(Section):
-    """Nodes of one kind that a cluster's autoscaler adds when folds wait."""
+    """Nodes of one kind, each with these CPUs and GPUs, that a cluster's autoscaler adds when folds wait."""
 
     nodes: Positive
     """Largest number of them at a time, those that are there included."""
     cpus: Annotated[float, Field(gt=0)]
-    """CPUs of a node."""
     gpus: Annotated[float, Field(ge=0)] = 0
-    """GPUs of a node."""
 
 
 class Resources(Section):
@@ -206,8 +193,7 @@ class Resources(Section):
     ray_address: str | None = None
     """Address of a running cluster, "auto" or HOST:PORT. None: a local Ray that the command starts."""
     autoscaler: Autoscaler | None = None
-    """Nodes that an autoscaler may add. None: read from the head node of a cluster that Ray's launcher started; on
-    Kubernetes they have to be written here."""
+    """Nodes that an autoscaler may add. None: as the head node of Ray's launcher says; on Kubernetes, write them."""
 
 
 class Tracking(Section):

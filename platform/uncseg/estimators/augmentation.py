@@ -25,14 +25,9 @@ class Change:
 
 
 def draw_change(number: int, axes: Sequence[int], shape: Sequence[int], settings: Augmentation) -> Change:
-    """Return the change of a sample, which is always the same one.
+    """Return the change of a sample of images of a shape (C, D, H, W), which is always the same one.
 
-    Args:
-        number: number of the sample. The first ones mirror along each choice of axes without noise, all others go
-            through the choices again with noise.
-        axes: axes of (C, D, H, W) that may be mirrored.
-        shape: shape of the images, (C, D, H, W).
-        settings: noise, rotation and scaling.
+    The first samples mirror along each choice of the axes without noise, all others repeat the choices with noise.
     """
     flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
     generator = torch.Generator().manual_seed((settings.seed << 20) + number)
@@ -56,11 +51,9 @@ def _rotation_and_scaling(settings: Augmentation, generator: torch.Generator) ->
 
 
 def resample(volume: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Rotate and scale a volume about its middle, by linear interpolation; beyond its border, its border continues.
+    """Rotate and scale a volume, (C, D, H, W), about its middle, by linear interpolation; its border continues.
 
-    Args:
-        volume: (C, D, H, W).
-        matrix: (3, 3), from positions (z, y, x) in the result to those in the volume, in voxels from the middle.
+    The matrix, (3, 3), leads from positions (z, y, x) in the result to those in the volume, in voxels from the middle.
     """
     # torch counts from −1 to 1 along each axis, and names x first
     half = torch.tensor([(n - 1) / 2 for n in volume.shape[1:]], dtype=torch.float64).clamp(min=0.5)

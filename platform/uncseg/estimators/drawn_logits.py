@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from uncseg.estimators.moments import Output, class_probabilities
@@ -14,23 +15,16 @@ MAX_LOG_VARIANCE = 10.0
 """Largest |log sigma²| that counts, so that sigma lies between 0.007 and 148."""
 
 
-def _sigma(log_variance: torch.Tensor) -> torch.Tensor:
+def _sigma(log_variance: Tensor) -> Tensor:
     return (0.5 * log_variance.float().clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)).exp()
 
 
-def expected_likelihood_logits(
-    z: torch.Tensor, log_variance: torch.Tensor, samples: int, output: Output
-) -> torch.Tensor:
+def expected_likelihood_logits(z: Tensor, log_variance: Tensor, samples: int, output: Output) -> Tensor:
     """Return the logits of the mean probability over draws: their cross-entropy is Kendall and Gal's equation 12.
 
-    Args:
-        z: logits, (B, 3, …); with ``labels``, that of the background is the constant 0.
-        log_variance: log-variance of all three logits, (B, 1, …).
-        samples: number of draws; torch's global generator draws the noise.
-        output: what the logits mean.
-
-    Returns:
-        (B, 4, …) with ``labels``, (B, 3, …) with ``regions``; float32, with gradients to both arguments.
+    They are (B, 4, …) with ``labels``, (B, 3, …) with ``regions``; float32, with gradients to ``z``, (B, 3, …), and to
+    the log-variance of all three, (B, 1, …). With ``labels``, the background's logit is the constant 0. torch's global
+    generator draws the noise.
     """
     z, sigma = z.float(), _sigma(log_variance)
     drawn = [z + sigma * torch.randn_like(z) for _ in range(samples)]
@@ -39,21 +33,17 @@ def expected_likelihood_logits(
     return _mean_log([F.pad(d, [0, 0] * (d.ndim - 2) + [1, 0]).log_softmax(1) for d in drawn])
 
 
-def _mean_log(logs: list[torch.Tensor]) -> torch.Tensor:
+def _mean_log(logs: list[Tensor]) -> Tensor:
     return torch.stack(logs).logsumexp(0) - math.log(len(logs))
 
 
 def sample_logits(
-    logits: torch.Tensor, log_variance: torch.Tensor, samples: int, output: Output, generator: torch.Generator
-) -> Iterator[torch.Tensor]:
+    logits: Tensor, log_variance: Tensor, samples: int, output: Output, generator: torch.Generator
+) -> Iterator[Tensor]:
     """Yield the probabilities of logits drawn around a prediction, independently for each voxel.
 
-    Args:
-        logits: (4, …) with ``labels``, background first, (3, …) with ``regions``.
-        log_variance: (…).
-        samples: number of draws.
-        output: what the logits mean.
-        generator: a generator on the CPU, which draws the noise.
+    The logits are (4, …) with ``labels``, background first, and (3, …) with ``regions``; their log-variance is (…). The
+    noise is drawn on the CPU.
     """
     z, sigma = logits.float(), _sigma(log_variance)
     first = 0 if output == "regions" else 1
@@ -62,9 +52,7 @@ def sample_logits(
         yield class_probabilities(torch.cat((z[:first], z[first:] + sigma * noise)), output)
 
 
-def mean_of_draws(
-    logits: torch.Tensor, log_variance: torch.Tensor, output: Output, generator: torch.Generator
-) -> torch.Tensor:
+def mean_of_draws(logits: Tensor, log_variance: Tensor, output: Output, generator: torch.Generator) -> Tensor:
     """Return the mean probability over DRAWS_PER_PASS draws; arguments as in :func:`sample_logits`.
 
     All passes must use the same generator: equal draws would not average out over passes.

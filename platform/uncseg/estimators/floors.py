@@ -36,11 +36,7 @@ def border_distance(prediction: OnePass) -> torch.Tensor:
 
 
 def best_constant(error: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return each sample's weighted mean error everywhere: the strongest constant, whose RMSD is the error's sd.
-
-    Args:
-        error, weights: (B, 1, …).
-    """
+    """Return each sample's weighted mean error everywhere, (B, 1, …): the best constant; its RMSD is the error's sd."""
     e, m = error.float().flatten(1), weights.float().flatten(1)
     mean = (m * e).sum(1) / m.sum(1).clamp(min=1)
     return mean.reshape(-1, *[1] * (error.ndim - 1)).expand_as(error)

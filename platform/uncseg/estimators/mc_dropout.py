@@ -12,11 +12,7 @@ CHILD = "channel_dropout"
 
 
 class ChannelDropout(nn.Module):
-    """Drop whole channels: at random in training, by one mask in all passes of a sample, and otherwise not at all.
-
-    Args:
-        p: share of the channels that are dropped, in [0, 1).
-    """
+    """Drop a share p of whole channels: at random in training, by one mask in all passes of a sample, else never."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -53,9 +49,7 @@ def add_dropout(blocks: Iterable[nn.Module], p: float) -> None:
 
 def _drop(block: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
     # found by name: a closure over the layer would be shared with copies of the network
-    dropped = getattr(block, CHILD)(output)
-    assert isinstance(dropped, torch.Tensor)
-    return dropped
+    return block.get_submodule(CHILD)(output)
 
 
 @contextmanager

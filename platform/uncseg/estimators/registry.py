@@ -28,11 +28,6 @@ class Samples(Section):
     seed: int = 0
     """Seed of the samples."""
 
-    @property
-    def passes(self) -> int:
-        """Number of passes over a case."""
-        return 1 if self.from_one_pass else self.samples
-
     def on_patches(self) -> Self:
         """Return the settings for validation patches while a fold trains, with few passes."""
         few = self.samples if self.from_one_pass else min(self.samples, PATCH_PASSES)
@@ -85,9 +80,9 @@ class Estimator:
     """One way to get uncertainty maps."""
 
     name: str
-    function: str
-    """MODULE.FUNCTION in this folder. It takes ``one_pass.OnePass`` and returns a map; with ``parts`` it takes
-    ``several_passes.Passes`` and yields probabilities; the constant takes an error and its weights."""
+    function: str = ""
+    """MODULE.FUNCTION in this folder, by default NAME.sample. It takes ``one_pass.OnePass`` and returns a map; with
+    ``parts`` it takes ``several_passes.Passes`` and yields probabilities; the constant takes an error and weights."""
     source: Literal["p_wt", "u", "variance_stable", "q", "error"] = "p_wt"
     """Field of ``one_pass.OnePass`` that a map without parts needs. The error is in none: it is known only later."""
     role: Literal["method", "baseline", "floor"] = "method"
@@ -110,19 +105,16 @@ class Estimator:
         """Names of its maps."""
         return tuple(f"{self.name}_{part}" for part in self.parts) or (self.name,)
 
-    def networks(self, members: int) -> int:
-        """Return how many of a run's ``members`` per fold it needs."""
-        return members if self.combines_members else 1
-
-    def passes(self, settings: Any, members: int) -> int:
-        """Return how many passes over a case it takes with these settings and ``members`` networks per fold."""
-        return settings.passes if isinstance(settings, Samples) else self.networks(members)
+    def costs(self, settings: Any, members: int) -> tuple[int, int]:
+        """Return how many passes over a case it takes, and how many of a fold's ``members`` networks."""
+        if isinstance(settings, Samples):
+            return 1 if settings.from_one_pass else settings.samples, 1
+        return (members, members) if self.combines_members else (1, 1)
 
     def resolve(self) -> Callable[..., Any]:
         """Import the function that computes it."""
-        module, _, name = self.function.rpartition(".")
-        function: Callable[..., Any] = getattr(importlib.import_module(f"{__package__}.{module}"), name)
-        return function
+        module, _, name = (self.function or f"{self.name}.sample").rpartition(".")
+        return getattr(importlib.import_module(f"{__package__}.{module}"), name)
 
 
 _KWON: tuple[Part, ...] = ("total", "aleatoric", "epistemic", "entropy")
@@ -157,19 +149,10 @@ _ALL = (
     Estimator("variance_stable", "variance.variance_stable", "variance_stable", "baseline"),
     Estimator("var1shot", "variance.var1shot", role="baseline", benchmark_floor=True),
     Estimator("entropy", "entropy.predictive_entropy", role="baseline"),
-    Estimator(
-        "mc_dropout", "mc_dropout.sample", parts=_KWON, settings=McDropout, needs=(_DROPOUT,), takes_batches=True
-    ),
-    Estimator("deep_ensemble", "deep_ensemble.sample", parts=_KWON, needs=(_SEGMENTS, _MEMBERS), combines_members=True),
-    Estimator("augmentation", "augmentation.sample", parts=_VARIANCE, settings=Augmentation, needs=(NOT_MIRRORED,)),
-    Estimator(
-        "heteroscedastic",
-        "heteroscedastic.sample",
-        parts=_VARIANCE,
-        settings=LogitSamples,
-        needs=(_LOG_VARIANCE,),
-        takes_batches=True,
-    ),
+    Estimator("mc_dropout", parts=_KWON, settings=McDropout, needs=(_DROPOUT,), takes_batches=True),
+    Estimator("deep_ensemble", parts=_KWON, needs=(_SEGMENTS, _MEMBERS), combines_members=True),
+    Estimator("augmentation", parts=_VARIANCE, settings=Augmentation, needs=(NOT_MIRRORED,)),
+    Estimator("heteroscedastic", parts=_VARIANCE, settings=LogitSamples, needs=(_LOG_VARIANCE,), takes_batches=True),
     Estimator("one_minus_p", "floors.one_minus_p", role="floor"),
     Estimator("one_minus_max", "floors.one_minus_max", role="floor"),
     Estimator("border_distance", "floors.border_distance", role="floor"),

@@ -38,7 +38,7 @@ class Passes:
     """Noise of heteroscedastic logits. It goes on from pass to pass: equal draws would never average out."""
 
     def probabilities(self, images: torch.Tensor | None = None, network: int = 0) -> torch.Tensor:
-        """Predict the case, or other images, in one pass with a few draws of any noisy logits: (C, …), float32."""
+        """Predict the case, or other images, in one pass, with the mean over draws of noisy logits: (C, …) float32."""
         logits, log_variance = self.networks[network].predict(self.images if images is None else images)
         if log_variance is None:
             return class_probabilities(logits, self.output)

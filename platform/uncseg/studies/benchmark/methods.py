@@ -50,6 +50,6 @@ def methods_of(training: SeededTraining, with_oracle: bool = False) -> list[Meth
     members = experiment.training.members
     for chosen in experiment.evaluation.estimators.several_pass:
         estimator, settings = ESTIMATORS[chosen], getattr(experiment.evaluation.estimators, chosen)
-        passes, networks = estimator.passes(settings, members), estimator.networks(members)
+        passes, networks = estimator.costs(settings, members)
         methods += [Method(name, map_name, chosen, passes, networks) for map_name in estimator.maps]
     return [*methods, *([Method(name, ORACLE, None, 1, 1)] if with_oracle else [])]
