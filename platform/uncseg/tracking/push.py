@@ -118,11 +118,9 @@ def ensure_run(
 ) -> RunEntry:
     """Return the entry of a run that MLflow has; the run is created if MLflow does not have it.
 
-    The manifest must hold the entry already: a driver that is killed here finds the run by its key.
-
-    Args:
-        start_ms: start of a new run, Unix time in milliseconds; None: now.
-        verify: ask MLflow whether a run created earlier still exists. If not, it is created again, from epoch 0.
+    The manifest must hold the entry already: a driver that is killed here finds the run by its key. ``start_ms`` is the
+    start of a new run, Unix time in milliseconds; None: now. ``verify`` asks MLflow whether a run created earlier still
+    exists; if not, it is created again, from epoch 0.
     """
     if entry.run_id and (not verify or store.has_run(entry.run_id)):
         return entry

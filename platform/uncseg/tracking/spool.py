@@ -184,10 +184,9 @@ class FoldHistory:
     def add(self, record: Mapping[str, Any]) -> None:
         """Add one record; records of an attempt that has been succeeded are ignored."""
         attempt, kind, time_ms = record["attempt"], record["kind"], record["time_ms"]
-        if attempt < self.attempt:
-            return  # a worker cut off from the cluster may write on while its successor already trains
-        if attempt == self.attempt and self.state == "stopped":
-            return  # a worker writes on until the kill reaches it
+        # A worker cut off from the cluster may write on while its successor trains, a stopped one until it is killed.
+        if attempt < self.attempt or (attempt == self.attempt and self.state == "stopped"):
+            return
         self.first_ms = time_ms if self.first_ms is None else self.first_ms
         self.last_ms = time_ms
         if kind == "attempt":

@@ -83,7 +83,6 @@ class Syncer:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
-            self._thread = None
         self._refresh()
         closed = self._guarded(outcome=outcome or self._outcome(), upload=False)
         left = push.unpushed(self._record, self._histories) + self._uploads_left
@@ -183,11 +182,8 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
     """Bring MLflow to what a run's folder says, from files alone; return the number of epochs and uploads left.
 
     Runs that MLflow does not have (a new database, another server) are created again. No training has to be going on;
-    if one is, its own syncer sets the runs to RUNNING again.
-
-    Args:
-        tracking_uri: the MLflow to fill; None: the one that the run used before, else that of its experiment.
-        parent_run_id: run of a study above this one; None: as before.
+    if one is, its own syncer sets the runs to RUNNING again. Without ``tracking_uri``, the MLflow is the one that the
+    run used before, else that of its experiment; ``parent_run_id`` is the run of a study above this one, or as before.
 
     Raises:
         ProblemsFound: ``run_root`` is no run, or MLflow cannot be reached.
