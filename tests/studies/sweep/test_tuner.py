@@ -15,7 +15,7 @@ from uncseg.config.sections import Resources
 from uncseg.errors import ProblemsFound
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
-from uncseg.studies.sweep.promotion import choose_promoted, with_slots_for
+from uncseg.studies.sweep.run_sweep import choose_promoted, with_slots_for
 from uncseg.studies.sweep.search import param_space, tune_config
 from uncseg.studies.sweep.sweep_file import Budget, Constraint, Objective, Search
 from uncseg.studies.sweep.train_trial import TrialSetup, mean_over_folds

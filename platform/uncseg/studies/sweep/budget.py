@@ -23,14 +23,7 @@ def hours_trained(histories: Iterable[FoldHistory]) -> tuple[float, float]:
 
 
 class BudgetStopper(Stopper):
-    """Ends all trials once the budget is spent; what earlier commands used counts.
-
-    Args:
-        budget: limits of hours and GPU-hours.
-        hours: hours in which trials trained before.
-        gpu_hours: GPU-hours that they used before.
-        gpus: GPUs per trial.
-    """
+    """Ends all trials, each of ``gpus`` GPUs, once the budget is spent; what earlier commands used counts."""
 
     def __init__(self, budget: Budget, hours: float, gpu_hours: float, gpus: float) -> None:
         self.budget = budget
@@ -50,10 +43,8 @@ class BudgetStopper(Stopper):
     def spent(self) -> str | None:
         """Return a text that says which limit is reached; None where none is."""
         hours = self.hours + (time.monotonic() - self._began) / 3600
-        for name, used, most in (
-            ("hours", hours, self.budget.hours),
-            ("gpu_hours", self.gpu_hours, self.budget.gpu_hours),
-        ):
+        for name, used in (("hours", hours), ("gpu_hours", self.gpu_hours)):
+            most = getattr(self.budget, name)
             if most is not None and used >= most:
                 return f"budget.{name}: {used:.3g} of {most:g} have been used"
         return None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.studies.sweep.space import LISTS, Domain, parse_domain
+from uncseg.studies.sweep.space import LISTS, Domain, is_number, parse_domain
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.trials import Trial
 
@@ -72,6 +72,6 @@ def _distribution(domain: Domain, values: Sequence[Any]) -> Any:
 
     name, arguments = parse_domain(domain)
     ends = [*values] if name in LISTS else [*arguments[:2], *values]
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in ends):
+    if all(map(is_number, ends)):
         return FloatDistribution(min(ends), max(ends), log="log" in name)
     return CategoricalDistribution(list(dict.fromkeys(values)))

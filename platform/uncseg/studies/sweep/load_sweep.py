@@ -22,13 +22,9 @@ OPTUNA = ("tpe", "nsga2")
 def load_sweep(path: Path, overrides: list[str] | None = None) -> tuple[Sweep, Experiment]:
     """Read and check a sweep file and the experiment that it starts from.
 
-    Args:
-        path: YAML file.
-        overrides: ``FIELD=VALUE`` for the base experiment, applied after the sweep's own.
-
     Returns:
-        The sweep, with the baselines of its constraints replaced by their numbers, and the base with the overrides of
-        both.
+        The sweep, with the baselines of its constraints replaced by their numbers, and the base with the sweep's
+        overrides and then ``overrides``, FIELD=VALUE.
 
     Raises:
         ProblemsFound: with every problem of the file at once; those of the base first, since the space is checked
@@ -131,10 +127,8 @@ def _resolved(checks: Checks, number: int, constraint: Constraint, sweep: Sweep,
     checks.require(begun, where, f"no run in {run.root}", "a finished run of this name", advice)
     if not begun:
         return constraint
-    trained, epochs = (
-        yaml.safe_load(run.experiment.read_text(encoding="utf-8"))["training"]["epochs"],
-        base.training.epochs,
-    )
+    epochs = base.training.epochs
+    trained = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))["training"]["epochs"]
     found, expected = f"a run of {trained} epochs", f"{epochs}, as many as the trials have"
     checks.require(trained == epochs, where, found, expected, f"train it with --set training.epochs={epochs}")
     values: dict[int, float] = {}

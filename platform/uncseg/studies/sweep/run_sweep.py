@@ -1,30 +1,34 @@
 """A sweep from beginning to end: its trials, the best of them on more folds, tables, the best as an experiment file."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.resources import Cluster
+from uncseg.cluster.resources import Cluster, plan_slots
 from uncseg.cluster.session import exit_without_waiting, ray_session, terminated_like_ctrl_c
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import ProblemsFound
-from uncseg.files import read_json
+from uncseg.files import read_json, write_json
 from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
 from uncseg.runs.fold_progress import FoldProgress
+from uncseg.runs.fold_task import is_done
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_opening import differing_settings, locked
+from uncseg.runs.train_folds import train_folds
 from uncseg.studies.load_study import save_study, study_record
 from uncseg.studies.parent_run import open_parent
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
-from uncseg.studies.sweep.promotion import choose_promoted, train_promoted, with_slots_for
 from uncseg.studies.sweep.space import trial_experiment
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.sweep_results import close_sweep
 from uncseg.studies.sweep.train_trial import TrialSetup, train_trial
 from uncseg.studies.sweep.trial_events import TrialEvents
-from uncseg.studies.sweep.trials import VALUES, read_trials
+from uncseg.studies.sweep.trials import VALUES, can_be_promoted, rank_trials, read_trials
 from uncseg.studies.sweep.tuner import sweep_tuner, trials_at_once
 
 FREE_TO_CHANGE = ("trials_at_once", "keep_checkpoints")
@@ -32,13 +36,9 @@ FREE_TO_CHANGE = ("trials_at_once", "keep_checkpoints")
 
 
 def run_sweep(sweep: Sweep, base: Experiment) -> int:
-    """Run a sweep, or go on with it; print and write the table of trials and the best trial's experiment file.
+    """Run a sweep, or go on with it; return 0, or 1 where there is no best trial.
 
-    Args:
-        sweep, base: as loaded.
-
-    Returns:
-        0, or 1 where there is no best trial.
+    Prints and writes the table of trials, and writes the best trial's experiment file.
     """
     folder = SweepFolder(base.storage.path.resolve() / sweep.name)
     folder.require_place()
@@ -116,21 +116,47 @@ def _print_disk(setup: TrialSetup) -> None:
     console.print(text, soft_wrap=True)
 
 
+def choose_promoted(setup: TrialSetup) -> list[str]:
+    """Return the names of the best trials of the screening, chosen once; none where nothing is promoted.
+
+    Trials that failed, have no value of the first objective, or violate a constraint are not chosen.
+    """
+    sweep, file = setup.sweep, setup.folder.promoted
+    if sweep.promote is None:
+        return []
+    if not file.is_file():  # chosen once: a promoted trial that goes on changes the order
+        table = rank_trials(read_trials(setup.folder.runs, sweep), sweep)
+        able = can_be_promoted(table, sweep)
+        write_json(file, {"trials": table["trial"][able].head(sweep.promote.top).tolist()})
+    return list(read_json(file)["trials"])
+
+
+def with_slots_for(setup: TrialSetup, names: Sequence[str], cluster: Cluster) -> TrialSetup:
+    """Return the setup with slots for what the promoted trials still have to train: more folds than the search had."""
+    folds = setup.sweep.promoted_folds(setup.base)
+    left = sum(not is_done(setup.run(name), fold) for name in names for fold in folds)
+    return replace(setup, slots=plan_slots(setup.base.resources, max(left, 1), cluster))
+
+
 def _promote(setup: TrialSetup, events: TrialEvents, cluster: Cluster, own_ray: bool) -> list[str]:
-    """Train the best trials on more folds, and return their names."""
+    """Train all folds of the best trials side by side, from their last checkpoints, and return their names."""
     names, folds = choose_promoted(setup), setup.sweep.promoted_folds(setup.base)
-    progress: list[FoldProgress] = []
+    if not names:
+        return names
+    setup = with_slots_for(setup, names, cluster)
+    progress, tasks = [], []
     for name in names:
         run = setup.run(name)
-        events.begin(name, read_json(run.root / VALUES), folds)
+        values = read_json(run.root / VALUES)
+        events.begin(name, values, folds)
         progress.append(FoldProgress(run, folds, setup.base.training.epochs, f"trial {name} "))
+        tasks += setup.tasks(name, values, folds)
 
     def show() -> None:
         for run_progress in progress:
             run_progress()
 
-    if names:
-        console.print(f"promoted to folds {', '.join(map(str, folds))}: {', '.join(names)}")
-        train_promoted(with_slots_for(setup, names, cluster), names, show, own_ray)
-        events.end_all()
+    console.print(f"promoted to folds {', '.join(map(str, folds))}: {', '.join(names)}")
+    train_folds(tasks, setup.slots, show, own_ray)  # the spools say how the folds ended
+    events.end_all()
     return names

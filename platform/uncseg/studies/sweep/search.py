@@ -29,7 +29,6 @@ def tune_config(sweep: Sweep, epochs: int, at_once: int, first: Mapping[str, Any
     """Return the search, the scheduler and the number of draws as Tune takes them.
 
     Args:
-        sweep: its search, scheduler, number of trials and seed.
         epochs: epochs of a whole trial.
         at_once: trials side by side.
         first: values of the first trial. None: drawn as the others.
@@ -58,15 +57,10 @@ def _search_algorithm(sweep: Sweep, at_once: int, points: list[dict[str, Any]]) 
         sampler = TPESampler(
             n_startup_trials=sweep.search.random_trials, multivariate=True, constant_liar=True, seed=sweep.seed
         )
-    metrics, modes = zip(*((objective.metric, objective.mode) for objective in sweep.objectives), strict=True)
-    single = len(metrics) == 1
-    optuna = ConstrainedOptuna(
-        sweep.constraints,
-        metric=metrics[0] if single else list(metrics),
-        mode=modes[0] if single else list(modes),
-        sampler=sampler,
-        points_to_evaluate=points,
-    )
+    metric, mode = ([getattr(objective, name) for objective in sweep.objectives] for name in ("metric", "mode"))
+    if len(sweep.objectives) == 1:
+        (metric,), (mode,) = metric, mode
+    optuna = ConstrainedOptuna(sweep.constraints, metric=metric, mode=mode, sampler=sampler, points_to_evaluate=points)
     return AtOnce(optuna, at_once)
 
 
@@ -87,12 +81,7 @@ class AtOnce(ConcurrencyLimiter):
 
 
 class ConstrainedOptuna(OptunaSearch):
-    """Optuna's search, which also learns whether a trial satisfies the constraints.
-
-    Args:
-        constraints: with their numbers.
-        options: of Ray's ``OptunaSearch``.
-    """
+    """Optuna's search, which also learns whether a trial satisfies the constraints; ``options``: of the base class."""
 
     def __init__(self, constraints: tuple[Constraint, ...] = (), **options: Any) -> None:
         super().__init__(**options)
@@ -129,7 +118,6 @@ def replay_reports(scheduler: TrialScheduler, reported: pd.DataFrame, sweep: Swe
     Args:
         scheduler: of the same sweep; only ASHA has rungs.
         reported: one row per trial and epoch, as ``reported_table`` returns it.
-        sweep: the trials' sweep.
     """
     if isinstance(scheduler, AsyncHyperBandScheduler):
         sign = 1.0 if sweep.scheduled.mode == "max" else -1.0

@@ -50,8 +50,13 @@ def base_values(space: Mapping[str, Domain], base: Experiment) -> dict[str, Any]
     return values
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a value is an int or a float, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _in_range(value: Any, name: str, arguments: Any) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not is_number(value):
         return False
     low, high = arguments[:2]
     most = high - 1 if name in EXCLUSIVE else high
@@ -60,13 +65,7 @@ def _in_range(value: Any, name: str, arguments: Any) -> bool:
 
 
 def trial_experiment(base: Experiment, name: str, folder: Path, values: Mapping[str, Any]) -> Experiment:
-    """Return the base with the values of one trial.
-
-    Args:
-        base: the sweep's base experiment.
-        name: name of the run.
-        folder: folder that holds the run's folder.
-        values: value of each of the space's fields.
+    """Return the base with the values of one trial, whose run is ``folder``/``name``.
 
     Raises:
         ValidationError: where an experiment cannot have these values.
@@ -120,9 +119,8 @@ def _check_values(where: str, base: Experiment, field: str, values: Sequence[Any
             trial_experiment(base, "trial", Path("trials"), {field: value})
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            problems.append(
-                Problem(where, str(value), reason[0].lower() + reason[1:], "write values that fit the field")
-            )
+            expected = reason[0].lower() + reason[1:]
+            problems.append(Problem(where, str(value), expected, "write values that fit the field"))
     return problems
 
 
@@ -136,12 +134,10 @@ def _known(base: Experiment, field: str) -> bool:
 def _wrong_range(name: str, arguments: Any) -> tuple[str, str] | None:
     """Return what the arguments of a range should be, and an advice; None where they are right."""
     stepped = name.startswith("q")
-    numbers = isinstance(arguments, list) and all(
-        isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in arguments
-    )
-    if not numbers or len(arguments) != (3 if stepped else 2):
-        expected = "[lower, upper, step]" if stepped else "[lower, upper]"
-        return expected, "write numbers, lower before upper"
+    parts = ["lower", "upper", "step"][: 3 if stepped else 2]
+    numbers = isinstance(arguments, list) and all(is_number(n) and math.isfinite(n) for n in arguments)
+    if not numbers or len(arguments) != len(parts):
+        return f"[{', '.join(parts)}]", "write numbers, lower before upper"
     low, high, *step = arguments
     if low >= high:
         return "an upper end above the lower", "write lower before upper"

@@ -124,8 +124,5 @@ def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
 def _failures(run: RunFolder, folds: tuple[int, ...], before: list[int]) -> list[str]:
     """Return the failures that folds have recorded since; a worker that was killed records none."""
     histories = [read_history(run.spool, fold) for fold in folds]
-    return [
-        f"fold {history.fold}: {history.message}"
-        for history, offset in zip(histories, before, strict=True)
-        if history.state == "failed" and history.offset > offset
-    ]
+    new = [history for history, offset in zip(histories, before, strict=True) if history.offset > offset]
+    return [f"fold {history.fold}: {history.message}" for history in new if history.state == "failed"]

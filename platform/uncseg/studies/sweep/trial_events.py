@@ -24,12 +24,7 @@ OUTCOMES: dict[str, Outcome] = {"finished": "finished", "failed": "failed", "sto
 
 
 class TrialEvents(Callback):
-    """A callback of Tune's, in the command's own process.
-
-    Args:
-        setup: the sweep and what its trials share.
-        sweep_run: id of the sweep's own run in MLflow.
-    """
+    """A callback of Tune's, in the command's own process; ``sweep_run`` is the id of the sweep's own run in MLflow."""
 
     def __init__(self, setup: TrialSetup, sweep_run: str) -> None:
         self.trial_setup, self.sweep_run = setup, sweep_run

@@ -50,10 +50,7 @@ def sweep_tuner(
     """Return Tune, ready to begin, or to go on with the same trials and ids where a command was stopped.
 
     Args:
-        setup: the sweep, its folder and what its trials share.
         at_once: trials side by side.
-        budget: ends all trials when it is spent.
-        callback: called as trials begin, report and end.
         trainable: trains a trial, given its values and ``setup``.
 
     Raises:
