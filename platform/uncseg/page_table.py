@@ -120,22 +120,11 @@ class PageTable:
     def to_latex(self) -> str:
         """Render as a table environment with rules of booktabs; the caption is the title and the note."""
         columns = "".join("l" if self._left(name) else "r" for name in self.header)
-        lines = [_latex_line(self.header), r"\midrule"]
+        caption = f"{self.title}. {self.note}".strip().translate(_LATEX)
+        lines = [r"\begin{table}", rf"\caption{{{caption}}}", rf"\label{{tab:{self.name}}}"]
+        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_line(self.header), r"\midrule"]
         lines += [_latex_line(self.padded(row)) for row in self.rows]
-        return "\n".join(
-            [
-                r"\begin{table}",
-                rf"\caption{{{f'{self.title}. {self.note}'.strip().translate(_LATEX)}}}",
-                rf"\label{{tab:{self.name}}}",
-                rf"\begin{{tabular}}{{{columns}}}",
-                r"\toprule",
-                *lines,
-                r"\bottomrule",
-                r"\end{tabular}",
-                r"\end{table}",
-                "",
-            ]
-        )
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
     def to_markdown(self, level: int = 0) -> str:
         """Render between the title and the note. The title is a heading of ``level``, or for 0 a bold line."""

@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
 from uncseg.evaluation.surface import bounding_box
 from uncseg.report.case_images import SHOWN_MAPS, CaseImages, largest_disagreement
-from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, as_grey, save_figure
+from uncseg.report.style import FAINTEST, MAP_COLOURS, as_grey, draw_labels, label_patches, save_figure
 
 MARGIN_VOXELS = 3
 PANEL_INCHES = 1.75
@@ -41,11 +39,6 @@ class Plane:
         """Return those two of three values, one per axis, that belong to rows and columns of the picture."""
         rows, columns = (value for axis, value in enumerate(values) if axis != self.axis)
         return rows, columns
-
-    def place(self, at: tuple[int, int, int], shape: tuple[int, ...]) -> tuple[float, float]:
-        """Return the row and the column of a voxel in the picture."""
-        row, column = self.in_plane(at)
-        return (row if self.axis == 0 else shape[0] - 1 - row), column
 
 
 PLANES = (
@@ -116,10 +109,7 @@ def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: tuple[int, int, 
         _outline(axes, reference > 0, REFERENCE_LINE, "solid")
         _outline(axes, prediction > 0, PREDICTION_LINE, "dashed")
     elif name in ("reference", "prediction"):
-        labels = np.ma.masked_equal(reference if name == "reference" else prediction, 0)
-        colours = ListedColormap(list(LABEL_COLOURS.values()))
-        norm = BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3)
-        axes.imshow(labels, cmap=colours, norm=norm, interpolation="nearest", alpha=0.75, aspect=high / wide)
+        draw_labels(axes, reference if name == "reference" else prediction, high / wide)
     else:
         _mark(axes, plane, at, case.image.shape)
     axes.set(xticks=[], yticks=[])
@@ -133,31 +123,27 @@ def _outline(axes: Axes, mask: np.ndarray, colour: str, style: str) -> None:
 
 def _mark(axes: Axes, plane: Plane, at: tuple[int, int, int], shape: tuple[int, ...]) -> None:
     """Draw the letters of the sides and the lines where the other two planes cut this one, but not over the voxel."""
-    row, column = plane.place(at, shape)
-    rows, columns = plane.in_plane(shape)
+    (row, column), (rows, columns) = plane.in_plane(at), plane.in_plane(shape)
+    row = row if plane.axis == 0 else shape[0] - 1 - row
     gap = 0.06 * max(rows, columns)
     line: dict[str, Any] = {"color": CUT_LINE, "linewidth": 0.8}
-    axes.plot([-0.5, column - gap], [row, row], **line)
-    axes.plot([column + gap, columns - 0.5], [row, row], **line)
-    axes.plot([column, column], [-0.5, row - gap], **line)
-    axes.plot([column, column], [row + gap, rows - 0.5], **line)
+    axes.plot([-0.5, column - gap], [row, row], [column + gap, columns - 0.5], [row, row], **line)
+    axes.plot([column, column], [-0.5, row - gap], [column, column], [row + gap, rows - 0.5], **line)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
-    left, right, top, bottom = plane.ends
-    for x, y, text in ((0.03, 0.5, left), (0.97, 0.5, right), (0.5, 0.97, top), (0.5, 0.03, bottom)):
-        where: dict[str, Any] = {"ha": "left" if x < 0.1 else "right" if x > 0.9 else "center"}
-        where["va"] = "bottom" if y < 0.1 else "top" if y > 0.9 else "center"
-        letter = axes.text(x, y, text, transform=axes.transAxes, color="white", fontsize=8, fontweight="bold", **where)
-        letter.set_path_effects([Stroke(linewidth=2, foreground="black"), Normal()])  # read on bright tissue too
+    font: dict[str, Any] = {"color": "white", "fontsize": 8, "fontweight": "bold", "transform": axes.transAxes}
+    outline = [Stroke(linewidth=2, foreground="black"), Normal()]  # to be read on bright tissue, too
+    places = [(0.03, 0.5, "left", "center"), (0.97, 0.5, "right", "center")]
+    places += [(0.5, 0.97, "center", "top"), (0.5, 0.03, "center", "bottom")]
+    for letter, (x, y, ha, va) in zip(plane.ends, places, strict=True):
+        axes.text(x, y, letter, ha=ha, va=va, path_effects=outline, **font)
 
 
 def _legend(figure: Figure, with_maps: np.ndarray) -> None:
-    handles: list[Patch | Line2D] = [Patch(color=colour, label=label) for label, colour in LABEL_COLOURS.items()]
-    handles.append(Line2D([], [], color=REFERENCE_LINE, label="border of the reference (WT)"))
-    handles.append(Line2D([], [], color=PREDICTION_LINE, linestyle="dashed", label="border of the prediction (WT)"))
-    handles.append(Line2D([], [], color=CUT_LINE, label="the other two planes"))
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=9, facecolor="0.45")
-    for text in legend.get_texts():
-        text.set_color("white")
+    reference = Line2D([], [], color=REFERENCE_LINE, label="border of the reference (WT)")
+    prediction = Line2D([], [], color=PREDICTION_LINE, linestyle="dashed", label="border of the prediction (WT)")
+    cuts = Line2D([], [], color=CUT_LINE, label="the other two planes")
+    look: dict[str, Any] = {"ncols": 6, "fontsize": 9, "facecolor": "0.45", "labelcolor": "white"}
+    figure.legend(handles=[*label_patches(), reference, prediction, cuts], loc="outside lower center", **look)
     if with_maps.size:
         (bar,) = (image for image in with_maps[0, 0].images if image.get_cmap().name == MAP_COLOURS)
         figure.colorbar(bar, ax=with_maps, shrink=0.6, pad=0.01, label="0 to 1, all maps")

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, first_with_tumour, most_tumour, save_figure
+from uncseg.report import style
 
 PANEL_INCHES = 2.3
 
@@ -35,7 +33,7 @@ def draw_overlay(
         title: a line above the panels.
         image_name: heading of the image's panel.
     """
-    z = most_tumour(first_with_tumour(segmentations))
+    z = style.most_tumour(style.first_with_tumour(segmentations))
     names = (image_name, *segmentations, *maps)
     figure = Figure(figsize=(PANEL_INCHES * len(names), 3.1), layout="constrained")
     figure.suptitle(title, fontsize=12)
@@ -45,15 +43,12 @@ def draw_overlay(
         axes.imshow(image[z], cmap="gray", vmin=darkest, vmax=brightest)
         axes.set_title(name, fontsize=11)
         axes.set_axis_off()
-    colours, norm = ListedColormap(list(LABEL_COLOURS.values())), BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3)
     for name, labels in segmentations.items():
-        shown = np.ma.masked_equal(labels[z], 0)
-        panels[name].imshow(shown, cmap=colours, norm=norm, alpha=0.75, interpolation="nearest")
-    handles = [Patch(color=colour, label=label) for label, colour in LABEL_COLOURS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=10, frameon=False)
+        style.draw_labels(panels[name], labels[z])
+    figure.legend(handles=style.label_patches(), loc="outside lower center", ncols=3, fontsize=10, frameon=False)
     for name, values in maps.items():
-        shown = np.ma.masked_less(values[z], FAINTEST)
-        last = panels[name].imshow(shown, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=0.9)
+        shown = np.ma.masked_less(values[z], style.FAINTEST)
+        last = panels[name].imshow(shown, cmap=style.MAP_COLOURS, vmin=0, vmax=1, alpha=0.9)
     if maps:
         figure.colorbar(last, ax=[panels[name] for name in maps], shrink=0.85, pad=0.02)  # all maps share one scale
-    save_figure(figure, path, 146)
+    style.save_figure(figure, path, 146)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from uncseg.dataset.brats import LABELS
 from uncseg.files import whole_file
@@ -31,16 +31,16 @@ def draw_progress(path: Path, patch: "Observation", title: str) -> None:
         title: a line above the panels.
     """
     z = most_tumour(patch.reference)
-    grey = _grey(patch.image[z])
-    maps = {"error memory": patch.error[z]}
-    if patch.uncertainty is None:
-        maps["variance_stable"] = patch.variance[z]
-    else:
-        maps["uncertainty"] = patch.uncertainty[z]
-    labels = {"reference": patch.reference[z], "prediction": patch.prediction[z]}
-    panels = {"image (FLAIR)": grey}
-    panels |= {name: _with_labels(grey, values) for name, values in labels.items()}
-    panels |= {name: _with_map(grey, values) for name, values in maps.items()}
+    grey = np.repeat((255 * as_grey(patch.image[z])).astype(np.uint8)[..., None], 3, axis=-1)
+    u = patch.uncertainty
+    name, values = ("variance_stable", patch.variance) if u is None else ("uncertainty", u)
+    panels = {
+        "image (FLAIR)": grey,
+        "reference": _with_labels(grey, patch.reference[z]),
+        "prediction": _with_labels(grey, patch.prediction[z]),
+        "error memory": _with_map(grey, patch.error[z]),
+        name: _with_map(grey, values[z]),
+    }
     picture = Image.new("RGB", (GAP + len(panels) * (SIDE + GAP), TOP + SIDE + BOTTOM), PAPER)
     pen = ImageDraw.Draw(picture)
     pen.text((GAP, 5), title, INK, _font(15))
@@ -53,25 +53,17 @@ def draw_progress(path: Path, patch: "Observation", title: str) -> None:
         picture.save(temporary, "png")
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
-    return np.repeat((255 * as_grey(image)).astype(np.uint8)[..., None], 3, axis=-1)
-
-
 def _with_labels(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
     shown = grey.copy()
     for name, number in LABELS.items():
         inside = labels == number
-        shown[inside] = 0.25 * grey[inside] + 0.75 * _rgb(LABEL_COLOURS[name])
+        shown[inside] = 0.25 * grey[inside] + 0.75 * np.array(ImageColor.getrgb(LABEL_COLOURS[name]))
     return shown
 
 
 def _with_map(grey: np.ndarray, values: np.ndarray) -> np.ndarray:
     colours = (255 * colormaps[MAP_COLOURS](np.clip(values, 0, 1))[..., :3]).astype(np.uint8)
     return np.where((values >= FAINTEST)[..., None], colours, grey)
-
-
-def _rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)])
 
 
 def _square(panel: np.ndarray) -> Image.Image:
@@ -88,7 +80,7 @@ def _square(panel: np.ndarray) -> Image.Image:
 def _legend(picture: Image.Image, pen: ImageDraw.ImageDraw) -> None:
     top, left = TOP + SIDE + 8, GAP + SIDE + GAP
     for name, colour in LABEL_COLOURS.items():
-        pen.rectangle((left, top + 2, left + 11, top + 13), tuple(_rgb(colour).tolist()))
+        pen.rectangle((left, top + 2, left + 11, top + 13), colour)
         pen.text((left + 16, top), name, SOFT, _font(12))
         left += 58
     bar_left, width = GAP + 3 * (SIDE + GAP), 2 * SIDE + GAP - 36

@@ -5,12 +5,12 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image
+from PIL import Image, ImageColor
 
-from uncseg.dataset.brats import LABELS
 from uncseg.evaluation.surface import bounding_box
 from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, as_grey, first_with_tumour, most_tumour
 
@@ -45,9 +45,11 @@ def make_sheet(image: np.ndarray, labels: Mapping[str, np.ndarray], maps: Mappin
     grey = (as_grey(image[box].astype(np.float32)) * 255).astype(np.uint8)
     slices, height, width = grey.shape
     columns = math.ceil(math.sqrt(slices))
-    layers = {"image": _jpeg(_tiled(grey, columns))}
-    layers |= {name: _png(_tiled(array[box], columns), _label_palette()) for name, array in labels.items()}
-    layers |= {name: _png(_tiled(_shades(array[box]), columns), _map_palette()) for name, array in maps.items()}
+    label_colours = [*chain.from_iterable(map(ImageColor.getrgb, LABEL_COLOURS.values()))]
+    map_colours = np.round(255 * colormaps[MAP_COLOURS](np.linspace(0, 1, SHADES))[:, :3]).astype(int).ravel().tolist()
+    layers = {"image": _url(Image.fromarray(_tiled(grey, columns)), "jpeg", quality=80)}
+    layers |= {name: _png(_tiled(array[box], columns), label_colours) for name, array in labels.items()}
+    layers |= {name: _png(_tiled(_shades(array[box]), columns), map_colours) for name, array in maps.items()}
     return Sheet(width, height, slices, columns, most_tumour(first_with_tumour(labels)[box]), layers)
 
 
@@ -65,24 +67,11 @@ def _shades(values: np.ndarray) -> np.ndarray:
     return np.where(values < FAINTEST, 0, shade).astype(np.uint8)
 
 
-def _label_palette() -> list[int]:
-    colours = {number: LABEL_COLOURS[name] for name, number in LABELS.items()}
-    return [0, 0, 0, *(int(colours[n][at : at + 2], 16) for n in sorted(colours) for at in (1, 3, 5))]
-
-
-def _map_palette() -> list[int]:
-    colours = colormaps[MAP_COLOURS](np.linspace(0, 1, SHADES))[:, :3]
-    return [0, 0, 0, *(np.round(255 * colours).astype(int).ravel().tolist())]
-
-
-def _png(indices: np.ndarray, palette: list[int]) -> str:
+def _png(indices: np.ndarray, colours: list[int]) -> str:
+    """A picture whose numbers from 1 have colours (red, green, blue, red, …) and whose 0 is transparent."""
     picture = Image.frombytes("P", indices.shape[::-1], np.ascontiguousarray(indices).tobytes())
-    picture.putpalette(palette)
+    picture.putpalette([0, 0, 0, *colours])
     return _url(picture, "png", transparency=0, optimize=True)
-
-
-def _jpeg(grey: np.ndarray) -> str:
-    return _url(Image.fromarray(grey), "jpeg", quality=80)
 
 
 def _url(picture: Image.Image, kind: str, **options: object) -> str:

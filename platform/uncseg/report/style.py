@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
+from uncseg.dataset.brats import REGIONS
 from uncseg.estimators.registry import HEAD
 from uncseg.files import whole_file
 
@@ -15,11 +19,11 @@ from uncseg.files import whole_file
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#e69f00", "#009e73", "#cc79a7"
 SKY, VERMILION, BLACK = "#56b4e9", "#d55e00", "#000000"
 LABEL_COLOURS = {"NCR": "#d55e00", "ED": "#56b4e9", "ET": "#f0e442"}
-REGION_STYLES: dict[str, dict[str, Any]] = {
-    "WT": {"color": BLUE, "linestyle": "-", "marker": "o"},
-    "TC": {"color": VERMILION, "linestyle": "--", "marker": "s"},
-    "ET": {"color": GREEN, "linestyle": "-.", "marker": "^"},
-}
+CURVE_STYLES: list[dict[str, Any]] = [
+    {"color": colour, "linestyle": line, "marker": marker}
+    for colour, line, marker in ((BLUE, "-", "o"), (VERMILION, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"))
+]
+REGION_STYLES = dict(zip(REGIONS, CURVE_STYLES, strict=False))
 MAP_COLOURS = "inferno"
 """Perceptually uniform; the lightness rises with the value."""
 FAINTEST = 0.02
@@ -32,6 +36,18 @@ def save_figure(figure: Figure, path: Path, dots_per_inch: int = 120) -> None:
     FigureCanvasAgg(figure)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=dots_per_inch, bbox_inches="tight", format="png")
+
+
+def label_patches() -> list[Patch]:
+    """Return the labels' colours for a legend."""
+    return [Patch(color=colour, label=label) for label, colour in LABEL_COLOURS.items()]
+
+
+def draw_labels(axes: Axes, labels: np.ndarray, aspect: float = 1) -> None:
+    """Draw the labels of a slice (H, W) over its image."""
+    colours, norm = ListedColormap(list(LABEL_COLOURS.values())), BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3)
+    shown = np.ma.masked_equal(labels, 0)
+    axes.imshow(shown, cmap=colours, norm=norm, alpha=0.75, interpolation="nearest", aspect=aspect)
 
 
 def as_grey(image: np.ndarray) -> np.ndarray:

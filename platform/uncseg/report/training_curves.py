@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from uncseg.config.sections import PROTOCOLS
 from uncseg.estimators.registry import FLOORS, HEAD
 from uncseg.evaluation.figures import KINDS, best_floor
 from uncseg.metric_keys import epoch_key
-from uncseg.report.style import BLACK, BLUE, GREEN, NAMES, ORANGE, PURPLE, REGION_STYLES, VERMILION, save_figure
+from uncseg.report.style import BLACK, BLUE, CURVE_STYLES, NAMES, ORANGE, REGION_STYLES, save_figure
 
 Style = dict[str, Any]
 
@@ -24,12 +25,6 @@ ESTIMATOR_STYLES: dict[str, Style] = {
 }
 FLOOR_STYLE: Style = {"color": BLACK, "linestyle": ":", "marker": "^"}
 MEAN_STYLE: Style = {"color": BLACK, "linestyle": ":", "marker": "D"}
-RUN_STYLES: tuple[Style, ...] = (
-    {"color": BLUE, "linestyle": "-", "marker": "o"},
-    {"color": VERMILION, "linestyle": "--", "marker": "s"},
-    {"color": GREEN, "linestyle": "-.", "marker": "^"},
-    {"color": PURPLE, "linestyle": ":", "marker": "D"},
-)
 
 
 @dataclass(frozen=True)
@@ -70,8 +65,8 @@ def draw_trainings(path: Path, runs: Sequence[Training]) -> None:
     for kind, name in KINDS.items():
         columns |= {f"{name} of the head, {p} mask": epoch_key(p, kind, HEAD) for p in PROTOCOLS}
     for axes, (title, column) in zip(panels, columns.items(), strict=True):
-        for number, run in enumerate(runs):
-            _curves(axes, run.epochs, column, RUN_STYLES[number % len(RUN_STYLES)], run.name)
+        for run, style in zip(runs, cycle(CURVE_STYLES), strict=False):
+            _curves(axes, run.epochs, column, style, run.name)
         axes.set(title=title)
     panels[1].set(ylim=(0, 1))
     _finish(panels, runs)
@@ -134,10 +129,6 @@ def _finish(panels: Sequence[Axes], runs: Sequence[Training]) -> None:
 
 
 def _windows(runs: Sequence[Training]) -> list[tuple[float, float, str]]:
-    """The stretches to shade, without repetition: where they begin and end, and their meaning."""
-    spans = {}
-    for run in runs:
-        if len(run.epochs):
-            first, last = first_of_window(run), int(run.epochs["epoch"].max())
-            spans[first + 0.5, last + 1.5] = f"last {last + 1 - first} epochs,\naveraged in Table 2"
-    return [(start, end, text) for (start, end), text in spans.items()]
+    """The stretches of epochs to shade, without repetition: their two ends and their meaning."""
+    windows = [(first_of_window(run), int(run.epochs["epoch"].max()) + 1) for run in runs if len(run.epochs)]
+    return [(a + 0.5, b + 0.5, f"last {b - a} epochs,\naveraged in Table 2") for a, b in dict.fromkeys(windows)]
