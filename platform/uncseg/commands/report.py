@@ -6,8 +6,7 @@ from pathlib import Path
 from uncseg.console import console
 from uncseg.dataset.brats import scan_folder
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.report.reported_run import ReportedRun
-from uncseg.report.run_figures import draw_run
+from uncseg.report.run_figures import ReportedRun, draw_run
 from uncseg.report.run_report import write_report
 from uncseg.runs.run_opening import open_existing_run
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 
 from uncseg.evaluation.surface import bounding_box
-from uncseg.report.case_images import SHOWN_MAPS, CaseImages, largest_disagreement
+from uncseg.report.case_images import SHOWN_MAPS, CaseImages, Voxel, largest_disagreement
 from uncseg.report.style import FAINTEST, MAP_COLOURS, as_grey, draw_labels, label_patches, save_figure
 
 MARGIN_VOXELS = 3
@@ -30,7 +30,7 @@ class Plane:
     ends: tuple[str, str, str, str]
     """Letters at the left, right, top and bottom of the picture."""
 
-    def cut(self, volume: np.ndarray, at: tuple[int, int, int]) -> np.ndarray:
+    def cut(self, volume: np.ndarray, at: Voxel) -> np.ndarray:
         """Return the slice through a voxel, with rows from the top and columns from the left of the picture."""
         slice_: np.ndarray = volume.take(at[self.axis], axis=self.axis)
         return slice_ if self.axis == 0 else slice_[::-1]
@@ -53,12 +53,8 @@ def draw_case(path: Path, case: CaseImages, title: str) -> None:
 
     The planes meet in :func:`~uncseg.report.case_images.largest_disagreement`, which the first column marks. All maps
     share one scale from 0 to 1; values below 0.02 are not drawn, so the image, dimmed, shows there. Lines are the
-    borders of the whole tumour in reference and prediction.
-
-    Args:
-        path: PNG to write.
-        case: the volumes, which are cropped to where the image is not 0.
-        title: first line above the figure.
+    borders of the whole tumour in reference and prediction. Volumes are cropped to where the image is not 0 or a side
+    has tumour.
     """
     at, why = largest_disagreement(case.reference, case.prediction, case.spacing_mm)
     case, at = _cropped(case, at)
@@ -80,8 +76,8 @@ def draw_case(path: Path, case: CaseImages, title: str) -> None:
     save_figure(figure, path, 120)
 
 
-def _cropped(case: CaseImages, at: tuple[int, int, int]) -> tuple[CaseImages, tuple[int, int, int]]:
-    """The part where the image is not 0 or either side has tumour, and the voxel's place in it."""
+def _cropped(case: CaseImages, at: Voxel) -> tuple[CaseImages, Voxel]:
+    """The part of a case that is shown, and the voxel's place in it."""
     shown = (case.image != 0) | (case.reference > 0) | (case.prediction > 0)
     if not shown.any():
         return case, at
@@ -98,7 +94,7 @@ def _inches(plane: Plane, case: CaseImages) -> float:
     return float(np.clip(PANEL_INCHES * rows * high / (columns * wide), 0.4 * PANEL_INCHES, 1.6 * PANEL_INCHES))
 
 
-def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: tuple[int, int, int], name: str) -> None:
+def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: Voxel, name: str) -> None:
     high, wide = plane.in_plane(case.spacing_mm)
     shade: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": high / wide, "interpolation": "nearest"}
     axes.imshow(plane.cut(case.image, at) * (0.55 if name in SHOWN_MAPS else 1), **shade)
@@ -121,7 +117,7 @@ def _outline(axes: Axes, mask: np.ndarray, colour: str, style: str) -> None:
         axes.contour(mask, levels=[0.5], colors=[colour], linewidths=0.8, linestyles=style)
 
 
-def _mark(axes: Axes, plane: Plane, at: tuple[int, int, int], shape: tuple[int, ...]) -> None:
+def _mark(axes: Axes, plane: Plane, at: Voxel, shape: tuple[int, ...]) -> None:
     """Draw the letters of the sides and the lines where the other two planes cut this one, but not over the voxel."""
     (row, column), (rows, columns) = plane.in_plane(at), plane.in_plane(shape)
     row = row if plane.axis == 0 else shape[0] - 1 - row

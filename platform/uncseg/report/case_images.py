@@ -19,6 +19,10 @@ SHOWN_MAPS = (*MAP_FILES, "var1shot")
 """Maps in the order of pictures; var1shot is computed from p(WT)."""
 
 
+Voxel = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class CaseImages:
     """The volumes of a case, (D, H, W), from feet to head, from front to back and from the patient's right to left."""
@@ -30,7 +34,7 @@ class CaseImages:
     prediction: np.ndarray
     maps: Mapping[str, np.ndarray]
     """Those of SHOWN_MAPS that are known, in [0, 1]."""
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: Spacing
 
 
 def read_case(run: RunFolder, case: BratsCase) -> CaseImages:
@@ -51,26 +55,20 @@ def read_case(run: RunFolder, case: BratsCase) -> CaseImages:
     return CaseImages(image, labels, _turned(files.segmentation)[0], maps, spacing_mm)
 
 
-def _turned(file: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
+def _turned(file: Path) -> tuple[np.ndarray, Spacing]:
     """Voxels, and the spacing along their axes; BraTS files have this orientation already."""
     image = sitk.DICOMOrient(sitk.ReadImage(str(file)), "LPS")
     x, y, z = image.GetSpacing()
     return sitk.GetArrayFromImage(image), (z, y, x)
 
 
-def largest_disagreement(
-    reference: np.ndarray, prediction: np.ndarray, spacing_mm: tuple[float, float, float]
-) -> tuple[tuple[int, int, int], str]:
-    """Return the voxel to look at, and the reason for it.
+def largest_disagreement(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) -> tuple[Voxel, str]:
+    """Return the voxel to look at in labels (D, H, W), and the reason for it.
 
     This is the deepest voxel (in mm) of the largest 26-connected region where only one side has tumour. If both sides
     have the same tumour, it is the deepest voxel of the largest region where the labels differ; if there is none
     either, the tumour's voxel nearest to its centroid; without any tumour, the middle of the volume. Among equally deep
     voxels, the one nearest to the region's centroid is chosen.
-
-    Args:
-        reference, prediction: labels, (D, H, W).
-        spacing_mm: along the axes.
     """
     of_tumour = "the voxel where reference and prediction of the whole tumour differ most"
     of_labels = "the voxel where the labels differ most"
@@ -87,7 +85,7 @@ def largest_disagreement(
     return (d, h, w), "the middle of the image: no tumour"
 
 
-def _deepest(region: np.ndarray, spacing_mm: tuple[float, float, float]) -> tuple[int, int, int]:
+def _deepest(region: np.ndarray, spacing_mm: Spacing) -> Voxel:
     box = bounding_box(region)
     part = np.pad(region[box], 1)
     depth = ndimage.distance_transform_edt(part, sampling=spacing_mm)
@@ -96,9 +94,7 @@ def _deepest(region: np.ndarray, spacing_mm: tuple[float, float, float]) -> tupl
     return _nearest_to_centroid(deepest, np.argwhere(part) + first, spacing_mm)
 
 
-def _nearest_to_centroid(
-    candidates: np.ndarray, voxels: np.ndarray, spacing_mm: tuple[float, float, float]
-) -> tuple[int, int, int]:
+def _nearest_to_centroid(candidates: np.ndarray, voxels: np.ndarray, spacing_mm: Spacing) -> Voxel:
     distances = ((candidates - voxels.mean(0)) * np.array(spacing_mm)) ** 2
     d, h, w = (int(n) for n in candidates[distances.sum(1).argmin()])
     return d, h, w

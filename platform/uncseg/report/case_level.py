@@ -14,10 +14,7 @@ def draw_risk_coverage(path: Path, scores: pd.DataFrame) -> None:
     """Draw the risk (1 − mean Dice) of the most certain cases against their share, with one panel per region.
 
     Cases are ordered by their mean uncertainty; the best possible order and a random one are drawn for comparison.
-
-    Args:
-        path: PNG to write.
-        scores: one row per case and region: region, dice and mean_uncertainty.
+    ``scores`` has one row per case and region, with the columns region, dice and mean_uncertainty.
     """
     known = scores.dropna(subset=["dice", "mean_uncertainty"])
     figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -44,12 +41,7 @@ def draw_risk_coverage(path: Path, scores: pd.DataFrame) -> None:
 
 
 def draw_folds(path: Path, per_case: pd.DataFrame) -> None:
-    """Draw the Dice of WT, TC and ET per fold: each case as a point, over box plots.
-
-    Args:
-        path: PNG to write.
-        per_case: one row per case: fold, dice_wt, dice_tc, dice_et.
-    """
+    """Draw the Dice of WT, TC and ET per fold: each case, one row of ``per_case``, as a point over box plots."""
     folds = sorted(per_case["fold"].unique())
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     panels = figure.subplots(1, len(REGION_STYLES), sharey=True)

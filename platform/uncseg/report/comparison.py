@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from uncseg.evaluation.summary import compare
 from uncseg.files import short_name, write_text
 from uncseg.page_table import PageTable, Row, mean_sd
 from uncseg.report.page import PageSection, Picture
-from uncseg.report.reported_run import ReportedRun
+from uncseg.report.run_figures import ReportedRun
 from uncseg.report.score_tables import differences_table
 from uncseg.report.style import NAMES
 from uncseg.report.training_curves import draw_trainings
@@ -25,12 +25,8 @@ WHERE_IT_RUNS = ("name", "dataset.path", "resources", "tracking", "storage", "tr
 """Fields of an experiment that do not change what is computed."""
 
 
-@dataclass(frozen=True)
-class ComparedTable:
-    """A table of several runs, as numbers and for people."""
-
-    frame: pd.DataFrame
-    table: PageTable
+ComparedTable = tuple[pd.DataFrame, PageTable]
+"""A table of several runs, as numbers and for people."""
 
 
 def comparison_section(runs: Sequence[ReportedRun], joined: str) -> PageSection:
@@ -38,11 +34,7 @@ def comparison_section(runs: Sequence[ReportedRun], joined: str) -> PageSection:
 
     These are the settings that differ, Table 1's means, Table 2's head and best floor per protocol, and the paired
     differences of every other run from the first, as :func:`uncseg.evaluation.summary.compare` gives them. Parts that
-    have not been evaluated are left out.
-
-    Args:
-        runs: two or more, with names of their own.
-        joined: the runs' names as part of a file's name.
+    have not been evaluated are left out. ``joined`` are the runs' names, which differ, as part of a file's name.
     """
     first, *others = runs
     compared, notes = [_settings(runs), _dice(runs), _uncertainty(runs)], []
@@ -56,20 +48,20 @@ def comparison_section(runs: Sequence[ReportedRun], joined: str) -> PageSection:
             continue
         notes += _different_cases(first.name, a, other.name, b)
         if len(differences := compare(a, b)):
-            compared.append(ComparedTable(differences, differences_table(differences, first.name, other.name)))
-    compared = [part for part in compared if part.table.rows or part.table.name == "settings"]
-    for part in compared:
-        name = f"comparison_{joined}_{short_name(part.table.name.replace(' ', '_'))}"
-        write_table(part.frame, first.folder.tables, name)
-        if part.table.rows:
-            write_text(first.folder.tables / f"{name}.tex", replace(part.table, name=name).to_latex())
+            compared.append((differences, differences_table(differences, first.name, other.name)))
+    compared = [(frame, table) for frame, table in compared if table.rows or table.name == "settings"]
+    for frame, table in compared:
+        name = f"comparison_{joined}_{short_name(table.name.replace(' ', '_'))}"
+        write_table(frame, first.folder.tables, name)
+        if table.rows:
+            write_text(first.folder.tables / f"{name}.tex", replace(table, name=name).to_latex())
     picture = Picture(
         first.folder.figures / f"figure2_{joined}.png",
         f"Figure 2 of {'both' if len(runs) == 2 else 'all'} runs: each run has a colour; thin lines are folds, thick "
         "lines their mean; the last epochs are shaded.",
     )
     draw_trainings(picture.file, [run.training() for run in runs])
-    return PageSection("Comparison", missing=notes, tables=[part.table for part in compared], figures=[picture])
+    return PageSection("Comparison", missing=notes, tables=[table for _, table in compared], figures=[picture])
 
 
 def _settings(runs: Sequence[ReportedRun]) -> ComparedTable:
@@ -82,7 +74,7 @@ def _settings(runs: Sequence[ReportedRun]) -> ComparedTable:
     note = "Settings that only say where a run computes and keeps its files are left out. Digests have 12 characters."
     title = "Settings that differ" if rows else "Settings: none differs"
     frame = pd.DataFrame([row.cells for row in rows], columns=header)
-    return ComparedTable(frame, PageTable("settings", title, header, rows, note, words=header))
+    return frame, PageTable("settings", title, header, rows, note, words=header)
 
 
 def _described(run: ReportedRun) -> dict[str, str]:
@@ -107,7 +99,7 @@ def _dice(runs: Sequence[ReportedRun]) -> ComparedTable:
     header = ["run", "model", "folds", "cases", *DICE_COLUMNS.values()]
     note = "Mean over a fold's cases, then over folds ± sample sd between folds."
     title = "Table 1 of each run: Dice out of fold"
-    return ComparedTable(pd.DataFrame(records), PageTable("dice", title, header, rows, note, words=["model"]))
+    return pd.DataFrame(records), PageTable("dice", title, header, rows, note, words=["model"])
 
 
 def _uncertainty(runs: Sequence[ReportedRun]) -> ComparedTable:
@@ -135,7 +127,7 @@ def _uncertainty(runs: Sequence[ReportedRun]) -> ComparedTable:
         "Mean ± sample sd between folds. Each run has its own best floor, which needs no training and is to be beaten."
     )
     title = "Table 2 of each run: the head and the best floor, per protocol"
-    return ComparedTable(pd.DataFrame(records), PageTable("uncertainty", title, header, rows, note, words=["map"]))
+    return pd.DataFrame(records), PageTable("uncertainty", title, header, rows, note, words=["map"])
 
 
 def _different_cases(first: str, a: pd.DataFrame, other: str, b: pd.DataFrame) -> list[str]:

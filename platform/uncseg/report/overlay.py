@@ -23,15 +23,8 @@ def draw_overlay(
 
     The slice is the one with most tumour in the first segmentation that has any, or else the middle one. Row 0 is drawn
     on top and column 0 on the left: with BraTS' axes, anterior is up and the patient's right is on the left, as
-    radiologists look at it.
-
-    Args:
-        path: PNG to write.
-        image: (D, H, W), any units.
-        segmentations: (D, H, W), labels 1 NCR, 2 ED, 3 ET.
-        maps: (D, H, W), in [0, 1].
-        title: a line above the panels.
-        image_name: heading of the image's panel.
+    radiologists look at it. All volumes are (D, H, W): the image in any units, segmentations with the labels 1 NCR,
+    2 ED, 3 ET, and maps in [0, 1].
     """
     z = style.most_tumour(style.first_with_tumour(segmentations))
     names = (image_name, *segmentations, *maps)

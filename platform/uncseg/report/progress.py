@@ -24,11 +24,6 @@ def draw_progress(path: Path, patch: "Observation", title: str) -> None:
 
     Without an uncertainty, variance_stable is drawn in its place. The training waits for the picture, so Pillow draws
     it in a few milliseconds.
-
-    Args:
-        path: PNG to write.
-        patch: the patch as the network sees it.
-        title: a line above the panels.
     """
     z = most_tumour(patch.reference)
     grey = np.repeat((255 * as_grey(patch.image[z])).astype(np.uint8)[..., None], 3, axis=-1)

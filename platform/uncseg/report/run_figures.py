@@ -1,17 +1,40 @@
-"""The figures of a run, in its folder of figures."""
+"""A run as the report reads it, however far it has come, and the figures in its folder."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from uncseg.config.experiment import Experiment
+from uncseg.dataset.brats import BratsCase
 from uncseg.layout import RunFolder
 from uncseg.report.case_figure import draw_case
-from uncseg.report.case_images import CaseImages, read_case
+from uncseg.report.case_images import read_case
 from uncseg.report.case_level import draw_folds, draw_risk_coverage
 from uncseg.report.overlay import draw_overlay
-from uncseg.report.reported_run import ReportedRun
-from uncseg.report.training_curves import draw_training
+from uncseg.report.training_curves import Training, draw_training
+from uncseg.table_files import read_table
+from uncseg.tracking.spool import epoch_table
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """A run that a page shows."""
+
+    name: str
+    folder: RunFolder
+    experiment: Experiment
+    cases: Sequence[BratsCase]
+    """The cases whose images are at hand."""
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        """Return a table of the run; None before its evaluation."""
+        return read_table(self.folder.tables, name)
+
+    def training(self) -> Training:
+        """Return the epochs of all folds so far."""
+        return Training(self.name, epoch_table(self.folder.spool), self.experiment.evaluation.last_epochs)
 
 
 def draw_run(run: ReportedRun) -> None:
@@ -37,7 +60,9 @@ def draw_run(run: ReportedRun) -> None:
         draw_case(figure1(run.folder, case), images, f"{case}, fold {row['fold']}: {', '.join(why)}. Dice {dice}")
         if "median Dice" in why:
             title = f"{case}, fold {row['fold']} (median Dice {row['dice_mean']:.2f})"
-            _draw_overlay(figures / "overlay.png", images, title)
+            shown = ("error memory", "uncertainty" if "uncertainty" in images.maps else "variance_stable")
+            labels = {"reference": images.reference, "prediction": images.prediction}
+            draw_overlay(figures / "overlay.png", images.image, labels, {m: images.maps[m] for m in shown}, title)
     for file in figure1(run.folder, "").parent.glob("figure1_*.png"):
         if drawn and file not in {figure1(run.folder, case) for case in drawn}:
             file.unlink()  # it belongs to an earlier evaluation
@@ -49,14 +74,9 @@ def figure1(folder: RunFolder, case_id: str) -> Path:
 
 
 def telling_cases(per_case: pd.DataFrame, scores: pd.DataFrame) -> Mapping[str, Sequence[str]]:
-    """Choose the worst, the median and the best case by mean Dice, and the most uncertain one.
+    """Choose the worst, the median and the best case by mean Dice, and the most uncertain one, each with its reasons.
 
-    Args:
-        per_case: out-of-fold scores, one row per case; not empty.
-        scores: the same, one row per case and region.
-
-    Returns:
-        The reasons for each case; one case may be several of these.
+    The out-of-fold scores have one row per case in ``per_case``, which is not empty, and one per region in ``scores``.
     """
     ranked = per_case.dropna(subset=["dice_mean"]).sort_values(["dice_mean", "case"], ignore_index=True)["case"]
     chosen: dict[str, list[str]] = {}
@@ -69,9 +89,3 @@ def telling_cases(per_case: pd.DataFrame, scores: pd.DataFrame) -> Mapping[str, 
             most = wt["case"].iloc[int(wt["mean_uncertainty"].argmax())]
             chosen.setdefault(str(most), []).append("the most uncertain")
     return chosen
-
-
-def _draw_overlay(path: Path, case: CaseImages, title: str) -> None:
-    name = "uncertainty" if "uncertainty" in case.maps else "variance_stable"
-    maps = {shown: case.maps[shown] for shown in ("error memory", name)}
-    draw_overlay(path, case.image, {"reference": case.reference, "prediction": case.prediction}, maps, title)

@@ -20,13 +20,8 @@ from uncseg.table_files import write_table
 def write_scores(scores: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
     """Write NAME (one row per case and region), NAME_summary and, if there is a map, NAME_reliability with its diagram.
 
-    Args:
-        scores: rows of :func:`~uncseg.evaluation.case_scores.score_case` with case and patient.
-        folder: the folder of the files.
-        name: first part of each file's name.
-
-    Returns:
-        The summary, as :func:`~uncseg.evaluation.summary.summarize` gives it.
+    ``scores`` has the rows of :func:`~uncseg.evaluation.case_scores.score_case` with case and patient. Returns the
+    summary that :func:`~uncseg.evaluation.summary.summarize` gives.
     """
     if "reliability" in scores.columns:
         if scores["reliability"].notna().any():
@@ -70,11 +65,10 @@ def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold") -> Pa
     """Return the main figures of :func:`~uncseg.evaluation.summary.summarize`, with one column per region."""
     regions = list(dict.fromkeys(summary["region"]))
     known = {(row["figure"], row["region"]): row for row in summary.to_dict("records")}
-    rows = [
-        Row([figure.heading, *(_score(known[key, region]) for region in regions)], figure.row_kind)
-        for key, figure in shown_in("scores").items()
-        if (key, regions[0]) in known
-    ]
+    rows = []
+    for key, figure in shown_in("scores").items():
+        if (key, regions[0]) in known:
+            rows.append(Row([figure.heading, *(_score(known[key, region]) for region in regions)], figure.row_kind))
     note = (
         "Mean over cases [95 % interval, patients resampled; needs 10 patients]. A region that both sides lack has "
         "Dice 1 and HD95 0 mm; one that a single side lacks has 0 and 374 mm. * floor: needs no model. A single map "
@@ -96,11 +90,7 @@ def summarize_models(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def models_table(summary: pd.DataFrame) -> PageTable:
-    """Return Dice and HD95 of each fold, of the average of all folds and of each estimator, with scores of their maps.
-
-    Args:
-        summary: of :func:`summarize_models`.
-    """
+    """Return :func:`summarize_models` as a table: each model's Dice and HD95, and the scores of its maps."""
     dices = shown_in("models")
     maps = {key: figure for key, figure in shown_in("model_maps").items() if key in set(summary["figure"])}
     regions = list(dict.fromkeys(summary["region"]))
@@ -111,23 +101,13 @@ def models_table(summary: pd.DataFrame) -> PageTable:
         means = figures.set_index(["figure", "region"])["mean"]
         cells = [fixed(means[key, region], 4) for key in dices for region in regions]
         rows.append(Row([str(model), *cells, *(fixed(means.get((key, "WT"), math.nan), 3) for key in maps)]))
-    return PageTable(
-        "models",
-        "Each fold, the average of all folds, and each estimator",
-        ["model", *heads],
-        rows,
-        "Mean over cases. Maps are those of WT, inside the dilated prediction.",
-        terminal={"model": "model", **heads},
-    )
+    title = "Each fold, the average of all folds, and each estimator"
+    note = "Mean over cases. Maps are those of WT, inside the dilated prediction."
+    return PageTable("models", title, ["model", *heads], rows, note, terminal={"model": "model", **heads})
 
 
 def differences_table(differences: pd.DataFrame, a: str, b: str) -> PageTable:
-    """Return the paired differences B − A of the main figures, region by region.
-
-    Args:
-        differences: of :func:`~uncseg.evaluation.summary.compare`.
-        a, b: names of the two sides.
-    """
+    """Return the differences B − A of :func:`~uncseg.evaluation.summary.compare` in the main figures, per region."""
     rows = []
     figures = shown_in("scores")
     shown = differences[differences["figure"].isin(list(figures)) & (differences["cases"] > 0)]

@@ -35,10 +35,8 @@ class Sheet:
 def make_sheet(image: np.ndarray, labels: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray]) -> Sheet:
     """Return the sheet of a case, cropped to where the image is not 0.
 
-    Args:
-        image: (D, H, W), any units.
-        labels: segmentations by name, 1 NCR, 2 ED, 3 ET; the first that has any tumour decides the slice shown first.
-        maps: by name, in [0, 1].
+    All volumes are (D, H, W): the image in any units, segmentations with the labels 1 NCR, 2 ED, 3 ET, and maps in
+    [0, 1]. The first segmentation that has any tumour decides the slice shown first.
     """
     inside = image != 0
     box = bounding_box(inside, MARGIN_VOXELS) if inside.any() else tuple(slice(None) for _ in image.shape)

@@ -17,7 +17,7 @@ from uncseg.files import whole_file
 
 # by Okabe and Ito; each has a lightness of its own
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#e69f00", "#009e73", "#cc79a7"
-SKY, VERMILION, BLACK = "#56b4e9", "#d55e00", "#000000"
+VERMILION, BLACK = "#d55e00", "#000000"
 LABEL_COLOURS = {"NCR": "#d55e00", "ED": "#56b4e9", "ET": "#f0e442"}
 CURVE_STYLES: list[dict[str, Any]] = [
     {"color": colour, "linestyle": line, "marker": marker}

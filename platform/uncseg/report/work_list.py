@@ -21,10 +21,8 @@ _COLUMNS = {
 def work_list(scores: pd.DataFrame, per_case: pd.DataFrame, count: int) -> pd.DataFrame:
     """Choose the worst cases by WT Dice and the most uncertain ones, half each, the worst first.
 
-    Args:
-        scores: one row per case and region.
-        per_case: one row per case.
-        count: cases in the list; fewer where the worst are the most uncertain too.
+    The list has ``count`` cases, or fewer where the worst are the most uncertain, too. ``scores`` has one row per case
+    and region, ``per_case`` one row per case.
 
     Returns:
         Columns case, fold, dice_wt, dice_tc, dice_et, hd95_wt_mm, mean_uncertainty, expected_dice_wt (NaN where
@@ -40,19 +38,15 @@ def work_list(scores: pd.DataFrame, per_case: pd.DataFrame, count: int) -> pd.Da
     known["rank_uncertain"] = known["mean_uncertainty"].rank(method="first", ascending=False)
     worst = known.sort_values("rank_worst").index[: (count + 1) // 2]
     uncertain = known.dropna(subset=["rank_uncertain"]).sort_values("rank_uncertain").index[: count // 2]
-    order = ["fold", *_COLUMNS, "rank_worst", "rank_uncertain"]
-    chosen = known.loc[list(dict.fromkeys([*worst, *uncertain])), order]
+    chosen = known.loc[list(dict.fromkeys([*worst, *uncertain])), ["fold", *_COLUMNS, "rank_worst", "rank_uncertain"]]
     return chosen.reset_index(names="case")
 
 
 def work_table(cases: pd.DataFrame, total: int, count: int, links: Mapping[str, str]) -> PageTable:
-    """Return the table of :func:`work_list`.
+    """Return the table of :func:`work_list`; ``total`` are the cases of the run.
 
-    Args:
-        cases: the list.
-        total: cases of the run.
-        count: cases that were asked for; a rank is named where it belongs to the worse half of so many.
-        links: anchors of the cases' slices on the page.
+    A rank is named where it belongs to the worse half of ``count``, the number of cases that were asked for. ``links``
+    holds the anchors of the cases' slices on the page.
     """
     rows = []
     for row in cases.to_dict("records"):

@@ -11,8 +11,7 @@ from uncseg.dataset.preparation import chosen_cases
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
 from uncseg.layout import RunFolder
-from uncseg.report.reported_run import ReportedRun
-from uncseg.report.run_figures import draw_run
+from uncseg.report.run_figures import ReportedRun, draw_run
 from uncseg.report.run_report import write_report
 from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.fold_task import RunTask
