@@ -49,7 +49,7 @@ def add_dropout(blocks: Iterable[nn.Module], p: float) -> None:
 
 def _drop(block: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
     # found by name: a closure over the layer would be shared with copies of the network
-    return block.get_submodule(CHILD)(output)
+    return getattr(block, CHILD)(output)
 
 
 @contextmanager

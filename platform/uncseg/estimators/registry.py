@@ -107,9 +107,10 @@ class Estimator:
 
     def costs(self, settings: Any, members: int) -> tuple[int, int]:
         """Return how many passes over a case it takes, and how many of a fold's ``members`` networks."""
+        networks = members if self.combines_members else 1
         if isinstance(settings, Samples):
-            return 1 if settings.from_one_pass else settings.samples, 1
-        return (members, members) if self.combines_members else (1, 1)
+            return 1 if settings.from_one_pass else settings.samples, networks
+        return networks, networks
 
     def resolve(self) -> Callable[..., Any]:
         """Import the function that computes it."""
