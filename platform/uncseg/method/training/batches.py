@@ -164,7 +164,7 @@ class BatchStream:
 
     A free process takes the next index, so a slow batch, such as a rotated one, keeps no other process idle; a batch
     that is ready early waits here for its turn. ``seconds_waited`` adds up the time that ``next`` took; set it to 0
-    when an epoch starts.
+    when an epoch starts. After a resume, ``first`` is the number of batches used before.
     """
 
     def __init__(self, loader: LoaderWithGeometry, *, first: int, processes: int, pin_memory: bool) -> None:

@@ -78,8 +78,8 @@ def _around(folder: Path, case_id: str, tumour: np.ndarray, patch_size: Sequence
 def observe(trainer: Any, patch: ObservedPatch) -> Observation:
     """Predict the patch without gradients, and read what the validation memory holds of it.
 
-    The :class:`~uncseg.method.training.trainer.UncertaintyTrainer` is initialised, the patch shows a validation case of
-    its fold. This draws no random number, waits for no other process, and leaves the network in its mode.
+    The trainer is an initialised ``UncertaintyTrainer``, and the patch shows a validation case of its fold. This draws
+    no random number, waits for no other process, and leaves the network in its mode.
     """
     data, reference, _, _ = nnUNetDatasetBlosc2(str(patch.folder), [patch.case_id]).load_case(patch.case_id)
     inside, padded = patch.geometry.bounding_box(), patch.geometry.padded

@@ -22,7 +22,7 @@ def several_pass_maps(
 ) -> dict[str, torch.Tensor]:
     """Return the maps of the chosen estimators that can be validated while a fold trains, (B, 1, …) float32 in [0, 1].
 
-    The network is in eval mode, the patches are (B, channels, …), of whose (channels, …) ``axes`` may be mirrored.
+    The network is in eval mode. The patches are (B, channels, …); ``axes``, counted without B, may be mirrored.
     """
     heteroscedastic = isinstance(unwrapped(network), HeteroscedasticNetwork)
 

@@ -88,7 +88,7 @@ class TransBTS(nn.Module, Backbone):
     and every parameter has a gradient. There are two more differences: the authors' network computes the last norm of
     the tokens and does not read it, and it has dropout at fixed rates, where here ``model.dropout`` alone decides.
 
-    The patch has a multiple of 8 voxels along each axis: each token has a learned position.
+    A patch has a multiple of 8 voxels along each axis, always the same: each token has a learned position.
     """
 
     def __init__(self, inputs: int, outputs: int, patch: Sequence[int], settings: TransBts) -> None:
