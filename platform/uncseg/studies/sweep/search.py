@@ -113,11 +113,8 @@ def _scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
 def replay_reports(scheduler: TrialScheduler, reported: pd.DataFrame, sweep: Sweep) -> None:
     """Tell a new scheduler what was reported to that of a stopped command: Tune keeps trials and search, but no rungs.
 
-    Otherwise the first trials after a kill would be compared with no other, and go on.
-
-    Args:
-        scheduler: of the same sweep; only ASHA has rungs.
-        reported: one row per trial and epoch, as ``reported_table`` returns it.
+    Otherwise the first trials after a kill would be compared with no other, and go on. Only ASHA has rungs;
+    ``reported`` is what ``reported_table`` returns.
     """
     if isinstance(scheduler, AsyncHyperBandScheduler):
         sign = 1.0 if sweep.scheduled.mode == "max" else -1.0

@@ -5,6 +5,7 @@ of each kind; if it cannot read one, it only logs that, and draws all trials aga
 """
 
 import shutil
+from itertools import product
 
 from ray import cloudpickle
 
@@ -26,18 +27,15 @@ def can_go_on(folder: SweepFolder, sweep: Sweep) -> bool:
         ProblemsFound: trials have begun, and no snapshot can be read.
     """
     kinds = snapshot_files(sweep.search.type in OPTUNA)
-    torn, whole = [], None
-    for session in _sessions(folder, kinds):
-        if _is_whole(folder, session, kinds):
-            whole = session
-            break
-        torn.append(session)
+    sessions = _sessions(folder, kinds)
+    whole = next((session for session in sessions if _is_whole(folder, session, kinds)), None)
+    torn = sessions if whole is None else sessions[: sessions.index(whole)]
     if whole is None and any(folder.runs.glob(f"*/{VALUES}")):
         found = "trials, and no state of the search that can be read" + (": all are torn" if torn else "")
         advice = f"write another name for a new search, or delete {folder.root} to start over"
         problem = Problem(str(folder.tune), found, "what the search has drawn and learned", advice)
         raise ProblemsFound("The sweep cannot go on with its trials.", [problem], exit_code=1)
-    for file, session in ((kind, session) for session in torn for kind in kinds):
+    for session, file in product(torn, kinds):
         damaged = folder.tune / file.format(session)
         if damaged.exists():
             damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
@@ -61,8 +59,7 @@ def _is_whole(folder: SweepFolder, session: str, kinds: tuple[str, ...]) -> bool
     try:
         content = read_json(state)
         for file in pickles:
-            with file.open("rb") as stream:
-                cloudpickle.load(stream)
+            cloudpickle.loads(file.read_bytes())
     except Exception:  # unpickling a torn file can raise anything
         return False
     return bool(content["trial_data"])

@@ -49,9 +49,8 @@ def _tag_trial(parent: ParentRun, row: Mapping[Any, Any], rank: int) -> str | No
     if not run_id:
         return None
     tags = {PARENT_TAG: parent.run_id, "uncseg.rank": str(rank), "uncseg.state": str(row["state"])}
-    for name, tag in (("front", "pareto_front"), ("feasible", "feasible"), ("promoted", "promoted")):
-        if name in row:
-            tags[f"uncseg.{tag}"] = str(row[name]).lower()
+    flags = {"front": "pareto_front", "feasible": "feasible", "promoted": "promoted"}
+    tags |= {f"uncseg.{tag}": str(row[name]).lower() for name, tag in flags.items() if name in row}
     parent.store.set_tags(run_id, tags)
     return run_id
 

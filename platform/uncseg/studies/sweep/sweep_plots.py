@@ -15,9 +15,7 @@ FRONT, OTHER, BOUND = "#0072b2", "#999999", "#d55e00"  # distinct for colour-bli
 def draw_sweep(folder: Path, table: pd.DataFrame, reported: pd.DataFrame, sweep: Sweep) -> None:
     """Write pareto.png (where there are two objectives, or one and a constraint) and objective.png.
 
-    Args:
-        table: one row per trial, as ``rank_trials`` returns it.
-        reported: one row per trial and epoch, as ``reported_table`` returns it.
+    ``table`` has one row per trial (``rank_trials``), ``reported`` one per trial and epoch (``reported_table``).
     """
     if len(sweep.metrics) > 1:
         save_figure(_between_objectives(table, sweep), folder / "pareto.png")
@@ -44,8 +42,7 @@ def _between_objectives(table: pd.DataFrame, sweep: Sweep) -> Figure:
                 axis_line(constraint.bound(), color=BOUND, linestyle="--", label=f"at least {constraint.bound():.4f}")
     for _, row in front.iterrows():
         axes.annotate(row["trial"].rpartition("_")[2], (row[x], row[y]), textcoords="offset points", xytext=(4, 4))
-    axes.set_xlabel(f"{x}, mean over folds")
-    axes.set_ylabel(y)
+    axes.set(xlabel=f"{x}, mean over folds", ylabel=y)
     axes.legend(fontsize="small")
     return figure
 
@@ -60,7 +57,6 @@ def _over_epochs(table: pd.DataFrame, reported: pd.DataFrame, sweep: Sweep) -> F
         chosen: dict[str, Any] = {"color": FRONT, "linewidth": 2, "zorder": 3}
         style = chosen if trial == best else {"color": OTHER, "linewidth": 0.8}
         axes.plot(rows["epoch"], rows[metric], marker="o", markevery=[-1], markersize=4, **style)
-    axes.set_xlabel("epochs trained")
-    axes.set_ylabel(f"{metric}, mean over folds")
+    axes.set(xlabel="epochs trained", ylabel=f"{metric}, mean over folds")
     axes.set_title(f"{reported['trial'].nunique()} trials; in colour the best, {best}", fontsize="medium")
     return figure

@@ -95,7 +95,9 @@ def rank_trials(trials: Sequence[Trial], sweep: Sweep, promoted: Sequence[Trial]
     further = {trial.name: trial for trial in promoted}
     frame = pd.DataFrame([_row(further.get(trial.name, trial), sweep) for trial in trials])
     frame["promoted"] = frame["trial"].isin(list(further))
-    frame["feasible"] = _feasible(frame, sweep)
+    frame["feasible"] = True
+    for constraint in sweep.constraints:
+        frame["feasible"] &= frame[constraint.metric] >= frame["promoted"].map(constraint.bound)
     frame["able"] = can_be_best(frame, sweep)
     promoted_able = frame["able"] & frame["promoted"]
     judged = promoted_able if promoted_able.any() else frame["able"]
@@ -144,13 +146,6 @@ def _row(trial: Trial, sweep: Sweep) -> dict[str, Any]:
     for metric in sweep.metrics:
         row[metric], row[f"{metric}_std"] = trial.mean(metric, trial.epochs - 1)
     return row | dict(trial.values)
-
-
-def _feasible(frame: pd.DataFrame, sweep: Sweep) -> pd.Series:
-    feasible = pd.Series(True, index=frame.index)
-    for constraint in sweep.constraints:
-        feasible &= frame[constraint.metric] >= frame["promoted"].map(constraint.bound)
-    return feasible
 
 
 def pareto_front(values: np.ndarray, judged: np.ndarray, objectives: Sequence[Objective]) -> np.ndarray:
