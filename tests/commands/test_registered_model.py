@@ -139,7 +139,7 @@ def test_nnunets_own_command_predicts_the_same_with_the_weights_alone(root, run,
         tmp_path,
         "nnUNetv2_predict_from_modelfolder",
         *("-i", tmp_path / "images", "-o", tmp_path / "theirs", "-m", downloaded, "-f", 0),
-        *("--disable_tta", "-device", "cpu", "-npp", 0, "-nps", 0),
+        *("--disable_tta", "-device", "cpu", "-npp", 1, "-nps", 1),
     )
     for case in splits[0]["val"]:
         theirs, ours = (voxels(folder / f"{case}.nii.gz") for folder in (tmp_path / "theirs", run.out_of_fold))
