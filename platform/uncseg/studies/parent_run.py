@@ -109,10 +109,7 @@ def close_parent(
 
 
 def sync_study(folder: StudyFolder, model: type[AnyStudy], log: Log[AnyStudy], tracking_uri: str | None) -> int:
-    """Bring MLflow to what a study's folder says: its own run and the runs below it.
-
-    Args:
-        tracking_uri: another MLflow; None: the same as before.
+    """Bring MLflow (None: the one used before) to what a study's folder says: its own run and the runs below it.
 
     Returns:
         Number of epochs and uploads that are left.

@@ -89,7 +89,7 @@ def _check_search(checks: Checks, sweep: Sweep) -> None:
 def _check_metrics(checks: Checks, sweep: Sweep, base: Experiment) -> None:
     from uncseg.method.training.epoch_metrics import epoch_metric_names
 
-    known, metrics = epoch_metric_names(base), [objective.metric for objective in sweep.objectives]
+    known, metrics = epoch_metric_names(base), sweep.objective_metrics
     judged = {f"objectives.{number}": metric for number, metric in enumerate(metrics)}
     judged |= {f"constraints.{number}": constraint.metric for number, constraint in enumerate(sweep.constraints)}
     for field, metric in judged.items():
@@ -102,7 +102,7 @@ def _check_metrics(checks: Checks, sweep: Sweep, base: Experiment) -> None:
 
 
 def _check_scheduler(checks: Checks, sweep: Sweep, base: Experiment) -> None:
-    scheduler, metrics = sweep.scheduler, [objective.metric for objective in sweep.objectives]
+    scheduler, metrics = sweep.scheduler, sweep.objective_metrics
     if scheduler.type == "fifo":
         return
     chosen = scheduler.metric is not None or len(metrics) == 1

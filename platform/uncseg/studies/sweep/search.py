@@ -26,12 +26,9 @@ def param_space(sweep: Sweep) -> dict[str, Any]:
 
 
 def tune_config(sweep: Sweep, epochs: int, at_once: int, first: Mapping[str, Any] | None = None) -> ray.tune.TuneConfig:
-    """Return the search, the scheduler and the number of draws as Tune takes them.
+    """Return search, scheduler and number of draws as Tune takes them, for whole trials of ``epochs`` epochs.
 
-    Args:
-        epochs: epochs of a whole trial.
-        at_once: trials side by side.
-        first: values of the first trial. None: drawn as the others.
+    ``first`` holds the values of the first trial, which is drawn as the others where it is None.
     """
     gridded = all(parse_domain(domain)[0] == GRID for domain in sweep.space.values())
     return ray.tune.TuneConfig(

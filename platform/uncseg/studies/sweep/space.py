@@ -35,10 +35,7 @@ def grid_points(space: Mapping[str, Domain]) -> int:
 
 
 def base_values(space: Mapping[str, Domain], base: Experiment) -> dict[str, Any] | None:
-    """Return the base's own values of the space's fields.
-
-    None where the space does not contain one of them, or where a field has ``grid_search``.
-    """
+    """Return the base's values of the space's fields; None where one is outside its domain or has ``grid_search``."""
     content, values = base.model_dump(mode="json"), {}
     for field, domain in space.items():
         name, arguments = parse_domain(domain)

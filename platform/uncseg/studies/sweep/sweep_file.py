@@ -140,10 +140,14 @@ class Sweep(Study):
         }
 
     @property
+    def objective_metrics(self) -> list[str]:
+        """Metrics of the objectives."""
+        return [objective.metric for objective in self.objectives]
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Metrics of objectives and constraints, each once."""
-        judged = [objective.metric for objective in self.objectives]
-        return tuple(dict.fromkeys(judged + [constraint.metric for constraint in self.constraints]))
+        return tuple(dict.fromkeys(self.objective_metrics + [constraint.metric for constraint in self.constraints]))
 
     @property
     def scheduled(self) -> Objective:

@@ -56,8 +56,7 @@ def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: S
 def _remove_other_checkpoints(folder: SweepFolder, table: pd.DataFrame, best: str) -> None:
     """Remove the checkpoints and error memories of all trials but the best, the front's and the promoted ones.
 
-    No trial is continued once its sweep has ended. Where no trial is the best, all are kept, so that the reason can be
-    found.
+    No trial goes on once its sweep has ended. Without a best trial all are kept, so that the reason can be found.
     """
     kept = table["trial"] == best
     for column in {"front", "promoted"} & {*table}:
@@ -79,8 +78,7 @@ def _show_base(table: pd.DataFrame, values: Mapping[str, Any] | None) -> None:
 def write_best(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.DataFrame) -> str | None:
     """Write the best trial of :func:`rank_trials` and the front as experiment files; remove those of earlier ones.
 
-    Returns:
-        The name of the best trial; None where no trial can be the best.
+    Return the name of the best trial; None where no trial can be the best.
     """
     best = best_trial(table, sweep)
     front = table["trial"][table["front"]].tolist() if "front" in table else []

@@ -49,8 +49,7 @@ class TrialEvents(Callback):
 
     def on_trial_result(self, trial: Any, result: Mapping[str, Any], **_info: Any) -> None:
         """Keep what scheduler and search are told about an epoch."""
-        metrics = self.trial_setup.sweep.metrics
-        names = ("epoch", *metrics, *(f"{metric}_std" for metric in metrics))
+        names = ["epoch"] + [f"{metric}{end}" for end in ("", "_std") for metric in self.trial_setup.sweep.metrics]
         reported = {name: result[name] for name in names if name in result}
         with (self.trial_setup.run(trial.trial_id).root / REPORTED_FILE).open("a", encoding="utf-8") as stream:
             stream.write("\n" + json.dumps(reported))  # a line that a kill has torn ends here
@@ -88,7 +87,7 @@ class TrialEvents(Callback):
         trial = Trial.read(run.root, folds)
         if syncer is not None and syncer.stop("interrupted" if interrupted else OUTCOMES[trial.state]):
             console.print(f"MLflow did not take everything; when it is back: uncseg sync {run.root}", soft_wrap=True)
-        metrics = [objective.metric for objective in self.trial_setup.sweep.objectives]
+        metrics = self.trial_setup.sweep.objective_metrics
         texts = [f"{metric} {mean_sd(*trial.mean(metric, trial.epochs - 1), 4)}" for metric in metrics]
         console.print(f"trial {trial_id}: {trial.state}, {trial.epochs} epochs, {', '.join(texts)}")
         for history in trial.histories if trial.state == "failed" else ():

@@ -101,7 +101,7 @@ def rank_trials(trials: Sequence[Trial], sweep: Sweep, promoted: Sequence[Trial]
     frame["able"] = can_be_best(frame, sweep)
     promoted_able = frame["able"] & frame["promoted"]
     judged = promoted_able if promoted_able.any() else frame["able"]
-    frame["front"] = pareto_front(frame[_metrics(sweep)].to_numpy(), judged.to_numpy(), sweep.objectives)
+    frame["front"] = pareto_front(frame[sweep.objective_metrics].to_numpy(), judged.to_numpy(), sweep.objectives)
     finished, valued = frame["state"] == "finished", has_values(frame, sweep)
     frame["tier"] = np.select([finished & valued, finished, frame["state"] == "stopped"], [0, 1, 2], 3)
     first = sweep.objectives[0]
@@ -114,13 +114,9 @@ def rank_trials(trials: Sequence[Trial], sweep: Sweep, promoted: Sequence[Trial]
     return order.drop(columns=["able", "tier", *(column for column, wanted in asked.items() if not wanted)])
 
 
-def _metrics(sweep: Sweep) -> list[str]:
-    return [objective.metric for objective in sweep.objectives]
-
-
 def has_values(table: pd.DataFrame, sweep: Sweep) -> pd.Series:
     """(trials,) bool: whether a trial has a value of every objective."""
-    return table[_metrics(sweep)].notna().all(axis=1)
+    return table[sweep.objective_metrics].notna().all(axis=1)
 
 
 def can_be_best(table: pd.DataFrame, sweep: Sweep) -> pd.Series:

@@ -49,9 +49,7 @@ def sweep_tuner(
 ) -> ray.tune.Tuner:
     """Return Tune, ready to begin, or to go on with the same trials and ids where a command was stopped.
 
-    Args:
-        at_once: trials side by side.
-        trainable: trains a trial, given its values and ``setup``.
+    ``trainable`` trains a trial, given its values and ``setup``; ``at_once`` trials are trained side by side.
 
     Raises:
         ProblemsFound: there are trials, and no state of Tune's that can be read.
