@@ -1,4 +1,4 @@
-"""One fold on two GPUs that Ray is told of: a real process group, over gloo where torch finds no GPU."""
+"""One fold on two GPUs that Ray is told about: a real process group, over gloo where torch finds no GPU."""
 
 import sys
 

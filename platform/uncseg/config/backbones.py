@@ -14,7 +14,7 @@ from uncseg.section import Positive, Section
 
 
 class BackboneSettings(Section):
-    """Settings of a network of volumes that is none of nnU-Net's plans."""
+    """Settings of a network of volumes that is not one of nnU-Net's plans."""
 
     patch_multiple: ClassVar[int]
     """Voxels that each edge of a patch is a multiple of."""

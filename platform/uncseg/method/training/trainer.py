@@ -39,7 +39,7 @@ class UncertaintyTrainer(ResumableTrainer):
     on_epoch: Callable[[int, dict[str, float]], None] | None = None
     """Called with (epoch, metrics) when an epoch's metrics are complete, before its checkpoint."""
     memories: dict[str, ErrorMemory]
-    """Of the training cases and of the validation cases."""
+    """The error memories of the training cases and of the validation cases."""
     teacher: Teacher | None = None
     training_seconds = epoch_started = 0.0
 

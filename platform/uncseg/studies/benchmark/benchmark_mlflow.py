@@ -1,4 +1,4 @@
-"""What MLflow is told of a benchmark's result: each method's means on the shared segmentation, tables and page."""
+"""What MLflow is told about a benchmark: each method's means on the shared segmentation, tables and page."""
 
 import math
 

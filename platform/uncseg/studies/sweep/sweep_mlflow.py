@@ -1,4 +1,4 @@
-"""What MLflow is told of a sweep's result: the best trial, the rank of each trial, and links to compare them."""
+"""What MLflow is told about a sweep: the best trial, the rank of each trial, and links to compare them."""
 
 import json
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""Networks of volumes that are none of nnU-Net's plans, one per file."""
+"""Networks of volumes other than those of nnU-Net's plans, one per file."""
