@@ -140,7 +140,7 @@ def _calibrated(about: Mapping[str, Any]) -> str:
         for region, known in about["calibration"].items()
     ]
     note = (
-        "Means over cases; ece, ace, auroc_brain and qu_score in the brain. The reliability diagram's 20 bins are in "
+        "Means over cases; ece, ace, auroc_brain and qu_score in the brain. The bins of the reliability diagram are in "
         "uncseg.json. qu_score_always_certain is the QU score of a map of zeros."
     )
     return PageTable("calibration", "Calibration, out of fold", ["region", *figures], rows, note).to_markdown(2)
