@@ -194,8 +194,8 @@ def write_case(
 
 def _one_pass_maps(names: Sequence[str], folds: FoldAverage, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
     """Return the maps that the folds' mean probabilities give, (D, H, W) float32."""
-    volumes = (folds.probabilities[0], folds.max_probability, predicted_wt)
-    maps = estimate_one_pass(names, OnePass(*map(as_batch, volumes)))
+    volumes = {"p_wt": folds.probabilities[0], "max_probability": folds.max_probability, "predicted_wt": predicted_wt}
+    maps = estimate_one_pass(names, OnePass(**{name: as_batch(volume) for name, volume in volumes.items()}))
     return {name: values[0, 0].numpy() for name, values in maps.items()}
 
 
