@@ -35,6 +35,8 @@ def compare_runs(first: Path, second: Path) -> int:
     names = [run.root.name for run in runs]
     table = compare(a, b)
     write_table(table, runs[0].tables, f"difference_from_{names[1]}")
+    if names[0] == names[1]:  # the same run, made in two places
+        names = [f"{name} ({n})" for n, name in enumerate(names, start=1)]
     console.print(differences_table(table, *names).to_rich())
     for name, scores in zip(names, (a, b), strict=True):
         if left := len(set(scores["case"]) - both):
