@@ -39,7 +39,9 @@ def open_existing_run(root: Path, overrides: list[str] | None = None) -> tuple[R
         found, advice = "no experiment.yaml", "give RUNS/NAME"
         if below := sorted(root.glob("*/*/experiment.yaml")):
             found = f"a folder of {len(below)} runs"
-            advice = f"give one of them, for example {below[0].parent}; uncseg ui {root} shows all of them"
+            advice = f"give one of them, for example {below[0].parent}"
+            if run.manifest.is_file():  # a study in MLflow
+                advice += f"; uncseg ui {root} shows all of them"
         raise ProblemsFound("There is no such run.", [Problem(str(root), found, "the folder of a run", advice)])
     experiment = load_experiment(run.experiment, overrides)
     # never advise to start over here: that would delete the very run that is to be used
