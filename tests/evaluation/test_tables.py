@@ -112,7 +112,7 @@ def test_the_verdict_says_so_where_the_head_loses():
     assert "does not exceed" in reference_failure
     assert "0.700 ± 0.141 does not exceed the best floor's (one_minus_p, 0.750 ± 0.141)" in reference_failure
     assert "does not exceed" in union
-    assert "exceeds the best floor's (one_minus_p, 0.650 ± 0.141) by 0.0500, within the spread" in union_failure
+    assert "exceeds the best floor's (one_minus_p, 0.650 ± 0.141) by 0.0500, within the standard" in union_failure
     assert union_failure.endswith("unproven.")
 
 
@@ -125,7 +125,7 @@ def test_the_verdict_says_so_where_the_head_loses():
         (np.nan, 0.1, "shown."),
     ],
 )
-def test_the_verdict_weighs_the_lead_against_the_spread(head, sd, ending):
+def test_the_verdict_weighs_the_lead_against_the_deviation_between_folds(head, sd, ending):
     rows = [
         {"protocol": "union", "estimator": name, "floor": floor, "corr_ema_last": mean, "corr_failure": mean}
         | {"corr_ema_last_std": sd, "corr_failure_std": sd}

@@ -2,7 +2,7 @@
 
 ``per_case`` has one row per case: case, patient, fold, the columns of Table 1, and the keys of
 :func:`~uncseg.metric_keys.case_key`. ``epochs`` has one row per fold and epoch: fold, epoch and the keys of
-:func:`~uncseg.metric_keys.epoch_key`. NaN values are left out of every mean. Spreads are sample standard deviations
+:func:`~uncseg.metric_keys.epoch_key`. NaN values are left out of every mean. Deviations are sample standard deviations
 over folds (ddof 1).
 """
 
@@ -107,7 +107,7 @@ def _by_fold(frame: pd.DataFrame, column: str) -> list[pd.Series]:
 def beats_floor(table: pd.DataFrame) -> list[str]:
     """Return one sentence per protocol and error on whether the head's correlation exceeds the best floor's.
 
-    A lead within the larger of both spreads over folds is called unproven, as is a lead on a single fold.
+    A lead within the larger of both standard deviations between folds is unproven, as is a lead on a single fold.
     """
     lines = []
     for protocol, rows in table.groupby("protocol", sort=False):
@@ -119,17 +119,19 @@ def beats_floor(table: pd.DataFrame) -> list[str]:
 
 
 def _verdict(by_name: pd.DataFrame, figure: str) -> str:
-    means, spreads = by_name[figure].to_dict(), by_name[f"{figure}_std"].to_dict()
+    means, deviations = by_name[figure].to_dict(), by_name[f"{figure}_std"].to_dict()
     best = best_floor(means, figure)
     if math.isnan(means[HEAD]) or best is None:
         side = "the head" if math.isnan(means[HEAD]) else "the floors"
         return f"no valid correlation of {side}, so nothing is shown."
     lead = means[HEAD] - means[best]
-    head, floor = (mean_sd(means[name], spreads[name], 3) for name in (HEAD, best))
+    head, floor = (mean_sd(means[name], deviations[name], 3) for name in (HEAD, best))
     if lead <= 0:
         return f"the head's correlation {head} does not exceed the best floor's ({best}, {floor})."
     found = f"the head's correlation {head} exceeds the best floor's ({best}, {floor}) by {lead:.4f}"
-    widest = max(spreads[HEAD], spreads[best])
-    if math.isnan(spreads[HEAD] + spreads[best]):
+    largest = max(deviations[HEAD], deviations[best])
+    if math.isnan(deviations[HEAD] + deviations[best]):
         return f"{found}; on a single fold, unproven."
-    return f"{found}." if lead > widest else f"{found}, within the spread over folds ({widest:.4f}): unproven."
+    if lead > largest:
+        return f"{found}."
+    return f"{found}, within the standard deviation between folds ({largest:.4f}): unproven."
