@@ -44,9 +44,11 @@ class FoldProgress:
     def shown(self) -> Iterator["FoldProgress"]:
         """Show the live table while the block runs, if there is a terminal."""
         live = Live(self.table(), console=console, refresh_per_second=2) if console.is_terminal else nullcontext()
-        with live as self._live:
-            yield self
-        self._live = None
+        try:
+            with live as self._live:
+                yield self
+        finally:
+            self._live = None
 
     def table(self) -> Table:
         """Return the table: state, epoch, loss, patch Dice, correlation and time left of every fold."""
