@@ -7,7 +7,7 @@ from matplotlib import image as mpl_image
 from matplotlib.colors import to_rgb
 
 from uncseg.report.style import BLUE, VERMILION
-from uncseg.report.training_curves import Training, draw_training, draw_trainings, floor_of_last_epochs
+from uncseg.report.training_curves import TrainedEpochs, draw_training, draw_trainings, floor_of_last_epochs
 
 WINDOW = "#e6e6e6"
 
@@ -34,14 +34,14 @@ def share(path, colour):
 
 def test_the_window_is_as_wide_as_its_epochs(tmp_path):
     for last in (2, 4):
-        draw_training(tmp_path / f"{last}.png", Training("a", epochs(), last))
+        draw_training(tmp_path / f"{last}.png", TrainedEpochs("a", epochs(), last))
     assert share(tmp_path / "4.png", WINDOW) > 1.6 * share(tmp_path / "2.png", WINDOW) > 0.05
     assert (tmp_path / "2.png").stat().st_size < 800_000
 
 
 def test_every_fold_is_a_line(tmp_path):
     for folds in (1, 2):
-        draw_training(tmp_path / f"{folds}.png", Training("a", epochs(folds), 3))
+        draw_training(tmp_path / f"{folds}.png", TrainedEpochs("a", epochs(folds), 3))
     blueish = [
         ((image[..., 2] - image[..., 0]) > 0.2).sum() for image in (pixels(tmp_path / f"{n}.png") for n in (1, 2))
     ]
@@ -53,14 +53,14 @@ def test_a_run_without_the_head_has_no_line_of_it(tmp_path):
     for head in (True, False):
         frame = epochs(head=head)
         draw_training(
-            tmp_path / f"{head}.png", Training("a", frame[["fold", "epoch", *correlations[: 4 if head else 0]]], 3)
+            tmp_path / f"{head}.png", TrainedEpochs("a", frame[["fold", "epoch", *correlations[: 4 if head else 0]]], 3)
         )
     assert share(tmp_path / "True.png", BLUE) > 100 * share(tmp_path / "False.png", BLUE)
 
 
 def test_runs_have_colours_of_their_own(tmp_path):
-    draw_trainings(tmp_path / "both.png", [Training("a", epochs(), 3), Training("b", epochs() * 0.8, 3)])
-    draw_trainings(tmp_path / "one.png", [Training("a", epochs(), 3)])
+    draw_trainings(tmp_path / "both.png", [TrainedEpochs("a", epochs(), 3), TrainedEpochs("b", epochs() * 0.8, 3)])
+    draw_trainings(tmp_path / "one.png", [TrainedEpochs("a", epochs(), 3)])
     assert share(tmp_path / "both.png", VERMILION) > 1e-3
     assert share(tmp_path / "one.png", VERMILION) == 0
     assert share(tmp_path / "both.png", BLUE) > 1e-3
@@ -69,8 +69,8 @@ def test_runs_have_colours_of_their_own(tmp_path):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("frame", [epochs(1), epochs()[["fold", "epoch"]], epochs()[:0]], ids=["fold", "none", "empty"])
 def test_one_fold_and_nothing(tmp_path, frame):
-    draw_training(tmp_path / "a.png", Training("a", frame, 3))
-    draw_trainings(tmp_path / "b.png", [Training("a", frame, 3), Training("b", epochs(), 3)])
+    draw_training(tmp_path / "a.png", TrainedEpochs("a", frame, 3))
+    draw_trainings(tmp_path / "b.png", [TrainedEpochs("a", frame, 3), TrainedEpochs("b", epochs(), 3)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
@@ -81,7 +81,7 @@ def test_the_floor_of_last_epochs_is_that_of_the_last_epochs():
         frame[f"{name}/one_minus_p"] = [9, 9, 9, 9, 0.2, 0.2]
         frame[f"{name}/one_minus_max"] = [0, 0, 0, 0, 0.3, 0.3]
         frame[f"{name}/constant"] = [0, 0, 0, 0, 0.1, 0.1]
-    run = Training("a", frame, 2)
+    run = TrainedEpochs("a", frame, 2)
     assert floor_of_last_epochs(run, "union", "corr") == "one_minus_max"
     assert floor_of_last_epochs(run, "union", "rmsd") == "constant"
     assert floor_of_last_epochs(run, "reference", "corr") is None

@@ -13,7 +13,7 @@ from uncseg.report.case_figure import draw_case
 from uncseg.report.case_images import read_case
 from uncseg.report.case_level import draw_folds, draw_risk_coverage
 from uncseg.report.overlay import draw_overlay
-from uncseg.report.training_curves import Training, draw_training
+from uncseg.report.training_curves import TrainedEpochs, draw_training
 from uncseg.table_files import read_table
 from uncseg.tracking.spool import epoch_table
 
@@ -32,9 +32,9 @@ class ReportedRun:
         """Return a table of the run; None before its evaluation."""
         return read_table(self.folder.tables, name)
 
-    def training(self) -> Training:
+    def training(self) -> TrainedEpochs:
         """Return the epochs of all folds so far."""
-        return Training(self.name, epoch_table(self.folder.spool), self.experiment.evaluation.last_epochs)
+        return TrainedEpochs(self.name, epoch_table(self.folder.spool), self.experiment.evaluation.last_epochs)
 
 
 def draw_run(run: ReportedRun) -> None:

@@ -28,7 +28,7 @@ MEAN_STYLE: Style = {"color": BLACK, "linestyle": ":", "marker": "D"}
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainedEpochs:
     """The epochs of a run so far."""
 
     name: str
@@ -38,7 +38,7 @@ class Training:
     """Number of epochs at the end that Table 2 averages."""
 
 
-def draw_training(path: Path, run: Training) -> None:
+def draw_training(path: Path, run: TrainedEpochs) -> None:
     """Draw a run in six panels: loss, Dice of validation patches, and per protocol correlation and RMSD.
 
     Correlation and RMSD are with the error memory. The floor shown is the best one over the last epochs.
@@ -58,7 +58,7 @@ def draw_training(path: Path, run: Training) -> None:
     save_figure(figure, path, 130)
 
 
-def draw_trainings(path: Path, runs: Sequence[Training]) -> None:
+def draw_trainings(path: Path, runs: Sequence[TrainedEpochs]) -> None:
     """Draw the same panels for several runs, each in its colour; the head is the only estimator shown."""
     figure, panels = _panels()
     columns = {"training loss": "train/loss", "mean Dice of validation patches": "val_patch/dice_mean"}
@@ -73,7 +73,7 @@ def draw_trainings(path: Path, runs: Sequence[Training]) -> None:
     save_figure(figure, path, 130)
 
 
-def floor_of_last_epochs(run: Training, protocol: str, kind: str) -> str | None:
+def floor_of_last_epochs(run: TrainedEpochs, protocol: str, kind: str) -> str | None:
     """Return the best floor over the last epochs; None if there is none."""
     last = run.epochs[run.epochs["epoch"] >= first_of_window(run)]
     columns = {name: epoch_key(protocol, kind, name) for name in FLOORS}
@@ -81,12 +81,12 @@ def floor_of_last_epochs(run: Training, protocol: str, kind: str) -> str | None:
     return best_floor(means, f"{kind}_ema_last", constant=False)
 
 
-def first_of_window(run: Training) -> int:
+def first_of_window(run: TrainedEpochs) -> int:
     """Return the first epoch that Table 2 averages."""
     return max(0, int(run.epochs["epoch"].max()) + 1 - run.last_epochs) if len(run.epochs) else 0
 
 
-def _estimators(axes: Axes, run: Training, protocol: str, kind: str) -> None:
+def _estimators(axes: Axes, run: TrainedEpochs, protocol: str, kind: str) -> None:
     for name, style in ESTIMATOR_STYLES.items():
         _curves(axes, run.epochs, epoch_key(protocol, kind, name), style, NAMES.get(name, name))
     if floor := floor_of_last_epochs(run, protocol, kind):
@@ -110,7 +110,7 @@ def _curves(axes: Axes, epochs: pd.DataFrame, column: str, style: Style, label: 
     axes.plot(mean.index + 1, mean, **style, linewidth=2.2, markersize=5, markevery=every, label=label)
 
 
-def _finish(panels: Sequence[Axes], runs: Sequence[Training]) -> None:
+def _finish(panels: Sequence[Axes], runs: Sequence[TrainedEpochs]) -> None:
     for axes in panels:
         for start, end, text in _windows(runs):
             axes.axvspan(start, end, color="0.9", zorder=0, linewidth=0)
@@ -128,7 +128,7 @@ def _finish(panels: Sequence[Axes], runs: Sequence[Training]) -> None:
         axes.set_xlabel("epochs trained (thin: each fold, thick: their mean)")
 
 
-def _windows(runs: Sequence[Training]) -> list[tuple[float, float, str]]:
+def _windows(runs: Sequence[TrainedEpochs]) -> list[tuple[float, float, str]]:
     """The stretches of epochs to shade, without repetition: their two ends and their meaning."""
     windows = [(first_of_window(run), int(run.epochs["epoch"].max()) + 1) for run in runs if len(run.epochs)]
     return [(a + 0.5, b + 0.5, f"last {b - a} epochs,\naveraged in Table 2") for a, b in dict.fromkeys(windows)]

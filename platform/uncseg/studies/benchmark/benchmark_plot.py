@@ -82,9 +82,9 @@ def _limits(axes: Axes, methods: pd.DataFrame, lines: pd.DataFrame, quality: str
         room = 0.3 * max(high - low, 1)
         axes.set_xlim(low - room, high + room)
     ends = pd.concat([methods[f"{quality}{end}"] for end in ("", "_low", "_high")]).dropna()
-    spread = max(float(np.ptp(ends)), 0.05)
+    extent = max(float(np.ptp(ends)), 0.05)
     # a distant line would squeeze all points together; its name stands at the edge instead
-    near = lines[quality][lines[quality].between(ends.min() - spread, ends.max() + spread)]
+    near = lines[quality][lines[quality].between(ends.min() - extent, ends.max() + extent)]
     values = pd.concat([ends, near])
     margin = 0.08 * max(float(np.ptp(values)), 0.05)
     axes.set_ylim(values.min() - margin, values.max() + margin)

@@ -140,8 +140,8 @@ def _aurc(rows: pd.DataFrame, seed: int) -> dict[str, object]:
         areas.append(risk_coverage(u, risk)[0])
         samples.append(aurc_of_draws(u, risk, times[:, np.searchsorted(patients, own["patient"])]))
     low, high = np.nanpercentile(np.mean(samples, axis=0), (2.5, 97.5))
-    spread = float(np.std(areas, ddof=1)) if len(areas) > 1 else math.nan
-    return counted | {"mean": float(np.mean(areas)), "ci_low": low, "ci_high": high, "seed_sd": spread}
+    seed_sd = float(np.std(areas, ddof=1)) if len(areas) > 1 else math.nan
+    return counted | {"mean": float(np.mean(areas)), "ci_low": low, "ci_high": high, "seed_sd": seed_sd}
 
 
 def aurc_of_draws(uncertainty: np.ndarray, risk: np.ndarray, times: np.ndarray) -> np.ndarray:
