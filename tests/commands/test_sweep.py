@@ -178,12 +178,15 @@ def first_ms(run):
 
 
 def assert_all_free(cluster, folder):
-    """Check what ``ray status`` says to a user."""
+    """Check what ``ray status`` says to a user: a report that Ray renews every few seconds, so it is asked again."""
     ray = Path(sys.executable).with_name("ray")
-    said = run_process(ray, "status", "--address", cluster.address, folder=folder)
-    used = re.findall(r"([\d.]+)/([\d.]+) CPU", said)
-    assert used, said
-    assert all(float(taken) == 0 for taken, _ in used), said
+    for _ in range(20):
+        said = run_process(ray, "status", "--address", cluster.address, folder=folder)
+        used = re.findall(r"([\d.]+)/([\d.]+) CPU", said)
+        assert used, said
+        if all(float(taken) == 0 for taken, _ in used):
+            return
+    pytest.fail(said, pytrace=False)
 
 
 def runs_by_parent(client):
