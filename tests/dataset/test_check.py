@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from uncseg.dataset.brats import MODALITIES, link_or_map, patient_of, read_reference, scan_folder
+from uncseg.dataset.brats import MODALITIES, link_or_map, read_reference, scan_folder
 from uncseg.dataset.check import check_case, check_dataset
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.errors import ProblemsFound
@@ -173,11 +173,6 @@ def test_unchanged_files_are_linked_and_not_copied(dataset, tmp_path):
     links.append(tmp_path / "labelsTr" / f"{FIRST}.nii.gz")
     for link, source in zip(links, (*case.images, case.reference), strict=True):
         assert link.samefile(source)
-
-
-def test_scans_of_one_patient_share_its_name():
-    assert patient_of("BraTS-GLI-00012-000") == patient_of("BraTS-GLI-00012-001") == "BraTS-GLI-00012"
-    assert patient_of("Brats18_2013_1_1") == "Brats18_2013_1_1"
 
 
 @pytest.mark.skipif(not BRATS18.is_dir(), reason="the real cases are not here")

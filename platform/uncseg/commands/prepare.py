@@ -7,6 +7,7 @@ from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.layout import PreparedFolder
 from uncseg.runs.preflight import require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.runs.run_plan import print_split
 
 
 def prepare_dataset(experiment: Experiment) -> PreparedFolder:
@@ -14,4 +15,6 @@ def prepare_dataset(experiment: Experiment) -> PreparedFolder:
     write_missing_phantoms(experiment.dataset)
     with ray_session(experiment.resources.ray_address, dashboard=False) as own_ray, counting() as progress:
         require_storage(experiment, own_ray)
-        return prepare_cases(experiment.resolved(), progress=progress)
+        prepared = prepare_cases(experiment.resolved(), progress=progress)
+    print_split(experiment, prepared)
+    return prepared

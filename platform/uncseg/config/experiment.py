@@ -9,9 +9,10 @@ import yaml
 from pydantic import model_validator
 
 from uncseg.config import sections
+from uncseg.config.case_lists import read_lists
 from uncseg.config.fields import apply_overrides
 from uncseg.config.reading import read_yaml, validate
-from uncseg.config.rules import problems_of_estimators, rules_of_model, rules_of_values
+from uncseg.config.rules import problems_of_estimators, rules_of_model, rules_of_split, rules_of_values
 from uncseg.files import write_text
 from uncseg.section import Name, Section
 
@@ -35,6 +36,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _fields_fit_together(self) -> "Experiment":
         rules = {
+            **rules_of_split(self.split),
             **rules_of_model(self.model, self.memory, self.plan),
             **dict.fromkeys(problems_of_estimators(self.evaluation, self.model, self.training), True),
             **rules_of_values(self.model, self.loss, self.plan, self.training, self.tracking),
@@ -62,7 +64,9 @@ class Experiment(Section):
 
 
 def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:
-    """Read and check an experiment file; its relative paths start from the working directory.
+    """Read and check an experiment file and the lists of cases that it names (:mod:`uncseg.config.case_lists`).
+
+    Relative paths start from the working directory.
 
     The overrides are ``FIELD=VALUE`` assignments, the value in YAML, applied in order.
 
@@ -71,7 +75,8 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
     """
     title = f"The experiment {path} cannot be used."
     content = read_yaml(path, title, "experiments/demo.yaml")
-    return validate(Experiment, content, path, title, apply_overrides(content, overrides or []))
+    problems = apply_overrides(content, overrides or [])
+    return validate(Experiment, content, path, title, problems + read_lists(content))
 
 
 def save_experiment(experiment: Experiment, path: Path) -> None:

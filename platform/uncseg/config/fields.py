@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from uncseg.config.case_lists import short_lists
 from uncseg.config.sections import LABEL_NAMES
 from uncseg.errors import Problem
 
@@ -68,17 +69,21 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, An
         yield name, before, now
 
 
-def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the values of all fields as text, as YAML would write them.
 
     Class weights get an entry each (``loss.weight_ce_background``, ``_ncr``, ``_ed``, ``_et``), because parallel
-    coordinates need numbers; other lists are joined by ", ".
+    coordinates need numbers; other lists are joined by ", ", and lists of cases are shortened.
     """
+    return _flatten(short_lists(content), "")
+
+
+def _flatten(content: Mapping[str, Any], prefix: str) -> dict[str, str]:
     texts: dict[str, str] = {}
     for key, value in content.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            texts |= flatten(value, f"{name}.")
+            texts |= _flatten(value, f"{name}.")
         elif name == CLASS_WEIGHTS and value is not None:
             texts |= {f"{name}_{label}": _text(weight) for label, weight in zip(LABEL_NAMES, value, strict=True)}
         else:

@@ -7,9 +7,25 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-from uncseg.config.sections import Evaluation, Loss, Memory, Model, Plan, Tracking, Training
+from uncseg.config.sections import Evaluation, Loss, Memory, Model, Plan, Split, Tracking, Training
 from uncseg.errors import Problem
 from uncseg.estimators.registry import ESTIMATORS
+
+
+def rules_of_split(split: Split) -> dict[str, Any]:
+    """Return the problems of a split, and whether they are there."""
+    given, field = split.given, "split.groups" if split.file is None else "split.file"
+    folds = split.folds if given is None else len(given.folds)
+    return {
+        "split.groups and split.file say both what the folds are; remove one of them": split.file is not None
+        and split.groups is not None,
+        f"split.folds is {split.folds}, and {field} has {folds} folds; "
+        f"remove `split.folds`, or set it to {folds}": split.folds != folds,
+        f"split.seed draws folds, and {field} says what they are; remove `split.seed`": given is not None
+        and split.seed != Split.model_fields["seed"].default,
+        "split.allow_shared_patients is about split.file and split.groups, and folds that are drawn share no patient; "
+        "remove `split.allow_shared_patients`": given is None and split.allow_shared_patients,
+    }
 
 
 def rules_of_model(model: Model, memory: Memory, plan: Plan) -> dict[str, Any]:

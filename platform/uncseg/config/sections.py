@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, create_model
 
 from uncseg.config.backbones import Backbones
+from uncseg.config.case_lists import FoldList, PatientList
 from uncseg.estimators.registry import ESTIMATORS, ONE_PASS, SEVERAL_PASSES
 from uncseg.section import Name, Positive, Section, Weight
 
@@ -38,15 +39,32 @@ class Dataset(Section):
     """Number of cases after exclusion; another number is an error. None: any number is right."""
     exclude: tuple[str, ...] | Path = ()
     """Case ids to leave out, or a text file with one per line."""
+    patients: PatientList | str | None = None
+    """Who is a patient: a csv file (columns case and patient; its name ends in .csv), or a regular expression that is
+    searched for in a case's name, and whose first group is the patient. None: the names tell, as in
+    ``dataset/patients.py``."""
     phantoms: Phantoms | None = None
     """Phantoms that are written to ``path`` first, unless something is there. None: the cases are there."""
 
 
 class Split(Section):
-    """The split into folds, grouped by patient and balanced by tumour volume."""
+    """The split into folds: grouped by patient and balanced by tumour volume, or one's own."""
 
     folds: Annotated[int, Field(ge=2)] = 5
+    """Number of folds; ``file`` and ``groups`` tell it themselves."""
     seed: int = 12345
+    """Of the order of tied folds."""
+    file: FoldList | None = None
+    """A split of one's own: nnU-Net's splits_final.json, or a csv file (columns case and fold; folds from 0)."""
+    groups: FoldList | None = None
+    """A csv file (columns case and group), for one fold per group, which leaves this group out, in sorted order."""
+    allow_shared_patients: bool = False
+    """Whether in such a split a patient may be in several folds."""
+
+    @property
+    def given(self) -> FoldList | None:
+        """The split of one's own; None: the folds are drawn."""
+        return self.file or self.groups
 
 
 class Plan(Section):

@@ -5,7 +5,6 @@ The naming of 2023 (CASE-t1n.nii.gz, …, CASE-seg.nii.gz, labels 1 2 3) is used
 """
 
 import os
-import re
 import shutil
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
+from uncseg.dataset.patients import patient_of
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import whole_file
 
@@ -54,12 +54,6 @@ class BratsCase:
     def files(self) -> tuple[Path, ...]:
         """The images, and the reference if there is one."""
         return self.images if self.reference is None else (*self.images, self.reference)
-
-
-def patient_of(case_id: str) -> str:
-    """Return the patient of a case: BraTS-GLI-00012 for BraTS-GLI-00012-000; for other names the name itself."""
-    match = re.fullmatch(r"(BraTS-[A-Za-z]+-\d+)-\d+", case_id)
-    return match[1] if match else case_id
 
 
 def scan_folder(folder: Path, require_reference: bool = True) -> tuple[list[BratsCase], list[Problem]]:

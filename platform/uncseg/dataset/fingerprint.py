@@ -31,7 +31,7 @@ def survey_case(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
         samples: number of foreground intensities per channel that nnU-Net draws, with replacement.
 
     Returns:
-        ``problems``, a list. If it is empty also ``patient``, ``volume_ml`` (whole tumour), ``digest`` (SHA-256 of the
+        ``problems``, a list. If it is empty also ``volume_ml`` (whole tumour), ``digest`` (SHA-256 of the
         files), and for the fingerprint ``shape``, ``spacing`` and ``relative_size``.
     """
     record = folder / f"{case.case_id}.json"
@@ -42,7 +42,6 @@ def survey_case(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
     reference, image = read_reference(case)
     content = {
         "problems": [],
-        "patient": case.patient,
         "volume_ml": float((reference > 0).sum() * np.prod(image.GetSpacing())) / 1000,
         "digest": _digest_of_files(case),
         **_analyse(folder, case, samples),

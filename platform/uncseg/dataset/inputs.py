@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uncseg.dataset.brats import MODALITIES, BratsCase, patient_of, scan_folder
+from uncseg.dataset.brats import MODALITIES, BratsCase, scan_folder
+from uncseg.dataset.patients import patient_of
 from uncseg.errors import Problem, ProblemsFound
 
 _CHANNELS = {

@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from uncseg.dataset.brats import (
     scan_folder,
 )
 from uncseg.dataset.fingerprint import fingerprint_file
+from uncseg.dataset.patients import find_patients
+from uncseg.dataset.splits import given_splits, problems_of_given
 from uncseg.errors import Problem, raise_if_any
 from uncseg.files import digest, file_states, read_json, whole_file, write_json, write_text
 from uncseg.layout import PreparedFolder
@@ -46,8 +49,8 @@ def chosen_cases(experiment: Experiment) -> tuple[list[BratsCase], list[Problem]
     """Return the complete cases that the experiment does not exclude, and the layout problems of the incomplete ones.
 
     Raises:
-        ProblemsFound: there is no dataset, an excluded case does not exist, another number of cases is expected, or
-            there are fewer patients than folds.
+        ProblemsFound: there is no dataset, an excluded case does not exist, another number of cases is expected, a
+            case's patient is unknown, there are fewer patients than folds, or a split of one's own does not fit.
     """
     dataset = experiment.dataset
     cases, layout = scan_folder(dataset.path)
@@ -66,13 +69,26 @@ def chosen_cases(experiment: Experiment) -> tuple[list[BratsCase], list[Problem]
         found = f"{number} cases in {dataset.path} after exclusion"
         advice = "list the cases to leave out in dataset.exclude, or correct dataset.expected_cases"
         problems.append(Problem("dataset.expected_cases", found, f"{dataset.expected_cases}", advice))
-    patients = {case.patient for case in cases}
-    if len(patients) < experiment.split.folds and not layout:
-        found = f"{experiment.split.folds} folds for {len(patients)} patients"
-        advice = f"set split.folds to {max(2, len(patients))} or less, or add patients"
-        problems.append(Problem("split.folds", found, "at most as many folds as patients", advice))
+    patients, unknown = find_patients([case.case_id for case in cases], dataset.patients)
+    problems += unknown
+    if not unknown:
+        cases = [replace(case, patient=patients.of[case.case_id]) for case in cases]
+        problems += _problems_of_split(experiment, patients.of, excluded, known)
     raise_if_any(problems and problems + layout, "The cases cannot be used as the experiment says.")
     return cases, layout
+
+
+def _problems_of_split(
+    experiment: Experiment, patients: Mapping[str, str], excluded: set[str], known: set[str]
+) -> list[Problem]:
+    split, incomplete = experiment.split, known - excluded - set(patients)
+    if split.given is not None:
+        return problems_of_given(split, patients, excluded, incomplete)
+    number = len(set(patients.values()))
+    if number >= split.folds or incomplete:
+        return []
+    found, advice = f"{split.folds} folds for {number} patients", f"set split.folds to {max(2, number)} or less"
+    return [Problem("split.folds", found, "at most as many folds as patients", f"{advice}, or add patients")]
 
 
 def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]:
@@ -101,15 +117,26 @@ def survey_folder(experiment: Experiment, cases: Sequence[BratsCase]) -> Path:
 
 
 def preparation_digest(experiment: Experiment, cases: Sequence[BratsCase]) -> str:
-    """Return a digest of what a preparation depends on: files, plan, output, split and the dataset's nnU-Net name."""
+    """Return a digest of what a preparation depends on: files, plan, output, patients, split, and nnU-Net's names.
+
+    Lists count by what they say of these cases, not by the names of their files.
+    """
     content = {
         "files": _file_states(experiment, cases),
         "plan": experiment.plan.model_dump(mode="json"),
         "output": experiment.model.output,
-        "split": experiment.split.model_dump(mode="json"),
+        "split": _split_content(experiment, cases),
+        "patients": {case.case_id: case.patient for case in cases},
         "dataset": [experiment.dataset.id, experiment.dataset.name],
     }
     return digest(content)
+
+
+def _split_content(experiment: Experiment, cases: Sequence[BratsCase]) -> Any:
+    split = experiment.split
+    if split.given is None:
+        return [split.folds, split.seed]
+    return given_splits(split.given, [case.case_id for case in cases]), split.given.groups
 
 
 def prepared_folder(experiment: Experiment, preparation: str) -> PreparedFolder:
@@ -233,14 +260,25 @@ def link_references(prepared: PreparedFolder, case_ids: Sequence[str]) -> None:
 
 
 def record_done(
-    prepared: PreparedFolder, preparation: str, split: str, surveys: Mapping[str, Any], versions: Mapping[str, str]
+    prepared: PreparedFolder,
+    digests: Mapping[str, str],
+    cases: Sequence[BratsCase],
+    surveys: Mapping[str, Any],
+    groups: Sequence[str] | None,
+    versions: Mapping[str, str],
 ) -> None:
-    """Write prepared.json, which says that the folder is complete."""
+    """Write prepared.json, which says that the folder is complete.
+
+    Args:
+        digests: of ``split`` and ``preparation``.
+        groups: the group that each fold leaves out; None: the folds are not made of groups.
+    """
     dataset = digest({case: survey["digest"] for case, survey in surveys.items()})
     content = {
-        "digests": {"dataset": dataset, "split": split, "preparation": preparation},
+        "digests": {"dataset": dataset, **digests},
         "cases": len(surveys),
-        "patients": len({survey["patient"] for survey in surveys.values()}),
+        "patients": len({case.patient for case in cases}),
+        "groups": None if groups is None else {f"fold_{fold}": group for fold, group in enumerate(groups)},
         "volumes_ml": {case: survey["volume_ml"] for case, survey in surveys.items()},
         "versions": dict(versions),
     }

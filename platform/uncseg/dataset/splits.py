@@ -1,11 +1,13 @@
-"""The cross-validation split: grouped by patient, balanced by tumour volume, seeded, written once."""
+"""The cross-validation split, written once: grouped by patient, balanced by tumour volume and seeded, or one's own."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from uncseg.config.case_lists import FoldList, first_problems
+from uncseg.config.sections import Split
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json, write_json
 
@@ -49,6 +51,83 @@ def make_splits(volumes_ml: Mapping[str, float], patients: Mapping[str, str], fo
             members[fold] += groups[patient]
             totals[fold] += volume[patient]
     return [{"train": sorted(set(volumes_ml).difference(val)), "val": sorted(val)} for val in members]
+
+
+def given_splits(given: FoldList, case_ids: Collection[str]) -> Splits:
+    """Return the split that a file gives for these cases; other cases that it lists are left out.
+
+    A list of training cases stays as the file says it, also where it omits some.
+    """
+    val = [sorted(set(fold.val).intersection(case_ids)) for fold in given.folds]
+    listed = {case for cases in val for case in cases}
+    train = [listed.difference(cases) for cases in val]
+    own = [others if fold.train is None else set(fold.train) for fold, others in zip(given.folds, train, strict=True)]
+    return [
+        {"train": sorted(cases.intersection(case_ids)), "val": judged} for cases, judged in zip(own, val, strict=True)
+    ]
+
+
+def problems_of_given(
+    split: Split, patients: Mapping[str, str], excluded: Collection[str], incomplete: Collection[str]
+) -> list[Problem]:
+    """Return what is wrong with a split of one's own for these cases.
+
+    Args:
+        split: has ``file`` or ``groups``.
+        patients: patient of each case.
+        excluded: cases that are left out, and may be listed.
+        incomplete: cases with problems of their own, which are not called unknown.
+    """
+    given = split.given
+    assert given is not None
+    where = f"split.{'groups' if split.file is None else 'file'}: {given.read_from}"
+    splits = given_splits(given, patients)
+    names = [f"group {fold.group}" if fold.group is not None else f"fold {n}" for n, fold in enumerate(given.folds)]
+    listed = {case for fold in given.folds for case in (*fold.val, *(fold.train or ()))}
+    predicted = {case for fold in splits for case in fold["val"]}
+    unknown = [
+        Problem(where, case, "cases of dataset.path", "correct or remove it, or list it in dataset.exclude")
+        for case in sorted(listed.difference(patients, excluded, incomplete))
+    ]
+    advice = "add it, or list it in dataset.exclude"
+    missing = [
+        Problem(where, f"{case}, which is in {'val of ' * (case in listed)}no fold", "every case in one fold", advice)
+        for case in sorted(set(patients) - predicted)
+    ]
+    empty = [
+        Problem(
+            where,
+            f"no case in {part} of {name} after exclusion",
+            "at least one",
+            "correct the list, or dataset.exclude",
+        )
+        for name, fold in zip(names, splits, strict=True)
+        for part in ("train", "val")
+        if not fold[part]
+    ]
+    shared = [] if split.allow_shared_patients else _shared_patients(where, splits, names, patients)
+    return [problem for kind in (unknown, missing, empty, shared) for problem in first_problems(kind)]
+
+
+def _shared_patients(where: str, splits: Splits, names: list[str], patients: Mapping[str, str]) -> list[Problem]:
+    """Return a problem per patient whose cases are in several folds, or in train and in val of one."""
+    places: dict[str, dict[str, str]] = defaultdict(dict)
+    shared = set()
+    for name, fold in zip(names, splits, strict=True):
+        trained = {patients[case] for case in fold["train"]}
+        for case in fold["val"]:
+            patient = patients[case]
+            if patient in trained or any(place != name for place in places[patient].values()):
+                shared.add(patient)
+            places[patient][case] = name
+    expected, advice = "each patient in one fold", "move the scans together, or set split.allow_shared_patients to true"
+    problems = []
+    for patient in sorted(shared):
+        cases = [f"{case} ({place})" for case, place in sorted(places[patient].items())]
+        more = f" and {len(cases) - 4} more" if len(cases) > 4 else ""
+        found = f"patient {patient} in several folds: {', '.join(cases[:4])}{more}"
+        problems.append(Problem(where, found, expected, advice))
+    return problems
 
 
 def write_splits_once(path: Path, splits: Splits) -> str:

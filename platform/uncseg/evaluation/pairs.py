@@ -9,8 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from uncseg.dataset.brats import CONVENTION_LABELS, ENDINGS, FILE_ROLES, REGIONS, map_labels, patient_of
+from uncseg.dataset.brats import CONVENTION_LABELS, ENDINGS, FILE_ROLES, REGIONS, map_labels
 from uncseg.dataset.images import Volume, geometry_problems, read_volume
+from uncseg.dataset.patients import patient_of
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.case_scores import ScoreRow, score_case
 from uncseg.layout import CASE_MAPS, PREDICTION_MAPS

@@ -7,7 +7,9 @@ from pathlib import Path
 from string import ascii_lowercase
 
 import numpy as np
+import yaml
 
+from uncseg.config.case_lists import short_lists
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor
 from uncseg.files import short_name, write_text
@@ -92,9 +94,16 @@ def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
         work=work,
         viewers=viewers,
         commands=_commands(run.folder),
-        configuration=run.folder.experiment.read_text(encoding="utf-8"),
+        configuration=_configuration(run.folder),
         environment=json.dumps(manifest, indent=2, sort_keys=True),
     )
+
+
+def _configuration(folder: RunFolder) -> str:
+    """Return the run's experiment file, in which lists of cases are shortened."""
+    text = folder.experiment.read_text(encoding="utf-8")
+    short = short_lists(content := yaml.safe_load(text))
+    return text if short == content else yaml.safe_dump(short, sort_keys=False)
 
 
 def _unfinished(run: ReportedRun) -> list[str]:

@@ -14,7 +14,7 @@ from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
 from uncseg.dataset.brats import MODALITIES, BratsCase
 from uncseg.dataset.check import check_case
-from uncseg.dataset.splits import make_splits, write_splits_once
+from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock, remove_partial
 from uncseg.layout import PreparedFolder
@@ -57,8 +57,7 @@ def _prepare(
     survey_folder = steps.survey_folder(experiment, cases)
     samples = max(1, (experiment.plan.foreground_samples or fingerprint.FOREGROUND_SAMPLES) // len(cases))
     surveys = _survey(survey_folder, cases, samples, progress)
-    volumes, patients = ({name: survey[key] for name, survey in surveys.items()} for key in ("volume_ml", "patient"))
-    splits = make_splits(volumes, patients, experiment.split.folds, experiment.split.seed)
+    splits = _splits(experiment, cases, surveys)
     _fingerprint(survey_folder, surveys, progress)
     steps.write_raw_description(prepared, experiment.model.output, list(surveys))
     # in a worker, which has imported nnU-Net
@@ -70,7 +69,17 @@ def _prepare(
     steps.link_references(prepared, list(surveys))
     for folder in (prepared.root, survey_folder):
         remove_partial(folder)
-    steps.record_done(prepared, preparation, split, surveys, describe_versions())
+    groups = None if experiment.split.given is None else experiment.split.given.groups
+    digests = {"split": split, "preparation": preparation}
+    steps.record_done(prepared, digests, cases, surveys, groups, describe_versions())
+
+
+def _splits(experiment: Experiment, cases: Sequence[BratsCase], surveys: Surveys) -> Splits:
+    split, patients = experiment.split, {case.case_id: case.patient for case in cases}
+    if split.given is not None:
+        return given_splits(split.given, patients)
+    volumes = {name: survey["volume_ml"] for name, survey in surveys.items()}
+    return make_splits(volumes, patients, split.folds, split.seed)
 
 
 def _survey(folder: Path, cases: Sequence[BratsCase], samples: int, progress: Progress) -> Surveys:

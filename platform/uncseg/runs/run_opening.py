@@ -3,9 +3,11 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from uncseg.config.case_lists import short_lists
 from uncseg.config.experiment import Experiment, load_experiment, save_experiment
 from uncseg.config.fields import differences, is_within
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
@@ -76,11 +78,11 @@ def refuse_other_settings(experiment: Experiment, run: RunFolder, advice: str = 
         raise_if_any(differing_settings(before, now, advice), f"The run {run.root} exists with other settings.")
 
 
-def differing_settings(before: object, now: object, advice: str = NEW_RUN) -> list[Problem]:
-    """Return a problem per field that differs, except those of ``FREE_TO_CHANGE``."""
+def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], advice: str = NEW_RUN) -> list[Problem]:
+    """Return a problem per field that differs, except those of ``FREE_TO_CHANGE``; a list of cases is one field."""
     return [
         Problem(name, str(new), f"{old}, as the run was started", advice)
-        for name, old, new in differences(before, now)
+        for name, old, new in differences(short_lists(before), short_lists(now))
         if not is_within(name, FREE_TO_CHANGE)
     ]
 

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from uncseg.cluster.resources import MAX_CPUS_PER_GPU, MIN_CPUS_PER_GPU, Cluster, Slots
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
+from uncseg.dataset.patients import find_patients
+from uncseg.files import read_json
+from uncseg.layout import PreparedFolder
 from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
 from uncseg.runs.fold_task import RunTask, all_members_done
 from uncseg.runs.step_timing import StepTiming
@@ -35,6 +38,7 @@ def print_plan(task: RunTask, folds: Sequence[int], cluster: Cluster, timing: St
     if len(cluster.nodes) > 1:
         nodes = "; ".join(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in cluster.nodes)
         console.print(f"nodes: {nodes}", soft_wrap=True)
+    print_split(experiment, prepared)
     console.print(f"prepared cases: {prepared.root}\nrun:            {run.root}", soft_wrap=True)
     console.print(f"MLflow:         {experiment.tracking_uri}", soft_wrap=True)
     if fold.gpus and fold.cpus / fold.gpus < MIN_CPUS_PER_GPU:
@@ -56,6 +60,26 @@ def print_plan(task: RunTask, folds: Sequence[int], cluster: Cluster, timing: St
         f"stored:   in MLflow the weights alone, {size_text(disk.weights * len(folds))}",
         soft_wrap=True,
     )
+
+
+def print_split(experiment: Experiment, prepared: PreparedFolder) -> None:
+    """Print how many patients there are and how that is known, and where the split comes from."""
+    split, folds = experiment.split, read_json(prepared.splits)
+    cases = sorted(case for fold in folds for case in fold["val"])
+    patients, _ = find_patients(cases, experiment.dataset.patients)
+    console.print(f"patients: {patients}", soft_wrap=True, markup=False)
+    sizes = [f"{len(fold['val'])} case{'s' * (len(fold['val']) != 1)}" for fold in folds]
+    if split.given is None:
+        source = f"drawn with seed {split.seed}, grouped by patient and balanced by tumour volume"
+    else:
+        source = f"as in {split.given.read_from.name}"
+        if split.allow_shared_patients:
+            source += ", a patient may be in several"
+        if split.given.groups is not None:
+            sizes = [f"without {group}, {size}" for group, size in zip(split.given.groups, sizes, strict=True)]
+    console.print(f"split:    {len(folds)} folds, {source}", soft_wrap=True, markup=False)
+    for fold, size in enumerate(sizes):
+        console.print(f"          fold {fold}: {size}", soft_wrap=True, markup=False)
 
 
 def _print_time(experiment: Experiment, networks: int, slots: Slots, timing: StepTiming, waves: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from uncseg.config.case_lists import short_lists
 from uncseg.dataset.brats import LABELS, MODALITIES
 from uncseg.evaluation.expectation import review_threshold
 from uncseg.evaluation.figures import shown_in
@@ -37,6 +38,7 @@ def describe_model(
     manifest, per_case = read_manifest(run.manifest), read_table(run.tables, "per_case")
     summary, bins = read_table(run.tables, "scores_summary"), read_table(run.tables, "scores_reliability")
     evaluation, dataset = experiment.get("evaluation") or {}, experiment.get("dataset") or {}
+    settings = short_lists(experiment)
     return {
         "run": run.root.name,
         "folds": list(folds),
@@ -46,7 +48,7 @@ def describe_model(
         "digests": manifest.get("digests", {}),
         "git_commit": tags.get("git_commit"),
         "versions": manifest.get("versions", {}),
-        "settings": {part: experiment[part] for part in _SETTINGS if part in experiment},
+        "settings": {part: settings[part] for part in _SETTINGS if part in settings},
         "configuration": (experiment.get("plan") or {}).get("configuration"),
         "channels": list(MODALITIES),
         "labels": {str(value): name for name, value in LABELS.items()},
