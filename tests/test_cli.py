@@ -36,7 +36,10 @@ def cases(tmp_path):
 
 
 def test_check_finds_no_problem_in_clean_cases(uncseg, cases):
-    assert uncseg("check", cases) == (0, "3 cases of 3 patients, no problem found ")
+    code, text = uncseg("check", cases)
+    assert code == 0
+    assert "labels of BraTS 2023: 1 NCR, 2 ED, 3 ET (by the names of the files)" in text
+    assert text.endswith("3 cases of 3 patients, no problem found ")
 
 
 def test_check_names_every_problem_in_one_table(uncseg, cases):

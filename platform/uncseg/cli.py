@@ -29,6 +29,8 @@ StudyRoot = Annotated[Path, _argument("Folder of a run, a sweep or a benchmark."
 SET_HELP = "Change a field, for example evaluation.mirroring=true."
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help=SET_HELP)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan, but train nothing.")]
+CONVENTION_HELP = "What the labels mean: 2023 (1, 2, 3) or 2018 (1, 2, 4)."
+ConventionOption = Annotated[str | None, typer.Option(help=CONVENTION_HELP, show_default="as the files are named")]
 Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints run code of their own.")]
 
 
@@ -46,13 +48,11 @@ def phantom(
 
 
 @app.command()
-def check(dataset: Annotated[Path, _argument("BraTS folder.")]) -> None:
+def check(dataset: Annotated[Path, _argument("BraTS folder.")], convention: ConventionOption = None) -> None:
     """List every problem of a BraTS folder in one table; exit with 1 if there is any."""
-    from uncseg.dataset.check import check_dataset
+    from uncseg.commands.check import check_folder
 
-    cases = check_dataset(dataset)
-    patients = len({case.patient for case in cases})
-    typer.echo(f"{len(cases)} cases of {patients} patients, no problem found")
+    raise typer.Exit(check_folder(dataset, convention))
 
 
 @app.command()
@@ -125,11 +125,14 @@ def score(
     brain: Annotated[
         Path | None, typer.Option(help="Folder of brain masks, or BraTS folder. Default: the whole volume.")
     ] = None,
+    prediction_convention: ConventionOption = None,
+    reference_convention: ConventionOption = None,
 ) -> None:
     """Score masks against references, and uncertainty maps against the errors, as the BraTS challenges do."""
     from uncseg.commands.score import score_folders
 
-    raise typer.Exit(score_folders(predictions, references, out, uncertainty, uncertainty_scale, brain))
+    conventions = prediction_convention, reference_convention
+    raise typer.Exit(score_folders(predictions, references, out, uncertainty, uncertainty_scale, brain, *conventions))
 
 
 @app.command()
@@ -137,6 +140,7 @@ def evaluate(
     run: Annotated[Path, _argument("Folder of a run.")],
     other: Annotated[Path | None, _argument("Another run to compare with.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="BraTS folder of another cohort with references.")] = None,
+    convention: ConventionOption = None,
     overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
@@ -151,7 +155,7 @@ def evaluate(
     if dataset is not None:
         from uncseg.commands.evaluate import evaluate_cohort
 
-        raise typer.Exit(evaluate_cohort(run, dataset, overrides, trust))
+        raise typer.Exit(evaluate_cohort(run, dataset, overrides, trust, convention))
     from uncseg.commands.evaluate import evaluate_run
 
     raise typer.Exit(evaluate_run(run, overrides, trust))

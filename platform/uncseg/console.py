@@ -1,11 +1,11 @@
 """What a command prints: problems as one table, and progress as a live line or as plain lines without a terminal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 
-from uncseg.errors import ProblemsFound
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.page_table import PageTable, Row
 
 # a pipe has no width; tables made for a page are easier to read than ones cut at 80 columns
@@ -15,9 +15,18 @@ console = Console(width=None if Console().is_terminal else 120, highlight=False)
 def show_problems(error: ProblemsFound) -> None:
     """Print every problem of an error as one table."""
     count = len(error.problems)
+    _show(error.problems, f"{error.title} ({count} problem{'s' * (count != 1)})")
+
+
+def show_warnings(warnings: Sequence[Problem]) -> None:
+    """Print what is odd, and stops nothing, as one table; nothing without a warning."""
+    if warnings:
+        _show(warnings, f"Warnings ({len(warnings)})")
+
+
+def _show(problems: Sequence[Problem], title: str) -> None:
     header = ("where", "found", "expected", "what to do")
-    rows = [Row((problem.where, problem.found, problem.expected, problem.advice)) for problem in error.problems]
-    title = f"{error.title} ({count} problem{'s' * (count != 1)})"
+    rows = [Row((problem.where, problem.found, problem.expected, problem.advice)) for problem in problems]
     table = PageTable("problems", title, header, rows, words=header).to_rich()
     table.expand = True
     console.print(table)

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from support.commands import assert_same_geometry, run_nnunet, uncseg
 from uncseg.config.sections import PROTOCOLS
-from uncseg.dataset.brats import scan_folder
+from uncseg.dataset.scan import scan_folder
 from uncseg.estimators.registry import ALL_MAPS
 from uncseg.evaluation.figures import DICE_COLUMNS, KINDS, figures_by_key
 from uncseg.metric_keys import case_key
@@ -20,7 +20,7 @@ from uncseg.metric_keys import case_key
 @pytest.fixture(scope="module")
 def all_cases(root):
     """The cases that were trained on."""
-    return scan_folder(root / "cases")[0]
+    return scan_folder(root / "cases").cases
 
 
 @pytest.fixture(scope="module")

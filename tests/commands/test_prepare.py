@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from uncseg.config.experiment import load_experiment
-from uncseg.dataset.brats import read_reference
+from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import chosen_cases, nnunet_environment, plan, survey_folder
 from uncseg.errors import ProblemsFound

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from uncseg.dataset.brats import MODALITIES, link_or_map, read_reference, scan_folder
+from uncseg.dataset.brats import MODALITIES
+from uncseg.dataset.case_volumes import read_case, read_reference
 from uncseg.dataset.check import check_case, check_dataset
+from uncseg.dataset.nnunet_case import write_raw_case
 from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.scan import scan_folder
 from uncseg.errors import ProblemsFound
 
 BRATS18 = Path(__file__).resolve().parents[3] / "shared" / "brats18" / "cases"
@@ -49,7 +52,7 @@ FIRST, SECOND, THIRD = (f"BraTS-GLI-0000{n}-000" for n in range(3))
 
 
 def test_clean_cases_have_no_problem(dataset):
-    cases = check_dataset(dataset)
+    cases = check_dataset(dataset).scan.cases
     assert [case.case_id for case in cases] == [FIRST, SECOND, THIRD]
     assert [file.name for file in cases[0].images] == [f"{FIRST}-{m}.nii.gz" for m in MODALITIES]
 
@@ -66,7 +69,8 @@ def test_a_truncated_file_is_named(dataset):
     assert sitk.ReadImage(str(file)).GetSize() == (24, 24, 24)  # ITK reads it, the rest as zeros
     (problem,) = problems_of(dataset)
     assert problem.where == str(file)
-    assert "not a complete NIfTI image" in problem.found
+    assert "EOFError" in problem.found
+    assert problem.expected == "a complete NIfTI image"
 
 
 def test_an_unknown_label_is_named(dataset):
@@ -154,21 +158,21 @@ def as_2018(dataset, case):
 
 
 def test_naming_of_2018_is_recognised_and_mapped(dataset, tmp_path):
-    labels, _ = read_reference(scan_folder(dataset)[0][0])
+    labels, _ = read_reference(scan_folder(dataset).cases[0])
     name = as_2018(dataset, FIRST)
-    case = next(case for case in check_dataset(dataset) if case.case_id == name)
+    case = next(case for case in check_dataset(dataset / "HGG").scan.cases if case.case_id == name)
     mapped, _ = read_reference(case)
     np.testing.assert_array_equal(mapped, labels)
-    link_or_map(case, tmp_path / "imagesTr", tmp_path / "labelsTr")
+    write_raw_case(read_case(case), tmp_path / "imagesTr", tmp_path / "labelsTr")
     written = sitk.ReadImage(str(tmp_path / "labelsTr" / f"{name}.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(written), labels)
     assert written.GetOrigin() == sitk.ReadImage(str(case.reference)).GetOrigin()
 
 
 def test_unchanged_files_are_linked_and_not_copied(dataset, tmp_path):
-    case = scan_folder(dataset)[0][0]
+    case = scan_folder(dataset).cases[0]
     for _ in range(2):
-        link_or_map(case, tmp_path / "imagesTr", tmp_path / "labelsTr")
+        write_raw_case(read_case(case), tmp_path / "imagesTr", tmp_path / "labelsTr")
     links = [*(tmp_path / "imagesTr" / f"{FIRST}_{i:04d}.nii.gz" for i in range(4))]
     links.append(tmp_path / "labelsTr" / f"{FIRST}.nii.gz")
     for link, source in zip(links, (*case.images, case.reference), strict=True):
@@ -177,8 +181,8 @@ def test_unchanged_files_are_linked_and_not_copied(dataset, tmp_path):
 
 @pytest.mark.skipif(not BRATS18.is_dir(), reason="the real cases are not here")
 def test_real_cases_of_2018_are_clean():
-    cases = scan_folder(BRATS18)[0]
+    cases = scan_folder(BRATS18).cases
     assert len(cases) == 10
-    assert check_case(cases[0]) == []
+    assert check_case(cases[0]).problems == []
     labels, _ = read_reference(cases[0])
     assert set(np.unique(labels)) == {0, 1, 2, 3}

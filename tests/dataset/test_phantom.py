@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from uncseg.dataset.brats import oracle_path, read_reference, scan_folder
+from uncseg.dataset.brats import oracle_path
+from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.phantom import case_names, draw_anatomy, draw_rater, smooth_field, write_phantoms
+from uncseg.dataset.scan import scan_folder
 from uncseg.errors import ProblemsFound
 
 
@@ -33,7 +35,7 @@ def test_raters_are_correlated_in_space():
 
 def test_cases_are_like_brats(tmp_path):
     write_phantoms(tmp_path, cases=6, size=40, seed=0)
-    cases = scan_folder(tmp_path)[0]
+    cases = scan_folder(tmp_path).cases
     assert len(cases) == 6
     assert len({case.patient for case in cases}) == 5
     stored = set()
@@ -43,8 +45,8 @@ def test_cases_are_like_brats(tmp_path):
         for file in (*case.images, oracle_path(case)):
             image = sitk.ReadImage(str(file))
             stored.add(image.GetPixelIDTypeAsString())
-            assert image.GetSize() == reference.GetSize() == (40, 40, 40)
-            assert image.GetOrigin() == reference.GetOrigin() == (0, -239, 0)
+            assert image.GetSize() == reference.size == (40, 40, 40)
+            assert image.GetOrigin() == reference.origin_mm == (0, -239, 0)
             assert image.GetSpacing() == (1, 1, 1)
     assert stored == {"16-bit signed integer", "32-bit float"}
 

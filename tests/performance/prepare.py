@@ -27,9 +27,11 @@ import yaml
 
 from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import load_experiment
-from uncseg.dataset.brats import link_or_map, scan_folder
+from uncseg.dataset.case_volumes import read_case
+from uncseg.dataset.nnunet_case import write_raw_case
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import dataset_description
+from uncseg.dataset.scan import scan_folder
 from uncseg.files import write_json
 from uncseg.layout import PreparedFolder
 from uncseg.runs.preparation_tasks import prepare_cases
@@ -54,9 +56,9 @@ def write_experiment(folder: Path, phantoms: Path) -> Path:
 def write_raw(folder: Path, phantoms: Path) -> PreparedFolder:
     """What nnU-Net's command starts from."""
     raw = PreparedFolder(folder, "Dataset501_Phantoms")
-    cases = scan_folder(phantoms)[0]
+    cases = scan_folder(phantoms).cases
     for case in cases:
-        link_or_map(case, raw.raw_dataset / "imagesTr", raw.raw_dataset / "labelsTr")
+        write_raw_case(read_case(case), raw.raw_dataset / "imagesTr", raw.raw_dataset / "labelsTr")
     write_json(raw.raw_dataset / "dataset.json", dataset_description("labels", len(cases)))
     return raw
 

@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from uncseg.dataset.brats import REGIONS
+from uncseg.dataset.labels import REGIONS
 from uncseg.evaluation.pairs import Pair, find_pairs, score_pair
 from uncseg.evaluation.surface import corner_areas
 

@@ -5,8 +5,8 @@ import pytest
 import SimpleITK as sitk
 from matplotlib import image as mpl_image
 
-from uncseg.dataset.brats import scan_folder
 from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.scan import scan_folder
 from uncseg.layout import CaseFiles, RunFolder
 from uncseg.report.case_figure import draw_case
 from uncseg.report.case_images import CaseImages, largest_disagreement, read_case
@@ -113,7 +113,7 @@ def test_one_scale_for_all_maps_and_no_panel_for_a_map_that_is_not_there(tmp_pat
 def test_a_case_is_turned_as_radiologists_look_at_it(tmp_path):
     """Files that run from left to right and from back to front give the same volumes as BraTS' own."""
     write_phantoms(tmp_path / "cases", cases=1, size=28, seed=0)
-    (case,) = scan_folder(tmp_path / "cases")[0]
+    (case,) = scan_folder(tmp_path / "cases").cases
     run = RunFolder(tmp_path / "run")
     files = CaseFiles(run.out_of_fold, case.case_id)
     files.root.mkdir(parents=True)

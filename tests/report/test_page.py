@@ -12,8 +12,10 @@ from playwright.sync_api import sync_playwright
 from uncseg.cli import main
 from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.console import console
-from uncseg.dataset.brats import read_reference, scan_folder, write_image
+from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.scan import scan_folder
+from uncseg.dataset.volumes import write_volume
 from uncseg.evaluation.case_scores import score_case
 from uncseg.evaluation.tables import table1, table2
 from uncseg.layout import CaseFiles, RunFolder
@@ -45,19 +47,19 @@ def write_run(root):
 def evaluate(run, folder, shift=lambda number: number, leave_out=(), moved=()):
     """The outputs of a model that shifts every tumour by some voxels."""
     rows, per_case = [], []
-    for number, case in enumerate(scan_folder(folder)[0]):
+    for number, case in enumerate(scan_folder(folder).cases):
         if case.case_id in leave_out:
             continue
         labels, image = read_reference(case)
         files = CaseFiles(run.out_of_fold, case.case_id)
         shifted = np.roll(labels, shift(number), axis=2)
         u = np.where(shifted > 0, 0.2 * number + 0.05, 0).astype(np.float32)
-        write_image(files.segmentation, shifted, image)
-        write_image(files.map("uncertainty"), u, image)
-        write_image(files.map("error"), (labels != shifted).astype(np.float32), image)
-        write_image(files.map("wt_probability"), np.where(shifted > 0, 0.9, 0.1).astype(np.float32), image)
+        write_volume(files.segmentation, shifted, image)
+        write_volume(files.map("uncertainty"), u, image)
+        write_volume(files.map("error"), (labels != shifted).astype(np.float32), image)
+        write_volume(files.map("wt_probability"), np.where(shifted > 0, 0.9, 0.1).astype(np.float32), image)
         keys = {"case": case.case_id, "patient": case.patient, "fold": (number + (case.case_id in moved)) % 2}
-        scores = score_case(labels, shifted, image.GetSpacing()[::-1], dict.fromkeys(("WT", "TC", "ET"), u))
+        scores = score_case(labels, shifted, image.spacing_dhw_mm, dict.fromkeys(("WT", "TC", "ET"), u))
         rows += [keys | row for row in scores]
         dices = {f"dice_{row['region'].lower()}": row["dice"] for row in scores}
         corr = {"uncertainty/union/corr_failure": 0.5 + number / 10, "one_minus_max/union/corr_failure": 0.1}
@@ -170,7 +172,7 @@ def test_the_page_needs_nothing_but_itself(evaluated, open_page):
 def test_slices_move_and_overlays_switch(page_file, open_page):
     page = open_page(page_file)
     canvas = page.locator(".viewer canvas").first
-    worst = scan_folder(page_file.parents[2] / "cases")[0][3]
+    worst = scan_folder(page_file.parents[2] / "cases").cases[3]
     tumour = sitk.GetArrayFromImage(sitk.ReadImage(str(worst.reference))) > 0
     inside = sitk.GetArrayFromImage(sitk.ReadImage(str(worst.images[3]))) != 0
     first = max(0, int(np.nonzero(inside)[0].min()) - 3)  # slices are counted from the cropped volume's

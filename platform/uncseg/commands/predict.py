@@ -1,7 +1,6 @@
 """``uncseg predict``: new cases, by one fold or several together."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -36,13 +35,12 @@ def predict_folder(
         ProblemsFound: naming every case that could not be predicted; the others are finished.
     """
     model = find_model(source, output, folds, overrides, trust)
-    found, problems = find_inputs(folder.resolve(), model.folder.dataset_json)
-    cases = [replace(case, reference=None) for case in found]  # what is wrong with a reference does not matter here
+    scan = find_inputs(folder.resolve(), model.folder.dataset_json, skip=output)
     reads, writes = {"INPUT": folder, "MODEL": model.folder.root}, {"OUTPUT": output}
-    records, failed = predict_new_cases(model, cases, output, options, trust, reads, writes)
+    records, failed = predict_new_cases(model, scan.cases, output, options, trust, reads, writes)
     if records:
         _show(output, model.folds, records)
-    raise_if_any(problems + failed, "Some cases could not be predicted.", exit_code=1)
+    raise_if_any(scan.problems + failed, "Some cases could not be predicted.", exit_code=1)
     return 0
 
 

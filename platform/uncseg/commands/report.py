@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uncseg.console import console
-from uncseg.dataset.brats import scan_folder
+from uncseg.dataset.scan import scan_folder
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.report.run_figures import ReportedRun, draw_run
 from uncseg.report.run_report import write_report
@@ -35,7 +35,7 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
 def _open(root: Path) -> ReportedRun:
     folder, experiment = open_existing_run(root)
     try:
-        found, _ = scan_folder(experiment.dataset.path)
+        found = scan_folder(experiment.dataset.path, convention=experiment.dataset.convention).cases
     except ProblemsFound:  # the page mentions it
         found = []
     return ReportedRun(folder.root.name, folder, experiment, found)

@@ -9,9 +9,11 @@ import pandas as pd
 from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, two_per_cpu
 from uncseg.console import console, counting
+from uncseg.dataset.labels import as_convention
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.case_scores import SCORES_VERSION, ScoreRow
-from uncseg.evaluation.pairs import Pair, Scale, find_pairs, score_pair
+from uncseg.evaluation.find_pairs import find_pairs
+from uncseg.evaluation.pairs import Pair, Scale, score_pair
 from uncseg.files import compute_once, digest, file_states, remove_partial
 from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.preflight import require_folders
@@ -24,13 +26,16 @@ def score_folders(
     uncertainty: Path | None = None,
     scale: str = "unit",
     brain: Path | None = None,
+    prediction_convention: str | None = None,
+    reference_convention: str | None = None,
 ) -> int:
     """Score every case that has a prediction and a reference, except those that an earlier command has scored.
 
     Args:
-        predictions, references, uncertainty, brain: folders, see :func:`~uncseg.evaluation.pairs.find_pairs`.
+        predictions, references, uncertainty, brain: folders, see :func:`~uncseg.evaluation.find_pairs.find_pairs`.
         out: Parquet file to write, together with a CSV, the summary, the reliability diagram and the cases' records.
         scale: of the uncertainty, unit or percent.
+        prediction_convention, reference_convention: what the labels of a folder mean; None: as its files are named.
 
     Raises:
         ProblemsFound: naming every file that could not be used (exit code 1); the other cases are scored and written.
@@ -42,7 +47,14 @@ def score_folders(
     # workers have another working directory
     named = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
     folders = {name: folder.resolve() for name, folder in named.items() if folder is not None}
-    pairs, problems = find_pairs(*(folders.get(name) for name in named))  # type: ignore[arg-type]
+    conventions = (
+        as_convention(prediction_convention, "--prediction-convention"),
+        as_convention(reference_convention, "--reference-convention"),
+    )
+    found = find_pairs(*(folders.get(name) for name in named), *conventions)  # type: ignore[arg-type, call-arg]
+    pairs, problems = found.complete, found.problems
+    for note in found.notes:
+        console.print(note, soft_wrap=True)
     kept = out.resolve().parent / f"{out.stem}_cases"
     with ray_session(None, dashboard=False) as own_ray, counting() as progress:
         require_folders({"--out": out.parent}, folders, own_ray)
@@ -67,7 +79,8 @@ def score_folders(
 
 def _score_once(pair: Pair, scale: Scale, folder: Path) -> list[ScoreRow]:
     """Score a pair, unless the folder holds its scores from an earlier command."""
-    source = digest([SCORES_VERSION, file_states(pair.files), scale, sorted(pair.uncertainty)])
+    conventions = pair.reference_convention, pair.prediction_convention
+    source = digest([SCORES_VERSION, file_states(pair.files), scale, sorted(pair.uncertainty), conventions])
     file = folder / f"{pair.case_id}.json"
     return list(compute_once(file, source, lambda: {"rows": score_pair(pair, scale)})["rows"])
 

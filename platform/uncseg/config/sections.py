@@ -38,11 +38,13 @@ class Dataset(Section):
     expected_cases: Positive | None = None
     """Number of cases after exclusion; another number is an error. None: any number is right."""
     exclude: tuple[str, ...] | Path = ()
-    """Case ids to leave out, or a text file with one per line."""
+    """Names to leave out, of cases, folders or image files, or a text file with one per line."""
     patients: PatientList | str | None = None
     """Who is a patient: a csv file (columns case and patient; its name ends in .csv), or a regular expression that is
     searched for in a case's name, and whose first group is the patient. None: the names tell, as in
     ``dataset/patients.py``."""
+    convention: Literal["2023", "2018"] | None = None
+    """What the labels mean: 2023 (1 NCR, 2 ED, 3 ET) or 2018 (1, 2, and 4 for ET). None: as the files are named."""
     phantoms: Phantoms | None = None
     """Phantoms that are written to ``path`` first, unless something is there. None: the cases are there."""
 

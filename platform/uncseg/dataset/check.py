@@ -2,93 +2,80 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import nibabel
-import numpy as np
-import SimpleITK as sitk
-
-from uncseg.dataset.brats import CONVENTION_LABELS, BratsCase, scan_folder
-from uncseg.dataset.images import GEOMETRY_TOLERANCE, READ_ERRORS, unreadable
-from uncseg.errors import Problem, raise_if_any
+from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.case_volumes import read_case
+from uncseg.dataset.labels import Convention, describe_convention
+from uncseg.dataset.scan import Scan, scan_folder
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 
 
-def check_dataset(folder: Path) -> list[BratsCase]:
-    """Open every file of every case of a BraTS folder; return the cases, sorted by id.
+@dataclass(frozen=True)
+class CaseCheck:
+    """What is wrong with a case, what is odd, and whether its reference has a tumour (None: unknown)."""
+
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    has_tumour: bool | None = None
+
+
+@dataclass(frozen=True)
+class DatasetCheck:
+    """A folder without a problem.
+
+    Args:
+        scan: its cases.
+        warnings: what is odd and can be used.
+        notes: sentences on what the labels mean and what was left out.
+    """
+
+    scan: Scan
+    warnings: list[Problem]
+    notes: list[str]
+
+
+def check_dataset(folder: Path, convention: Convention | None = None) -> DatasetCheck:
+    """Open every file of every case of a BraTS folder.
+
+    Args:
+        folder: one folder per case.
+        convention: what the labels mean; None: as the names of the files say.
 
     Raises:
         ProblemsFound: every problem of every case at once, of the layout and of the contents.
     """
-    cases, problems = scan_folder(folder)
+    scan = scan_folder(folder, convention=convention)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for wrong in pool.map(check_case, cases):
-            problems += wrong
+        checks = list(pool.map(check_case, scan.cases))
+    problems = scan.problems + [problem for check in checks for problem in check.problems]
+    if not problems and not any(check.has_tumour for check in checks):
+        problems.append(no_tumour(str(folder)))
     raise_if_any(problems, f"The dataset {folder} cannot be used.", exit_code=1)
-    return cases
+    warnings = [warning for check in checks for warning in check.warnings]
+    return DatasetCheck(scan, warnings, _notes(scan))
 
 
-def check_case(case: BratsCase) -> list[Problem]:
-    """Open all files of a case and return its problems.
-
-    Problems are files that cannot be read, sizes or affines that differ among the files, NaN or infinite voxels, images
-    that are zero everywhere, and unknown labels.
-    """
-    problems: list[Problem] = []
-    geometries: dict[Path, tuple] = {}
-    for file in case.files:
-        if (content := _read(file, problems)) is not None:
-            geometries[file], array = content
-            is_reference = file == case.reference
-            problems += _check_labels(case, file, array) if is_reference else _check_intensities(file, array)
-    return problems + _check_geometry(geometries)
+def no_tumour(where: str) -> Problem:
+    """Return the problem of cases none of which has a tumour in its reference."""
+    return Problem(where, "no tumour in any reference", "labels 1, 2, 3", "give the folder that holds the references")
 
 
-def _read(file: Path, problems: list[Problem]) -> tuple[tuple, np.ndarray] | None:
-    """Return the geometry as nnU-Net's reader sees it, and the voxels as they are stored.
+def _notes(scan: Scan) -> list[str]:
+    notes = [describe_convention(scan.convention, scan.convention_reason)]
+    if scan.unused:
+        count, names = len(scan.unused), ", ".join(file.name for file in scan.unused[:3])
+        more = ", …" if count > 3 else ""
+        notes.append(f"{count} other image file{'s' * (count != 1)} in the cases' folders: not used ({names}{more})")
+    return notes
 
-    ITK alone does not suffice: without a warning it fills a truncated file with zeros and turns NaN into 0.
-    """
+
+def check_case(case: BratsCase) -> CaseCheck:
+    """Open all files of a case; whatever one of them holds, nothing is raised."""
     try:
-        array = np.asanyarray(nibabel.load(file).dataobj)  # type: ignore[attr-defined]
-        image = sitk.ReadImage(str(file))
-    except READ_ERRORS:
-        problems.append(unreadable(file))
-        return None
-    if (image.GetDimension(), image.GetNumberOfComponentsPerPixel()) == (3, 1):
-        return (image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()), array
-    found = f"{image.GetDimension()} dimensions, {image.GetNumberOfComponentsPerPixel()} components per voxel"
-    problems.append(Problem(str(file), found, "a 3D image of single values", "convert it, or exclude the case"))
-    return None
-
-
-def _check_geometry(geometries: dict[Path, tuple]) -> list[Problem]:
-    names = ("size", "spacing (mm)", "origin (mm)", "direction")
-    problems = []
-    for file in list(geometries)[1:]:
-        first = next(iter(geometries))
-        for name, mine, its in zip(names, geometries[file], geometries[first], strict=True):
-            if not np.allclose(mine, its, atol=GEOMETRY_TOLERANCE):
-                found, expected = f"{name} {_short(mine)}", f"{_short(its)}, as {first.name}"
-                problems.append(Problem(str(file), found, expected, "resample it onto the same grid"))
-    return problems
-
-
-def _short(values: tuple) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
-
-
-def _check_intensities(file: Path, array: np.ndarray) -> list[Problem]:
-    if np.issubdtype(array.dtype, np.floating) and (wrong := int(array.size - np.isfinite(array).sum())):
-        found = f"{wrong} voxels that are NaN or infinite"
-        return [Problem(str(file), found, "finite values", "repair the image, or exclude the case")]
-    if not array.any():
-        return [Problem(str(file), "zero everywhere", "an image", "download it again, or exclude the case")]
-    return []
-
-
-def _check_labels(case: BratsCase, file: Path, array: np.ndarray) -> list[Problem]:
-    known = CONVENTION_LABELS[case.convention]
-    values, counts = np.unique(array, return_counts=True)
-    strange = [f"label {v:g} ({n} voxels)" for v, n in zip(values, counts, strict=True) if v not in known]
-    expected = "only " + ", ".join(map(str, known)) + f" (naming of {case.convention})"
-    return [Problem(str(file), ", ".join(strange), expected, "map or remove these labels")] if strange else []
+        volumes = read_case(case)
+    except ProblemsFound as error:
+        return CaseCheck(error.problems)
+    labels = volumes.labels
+    return CaseCheck([], volumes.warnings, None if labels is None else bool(labels.any()))

@@ -6,13 +6,15 @@ analyses each case, and joining the parts is plain statistics; a test compares t
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uncseg.dataset.brats import BratsCase, read_reference
-from uncseg.dataset.check import check_case
+from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.case_volumes import CaseVolumes, read_case
+from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, whole_file, write_json
 
 FOREGROUND_SAMPLES = 100_000_000  # nnU-Net's number for a whole dataset
@@ -31,20 +33,23 @@ def survey_case(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
         samples: number of foreground intensities per channel that nnU-Net draws, with replacement.
 
     Returns:
-        ``problems``, a list. If it is empty also ``volume_ml`` (whole tumour), ``digest`` (SHA-256 of the
-        files), and for the fingerprint ``shape``, ``spacing`` and ``relative_size``.
+        ``problems``, a list. If it is empty also ``warnings``, ``volume_ml`` (whole tumour), ``digest``
+        (SHA-256 of the files), and for the fingerprint ``shape``, ``spacing`` and ``relative_size``.
     """
     record = folder / f"{case.case_id}.json"
     if record.is_file():
         return dict(read_json(record))
-    if problems := check_case(case):
-        return {"problems": problems}
-    reference, image = read_reference(case)
+    try:
+        volumes = read_case(case)
+    except ProblemsFound as error:
+        return {"problems": error.problems}
+    assert volumes.labels is not None
     content = {
         "problems": [],
-        "volume_ml": float((reference > 0).sum() * np.prod(image.GetSpacing())) / 1000,
+        "warnings": [asdict(warning) for warning in volumes.warnings],
+        "volume_ml": float((volumes.labels > 0).sum() * np.prod(volumes.geometry.spacing_mm)) / 1000,
         "digest": _digest_of_files(case),
-        **_analyse(folder, case, samples),
+        **_analyse(folder, volumes, samples),
     }
     write_json(record, content)
     return content
@@ -62,12 +67,14 @@ def _digest_of_files(case: BratsCase) -> str:
     return whole.hexdigest()
 
 
-def _analyse(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
+def _analyse(folder: Path, volumes: CaseVolumes, samples: int) -> dict[str, Any]:
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+    from uncseg.dataset.nnunet_case import LoadedCase
+
+    case = volumes.case
     shape, spacing, intensities, _, relative_size = DatasetFingerprintExtractor.analyze_case(
-        [str(file) for file in case.images], str(case.reference), SimpleITKIO, samples
+        [str(file) for file in case.images], str(case.reference), lambda: LoadedCase(volumes), samples
     )
     for channel, values in enumerate(intensities):
         with whole_file(_samples_file(folder, case.case_id, channel)) as temporary:

@@ -1,14 +1,16 @@
 """Cases to predict: a BraTS folder, or nnU-Net's plain input files (CASE_0000.nii.gz, CASE_0001.nii.gz, …)."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uncseg.dataset.brats import MODALITIES, BratsCase, scan_folder
+from uncseg.dataset.brats import MODALITIES, BratsCase, ending_of
+from uncseg.dataset.labels import Convention
 from uncseg.dataset.patients import patient_of
+from uncseg.dataset.scan import References, Scan, require_folder, scan_folder
 from uncseg.errors import Problem, ProblemsFound
 
 _CHANNELS = {
@@ -19,30 +21,48 @@ _CHANNELS = {
 }
 
 
-def find_inputs(folder: Path, dataset_json: Mapping[str, Any]) -> tuple[list[BratsCase], list[Problem]]:
-    """Return the complete cases, sorted by id, and the problems of the others.
+def find_inputs(
+    folder: Path,
+    dataset_json: Mapping[str, Any],
+    references: References = "ignored",
+    convention: Convention | None = None,
+    skip: Path | None = None,
+) -> Scan:
+    """Find the cases to predict. A folder may hold nnU-Net's files and BraTS cases side by side.
 
     Args:
         folder: holds nnU-Net's files, or one or many BraTS cases at any depth, with references or without.
         dataset_json: the model's; its channels tell how many images a case has, and in which order.
+        references, convention, skip: see :func:`~uncseg.dataset.scan.scan_folder`.
 
     Raises:
-        ProblemsFound: there is no such folder (exit code 2), nothing in it (1), or it is a BraTS folder and the model's
-            channels are not its four modalities.
+        ProblemsFound: there is no such folder (exit code 2), nothing in it (1), or it has BraTS cases and the model's
+            channels are not their four modalities.
     """
+    require_folder(folder)
     channels = dataset_json["channel_names"]
-    if folder.is_dir() and (plain := _plain_files(folder)):
-        return _plain_cases(folder, plain, len(channels))
-    order = _order(list(channels.values()), folder)
-    cases, problems = scan_folder(folder, require_reference=False)
-    return [replace(case, images=tuple(case.images[n] for n in order)) for case in cases], problems
+    plain = _plain_files(folder)
+    cases, problems = _plain_cases(folder, plain, len(channels))
+    taken = {file.name for by_channel in plain.values() for file in by_channel.values()}
+    scan = scan_folder(folder, references, convention, taken, skip)
+    if scan.cases:
+        order = _order(list(channels.values()), folder)
+        cases += [replace(case, images=tuple(case.images[n] for n in order)) for case in scan.cases]
+    twice = [name for name, count in Counter(case.case_id for case in cases).items() if count > 1]
+    problems += [
+        Problem(name, "a BraTS case and nnU-Net's files of this name", "one of them", "rename or remove the other")
+        for name in twice
+    ]
+    kept = sorted((case for case in cases if case.case_id not in twice), key=lambda case: case.case_id)
+    return replace(scan, cases=kept, problems=problems + scan.problems)
 
 
 def _plain_files(folder: Path) -> dict[str, dict[int, Path]]:
     """Return nnU-Net's files by case and channel."""
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     for file in sorted(folder.iterdir()):
-        if match := re.fullmatch(r"([^.].*)_(\d{4})(\.nii\.gz|\.nii)", file.name):
+        ending = ending_of(file.name)
+        if ending and (match := re.fullmatch(r"(.+)_(\d{4})", file.name[: -len(ending)])):
             found[match[1]][int(match[2])] = file
     return found
 

@@ -16,19 +16,14 @@ from typing import Any
 import numpy as np
 
 from uncseg.config.experiment import Experiment
-from uncseg.dataset.brats import (
-    LABELS,
-    MODALITIES,
-    REGIONS,
-    BratsCase,
-    link_or_map,
-    oracle_path,
-    read_voxels,
-    scan_folder,
-)
+from uncseg.dataset.brats import MODALITIES, BratsCase, oracle_path
+from uncseg.dataset.case_volumes import read_case
 from uncseg.dataset.fingerprint import fingerprint_file
+from uncseg.dataset.labels import LABELS, REGIONS
 from uncseg.dataset.patients import find_patients
+from uncseg.dataset.scan import scan_folder
 from uncseg.dataset.splits import given_splits, problems_of_given
+from uncseg.dataset.volumes import read_volume
 from uncseg.errors import Problem, raise_if_any
 from uncseg.files import digest, file_states, read_json, whole_file, write_json, write_text
 from uncseg.layout import PreparedFolder
@@ -53,18 +48,14 @@ def chosen_cases(experiment: Experiment) -> tuple[list[BratsCase], list[Problem]
             case's patient is unknown, there are fewer patients than folds, or a split of one's own does not fit.
     """
     dataset = experiment.dataset
-    cases, layout = scan_folder(dataset.path)
     excluded, problems = _excluded(dataset.exclude)
-    # the place of a problem is CASE, CASE/FILE or "CASE (what)"
-    layout_names = [problem.where.split("/")[0].split(" ")[0] for problem in layout]
-    known = {case.case_id for case in cases}.union(layout_names)
+    scan = scan_folder(dataset.path, convention=dataset.convention, exclude=excluded)
+    cases, layout = scan.cases, scan.problems
     problems += [
-        Problem("dataset.exclude", name, "the id of a case in the folder", "correct or remove it")
-        for name in sorted(excluded - known)
+        Problem("dataset.exclude", name, "the name of a case, a folder or an image file", "correct or remove it")
+        for name in sorted(excluded - scan.excluded)
     ]
-    layout = [problem for name, problem in zip(layout_names, layout, strict=True) if name not in excluded]
-    cases = [case for case in cases if case.case_id not in excluded]
-    number = len(known - excluded)
+    number = len(cases) + len(scan.incomplete)
     if dataset.expected_cases is not None and number != dataset.expected_cases:
         found = f"{number} cases in {dataset.path} after exclusion"
         advice = "list the cases to leave out in dataset.exclude, or correct dataset.expected_cases"
@@ -73,15 +64,15 @@ def chosen_cases(experiment: Experiment) -> tuple[list[BratsCase], list[Problem]
     problems += unknown
     if not unknown:
         cases = [replace(case, patient=patients.of[case.case_id]) for case in cases]
-        problems += _problems_of_split(experiment, patients.of, excluded, known)
+        problems += _problems_of_split(experiment, patients.of, excluded, set(scan.incomplete))
     raise_if_any(problems and problems + layout, "The cases cannot be used as the experiment says.")
     return cases, layout
 
 
 def _problems_of_split(
-    experiment: Experiment, patients: Mapping[str, str], excluded: set[str], known: set[str]
+    experiment: Experiment, patients: Mapping[str, str], excluded: set[str], incomplete: set[str]
 ) -> list[Problem]:
-    split, incomplete = experiment.split, known - excluded - set(patients)
+    split = experiment.split
     if split.given is not None:
         return problems_of_given(split, patients, excluded, incomplete)
     number = len(set(patients.values()))
@@ -104,10 +95,10 @@ def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]
 
 def _file_states(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, Any]:
     """Return size and time of every file by name: while they stay the same, no file needs to be read again."""
-    root = experiment.dataset.path
+    root = experiment.dataset.path.resolve()
     files = [file for case in cases for file in (*case.files, oracle_path(case)) if file is not None]
     states = {str(Path(name).relative_to(root)): state for name, *state in file_states(files)}
-    return {"folder": str(root.resolve()), **states}
+    return {"folder": str(root), "convention": [case.convention for case in cases[:1]], **states}
 
 
 def survey_folder(experiment: Experiment, cases: Sequence[BratsCase]) -> Path:
@@ -202,23 +193,27 @@ def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, 
 
 
 def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: str) -> None:
-    """Link a case into the raw folder; crop, normalise and resample it with nnU-Net's preprocessor.
+    """Read a case once; put it into the raw folder; crop, normalise and resample it with nnU-Net's preprocessor.
 
     Its files are complete or absent; a case that has them is skipped.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    plans = PlansManager(read_json(prepared.plans))
+    from uncseg.dataset.nnunet_case import LoadedCasePlans, write_raw_case
+
+    content = read_json(prepared.plans)
+    plans = PlansManager(content)
     settings = plans.get_configuration(configuration)
     folder = prepared.dataset / settings.data_identifier
     files = [f"{case.case_id}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]
     if not all((folder / file).is_file() for file in files):
-        link_or_map(case, prepared.raw_dataset / "imagesTr", prepared.raw_dataset / "labelsTr")
+        volumes = read_case(case)
+        write_raw_case(volumes, prepared.raw_dataset / "imagesTr", prepared.raw_dataset / "labelsTr")
         folder.mkdir(parents=True, exist_ok=True)
         # in a folder of its own: nnU-Net takes every .b2nd file in the dataset's folder for a case
         with tempfile.TemporaryDirectory(prefix=".part-", dir=prepared.root) as partial:
             images, reference = _raw_images(prepared, case.case_id), str(_raw_reference(prepared, case.case_id))
-            described = plans, settings, read_json(prepared.dataset / "dataset.json")
+            described = LoadedCasePlans(content, volumes), settings, read_json(prepared.dataset / "dataset.json")
             with contextlib.redirect_stdout(None):
                 preprocessor = settings.preprocessor_class(verbose=False)
                 preprocessor.run_case_save(str(Path(partial) / case.case_id), images, reference, *described)
@@ -236,7 +231,7 @@ def _write_oracle(prepared: PreparedFolder, case: BratsCase, plans: Any, setting
 
     folder = str(prepared.dataset / settings.data_identifier)
     data, _, _, properties = nnUNetDatasetBlosc2(folder, [case.case_id]).load_case(case.case_id)
-    q = read_voxels(q_file).transpose(plans.transpose_forward)
+    q = read_volume(q_file).voxels.transpose(plans.transpose_forward)
     box = tuple(slice(lower, upper) for lower, upper in properties["bbox_used_for_cropping"])
     resampled = q[box][None].astype(np.float32)
     if resampled.shape[1:] != data.shape[1:]:

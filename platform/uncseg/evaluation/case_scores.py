@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from uncseg.config.sections import PROTOCOLS
-from uncseg.dataset.brats import REGIONS
+from uncseg.dataset.labels import REGIONS
 from uncseg.evaluation.calibration import calibration_errors, reliability
 from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.expectation import mean_uncertainty
@@ -19,7 +19,7 @@ from uncseg.evaluation.uncertainty import protocol_mask, score_map
 from uncseg.metric_keys import failure_key
 
 ScoreRow = dict[str, Any]
-SCORES_VERSION = 2
+SCORES_VERSION = 3
 """To be raised when the definition of a score changes: scores on disk with another version are computed again."""
 
 

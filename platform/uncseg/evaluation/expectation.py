@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncseg.dataset.brats import REGIONS
+from uncseg.dataset.labels import REGIONS
 from uncseg.evaluation.overlap import region_mask, volume_ml
 from uncseg.evaluation.uncertainty import protocol_mask
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from uncseg.dataset.brats import REGIONS
+from uncseg.dataset.labels import REGIONS
 from uncseg.estimators.registry import FLOORS, HEAD, NO_FURTHER_PASS, ORACLE
 from uncseg.metric_keys import epoch_key, failure_key
 

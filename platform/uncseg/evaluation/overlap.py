@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from uncseg.dataset.brats import REGIONS
+from uncseg.dataset.labels import REGIONS
 
 
 def region_mask(labels: np.ndarray, region: str) -> np.ndarray:

@@ -9,7 +9,9 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from uncseg.dataset.brats import MODALITIES, BratsCase, map_labels
+from uncseg.dataset.brats import MODALITIES, BratsCase
+from uncseg.dataset.case_volumes import read_reference
+from uncseg.dataset.volumes import Geometry, as_itk, read_volume
 from uncseg.evaluation.surface import bounding_box
 from uncseg.layout import CaseFiles, RunFolder
 
@@ -51,13 +53,19 @@ def read_case(run: RunFolder, case: BratsCase) -> CaseImages:
     if files.map("wt_probability").is_file():
         p = _turned(files.map("wt_probability"))[0].astype(np.float32)
         maps["var1shot"] = 4 * p * (1 - p)
-    labels = map_labels(_turned(case.reference)[0], case.convention)
-    return CaseImages(image, labels, _turned(files.segmentation)[0], maps, spacing_mm)
+    labels, geometry = read_reference(case)
+    reference = _turn(labels, geometry)[0]
+    return CaseImages(image, reference, _turned(files.segmentation)[0], maps, spacing_mm)
 
 
 def _turned(file: Path) -> tuple[np.ndarray, Spacing]:
     """Voxels, and the spacing along their axes; BraTS files have this orientation already."""
-    image = sitk.DICOMOrient(sitk.ReadImage(str(file)), "LPS")
+    volume = read_volume(file)
+    return _turn(volume.voxels, volume.geometry)
+
+
+def _turn(voxels: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Spacing]:
+    image = sitk.DICOMOrient(as_itk(voxels, geometry), "LPS")
     x, y, z = image.GetSpacing()
     return sitk.GetArrayFromImage(image), (z, y, x)
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from uncseg.dataset.brats import LABELS
+from uncseg.dataset.labels import LABELS
 from uncseg.files import whole_file
 from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, as_grey, most_tumour
 

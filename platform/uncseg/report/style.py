@@ -11,7 +11,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from uncseg.dataset.brats import REGIONS
+from uncseg.dataset.labels import REGIONS
 from uncseg.estimators.registry import HEAD
 from uncseg.files import whole_file
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from uncseg.console import console
 from uncseg.dataset.inputs import find_inputs
+from uncseg.dataset.labels import Convention, describe_convention
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.summary import spearman
 from uncseg.files import write_text
@@ -18,7 +19,7 @@ from uncseg.table_files import write_table
 
 
 def predict_cohort(
-    run: RunFolder, model: PredictionModel, dataset: Path, trust: bool
+    run: RunFolder, model: PredictionModel, dataset: Path, trust: bool, convention: Convention | None = None
 ) -> tuple[dict[str, Record], list[Problem]]:
     """Predict and score the cases of a cohort, a BraTS folder with references, except those that are already finished.
 
@@ -31,9 +32,10 @@ def predict_cohort(
         ProblemsFound: the run holds tables of another cohort of this name.
     """
     output = run.root / "external" / dataset.name
-    found, problems = find_inputs(dataset, model.folder.dataset_json)
-    cases = [case for case in found if case.reference is not None]
-    problems += [
+    scan = find_inputs(dataset, model.folder.dataset_json, "optional", convention)
+    console.print(describe_convention(scan.convention, scan.convention_reason))
+    found, cases = scan.cases, [case for case in scan.cases if case.reference is not None]
+    problems = scan.problems + [
         Problem(case.case_id, "no reference", "a segmentation of it", "add it, or use uncseg predict")
         for case in found
         if case.reference is None

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from uncseg.config.sections import Memory
-from uncseg.dataset.brats import BratsCase, oracle_path, read_voxels
+from uncseg.dataset.brats import BratsCase, oracle_path
+from uncseg.dataset.volumes import read_volume
 from uncseg.estimators.one_pass import OnePass, estimate_all
 from uncseg.evaluation.case_scores import SCORES_VERSION
 from uncseg.files import digest
@@ -105,7 +106,7 @@ def one_pass_maps(case: BratsCase, prediction: Prediction, predicted_wt: np.ndar
         max_probability=as_batch(prediction.max_probability),
         predicted_wt=as_batch(predicted_wt),
         variance_stable=as_batch(prediction.maps["variance_stable"]),
-        q=None if q_file is None else as_batch(read_voxels(q_file).astype(np.float32)),
+        q=None if q_file is None else as_batch(read_volume(q_file).voxels.astype(np.float32)),
     )
     head = {name: values for name, values in prediction.maps.items() if name == "uncertainty"}
     return head | {name: estimate[0, 0].numpy() for name, estimate in estimate_all(known).items()}

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 
 from uncseg.cluster.autoscaler import connected_cluster
@@ -20,9 +19,11 @@ from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, start_as_task
 from uncseg.cluster.workers import Workers
 from uncseg.console import counting
-from uncseg.dataset.brats import MODALITIES, BratsCase, read_reference, read_voxels, write_image
-from uncseg.dataset.check import check_case
-from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.dataset.brats import MODALITIES, BratsCase
+from uncseg.dataset.case_volumes import read_case as read_volumes
+from uncseg.dataset.case_volumes import read_reference
+from uncseg.dataset.volumes import read_volume, write_volume
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.one_pass import OnePass, estimate_one_pass
 from uncseg.estimators.registry import ESTIMATORS, NOT_MIRRORED
 from uncseg.evaluation.case_scores import SCORES_VERSION
@@ -43,6 +44,8 @@ from uncseg.runs.preflight import require_folders
 
 IN_FLIGHT = 3  # cases per worker: one is read, one predicted, one written
 Record = dict[str, Any]
+GEOMETRY, WARNINGS = "geometry", "warnings"
+"""Entries that are added to nnU-Net's properties of a case."""
 FOLD_MEAN = "mean"
 """The name of all folds together in scores."""
 
@@ -111,16 +114,22 @@ class GridPredictions:
 def read_case(task: PredictionTask, case: BratsCase) -> tuple[np.ndarray, dict[str, Any]]:
     """Check and preprocess a case; return (C, D, H, W) float32 on the grid of the plans, and nnU-Net's properties.
 
+    The properties also hold the first image's geometry and the case's warnings.
+
     Raises:
         ProblemsFound: the case's files cannot be used.
     """
     torch.set_num_threads(1)
-    raise_if_any(check_case(case), f"{case.case_id} cannot be predicted.", exit_code=1)
+    volumes = read_volumes(case)
+    from uncseg.dataset.nnunet_case import LoadedCase
+
     model = _same_object(task.model.folder)
     preprocessor = model.configuration_manager.preprocessor_class(verbose=False)
-    data, _, properties = preprocessor.run_case(
-        [str(file) for file in case.images], None, model.plans_manager, model.configuration_manager, model.dataset_json
+    images, properties = LoadedCase(volumes).read_images([])
+    data, _, properties = preprocessor.run_case_npy(
+        images, None, properties, model.plans_manager, model.configuration_manager, model.dataset_json
     )
+    properties[GEOMETRY], properties[WARNINGS] = volumes.geometry, volumes.warnings
     return np.asarray(data), properties
 
 
@@ -159,11 +168,11 @@ def write_case(
     torch.set_num_threads(1)
     model, options = _same_object(task.model.folder), task.options
     folds = average_folds(model, predictions.folds, properties)
-    image = sitk.ReadImage(str(case.images[0]))
+    geometry = properties[GEOMETRY]
     files = CaseFiles(task.output, case.case_id)
     predicted = region_mask(folds.labels, "WT")
     uncertainty = around_prediction(folds.uncertainty, predicted)
-    record = describe(folds.labels, uncertainty, image.GetSpacing(), task.review_below)
+    record = describe(folds.labels, uncertainty, geometry.spacing_mm, task.review_below)
     maps = {"uncertainty": uncertainty, "between_folds": folds.between_folds if len(predictions.folds) > 1 else None}
     if options.probabilities:
         maps |= dict(zip(REGION_PROBABILITIES, folds.probabilities, strict=True))
@@ -172,13 +181,13 @@ def write_case(
     maps |= native_maps(predictions.maps, properties, model)
     known = {files.map(name): values for name, values in maps.items() if values is not None}
     for file, values in known.items():
-        write_image(file, values.astype(np.float32), image)
-    write_image(files.segmentation, folds.labels, image)
+        write_volume(file, values.astype(np.float32), geometry)
+    write_volume(files.segmentation, folds.labels, geometry)
     written = [files.segmentation, *known]
     if options.overlays:
         shown = case.images[min(MODALITIES.index("t2f"), len(case.images) - 1)]
         seen, drawn = {"prediction": folds.labels}, {} if uncertainty is None else {"uncertainty": uncertainty}
-        draw_overlay(files.overlay, read_voxels(shown), seen, drawn, case.case_id, image_name="image")
+        draw_overlay(files.overlay, read_volume(shown).voxels, seen, drawn, case.case_id, image_name="image")
         written.append(files.overlay)
     if options.scores:
         scored = {f"fold_{fold}": alone for fold, alone in zip(task.model.folds, folds.per_fold, strict=True)}
@@ -188,7 +197,13 @@ def write_case(
             labels = average_folds(model, grids, properties).labels
             scored |= {name: (labels, maps[name]) for name in ESTIMATORS[estimator].maps}
         record["scores"] = _scores(case, scored)
-    about = {"case": case.case_id, "folds": list(task.model.folds), "files": [file.name for file in written]}
+    warnings = [f"{warning.where}: {warning.found}" for warning in properties[WARNINGS]]
+    about = {
+        "case": case.case_id,
+        "warnings": warnings,
+        "folds": list(task.model.folds),
+        "files": [file.name for file in written],
+    }
     return keep_record(files.scores, source, about | record)
 
 
@@ -201,13 +216,13 @@ def _one_pass_maps(names: Sequence[str], folds: FoldAverage, predicted_wt: np.nd
 
 def _scores(case: BratsCase, scored: dict[str, tuple[np.ndarray, np.ndarray | None]]) -> list[Record]:
     """Return one row per region of each model's labels and map; ``model`` is fold_0, …, mean, or the name of a map."""
-    reference, image = read_reference(case)
-    brain = read_voxels(case.images[0]) != 0
+    reference, geometry = read_reference(case)
+    brain = read_volume(case.images[0]).voxels != 0
     rows = []
     for model, (labels, uncertainty) in scored.items():
         masked = around_prediction(uncertainty, region_mask(labels, "WT"))
         keys = {"case": case.case_id, "patient": case.patient, "model": model}
-        rows += [keys | row for row in region_scores(reference, labels, masked, brain, image)]
+        rows += [keys | row for row in region_scores(reference, labels, masked, brain, geometry)]
     return rows
 
 

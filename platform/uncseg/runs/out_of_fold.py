@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk
 import torch
 
 from uncseg.cluster.workers import map_cases_on_workers
 from uncseg.config.sections import PROTOCOLS
-from uncseg.dataset.brats import REGIONS, BratsCase, read_reference, read_voxels, write_image
+from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.case_volumes import read_reference
+from uncseg.dataset.labels import REGIONS
+from uncseg.dataset.volumes import Geometry, read_volume, write_volume
 from uncseg.errors import raise_if_any
 from uncseg.estimators.floors import best_constant
 from uncseg.estimators.registry import SEVERAL_PASS_MAPS
@@ -62,7 +64,7 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
 
 def _evaluate(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     files = CaseFiles(task.run.out_of_fold, case.case_id)
-    reference, image = read_reference(case)
+    reference, geometry = read_reference(case)
     prediction = predict_case(task, case.case_id)
     predicted = region_mask(prediction.labels, "WT")
     maps = {"wt_probability": prediction.p_wt} | prediction.maps
@@ -70,15 +72,15 @@ def _evaluate(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     if masked is not None:
         # the scores below use each protocol's own mask
         maps |= {"uncertainty": masked, "uncertainty_unmasked": maps["uncertainty"]}
-    write_image(files.segmentation, prediction.labels.astype(np.uint8), image)
+    write_volume(files.segmentation, prediction.labels.astype(np.uint8), geometry)
     for estimate in prediction.estimates.values():
         maps |= estimate.maps
     for name in (*CASE_MAPS, *SEVERAL_PASS_MAPS):
         if name in maps:
-            write_image(files.map(name), maps[name].astype(np.float32), image)
-    brain = read_voxels(case.images[0]) != 0
+            write_volume(files.map(name), maps[name].astype(np.float32), geometry)
+    brain = read_volume(case.images[0]).voxels != 0
     keys = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
-    scores = [keys | row for row in region_scores(reference, prediction.labels, masked, brain, image)]
+    scores = [keys | row for row in region_scores(reference, prediction.labels, masked, brain, geometry)]
     row = keys | _overlap_row(scores)
     row["expected_dice_wt"] = math.nan if masked is None or not predicted.any() else expected_dice(predicted, masked)
     row |= _uncertainty_row(case, reference, prediction) | _several_pass_row(reference, prediction)
@@ -86,7 +88,7 @@ def _evaluate(task: FoldTask, case: BratsCase) -> dict[str, Any]:
 
 
 def region_scores(
-    reference: np.ndarray, labels: np.ndarray, uncertainty: np.ndarray | None, brain: np.ndarray, image: sitk.Image
+    reference: np.ndarray, labels: np.ndarray, uncertainty: np.ndarray | None, brain: np.ndarray, geometry: Geometry
 ) -> list[ScoreRow]:
     """Return one row of scores per region; one map stands for all regions, as in the challenge.
 
@@ -94,10 +96,10 @@ def region_scores(
         reference, labels: (D, H, W), labels 1 NCR, 2 ED, 3 ET.
         uncertainty: in [0, 1], 0 outside the dilated prediction; None: labels are scored alone.
         brain: bool.
-        image: the reference's, for the spacing.
+        geometry: the reference's, for the spacing.
     """
     maps = None if uncertainty is None else dict.fromkeys(REGIONS, uncertainty)
-    return score_case(reference, labels, image.GetSpacing()[::-1], maps, brain)
+    return score_case(reference, labels, geometry.spacing_dhw_mm, maps, brain)
 
 
 def _overlap_row(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:

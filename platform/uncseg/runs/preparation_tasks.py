@@ -10,10 +10,12 @@ import ray.exceptions
 
 from uncseg.cluster.tasks import Call, run_tasks, two_per_cpu
 from uncseg.config.experiment import Experiment
+from uncseg.console import console, show_warnings
 from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
 from uncseg.dataset.brats import MODALITIES, BratsCase
-from uncseg.dataset.check import check_case
+from uncseg.dataset.check import check_case, no_tumour
+from uncseg.dataset.labels import describe_convention
 from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock, remove_partial
@@ -40,7 +42,7 @@ def prepare_cases(experiment: Experiment, progress: Progress = lambda _what, _do
     cases, layout_problems = steps.chosen_cases(experiment)
     if layout_problems:
         contents = _run("checked cases", [(case.case_id, check_case, (case,)) for case in cases], progress)
-        problems = layout_problems + [problem for found in contents.values() for problem in found]
+        problems = layout_problems + [problem for check in contents.values() for problem in check.problems]
         raise ProblemsFound(TITLE, problems, exit_code=1)
     preparation = steps.preparation_digest(experiment, cases)
     prepared = steps.prepared_folder(experiment, preparation)
@@ -87,12 +89,13 @@ def _survey(folder: Path, cases: Sequence[BratsCase], samples: int, progress: Pr
     surveys: Surveys = _run("checked cases", calls, progress)
     problems = [problem for survey in surveys.values() for problem in survey["problems"]]
     if not problems and not any(survey["volume_ml"] for survey in surveys.values()):
-        advice = "give the folder that holds the references"
-        problems.append(Problem("dataset.path", "no tumour in any reference", "labels 1, 2, 3", advice))
+        problems.append(no_tumour("dataset.path"))
     if problems:
         # corrected files have other times, and so another folder: nothing in this one would be used again
         shutil.rmtree(folder, ignore_errors=True)
         raise ProblemsFound(TITLE, problems, exit_code=1)
+    console.print(describe_convention(cases[0].convention, "dataset.convention, or by the names of the files"))
+    show_warnings([Problem(**warning) for survey in surveys.values() for warning in survey["warnings"]])
     return surveys
 
 

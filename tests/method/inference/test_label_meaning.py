@@ -70,8 +70,9 @@ def test_region_probabilities():
 )
 def test_images_come_in_the_models_order(tmp_path, channels, order):
     write_phantoms(tmp_path, cases=1, size=24, seed=0)
-    (case,), problems = find_inputs(tmp_path, {"channel_names": dict(enumerate(channels))})
-    assert problems == []
+    scan = find_inputs(tmp_path, {"channel_names": dict(enumerate(channels))})
+    (case,) = scan.cases
+    assert scan.problems == []
     assert [image.name.removesuffix(".nii.gz").rpartition("-")[2] for image in case.images] == order
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from uncseg.dataset.brats import LABELS, REGIONS
+from uncseg.dataset.labels import LABELS, REGIONS
 from uncseg.errors import Problem, ProblemsFound
 
 _NAMES = {

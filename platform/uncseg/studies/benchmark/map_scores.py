@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uncseg.config.sections import PROTOCOLS
-from uncseg.dataset.brats import REGIONS
+from uncseg.dataset.labels import REGIONS
 from uncseg.evaluation.calibration import calibration_errors, reliability_of_counts
 from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.figures import scaled_keys

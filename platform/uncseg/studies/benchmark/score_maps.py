@@ -13,7 +13,9 @@ import torch
 
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.workers import map_cases_on_workers
-from uncseg.dataset.brats import BratsCase, oracle_path, read_reference, read_voxels, write_image
+from uncseg.dataset.brats import BratsCase, oracle_path
+from uncseg.dataset.case_volumes import read_reference
+from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.overlap import region_mask
@@ -116,18 +118,18 @@ def score_case(scored: ScoredFold, case: BratsCase) -> None:
     if scored.is_scored(case.case_id):
         return
     source = scored.source()  # before the prediction, during which the checkpoints may change
-    reference, image = read_reference(case)
+    reference, geometry = read_reference(case)
     prediction = predict_case(scored.task, case.case_id)
     file = scored.shared_labels(case.case_id)
     if scored.is_shared:
-        write_image(file, prediction.labels.astype(np.uint8), image)
+        write_volume(file, prediction.labels.astype(np.uint8), geometry)
     elif not file.is_file():
         expected, advice = "a segmentation that the shared training has written", "give the command again"
         raise ProblemsFound("A case cannot be scored.", [Problem(str(file), "nothing", expected, advice)], exit_code=1)
-    shared = read_voxels(file)
-    brain = read_voxels(case.images[0]) != 0
+    shared = read_volume(file).voxels
+    brain = read_volume(case.images[0]).voxels != 0
     q_file = oracle_path(case)
-    q = None if q_file is None else read_voxels(q_file).astype(np.float32)
+    q = None if q_file is None else read_volume(q_file).voxels.astype(np.float32)
     common = {"seed": scored.training.seed, "fold": scored.task.fold, "case": case.case_id, "patient": case.patient}
     rows: list[dict[str, Any]] = []
     counts: dict[str, np.ndarray] = {}

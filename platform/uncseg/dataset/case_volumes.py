@@ -1,0 +1,113 @@
+"""The volumes of a case, read once and judged: what is wrong with them, and what is odd."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.labels import convert_labels
+from uncseg.dataset.volumes import Geometry, Volume, geometry_problems, read_or_note, read_volume
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
+
+MAX_PROBLEMS = 12
+"""Largest number of problems per case that are listed, so that a case fills at most a screen."""
+SMALLEST_CONTRAST = 1e-7
+"""Standard deviation of the intensities in the head below which nnU-Net's normalisation loses them."""
+
+
+@dataclass(frozen=True)
+class CaseVolumes:
+    """A case whose files can be used.
+
+    Args:
+        case: the files.
+        images: one per channel.
+        labels: 1 NCR, 2 ED, 3 ET, (D, H, W) uint8; None without a reference.
+        reference: as it is stored; None without one.
+        warnings: what is odd and can be used.
+    """
+
+    case: BratsCase
+    images: tuple[Volume, ...]
+    labels: np.ndarray | None
+    reference: Volume | None
+    warnings: list[Problem] = field(default_factory=list)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of the first image; what is predicted is written in it."""
+        return self.images[0].geometry
+
+
+def read_case(case: BratsCase) -> CaseVolumes:
+    """Read all files of a case.
+
+    Problems are files that cannot be read, geometries that differ among the files, images whose values are not finite
+    in single precision, too large or without contrast, and unknown labels.
+
+    Raises:
+        ProblemsFound: all problems of the case, at most :data:`MAX_PROBLEMS`, with exit code 1.
+    """
+    problems: list[Problem] = []
+    images = [volume for file in case.images if (volume := read_or_note(file, problems)) is not None]
+    reference = None if case.reference is None else read_or_note(case.reference, problems)
+    labels = None if reference is None else convert_labels(reference, case.convention, problems)
+    for image in images:
+        problems += image_problems(image)
+    volumes = [*images, *([reference] if reference is not None else [])]
+    for volume in volumes[1:]:
+        problems += geometry_problems(volume, volumes[0])
+    if len(problems) > MAX_PROBLEMS:
+        left = len(problems) - MAX_PROBLEMS
+        problems[MAX_PROBLEMS:] = [Problem(case.case_id, f"{left} more problems", "none", "mend those above first")]
+    raise_if_any(problems, f"{case.case_id} cannot be used.", exit_code=1)
+    return CaseVolumes(case, tuple(images), labels, reference, _equal_images(images))
+
+
+def image_problems(volume: Volume) -> list[Problem]:
+    """Return why intensities cannot be normalised: not finite in single precision, too large, zero, or constant."""
+    file, voxels, expected = str(volume.file), volume.voxels, "finite values in single precision"
+    if voxels.dtype.kind == "f" and (wrong := voxels.size - np.count_nonzero(np.isfinite(voxels))):
+        found = f"{wrong} voxels that are NaN or infinite"
+        return [Problem(file, found, "finite values", "repair the image (no-data voxels: 0), or exclude the case")]
+    largest = max(abs(float(voxels.max())), abs(float(voxels.min())))
+    if largest == 0:
+        return [Problem(file, "zero everywhere", "an image", "download it again, or exclude the case")]
+    # sums of squares are what a standard deviation is made of
+    limit = float(np.finfo(np.float32).max)
+    if largest > limit or float(np.square(voxels, dtype=np.float64).sum()) > limit:
+        found = f"values up to {largest:.2g}, whose squares overflow single precision"
+        return [Problem(file, found, expected, "set no-data voxels to 0, or scale the image")]
+    head = voxels[voxels != 0].astype(np.float32)
+    if float(head.std(dtype=np.float64)) <= SMALLEST_CONTRAST:
+        found = f"no contrast: the value {float(head[0]):g} in all {head.size} voxels of the head"
+        if head.min() != head.max():
+            found = f"no contrast: values from {head.min():g} to {head.max():g} in the head"
+        return [Problem(file, found, "an image", "download it again, scale it, or exclude the case")]
+    return []
+
+
+def _equal_images(images: list[Volume]) -> list[Problem]:
+    warnings = []
+    for number, volume in enumerate(images):
+        for earlier in images[:number]:
+            if np.array_equal(volume.voxels, earlier.voxels):
+                found, expected = f"the same voxels as {earlier.file.name}", "two different images"
+                warnings.append(Problem(str(volume.file), found, expected, "check whether one was copied by mistake"))
+    return warnings
+
+
+def read_reference(case: BratsCase) -> tuple[np.ndarray, Geometry]:
+    """Return the reference labels 1 NCR, 2 ED, 3 ET, (D, H, W) uint8, and their geometry.
+
+    Raises:
+        ValueError: the case has no reference.
+        ProblemsFound: the file cannot be used.
+    """
+    if case.reference is None:
+        raise ValueError(f"{case.case_id} has no reference")
+    volume, problems = read_volume(case.reference), list[Problem]()
+    labels = convert_labels(volume, case.convention, problems)
+    if labels is None:
+        raise ProblemsFound(f"{case.case_id} cannot be used.", problems, exit_code=1)
+    return labels, volume.geometry

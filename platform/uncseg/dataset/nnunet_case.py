@@ -1,0 +1,94 @@
+"""A case as nnU-Net sees it: its reader for voxels that are already read, and its raw folder.
+
+nnU-Net's own reader would read the files once more and in its own way. The raw folder is for nnU-Net's own commands.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from uncseg.dataset.case_volumes import CaseVolumes
+from uncseg.dataset.volumes import Geometry, Volume, write_volume
+from uncseg.files import whole_file
+
+
+class LoadedCase(SimpleITKIO):
+    """nnU-Net's reader with the voxels of one case in place of files."""
+
+    def __init__(self, volumes: CaseVolumes) -> None:
+        self.volumes = volumes
+
+    def read_images(self, _image_fnames: Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the images, (C, D, H, W) float32, and nnU-Net's properties; the names are not looked at."""
+        stacked = np.stack([image.voxels.astype(np.float32) for image in self.volumes.images])
+        return stacked, properties_of(self.volumes.geometry)
+
+    def read_seg(self, _seg_fname: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the labels, (1, D, H, W) float32, as nnU-Net's reader does."""
+        assert self.volumes.labels is not None
+        return self.volumes.labels[None].astype(np.float32), properties_of(self.volumes.geometry)
+
+
+class LoadedCasePlans(PlansManager):
+    """nnU-Net's plans, whose reader returns the voxels of one case."""
+
+    def __init__(self, plans: dict[str, Any], volumes: CaseVolumes) -> None:
+        super().__init__(plans)
+        self.volumes = volumes
+
+    @property
+    def image_reader_writer_class(self) -> Any:
+        """nnU-Net looks up a class by the plans' name; here it is called without arguments, as a class would be."""
+        return lambda: LoadedCase(self.volumes)
+
+
+def properties_of(geometry: Geometry) -> dict[str, Any]:
+    """Return a geometry as nnU-Net's reader describes it; its own spacing is that of the array's axes."""
+    itk = {"spacing": geometry.spacing_mm, "origin": geometry.origin_mm, "direction": geometry.direction}
+    return {"sitk_stuff": itk, "spacing": list(geometry.spacing_dhw_mm)}
+
+
+def write_raw_case(volumes: CaseVolumes, images_dir: Path, labels_dir: Path) -> None:
+    """Put a case into nnU-Net's raw folder: CASE_0000.nii.gz … CASE_0003.nii.gz, and the reference CASE.nii.gz.
+
+    A file that ITK reads as this program does is linked; any other is written again, labels as they are trained on.
+    """
+    case = volumes.case
+    for channel, image in enumerate(volumes.images):
+        target = images_dir / f"{case.case_id}_{channel:04d}.nii.gz"
+        if image.plain and image.geometry == volumes.geometry:
+            _link(image.file, target)
+        elif not target.exists():
+            write_volume(target, image.voxels.astype(np.float32), volumes.geometry)
+    reference, target = volumes.reference, labels_dir / f"{case.case_id}.nii.gz"
+    if reference is None or volumes.labels is None:
+        return
+    if _stores(reference, volumes.labels) and reference.geometry == volumes.geometry:
+        _link(reference.file, target)
+    elif not target.exists():
+        write_volume(target, volumes.labels, volumes.geometry)
+
+
+def _stores(reference: Volume, labels: np.ndarray) -> bool:
+    """Return whether the file holds exactly the labels, in a way that ITK reads too."""
+    return reference.plain and bool(np.array_equal(reference.voxels, labels))
+
+
+def _link(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)  # a link to a file that has moved
+    try:
+        target.symlink_to(source.resolve())
+    except OSError:
+        try:
+            target.hardlink_to(source)
+        except OSError:
+            with whole_file(target) as temporary:
+                shutil.copyfile(source, temporary)

@@ -1,0 +1,243 @@
+"""Finding the cases of a folder. Whatever looks like an image and belongs to no case is a problem."""
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from uncseg.dataset.brats import (
+    FILE_ROLES,
+    MODALITIES,
+    ROLES,
+    BratsCase,
+    ending_of,
+    is_image,
+    is_oracle,
+    role_in_case,
+    role_of,
+)
+from uncseg.dataset.labels import CONVENTION_NAMES, Convention
+from uncseg.dataset.patients import patient_of
+from uncseg.errors import Problem, ProblemsFound
+
+References = Literal["required", "optional", "ignored"]
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds.
+
+    Args:
+        cases: the complete ones, sorted by id.
+        problems: incomplete cases, and whatever looks like an image and belongs to no case.
+        incomplete: ids of the incomplete cases.
+        excluded: names that were to be left out, and are there.
+        convention: of the folder's labels.
+        convention_reason: how it is known.
+        unused: image files in the cases' folders that are not read.
+    """
+
+    cases: list[BratsCase] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+    excluded: set[str] = field(default_factory=set)
+    convention: Convention = "2023"
+    convention_reason: str = "by default"
+    unused: list[Path] = field(default_factory=list)
+
+
+def scan_folder(
+    folder: Path,
+    references: References = "required",
+    convention: Convention | None = None,
+    exclude: Collection[str] = (),
+    skip: Path | None = None,
+) -> Scan:
+    """Find the cases of a folder: folders with image files, directly in it or deeper (HGG/CASE, LGG/CASE).
+
+    Args:
+        folder: where to look. A folder that several links lead to is visited once.
+        references: whether a case without one is incomplete, or references are not looked at.
+        convention: what the labels mean; None: as the names of the files say.
+        exclude: names of cases, folders or files to leave out.
+        skip: a folder below that is not visited.
+
+    Raises:
+        ProblemsFound: there is no such folder (exit code 2) or no case in it (1).
+    """
+    require_folder(folder)
+    scan = Scan()
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    seen: list[str] = []
+    for parent, names in walk_folders(folder, scan.problems, skip):
+        images = [name for name in names if is_image(name)]
+        if parent.name in exclude and images:
+            scan.excluded.add(parent.name)
+            continue
+        scan.excluded.update(name for name in images if name in exclude)
+        images = [name for name in images if name not in exclude]
+        seen += images[:_SHOWN]
+        if any(role_in_case(parent.name, name) for name in images):
+            by_name[parent.name].append(parent)
+        elif images:
+            scan.problems.append(_stray_images(parent, images))
+    if not by_name and not scan.excluded:
+        raise _no_case(folder, seen, scan.problems)
+    found = _same_convention(folder, by_name, references, convention, scan.problems)
+    cases = [_case(name, places, folder, references, found[0], scan) for name, places in sorted(by_name.items())]
+    complete = [case for case in cases if case is not None]
+    return Scan(complete, scan.problems, scan.incomplete, scan.excluded, *found, scan.unused)
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse a dataset that is no folder.
+
+    Raises:
+        ProblemsFound: with exit code 2.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        advice = "correct the path, or make phantoms: uncseg phantom"
+        problem = Problem(str(folder), found, "a folder with one folder per case", advice)
+        raise ProblemsFound(f"The dataset {folder} cannot be used.", [problem])
+
+
+def walk_folders(root: Path, problems: list[Problem], skip: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every folder once with the names in it, in order; folders behind links come after all others."""
+    unvisited = [root.resolve()]
+    links: list[Path] = []
+    visited: set[tuple[int, int]] = set()
+    while unvisited or links:
+        folder = unvisited.pop() if unvisited else links.pop(0)
+        try:
+            status = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            advice = "correct the permissions or the link, or move it away"
+            problems.append(Problem(str(folder), str(error.strerror), "a folder that can be read", advice))
+            continue
+        if (status.st_dev, status.st_ino) in visited or (skip is not None and folder == skip.resolve()):
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        names: list[str] = []
+        below: list[Path] = []
+        for entry in entries:
+            # a folder with the name of an image stands where the image should be
+            if ending_of(entry.name) is not None or not _is_folder(entry):
+                names.append(entry.name)
+            elif not entry.name.startswith((".", "__MACOSX")):
+                (links if entry.is_symlink() else below).append(Path(entry.path))
+        unvisited += reversed(below)
+        yield folder, names
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _stray_images(folder: Path, images: Sequence[str]) -> Problem:
+    shown = ", ".join(images[:_SHOWN]) + (", …" if len(images) > _SHOWN else "")
+    what = f"{len(images)} image file{'s' * (len(images) != 1)}, none named {folder.name}-…: {shown}"
+    expected = f"one folder per case, with {folder.name}-t1n.nii.gz and so on in a folder {folder.name}"
+    stems = [name[: -len(ending)] for name in images if (ending := ending_of(name))]
+    cases = sorted({role[0] for stem in stems if (role := role_of(stem))})
+    if not stems:
+        advice = "convert them to NIfTI, or move them away"
+    elif len(cases) == 1:
+        advice = f"rename the folder to {cases[0]}, or the files"
+    elif cases:
+        advice = f"move each case's files into a folder of its own, for example {cases[0]}"
+    else:
+        advice = "rename the folder or the files, move them away, or exclude them"
+    return Problem(str(folder), what, expected, advice)
+
+
+def _no_case(folder: Path, seen: Sequence[str], problems: list[Problem]) -> ProblemsFound:
+    saw = sorted(path.name for path in folder.iterdir()) if not seen else list(seen)
+    shown = ", ".join(saw[:_SHOWN]) + (", …" if len(saw) > _SHOWN else "")
+    expected = "one folder per case, for example BraTS-GLI-00000-000/BraTS-GLI-00000-000-t1n.nii.gz"
+    advice = "give the folder that holds the cases' folders"
+    problem = Problem(str(folder), f"no case; there is {shown or 'nothing'}", expected, advice)
+    return ProblemsFound(f"The dataset {folder} cannot be used.", [problem, *problems], exit_code=1)
+
+
+def _same_convention(
+    folder: Path,
+    by_name: dict[str, list[Path]],
+    references: References,
+    wanted: Convention | None,
+    problems: list[Problem],
+) -> tuple[Convention, str]:
+    """Return the convention of a folder's labels and how it is known; names of both conventions are a problem."""
+    if wanted is not None:
+        return wanted, "as set"
+    examples: dict[Convention, list[str]] = {"2023": [], "2018": []}
+    for places in by_name.values():
+        for place in places:
+            roles = {name: role for name in _names(place) if (role := role_in_case(place.name, name))}
+            for convention in {role[1] for role in roles.values()}:
+                examples[convention].append(next(name for name, role in roles.items() if role[1] == convention))
+    if examples["2023"] and examples["2018"] and references != "ignored":
+        found = " and ".join(
+            f"names of {CONVENTION_NAMES[convention]} in {len(names)} case{'s' * (len(names) != 1)} ({names[0]})"
+            for convention, names in examples.items()
+        )
+        expected = "one convention per folder, because label 4 has a meaning in one of them only"
+        advice = "keep them in two folders, or say which labels all of them have: dataset.convention or --convention"
+        problems.append(Problem(str(folder), found, expected, advice))
+    return "2018" if examples["2018"] and not examples["2023"] else "2023", "by the names of the files"
+
+
+def _case(
+    name: str, places: Sequence[Path], folder: Path, references: References, convention: Convention, scan: Scan
+) -> BratsCase | None:
+    """Return a complete case, or None; its problems and unused files go to ``scan``."""
+    problems: list[Problem] = []
+    roles: dict[str, list[Path]] = defaultdict(list)
+    others: list[Path] = []
+    for file in (places[0] / name for name in _names(places[0]) if is_image(name)):
+        if role := role_in_case(places[0].name, file.name):
+            roles[role[0]].append(file)
+        elif not is_oracle(places[0].name, file.name):
+            others.append(file)
+    if len(places) > 1:
+        where = ", ".join(os.path.relpath(place, folder.resolve()) for place in places)
+        found = f"{len(places)} cases of this name: {where}"
+        problems.append(Problem(name, found, "one", "rename or remove the others"))
+    needed = ROLES if references == "required" else MODALITIES
+    beside = f"; beside it: {', '.join(file.name for file in others[:_SHOWN])}" if others else ""
+    for what in needed:
+        if not roles[what]:
+            file_name = _usual_name(name, what, [file.name for files in roles.values() for file in files])
+            expected = "all of " + ", ".join(needed)
+            problems.append(Problem(f"{name}/{file_name}", f"no such file{beside}", expected, "add it or exclude it"))
+    for what, files in roles.items():
+        if len(files) > 1:
+            found = " and ".join(file.name for file in files)
+            problems.append(Problem(f"{name} ({what})", found, "one file", "remove the others"))
+    scan.problems.extend(problems)
+    if problems:
+        scan.incomplete.append(name)
+        return None
+    scan.unused.extend(others)
+    images = tuple(roles[modality][0] for modality in MODALITIES)
+    reference = None if references == "ignored" else next(iter(roles["seg"]), None)
+    return BratsCase(name, patient_of(name), images, reference, convention)
+
+
+def _usual_name(case_id: str, role: str, names: Sequence[str]) -> str:
+    """Return the name of a missing file, in the convention of the case's other files."""
+    conventions = {found[1] for name in names if (found := role_in_case(case_id, name))}
+    convention = "2018" if conventions == {"2018"} else "2023"
+    suffix = next(suffix for suffix, found in FILE_ROLES.items() if found == (role, convention))
+    return f"{case_id}{suffix}.nii.gz"

@@ -1,0 +1,169 @@
+"""The one way to read and write a volume: voxels as nibabel gives them, geometry as ITK gives it.
+
+Checks, preparation, training, prediction and scores all use it, so a file means the same everywhere. ITK's geometry is
+that of the images that nnU-Net and this program write. Arrays are (D, H, W), geometries (x, y, z).
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+
+from uncseg.dataset.nifti_file import Header, read_nifti, refuse
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import whole_file
+
+GEOMETRY_TOLERANCE = 1e-3
+"""Largest difference in spacing (mm), origin (mm) and direction cosines between the files of a case."""
+SPACING_MM = (0.1, 20.0)
+EXTENT_MM = (10.0, 1000.0)
+_UNITS = {0: "unknown", 1: "metre", 2: "millimetre", 3: "micrometre"}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels lie, in ITK's (and DICOM's) coordinates."""
+
+    size: tuple[int, int, int]
+    """Voxels along x, y, z."""
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    """Centre of the first voxel."""
+    direction: tuple[float, ...]
+    """Nine cosines, row by row: the columns are the axes' directions."""
+
+    @property
+    def spacing_dhw_mm(self) -> tuple[float, float, float]:
+        """Voxel size along the axes of an array (D, H, W)."""
+        x, y, z = self.spacing_mm
+        return z, y, x
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The voxels of one file.
+
+    Args:
+        file: its path.
+        voxels: (D, H, W), as stored, with the header's scale factors applied.
+        geometry: position and size.
+        plain: whether ITK reads the same voxels from the file.
+    """
+
+    file: Path
+    voxels: np.ndarray
+    geometry: Geometry
+    plain: bool = True
+
+
+def read_volume(file: Path) -> Volume:
+    """Read one volume from a NIfTI file, compressed or not.
+
+    Raises:
+        ProblemsFound: one problem that names the file and the cause, with exit code 1.
+    """
+    content = read_nifti(file)
+    voxels = content.voxels.T
+    geometry = _read_geometry(file, content.header, content.voxels.shape)
+    return Volume(file, voxels, geometry, content.plain)
+
+
+def read_or_note(file: Path, problems: list[Problem]) -> Volume | None:
+    """Return a volume, or add the problem of its file and return None."""
+    try:
+        return read_volume(file)
+    except ProblemsFound as error:
+        problems += error.problems
+        return None
+
+
+def _read_geometry(file: Path, header: Header, shape: tuple[int, ...]) -> Geometry:
+    """Let ITK read the geometry of a header, and refuse voxels of another size than a head's.
+
+    ITK gets the header in a file of its own, so names, compression, type and NIfTI-2 make no difference to it.
+    """
+    if max(shape) > np.iinfo(np.int16).max:
+        refuse(file, f"size {shape}", f"at most {np.iinfo(np.int16).max} voxels along an axis", "crop the image")
+    block = nibabel.Nifti1Header.from_header(header, check=False)
+    block.set_data_shape(shape)
+    block.set_data_dtype(np.uint8)
+    block["vox_offset"], block["magic"], block["sizeof_hdr"] = nibabel.Nifti1Header.single_vox_offset, b"n+1", 348
+    advice = "write the file again with a qform or sform of perpendicular axes, or exclude the case"
+    with tempfile.TemporaryDirectory(prefix="uncseg-") as folder:
+        copy = Path(folder, "header.nii")
+        copy.write_bytes(block.binaryblock + bytes(4))
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("NiftiImageIO")
+        reader.SetFileName(str(copy))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            if (degrees := _shear_degrees(header)) > 0:
+                found = f"axes that are sheared by {degrees:.3g} degrees in the sform"
+                refuse(file, found, "perpendicular axes", "resample it, or set the qform")
+            cause = str(error).strip().splitlines()[-1].replace(str(copy), file.name)
+            refuse(file, f"a geometry that ITK refuses: {cause[:160]}", "perpendicular axes", advice)
+    geometry = Geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    if not np.isfinite([*geometry.spacing_mm, *geometry.origin_mm, *geometry.direction]).all():
+        refuse(file, "a position or direction that is NaN or infinite in the header", "finite numbers", advice)
+    unit = f"the header's unit field (xyzt_units) says {_UNITS.get(int(header['xyzt_units']) & 7, 'an unknown code')}"
+    advice = "correct voxel size and unit in the header, or resample the image"
+    extents = [n * mm for n, mm in zip(geometry.size, geometry.spacing_mm, strict=True)]
+    for what, values, (low, high) in (("spacing", geometry.spacing_mm, SPACING_MM), ("extent", extents, EXTENT_MM)):
+        # single precision in headers makes 0.1 a little more or less
+        if min(values) < low * (1 - 1e-5) or max(values) > high * (1 + 1e-5):
+            refuse(file, f"{what} {_short(values)} mm; {unit}", f"{low:g} to {high:g} mm along each axis", advice)
+    return geometry
+
+
+def _shear_degrees(header: Header) -> float:
+    """Return how far the axes of the header's sform are from perpendicular."""
+    axes = header.get_sform()[:3, :3]
+    axes = axes / np.maximum(np.linalg.norm(axes, axis=0), 1e-12)
+    cosines = axes.T @ axes - np.eye(3)
+    return float(np.degrees(np.arcsin(np.clip(np.abs(cosines).max(), 0, 1)))) if np.isfinite(cosines).all() else 0.0
+
+
+def geometry_problems(volume: Volume, like: Volume, tolerance: float = GEOMETRY_TOLERANCE) -> list[Problem]:
+    """Return how the grid of ``volume`` differs from that of ``like``: in size, or in each of spacing, origin, axes."""
+    mine, its = volume.geometry, like.geometry
+    names = {"size": "size", "spacing_mm": "spacing (mm)", "origin_mm": "origin (mm)", "direction": "direction"}
+    problems = []
+    for field, name in names.items():
+        ours, theirs = getattr(mine, field), getattr(its, field)
+        if np.allclose(ours, theirs, rtol=0, atol=0 if field == "size" else tolerance):
+            continue
+        found, expected = f"{name} {_short(ours)}", f"{_short(theirs)}, as {like.file.name}"
+        problems.append(Problem(str(volume.file), found, expected, "resample it onto the same grid"))
+    return problems
+
+
+def _short(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.7g}" for value in values) + ")"
+
+
+def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    """Write (D, H, W) voxels as compressed NIfTI; never a partial file, and never voxels that are not finite.
+
+    Raises:
+        ProblemsFound: voxels are NaN or infinite; nothing is written (exit code 1).
+    """
+    if array.dtype.kind == "f" and (wrong := array.size - np.count_nonzero(np.isfinite(array))):
+        found = f"{wrong} of {array.size} voxels that are NaN or infinite"
+        refuse(path, found, "finite values", "check the model and the images; nothing was written")
+    image = as_itk(array, geometry)
+    with whole_file(path) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+
+
+def as_itk(array: np.ndarray, geometry: Geometry) -> sitk.Image:
+    """Return voxels (D, H, W) as ITK's image."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(geometry.spacing_mm)
+    image.SetOrigin(geometry.origin_mm)
+    image.SetDirection(geometry.direction)
+    return image
