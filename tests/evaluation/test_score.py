@@ -105,7 +105,8 @@ def labels(shift=0):
     return array
 
 
-def test_old_labels_and_one_map_for_all_regions(tmp_path, local_ray):
+def test_old_labels_and_one_map_for_all_regions(tmp_path, local_ray, capsys, monkeypatch):
+    monkeypatch.setattr(console, "width", 600)  # no cell wraps
     new, old = labels(), labels()
     old[old == 3] = 4
     u = ball((12, 12, 12), 9).astype(np.float32) / 2
@@ -115,7 +116,13 @@ def test_old_labels_and_one_map_for_all_regions(tmp_path, local_ray):
         save(root / "predictions", "BraTS-GLI-00001-000", labels(2))
         save(root / "maps", "BraTS-GLI-00001-000", u)
         out = root / "scores.parquet"
-        assert score(root / "predictions", root / "references", "--out", out, "--uncertainty", root / "maps") == 0
+        folders = (root / "predictions", root / "references", "--out", out, "--uncertainty", root / "maps")
+        if convention == "old":
+            # the name says 2023, when 4 was no label
+            assert score(*folders) == 1
+            assert "set --reference-convention to 2018" in capsys.readouterr().out
+            folders += ("--reference-convention", "2018")
+        assert score(*folders) == 0
     first, second = (pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("new", "old"))
     pd.testing.assert_frame_equal(first, second)
     assert set(first["patient"]) == {"BraTS-GLI-00001"}

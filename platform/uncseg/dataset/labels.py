@@ -43,13 +43,16 @@ def as_convention(text: str | None, option: str) -> Convention | None:
     raise ProblemsFound("The labels cannot be read.", [Problem(option, text, expected, "give one of them")])
 
 
-def convert_labels(volume: Volume, convention: Convention, problems: list[Problem]) -> np.ndarray | None:
+def convert_labels(
+    volume: Volume, convention: Convention, problems: list[Problem], setting: str = "dataset.convention or --convention"
+) -> np.ndarray | None:
     """Return labels 1 NCR, 2 ED, 3 ET, (D, H, W) uint8; or add the problem of others and return None.
 
     Args:
         volume: labels of the convention, or within :data:`ROUNDING` of them.
         convention: of the folder; under that of 2018, 4 becomes 3.
         problems: gets a problem that names at most five unknown values.
+        setting: where a user says that another convention holds.
     """
     voxels = volume.voxels
     if voxels.dtype.kind == "f":
@@ -61,7 +64,7 @@ def convert_labels(volume: Volume, convention: Convention, problems: list[Proble
         voxels = np.where(np.abs(voxels - whole) <= ROUNDING, whole, voxels)
     known = CONVENTION_LABELS[convention]
     if not np.isin(voxels, known).all():
-        problems.append(_unknown_labels(volume, voxels, convention))
+        problems.append(_unknown_labels(volume, voxels, convention, setting))
         return None
     labels = voxels.astype(np.uint8)
     if convention == "2018":
@@ -69,7 +72,7 @@ def convert_labels(volume: Volume, convention: Convention, problems: list[Proble
     return labels
 
 
-def _unknown_labels(volume: Volume, voxels: np.ndarray, convention: Convention) -> Problem:
+def _unknown_labels(volume: Volume, voxels: np.ndarray, convention: Convention, setting: str) -> Problem:
     values, counts = np.unique(voxels, return_counts=True)
     strange = [
         (value, count)
@@ -83,7 +86,7 @@ def _unknown_labels(volume: Volume, voxels: np.ndarray, convention: Convention) 
     if len(strange) > _SHOWN:
         advice = "give a mask: this looks like an image"
     elif convention == "2023" and {value for value, _ in strange} == {4}:
-        advice = "if 4 is ET, as in 2018 to 2021, say so: dataset.convention or the option for it; else map it"
+        advice = f"if 4 is ET, as in 2018 to 2021, set {setting} to 2018; else map or remove it"
     elif convention == "2018" and {value for value, _ in strange} == {3}:
-        advice = "if 3 is ET, as in 2023, say so: dataset.convention or the option for it; else map it"
+        advice = f"if 3 is ET, as in 2023, set {setting} to 2023; else map or remove it"
     return Problem(str(volume.file), f"label {found}", expected, advice)

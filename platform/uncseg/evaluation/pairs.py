@@ -55,8 +55,13 @@ def score_pair(pair: Pair, scale: Scale) -> list[ScoreRow]:
     if reference is not None:
         for volume in volumes.values():
             problems += geometry_problems(volume, reference, PAIR_TOLERANCE) if volume is not reference else []
-    conventions = {pair.prediction: pair.prediction_convention, pair.reference: pair.reference_convention}
-    labels = {f: convert_labels(volumes[f], c, problems) for f, c in conventions.items() if f in volumes}
+    conventions = {
+        pair.prediction: (pair.prediction_convention, "--prediction-convention"),
+        pair.reference: (pair.reference_convention, "--reference-convention"),
+    }
+    labels = {
+        f: convert_labels(volumes[f], c, problems, option) for f, (c, option) in conventions.items() if f in volumes
+    }
     maps = {f: _uncertainty(volumes[f], scale, problems) for f in set(pair.uncertainty.values()) if f in volumes}
     mine, its = labels.get(pair.reference), labels.get(pair.prediction)
     if problems or reference is None or mine is None or its is None:
