@@ -46,8 +46,12 @@ def predict_folder(
 
 def _show(output: Path, folds: Sequence[int], records: dict[str, Record]) -> None:
     """Write every case's record as a table in OUTPUT, and print the flagged cases."""
-    table = pd.DataFrame([records[case] for case in sorted(records)]).drop(columns=["source", "files", "folds"])
+    rows = pd.DataFrame([records[case] for case in sorted(records)])
+    table = rows.drop(columns=["source", "files", "folds", "warnings"])
     write_table(table, output, "predictions")
+    for case in sorted(records):
+        for warning in records[case]["warnings"]:
+            console.print(f"warning {case}: {warning}", soft_wrap=True)
     for row in table[table["review"]].to_dict("records"):
         console.print(f"review {row['case']}: {row['review_reason']}")
     folds_text = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"

@@ -9,7 +9,7 @@ from uncseg.dataset.labels import convert_labels
 from uncseg.dataset.volumes import Geometry, Volume, geometry_problems, read_or_note, read_volume
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 
-MAX_PROBLEMS = 12
+MAX_PROBLEMS = 6
 """Largest number of problems per case that are listed, so that a case fills at most a screen."""
 SMALLEST_CONTRAST = 1e-7
 """Standard deviation of the intensities in the head below which nnU-Net's normalisation loses them."""

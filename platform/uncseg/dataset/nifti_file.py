@@ -61,6 +61,12 @@ def refuse(file: Path, found: str, expected: str, advice: str) -> NoReturn:
     raise ProblemsFound(f"{file.name} cannot be used.", [Problem(str(file), found, expected, advice)], exit_code=1)
 
 
+def refuse_cause(file: Path, error: Exception) -> NoReturn:
+    """Raise the problem of a file at which a library failed, with the library's words."""
+    expected, advice = "a complete NIfTI image", "write or download it again, or exclude the case"
+    refuse(file, f"{type(error).__name__}: {first_line(error)[:160]}", expected, advice)
+
+
 def read_nifti(file: Path) -> NiftiContent:
     """Read a file of one volume of real numbers, and verify that header and data agree.
 
@@ -80,8 +86,7 @@ def read_nifti(file: Path) -> NiftiContent:
     except ProblemsFound:
         raise
     except Exception as error:  # bytes from anywhere: whatever a library says, the other files are read
-        expected, advice = "a complete NIfTI image", "write or download it again, or exclude the case"
-        refuse(file, f"{type(error).__name__}: {first_line(error)[:160]}", expected, advice)
+        refuse_cause(file, error)
     kind = "f8" if voxels.dtype.itemsize > 8 else voxels.dtype.newbyteorder("=")
     return NiftiContent(header, voxels.astype(kind, copy=False), compressed and _is_plain(file, header, shape))
 

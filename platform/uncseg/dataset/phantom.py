@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from scipy import ndimage
 from scipy.special import ndtr
 
 from uncseg.config.sections import Dataset
+from uncseg.dataset.volumes import Geometry, write_volume
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import read_json, whole_file, write_json
+from uncseg.files import read_json, write_json
 
 CORRELATION_VOXELS = 2.5
 SHARP_SD_VOXELS, VAGUE_SD_VOXELS = 0.3, 2.0
@@ -159,17 +159,10 @@ def _write_case(folder: Path, name: str, size: int, seed: int) -> None:
     patient, scan = map(int, name.split("-")[2:])
     random = np.random.default_rng([seed, patient, 1 + scan])
     anatomy = draw_anatomy(size, np.random.default_rng([seed, patient, 0]), random)
+    geometry = Geometry((size, size, size), (1.0, 1.0, 1.0), ORIGIN_MM, (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
     for modality, image in draw_images(anatomy, random).items():
         stored = STORED[modality]
         values = np.round(image) if np.issubdtype(stored, np.integer) else image
-        _write_volume(folder / f"{name}-{modality}.nii.gz", values.astype(stored))
-    _write_volume(folder / f"{name}-seg.nii.gz", draw_rater(anatomy, random))
-    _write_volume(folder / f"{name}-q.nii.gz", anatomy.q)
-
-
-def _write_volume(path: Path, array: np.ndarray) -> None:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing((1.0, 1.0, 1.0))
-    image.SetOrigin(ORIGIN_MM)
-    with whole_file(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+        write_volume(folder / f"{name}-{modality}.nii.gz", values.astype(stored), geometry)
+    write_volume(folder / f"{name}-seg.nii.gz", draw_rater(anatomy, random), geometry)
+    write_volume(folder / f"{name}-q.nii.gz", anatomy.q, geometry)

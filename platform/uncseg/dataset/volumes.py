@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from uncseg.dataset.nifti_file import Header, read_nifti, refuse
+from uncseg.dataset.nifti_file import Header, read_nifti, refuse, refuse_cause
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import whole_file
 
@@ -67,9 +67,13 @@ def read_volume(file: Path) -> Volume:
         ProblemsFound: one problem that names the file and the cause, with exit code 1.
     """
     content = read_nifti(file)
-    voxels = content.voxels.T
-    geometry = _read_geometry(file, content.header, content.voxels.shape)
-    return Volume(file, voxels, geometry, content.plain)
+    try:
+        geometry = _read_geometry(file, content.header, content.voxels.shape)
+    except ProblemsFound:
+        raise
+    except Exception as error:  # a header from anywhere
+        refuse_cause(file, error)
+    return Volume(file, content.voxels.T, geometry, content.plain)
 
 
 def read_or_note(file: Path, problems: list[Problem]) -> Volume | None:
@@ -96,6 +100,7 @@ def _read_geometry(file: Path, header: Header, shape: tuple[int, ...]) -> Geomet
     with tempfile.TemporaryDirectory(prefix="uncseg-") as folder:
         copy = Path(folder, "header.nii")
         copy.write_bytes(block.binaryblock + bytes(4))
+        sitk.ProcessObject.GlobalWarningDisplayOff()  # of two geometries in a header ITK takes one, and says so
         reader = sitk.ImageFileReader()
         reader.SetImageIO("NiftiImageIO")
         reader.SetFileName(str(copy))

@@ -3,11 +3,11 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uncseg.dataset.brats import ENDINGS, ending_of, role_of
+from uncseg.dataset.brats import ENDINGS, ending_of, is_image, role_of
 from uncseg.dataset.labels import CONVENTION_NAMES, REGIONS, Convention, describe_convention
 from uncseg.dataset.scan import walk_folders
 from uncseg.errors import Problem, ProblemsFound
@@ -82,10 +82,11 @@ def find_pairs(
     if not both:
         no_file = Problem(f"{predictions}, {references}", "no NIfTI file", "CASE.nii.gz in both", "correct the paths")
         raise ProblemsFound("There is nothing to score.", problems or [no_file])
+    maps_there = {} if uncertainty is None else {path.name.lower(): path for path in uncertainty.iterdir()}
     pairs = []
     for name in both:
         wrong: list[Problem] = []
-        maps = {} if uncertainty is None else _maps(uncertainty, name, (found[name], expected[name]), wrong)
+        maps = {} if uncertainty is None else _maps(uncertainty, maps_there, name, (found[name], expected[name]), wrong)
         if brain and name not in brains:
             wrong.append(Problem(name, f"no brain mask in {brain}", f"{name}.nii.gz", "add it, or leave --brain out"))
         problems += wrong
@@ -148,6 +149,11 @@ def _files(
                 examples.setdefault(convention, name)
             if role == wanted:
                 found[case].append(parent / name)
+        problems += [
+            Problem(str(parent / name), "an image of another format", "NIfTI, .nii.gz or .nii", "convert it to NIfTI")
+            for name in names
+            if is_image(name) and name not in stems
+        ]
     for name, files in found.items():
         if len(files) > 1:
             where = ", ".join(os.path.relpath(file, folder.resolve()) for file in files)
@@ -160,11 +166,16 @@ def _is_map(name: str, cases: Container[str]) -> bool:
     return any(name.endswith(suffix) and name.removesuffix(suffix) in cases for suffix in SUFFIXES_OF_MAPS)
 
 
-def _maps(folder: Path, case: str, masks: Sequence[Path], problems: list[Problem]) -> dict[str, Path]:
-    """Return a case's maps by region; its masks, where they lie in the same folder, do not count as maps."""
+def _maps(
+    folder: Path, there: Mapping[str, Path], case: str, masks: Sequence[Path], problems: list[Problem]
+) -> dict[str, Path]:
+    """Return a case's maps by region; its masks, where they lie in the same folder, do not count as maps.
+
+    ``there`` holds the files of the folder, by their names in lower case.
+    """
 
     def find(suffix: str) -> Path | None:
-        files = [file for end in ENDINGS if (file := folder / f"{case}{suffix}{end}").is_file()]
+        files = [there[name] for end in ENDINGS if (name := f"{case}{suffix}{end}".lower()) in there]
         return next((file for file in files if not any(file.samefile(mask) for mask in masks)), None)
 
     maps = {region: file for region in REGIONS if (file := find(f"_{region.lower()}")) is not None}
