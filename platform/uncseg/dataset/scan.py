@@ -148,7 +148,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 def _stray_images(folder: Path, images: Sequence[str]) -> Problem:
     shown = ", ".join(images[:_SHOWN]) + (", …" if len(images) > _SHOWN else "")
     what = f"{len(images)} image file{'s' * (len(images) != 1)}, none named {folder.name}-…: {shown}"
-    expected = f"one folder per case, with {folder.name}-t1n.nii.gz and so on in a folder {folder.name}"
+    expected = "one folder per case, named as its files begin: CASE/CASE-t1n.nii.gz"
     stems = [name[: -len(ending)] for name in images if (ending := ending_of(name))]
     cases = sorted({role[0] for stem in stems if (role := role_of(stem))})
     if not stems:

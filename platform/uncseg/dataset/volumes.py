@@ -21,7 +21,7 @@ GEOMETRY_TOLERANCE = 1e-3
 """Largest difference in spacing (mm), origin (mm) and direction cosines between the files of a case."""
 SPACING_MM = (0.1, 20.0)
 EXTENT_MM = (10.0, 1000.0)
-_UNITS = {0: "unknown", 1: "metre", 2: "millimetre", 3: "micrometre"}
+_UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 
 
 @dataclass(frozen=True)
