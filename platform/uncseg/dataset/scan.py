@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -49,6 +49,20 @@ class Scan:
     unused: list[Path] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A folder with image files of a case, and the names of all image files in it."""
+
+    folder: Path
+    images: list[str]
+
+    @property
+    def roles(self) -> dict[str, tuple[str, Convention]]:
+        """Role and convention of each file that has them."""
+        found = {name: role_in_case(self.folder.name, name) for name in self.images}
+        return {name: role for name, role in found.items() if role is not None}
+
+
 def scan_folder(
     folder: Path,
     references: References = "required",
@@ -70,7 +84,7 @@ def scan_folder(
     """
     require_folder(folder)
     scan = Scan()
-    by_name: dict[str, list[Path]] = defaultdict(list)
+    by_name: dict[str, list[_Place]] = defaultdict(list)
     seen: list[str] = []
     for parent, names in walk_folders(folder, scan.problems, skip):
         images = [name for name in names if is_image(name)]
@@ -81,7 +95,7 @@ def scan_folder(
         images = [name for name in images if name not in exclude]
         seen += images[:_SHOWN]
         if any(role_in_case(parent.name, name) for name in images):
-            by_name[parent.name].append(parent)
+            by_name[parent.name].append(_Place(parent, images))
         elif images:
             scan.problems.append(_stray_images(parent, images))
     if not by_name and not scan.excluded:
@@ -134,10 +148,6 @@ def walk_folders(root: Path, problems: list[Problem], skip: Path | None = None) 
         yield folder, names
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
@@ -173,7 +183,7 @@ def _no_case(folder: Path, seen: Sequence[str], problems: list[Problem]) -> Prob
 
 def _same_convention(
     folder: Path,
-    by_name: dict[str, list[Path]],
+    by_name: Mapping[str, Sequence[_Place]],
     references: References,
     wanted: Convention | None,
     problems: list[Problem],
@@ -184,9 +194,8 @@ def _same_convention(
     examples: dict[Convention, list[str]] = {"2023": [], "2018": []}
     for places in by_name.values():
         for place in places:
-            roles = {name: role for name in _names(place) if (role := role_in_case(place.name, name))}
-            for convention in {role[1] for role in roles.values()}:
-                examples[convention].append(next(name for name, role in roles.items() if role[1] == convention))
+            for convention in {role[1] for role in place.roles.values()}:
+                examples[convention].append(next(n for n, role in place.roles.items() if role[1] == convention))
     if examples["2023"] and examples["2018"] and references != "ignored":
         found = " and ".join(
             f"names of {CONVENTION_NAMES[convention]} in {len(names)} case{'s' * (len(names) != 1)} ({names[0]})"
@@ -199,26 +208,24 @@ def _same_convention(
 
 
 def _case(
-    name: str, places: Sequence[Path], folder: Path, references: References, convention: Convention, scan: Scan
+    name: str, places: Sequence[_Place], folder: Path, references: References, convention: Convention, scan: Scan
 ) -> BratsCase | None:
     """Return a complete case, or None; its problems and unused files go to ``scan``."""
     problems: list[Problem] = []
     roles: dict[str, list[Path]] = defaultdict(list)
-    others: list[Path] = []
-    for file in (places[0] / name for name in _names(places[0]) if is_image(name)):
-        if role := role_in_case(places[0].name, file.name):
-            roles[role[0]].append(file)
-        elif not is_oracle(places[0].name, file.name):
-            others.append(file)
+    place = places[0]
+    for file, (role, _) in place.roles.items():
+        roles[role].append(place.folder / file)
+    others = [place.folder / file for file in place.images if file not in place.roles and not is_oracle(name, file)]
     if len(places) > 1:
-        where = ", ".join(os.path.relpath(place, folder.resolve()) for place in places)
+        where = ", ".join(os.path.relpath(place.folder, folder.resolve()) for place in places)
         found = f"{len(places)} cases of this name: {where}"
         problems.append(Problem(name, found, "one", "rename or remove the others"))
     needed = ROLES if references == "required" else MODALITIES
     beside = f"; beside it: {', '.join(file.name for file in others[:_SHOWN])}" if others else ""
     for what in needed:
         if not roles[what]:
-            file_name = _usual_name(name, what, [file.name for files in roles.values() for file in files])
+            file_name = _usual_name(name, what, {found[1] for found in place.roles.values()})
             expected = "all of " + ", ".join(needed)
             problems.append(Problem(f"{name}/{file_name}", f"no such file{beside}", expected, "add it or exclude it"))
     for what, files in roles.items():
@@ -235,9 +242,8 @@ def _case(
     return BratsCase(name, patient_of(name), images, reference, convention)
 
 
-def _usual_name(case_id: str, role: str, names: Sequence[str]) -> str:
+def _usual_name(case_id: str, role: str, conventions: set[Convention]) -> str:
     """Return the name of a missing file, in the convention of the case's other files."""
-    conventions = {found[1] for name in names if (found := role_in_case(case_id, name))}
     convention = "2018" if conventions == {"2018"} else "2023"
     suffix = next(suffix for suffix, found in FILE_ROLES.items() if found == (role, convention))
     return f"{case_id}{suffix}.nii.gz"
