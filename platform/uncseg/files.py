@@ -1,11 +1,12 @@
-"""Files that are complete or absent: written to a temporary name, then renamed. And records of finished work."""
+"""Files that are complete or absent: written to a temporary name, then renamed. JSON, and records of finished work."""
 
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,33 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(content: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Return ``content`` as JSON that every reader takes; all JSON of this package is made here.
+
+    JSON has no NaN and no infinity: they become null, and a table has NaN there again
+    (:func:`~uncseg.table_files.table_of`). NumPy's numbers and arrays are written as numbers and lists.
+
+    Raises:
+        TypeError: something in it has no form in JSON.
+    """
+    return json.dumps(_plain(content), indent=indent, sort_keys=sort_keys, allow_nan=False)
+
+
+def _plain(content: Any) -> Any:
+    """Return JSON-like content in Python's own types, with None in place of numbers that are not finite."""
+    if isinstance(content, Mapping):
+        return {_plain(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    # NumPy's arrays and numbers; NumPy itself takes a tenth of a second to import
+    return _plain(content.tolist()) if hasattr(content, "tolist") else content
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON so that ``path`` is never partial."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    """Write ``content`` as indented JSON (:func:`json_text`) so that ``path`` is never partial."""
+    write_text(path, json_text(content, indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -83,8 +108,12 @@ def kept_record(file: Path, source: str) -> dict[str, Any] | None:
 
 
 def keep_record(file: Path, source: str, record: dict[str, Any]) -> dict[str, Any]:
-    """Write ``record`` with its source, after everything that it describes is written; return what was written."""
-    write_json(file, kept := record | {"source": source})
+    """Write ``record`` with its source, after all that it describes is written; return it as it is read from now on.
+
+    Its entries keep their order.
+    """
+    write_json(file, record | {"source": source})
+    kept: dict[str, Any] = json.loads(json_text(record | {"source": source}))
     return kept
 
 
@@ -107,5 +136,18 @@ def short_name(name: str) -> str:
 
 
 def digest(content: Any) -> str:
-    """Return the SHA-256 (hex) of JSON-like content, independent of the order of keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    """Return the SHA-256 (hex) of JSON-like content, independent of the order of keys; NaN differs from None.
+
+    Raises:
+        TypeError: it holds anything but plain values, paths, and NumPy's numbers and arrays: another object's text may
+            differ from process to process, as that of a set does.
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=_digestible).encode()).hexdigest()
+
+
+def _digestible(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be part of a digest")

@@ -113,3 +113,9 @@ class CaseFiles:
     def map(self, name: str) -> Path:
         """One of :data:`CASE_MAPS` or :data:`PREDICTION_MAPS`, float32 in [0, 1]."""
         return self.root / f"{self.case_id}_{name}.nii.gz"
+
+    def remove(self) -> None:
+        """Remove all of them, the record first, because it tells that the others are complete."""
+        maps = map(self.map, dict.fromkeys((*CASE_MAPS, *PREDICTION_MAPS)))
+        for file in (self.scores, self.segmentation, self.overlay, *maps):
+            file.unlink(missing_ok=True)

@@ -1,6 +1,8 @@
 """Tables as files: Parquet, which programs read, and CSV beside it, which people read."""
 
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,6 +15,19 @@ def write_table(frame: pd.DataFrame, folder: Path, name: str) -> None:
         frame.to_parquet(temporary, index=False)
     with whole_file(folder / f"{name}.csv") as temporary:
         frame.to_csv(temporary, index=False)
+
+
+def table_of(rows: Iterable[Mapping[str, Any]], words: Collection[str] = ()) -> pd.DataFrame:
+    """Return rows that were kept as JSON, which has null for NaN, as a table with float columns again.
+
+    A column of numbers and null is float, and so is one without any value, unless it is among ``words``.
+    """
+    frame = pd.DataFrame(list(rows))
+    for name in [name for name in frame.columns if frame[name].dtype.kind == "O" and name not in words]:
+        known = frame[name].dropna()
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
+            frame[name] = frame[name].astype(float)
+    return frame
 
 
 def read_table(folder: Path, name: str) -> pd.DataFrame | None:

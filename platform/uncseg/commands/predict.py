@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from uncseg.console import console
 from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import raise_if_any
+from uncseg.evaluation.expectation import WORDS
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.new_case_tasks import PredictionOptions, Record, predict_new_cases
-from uncseg.table_files import write_table
+from uncseg.table_files import table_of, write_table
 
 
 def predict_folder(
@@ -46,7 +45,7 @@ def predict_folder(
 
 def _show(output: Path, folds: Sequence[int], records: dict[str, Record]) -> None:
     """Write every case's record as a table in OUTPUT, and print the flagged cases."""
-    rows = pd.DataFrame([records[case] for case in sorted(records)])
+    rows = table_of((records[case] for case in sorted(records)), words=WORDS)
     table = rows.drop(columns=["source", "files", "folds", "warnings"])
     write_table(table, output, "predictions")
     for case in sorted(records):

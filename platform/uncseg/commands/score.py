@@ -4,8 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast, get_args
 
-import pandas as pd
-
 from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, two_per_cpu
 from uncseg.console import console, counting
@@ -17,6 +15,7 @@ from uncseg.evaluation.pairs import Pair, Scale, score_pair
 from uncseg.files import compute_once, digest, file_states, remove_partial
 from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.preflight import require_folders
+from uncseg.table_files import table_of
 
 
 def score_folders(
@@ -66,7 +65,7 @@ def score_folders(
     if not rows and out.is_file():
         console.print(f"no case was scored; {out}, which an earlier command wrote, was not changed")
     if rows:
-        summary = write_scores(pd.DataFrame(rows), out.parent, out.stem)
+        summary = write_scores(table_of(rows), out.parent, out.stem)
         count = len({row["case"] for row in rows})
         console.print(scores_table(summary, f"Scores of {count} case{'s' * (count != 1)}").to_rich())
         if uncertainty is not None and brain is None:

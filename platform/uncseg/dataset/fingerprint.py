@@ -5,6 +5,7 @@ analyses each case, and joining the parts is plain statistics; a test compares t
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.brats import MODALITIES, BratsCase
 from uncseg.dataset.case_volumes import CaseVolumes, read_case
-from uncseg.errors import ProblemsFound
+from uncseg.dataset.finite import REPAIR
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json, whole_file, write_json
 
 FOREGROUND_SAMPLES = 100_000_000  # nnU-Net's number for a whole dataset
@@ -84,9 +86,21 @@ def _analyse(folder: Path, volumes: CaseVolumes, samples: int) -> dict[str, Any]
 
 
 def channel_statistics(folder: Path, case_ids: Sequence[str], channel: int) -> dict[str, float]:
-    """Return statistics of one channel's foreground intensities over all cases, as nnU-Net names them."""
-    values = np.concatenate([np.load(_samples_file(folder, case, channel), mmap_mode="r") for case in case_ids])
-    statistics = {name: float(getattr(np, name)(values)) for name in ("mean", "std", "min", "max")}
+    """Return statistics of one channel's foreground intensities over all cases, as nnU-Net names them.
+
+    Raises:
+        ProblemsFound: one of them is not finite, naming the case with the largest intensity.
+    """
+    samples = [np.load(_samples_file(folder, case, channel), mmap_mode="r") for case in case_ids]
+    values = np.concatenate(samples)
+    with np.errstate(over="ignore", invalid="ignore"):
+        statistics = {name: float(getattr(np, name)(values)) for name in ("mean", "std", "min", "max")}
+    if not np.isfinite(list(statistics.values())).all():
+        largest = {case: float(np.abs(own).max(initial=0)) for case, own in zip(case_ids, samples, strict=True)}
+        case = max(largest, key=lambda name: (not math.isfinite(largest[name]), largest[name]))
+        found = f"intensities up to {largest[case]:.3g} in the tumour, whose standard deviation overflows float32"
+        problem = Problem(f"{case}, channel {MODALITIES[channel]}", found, "values that a scanner gives", REPAIR)
+        raise ProblemsFound("The fingerprint cannot be computed.", [problem], exit_code=1)
     values.sort()  # vectorised; the percentiles then take half the time
     low, median, high = np.percentile(values, np.array((0.5, 50.0, 99.5)), overwrite_input=True)
     return statistics | {"median": float(median), "percentile_00_5": float(low), "percentile_99_5": float(high)}

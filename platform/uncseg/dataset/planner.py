@@ -4,7 +4,6 @@ Importing this module takes seconds (it imports nnU-Net and torch).
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from uncseg.config.sections import Plan
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import write_text
+from uncseg.files import json_text, write_text
 
 MIN_PATCH_EDGE = 8  # nnU-Net halves down to 4 voxels, and a network needs at least one halving
 
@@ -90,7 +89,7 @@ class OptionsPlanner(ExperimentPlanner):
         plans["experiment_planner_used"] = type(self).mro()[2 if self.options.preset else 1].__name__
         recursive_fix_for_json_export(plans)
         target = Path(nnUNet_preprocessed) / self.dataset_name / f"{self.plans_identifier}.json"
-        write_text(target, json.dumps(plans, indent=4))
+        write_text(target, json_text(plans, indent=4))
 
 
 class _ResEncM(OptionsPlanner, resenc.nnUNetPlannerResEncM):

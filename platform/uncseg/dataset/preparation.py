@@ -5,7 +5,6 @@ the process that starts the tasks does not need it.
 """
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,13 +18,14 @@ from uncseg.config.experiment import Experiment
 from uncseg.dataset.brats import MODALITIES, BratsCase, oracle_path
 from uncseg.dataset.case_volumes import read_case
 from uncseg.dataset.fingerprint import fingerprint_file
+from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.labels import LABELS, REGIONS
 from uncseg.dataset.patients import find_patients
 from uncseg.dataset.scan import scan_folder
 from uncseg.dataset.splits import given_splits, problems_of_given
 from uncseg.dataset.volumes import read_volume
-from uncseg.errors import Problem, raise_if_any
-from uncseg.files import digest, file_states, read_json, whole_file, write_json, write_text
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.files import digest, file_states, json_text, read_json, whole_file, write_json, write_text
 from uncseg.layout import PreparedFolder
 
 REGIONS_CLASS_ORDER = (2, 1, 3)  # drawn one over the other: WT as ED, TC as NCR, ET
@@ -172,7 +172,7 @@ def write_raw_description(prepared: PreparedFolder, output: str, case_ids: Seque
         for case in case_ids
     }
     content = dataset_description(output, len(case_ids)) | {"dataset": listed}
-    write_text(folder / "dataset.json", json.dumps(content, indent=2))
+    write_text(folder / "dataset.json", json_text(content, indent=2))
 
 
 def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, cases: int) -> None:
@@ -189,14 +189,26 @@ def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, 
     plan_dataset(prepared.dataset_name, experiment.plan, nnunet_environment(prepared))
     # nnU-Net copied the raw folder's file; this one goes into models, which need no list of files
     content = dataset_description(experiment.model.output, cases)
-    write_text(prepared.dataset / "dataset.json", json.dumps(content, indent=2))
+    write_text(prepared.dataset / "dataset.json", json_text(content, indent=2))
 
 
-def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: str) -> None:
+def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: str) -> list[Problem]:
     """Read a case once; put it into the raw folder; crop, normalise and resample it with nnU-Net's preprocessor.
 
     Its files are complete or absent; a case that has them is skipped.
+
+    Returns:
+        A problem for each channel whose values are not finite then; such a case gets no files.
     """
+    try:
+        with naming(case.case_id):
+            _preprocess(prepared, case, configuration)
+    except ProblemsFound as error:
+        return error.problems
+    return []
+
+
+def _preprocess(prepared: PreparedFolder, case: BratsCase, configuration: str) -> None:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     from uncseg.dataset.nnunet_case import LoadedCasePlans, write_raw_case
@@ -214,12 +226,25 @@ def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: st
         with tempfile.TemporaryDirectory(prefix=".part-", dir=prepared.root) as partial:
             images, reference = _raw_images(prepared, case.case_id), str(_raw_reference(prepared, case.case_id))
             described = LoadedCasePlans(content, volumes), settings, read_json(prepared.dataset / "dataset.json")
-            with contextlib.redirect_stdout(None):
-                preprocessor = settings.preprocessor_class(verbose=False)
+            with contextlib.redirect_stdout(None), np.errstate(over="ignore", invalid="ignore"):
+                preprocessor = _checked(settings.preprocessor_class(verbose=False))
                 preprocessor.run_case_save(str(Path(partial) / case.case_id), images, reference, *described)
             for file in files:
                 (Path(partial) / file).replace(folder / file)
     _write_oracle(prepared, case, plans, settings)
+
+
+def _checked(preprocessor: Any) -> Any:
+    """Let nnU-Net's preprocessor refuse a case whose values are not finite, before it saves it."""
+    run_case = preprocessor.run_case
+
+    def run_case_and_check(*arguments: Any) -> Any:
+        data, reference, properties = run_case(*arguments)
+        require_finite_channels(data, MODALITIES)
+        return data, reference, properties
+
+    preprocessor.run_case = run_case_and_check
+    return preprocessor
 
 
 def _write_oracle(prepared: PreparedFolder, case: BratsCase, plans: Any, settings: Any) -> None:

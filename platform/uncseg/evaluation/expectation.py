@@ -1,5 +1,6 @@
 """What an uncertainty map says about a case without a reference: how good its segmentation may be."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ REVIEW_BELOW = 0.8
 """Expected WT Dice below which a case is to be reviewed, where the run has no evaluated cases."""
 REVIEWED_SHARE = 0.2
 """Share of a run's own out-of-fold cases that would be reviewed, where it has any."""
+WORDS = ("review_reason",)
+"""Entries of CASE.json that are words where there are any; all others that may be null are numbers."""
 
 
 def expected_dice(predicted: np.ndarray, uncertainty: np.ndarray) -> float:
@@ -33,11 +36,13 @@ def expected_dice(predicted: np.ndarray, uncertainty: np.ndarray) -> float:
 def review_reason(predicted: np.ndarray, expected: float | None, below: float) -> str | None:
     """Return why a person should review a case, or None if its predicted WT and its expected Dice suggest no review.
 
-    The expected Dice is None without a map; from ``below`` on, no review is needed.
+    The expected Dice is None without a map; from ``below`` on, no review is needed. One that is NaN suggests a review.
     """
     if not predicted.any():
         return "no tumour found"
-    if expected is not None and expected < below:
+    if expected is not None and math.isnan(expected):
+        return "expected WT Dice is not a number"
+    if expected is not None and not expected >= below:
         return f"expected WT Dice {expected:.3f} is below {below:.3f}"
     return None
 

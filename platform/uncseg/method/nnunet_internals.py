@@ -15,6 +15,10 @@ _TRAINER = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer:nnUNetTrainer"
 _PREDICTOR = "nnunetv2.inference.predict_from_raw_data:nnUNetPredictor"
 
 
+FOUND_INFINITY = "Encountered inf in predicted array"
+"""Begin of the RuntimeError that nnU-Net's predictor raises for infinite logits."""
+
+
 class Internal(NamedTuple):
     """A name that another library may change without notice."""
 
@@ -61,6 +65,7 @@ _READ = {
 }
 """Attributes and keys that are read or set."""
 INTERNALS = (
+    Internal(_PREDICTOR, FOUND_INFINITY),
     *(Internal(owner, name, given) for owner, methods in _OVERRIDDEN.items() for name, given in methods.items()),
     *(Internal(owner, name) for owner, names in _READ.items() for name in names.split()),
 )

@@ -9,7 +9,7 @@ from jinja2 import DictLoader, Environment
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from uncseg.files import write_text
+from uncseg.files import json_text, write_text
 from uncseg.page_table import PageTable
 from uncseg.report.slices import Sheet, data_url
 from uncseg.report.style import LABEL_COLOURS, MAP_COLOURS
@@ -70,6 +70,7 @@ def write_page(path: Path, title: str, sections: Sequence[PageSection], comparis
     templates = {part.name: part.read_text(encoding="utf-8") for part in parts}
     # the page quotes names of files and cases that strangers chose
     environment = Environment(loader=DictLoader(templates), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_function"] = json_text
     page = environment.get_template("page.html").render(
         title=title,
         comparison=comparison,

@@ -1,6 +1,5 @@
 """The report: one run, however far it has come, or several side by side, as a page; its tables are files, too."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,8 @@ import yaml
 from uncseg.config.case_lists import short_lists
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor
-from uncseg.files import short_name, write_text
-from uncseg.layout import RunFolder
+from uncseg.files import json_text, short_name, write_text
+from uncseg.layout import CaseFiles, RunFolder
 from uncseg.page_table import PageTable
 from uncseg.report.case_images import read_case
 from uncseg.report.comparison import comparison_section
@@ -95,7 +94,7 @@ def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
         viewers=viewers,
         commands=_commands(run.folder),
         configuration=_configuration(run.folder),
-        environment=json.dumps(manifest, indent=2, sort_keys=True),
+        environment=json_text(manifest, indent=2, sort_keys=True),
     )
 
 
@@ -128,7 +127,9 @@ def _work_list(run: ReportedRun, prefix: str, count: int) -> tuple[PageTable | N
         return None, []
     cases = work_list(scores, per_case, count)
     write_table(cases, run.folder.tables, "work_list")
-    known = {case.case_id: case for case in run.cases}
+    files = {case.case_id: CaseFiles(run.folder.out_of_fold, case.case_id) for case in run.cases}
+    # a case that a later evaluation could not predict has no files
+    known = {case.case_id: case for case in run.cases if files[case.case_id].segmentation.is_file()}
     shown = [case for case in cases["case"] if case in known]
     links = {case: f"{prefix}case-{place}" for place, case in enumerate(shown, start=1)}
     table = work_table(cases, scores["case"].nunique(), count, links)

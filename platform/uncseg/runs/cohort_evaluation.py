@@ -9,13 +9,14 @@ from uncseg.console import console
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.labels import Convention, describe_convention
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.expectation import WORDS
 from uncseg.evaluation.summary import spearman
 from uncseg.files import write_text
 from uncseg.layout import RunFolder
 from uncseg.report.score_tables import models_table, scores_table, summarize_models, write_scores
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.new_case_tasks import FOLD_MEAN, PredictionOptions, Record, predict_new_cases
-from uncseg.table_files import write_table
+from uncseg.table_files import table_of, write_table
 
 
 def predict_cohort(
@@ -61,7 +62,7 @@ def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record]) -
     They hold the scores of all folds together, those of each fold and estimator (``…_folds``), and what was expected of
     each case (``…_cases``).
     """
-    rows = pd.DataFrame([row for record in records.values() for row in record["scores"]])
+    rows = table_of(row for record in records.values() for row in record["scores"])
     together = rows[rows["model"] == FOLD_MEAN].drop(columns="model").sort_values(["case"], kind="stable")
     together = together.dropna(axis=1, how="all")  # columns of a map that these networks do not have
     summary = write_scores(together, run.tables, f"external_{name}")
@@ -71,7 +72,7 @@ def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record]) -
     console.print(models_table(folds).to_rich())
     console.print(f"tables: {run.tables}/external_{name}*", soft_wrap=True)
     wt = together[together["region"] == "WT"].set_index("case")["dice"]
-    cases = pd.DataFrame([records[case] for case in sorted(records)])
+    cases = table_of((records[case] for case in sorted(records)), words=WORDS)
     cases["dice_wt"] = cases["case"].map(wt)
     cases = cases.reindex(columns=["case", "dice_wt", "expected_dice_wt", "review", "review_reason"])
     write_table(cases, run.tables, f"external_{name}_cases")

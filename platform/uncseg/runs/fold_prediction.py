@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from uncseg.config.sections import Memory
-from uncseg.dataset.brats import BratsCase, oracle_path
+from uncseg.dataset.brats import MODALITIES, BratsCase, oracle_path
+from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume
 from uncseg.estimators.one_pass import OnePass, estimate_all
 from uncseg.evaluation.case_scores import SCORES_VERSION
@@ -51,17 +52,32 @@ def loaded_members(task: FoldTask) -> list[UncertaintyPredictor]:
 
 
 def preprocessed_case(task: FoldTask, case_id: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return a case as the network takes it, (channels, D, H, W) float32, and nnU-Net's properties."""
+    """Return a case as the network takes it, (channels, D, H, W) float32, and nnU-Net's properties.
+
+    Raises:
+        NotFinite: naming the channels whose prepared values are not finite.
+    """
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
     model = ModelFolder(task.run.model, task.experiment.plan.configuration)
     folder = task.prepared.dataset / model.configuration_manager.data_identifier
     volume, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
-    return volume[:], properties
+    data = np.asarray(volume[:])
+    require_finite_channels(data, MODALITIES, f"delete {task.prepared.root}: the same command prepares it again")
+    return data, properties
 
 
 def predict_case(task: FoldTask, case_id: str) -> Prediction:
-    """Predict a case from its preprocessed volume with one fold's final checkpoint."""
+    """Predict a case from its preprocessed volume with one fold's final checkpoint.
+
+    Raises:
+        ProblemsFound: values of the prepared case, or of a prediction of it, are not finite.
+    """
+    with naming(case_id):
+        return _predict_case(task, case_id)
+
+
+def _predict_case(task: FoldTask, case_id: str) -> Prediction:
     estimators = task.experiment.evaluation.estimators
     members = loaded_members(task)
     predictor = members[0]

@@ -22,6 +22,7 @@ from uncseg.console import counting
 from uncseg.dataset.brats import MODALITIES, BratsCase
 from uncseg.dataset.case_volumes import read_case as read_volumes
 from uncseg.dataset.case_volumes import read_reference
+from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.one_pass import OnePass, estimate_one_pass
@@ -30,7 +31,7 @@ from uncseg.evaluation.case_scores import SCORES_VERSION
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest, file_states, keep_record, kept_record, remove_partial
-from uncseg.layout import PREDICTION_MAPS, REGION_PROBABILITIES, CaseFiles
+from uncseg.layout import REGION_PROBABILITIES, CaseFiles
 from uncseg.method.inference.fold_average import FoldAverage, average_folds
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, native_maps, predict_grid
@@ -117,7 +118,7 @@ def read_case(task: PredictionTask, case: BratsCase) -> tuple[np.ndarray, dict[s
     The properties also hold the first image's geometry and the case's warnings.
 
     Raises:
-        ProblemsFound: the case's files cannot be used.
+        ProblemsFound: the case's files cannot be used, or its values are not finite after normalisation.
     """
     torch.set_num_threads(1)
     volumes = read_volumes(case)
@@ -126,9 +127,10 @@ def read_case(task: PredictionTask, case: BratsCase) -> tuple[np.ndarray, dict[s
     model = _same_object(task.model.folder)
     preprocessor = model.configuration_manager.preprocessor_class(verbose=False)
     images, properties = LoadedCase(volumes).read_images([])
-    data, _, properties = preprocessor.run_case_npy(
-        images, None, properties, model.plans_manager, model.configuration_manager, model.dataset_json
-    )
+    managers = model.plans_manager, model.configuration_manager, model.dataset_json
+    with naming(case.case_id), np.errstate(over="ignore", invalid="ignore"):
+        data, _, properties = preprocessor.run_case_npy(images, None, properties, *managers)
+        require_finite_channels(np.asarray(data), list(model.dataset_json["channel_names"].values()))
     properties[GEOMETRY], properties[WARNINGS] = volumes.geometry, volumes.warnings
     return np.asarray(data), properties
 
@@ -139,8 +141,8 @@ def _same_object(model: ModelFolder) -> ModelFolder:
     return model
 
 
-def predict_case(task: PredictionTask, data: np.ndarray) -> GridPredictions:
-    """Predict a preprocessed case, (C, D, H, W), with every fold and every chosen estimator."""
+def predict_case(task: PredictionTask, case_id: str, data: np.ndarray) -> GridPredictions:
+    """Predict a preprocessed case, (C, D, H, W), with every fold and estimator; refuse values that are not finite."""
     torch.set_num_threads(task.threads)
     # copy, because Ray's memory is read-only and torch warns about such memory
     data = np.array(data)
@@ -151,9 +153,11 @@ def predict_case(task: PredictionTask, data: np.ndarray) -> GridPredictions:
     applied = evaluation.tile_step, task.mirroring, task.trust
     for fold in model.folds:
         networks = [loaded_predictor(folder, fold, *applied) for folder in (model.folder, *model.members)]
-        predictions.folds.append(predict_grid(networks[0], data))
+        with naming(case_id):
+            predictions.folds.append(predict_grid(networks[0], data))
         for estimator in estimators.several_pass:
-            estimate = estimate_grid(estimator, networks, data, estimators)
+            with naming(case_id):
+                estimate = estimate_grid(estimator, networks, data, estimators)
             for name, values in estimate.maps.items():
                 maps[name] = maps.get(name, np.zeros_like(values)) + values / len(model.folds)
             if estimator in predictions.segmentations:
@@ -164,7 +168,22 @@ def predict_case(task: PredictionTask, data: np.ndarray) -> GridPredictions:
 def write_case(
     task: PredictionTask, case: BratsCase, source: str, properties: dict[str, Any], predictions: GridPredictions
 ) -> Record:
-    """Bring a case's predictions into its native space, write them, and return its record, which is written last."""
+    """Bring a case's predictions into its native space, write them, and return its record, which is written last.
+
+    Raises:
+        ProblemsFound: a map is not finite. Whatever is raised, no file of the case is left.
+    """
+    try:
+        with naming(case.case_id):
+            return _write_case(task, case, source, properties, predictions)
+    except Exception:
+        CaseFiles(task.output, case.case_id).remove()
+        raise
+
+
+def _write_case(
+    task: PredictionTask, case: BratsCase, source: str, properties: dict[str, Any], predictions: GridPredictions
+) -> Record:
     torch.set_num_threads(1)
     model, options = _same_object(task.model.folder), task.options
     folds = average_folds(model, predictions.folds, properties)
@@ -285,13 +304,12 @@ def _finished_record(files: CaseFiles, source: str) -> Record | None:
     record = kept_record(files.scores, source)
     if record is None:
         # a map of other folds or options would lie beside labels that it does not belong to
-        for file in (files.scores, files.segmentation, files.overlay, *map(files.map, PREDICTION_MAPS)):
-            file.unlink(missing_ok=True)
+        files.remove()
     return record
 
 
 def _start_tasks(task: PredictionTask, case: BratsCase, source: str, workers: Workers) -> Any:
     """Start a case's three tasks and return the reference of the last one's result."""
     data, properties = start_as_task(1.0, returns=2)(read_case, (task, case))
-    predictions = workers.start(predict_case, (task, data))
+    predictions = workers.start(predict_case, (task, case.case_id, data))
     return start_as_task(1.0)(write_case, (task, case, source, properties, predictions))

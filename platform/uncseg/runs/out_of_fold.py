@@ -26,6 +26,7 @@ from uncseg.layout import CASE_MAPS, CaseFiles
 from uncseg.metric_keys import case_key
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_task import FoldTask, RunTask
+from uncseg.table_files import table_of
 
 
 def evaluate_out_of_fold(
@@ -46,8 +47,8 @@ def evaluate_out_of_fold(
     calls = [(case, evaluate_case, (task.fold(fold), by_id[case])) for fold in folds for case in splits[fold]["val"]]
     records, problems = map_cases_on_workers(calls, task.slots, progress)
     raise_if_any(problems, "Some cases could not be evaluated.", exit_code=1)
-    per_case = pd.DataFrame([record["row"] for record in records.values()])
-    scores = pd.DataFrame([row for record in records.values() for row in record["scores"]])
+    per_case = table_of(record["row"] for record in records.values())
+    scores = table_of(row for record in records.values() for row in record["scores"])
     order = ["fold", "case"]
     return per_case.sort_values(order, ignore_index=True), scores.sort_values(order, ignore_index=True, kind="stable")
 
@@ -64,6 +65,14 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
 
 def _evaluate(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     files = CaseFiles(task.run.out_of_fold, case.case_id)
+    try:
+        return _predict_and_score(task, case, files)
+    except Exception:
+        files.remove()  # some may be new, and others of an earlier checkpoint
+        raise
+
+
+def _predict_and_score(task: FoldTask, case: BratsCase, files: CaseFiles) -> dict[str, Any]:
     reference, geometry = read_reference(case)
     prediction = predict_case(task, case.case_id)
     predicted = region_mask(prediction.labels, "WT")

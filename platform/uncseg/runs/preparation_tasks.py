@@ -17,7 +17,7 @@ from uncseg.dataset.brats import MODALITIES, BratsCase
 from uncseg.dataset.check import check_case, no_tumour
 from uncseg.dataset.labels import describe_convention
 from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import file_lock, remove_partial
 from uncseg.layout import PreparedFolder
 from uncseg.provenance import describe_versions
@@ -67,7 +67,8 @@ def _prepare(
     split = write_splits_once(prepared.splits, splits)
     configuration = experiment.plan.configuration
     calls = [(case.case_id, steps.preprocess_case, (prepared, case, configuration)) for case in cases]
-    _run("preprocessed cases", calls, progress)
+    found = _run("preprocessed cases", calls, progress)
+    raise_if_any([problem for problems in found.values() for problem in problems], TITLE, exit_code=1)
     steps.link_references(prepared, list(surveys))
     for folder in (prepared.root, survey_folder):
         remove_partial(folder)

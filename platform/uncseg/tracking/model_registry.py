@@ -28,7 +28,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from uncseg.errors import first_line
-from uncseg.files import digest, file_states, write_json, write_text
+from uncseg.files import digest, file_states, json_text, write_json, write_text
 from uncseg.layout import RunFolder
 from uncseg.tracking.final_figures import describe
 from uncseg.tracking.mlflow_internals import REGISTRY_REFUSALS, VERSIONS_TAG
@@ -210,7 +210,7 @@ def _new_version(
     )
     if not served:  # a server sets this tag itself
         known = [*json.loads(model.tags.get(VERSIONS_TAG, "[]")), {"name": name, "version": version.version}]
-        store.client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json.dumps(known)})
+        store.client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json_text(known)})
     return version
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from uncseg.config.sections import Evaluation
+from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import REVIEW_BELOW, around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
@@ -63,14 +64,17 @@ class Segmentation:
             ``review`` and its reason.
 
         Raises:
-            ProblemsFound: with everything that is wrong with the input.
+            ProblemsFound: with everything that is wrong with the input; or values are not finite after normalisation,
+                or in a prediction.
         """
         image, spacing_mm = self._checked(model_input)
         model = self.model
         preprocessor = model.configuration_manager.preprocessor_class(verbose=False)
         settings = (model.plans_manager, model.configuration_manager, model.dataset_json)
-        data, _, properties = preprocessor.run_case_npy(image, None, {"spacing": spacing_mm}, *settings)
-        averaged = average_folds(model, [predict_grid(each, data) for each in self._predictors], properties)
+        with naming("image"), np.errstate(over="ignore", invalid="ignore"):
+            data, _, properties = preprocessor.run_case_npy(image, None, {"spacing": spacing_mm}, *settings)
+            require_finite_channels(data, self._channels)
+            averaged = average_folds(model, [predict_grid(each, data) for each in self._predictors], properties)
         masked = around_prediction(averaged.uncertainty, region_mask(averaged.labels, "WT"))
         return {
             "labels": averaged.labels,
@@ -97,8 +101,10 @@ class Segmentation:
         if image.ndim != 4 or len(image) != len(self._channels) or 0 in image.shape:
             expected = f"({len(self._channels)}, D, H, W): {', '.join(self._channels)}"
             problems.append(Problem("image", f"shape {image.shape}", expected, "stack the images in this order"))
-        if wrong := int(image.size - np.isfinite(image).sum()):
-            found = f"{wrong} voxels that are NaN or infinite"
+        with np.errstate(over="ignore"):
+            wrong = int(image.size - np.isfinite(image.astype(np.float32)).sum())
+        if wrong:
+            found = f"{wrong} voxels that are NaN or infinite in float32"
             problems.append(Problem("image", found, "finite values", "repair the image"))
         if not problems:
             empty = [name for name, channel in zip(self._channels, image, strict=True) if not channel.any()]

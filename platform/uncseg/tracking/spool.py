@@ -28,6 +28,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from uncseg.files import json_text
+
 FoldState = Literal["waiting", "running", "finished", "failed", "stopped"]
 """stopped: ended for good from outside, for example by a sweep's scheduler."""
 
@@ -66,7 +68,7 @@ def _append(path: Path, kind: str, fold: int, attempt: int, **values: Any) -> No
     record = {"kind": kind, "fold": fold, "attempt": attempt, "time_ms": now_ms(), **values}
     # The file is opened for each record: on shared storage, closing it makes the line visible to the driver's machine.
     with path.open("ab", buffering=0) as stream:
-        stream.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        stream.write(json_text(record).encode() + b"\n")
         if kind != "epoch":
             os.fsync(stream.fileno())
 
@@ -92,8 +94,7 @@ class SpoolWriter:
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record an epoch's metrics (unit and range as their names say). NaN and ±inf are written as null."""
-        finite = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
-        self._write("epoch", epoch=epoch, metrics=finite)
+        self._write("epoch", epoch=epoch, metrics={name: float(value) for name, value in metrics.items()})
 
     def checkpoint(self, epoch: int) -> None:
         """Record that a checkpoint taken after ``epoch`` is safely stored; call it after storing, never before."""

@@ -7,7 +7,6 @@ MLflow's fluent functions keep an "active run" per thread, and the syncer has a 
 them. Every method may raise ``MlflowException`` if MLflow cannot be reached.
 """
 
-import json
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from uncseg.errors import Problem, ProblemsFound, first_line
+from uncseg.files import json_text
 from uncseg.tracking.mlflow_internals import VERSIONS_TAG, ui_page
 
 PARENT_TAG = "mlflow.parentRunId"
@@ -89,7 +89,7 @@ class Store:
 
     def log_dataset(self, run_id: str, name: str, digest: str, path: str) -> None:
         """Name a run's dataset, its digest (at most 36 characters) and folder; the same again changes nothing."""
-        dataset = entities.Dataset(name, digest, "local", json.dumps({"uri": path}))
+        dataset = entities.Dataset(name, digest, "local", json_text({"uri": path}))
         self.client.log_inputs(run_id, [entities.DatasetInput(dataset)])
 
     def log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
+from uncseg.dataset.finite import require_finite
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.predictor import UncertaintyPredictor
 
@@ -54,12 +55,17 @@ def decision_probability(probabilities: np.ndarray, p_wt: np.ndarray, regions: b
 
 
 def native_prediction(grid: GridPrediction, model: HasManagers, properties: dict, threads: int) -> NativePrediction:
-    """Bring a prediction of a model into the case's own space, by nnU-Net's properties of the case."""
+    """Bring a prediction of a model into the case's own space, by nnU-Net's properties of the case.
+
+    Raises:
+        NotFinite: probabilities or maps are not finite.
+    """
     logits = torch.from_numpy(grid.logits.astype(np.float32))
     managers = model.plans_manager, model.configuration_manager, model.label_manager
     labels, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits, *managers, properties, return_probabilities=True, num_threads_torch=threads
     )
+    require_finite(probabilities, "probabilities in the case's own space", "report it with the case's images")
     return NativePrediction(labels, probabilities, native_maps(grid.maps, properties, model))
 
 
@@ -68,9 +74,14 @@ def native_maps(maps: dict[str, np.ndarray], properties: dict, model: HasManager
 
     Maps are (D, H, W) float32 in [0, 1], by name; those returned have the image's axis order, and 0 beyond nnU-Net's
     crop.
+
+    Raises:
+        NotFinite: naming a map that is not finite.
     """
     if not maps:
         return {}
+    for name, values in maps.items():
+        require_finite(values, f"map {name}", "restore the fold's files, or train the fold again")
     plans, configuration = model.plans_manager, model.configuration_manager
     spacing = [properties["spacing"][i] for i in plans.transpose_forward]
     current: Any = configuration.spacing

@@ -6,6 +6,7 @@ The segmentation is computed as nnU-Net does. The map is averaged after the sigm
 import itertools
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -17,10 +18,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
+from uncseg.dataset.finite import TITLE, NotFinite, refuse
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork
+from uncseg.method.nnunet_internals import FOUND_INFINITY
 from uncseg.method.training.trainer import UncertaintyTrainer
 
 
@@ -31,6 +34,9 @@ class UncertaintyPredictor(nnUNetPredictor):
     network.
     """
 
+    name = "the network"
+    """What messages call it; of a loaded one, its fold."""
+    checkpoint: Path | None = None
     maps: Mapping[str, torch.Tensor] = MappingProxyType({})
     _sum: torch.Tensor | None = None
     _weight: torch.Tensor | None = None
@@ -55,6 +61,7 @@ class UncertaintyPredictor(nnUNetPredictor):
         network = build(*managers, inputs, model.label_manager.num_segmentation_heads, enable_deep_supervision=False)
         network.load_state_dict(checkpoint["network_weights"])
         self.manual_initialization(network, *managers, None, model.dataset_json, trainer, axes)
+        self.name, self.checkpoint = f"the network of fold {fold}", model.checkpoint(fold)
 
     @property
     def output(self) -> Literal["labels", "regions"]:
@@ -63,7 +70,11 @@ class UncertaintyPredictor(nnUNetPredictor):
 
     @torch.inference_mode()
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
-        """nnU-Net pads, predicts and cuts the padding off the logits here; we cut it off the map too."""
+        """nnU-Net pads, predicts and cuts the padding off the logits here; we cut it off the map too.
+
+        Raises:
+            NotFinite: logits or map are not finite, which nnU-Net would take for background.
+        """
         logits = super().predict_sliding_window_return_logits(input_image)
         self.maps = {}
         if self._sum is not None and self._weight is not None:
@@ -71,22 +82,43 @@ class UncertaintyPredictor(nnUNetPredictor):
             patch = self.configuration_manager.patch_size
             _, inside = pad_nd_image(input_image, patch, "constant", {"value": 0}, True, None)
             self.maps = {self.network.map_name: (self._sum / self._weight)[tuple(inside[1:])]}
+        for values in (logits, *self.maps.values()):
+            if wrong := values.numel() - int(torch.isfinite(values).sum()):
+                refuse(wrong, values.numel(), self.name, self._why_not_finite())
         return logits
 
     @torch.inference_mode()
     def _internal_predict_sliding_window_return_logits(
         self, data: torch.Tensor, slicers: Any, do_on_device: bool = True
     ) -> torch.Tensor:
-        """nnU-Net predicts tile by tile here, in the order of ``slicers``; we add up the map on the way."""
+        """nnU-Net predicts tile by tile here, in the order of ``slicers``; we add up the map on the way.
+
+        Infinite logits are nnU-Net's own error, without a name.
+        """
         self._sum = self._weight = None
         if isinstance(self.network, MaskedUncertaintyNetwork):
             where = self.device if do_on_device else torch.device("cpu")
             self._sum = torch.zeros(data.shape[1:], dtype=torch.float32, device=where)
             self._weight = torch.zeros_like(self._sum)
         self._tiles = iter(slicers)
-        logits = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
+        try:
+            logits = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
+        except RuntimeError as error:
+            if FOUND_INFINITY not in str(error):
+                raise
+            problem = Problem(self.name, "infinite values", "finite values", self._why_not_finite())
+            raise NotFinite(TITLE, [problem], exit_code=1) from error
         assert isinstance(logits, torch.Tensor)
         return logits
+
+    def _why_not_finite(self) -> str:
+        """Return what to do about an output that is not finite."""
+        weights = self.network.state_dict().values()
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in weights):
+            return f"its weights are not finite either: restore {self.checkpoint or 'them'}, or train the fold again"
+        where = "" if self.checkpoint is None else f", and that {self.checkpoint} is undamaged"
+        advice = f"check the images' units and no-data values{where}"
+        return f"{advice}; fp16 may be too narrow: predict without a GPU" if self.device.type == "cuda" else advice
 
     @torch.inference_mode()
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ from uncseg.studies.benchmark.ranking import ranking
 from uncseg.studies.benchmark.score_maps import ScoredFold, read_counts, read_rows
 from uncseg.studies.parent_run import close_parent
 from uncseg.studies.study_folder import BenchmarkFolder
-from uncseg.table_files import write_table
+from uncseg.table_files import table_of, write_table
 from uncseg.tracking.spool import epoch_table
 
 MEAN_SD = {"": "mean", "_sd": "std"}
@@ -53,7 +53,7 @@ def close_benchmark(
     """
     methods = {method.name: method for part in finished for method in part.methods}
     floors, least = [name for name, method in methods.items() if method.floor], benchmark.least_dice_wt
-    rows = benchmark_rows(pd.DataFrame(read_rows(finished)), read_counts(finished))
+    rows = benchmark_rows(table_of(read_rows(finished)), read_counts(finished))
     summary = benchmark_summary(rows, least)
     measured = read_json(folder.costs)
     costs = pd.DataFrame([_cost(method, measured) for method in methods.values()])

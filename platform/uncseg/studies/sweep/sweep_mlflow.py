@@ -1,11 +1,10 @@
 """What MLflow is told about a sweep: the best trial, the rank of each trial, and links to compare them."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from uncseg.files import read_json
+from uncseg.files import json_text, read_json
 from uncseg.layout import RunFolder
 from uncseg.studies.parent_run import ParentRun
 from uncseg.studies.study_folder import SweepFolder
@@ -59,6 +58,6 @@ def _links(parent: ParentRun, runs: list[str]) -> str:
     tables = f"{parent.artifacts}/tables"
     links = [f"[table]({tables}/trials.csv)", f"[importances]({tables}/importances.csv)"]
     if runs:
-        compared, experiments = (quote(json.dumps(ids)) for ids in (runs[:MOST_COMPARED], [parent.store.experiment_id]))
+        compared, experiments = (quote(json_text(ids)) for ids in (runs[:MOST_COMPARED], [parent.store.experiment_id]))
         links.insert(0, f"[compare the trials](#/compare-runs?runs={compared}&experiments={experiments})")
     return " · ".join(links)

@@ -1,6 +1,5 @@
 """What the command does as trials begin, report and end: it fills their runs in MLflow, and prints how they ended."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -9,6 +8,7 @@ from pydantic import ValidationError
 from ray.tune import Callback
 
 from uncseg.console import console
+from uncseg.files import json_text
 from uncseg.page_table import mean_sd
 from uncseg.runs.train_folds import short_message
 from uncseg.studies.sweep.train_trial import TrialSetup
@@ -52,7 +52,7 @@ class TrialEvents(Callback):
         names = ["epoch"] + [f"{metric}{end}" for end in ("", "_std") for metric in self.trial_setup.sweep.metrics]
         reported = {name: result[name] for name in names if name in result}
         with (self.trial_setup.run(trial.trial_id).root / REPORTED_FILE).open("a", encoding="utf-8") as stream:
-            stream.write("\n" + json.dumps(reported))  # a line that a kill has torn ends here
+            stream.write("\n" + json_text(reported))  # a line that a kill has torn ends here
 
     def on_trial_complete(self, trial: Any, **_info: Any) -> None:
         """End a trial that has finished or that the scheduler has stopped."""

@@ -1,0 +1,64 @@
+"""Values that are finite, or a case that is refused by its name: NaN never becomes an answer, such as "no tumour"."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from uncseg.errors import Problem, ProblemsFound
+
+TITLE = "There are values that are not finite."
+REPAIR = "set no-data voxels, and values that no scanner gives, to 0; or leave the case out"
+
+
+class NotFinite(ProblemsFound):
+    """Something computed for a case is NaN or infinite; :func:`naming` adds which case it is."""
+
+
+def require_finite(values: np.ndarray, where: str, advice: str) -> None:
+    """Refuse NaN and infinite values.
+
+    Raises:
+        NotFinite: with their number.
+    """
+    refuse(values.size - int(np.count_nonzero(np.isfinite(values))), values.size, where, advice)
+
+
+def refuse(wrong: int, values: int, where: str, advice: str) -> None:
+    """Raise :class:`NotFinite` if ``wrong`` of a number of values are not finite, and there are any."""
+    if wrong:
+        raise NotFinite(TITLE, [_problem(wrong, values, where, advice)], exit_code=1)
+
+
+def _problem(wrong: int, values: int, where: str, advice: str) -> Problem:
+    return Problem(where, f"{wrong} of {values} values that are not finite", "finite values", advice)
+
+
+def require_finite_channels(data: np.ndarray, channels: Sequence[str], advice: str = REPAIR) -> None:
+    """Refuse a preprocessed case, (C, D, H, W), with values that are not finite.
+
+    nnU-Net computes in float32, where a value of 1e20 is finite and its square, which a standard deviation needs, is
+    not.
+
+    Raises:
+        NotFinite: naming each such channel.
+    """
+    wrong = [channel.size - int(np.count_nonzero(np.isfinite(channel))) for channel in data]
+    problems = [
+        _problem(count, channel.size, f"channel {name} after normalisation", advice)
+        for name, channel, count in zip(channels, data, wrong, strict=True)
+        if count
+    ]
+    if problems:
+        raise NotFinite(TITLE, problems, exit_code=1)
+
+
+@contextmanager
+def naming(case_id: str) -> Iterator[None]:
+    """Put a case's name before what a block refuses as :class:`NotFinite`."""
+    try:
+        yield
+    except NotFinite as error:
+        problems = [replace(problem, where=f"{case_id}, {problem.where}") for problem in error.problems]
+        raise ProblemsFound(error.title, problems, error.exit_code) from error
