@@ -12,6 +12,13 @@ wrong and 0 elsewhere.
 
 import re
 
+SKIPPED_STEPS = "train/skipped_steps"
+"""Steps of an epoch without effect, because a loss or a gradient was not finite."""
+SKIPPED_BY_LOSS_SCALE = "train/skipped_steps_loss_scale"
+"""Those of them whose gradient was too large for fp16's loss scale, which then falls: usual when a training starts."""
+SKIPPED_BATCHES = "val_patch/skipped_batches"
+"""Validation batches of an epoch that no metric counts, because their predictions were not finite."""
+
 
 def epoch_key(protocol: str, kind: str, estimator: str) -> str:
     """Return the key of an epoch's comparison with the error memory."""

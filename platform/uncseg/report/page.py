@@ -52,7 +52,7 @@ class PageSection:
     prefix: str = ""
     """First part of its anchors, where a page has several sections."""
     missing: Sequence[str] = ()
-    """Sentences on what is not there yet."""
+    """Sentences on what is not there yet, or was left out."""
     verdicts: Sequence[str] = ()
     tables: Sequence[PageTable] = ()
     figures: Sequence[Picture] = ()

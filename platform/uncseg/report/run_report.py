@@ -19,6 +19,7 @@ from uncseg.report.comparison import comparison_section
 from uncseg.report.page import PageSection, Picture, Viewer, write_page
 from uncseg.report.run_figures import ReportedRun, figure1, telling_cases
 from uncseg.report.score_tables import scores_table
+from uncseg.report.skipped import skipped_lines
 from uncseg.report.slices import make_sheet
 from uncseg.report.work_list import work_list, work_table
 from uncseg.table_files import write_table
@@ -70,7 +71,7 @@ def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
     work, viewers = _work_list(run, prefix, count)
     for table in [*tables, *([work] if work is not None else [])]:
         write_text(run.folder.tables / f"{table.name}.tex", table.to_latex())
-    missing, subtitle = _unfinished(run), "not evaluated yet"
+    missing, subtitle = [*_unfinished(run), *skipped_lines(run.folder, run.experiment)], "not evaluated yet"
     known = {"table1": table1, "table2": table2, "scores": summary}
     if absent := ", ".join(name for name, table in known.items() if table is None):
         missing.append(f"This run has no {absent} yet: uncseg evaluate {run.folder.root}, once its folds are trained.")

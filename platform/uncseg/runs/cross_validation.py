@@ -7,6 +7,7 @@ from typing import Literal
 from uncseg.cluster.session import exit_without_waiting
 from uncseg.console import console
 from uncseg.provenance import describe_source, describe_versions, git_commit
+from uncseg.report.skipped import skipped_lines
 from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.fold_task import RunTask, member_tasks
 from uncseg.runs.run_opening import finished_folds, open_members
@@ -72,4 +73,6 @@ def _train(task: RunTask, folds: Sequence[int], own_ray: bool) -> dict[int, str]
     for failed, message in ended:
         member = "" if failed.run == run else f" of member {failed.run.root.name}"
         console.print(f"fold {failed.fold}{member} failed: {message}")
+    for line in skipped_lines(run, task.experiment):
+        console.print(line, soft_wrap=True)
     return {failed.fold: message for failed, message in ended}

@@ -18,12 +18,13 @@ from typing import Any
 
 from uncseg.config.fields import flatten, is_within
 from uncseg.evaluation.figures import is_informative, shown_in
-from uncseg.metric_keys import parse_epoch_key
+from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_STEPS, parse_epoch_key
 
 _NOT_SHOWN = re.compile(
     r"uncertainty/memory/(visited_share_\w+|mean_error_\w+_reference)"
     r"|system/memory_bytes_per_case_\w+"
     r"|train/uncertainty_warmup"  # a setting of the experiment
+    r"|train/skipped_steps_loss_scale"
 )
 _NO_PARAMS = ("name", "dataset.path", "resources", "tracking", "storage")
 
@@ -48,7 +49,7 @@ def between_folds_name(metric: str) -> str | None:
 
     Deviations have a section of their own; that of a final figure stands beside the figure.
     """
-    if metric.startswith("system/"):
+    if metric.startswith("system/") or metric in (SKIPPED_STEPS, SKIPPED_BATCHES):
         return None
     if metric.startswith("final/"):
         return f"{metric}_std"

@@ -21,7 +21,7 @@ from uncseg.method.loss.terms import Step, per_sample_scores, protocol_masks, to
 from uncseg.method.memory.error_memory import Reading
 from uncseg.method.network.uncertainty_network import max_probability, wt_probability
 from uncseg.method.settings import TrainerSettings
-from uncseg.metric_keys import epoch_key
+from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_BY_LOSS_SCALE, SKIPPED_STEPS, epoch_key
 
 REGION_NAMES = ("wt", "tc", "et")
 SIDES = ("training", "validation")
@@ -39,11 +39,15 @@ class EpochMeans:
     def __init__(self) -> None:
         self._sums: dict[tuple[str, ...], torch.Tensor] = {}
 
-    def add(self, values: Sums) -> None:
-        """Add (sum, weight) pairs. One that is not finite comes from an unusable batch and is left out."""
+    def add(self, values: Sums, usable: torch.Tensor | None = None) -> None:
+        """Add (sum, weight) pairs. One that is not finite comes from an unusable batch and is left out.
+
+        So are all pairs of a batch that is not ``usable``, bool, 0-dimensional; None: it is.
+        """
         numbers = torch.stack([number.detach().double() for pair in values.values() for number in pair])
         pairs = numbers.reshape(-1, 2)
-        pairs = torch.where(torch.isfinite(pairs).all(1, keepdim=True), pairs, 0)
+        finite = torch.isfinite(pairs).all(1, keepdim=True)
+        pairs = torch.where(finite if usable is None else finite & usable, pairs, 0)
         names = tuple(values)
         self._sums[names] = self._sums[names] + pairs if names in self._sums else pairs
 
@@ -148,6 +152,9 @@ END_OF_EPOCH: Mapping[str, Callable[[Any], float]] = {
     **{f"val_patch/dice_{name}": partial(_patch_dice, regions=slice(i, i + 1)) for i, name in enumerate(REGION_NAMES)},
     "val_patch/dice_mean": partial(_patch_dice, regions=slice(None)),
     "val_patch/loss_seg": lambda trainer: trainer.logger.get_value("val_losses", step=-1),
+    SKIPPED_STEPS: lambda trainer: trainer.skipped.steps,
+    SKIPPED_BY_LOSS_SCALE: lambda trainer: trainer.skipped.steps_by_gradient if trainer.grad_scaler is not None else 0,
+    SKIPPED_BATCHES: lambda trainer: trainer.skipped.batches,
     "train/learning_rate": lambda trainer: trainer.optimizer.param_groups[0]["lr"],
     "train/uncertainty_warmup": lambda trainer: warmup_factor(
         trainer.current_epoch, trainer.settings.loss.warmup_epochs

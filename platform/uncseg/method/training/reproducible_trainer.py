@@ -22,6 +22,7 @@ from uncseg.method.distributed_fold import process_count
 from uncseg.method.nnunet_internals import without_timed_choices
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training import batches
+from uncseg.method.training.skipped_batches import SkippedBatches
 
 GRADIENT_NORM = 12  # nnU-Net's
 
@@ -59,6 +60,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.num_val_iterations_per_epoch = training.val_iterations_per_epoch
         self.num_epochs, self.save_every = training.epochs, training.checkpoint_every
         self.next_batch = self.batches_after(0)
+        self.skipped = SkippedBatches()  # steps are also timed outside of an epoch
         # nnU-Net gives the lowest resolution no weight: with a single output its weights would be 0/0
         outputs = len(self.configuration_manager.pool_op_kernel_sizes) - 1
         self.enable_deep_supervision = self.settings.model.deep_supervision and outputs > 1
@@ -179,10 +181,11 @@ class ReproducibleTrainer(nnUNetTrainer):
     def plot_network_architecture(self) -> None:
         """nnU-Net tries to draw the network with a package that is not installed."""
 
-    def descend(self) -> None:
+    def descend(self) -> torch.Tensor:
         """Go from gradients to the next weights as nnU-Net does: unscaled, clipped, and skipped where not finite.
 
-        nnU-Net skips a step with ``fp16`` alone; otherwise one NaN in one batch would end the training.
+        nnU-Net skips a step with ``fp16`` alone; otherwise one NaN in one batch would end the training. Returns the
+        norm of the gradient before it is clipped.
         """
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
@@ -192,6 +195,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.grad_scaler.update()
         elif torch.isfinite(norm):
             self.optimizer.step()
+        return norm
 
     def on_train_start(self) -> None:
         """nnU-Net makes folders and loaders here; the random numbers that training steps draw are batches.seeded."""
@@ -202,9 +206,24 @@ class ReproducibleTrainer(nnUNetTrainer):
         elif self.local_rank:  # which are the first process's: the others would draw the same numbers
             batches.seed_steps(*key, self.current_epoch)
 
+    def on_epoch_start(self) -> None:
+        """nnU-Net notes the time; what the epoch leaves out is counted from 0."""
+        super().on_epoch_start()
+        self.skipped = SkippedBatches()
+
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """nnU-Net logs the mean loss here; skipped steps do not count, and weights that are NaN end the training."""
+        """nnU-Net logs the mean loss here; skipped steps do not count.
+
+        Raises:
+            FloatingPointError: the weights are not finite, or no loss of the epoch was.
+        """
         super().on_train_epoch_end(_finite_losses(train_outputs))
+        self.skipped.count_steps()
+        if self.skipped.unusable == self.num_iterations_per_epoch:
+            raise FloatingPointError(
+                f"no loss of epoch {self.current_epoch} was finite, so nothing was learned; console.log names the cases"
+                "; prepare them again, lower training.initial_lr, or set training.precision to bf16 or fp32"
+            )
         if not torch.stack([torch.isfinite(p).all() for p in self.network.parameters()]).all():
             raise FloatingPointError(
                 f"the network's weights are not finite after epoch {self.current_epoch}: the training has diverged; "
@@ -215,6 +234,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         """nnU-Net logs losses and patch Dice here; without a warning, a region absent from all patches gives NaN."""
         with np.errstate(invalid="ignore"):
             super().on_validation_epoch_end(_finite_losses(val_outputs))
+        self.skipped.count_batches()
 
     def on_train_end(self) -> None:
         """nnU-Net saves the final checkpoint, removes the latest, and stops its loaders; here the previous goes too."""

@@ -4,7 +4,8 @@ nnU-Net's own commands find it through ``nnUNet_extTrainer``. The docstring of e
 there.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -116,10 +117,20 @@ class UncertaintyTrainer(ResumableTrainer):
             losses.append(loss.detach())
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
         self.memories["training"].settle()
-        self.descend()
+        joint_loss = torch.stack(losses).sum()
+        self.skipped.add_step(self.descend(), joint_loss)
         if self.teacher is not None:
             self.teacher.follow(self.network)
-        return {"loss": torch.stack(losses).sum().cpu().numpy()}
+        loss_on_host = joint_loss.cpu().numpy()
+        if not np.isfinite(loss_on_host):
+            self._name_unusable("its loss", batch)
+        return {"loss": loss_on_host}
+
+    def _name_unusable(self, what: str, batch: dict) -> None:
+        """Print which cases a batch without a finite result is made of, and whose images are at fault."""
+        finite = torch.isfinite(batch["data"]).flatten(1).all(1).tolist()
+        cases = [key if own else f"{key}, whose images are not" for key, own in zip(batch["keys"], finite, strict=True)]
+        print(f"epoch {self.current_epoch}: a batch is left out, because {what} is not finite: {'; '.join(cases)}")
 
     def _to_device(self, batch: dict) -> tuple[torch.Tensor, list[torch.Tensor]]:
         data = batch["data"].to(self.device, non_blocking=True)
@@ -176,7 +187,10 @@ class UncertaintyTrainer(ResumableTrainer):
         super().on_train_epoch_end(train_outputs)
 
     def validation_step(self, batch: dict) -> dict:
-        """nnU-Net's patch Dice, here always of WT, TC, ET; and every estimator against the validation memory."""
+        """nnU-Net's patch Dice, here always of WT, TC, ET; and every estimator against the validation memory.
+
+        nnU-Net takes a prediction that is not finite for background; here such a batch counts for nothing.
+        """
         data, target = self._to_device(batch)
         output = self.settings.model.output
         logits, u, loss = self._forward(data, target)
@@ -187,13 +201,21 @@ class UncertaintyTrainer(ResumableTrainer):
         q = read_oracle(self.oracle, batch["keys"], batch["geometry"])
         q = None if q is None else q.reshape(failure.shape).to(self.device)
         maps = self._several_pass_maps(data)
+        usable = all_finite([logits, loss, *([] if u is None else [u]), *maps.values()])
         sums = epoch_metrics.estimator_sums(logits, u, q, predicted_wt, reference_wt, memory, output, maps)
-        self._means.add(sums | epoch_metrics.failure_rates(failure, reference))
+        self._means.add(sums | epoch_metrics.failure_rates(failure, reference), usable)
         p_wt = wt_probability(logits, output)
-        values = {"error": failure.float(), "variance": 4 * p_wt * (1 - p_wt)}
+        # NaN is no visit
+        values = {"error": torch.where(usable, failure.float(), math.nan), "variance": 4 * p_wt * (1 - p_wt)}
         self._write("validation", batch, values, protocol_masks(reference_wt, predicted_wt)["union"])
-        results = {"loss": loss.detach()} | epoch_metrics.overlap_counts(predicted, reference)
-        return {name: value.cpu().numpy() for name, value in results.items()}
+        self.skipped.add_validation(usable)
+        counts = epoch_metrics.overlap_counts(predicted, reference)
+        results = {"loss": torch.where(usable, loss.detach(), math.nan)}
+        results |= {name: torch.where(usable, count, 0) for name, count in counts.items()}
+        on_host = {name: value.cpu().numpy() for name, value in results.items()}
+        if not np.isfinite(on_host["loss"]):
+            self._name_unusable("its prediction", batch)
+        return on_host
 
     def _several_pass_maps(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         axes = [axis + 1 for axis in self.inference_allowed_mirroring_axes or ()]
@@ -232,6 +254,11 @@ def read_oracle(folder: Path, keys: list[str], geometries: list[PatchGeometry]) 
     volumes = [np.load(file, mmap_mode="r") for file in files]
     patches = [g.padded(volume[g.bounding_box()]) for volume, g in zip(volumes, geometries, strict=True)]
     return torch.from_numpy(np.stack(patches)[:, None].astype(np.float32))
+
+
+def all_finite(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return whether every value is finite, bool, 0-dimensional."""
+    return torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
 
 
 def split_evenly(samples: int, parts: int) -> list[slice]:

@@ -15,6 +15,7 @@ from uncseg.files import read_json, write_text
 from uncseg.layout import RunFolder
 from uncseg.provenance import describe_versions
 from uncseg.report.page import Picture
+from uncseg.report.skipped import skipped_lines
 from uncseg.studies.benchmark.benchmark_file import Benchmark
 from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark
 from uncseg.studies.benchmark.benchmark_page import (
@@ -83,10 +84,16 @@ def close_benchmark(
     )
     console.print(benchmark_table(wide, least).to_rich())
     sentences = [line for name, table in ranked.items() for line in verdicts(table, name)]
-    for line in [*not_compared(wide, least), *sentences]:
+    for line in [*not_compared(wide, least), *sentences, *_left_out(finished)]:
         console.print(line)
     console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}\nreport:  {folder.page}", soft_wrap=True)
     close_parent(folder, benchmark, base, log_benchmark, sync_runs=True)
+
+
+def _left_out(finished: Sequence[ScoredFold]) -> list[str]:
+    """Return what the trainings have left out, each named by its run."""
+    runs = {part.task.run: part.task.experiment for part in finished}
+    return [f"{run.root.name}: {line}" for run, trained in runs.items() for line in skipped_lines(run, trained)]
 
 
 def _cost(method: Method, measured: Mapping[str, Any]) -> dict[str, Any]:
