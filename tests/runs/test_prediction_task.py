@@ -8,7 +8,7 @@ from uncseg.config.sections import Evaluation, Resources
 from uncseg.dataset.brats import BratsCase
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.runs.model_sources import PredictionModel
-from uncseg.runs.new_case_tasks import PredictionOptions, PredictionTask
+from uncseg.runs.prediction_task import PredictionOptions, PredictionTask
 
 CHANGED = {
     "probabilities": True,

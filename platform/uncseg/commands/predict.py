@@ -8,7 +8,8 @@ from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import raise_if_any
 from uncseg.evaluation.expectation import WORDS
 from uncseg.runs.model_sources import find_model
-from uncseg.runs.new_case_tasks import PredictionOptions, Record, predict_new_cases
+from uncseg.runs.new_case_tasks import Record, predict_new_cases
+from uncseg.runs.prediction_task import PredictionOptions
 from uncseg.table_files import table_of, write_table
 
 

@@ -1,31 +1,24 @@
-"""The steps of preparing a dataset: choosing cases and folders, planning, preprocessing with nnU-Net's classes.
+"""The steps of preparing a dataset: choosing cases and folders, planning, describing what is there for nnU-Net.
 
 ``runs/preparation_tasks.py`` runs them as Ray tasks. nnU-Net is imported only where it is used: that takes seconds, and
 the process that starts the tasks does not need it.
 """
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.brats import MODALITIES, BratsCase, oracle_path
-from uncseg.dataset.case_volumes import read_case
 from uncseg.dataset.fingerprint import fingerprint_file
-from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.labels import LABELS, REGIONS
 from uncseg.dataset.patients import find_patients
 from uncseg.dataset.scan import scan_folder
 from uncseg.dataset.splits import given_splits, problems_of_given
-from uncseg.dataset.volumes import read_volume
-from uncseg.errors import Problem, ProblemsFound, raise_if_any
-from uncseg.files import digest, file_states, json_text, read_json, whole_file, write_json, write_text
+from uncseg.errors import Problem, raise_if_any
+from uncseg.files import digest, file_states, json_text, read_json, write_json, write_text
 from uncseg.layout import PreparedFolder
 
 REGIONS_CLASS_ORDER = (2, 1, 3)  # drawn one over the other: WT as ED, TC as NCR, ET
@@ -137,12 +130,14 @@ def prepared_folder(experiment: Experiment, preparation: str) -> PreparedFolder:
     return PreparedFolder(root, f"Dataset{dataset.id:03d}_{dataset.name}")
 
 
-def _raw_images(prepared: PreparedFolder, case_id: str) -> list[str]:
+def raw_images(prepared: PreparedFolder, case_id: str) -> list[str]:
+    """Return a case's images in nnU-Net's raw folder."""
     names = (f"{case_id}_{channel:04d}.nii.gz" for channel in range(len(MODALITIES)))
     return [str(prepared.raw_dataset / "imagesTr" / name) for name in names]
 
 
-def _raw_reference(prepared: PreparedFolder, case_id: str) -> Path:
+def raw_reference(prepared: PreparedFolder, case_id: str) -> Path:
+    """Return a case's reference in nnU-Net's raw folder."""
     return prepared.raw_dataset / "labelsTr" / f"{case_id}.nii.gz"
 
 
@@ -166,8 +161,8 @@ def write_raw_description(prepared: PreparedFolder, output: str, case_ids: Seque
     folder = prepared.raw_dataset
     listed = {
         case: {
-            "images": [os.path.relpath(file, folder) for file in _raw_images(prepared, case)],
-            "label": os.path.relpath(_raw_reference(prepared, case), folder),
+            "images": [os.path.relpath(file, folder) for file in raw_images(prepared, case)],
+            "label": os.path.relpath(raw_reference(prepared, case), folder),
         }
         for case in case_ids
     }
@@ -192,87 +187,11 @@ def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, 
     write_text(prepared.dataset / "dataset.json", json_text(content, indent=2))
 
 
-def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: str) -> list[Problem]:
-    """Read a case once; put it into the raw folder; crop, normalise and resample it with nnU-Net's preprocessor.
-
-    Its files are complete or absent; a case that has them is skipped.
-
-    Returns:
-        A problem for each channel whose values are not finite then; such a case gets no files.
-    """
-    try:
-        with naming(case.case_id):
-            _preprocess(prepared, case, configuration)
-    except ProblemsFound as error:
-        return error.problems
-    return []
-
-
-def _preprocess(prepared: PreparedFolder, case: BratsCase, configuration: str) -> None:
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from uncseg.dataset.nnunet_case import LoadedCasePlans, write_raw_case
-
-    content = read_json(prepared.plans)
-    plans = PlansManager(content)
-    settings = plans.get_configuration(configuration)
-    folder = prepared.dataset / settings.data_identifier
-    files = [f"{case.case_id}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]
-    if not all((folder / file).is_file() for file in files):
-        volumes = read_case(case)
-        write_raw_case(volumes, prepared.raw_dataset / "imagesTr", prepared.raw_dataset / "labelsTr")
-        folder.mkdir(parents=True, exist_ok=True)
-        # in a folder of its own: nnU-Net takes every .b2nd file in the dataset's folder for a case
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=prepared.root) as partial:
-            images, reference = _raw_images(prepared, case.case_id), str(_raw_reference(prepared, case.case_id))
-            described = LoadedCasePlans(content, volumes), settings, read_json(prepared.dataset / "dataset.json")
-            with contextlib.redirect_stdout(None), np.errstate(over="ignore", invalid="ignore"):
-                preprocessor = _checked(settings.preprocessor_class(verbose=False))
-                preprocessor.run_case_save(str(Path(partial) / case.case_id), images, reference, *described)
-            for file in files:
-                (Path(partial) / file).replace(folder / file)
-    _write_oracle(prepared, case, plans, settings)
-
-
-def _checked(preprocessor: Any) -> Any:
-    """Let nnU-Net's preprocessor refuse a case whose values are not finite, before it saves it."""
-    run_case = preprocessor.run_case
-
-    def run_case_and_check(*arguments: Any) -> Any:
-        data, reference, properties = run_case(*arguments)
-        require_finite_channels(data, MODALITIES)
-        return data, reference, properties
-
-    preprocessor.run_case = run_case_and_check
-    return preprocessor
-
-
-def _write_oracle(prepared: PreparedFolder, case: BratsCase, plans: Any, settings: Any) -> None:
-    """Write a phantom's q on the preprocessed grid: transposed, cropped and, if necessary, resampled linearly."""
-    q_file, target = oracle_path(case), prepared.oracle / f"{case.case_id}.npy"
-    if q_file is None or target.is_file():
-        return
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
-    folder = str(prepared.dataset / settings.data_identifier)
-    data, _, _, properties = nnUNetDatasetBlosc2(folder, [case.case_id]).load_case(case.case_id)
-    q = read_volume(q_file).voxels.transpose(plans.transpose_forward)
-    box = tuple(slice(lower, upper) for lower, upper in properties["bbox_used_for_cropping"])
-    resampled = q[box][None].astype(np.float32)
-    if resampled.shape[1:] != data.shape[1:]:
-        spacing = [properties["spacing"][i] for i in plans.transpose_forward]
-        # a 2D configuration does not change the spacing between slices
-        target_spacing = settings.spacing if len(settings.spacing) == 3 else [spacing[0], *settings.spacing]
-        resampled = np.asarray(settings.resampling_fn_probabilities(resampled, data.shape[1:], spacing, target_spacing))
-    with whole_file(target) as temporary:
-        np.save(temporary, resampled[0].astype(np.float16))
-
-
 def link_references(prepared: PreparedFolder, case_ids: Sequence[str]) -> None:
     """Link the raw folder's references into gt_segmentations, where nnU-Net's own validation looks for them."""
     folder = prepared.dataset / "gt_segmentations"
     folder.mkdir(exist_ok=True)
-    for reference in (_raw_reference(prepared, case) for case in case_ids):
+    for reference in (raw_reference(prepared, case) for case in case_ids):
         link = folder / reference.name
         if not link.exists():
             link.unlink(missing_ok=True)

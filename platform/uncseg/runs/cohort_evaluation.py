@@ -15,7 +15,8 @@ from uncseg.files import write_text
 from uncseg.layout import RunFolder
 from uncseg.report.score_tables import models_table, scores_table, summarize_models, write_scores
 from uncseg.runs.model_sources import PredictionModel
-from uncseg.runs.new_case_tasks import FOLD_MEAN, PredictionOptions, Record, predict_new_cases
+from uncseg.runs.new_case_tasks import FOLD_MEAN, Record, predict_new_cases
+from uncseg.runs.prediction_task import PredictionOptions
 from uncseg.table_files import table_of, write_table
 
 

@@ -5,7 +5,7 @@ read.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,9 @@ from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.one_pass import OnePass, estimate_one_pass
 from uncseg.estimators.registry import ESTIMATORS, NOT_MIRRORED
-from uncseg.evaluation.case_scores import SCORES_VERSION
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
-from uncseg.files import digest, file_states, keep_record, kept_record, remove_partial
+from uncseg.files import keep_record, kept_record, remove_partial
 from uncseg.layout import REGION_PROBABILITIES, CaseFiles
 from uncseg.method.inference.fold_average import FoldAverage, average_folds
 from uncseg.method.inference.model_folder import ModelFolder
@@ -41,6 +40,7 @@ from uncseg.report.overlay import draw_overlay
 from uncseg.runs.fold_prediction import as_batch
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.out_of_fold import region_scores
+from uncseg.runs.prediction_task import PredictionOptions, PredictionTask
 from uncseg.runs.preflight import require_folders
 
 IN_FLIGHT = 3  # cases per worker: one is read, one predicted, one written
@@ -49,55 +49,6 @@ GEOMETRY, WARNINGS = "geometry", "warnings"
 """Entries that are added to nnU-Net's properties of a case."""
 FOLD_MEAN = "mean"
 """The name of all folds together in scores."""
-
-
-@dataclass(frozen=True)
-class PredictionOptions:
-    """What a command asks for beside labels and uncertainty; None: as the model's experiment says."""
-
-    probabilities: bool = False
-    """Write CASE_wt_probability.nii.gz, CASE_tc_probability.nii.gz and CASE_et_probability.nii.gz."""
-    overlays: bool = False
-    """Draw CASE.png."""
-    mirroring: bool | None = None
-    """Test-time mirroring, 8 passes."""
-    review_below: float | None = None
-    """Flag cases whose expected WT Dice is lower."""
-    scores: bool = False
-    """Score each fold, all folds together and the estimators' maps against the cases' references."""
-
-
-@dataclass(frozen=True)
-class PredictionTask:
-    """What to predict with, what to write, and where."""
-
-    model: PredictionModel
-    options: PredictionOptions
-    output: Path
-    threads: int
-    trust: bool = False
-    """Let checkpoints run code of their own."""
-
-    @property
-    def mirroring(self) -> bool:
-        """Whether predictions are averaged over mirrored copies."""
-        chosen = self.options.mirroring
-        return self.model.evaluation.mirroring if chosen is None else chosen
-
-    @property
-    def review_below(self) -> float:
-        """Expected WT Dice below which a case is flagged."""
-        chosen = self.options.review_below
-        return self.model.review_below if chosen is None else chosen
-
-    def sources(self, cases: Sequence[BratsCase]) -> dict[str, str]:
-        """Return a digest per case of what its outputs depend on: checkpoints, settings, options, the case's files."""
-        model, evaluation = self.model, self.model.evaluation
-        options = asdict(self.options) | {"mirroring": self.mirroring, "review_below": self.review_below}
-        networks = [folder.state(model.folds) for folder in (model.folder, *model.members)]
-        source = digest([SCORES_VERSION, networks, options, evaluation.tile_step, evaluation.estimators.model_dump()])
-        files = {case.case_id: case.files if self.options.scores else case.images for case in cases}
-        return {case: digest([source, file_states(paths)]) for case, paths in files.items()}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from uncseg.dataset import preparation as steps
 from uncseg.dataset.brats import MODALITIES, BratsCase
 from uncseg.dataset.check import check_case, no_tumour
 from uncseg.dataset.labels import describe_convention
+from uncseg.dataset.preprocessing import preprocess_case
 from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import file_lock, remove_partial
@@ -66,7 +67,7 @@ def _prepare(
     _run("plans", [("plans", steps.plan, (prepared, experiment, survey_folder, len(cases)))], progress)
     split = write_splits_once(prepared.splits, splits)
     configuration = experiment.plan.configuration
-    calls = [(case.case_id, steps.preprocess_case, (prepared, case, configuration)) for case in cases]
+    calls = [(case.case_id, preprocess_case, (prepared, case, configuration)) for case in cases]
     found = _run("preprocessed cases", calls, progress)
     raise_if_any([problem for problems in found.values() for problem in problems], TITLE, exit_code=1)
     steps.link_references(prepared, list(surveys))
