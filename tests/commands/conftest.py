@@ -1,9 +1,13 @@
-"""One small cross-validation, trained once per session, for all tests that only read what was trained."""
+"""One small cross-validation, trained once per session, for all tests that only read what was trained; and phantoms."""
+
+import os
+import shutil
 
 import pytest
 
 from support.commands import uncseg
 from support.small_experiment import write_small_experiment
+from uncseg.console import console
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.layout import RunFolder
 
@@ -24,3 +28,25 @@ def root(local_ray, tmp_path_factory):
 def run(root):
     """The folder of the trained run; tests must not change it."""
     return RunFolder(root / "runs" / "small")
+
+
+@pytest.fixture(scope="session")
+def plain_cases(tmp_path_factory):
+    """A folder of three small phantoms and nothing else; tests must not change it."""
+    folder = tmp_path_factory.mktemp("plain") / "cases"
+    for case in write_phantoms(folder, cases=3, size=24, seed=1):
+        (case / f"{case.name}-q.nii.gz").unlink()
+    (folder / "phantoms.json").unlink()
+    return folder
+
+
+@pytest.fixture
+def cases(plain_cases, tmp_path):
+    """A copy of ``plain_cases``, made of links, which tests replace and never write through."""
+    return shutil.copytree(plain_cases, tmp_path / "cases", copy_function=os.link)
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    """A terminal in which every problem is one line."""
+    monkeypatch.setattr(console, "width", 2000)

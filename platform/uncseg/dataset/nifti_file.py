@@ -144,7 +144,9 @@ def _read_header(file: Path, stream: io.BufferedIOBase | gzip.GzipFile) -> Heade
     if kind is None:
         advice = "convert it with nibabel or dcm2niix, or download it again"
         refuse(file, f"no NIfTI header; the data begin with {start[:8].hex(' ')}", "a NIfTI image", advice)
-    header = kind(start, check=False)
+    # nibabel would guess the order of bytes from dim, which may be wrong
+    little = int.from_bytes(start[:4], "little") == kind.sizeof_hdr
+    header = kind(start, endianness="<" if little else ">", check=False)
     if not header["magic"].item().startswith(b"n+"):
         found = f"a header of an image in two files ({header['magic'].item().decode('latin-1')})"
         refuse(file, found, "header and voxels in one file", "convert the pair .hdr and .img to NIfTI")
@@ -154,16 +156,17 @@ def _read_header(file: Path, stream: io.BufferedIOBase | gzip.GzipFile) -> Heade
 def _check_header(file: Path, header: Header) -> tuple[int, ...]:
     """Return the shape without trailing axes of length 1, of three axes."""
     advice = "write the file again with a correct header, or exclude the case"
-    try:
-        dtype, shape = header.get_data_dtype(), tuple(int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])])
-    except nibabel.spatialimages.HeaderDataError as error:
-        refuse(file, first_line(error), "a datatype of NIfTI", advice)
-    if not shape or len(shape) > 7 or min(shape) < 1:
+    code, axes = int(header["datatype"]), int(header["dim"][0])
+    if code not in nibabel.nifti1.data_type_codes.code:
+        refuse(file, f"datatype {code} in the header, which NIfTI does not have", "a datatype of NIfTI", advice)
+    dtype, shape = header.get_data_dtype(), tuple(int(n) for n in header["dim"][1 : 1 + axes])
+    if not 1 <= axes <= 7 or min(shape) < 1:
         refuse(file, f"dim {_numbers(header['dim'])} in the header", "at least 1 voxel along each axis", advice)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    if dtype.fields is not None or dtype.kind not in "iuf":
-        what = {"c": "complex numbers"}.get(dtype.kind, "colours (RGB)")
+    if dtype.kind not in "iuf":
+        other = f"datatype {code} ({nibabel.nifti1.data_type_codes.label[code]})"
+        what = "colours (RGB)" if dtype.fields else {"c": "complex numbers"}.get(dtype.kind, other)
         refuse(file, f"{what} in each voxel", "one real number per voxel", "convert it to one channel of real numbers")
     if len(shape) != 3:
         volumes = f", {np.prod(shape[3:])} volumes" if len(shape) > 3 else ""

@@ -117,11 +117,15 @@ def _read_geometry(file: Path, header: Header, shape: tuple[int, ...]) -> Geomet
         refuse(file, "a position or direction that is NaN or infinite in the header", "finite numbers", advice)
     unit = f"the header's unit field (xyzt_units) says {_UNITS.get(int(header['xyzt_units']) & 7, 'an unknown code')}"
     advice = "correct voxel size and unit in the header, or resample the image"
+    expected = "{:g} to {:g} mm along each axis"
+    stored = header["pixdim"][1:4].tolist()
+    if not all(np.isfinite(stored)) or 0 in stored:  # ITK would take 1 mm instead
+        refuse(file, f"spacing {_short(stored)} (pixdim); {unit}", expected.format(*SPACING_MM), advice)
     extents = [n * mm for n, mm in zip(geometry.size, geometry.spacing_mm, strict=True)]
     for what, values, (low, high) in (("spacing", geometry.spacing_mm, SPACING_MM), ("extent", extents, EXTENT_MM)):
         # single precision in headers makes 0.1 a little more or less
         if min(values) < low * (1 - 1e-5) or max(values) > high * (1 + 1e-5):
-            refuse(file, f"{what} {_short(values)} mm; {unit}", f"{low:g} to {high:g} mm along each axis", advice)
+            refuse(file, f"{what} {_short(values)} mm; {unit}", expected.format(low, high), advice)
     return geometry
 
 
