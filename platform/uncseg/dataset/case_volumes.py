@@ -1,5 +1,6 @@
 """The volumes of a case, read once and judged: what is wrong with them, and what is odd."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,16 +76,23 @@ def image_problems(volume: Volume) -> list[Problem]:
         return [Problem(file, "zero everywhere", "an image", "download it again, or exclude the case")]
     # sums of squares are what a standard deviation is made of
     limit = float(np.finfo(np.float32).max)
-    if largest > limit or float(np.square(voxels, dtype=np.float64).sum()) > limit:
+    if largest * largest * voxels.size > limit and _sum_of_squares(voxels) > limit:
         found = f"values up to {largest:.2g}, whose squares overflow single precision"
         return [Problem(file, found, expected, "set no-data voxels to 0, or scale the image")]
-    head = voxels[voxels != 0].astype(np.float32)
-    if float(head.std(dtype=np.float64)) <= SMALLEST_CONTRAST:
-        found = f"no contrast: the value {float(head[0]):g} in all {head.size} voxels of the head"
-        if head.min() != head.max():
-            found = f"no contrast: values from {head.min():g} to {head.max():g} in the head"
-        return [Problem(file, found, "an image", "download it again, scale it, or exclude the case")]
-    return []
+    head = voxels[voxels != 0]
+    low, high = (float(np.float32(value)) for value in (head.min(), head.max()))
+    # n values from low to high have a standard deviation of at least (high - low) / √(2n): most need no other look
+    enough = high - low > SMALLEST_CONTRAST * math.sqrt(2 * head.size)
+    if enough or (low < high and head.std(dtype=np.float64) > SMALLEST_CONTRAST):
+        return []
+    values = f"the value {low:g}" if low == high else f"values from {low:g} to {high:g}"
+    found = f"no contrast: {values} in all {head.size} voxels of the head"
+    return [Problem(file, found, "an image", "download it again, scale it, or exclude the case")]
+
+
+def _sum_of_squares(voxels: np.ndarray) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.square(voxels, dtype=np.float64).sum())
 
 
 def _equal_images(images: list[Volume]) -> list[Problem]:

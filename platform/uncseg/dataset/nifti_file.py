@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import nibabel
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
+from nibabel.volumeutils import apply_read_scaling
 
 from uncseg.errors import Problem, ProblemsFound, first_line
 
@@ -47,7 +47,7 @@ class NiftiContent:
 
     Args:
         header: nibabel's, as stored.
-        voxels: (W, H, D) in stored order, scaled; trailing axes of length 1 are dropped.
+        voxels: (W, H, D) in stored order, scaled, read-only; trailing axes of length 1 are dropped.
         plain: whether ITK reads the same voxels: NIfTI-1, gzip, three axes, no scale factor, a usual type.
     """
 
@@ -79,10 +79,8 @@ def read_nifti(file: Path) -> NiftiContent:
             header = _read_header(file, stream)
             shape = _check_header(file, header)
             data = _read_data(file, stream, header, shape, compressed)
-        slope, intercept = header.get_slope_inter()
-        stored = shape, header.get_data_dtype(), 0, 1.0 if slope is None else slope, intercept or 0.0
-        proxy = ArrayProxy(io.BytesIO(data), stored)
-        voxels = np.asanyarray(proxy)
+        stored: np.ndarray = np.ndarray(shape, header.get_data_dtype(), data, order="F")
+        voxels = apply_read_scaling(stored, *header.get_slope_inter())
     except ProblemsFound:
         raise
     except Exception as error:  # bytes from anywhere: whatever a library says, the other files are read
