@@ -4,6 +4,7 @@ Exit codes: 0 success, 1 the work failed, 2 the request was wrong. Modules are i
 torch and nnU-Net take seconds to load.
 """
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -242,6 +243,9 @@ def _fold_numbers(text: str | None) -> list[int] | None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line with the given arguments, or those of the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what a terminal's encoding does not
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(arguments)
     except ProblemsFound as error:

@@ -1,5 +1,6 @@
 """Names of cases, and what label 4 means, by command."""
 
+import os
 import re
 import shutil
 import unicodedata
@@ -7,7 +8,7 @@ import unicodedata
 import pytest
 
 from support.checking import assert_accepted, assert_refused
-from support.commands import uncseg
+from support.commands import start_uncseg, uncseg
 from support.odd_files import as_2018, file_of, first_voxels, other_voxels, put_raw, rename
 
 FIRST, SECOND, THIRD = (f"BraTS-GLI-0000{n}-000" for n in range(3))
@@ -53,6 +54,20 @@ def test_a_folder_and_files_that_spell_a_name_differently_do_not_vanish(cases):
         assert_accepted(cases)
     except pytest.fail.Exception:
         assert_refused(cases, "F.+ll", "rename")
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"F\xe4ll"), "a\nb", "\x1b[31mred"], ids=["Latin-1", "line", "colour"])
+def test_a_name_that_tables_cannot_hold_is_refused(cases, name):
+    rename(cases, SECOND, name)
+    shutil.rmtree(cases / SECOND)
+    assert_refused(cases, re.escape(ascii(name)), "rename")
+
+
+def test_a_terminal_shows_names_that_it_cannot_encode(cases, tmp_path):
+    (cases / os.fsdecode(b"F\xe4ll.nii.gz")).write_bytes(b"")
+    start = {"variables": {"PYTHONIOENCODING": "ascii:strict"}}
+    output = start_uncseg("check", cases, log=tmp_path / "check.log", **start).require(1)
+    assert "F\\udce4ll.nii.gz" in "".join(output.split())
 
 
 def test_an_incomplete_case_with_a_space_in_its_name_can_be_excluded(cases, experiment_file):

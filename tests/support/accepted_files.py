@@ -56,12 +56,10 @@ def other_scales(image):
     image.header["pixdim"] = sizes
 
 
-def long_quaternion(image):
-    """Leave the qform alone with a quaternion that rounding made a little longer than 1."""
-    image.set_qform(image.affine, 1)
-    image.set_sform(None, 0)
-    for name in ("quatern_b", "quatern_c", "quatern_d"):
-        image.header[name] *= np.float32(1 + 1e-6)
+def long_quaternion(file):
+    """Leave the qform alone, with a quaternion that rounding made a little longer than 1."""
+    form_codes(1, 0)(file)
+    fields(quatern_d=1 + 1e-6)(file)
 
 
 def mirrored(file):
@@ -116,8 +114,7 @@ VARIANTS = {
     "forms that differ": (ROLES, image_edit(another_qform)),
     "a sheared sform beside a qform": (ROLES, sheared(3, qform=True)),
     "an sform of other scales": (ROLES, image_edit(other_scales)),  # nnU-Net issue 2741
-    "a quaternion a little longer than 1": (ROLES, image_edit(long_quaternion)),  # nibabel issue 626
-    "a negative spacing": (ROLES, fields(pixdim={1: -1})),  # ITK issue 1484
+    "a quaternion a little longer than 1": (ROLES, long_quaternion),  # nibabel issue 626
     "a mask 1e-5 mm away": (MASK, fields(srow_x={3: 1e-5}, qoffset_x=1e-5)),  # PyRadiomics issue 226
     "a mirrored axis": (ROLES, mirrored),
     "a trailing axis": (ROLES, other_voxels(lambda voxels: voxels[..., None])),

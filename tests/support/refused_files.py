@@ -214,6 +214,7 @@ GEOMETRY = {
     "spacing of 25 mm": Kind(spaced(1, 1, 25), (SPACING, r"\b25\b", UNIT), "all"),
     "an extent of 2.4 mm": Kind(spaced(0.1, 0.1, 0.1), ("extent", r"2\.4", UNIT), "all"),
     "spacing of 0": Kind(fields(pixdim={1: 0}), (SPACING,), "all"),
+    "a negative spacing": Kind(fields(pixdim={1: -1}), (SPACING, "-1"), "all"),  # ITK issue 1484
     "spacing of NaN": Kind(fields(pixdim={2: np.nan}), (SPACING, "nan"), "all"),
     "another place": Kind(lambda file: write(file, voxels_of(file), np.diag([-1, -1, 1, 1.0])), ("origin",)),
 }

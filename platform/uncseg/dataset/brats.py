@@ -4,10 +4,12 @@ The naming of 2023 (CASE-t1n.nii.gz, …, CASE-seg.nii.gz) and that of 2018 to 2
 known. Upper and lower case make no difference.
 """
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from uncseg.dataset.labels import Convention
+from uncseg.errors import Problem
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 ENDINGS = (".nii.gz", ".nii")
@@ -72,6 +74,14 @@ def role_of(stem: str) -> tuple[str, str, Convention] | None:
         if stem.lower().endswith(suffix) and len(stem) > len(suffix):
             return stem[: -len(suffix)], role, convention
     return None
+
+
+def name_problems(case_id: str) -> list[Problem]:
+    """Return the problem of a name that tables cannot hold: with bytes that are not UTF-8, or control characters."""
+    if not any(unicodedata.category(character) in ("Cs", "Cc") for character in case_id):
+        return []
+    found = "a name with bytes that are not UTF-8 or with control characters"
+    return [Problem(ascii(case_id), found, "a name of printable characters", "rename the folder and its files")]
 
 
 def is_oracle(case_id: str, name: str) -> bool:

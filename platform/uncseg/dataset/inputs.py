@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uncseg.dataset.brats import MODALITIES, BratsCase, ending_of
+from uncseg.dataset.brats import MODALITIES, BratsCase, ending_of, name_problems
 from uncseg.dataset.labels import Convention
 from uncseg.dataset.patients import patient_of
 from uncseg.dataset.scan import References, Scan, require_folder, scan_folder
@@ -43,7 +43,7 @@ def find_inputs(
     channels = dataset_json["channel_names"]
     plain = _plain_files(folder)
     cases, problems = _plain_cases(folder, plain, len(channels))
-    taken = {file.name for by_channel in plain.values() for file in by_channel.values()}
+    taken = {file.name for by_channel in plain.values() for files in by_channel.values() for file in files}
     scan = scan_folder(folder, references, convention, taken, skip)
     if scan.cases:
         order = _order(list(channels.values()), folder)
@@ -57,23 +57,28 @@ def find_inputs(
     return replace(scan, cases=kept, problems=problems + scan.problems)
 
 
-def _plain_files(folder: Path) -> dict[str, dict[int, Path]]:
-    """Return nnU-Net's files by case and channel."""
-    found: dict[str, dict[int, Path]] = defaultdict(dict)
+def _plain_files(folder: Path) -> dict[str, dict[int, list[Path]]]:
+    """Return nnU-Net's files by case and channel; more than one where a channel is there as .nii and as .nii.gz."""
+    found: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for file in sorted(folder.iterdir()):
         ending = ending_of(file.name)
         if ending and (match := re.fullmatch(r"(.+)_(\d{4})", file.name[: -len(ending)])):
-            found[match[1]][int(match[2])] = file
+            found[match[1]][int(match[2])].append(file)
     return found
 
 
 def _plain_cases(
-    folder: Path, files: Mapping[str, Mapping[int, Path]], channels: int
+    folder: Path, files: Mapping[str, Mapping[int, list[Path]]], channels: int
 ) -> tuple[list[BratsCase], list[Problem]]:
     cases, problems = [], []
     for name, by_channel in sorted(files.items()):
-        if sorted(by_channel) == list(range(channels)):
-            images = tuple(by_channel[n] for n in range(channels))
+        twice = [" and ".join(file.name for file in found) for found in by_channel.values() if len(found) > 1]
+        if unusable := name_problems(name):
+            problems += unusable
+        elif twice:
+            problems.append(Problem(str(folder / name), "; ".join(twice), "one file per channel", "remove the others"))
+        elif sorted(by_channel) == list(range(channels)):
+            images = tuple(by_channel[n][0] for n in range(channels))
             cases.append(BratsCase(name, patient_of(name), images, None, "2023"))
         else:
             found = "channels " + ", ".join(f"{n:04d}" for n in sorted(by_channel))

@@ -15,6 +15,7 @@ from uncseg.dataset.brats import (
     ending_of,
     is_image,
     is_oracle,
+    name_problems,
     role_in_case,
     role_of,
 )
@@ -211,7 +212,7 @@ def _case(
     name: str, places: Sequence[_Place], folder: Path, references: References, convention: Convention, scan: Scan
 ) -> BratsCase | None:
     """Return a complete case, or None; its problems and unused files go to ``scan``."""
-    problems: list[Problem] = []
+    problems = name_problems(name)
     roles: dict[str, list[Path]] = defaultdict(list)
     place = places[0]
     for file, (role, _) in place.roles.items():
