@@ -42,6 +42,31 @@ def test_check_finds_no_problem_in_clean_cases(uncseg, cases):
     assert text.endswith("3 cases of 3 patients, no problem found ")
 
 
+def test_check_says_who_is_a_patient(uncseg, cases, tmp_path):
+    code, text = uncseg("check", cases)
+    assert code == 0
+    assert "patients: 3 patients, by the names BraTS-XXX-NNNNN-NNN" in text
+    code, text = uncseg("check", cases, "--patients", "(BraTS)")
+    assert code == 0
+    assert "patients: 1 patient, by the pattern (BraTS)" in text
+    assert text.endswith("3 cases of 1 patient, no problem found ")
+    (tmp_path / "patients.csv").write_text("case,patient\nBraTS-GLI-00000-000,anna\n")
+    code, text = uncseg("check", cases, "--patients", tmp_path / "patients.csv")
+    assert code == 2
+    assert "no line for BraTS-GLI-00001-000" in text
+    assert uncseg("check", cases, "--patients", "(")[0] == 2
+    for number, when in ((0, "pre"), (1, "post")):
+        old, new = f"BraTS-GLI-0000{number}-000", f"patient1_{when}"
+        for file in (cases / old).iterdir():
+            file.rename(file.with_name(file.name.replace(old, new)))
+        (cases / old).rename(cases / new)
+    code, text = uncseg("check", cases)
+    assert code == 0
+    assert "3 patients, by the names BraTS-XXX-NNNNN-NNN, and 2 cases of other names, each its own" in text
+    assert "patient1_post, patient1_pre: names that differ only in a last part, and count as 2 patients" in text
+    assert text.endswith("3 cases of 3 patients, no problem found, 1 warning ")
+
+
 def test_check_names_every_problem_in_one_table(uncseg, cases):
     first, second = "BraTS-GLI-00000-000", "BraTS-GLI-00001-000"
     (cases / first / f"{first}-t1n.nii.gz").unlink()

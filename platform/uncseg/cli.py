@@ -32,6 +32,12 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VAL
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan, but train nothing.")]
 CONVENTION_HELP = "What the labels mean: 2023 (1, 2, 3) or 2018 (1, 2, 4)."
 ConventionOption = Annotated[str | None, typer.Option(help=CONVENTION_HELP, show_default="as the files are named")]
+PATIENTS_HELP = (
+    "Who is a patient: a csv file (case, patient), or a regular expression whose first group is the patient."
+)
+PatientsOption = Annotated[
+    str | None, typer.Option("--patients", metavar="FILE_OR_PATTERN", help=PATIENTS_HELP, show_default="by names")
+]
 Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints run code of their own.")]
 
 
@@ -49,11 +55,15 @@ def phantom(
 
 
 @app.command()
-def check(dataset: Annotated[Path, _argument("BraTS folder.")], convention: ConventionOption = None) -> None:
+def check(
+    dataset: Annotated[Path, _argument("BraTS folder.")],
+    convention: ConventionOption = None,
+    patients: PatientsOption = None,
+) -> None:
     """List every problem of a BraTS folder in one table; exit with 1 if there is any."""
     from uncseg.commands.check import check_folder
 
-    raise typer.Exit(check_folder(dataset, convention))
+    raise typer.Exit(check_folder(dataset, convention, patients))
 
 
 @app.command()
@@ -128,12 +138,14 @@ def score(
     ] = None,
     prediction_convention: ConventionOption = None,
     reference_convention: ConventionOption = None,
+    patients: PatientsOption = None,
 ) -> None:
     """Score masks against references, and uncertainty maps against the errors, as the BraTS challenges do."""
     from uncseg.commands.score import score_folders
 
     conventions = prediction_convention, reference_convention
-    raise typer.Exit(score_folders(predictions, references, out, uncertainty, uncertainty_scale, brain, *conventions))
+    maps = uncertainty, uncertainty_scale, brain
+    raise typer.Exit(score_folders(predictions, references, out, *maps, *conventions, patients))
 
 
 @app.command()
@@ -142,6 +154,7 @@ def evaluate(
     other: Annotated[Path | None, _argument("Another run to compare with.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="BraTS folder of another cohort with references.")] = None,
     convention: ConventionOption = None,
+    patients: PatientsOption = None,
     overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
@@ -149,6 +162,9 @@ def evaluate(
     if other is not None and dataset is not None:
         problem = Problem("--dataset", "a second run as well", "one of the two", "leave one out")
         raise ProblemsFound("The request is ambiguous.", [problem])
+    if patients is not None and dataset is None:
+        expected, advice = "--dataset as well: a run knows its patients", "leave it out, or set dataset.patients"
+        raise ProblemsFound("The request is ambiguous.", [Problem("--patients", patients, expected, advice)])
     if other is not None:
         from uncseg.commands.compare import compare_runs
 
@@ -156,7 +172,7 @@ def evaluate(
     if dataset is not None:
         from uncseg.commands.evaluate import evaluate_cohort
 
-        raise typer.Exit(evaluate_cohort(run, dataset, overrides, trust, convention))
+        raise typer.Exit(evaluate_cohort(run, dataset, overrides, trust, convention, patients))
     from uncseg.commands.evaluate import evaluate_run
 
     raise typer.Exit(evaluate_run(run, overrides, trust))

@@ -259,3 +259,38 @@ def test_wrong_requests(tmp_path, capsys, monkeypatch, arguments, said):
     assert score(*arguments) == 2
     assert said in " ".join(capsys.readouterr().out.split())
     assert not list(tmp_path.glob("s.*"))
+
+
+def test_patients_are_told_by_names_or_by_an_option(tmp_path, local_ray, capsys, monkeypatch):
+    monkeypatch.setattr(console, "width", 300)
+    names = ("sub-01_ses-1", "sub-01_ses-2", "P7_pre", "P7_post")
+    for folder in ("references", "predictions"):
+        for name in names:
+            save(tmp_path / folder, name, labels())
+    out, file = tmp_path / "scores.parquet", tmp_path / "patients.csv"
+    arguments = (tmp_path / "predictions", tmp_path / "references", "--out", out)
+
+    def patients():
+        return pd.read_parquet(out).groupby("case")["patient"].first().to_dict()
+
+    assert score(*arguments) == 0
+    assert patients() == {"sub-01_ses-1": "sub-01", "sub-01_ses-2": "sub-01", "P7_pre": "P7_pre", "P7_post": "P7_post"}
+    said = capsys.readouterr().out
+    assert "patients: 3 patients, by the names sub-NN_ses-NN, and 2 cases of other names, each its own" in said
+    assert "P7_post, P7_pre: names that differ only in a last part" in said
+    assert score(*arguments, "--patients", "(.+?)_") == 0  # what is kept of the cases is not scored again
+    assert patients() == {"sub-01_ses-1": "sub-01", "sub-01_ses-2": "sub-01", "P7_pre": "P7", "P7_post": "P7"}
+    said = capsys.readouterr().out
+    assert "patients: 2 patients, by the pattern (.+?)_" in said
+    assert "Warnings" not in said
+    file.write_text("case,patient\n" + "".join(f"{name},anna\n" for name in names))
+    assert score(*arguments, "--patients", file) == 0
+    assert set(patients().values()) == {"anna"}
+    file.write_text("case,patient\nP7_pre,anna\n")
+    capsys.readouterr()
+    assert score(*arguments, "--patients", file) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    for name in names:
+        assert (f"no line for {name}" in said) == (name != "P7_pre")
+    assert score(*arguments, "--patients", "(") == 2
+    assert set(patients().values()) == {"anna"}

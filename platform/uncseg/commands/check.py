@@ -5,21 +5,28 @@ from pathlib import Path
 from uncseg.console import console, show_warnings
 from uncseg.dataset.check import check_dataset
 from uncseg.dataset.labels import as_convention
+from uncseg.dataset.patients import as_patients, require_patients
 
 
-def check_folder(folder: Path, convention: str | None = None) -> int:
-    """Check a folder; print what its labels mean, how many cases it has, and what is odd.
+def check_folder(folder: Path, convention: str | None = None, patients: str | None = None) -> int:
+    """Check a folder; print what its labels mean, how many cases and patients it has, and what is odd.
+
+    Args:
+        convention: what the labels mean; None: as the files are named.
+        patients: who is a patient, see :func:`~uncseg.dataset.patients.as_patients`.
 
     Raises:
         ProblemsFound: every problem at once.
     """
+    setting = as_patients(patients)
     checked = check_dataset(folder, as_convention(convention, "--convention"))
-    cases = checked.scan.cases
+    known = require_patients([case.case_id for case in checked.scan.cases], setting)
     for note in checked.notes:
         console.print(note, soft_wrap=True)
-    show_warnings(checked.warnings)
-    patients = len({case.patient for case in cases})
-    count = len(checked.warnings)
+    console.print(f"patients: {known}", soft_wrap=True, markup=False)
+    show_warnings(warned := [*checked.warnings, *known.warnings])
+    count = len(warned)
     warnings = f", {count} warning{'s' * (count != 1)}" if count else ""
-    console.print(f"{len(cases)} cases of {patients} patients, no problem found{warnings}")
+    cases, number = len(known.of), len(set(known.of.values()))
+    console.print(f"{cases} cases of {number} patient{'s' * (number != 1)}, no problem found{warnings}")
     return 0

@@ -7,6 +7,7 @@ from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
 from uncseg.console import counting
 from uncseg.dataset.labels import as_convention
+from uncseg.dataset.patients import as_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.layout import RunFolder
 from uncseg.runs.cohort_evaluation import predict_cohort, write_cohort_tables
@@ -45,20 +46,22 @@ def evaluate_cohort(
     overrides: list[str] | None = None,
     trust: bool = False,
     convention: str | None = None,
+    patients: str | None = None,
 ) -> int:
     """Predict and score another cohort, a BraTS folder with references, with a run's folds, and write its tables.
 
     Args:
         convention: what the labels of the cohort mean; None: as its files are named.
         overrides, trust: see :func:`evaluate_run`.
+        patients: who is a patient in the cohort, see :func:`~uncseg.dataset.patients.as_patients`.
 
     Raises:
         ProblemsFound: naming every case that could not be predicted or scored; the others are finished.
     """
-    labels = as_convention(convention, "--convention")
+    labels, setting = as_convention(convention, "--convention"), as_patients(patients)
     run, dataset = RunFolder(root.resolve()), dataset.resolve()
     model = find_model(str(root), run.root, None, overrides, trust)
-    records, problems = predict_cohort(run, model, dataset, trust, labels)
+    records, problems = predict_cohort(run, model, dataset, trust, labels, setting)
     if records:
         write_cohort_tables(run, dataset.name, records)
     raise_if_any(problems, "Some cases could not be evaluated.", exit_code=1)

@@ -6,8 +6,9 @@ from typing import cast, get_args
 
 from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, two_per_cpu
-from uncseg.console import console, counting
+from uncseg.console import console, counting, show_warnings
 from uncseg.dataset.labels import as_convention
+from uncseg.dataset.patients import as_patients, require_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.case_scores import SCORES_VERSION, ScoreRow
 from uncseg.evaluation.find_pairs import find_pairs
@@ -27,6 +28,7 @@ def score_folders(
     brain: Path | None = None,
     prediction_convention: str | None = None,
     reference_convention: str | None = None,
+    patients: str | None = None,
 ) -> int:
     """Score every case that has a prediction and a reference, except those that an earlier command has scored.
 
@@ -35,6 +37,7 @@ def score_folders(
         out: Parquet file to write, together with a CSV, the summary, the reliability diagram and the cases' records.
         scale: of the uncertainty, unit or percent.
         prediction_convention, reference_convention: what the labels of a folder mean; None: as its files are named.
+        patients: who is a patient, see :func:`~uncseg.dataset.patients.as_patients`.
 
     Raises:
         ProblemsFound: naming every file that could not be used (exit code 1); the other cases are scored and written.
@@ -42,7 +45,7 @@ def score_folders(
     if out.suffix != ".parquet":
         problem = Problem("--out", str(out), "a name that ends in .parquet", "for example scores.parquet")
         raise ProblemsFound("The scores cannot be written.", [problem])
-    chosen = _scale(scale)
+    chosen, setting = _scale(scale), as_patients(patients)
     # workers have another working directory
     named = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
     folders = {name: folder.resolve() for name, folder in named.items() if folder is not None}
@@ -54,13 +57,14 @@ def score_folders(
     pairs, problems = found.complete, found.problems
     for note in found.notes:
         console.print(note, soft_wrap=True)
+    known = require_patients([pair.case_id for pair in pairs], setting)
     kept = out.resolve().parent / f"{out.stem}_cases"
     with ray_session(None, dashboard=False) as own_ray, counting() as progress:
         require_folders({"--out": out.parent}, folders, own_ray)
         calls = [(pair.case_id, _score_once, (pair, chosen, kept)) for pair in pairs]
         scored, failed = map_cases(calls, partial(progress, "scored cases"), two_per_cpu, "scores")
     remove_partial(kept)
-    rows = [row for case in sorted(scored) for row in scored[case]]
+    rows = [row | {"patient": known.of[case]} for case in sorted(scored) for row in scored[case]]
     problems += failed
     if not rows and out.is_file():
         console.print(f"no case was scored; {out}, which an earlier command wrote, was not changed")
@@ -71,6 +75,8 @@ def score_folders(
         if uncertainty is not None and brain is None:
             console.print("Without --brain the whole volume counts as brain: filtered true negatives, detection and")
             console.print("calibration include the air around the head.")
+        console.print(f"patients: {known}", soft_wrap=True, markup=False)
+        show_warnings(known.warnings)
         console.print(f"scores: {out}", soft_wrap=True)
     raise_if_any(problems, "Some cases could not be scored.", exit_code=1)
     return 0

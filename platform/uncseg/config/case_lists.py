@@ -4,24 +4,20 @@ An experiment that was loaded holds their content, so that a run needs none of t
 under the same path is seen as another setting.
 """
 
-import csv
-import io
-import json
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from uncseg.config.list_files import listed, read_csv, read_nnunet_splits
 from uncseg.errors import Problem
 from uncseg.files import digest
 from uncseg.section import Section
 
 PATIENTS, FILE, GROUPS = "dataset.patients", "split.file", "split.groups"
-MOST_SHOWN = 20
-"""Problems of one kind that are listed; the others are counted."""
 
 
 class PatientList(Section):
@@ -92,9 +88,9 @@ def short_lists(content: Mapping[str, Any]) -> dict[str, Any]:
         name, _, field = where.partition(".")
         section = short.get(name)
         if isinstance(section, Mapping) and isinstance(value := section.get(field), Mapping):
-            listed = value.get("patients") if where == PATIENTS else value.get("folds")
+            cases = value.get("patients") if where == PATIENTS else value.get("folds")
             what = "cases" if where == PATIENTS else "folds"
-            text = f"{len(listed or ())} {what}, digest {digest(listed)[:10]}"
+            text = f"{len(cases or ())} {what}, digest {digest(cases)[:10]}"
             short[name] = {**section, field: text}
     return short
 
@@ -109,7 +105,7 @@ def read_patients(text: str, where: str) -> tuple[PatientList | str | None, list
     """
     if text.lower().endswith(".csv"):
         path = Path(text)
-        patients, problems = _read_csv(path, "patient", where)
+        patients, problems = read_csv(path, "patient", where)
         return (None if problems else PatientList(read_from=path.absolute(), patients=patients)), problems
     expected = r"patients.csv, or a regular expression whose first group is the patient, as (\w+)_\d+"
     try:
@@ -128,7 +124,7 @@ def read_patients(text: str, where: str) -> tuple[PatientList | str | None, list
 def _read_groups(text: str, where: str) -> tuple[FoldList | None, list[Problem]]:
     """Read a csv file with the columns case and group: one fold per group, in sorted order."""
     path = Path(text)
-    group_of, problems = _read_csv(path, "group", where)
+    group_of, problems = read_csv(path, "group", where)
     members = _members(group_of)
     if not problems and len(members) < 2:
         problems.append(_too_few(f"{where}: {path}", len(members), "group"))
@@ -144,7 +140,7 @@ def _read_fold_file(text: str, where: str) -> tuple[FoldList | None, list[Proble
     if path.suffix.lower() != ".csv":
         expected = "nnU-Net's splits_final.json, or a csv file with the columns case and fold"
         return None, [Problem(where, text, expected, "give a name that ends in .json or .csv")]
-    fold_of, problems = _read_csv(path, "fold", where)
+    fold_of, problems = read_csv(path, "fold", where)
     members = _members(fold_of)
     where = f"{where}: {path}"
     wrong = [fold for fold in members if not re.fullmatch(r"\d{1,4}(\.0*)?", fold)]
@@ -153,10 +149,10 @@ def _read_fold_file(text: str, where: str) -> tuple[FoldList | None, list[Proble
         if fold not in wrong:
             by_number[int(float(fold))] += cases
     if wrong:
-        found, advice = "fold " + _listed(sorted(wrong)), "number the folds 0, 1, 2, …"
+        found, advice = "fold " + listed(sorted(wrong)), "number the folds 0, 1, 2, …"
         problems.append(Problem(where, found, "whole numbers from 0", advice))
     elif not problems and sorted(by_number) != list(range(len(by_number))):
-        found, expected = "folds " + _listed(map(str, sorted(by_number))), f"0 to {len(by_number) - 1} without a gap"
+        found, expected = "folds " + listed(map(str, sorted(by_number))), f"0 to {len(by_number) - 1} without a gap"
         problems.append(Problem(where, found, expected, "number the folds 0, 1, 2, …"))
     elif not problems and len(by_number) < 2:
         problems.append(_too_few(where, len(by_number), "fold"))
@@ -182,137 +178,15 @@ def _too_few(where: str, number: int, what: str) -> Problem:
     return Problem(where, found, "2 at least: a fold predicts what the others were trained on", f"add a {what}")
 
 
-def _listed(names: Iterable[str], most: int = 5) -> str:
-    """Return names as text: the first ones, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def first_problems(problems: Sequence[Problem]) -> list[Problem]:
-    """Return problems of one kind, of which the last ones are counted if there are many."""
-    if len(problems) <= MOST_SHOWN:
-        return list(problems)
-    last = problems[MOST_SHOWN - 1]
-    more = Problem(last.where, f"{len(problems) - MOST_SHOWN + 1} more of this kind", last.expected, last.advice)
-    return [*problems[: MOST_SHOWN - 1], more]
-
-
-def _read_text(path: Path, where: str, kind: str) -> tuple[str | None, list[Problem]]:
-    try:
-        return path.read_bytes().decode("utf-8-sig"), []
-    except OSError as error:
-        found, advice = error.strerror or str(error), "correct the path"
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        where, found = f"{where}, line {line}", "text that is not UTF-8"
-        advice = "save it again as UTF-8 text (in a spreadsheet: CSV UTF-8)"
-    return None, [Problem(where, found, kind, advice)]
-
-
-def _read_csv(path: Path, column: str, where: str) -> tuple[dict[str, str], list[Problem]]:
-    """Return the value of ``column`` by case, and what is wrong; separators are commas, semicolons or tabs."""
-    where, expected = f"{where}: {path}", f"a csv file with the columns case and {column}"
-    text, problems = _read_text(path, where, expected)
-    if text is None:
-        return {}, problems
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    separator = next((mark for mark in ",;\t" if mark in first), ",")
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
-    try:
-        lines = [(rows.line_num, [cell.strip() for cell in row]) for row in rows]
-    except csv.Error as error:
-        return {}, [Problem(f"{where}, line {rows.line_num}", str(error), expected, "correct the line")]
-    lines = [(number, row) for number, row in lines if any(row)]
-    header = [name.lower() for name in lines[0][1]] if lines else []
-    counts = Counter(header)
-    if missing := [name for name in ("case", column) if counts[name] != 1]:
-        found = "the columns " + _listed(header, 10) if header else "an empty file"
-        several = [f"{counts[name]} columns {name}" for name in missing if counts[name]]
-        advice = f"write case,{column} into the first line"
-        return {}, [Problem(where, "; ".join([found, *several]), expected, advice)]
-    places = header.index("case"), header.index(column)
-    values, problems = _values(lines[1:], places, column, where, len(header))
-    if not problems and not values:
-        problems.append(Problem(where, "no case", "one line per case", "add the cases"))
-    return values, problems
-
-
-def _values(
-    lines: Sequence[tuple[int, list[str]]], places: tuple[int, int], column: str, where: str, width: int
-) -> tuple[dict[str, str], list[Problem]]:
-    """Return the value of each case in a csv file's lines below the header."""
-    seen: dict[str, tuple[str, int]] = {}
-    problems = []
-    for number, row in lines:
-        line = f"{where}, line {number}"
-        case, value = (row[place] if place < len(row) else "" for place in places)
-        if any(row[width:]):
-            found, advice = f"{len(row)} values", "put a value that holds a separator into quotes"
-            problems.append(Problem(line, found, f"{width}, as in the first line", advice))
-        elif not case or not value:
-            missing = " and ".join(name for name, text in (("case", case), (column, value)) if not text)
-            problems.append(
-                Problem(line, f"no {missing}", f"a case and its {column}", "fill it in, or remove the line")
-            )
-        elif (before := seen.setdefault(case, (value, number)))[0] != value:
-            found = f"{case} with {column} {value}"
-            expected = f"one {column} per case; line {before[1]} says {before[0]}"
-            problems.append(Problem(line, found, expected, "remove one of the lines"))
-    return {case: value for case, (value, _) in seen.items()}, first_problems(problems)
-
-
 def _read_nnunet_splits(path: Path, where: str) -> tuple[FoldList | None, list[Problem]]:
-    expected = "nnU-Net's list of folds, [{train: [CASE, …], val: [CASE, …]}, …]"
-    text, problems = _read_text(path, where, expected)
-    if text is None:
+    entries, problems = read_nnunet_splits(path, where)
+    if problems:
         return None, problems
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        return None, [Problem(f"{where}{line}", "text that is not JSON", expected, "restore the file")]
-    if not isinstance(entries, list):
-        return None, [Problem(where, "no list", expected, "give a splits_final.json")]
     if len(entries) < 2:
         return None, [_too_few(where, len(entries), "fold")]
-    for number, entry in enumerate(entries):
-        problems += _problems_of_entry(f"{where}, fold {number}", entry, expected)
-    if problems:
-        return None, first_problems(problems)
-    predicted: dict[str, list[int]] = defaultdict(list)
-    for number, entry in enumerate(entries):
-        for case in entry["val"]:
-            predicted[case].append(number)
-    problems = [
-        Problem(where, f"{case} in val of the folds {_listed(map(str, numbers))}", "one", "leave it in one of them")
-        for case, numbers in sorted(predicted.items())
-        if len(numbers) > 1
-    ]
+    predicted = {case for entry in entries for case in entry["val"]}
     folds = []
     for entry in entries:
-        others = sorted(predicted.keys() - set(entry["val"]))
-        train = sorted(entry["train"])
+        train, others = sorted(entry["train"]), sorted(predicted.difference(entry["val"]))
         folds.append(FoldCases(val=tuple(sorted(entry["val"])), train=None if train == others else tuple(train)))
-    return _fold_list(path, folds, first_problems(problems))
-
-
-def _problems_of_entry(where: str, entry: Any, expected: str) -> list[Problem]:
-    """Return what is wrong with one fold of nnU-Net's file."""
-    problems: list[Problem] = []
-    parts: dict[str, list[str]] = {}
-    for part in ("train", "val"):
-        cases = entry.get(part) if isinstance(entry, dict) else None
-        if not isinstance(cases, list) or not all(isinstance(case, str) and case for case in cases):
-            problems.append(Problem(where, f"no list of cases called {part}", expected, "correct the fold"))
-        elif not cases:
-            problems.append(Problem(where, f"no case in {part}", "at least one", "correct the fold"))
-        else:
-            parts[part] = cases
-            if twice := sorted(case for case, count in Counter(cases).items() if count > 1):
-                found = f"{_listed(twice)} several times in {part}"
-                problems.append(Problem(where, found, "each case once", "remove the others"))
-    if both := sorted(set(parts.get("train", ())) & set(parts.get("val", ()))):
-        expected = "no case that the fold is both trained on and judged by"
-        problems.append(Problem(where, f"{_listed(both)} in train and in val", expected, "remove it from one of them"))
-    return problems
+    return _fold_list(path, folds, [])

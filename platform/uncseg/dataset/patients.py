@@ -5,9 +5,11 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from uncseg.config.case_lists import PATIENTS, PatientList, first_problems
-from uncseg.errors import Problem
+from uncseg.config.case_lists import PATIENTS, PatientList, read_patients
+from uncseg.config.list_files import first_problems
+from uncseg.errors import Problem, raise_if_any
 
+OPTION, UNKNOWN = "--patients", "It is not known who is a patient."
 _NAMES = {
     "BraTS-XXX-NNNNN-NNN": r"(BraTS(?:-[A-Z]+)+-\d+)-\d+",
     "UPENN-GBM-NNNNN_NN": r"(UPENN-GBM-\d+)_\d+",
@@ -82,6 +84,28 @@ def find_patients(
         Problem(where, f"{found} for {case}", expected, advice) for case in sorted(case_ids) if case not in patients
     ]
     return Patients(patients, known_by), first_problems(missing)
+
+
+def as_patients(option: str | None) -> PatientList | str | None:
+    """Return what a command's option ``--patients`` says, a csv file or a pattern; None: the names tell.
+
+    Raises:
+        ProblemsFound: the file or the pattern cannot be used.
+    """
+    setting, problems = (None, []) if option is None else read_patients(option, OPTION)
+    raise_if_any(problems, UNKNOWN)
+    return setting
+
+
+def require_patients(case_ids: Collection[str], setting: PatientList | str | None) -> Patients:
+    """Return the patients of cases as the option ``--patients`` says.
+
+    Raises:
+        ProblemsFound: it does not tell the patient of every case.
+    """
+    patients, problems = find_patients(case_ids, setting, OPTION)
+    raise_if_any(problems, UNKNOWN)
+    return patients
 
 
 def _by_names(case_ids: Collection[str]) -> Patients:

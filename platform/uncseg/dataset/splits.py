@@ -1,12 +1,13 @@
 """The cross-validation split, written once: grouped by patient, balanced by tumour volume and seeded, or one's own."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from uncseg.config.case_lists import FoldList, first_problems
+from uncseg.config.case_lists import FoldList
+from uncseg.config.list_files import first_problems
 from uncseg.config.sections import Split
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json, write_json
@@ -58,12 +59,11 @@ def given_splits(given: FoldList, case_ids: Collection[str]) -> Splits:
 
     A list of training cases stays as the file says it, also where it omits some.
     """
-    val = [sorted(set(fold.val).intersection(case_ids)) for fold in given.folds]
-    listed = {case for cases in val for case in cases}
-    train = [listed.difference(cases) for cases in val]
-    own = [others if fold.train is None else set(fold.train) for fold, others in zip(given.folds, train, strict=True)]
+    predicted = {case for fold in given.folds for case in fold.val}
+    folds = [(predicted.difference(fold.val) if fold.train is None else fold.train, fold.val) for fold in given.folds]
     return [
-        {"train": sorted(cases.intersection(case_ids)), "val": judged} for cases, judged in zip(own, val, strict=True)
+        {"train": sorted(set(train).intersection(case_ids)), "val": sorted(set(val).intersection(case_ids))}
+        for train, val in folds
     ]
 
 
@@ -82,44 +82,64 @@ def problems_of_given(
     assert given is not None
     where = f"split.{'groups' if split.file is None else 'file'}: {given.read_from}"
     splits = given_splits(given, patients)
-    names = [f"group {fold.group}" if fold.group is not None else f"fold {n}" for n, fold in enumerate(given.folds)]
+    kinds = [*_problems_of_cases(where, given, splits, patients, {*excluded, *incomplete})]
+    if not split.allow_shared_patients:
+        kinds.append(_shared_patients(where, given, splits, patients))
+    return [problem for kind in kinds for problem in first_problems(kind)]
+
+
+def _names(given: FoldList) -> list[str]:
+    return [f"fold {n}" if fold.group is None else f"group {fold.group}" for n, fold in enumerate(given.folds)]
+
+
+def _problems_of_cases(
+    where: str, given: FoldList, splits: Splits, case_ids: Collection[str], others: Collection[str]
+) -> Iterator[list[Problem]]:
+    """Yield the problems of each kind: cases that are unknown, in no fold, in several, and folds without a case."""
+    folds: dict[str, list[str]] = defaultdict(list)
+    for name, fold in zip(_names(given), splits, strict=True):
+        for case in fold["val"]:
+            folds[case].append(name)
     listed = {case for fold in given.folds for case in (*fold.val, *(fold.train or ()))}
-    predicted = {case for fold in splits for case in fold["val"]}
-    unknown = [
+    yield [
         Problem(where, case, "cases of dataset.path", "correct or remove it, or list it in dataset.exclude")
-        for case in sorted(listed.difference(patients, excluded, incomplete))
+        for case in sorted(listed.difference(case_ids, others))
     ]
-    advice = "add it, or list it in dataset.exclude"
-    missing = [
-        Problem(where, f"{case}, which is in {'val of ' * (case in listed)}no fold", "every case in one fold", advice)
-        for case in sorted(set(patients) - predicted)
+    expected, advice = "every case in one fold", "add it, or list it in dataset.exclude"
+    yield [
+        Problem(where, f"{case}, which is in {'val of ' * (case in listed)}no fold", expected, advice)
+        for case in sorted(set(case_ids).difference(folds))
     ]
-    empty = [
-        Problem(
-            where,
-            f"no case in {part} of {name} after exclusion",
-            "at least one",
-            "correct the list, or dataset.exclude",
-        )
-        for name, fold in zip(names, splits, strict=True)
+    yield [
+        Problem(where, f"{case} in val of {' and '.join(names)}", expected, "leave it in one of them")
+        for case, names in sorted(folds.items())
+        if len(names) > 1
+    ]
+    expected, advice = "no case that a fold is trained on and judged by", "remove it from one of them"
+    yield [
+        Problem(where, f"{case} in train and in val of {name}", expected, advice)
+        for name, fold in zip(_names(given), splits, strict=True)
+        for case in sorted(set(fold["train"]).intersection(fold["val"]))
+    ]
+    yield [
+        Problem(where, f"no case in {part} of {name}", "at least one", "correct the list, or dataset.exclude")
+        for name, fold in zip(_names(given), splits, strict=True)
         for part in ("train", "val")
         if not fold[part]
     ]
-    shared = [] if split.allow_shared_patients else _shared_patients(where, splits, names, patients)
-    return [problem for kind in (unknown, missing, empty, shared) for problem in first_problems(kind)]
 
 
-def _shared_patients(where: str, splits: Splits, names: list[str], patients: Mapping[str, str]) -> list[Problem]:
+def _shared_patients(where: str, given: FoldList, splits: Splits, patients: Mapping[str, str]) -> list[Problem]:
     """Return a problem per patient whose cases are in several folds, or in train and in val of one."""
     places: dict[str, dict[str, str]] = defaultdict(dict)
     shared = set()
-    for name, fold in zip(names, splits, strict=True):
-        trained = {patients[case] for case in fold["train"]}
+    for name, fold in zip(_names(given), splits, strict=True):
+        trained = {patients[case] for case in set(fold["train"]).difference(fold["val"])}
         for case in fold["val"]:
-            patient = patients[case]
-            if patient in trained or any(place != name for place in places[patient].values()):
-                shared.add(patient)
-            places[patient][case] = name
+            known = places[patients[case]]
+            if patients[case] in trained or any(place != name for other, place in known.items() if other != case):
+                shared.add(patients[case])
+            known[case] = name
     expected, advice = "each patient in one fold", "move the scans together, or set split.allow_shared_patients to true"
     problems = []
     for patient in sorted(shared):
@@ -140,6 +160,6 @@ def write_splits_once(path: Path, splits: Splits) -> str:
         write_json(path, splits)
     elif read_json(path) != splits:
         advice = "delete the prepared folder to split again, or restore the file"
-        problem = Problem(str(path), "another split", "the split of this seed and these cases", advice)
+        problem = Problem(str(path), "another split", "the split of these cases", advice)
         raise ProblemsFound("The split was changed after it was written.", [problem])
     return digest(splits)

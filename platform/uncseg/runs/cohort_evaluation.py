@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from uncseg.console import console
+from uncseg.config.case_lists import PatientList
+from uncseg.console import console, show_warnings
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.labels import Convention, describe_convention
+from uncseg.dataset.patients import require_patients
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import WORDS
 from uncseg.evaluation.summary import spearman
@@ -21,17 +23,26 @@ from uncseg.table_files import table_of, write_table
 
 
 def predict_cohort(
-    run: RunFolder, model: PredictionModel, dataset: Path, trust: bool, convention: Convention | None = None
+    run: RunFolder,
+    model: PredictionModel,
+    dataset: Path,
+    trust: bool,
+    convention: Convention | None = None,
+    patients: PatientList | str | None = None,
 ) -> tuple[dict[str, Record], list[Problem]]:
     """Predict and score the cases of a cohort, a BraTS folder with references, except those that are already finished.
 
     Predictions go to ``external/NAME`` of the run, NAME being the cohort's folder.
 
+    Args:
+        convention: what the labels of the cohort mean; None: as its files are named.
+        patients: who is a patient, see :func:`~uncseg.dataset.patients.as_patients`.
+
     Returns:
         The contents of CASE.json by case, and the problems of the cases that could not be predicted or scored.
 
     Raises:
-        ProblemsFound: the run holds tables of another cohort of this name.
+        ProblemsFound: the run holds tables of another cohort of this name, or the patient of a case is not known.
     """
     output = run.root / "external" / dataset.name
     scan = find_inputs(dataset, model.folder.dataset_json, "optional", convention)
@@ -42,9 +53,14 @@ def predict_cohort(
         for case in found
         if case.reference is None
     ]
+    known = require_patients([case.case_id for case in cases], patients)
     _refuse_another(output / ".cohort", dataset)
+    console.print(f"patients: {known}", soft_wrap=True, markup=False)
+    show_warnings(known.warnings)
     reads, writes = {"--dataset": dataset}, {"RUN": run.root}
     records, failed = predict_new_cases(model, cases, output, PredictionOptions(scores=True), trust, reads, writes)
+    for case, record in records.items():
+        record["scores"] = [row | {"patient": known.of[case]} for row in record["scores"]]
     return records, problems + failed
 
 

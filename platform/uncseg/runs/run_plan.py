@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from uncseg.cluster.resources import MAX_CPUS_PER_GPU, MIN_CPUS_PER_GPU, Cluster, Slots
 from uncseg.config.experiment import Experiment
-from uncseg.console import console
+from uncseg.console import console, show_warnings
 from uncseg.dataset.patients import find_patients
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
@@ -68,6 +68,7 @@ def print_split(experiment: Experiment, prepared: PreparedFolder) -> None:
     cases = sorted(case for fold in folds for case in fold["val"])
     patients, _ = find_patients(cases, experiment.dataset.patients)
     console.print(f"patients: {patients}", soft_wrap=True, markup=False)
+    show_warnings(patients.warnings)
     sizes = [f"{len(fold['val'])} case{'s' * (len(fold['val']) != 1)}" for fold in folds]
     if split.given is None:
         source = f"drawn with seed {split.seed}, grouped by patient and balanced by tumour volume"
