@@ -43,8 +43,8 @@ def find_inputs(
     channels = dataset_json["channel_names"]
     plain = _plain_files(folder)
     cases, problems = _plain_cases(folder, plain, len(channels))
-    taken = {file.name for by_channel in plain.values() for files in by_channel.values() for file in files}
-    scan = scan_folder(folder, references, convention, taken, skip)
+    taken = {file for by_channel in plain.values() for files in by_channel.values() for file in files}
+    scan = scan_folder(folder, references, convention, skip=skip, taken=taken)
     if scan.cases:
         order = _order(list(channels.values()), folder)
         cases += [replace(case, images=tuple(case.images[n] for n in order)) for case in scan.cases]
@@ -60,7 +60,7 @@ def find_inputs(
 def _plain_files(folder: Path) -> dict[str, dict[int, list[Path]]]:
     """Return nnU-Net's files by case and channel; more than one where a channel is there as .nii and as .nii.gz."""
     found: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    for file in sorted(folder.iterdir()):
+    for file in sorted(folder.resolve().iterdir()):
         ending = ending_of(file.name)
         if ending and (match := re.fullmatch(r"(.+)_(\d{4})", file.name[: -len(ending)])):
             found[match[1]][int(match[2])].append(file)

@@ -20,6 +20,7 @@ from uncseg.dataset.brats import (
     role_of,
 )
 from uncseg.dataset.labels import CONVENTION_NAMES, Convention
+from uncseg.dataset.lost_cases import case_of, lost_cases, named_as_images, other_case_in
 from uncseg.dataset.patients import patient_of
 from uncseg.errors import Problem, ProblemsFound
 
@@ -52,10 +53,15 @@ class Scan:
 
 @dataclass(frozen=True)
 class _Place:
-    """A folder with image files of a case, and the names of all image files in it."""
+    """A folder with image files of a case, and the names of all files in it."""
 
     folder: Path
-    images: list[str]
+    names: list[str]
+
+    @property
+    def images(self) -> list[str]:
+        """The names of its image files."""
+        return [name for name in self.names if is_image(name)]
 
     @property
     def roles(self) -> dict[str, tuple[str, Convention]]:
@@ -70,6 +76,7 @@ def scan_folder(
     convention: Convention | None = None,
     exclude: Collection[str] = (),
     skip: Path | None = None,
+    taken: Collection[Path] = (),
 ) -> Scan:
     """Find the cases of a folder: folders with image files, directly in it or deeper (HGG/CASE, LGG/CASE).
 
@@ -79,6 +86,7 @@ def scan_folder(
         convention: what the labels mean; None: as the names of the files say.
         exclude: names of cases, folders or files to leave out.
         skip: a folder below that is not visited.
+        taken: files that are used in another way.
 
     Raises:
         ProblemsFound: there is no such folder (exit code 2) or no case in it (1).
@@ -87,24 +95,36 @@ def scan_folder(
     scan = Scan()
     by_name: dict[str, list[_Place]] = defaultdict(list)
     seen: list[str] = []
-    for parent, names in walk_folders(folder, scan.problems, skip):
-        images = [name for name in names if is_image(name)]
-        if parent.name in exclude and images:
-            scan.excluded.add(parent.name)
+    folders: dict[Path, list[str]] = {}
+    for parent, everything in walk_folders(folder, scan.problems, skip):
+        left_out = _left_out(folder.resolve(), parent, everything, exclude)
+        scan.excluded.update(left_out.values())
+        if parent.name in left_out:
             continue
-        scan.excluded.update(name for name in images if name in exclude)
-        images = [name for name in images if name not in exclude]
+        names = [name for name in everything if name not in left_out and parent / name not in taken]
+        folders[parent], images = names, [name for name in names if is_image(name)]
         seen += images[:_SHOWN]
         if any(role_in_case(parent.name, name) for name in images):
-            by_name[parent.name].append(_Place(parent, images))
+            by_name[parent.name].append(_Place(parent, names))
         elif images:
             scan.problems.append(_stray_images(parent, images))
+    scan.problems.extend(lost_cases(folders, by_name))
     if not by_name and not scan.excluded:
         raise _no_case(folder, seen, scan.problems)
     found = _same_convention(folder, by_name, references, convention, scan.problems)
     cases = [_case(name, places, folder, references, found[0], scan) for name, places in sorted(by_name.items())]
     complete = [case for case in cases if case is not None]
     return Scan(complete, scan.problems, scan.incomplete, scan.excluded, *found, scan.unused)
+
+
+def _left_out(root: Path, folder: Path, names: Sequence[str], exclude: Collection[str]) -> dict[str, str]:
+    """Return the names that are to be left out, of a folder or of its files, each with the name that says so."""
+    is_case = any(role_in_case(root.name, name) for name in names)
+    parts = folder.relative_to(root).parts or ((root.name,) if is_case else ())
+    if wanted := next((part for part in parts if part in exclude), None):
+        return {folder.name: wanted}
+    found = {name: name if name in exclude else case_of(name) for name in names}
+    return {name: said for name, said in found.items() if said is not None and said in exclude}
 
 
 def require_folder(folder: Path) -> None:
@@ -222,8 +242,14 @@ def _case(
         where = ", ".join(os.path.relpath(place.folder, folder.resolve()) for place in places)
         found = f"{len(places)} cases of this name: {where}"
         problems.append(Problem(name, found, "one", "rename or remove the others"))
+    if other := other_case_in(name, [file.name for file in others]):
+        found = f"the files of another case as well, {other}"
+        problems.append(
+            Problem(str(place.folder), found, "one folder per case", "move them into a folder of their own")
+        )
     needed = ROLES if references == "required" else MODALITIES
-    beside = f"; beside it: {', '.join(file.name for file in others[:_SHOWN])}" if others else ""
+    near = [file.name for file in others] + named_as_images(place.names)
+    beside = f"; beside it: {', '.join(near[:_SHOWN])}" if near else ""
     for what in needed:
         if not roles[what]:
             file_name = _usual_name(name, what, {found[1] for found in place.roles.values()})

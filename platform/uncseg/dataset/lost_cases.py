@@ -1,0 +1,92 @@
+"""What looks like a case and gives none: an empty folder, an archive, files of other endings, a case inside another."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from uncseg.dataset.brats import FILE_ROLES, MODALITIES, ending_of, is_image, role_of
+from uncseg.errors import Problem
+
+_SHOWN = 4
+_ARCHIVE = re.compile(r"(.+?)\.(zip|7z|rar|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE)
+_SUFFIXES = "|".join(sorted((re.escape(suffix) for suffix in FILE_ROLES), key=len, reverse=True))
+_NAMED_BY_ROLE = re.compile(rf".+({_SUFFIXES})(?![a-z0-9_-]).*", re.IGNORECASE)
+_BESIDE = re.compile(
+    r".*\.(json|txt|csv|tsv|md|xml|html?|pdf|log|ya?ml|mat|md5|sha\w+|bvals?|bvecs?|png|jpe?g|gif|svg|vtk|stl|np[yz]|pkl)",
+    re.IGNORECASE,
+)
+"""What tools write beside images."""
+
+
+def case_of(name: str) -> str | None:
+    """Return the case that the name of an image or an archive tells by its ending; None if it tells none."""
+    if match := _ARCHIVE.fullmatch(name):
+        return match[1]
+    ending = ending_of(name)
+    role = role_of(name[: -len(ending)]) if ending else None
+    return role[0] if role else None
+
+
+def named_as_images(names: Collection[str]) -> list[str]:
+    """Return the names that end in a modality, but for an ending that images do not have: CASE-t1n.nii.gz.part."""
+    return [
+        name
+        for name in names
+        if _NAMED_BY_ROLE.fullmatch(name)
+        and not (name.startswith(".") or is_image(name) or _BESIDE.fullmatch(name) or _ARCHIVE.fullmatch(name))
+    ]
+
+
+def other_case_in(case_id: str, names: Collection[str]) -> str | None:
+    """Return another case that files in the folder of ``case_id`` make up, by BraTS' names or nnU-Net's; else None."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        stem = name[: -len(ending)] if (ending := ending_of(name)) else name
+        if role := role_of(stem):
+            found[role[0]].add(role[1])
+        elif match := re.fullmatch(r"(.+)_000([0-3])", stem):
+            found[match[1]].add(MODALITIES[int(match[2])])
+    complete = (case for case, roles in found.items() if roles.issuperset(MODALITIES))
+    return next((case for case in complete if case.lower() != case_id.lower()), None)
+
+
+def lost_cases(folders: Mapping[Path, Sequence[str]], cases: Collection[str]) -> list[Problem]:
+    """Return a problem per folder without an image, and per archive, that looks like a case.
+
+    Args:
+        folders: all folders, with the names of their files.
+        cases: names of the cases that were found; a name of which only the numbers differ is like theirs.
+    """
+    shapes = {_shape(case) for case in cases}
+    above = {folder.parent for folder in folders}
+    problems = []
+    for folder, names in folders.items():
+        if any(is_image(name) for name in names):
+            alike = []
+        elif alike := named_as_images(names):
+            problems.append(_other_endings(folder, alike))
+        elif folder not in above and folder.name not in cases and _shape(folder.name) in shapes:
+            found = f"no image; there is {_listed(names) or 'nothing'}"
+            advice = "unpack or download the case again, remove the folder, or exclude it"
+            problems.append(Problem(str(folder), found, "the files of a case", advice))
+        for name in names:
+            archive = _ARCHIVE.fullmatch(name)
+            if archive and archive[1] not in cases and _shape(archive[1]) in shapes:
+                advice = "unpack it, move it away, or exclude it"
+                problems.append(Problem(str(folder / name), "an archive", "an unpacked case", advice))
+    return problems
+
+
+def _other_endings(folder: Path, names: Sequence[str]) -> Problem:
+    found = f"{len(names)} file{'s' * (len(names) != 1)} named as a case's, with another ending: {_listed(names)}"
+    advice = "complete the download, or rename them to what they are, or exclude them"
+    return Problem(str(folder), found, "images that end in .nii.gz or .nii", advice)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+
+
+def _shape(name: str) -> str:
+    return re.sub(r"\d+", "0", name.lower())
