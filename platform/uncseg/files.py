@@ -124,9 +124,16 @@ def compute_once(file: Path, source: str, compute: Callable[[], dict[str, Any]])
 
 
 def file_states(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Return (path, bytes, modification time in ns) per file; a changed file has other values."""
-    states = [(str(file), file.stat()) for file in files]
-    return [(name, status.st_size, status.st_mtime_ns) for name, status in states]
+    """Return (path, bytes, modification time in ns) per file; a changed file has other values, an absent one -1."""
+    return [(str(file), *_state(file)) for file in files]
+
+
+def _state(file: Path) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except OSError:  # a link to nothing, for example; whoever reads it gives the cause
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def short_name(name: str) -> str:

@@ -111,7 +111,7 @@ def test_one_case_without_a_tumour_is_accepted(cases):
     assert "3 cases" in uncseg("check", cases)
 
 
-@pytest.mark.parametrize("name", ["no-data value of float32", "unit micron", "more voxels than memory", "a named pipe"])
+@pytest.mark.parametrize("name", ["no-data value of float32", "unit micron", "a broken link", "a named pipe"])
 def test_what_check_refuses_is_not_prepared_either(cases, wide, experiment_file, local_ray, name):
     changed = IMAGES[name].apply(cases, SECOND)
     assert_says(uncseg("prepare", experiment_file(cases), code=1), changed.name, IMAGES[name])

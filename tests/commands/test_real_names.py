@@ -50,10 +50,7 @@ def test_a_folder_and_files_that_spell_a_name_differently_do_not_vanish(cases):
     rename(cases, SECOND, unicodedata.normalize("NFC", "Fäll"))
     shutil.rmtree(cases / SECOND)
     (cases / unicodedata.normalize("NFC", "Fäll")).rename(cases / unicodedata.normalize("NFD", "Fäll"))
-    try:
-        assert_accepted(cases)
-    except pytest.fail.Exception:
-        assert_refused(cases, "F.+ll", "rename")
+    assert_refused(cases, "F.+ll", r"\b5\b", "rename")
 
 
 @pytest.mark.parametrize("name", [os.fsdecode(b"F\xe4ll"), "a\nb", "\x1b[31mred"], ids=["Latin-1", "line", "colour"])
