@@ -89,7 +89,7 @@ def scan_folder(
         taken: files that are used in another way.
 
     Raises:
-        ProblemsFound: there is no such folder (exit code 2) or no case in it (1).
+        ProblemsFound: there is no such folder (exit code 2), or no case, nothing excluded and nothing taken in it (1).
     """
     require_folder(folder)
     scan = Scan()
@@ -109,7 +109,7 @@ def scan_folder(
         elif images:
             scan.problems.append(_stray_images(parent, images))
     scan.problems.extend(lost_cases(folders, by_name))
-    if not by_name and not scan.excluded:
+    if not (by_name or scan.excluded or taken):
         raise _no_case(folder, seen, scan.problems)
     found = _same_convention(folder, by_name, references, convention, scan.problems)
     cases = [_case(name, places, folder, references, found[0], scan) for name, places in sorted(by_name.items())]
