@@ -140,3 +140,11 @@ def test_phantoms_leave_other_files_alone(uncseg, tmp_path):
     assert code == 2
     assert "another folder" in text
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--convention", "2018"), ("--patients", "(BraTS)")])
+def test_what_is_said_of_another_cohort_needs_one(uncseg, tmp_path, option, value):
+    code, text = uncseg("evaluate", tmp_path / "run", option, value)
+    assert code == 2
+    assert option in text
+    assert "--dataset" in text

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 
 app = typer.Typer(
     help="Cross-validation experiments for uncertainty-aware brain-tumour segmentation.",
@@ -162,9 +162,13 @@ def evaluate(
     if other is not None and dataset is not None:
         problem = Problem("--dataset", "a second run as well", "one of the two", "leave one out")
         raise ProblemsFound("The request is ambiguous.", [problem])
-    if patients is not None and dataset is None:
-        expected, advice = "--dataset as well: a run knows its patients", "leave it out, or set dataset.patients"
-        raise ProblemsFound("The request is ambiguous.", [Problem("--patients", patients, expected, advice)])
+    alone = {} if dataset is not None else {"patients": patients, "convention": convention}
+    problems = [
+        Problem(f"--{name}", text, f"--dataset as well: a run has dataset.{name}", "leave it out, or add --dataset")
+        for name, text in alone.items()
+        if text is not None
+    ]
+    raise_if_any(problems, "The request is ambiguous.")
     if other is not None:
         from uncseg.commands.compare import compare_runs
 

@@ -243,9 +243,11 @@ def test_two_links_to_one_folder_of_cases_are_followed_once(cases, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
-def test_a_folder_that_may_not_be_read_is_named(cases):
-    (cases / SECOND).chmod(0)
+@pytest.mark.parametrize("name", [SECOND, "."])
+def test_a_folder_that_may_not_be_read_is_named(cases, name):
+    folder = cases / name
+    folder.chmod(0)
     try:
-        assert_refused(cases, SECOND, "permission")
+        assert_refused(cases, folder.name, "permission")
     finally:
-        (cases / SECOND).chmod(0o755)
+        folder.chmod(0o755)

@@ -123,8 +123,10 @@ def test_masks_of_both_conventions_are_refused_under_each(cases):
 
 def test_labels_1_to_4_are_refused_under_each_convention(cases):
     first_voxels(4, 5, "u1")(file_of(cases, SECOND, "seg"))
-    assert_refused(cases, f"{SECOND}-seg", r"label 4 \(5 voxels\)")
-    assert re.search(rf"{SECOND}-seg.*label 3\b", uncseg("check", cases, "--convention", "2018", code=1))
+    assert_refused(cases, f"{SECOND}-seg", r"label 4 \(5 voxels\)", "map or remove these labels")
+    output = uncseg("check", cases, "--convention", "2018", code=1)
+    assert re.search(rf"{SECOND}-seg.*label 3\b.*map or remove these labels", output)
+    assert re.search(rf"{FIRST}-seg.*label 3\b.*to 2023", output)
 
 
 def test_names_of_both_conventions_are_refused(cases):

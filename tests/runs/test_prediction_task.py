@@ -66,6 +66,9 @@ def test_folds_checkpoints_and_images_count_and_references_only_if_they_are_scor
     case.reference.write_bytes(b"another reference")
     assert task.sources([case]) == before
     assert scored.sources([case]) != scored_before
+    other = replace(case, convention="2018")
+    assert task.sources([other]) == before
+    assert scored.sources([other]) != scored.sources([case])
     case.images[2].write_bytes(b"another image")
     assert (changed := task.sources([case])) != before
     task.model.folder.checkpoint(1).write_bytes(b"other weights")

@@ -22,7 +22,7 @@ def check_folder(folder: Path, convention: str | None = None, patients: str | No
     checked = check_dataset(folder, as_convention(convention, "--convention"))
     known = require_patients([case.case_id for case in checked.scan.cases], setting)
     for note in checked.notes:
-        console.print(note, soft_wrap=True)
+        console.print(note, soft_wrap=True, markup=False)
     console.print(f"patients: {known}", soft_wrap=True, markup=False)
     show_warnings(warned := [*checked.warnings, *known.warnings])
     count = len(warned)

@@ -51,7 +51,7 @@ def _show(output: Path, folds: Sequence[int], records: dict[str, Record]) -> Non
     write_table(table, output, "predictions")
     for case in sorted(records):
         for warning in records[case]["warnings"]:
-            console.print(f"warning {case}: {warning}", soft_wrap=True)
+            console.print(f"warning {case}: {warning}", soft_wrap=True, markup=False)
     for row in table[table["review"]].to_dict("records"):
         console.print(f"review {row['case']}: {row['review_reason']}")
     folds_text = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"

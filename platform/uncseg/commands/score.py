@@ -56,7 +56,7 @@ def score_folders(
     found = find_pairs(*(folders.get(name) for name in named), *conventions)  # type: ignore[arg-type, call-arg]
     pairs, problems = found.complete, found.problems
     for note in found.notes:
-        console.print(note, soft_wrap=True)
+        console.print(note, soft_wrap=True, markup=False)
     known = require_patients([pair.case_id for pair in pairs], setting)
     kept = out.resolve().parent / f"{out.stem}_cases"
     with ray_session(None, dashboard=False) as own_ray, counting() as progress:

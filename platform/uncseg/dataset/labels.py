@@ -82,11 +82,12 @@ def _unknown_labels(volume: Volume, voxels: np.ndarray, convention: Convention, 
     found = ", ".join(f"{value:.9g} ({count} voxels)" for value, count in strange[:_SHOWN])
     found += f" and {len(strange) - _SHOWN} other values" if len(strange) > _SHOWN else ""
     expected = f"only {', '.join(map(str, CONVENTION_LABELS[convention]))} (labels of {CONVENTION_NAMES[convention]})"
-    advice = "map or remove these labels"
+    other: Convention = "2018" if convention == "2023" else "2023"
     if len(strange) > _SHOWN:
         advice = "give a mask: this looks like an image"
-    elif convention == "2023" and {value for value, _ in strange} == {4}:
-        advice = f"if 4 is ET, as in 2018 to 2021, set {setting} to 2018; else map or remove it"
-    elif convention == "2018" and {value for value, _ in strange} == {3}:
-        advice = f"if 3 is ET, as in 2023, set {setting} to 2023; else map or remove it"
+    elif set(values.tolist()).issubset(CONVENTION_LABELS[other]):
+        label, names = CONVENTION_LABELS[other][-1], CONVENTION_NAMES[other]
+        advice = f"if {label} is ET, as in {names}, set {setting} to {other}; else map or remove it"
+    else:
+        advice = "map or remove these labels"
     return Problem(str(volume.file), f"label {found}", expected, advice)

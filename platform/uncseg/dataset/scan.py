@@ -1,5 +1,6 @@
 """Finding the cases of a folder. Whatever looks like an image and belongs to no case is a problem."""
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -89,7 +90,7 @@ def scan_folder(
         taken: files that are used in another way.
 
     Raises:
-        ProblemsFound: there is no such folder (exit code 2), or no case, nothing excluded and nothing taken in it (1).
+        ProblemsFound: there is no such folder (exit code 2), or nothing in it that is a case, excluded or taken (1).
     """
     require_folder(folder)
     scan = Scan()
@@ -194,7 +195,10 @@ def _stray_images(folder: Path, images: Sequence[str]) -> Problem:
 
 
 def _no_case(folder: Path, seen: Sequence[str], problems: list[Problem]) -> ProblemsFound:
-    saw = sorted(path.name for path in folder.iterdir()) if not seen else list(seen)
+    saw = list(seen)
+    if not saw:
+        with contextlib.suppress(OSError):  # that it cannot be read is among the problems
+            saw = sorted(path.name for path in folder.iterdir())
     shown = ", ".join(saw[:_SHOWN]) + (", …" if len(saw) > _SHOWN else "")
     expected = "one folder per case, for example BraTS-GLI-00000-000/BraTS-GLI-00000-000-t1n.nii.gz"
     advice = "give the folder that holds the cases' folders"

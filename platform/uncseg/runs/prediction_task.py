@@ -55,5 +55,6 @@ class PredictionTask:
         options = asdict(self.options) | {"mirroring": self.mirroring, "review_below": self.review_below}
         networks = [folder.state(model.folds) for folder in (model.folder, *model.members)]
         source = digest([SCORES_VERSION, networks, options, evaluation.tile_step, evaluation.estimators.model_dump()])
-        files = {case.case_id: case.files if self.options.scores else case.images for case in cases}
-        return {case: digest([source, file_states(paths)]) for case, paths in files.items()}
+        if not self.options.scores:
+            return {case.case_id: digest([source, file_states(case.images)]) for case in cases}
+        return {case.case_id: digest([source, file_states(case.files), case.convention]) for case in cases}
