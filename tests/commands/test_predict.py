@@ -204,6 +204,24 @@ def test_another_cohort_is_scored_by_each_fold_and_by_all(root, run, both, alone
     assert listed["expected_dice_wt"].between(0, 1).all()
 
 
+def test_who_is_a_patient_of_another_cohort_can_be_said(root, run, both, tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "width", 600)
+    uncseg("evaluate", run.root, "--dataset", root / "cohort")
+
+    def patients():
+        return set(pd.read_parquet(run.tables / "external_cohort.parquet")["patient"])
+
+    assert patients() == {name.rpartition("-")[0] for name in cases(root)}
+    said = uncseg("evaluate", run.root, "--dataset", root / "cohort", "--patients", "(BraTS-GLI)-")
+    assert patients() == {"BraTS-GLI"}
+    assert "patients: 1 patient, by the pattern (BraTS-GLI)-" in said
+    (tmp_path / "patients.csv").write_text("case,patient\nother,anna\n")
+    said = uncseg("evaluate", run.root, "--dataset", root / "cohort", "--patients", tmp_path / "patients.csv", code=2)
+    assert f"no line for {cases(root)[0]}" in said
+    assert "--dataset" in uncseg("evaluate", run.root, "--patients", "(BraTS-GLI)-", code=2)
+    assert patients() == {"BraTS-GLI"}
+
+
 def test_out_of_fold_scores_are_those_of_the_files(root, run, tmp_path):
     options = ("--uncertainty", run.out_of_fold, "--brain", root / "cases", "--out", tmp_path / "scores.parquet")
     uncseg("score", run.out_of_fold, root / "cases", *options)

@@ -14,6 +14,12 @@ from uncseg.dataset.preparation import chosen_cases, preparation_digest
 from uncseg.dataset.splits import given_splits
 from uncseg.errors import ProblemsFound
 from uncseg.runs.run_opening import differing_settings
+from uncseg.studies.benchmark.benchmark_file import Benchmark
+from uncseg.studies.benchmark.load_benchmark import load_benchmark
+from uncseg.studies.load_study import read_study, save_study
+from uncseg.studies.study_folder import BenchmarkFolder
+from uncseg.studies.sweep.load_sweep import load_sweep
+from uncseg.studies.sweep.space import trial_experiment
 
 A, B, C, D, E, F = CASES = [f"BraTS-GLI-{n:05d}-000" for n in range(6)]
 
@@ -271,6 +277,34 @@ def test_a_kept_experiment_needs_none_of_the_files_again(load, tmp_path):
     (problem,) = differing_settings(before, again.resolved().model_dump(mode="json"))
     assert problem.where == "split.groups"
     assert problem.found.startswith("3 folds, digest")
+
+
+def test_sweeps_and_benchmarks_inherit_the_folds(experiment_file, folder, tmp_path):
+    groups = write_csv(tmp_path / "sites.csv", "group", a=[A, F], b=[B, C], c=[D, E])
+    base = experiment_file(folder, split={"folds": 3})
+    shared = {"name": "study", "base": str(base), "overrides": {"split.groups": groups}}
+    space = {"loss.unc_weight": {"grid_search": [0.1, 0.4]}}
+    sweep_file, benchmark_file = tmp_path / "sweep.yaml", tmp_path / "benchmark.yaml"
+    sweep = {**shared, "space": space, "trials": 2, "folds": [2], "promote": {"top": 1}, "search": {"type": "grid"}}
+    sweep_file.write_text(yaml.safe_dump(sweep))
+    loaded, placed = load_sweep(sweep_file)
+    assert list(loaded.promoted_folds(placed)) == [0, 1, 2]
+    trial = trial_experiment(placed, "trial", tmp_path, {"loss.unc_weight": 0.1})
+    assert trial.split == placed.split
+    assert trial.split.given.groups == ["a", "b", "c"]
+    benchmark = {**shared, "seeds": [0], "trainings": {"plain": {}, "other": {"set": {"loss.unc_weight": 0.1}}}}
+    benchmark_file.write_text(yaml.safe_dump(benchmark))
+    loaded, placed, trainings = load_benchmark(benchmark_file)
+    assert list(loaded.folds_of(placed)) == [0, 1, 2]
+    assert all(training.experiment.split == placed.split for training in trainings)
+    (study := BenchmarkFolder(tmp_path / "study")).root.mkdir()
+    save_study(study, loaded, placed)
+    write_csv(tmp_path / "sites.csv", "group", a=[A], b=[B])
+    assert read_study(study, Benchmark)[1].split == placed.split
+    for file, load_study in ((sweep_file, load_sweep), (benchmark_file, load_benchmark)):
+        with pytest.raises(ProblemsFound) as caught:
+            load_study(file)
+        assert "split.folds is 3, and split.groups has 2 folds" in caught.value.problems[0].found
 
 
 def test_lists_are_short_where_people_read_them(load, tmp_path):

@@ -72,7 +72,8 @@ def read_lists(content: dict[str, Any]) -> list[Problem]:
         if isinstance(value, str):
             read, wrong = reader(value, where)
         else:
-            read, wrong = None, [Problem(where, repr(value), "the name of a file", "correct or remove it")]
+            expected = "a text: the name of a file" + " or a pattern" * (where == PATIENTS)
+            read, wrong = None, [Problem(where, repr(value), expected, "put it into quotes, or correct it")]
         section[field] = read.model_dump(mode="json") if isinstance(read, Section) else read
         problems += wrong
     given = split.get("file") or split.get("groups")

@@ -102,7 +102,7 @@ def _opening(about: Mapping[str, Any], registered: str) -> str:
         "what": f"nnU-Net {kind}, {about['configuration']}, {training.get('epochs')} epochs",
         "trained on": f"{about['dataset']}: {cases}, digest {about['digests'].get('dataset')}",
         "folds": f"{folds}: each was trained on the cases of the others; predictions are their average",
-        "split": f"by patient, digest {about['digests'].get('split')}",
+        "split": f"{_split(settings.get('split', {}))}, digest {about['digests'].get('split')}",
         "mask of the loss": str(settings.get("loss", {}).get("cancer_mask")),
         "code": about["git_commit"] or "not under version control",
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(about["versions"].items())),
@@ -110,6 +110,14 @@ def _opening(about: Mapping[str, Any], registered: str) -> str:
     note = f"Segmentation of brain tumours in MRI, and where it may be wrong. Run {about['run']}."
     header = ("", registered)
     return PageTable("model", registered, header, [Row(row) for row in rows.items()], note, words=header).to_markdown(1)
+
+
+def _split(settings: Mapping[str, Any]) -> str:
+    """Return in words how the folds were made."""
+    if not settings.get("file") and not settings.get("groups"):
+        return "by patient"
+    shared = "; a patient may be in several" if settings.get("allow_shared_patients") else ""
+    return ("each fold leaves out a group" if settings.get("groups") else "one's own, from a file") + shared
 
 
 _USE = """## Use and limits
