@@ -7,10 +7,11 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uncseg.dataset.brats import ENDINGS, ending_of, is_image, role_of
+from uncseg.dataset.brats import ending_of, is_image, role_of
 from uncseg.dataset.labels import CONVENTION_NAMES, REGIONS, Convention, describe_convention
 from uncseg.dataset.scan import walk_folders
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.evaluation.nnunet_labels import nnunet_convention
 from uncseg.evaluation.pairs import Pair
 from uncseg.layout import CASE_MAPS, PREDICTION_MAPS
 
@@ -72,8 +73,9 @@ def find_pairs(
     if missing:
         raise ProblemsFound("There is nothing to score.", missing)
     problems: list[Problem] = []
-    reference = _masks(references, reference_convention, "--reference-convention", problems)
-    prediction = _masks(predictions, prediction_convention, "--prediction-convention", problems)
+    notes: list[str] = []
+    reference = _masks(references, "REFERENCES", reference_convention, "--reference-convention", problems, notes)
+    prediction = _masks(predictions, "PREDICTIONS", prediction_convention, "--prediction-convention", problems, notes)
     expected, found = reference.files, prediction.files
     brains = _files(brain, "t1n", problems) if brain else {}
     problems += _without(found, expected, "reference", references)
@@ -82,7 +84,7 @@ def find_pairs(
     if not both:
         no_file = Problem(f"{predictions}, {references}", "no NIfTI file", "CASE.nii.gz in both", "correct the paths")
         raise ProblemsFound("There is nothing to score.", problems or [no_file])
-    maps_there = {} if uncertainty is None else {path.name.lower(): path for path in uncertainty.iterdir()}
+    maps_there = {} if uncertainty is None else _files_of_maps(uncertainty)
     pairs = []
     for name in both:
         wrong: list[Problem] = []
@@ -93,9 +95,12 @@ def find_pairs(
         if not wrong:
             conventions = reference.convention, prediction.convention
             pairs.append(Pair(name, found[name], expected[name], maps, brains.get(name), *conventions))
+    lacking = _without_a_region(pairs)
+    problems += lacking.values()
+    pairs = [pair for pair in pairs if pair.case_id not in lacking]
     sides = {"REFERENCES": reference, "PREDICTIONS": prediction}
-    notes = [f"{name}: {describe_convention(side.convention, side.reason)}" for name, side in sides.items()]
-    return Pairs(pairs, problems, notes)
+    described = [f"{name}: {describe_convention(side.convention, side.reason)}" for name, side in sides.items()]
+    return Pairs(pairs, problems, described + notes)
 
 
 def _without(files: dict[str, Path], others: Container[str], what: str, folder: Path) -> list[Problem]:
@@ -107,41 +112,59 @@ def _without(files: dict[str, Path], others: Container[str], what: str, folder: 
     ]
 
 
-def _masks(folder: Path, wanted: Convention | None, option: str, problems: list[Problem]) -> Masks:
+def _masks(
+    folder: Path, side: str, wanted: Convention | None, option: str, problems: list[Problem], notes: list[str]
+) -> Masks:
     """Return the masks of a folder; names of both conventions are a problem unless one is wanted.
 
-    Names tell a convention where they are those of BraTS. CASE.nii.gz tells none: this program and nnU-Net write the
-    labels 1, 2, 3 under it.
+    Names tell a convention where they are those of BraTS. CASE.nii.gz tells none: this program writes the labels 1, 2,
+    3 under it. What nnU-Net's models and datasets mean by their labels stands in dataset.json.
     """
     examples: dict[Convention, str] = {}
-    files = _files(folder, "seg", problems, examples)
+    left: list[str] = []
+    files = _files(folder, "seg", problems, examples, left)
+    if left:
+        shown = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+        what = f"{len(left)} file{'s' * (len(left) != 1)} named as maps or images of a mask's case"
+        notes.append(f"{side}: {what}: not taken as masks ({shown})")
     if wanted is not None:
         return Masks(files, wanted, "as set")
     if len(examples) > 1:
         found = " and ".join(f"names of {CONVENTION_NAMES[key]} ({name})" for key, name in examples.items())
         expected = "one convention per folder, because label 4 has a meaning in one of them only"
         problems.append(Problem(str(folder), found, expected, f"keep them in two folders, or give {option}"))
-    convention = next(iter(examples), None)
-    return Masks(files, convention or "2023", "by the names of the files" if convention else "no name tells another")
+    if examples:
+        return Masks(files, next(iter(examples)), "by the names of the files")
+    if (described := nnunet_convention(folder, option)) is not None:
+        return Masks(files, described, "by dataset.json")
+    return Masks(files, "2023", "no name tells another")
 
 
 def _files(
-    folder: Path, wanted: str, problems: list[Problem], examples: dict[Convention, str] | None = None
+    folder: Path,
+    wanted: str,
+    problems: list[Problem],
+    examples: dict[Convention, str] | None = None,
+    left: list[str] | None = None,
 ) -> dict[str, Path]:
     """Return files by case; of those with BraTS' endings only the ones of the wanted role.
 
-    ``examples`` gets a file's name for each convention that names of the folder tell.
+    ``examples`` gets a file's name for each convention that names of the folder tell, ``left`` the names of other files
+    beside a case's.
     """
     found: dict[str, list[Path]] = defaultdict(list)
+    others: list[str] = []
     for parent, names in walk_folders(folder, problems):
         stems = {name: name[: -len(ending)] for name in names if (ending := ending_of(name))}
-        roles = {name: parts for name, stem in stems.items() if (parts := role_of(stem))}
+        roles = _roles(parent.name, stems, wanted)
         cases_here = {case for case, _, _ in roles.values()}
         # a CASE-q.nii.gz beside CASE-seg.nii.gz is neither
         beside = tuple(f"{case}{mark}" for case in cases_here for mark in "-_")
         for name, stem in stems.items():
             if name not in roles:
-                if not stem.startswith(beside):
+                if stem.startswith(beside):
+                    others.append(name)
+                else:
                     found[stem].append(parent / name)
                 continue
             case, role, convention = roles[name]
@@ -158,7 +181,25 @@ def _files(
         if len(files) > 1:
             where = ", ".join(os.path.relpath(file, folder.resolve()) for file in files)
             problems.append(Problem(f"{folder}: {name}", f"{len(files)} files: {where}", "one", "remove the others"))
-    return {name: files[0] for name, files in found.items() if len(files) == 1 and not _is_map(name, found)}
+    maps = {name for name in found if _is_map(name, found)}
+    if left is not None:
+        left += sorted(others + [file.name for name in maps for file in found[name]])
+    return {name: files[0] for name, files in found.items() if len(files) == 1 and name not in maps}
+
+
+def _roles(folder: str, stems: Mapping[str, str], wanted: str) -> dict[str, tuple[str, str, Convention]]:
+    """Return case, role and convention of the files in a folder that are BraTS' by their names.
+
+    patient_t1.nii.gz is an image only in the folder of its case or beside patient_seg.nii.gz. Otherwise it may be the
+    mask of a first point in time.
+    """
+    roles = {name: parts for name, stem in stems.items() if (parts := role_of(stem))}
+    with_mask = {case for case, role, _ in roles.values() if role == "seg"}
+    return {
+        name: parts
+        for name, parts in roles.items()
+        if parts[1] in ("seg", wanted) or parts[0] in with_mask or parts[0].lower() == folder.lower()
+    }
 
 
 def _is_map(name: str, cases: Container[str]) -> bool:
@@ -166,17 +207,31 @@ def _is_map(name: str, cases: Container[str]) -> bool:
     return any(name.endswith(suffix) and name.removesuffix(suffix) in cases for suffix in SUFFIXES_OF_MAPS)
 
 
+def _files_of_maps(folder: Path) -> dict[str, list[Path]]:
+    """Return the NIfTI files in a folder by their names without the ending, in lower case."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(folder.iterdir()):
+        if ending := ending_of(file.name):
+            found[file.name[: -len(ending)].lower()].append(file)
+    return found
+
+
 def _maps(
-    folder: Path, there: Mapping[str, Path], case: str, masks: Sequence[Path], problems: list[Problem]
+    folder: Path, there: Mapping[str, list[Path]], case: str, masks: Sequence[Path], problems: list[Problem]
 ) -> dict[str, Path]:
     """Return a case's maps by region; its masks, where they lie in the same folder, do not count as maps.
 
-    ``there`` holds the files of the folder, by their names in lower case.
+    ``there`` is what :func:`_files_of_maps` returns.
     """
 
     def find(suffix: str) -> Path | None:
-        files = [there[name] for end in ENDINGS if (name := f"{case}{suffix}{end}".lower()) in there]
-        return next((file for file in files if not any(file.samefile(mask) for mask in masks)), None)
+        files = there.get(f"{case}{suffix}".lower(), [])
+        files = [file for file in files if file.name.startswith(case)] or files
+        files = [file for file in files if not any(file.samefile(mask) for mask in masks)]
+        if len(files) > 1:
+            names = " and ".join(file.name for file in files)
+            problems.append(Problem(f"{case}: uncertainty", names, "one of them", "remove the other"))
+        return files[0] if files else None
 
     maps = {region: file for region in REGIONS if (file := find(f"_{region.lower()}")) is not None}
     whole = find("_uncertainty") or find("")
@@ -187,3 +242,15 @@ def _maps(
         expected = f"{case}_wt.nii.gz, _tc, _et, or {case}.nii.gz"
         problems.append(Problem(f"{case}: uncertainty", f"no map in {folder}", expected, "add it, or exclude the case"))
     return maps
+
+
+def _without_a_region(pairs: Sequence[Pair]) -> dict[str, Problem]:
+    """Return a problem per case that lacks a map of a region of which others have one."""
+    regions = [region for region in REGIONS if any(region in pair.uncertainty for pair in pairs)]
+    missing = {pair.case_id: [region for region in regions if region not in pair.uncertainty] for pair in pairs}
+    expected = f"maps of {', '.join(regions)}, as other cases have"
+    return {
+        case: Problem(f"{case}: uncertainty", f"no map of {', '.join(without)}", expected, "add it")
+        for case, without in missing.items()
+        if without
+    }

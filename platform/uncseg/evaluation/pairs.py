@@ -63,6 +63,8 @@ def score_pair(pair: Pair, scale: Scale) -> list[ScoreRow]:
         f: convert_labels(volumes[f], c, problems, option) for f, (c, option) in conventions.items() if f in volumes
     }
     maps = {f: _uncertainty(volumes[f], scale, problems) for f in set(pair.uncertainty.values()) if f in volumes}
+    if pair.brain in volumes:
+        problems += _brain_problems(volumes[pair.brain])
     mine, its = labels.get(pair.reference), labels.get(pair.prediction)
     if problems or reference is None or mine is None or its is None:
         raise ProblemsFound(f"{pair.case_id} cannot be scored.", problems, exit_code=1)
@@ -70,6 +72,21 @@ def score_pair(pair: Pair, scale: Scale) -> list[ScoreRow]:
     uncertainty = {region: maps[file] for region, file in pair.uncertainty.items()}
     rows = score_case(mine, its, reference.geometry.spacing_dhw_mm, uncertainty, brain)
     return [{"case": pair.case_id, "patient": patient_of(pair.case_id), **row} for row in rows]
+
+
+def _brain_problems(volume: Volume) -> list[Problem]:
+    """Return why a brain mask, or an image of the head, does not tell the brain: the voxels that are not 0."""
+    voxels, expected = volume.voxels, "0 outside the brain, and only there"
+    advice = "correct the mask, or leave --brain out"
+    if voxels.dtype.kind == "f" and (wrong := voxels.size - np.count_nonzero(np.isfinite(voxels))):
+        found = f"{wrong} voxels that are NaN or infinite"
+    elif not voxels.any():
+        found = "0 everywhere"
+    elif voxels.all() and voxels.min() < voxels.max():
+        found = f"no voxel of 0, and values from {voxels.min():g} to {voxels.max():g}"
+    else:
+        return []
+    return [Problem(str(volume.file), found, expected, advice)]
 
 
 def _uncertainty(volume: Volume, scale: Scale, problems: list[Problem]) -> np.ndarray:
