@@ -33,7 +33,9 @@ def nnunet_convention(folder: Path, option: str) -> Convention | None:
     """
     folder = folder.resolve()
     above = next((number for pattern, number in _ABOVE.items() if fnmatch(folder.name, pattern)), 0)
-    file = next((file for place in (folder, *folder.parents[:above]) if (file := place / "dataset.json").is_file()), None)
+    file = next(
+        (file for place in (folder, *folder.parents[:above]) if (file := place / "dataset.json").is_file()), None
+    )
     labels = None if file is None else _labels(file)
     if file is None or labels is None:
         return None
