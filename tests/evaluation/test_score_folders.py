@@ -60,6 +60,18 @@ def test_images_beside_a_reference_are_no_masks(tmp_path, folder):
     assert score(tmp_path, "--reference-convention", "2023")[1] == ["patient1"]
 
 
+def test_a_case_in_a_folder_is_named_as_check_names_it(tmp_path):
+    roles = ("t1n", "t1c", "t2w", "t2f", "seg")
+    save(tmp_path / "p", "BraTS-GLI-00000-000", "BraTS-GLI-00001-000")
+    save(tmp_path / "r" / "BraTS-GLI-00000-000", *(f"brats-gli-00000-000-{role}" for role in roles), ending=".NII.GZ")
+    save(tmp_path / "r" / "BraTS-GLI-00001-000", *(f"BraTS-GLI-00001-000-{role}" for role in roles))
+    for folder in (tmp_path / "r").iterdir():
+        save(folder, "brain_mask", f"{folder.name}brain")
+    output, cases = score(tmp_path)
+    assert cases == ["BraTS-GLI-00000-000", "BraTS-GLI-00001-000"]
+    line(output, "REFERENCES", "4 other files", "brain_mask.nii.gz", "not taken")
+
+
 @pytest.mark.parametrize("names", [("A", "A_et"), ("A-seg", "A_2")])
 def test_files_that_look_like_maps_or_images_of_a_case_are_named(tmp_path, names):
     for side in ("p", "r"):

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uncseg.dataset.brats import ending_of, is_image, role_of
+from uncseg.dataset.brats import ending_of, is_image, role_in_case, role_of
 from uncseg.dataset.labels import CONVENTION_NAMES, REGIONS, Convention, describe_convention
 from uncseg.dataset.scan import walk_folders
 from uncseg.errors import Problem, ProblemsFound
@@ -125,7 +125,7 @@ def _masks(
     files = _files(folder, "seg", problems, examples, left)
     if left:
         shown = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
-        what = f"{len(left)} file{'s' * (len(left) != 1)} named as maps or images of a mask's case"
+        what = f"{len(left)} other file{'s' * (len(left) != 1)} of the masks' cases or in their folders"
         notes.append(f"{side}: {what}: not taken as masks ({shown})")
     if wanted is not None:
         return Masks(files, wanted, "as set")
@@ -149,6 +149,7 @@ def _files(
 ) -> dict[str, Path]:
     """Return files by case; of those with BraTS' endings only the ones of the wanted role.
 
+    A case has the name of its folder, as in :func:`~uncseg.dataset.scan.scan_folder`, or else that in its files' names.
     ``examples`` gets a file's name for each convention that names of the folder tell, ``left`` the names of other files
     beside a case's.
     """
@@ -156,13 +157,14 @@ def _files(
     others: list[str] = []
     for parent, names in walk_folders(folder, problems):
         stems = {name: name[: -len(ending)] for name in names if (ending := ending_of(name))}
-        roles = _roles(parent.name, stems, wanted)
+        in_case = {name: (parent.name, *part) for name in stems if (part := role_in_case(parent.name, name))}
+        roles = _roles(parent.name, stems, wanted) | in_case
         cases_here = {case for case, _, _ in roles.values()}
         # a CASE-q.nii.gz beside CASE-seg.nii.gz is neither
         beside = tuple(f"{case}{mark}" for case in cases_here for mark in "-_")
         for name, stem in stems.items():
             if name not in roles:
-                if stem.startswith(beside):
+                if stem.startswith(beside) or (in_case and stem != parent.name):
                     others.append(name)
                 else:
                     found[stem].append(parent / name)
