@@ -21,6 +21,8 @@ Header = nibabel.Nifti1Header | nibabel.Nifti2Header
 
 _GZIP = b"\x1f\x8b"
 _NIFTI1_BYTES, _NIFTI2_BYTES = 348, 540
+_MATRICES = (1004, 1005, 1006)
+"""Intent codes of a matrix or displacement per voxel, which ITK refuses or changes whatever the number of axes."""
 _MAX_DEFLATION = 1032
 """Largest ratio of compression that gzip's format can reach."""
 _OTHER_FORMATS = (
@@ -217,8 +219,10 @@ def _is_plain(file: Path, header: Header, shape: tuple[int, ...]) -> bool:
         file.name.endswith(".nii.gz")
         and header.sizeof_hdr == _NIFTI1_BYTES
         and int(header["dim"][0]) == len(shape)
-        and not (np.isfinite(slope) and slope not in (0, 1))
-        and not (np.isfinite(slope) and slope and intercept)
+        # where the slope says that nothing is scaled, ITK still adds the intercept, and multiplies real numbers by NaN
+        and slope in (0, 1)
+        and intercept == 0
+        and int(header["intent_code"]) not in _MATRICES
         and header.get_data_dtype().itemsize <= 8
         and int(header["xyzt_units"]) & 7 in (0, 2)
     )

@@ -96,6 +96,7 @@ def _read_geometry(file: Path, header: Header, shape: tuple[int, ...]) -> Geomet
     block.set_data_shape(shape)
     block.set_data_dtype(np.uint8)
     block["vox_offset"], block["magic"], block["sizeof_hdr"] = nibabel.Nifti1Header.single_vox_offset, b"n+1", 348
+    block["intent_code"] = 0  # of several numbers per voxel, which are refused by their dimensions
     advice = "write the file again with a qform or sform of perpendicular axes, or exclude the case"
     with tempfile.TemporaryDirectory(prefix="uncseg-") as folder:
         copy = Path(folder, "header.nii")
