@@ -1,17 +1,19 @@
 """What hypothesis draws: variants of a small case's files, harmless ones and damaged ones."""
 
+import math
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
 from support.file_damage import KINDS
-from support.file_variants import DATATYPES, ROLES, CaseVariant, Damage, FileVariant, Forms, Space
+from support.file_variants import DATATYPES, ROLES, CaseVariant, Damage, FileVariant, Forms, Space, is_scale
 
 LABEL_SCALES = (1, 2, 25, 42, 60, 85)
 """1/slope of a mask that a tool stretched over the range of its type."""
-IMAGE_SLOPES = (1.0, 0.0, 2.0, 0.37, 1 / 3, 1e-3, 1e-6, 4000.0, -1.0, -0.02)
+IMAGE_SLOPES = (1.0, 0.0, 2.0, 0.37, 1 / 3, 1e-3, 1e-6, 4000.0, -1.0, -0.02, math.nan)
 LARGEST = {"u1": 255, "i1": 127}
-SPACINGS = (1.0, 1.0, 0.9375, 0.7, 1.2, 2.0, 3.0)
+SPACINGS = (1.0, 1.0, 0.93, 0.72, 1.2, 2.0, 2.8)
+"""No number of voxels in a case gives half a voxel of 1 mm with them, where nnU-Net's rounding is anyone's guess."""
 HARMLESS_OR_NOT = [name for name, kind in KINDS.items() if not kind.cause]
 """Damages that may be accepted, such as a flipped bit."""
 DAMAGED = [
@@ -25,7 +27,7 @@ DAMAGED = [
 EXTRA = {
     "descrip": st.sampled_from([b"FSL5.0", b"", b"\xff" * 80]),
     "cal_max": st.sampled_from([0.0, 255.0, -1.0]),
-    "intent_code": st.sampled_from([0, 1002, 3, 2005]),
+    "intent_code": st.sampled_from([0, 3, 1002, 1004, 1005, 1006, 1007, 2005]),
     "intent_name": st.sampled_from([b"", b"label"]),
     "aux_file": st.sampled_from([b"", b"none"]),
     "slice_code": st.sampled_from([0, 1]),
@@ -38,7 +40,7 @@ EXAMPLES = {
     "forms that differ": CaseVariant(forms=Forms(2, 1, "moved")),
     "sform that is sheared beside a qform": CaseVariant(forms=Forms(2, 1, "sheared")),
     "micrometres": CaseVariant(space=Space(units="micron")),
-    "metres": CaseVariant(space=Space(units="meter", spacing=(0.7, 1.2, 2.0))),
+    "metres": CaseVariant(space=Space(units="meter", spacing=(0.72, 1.2, 2.0))),
     "fourth axis of length 1": CaseVariant().with_files(trailing=1),
     "labels by a scale factor": CaseVariant().with_file("seg", dtype="u1", slope=1 / 85),
     "labels that are nearly whole": CaseVariant().with_file("seg", dtype="f4", noise=9.9e-4),
@@ -47,7 +49,7 @@ EXAMPLES = {
     "doubles of the other byte order": CaseVariant().with_files(dtype="f8", order=">"),
     "64-bit integers": CaseVariant(naming="2018").with_files(dtype="i8"),
     "small slope": CaseVariant().with_file("t1c", slope=1e-6).with_file("t2f", slope=-0.02, inter=20.0),
-    "oblique": CaseVariant(space=Space((2, 0, 1), (1, 1, -1), (10.0, -5.0, 20.0), (1.0, 3.0, 0.9375))),
+    "oblique": CaseVariant(space=Space((2, 0, 1), (1, 1, -1), (10.0, -5.0, 20.0), (1.0, 2.8, 0.93))),
     "labels of 2018": CaseVariant(naming="2018").with_files(ending=".nii"),
 }
 """Files of public bug reports that have to be accepted."""
@@ -115,7 +117,7 @@ def label_scales(draw, dtype: str, largest: int) -> tuple[float, float]:
 def image_scales(draw) -> tuple[float, float]:
     """Draw a slope and an intercept."""
     slope = draw(st.sampled_from(IMAGE_SLOPES))
-    return slope, (slope or 1) * draw(st.sampled_from([0.0, 0.0, 0.0, 12.5, -1024.0]))
+    return slope, (slope if is_scale(slope) else 1.0) * draw(st.sampled_from([0.0, 0.0, 0.0, 12.5, -1024.0]))
 
 
 @st.composite

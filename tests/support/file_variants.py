@@ -8,6 +8,7 @@ damages them. None of these uses the product's readers and writers.
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,9 @@ class Brief:
             if value != usual:
                 shown.append(f"{what.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        printer.text(repr(self))
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,25 +173,35 @@ def encoded(variant: CaseVariant, role: str) -> np.ndarray:
     if role == "seg":
         if variant.naming == "2018":
             numbers[volume == 3] = 4
-        numbers = (numbers - file.inter) / (file.slope or 1)
+        numbers = (numbers - file.inter) / (file.slope if is_scale(file.slope) else 1)
         if file.dtype[0] != "f":
             numbers = np.rint(numbers)
     if file.dtype[0] == "f":
         wave = np.sin(np.arange(volume.size)).reshape(volume.shape)
         wave /= np.abs(wave).max()
         # labels differ from whole numbers everywhere, images where they are not 0
-        numbers += wave * file.noise / (abs(file.slope) or 1) * (1 if role == "seg" else numbers != 0)
+        numbers += (
+            wave
+            * file.noise
+            / (abs(file.slope) if is_scale(file.slope) else 1)
+            * (1 if role == "seg" else numbers != 0)
+        )
     return numbers.astype(f"{file.order}{file.dtype}")
+
+
+def is_scale(slope: float) -> bool:
+    """Return whether a slope scales anything."""
+    return bool(slope) and bool(np.isfinite(slope))
 
 
 def stored_values(variant: CaseVariant, role: str) -> np.ndarray:
     """Return what the numbers mean, (x, y, z) float64: NIfTI's scale factors are in single (1) or double precision (2).
 
-    A slope of 0 means that there is no scale.
+    A slope of 0, or one that is no number, means that there is no scale.
     """
     file = variant.files[role]
     single = np.float32 if file.version == 1 else np.float64
-    slope, inter = (file.slope, file.inter) if file.slope else (1.0, 0.0)
+    slope, inter = (file.slope, file.inter) if is_scale(file.slope) else (1.0, 0.0)
     return encoded(variant, role).astype(np.float64) * np.float64(single(slope)) + np.float64(single(inter))
 
 

@@ -16,6 +16,7 @@ from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
 from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.inputs import find_inputs
+from uncseg.dataset.preprocessing import preprocess_case
 from uncseg.evaluation.find_pairs import find_pairs
 from uncseg.evaluation.pairs import score_pair
 from uncseg.files import read_json, write_json
@@ -62,7 +63,7 @@ def prepare(experiment: Experiment) -> PreparedFolder:
     names = sorted(surveys)
     write_json(prepared.splits, [{"train": names[1:], "val": names[:1]}])
     for case in cases:
-        steps.preprocess_case(prepared, case, experiment.plan.configuration)
+        assert preprocess_case(prepared, case, experiment.plan.configuration) == []
     return prepared
 
 
@@ -88,7 +89,7 @@ def store_for_training(trained: Trained, case: BratsCase, folder: Path) -> Store
     prepared.dataset.mkdir(parents=True)
     for file in (trained.prepared.plans, trained.prepared.dataset / "dataset.json"):
         shutil.copy(file, prepared.dataset)
-    steps.preprocess_case(prepared, case, model.configuration)
+    assert preprocess_case(prepared, case, model.configuration) == []
     stored = str(prepared.dataset / model.configuration_manager.data_identifier)
     images, labels, *_ = nnUNetDatasetBlosc2(stored, [case.case_id]).load_case(case.case_id)
     raw = prepared.raw_dataset
@@ -105,7 +106,7 @@ def predict_folder(trained: Trained, cases: Path, case_id: str, output: Path) ->
     task = PredictionTask(trained.model, PredictionOptions(), output, threads=1)
     output.mkdir(parents=True, exist_ok=True)
     data, properties = read_case(task, case)
-    write_case(task, case, "source", properties, predict_case(task, data))
+    write_case(task, case, "source", properties, predict_case(task, case_id, data))
     return CaseFiles(output, case_id)
 
 
