@@ -89,6 +89,7 @@ def test_nnunets_own_split_is_used_as_it_is(root):
     (root / "splits_final.json").write_text(json.dumps(folds))
     file = experiment(root, "nnunet", {"file": str(root / "splits_final.json")})
     said = uncseg("cross-validate", file, "--dry-run")
+    assert "labels of BraTS 2023: 1 NCR, 2 ED, 3 ET (by the names of the files)" in said
     assert "patients: 5 patients, by the names BraTS-XXX-NNNNN-NNN" in said
     assert "split:    2 folds, as in splits_final.json" in said
     assert "fold 1: 3 cases" in said

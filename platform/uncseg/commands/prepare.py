@@ -7,7 +7,7 @@ from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.layout import PreparedFolder
 from uncseg.runs.preflight import require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
-from uncseg.runs.run_plan import print_split
+from uncseg.runs.run_plan import print_cases
 
 
 def prepare_dataset(experiment: Experiment) -> PreparedFolder:
@@ -16,5 +16,5 @@ def prepare_dataset(experiment: Experiment) -> PreparedFolder:
     with ray_session(experiment.resources.ray_address, dashboard=False) as own_ray, counting() as progress:
         require_storage(experiment, own_ray)
         prepared = prepare_cases(experiment.resolved(), progress=progress)
-    print_split(experiment, prepared)
+    print_cases(experiment, prepared)
     return prepared

@@ -15,6 +15,8 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """Masks in which uncertainty is compared with error: the reference tumour, as in the paper, or the union of reference
 and prediction, dilated by 2 voxels."""
 LABEL_NAMES = ("background", "ncr", "ed", "et")
+Convention = Literal["2023", "2018"]
+"""What the labels of a dataset mean; ``dataset/labels.py`` has their values."""
 
 
 class Phantoms(Section):
@@ -43,7 +45,7 @@ class Dataset(Section):
     """Who is a patient: a csv file (columns case and patient; its name ends in .csv), or a regular expression that is
     searched for in a case's name, and whose first group is the patient. None: the names tell, as in
     ``dataset/patients.py``."""
-    convention: Literal["2023", "2018"] | None = None
+    convention: Convention | None = None
     """What the labels mean: 2023 (1 NCR, 2 ED, 3 ET) or 2018 (1, 2, and 4 for ET). None: as the files are named."""
     phantoms: Phantoms | None = None
     """Phantoms that are written to ``path`` first, unless something is there. None: the cases are there."""

@@ -4,18 +4,20 @@ The meaning of label 4 is never guessed. It is enhancing tumour in the files of 
 those of 2024, so the convention is decided once per folder, by the names of the files or by a setting.
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
+from uncseg.config.sections import Convention
 from uncseg.dataset.volumes import Volume
 from uncseg.errors import Problem, ProblemsFound
 
-Convention = Literal["2023", "2018"]
 LABELS = {"NCR": 1, "ED": 2, "ET": 3}
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 CONVENTION_LABELS: dict[Convention, tuple[int, ...]] = {"2023": (0, 1, 2, 3), "2018": (0, 1, 2, 4)}
 CONVENTION_NAMES: dict[Convention, str] = {"2023": "BraTS 2023", "2018": "BraTS 2018 to 2021"}
+AS_SET, AS_NAMED = "as set", "by the names of the files"
+"""How a convention is known."""
 ROUNDING = 1e-3
 """Largest distance from a whole number at which a label is rounded: scale factors make 1.00000002 of 1."""
 _SHOWN = 5

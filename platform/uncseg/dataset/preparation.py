@@ -216,6 +216,7 @@ def record_done(
     content = {
         "digests": {"dataset": dataset, **digests},
         "cases": len(surveys),
+        "convention": cases[0].convention,
         "patients": len({case.patient for case in cases}),
         "groups": None if groups is None else {f"fold_{fold}": group for fold, group in enumerate(groups)},
         "volumes_ml": {case: survey["volume_ml"] for case, survey in surveys.items()},

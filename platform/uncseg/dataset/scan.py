@@ -20,7 +20,7 @@ from uncseg.dataset.brats import (
     role_in_case,
     role_of,
 )
-from uncseg.dataset.labels import CONVENTION_NAMES, Convention
+from uncseg.dataset.labels import AS_NAMED, AS_SET, CONVENTION_NAMES, Convention
 from uncseg.dataset.lost_cases import case_of, lost_cases, named_as_images, other_case_in
 from uncseg.dataset.patients import patient_of
 from uncseg.errors import Problem, ProblemsFound
@@ -215,7 +215,7 @@ def _same_convention(
 ) -> tuple[Convention, str]:
     """Return the convention of a folder's labels and how it is known; names of both conventions are a problem."""
     if wanted is not None:
-        return wanted, "as set"
+        return wanted, AS_SET
     examples: dict[Convention, list[str]] = {"2023": [], "2018": []}
     for places in by_name.values():
         for place in places:
@@ -229,7 +229,7 @@ def _same_convention(
         expected = "one convention per folder, because label 4 has a meaning in one of them only"
         advice = "keep them in two folders, or say which labels all of them have: dataset.convention or --convention"
         problems.append(Problem(str(folder), found, expected, advice))
-    return "2018" if examples["2018"] and not examples["2023"] else "2023", "by the names of the files"
+    return "2018" if examples["2018"] and not examples["2023"] else "2023", AS_NAMED
 
 
 def _case(

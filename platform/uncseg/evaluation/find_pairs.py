@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uncseg.dataset.brats import ending_of, is_image, role_in_case, role_of
-from uncseg.dataset.labels import CONVENTION_NAMES, REGIONS, Convention, describe_convention
+from uncseg.dataset.labels import AS_NAMED, AS_SET, CONVENTION_NAMES, REGIONS, Convention, describe_convention
 from uncseg.dataset.scan import walk_folders
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.nnunet_labels import nnunet_convention
@@ -128,13 +128,13 @@ def _masks(
         what = f"{len(left)} other file{'s' * (len(left) != 1)} of the masks' cases or in their folders"
         notes.append(f"{side}: {what}: not taken as masks ({shown})")
     if wanted is not None:
-        return Masks(files, wanted, "as set")
+        return Masks(files, wanted, AS_SET)
     if len(examples) > 1:
         found = " and ".join(f"names of {CONVENTION_NAMES[key]} ({name})" for key, name in examples.items())
         expected = "one convention per folder, because label 4 has a meaning in one of them only"
         problems.append(Problem(str(folder), found, expected, f"keep them in two folders, or give {option}"))
     if examples:
-        return Masks(files, next(iter(examples)), "by the names of the files")
+        return Masks(files, next(iter(examples)), AS_NAMED)
     if (described := nnunet_convention(folder, option)) is not None:
         return Masks(files, described, "by dataset.json")
     return Masks(files, "2023", "no name tells another")

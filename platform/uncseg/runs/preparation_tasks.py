@@ -10,12 +10,11 @@ import ray.exceptions
 
 from uncseg.cluster.tasks import Call, run_tasks, two_per_cpu
 from uncseg.config.experiment import Experiment
-from uncseg.console import console, show_warnings
+from uncseg.console import show_warnings
 from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
 from uncseg.dataset.brats import MODALITIES, BratsCase
 from uncseg.dataset.check import check_case, no_tumour
-from uncseg.dataset.labels import describe_convention
 from uncseg.dataset.preprocessing import preprocess_case
 from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
@@ -96,7 +95,6 @@ def _survey(folder: Path, cases: Sequence[BratsCase], samples: int, progress: Pr
         # corrected files have other times, and so another folder: nothing in this one would be used again
         shutil.rmtree(folder, ignore_errors=True)
         raise ProblemsFound(TITLE, problems, exit_code=1)
-    console.print(describe_convention(cases[0].convention, "dataset.convention, or by the names of the files"))
     show_warnings([Problem(**warning) for survey in surveys.values() for warning in survey["warnings"]])
     return surveys
 

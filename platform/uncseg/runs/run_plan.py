@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from uncseg.cluster.resources import MAX_CPUS_PER_GPU, MIN_CPUS_PER_GPU, Cluster, Slots
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, show_warnings
+from uncseg.dataset.labels import AS_NAMED, AS_SET, describe_convention
 from uncseg.dataset.patients import find_patients
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
@@ -38,7 +39,7 @@ def print_plan(task: RunTask, folds: Sequence[int], cluster: Cluster, timing: St
     if len(cluster.nodes) > 1:
         nodes = "; ".join(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in cluster.nodes)
         console.print(f"nodes: {nodes}", soft_wrap=True)
-    print_split(experiment, prepared)
+    print_cases(experiment, prepared)
     console.print(f"prepared cases: {prepared.root}\nrun:            {run.root}", soft_wrap=True)
     console.print(f"MLflow:         {experiment.tracking_uri}", soft_wrap=True)
     if fold.gpus and fold.cpus / fold.gpus < MIN_CPUS_PER_GPU:
@@ -62,9 +63,11 @@ def print_plan(task: RunTask, folds: Sequence[int], cluster: Cluster, timing: St
     )
 
 
-def print_split(experiment: Experiment, prepared: PreparedFolder) -> None:
-    """Print how many patients there are and how that is known, and where the split comes from."""
+def print_cases(experiment: Experiment, prepared: PreparedFolder) -> None:
+    """Print what the labels mean and how many patients there are, each with how it is known, and the split's source."""
     split, folds = experiment.split, read_json(prepared.splits)
+    reason = AS_NAMED if experiment.dataset.convention is None else AS_SET
+    console.print(describe_convention(read_json(prepared.done)["convention"], reason))
     cases = sorted(case for fold in folds for case in fold["val"])
     patients, _ = find_patients(cases, experiment.dataset.patients)
     console.print(f"patients: {patients}", soft_wrap=True, markup=False)

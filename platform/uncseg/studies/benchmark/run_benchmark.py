@@ -19,7 +19,7 @@ from uncseg.runs.fold_task import FoldTask, RunTask, all_members_done, is_done
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_opening import locked, open_members, refuse_other_settings
-from uncseg.runs.run_plan import print_split
+from uncseg.runs.run_plan import print_cases
 from uncseg.runs.train_folds import train_folds
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
 from uncseg.studies.benchmark.benchmark_results import close_benchmark
@@ -148,7 +148,7 @@ def _print_plan(benchmark: Benchmark, folder: BenchmarkFolder, scored: Sequence[
         f"{len(methods)} maps to compare; everything goes to {folder.root}",
         soft_wrap=True,
     )
-    print_split(scored[0].task.experiment, scored[0].task.prepared)
+    print_cases(scored[0].task.experiment, scored[0].task.prepared)
 
 
 def _train(work: _Work) -> bool:

@@ -18,7 +18,7 @@ from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_opening import differing_settings, locked
-from uncseg.runs.run_plan import print_split
+from uncseg.runs.run_plan import print_cases
 from uncseg.runs.train_folds import train_folds
 from uncseg.studies.load_study import save_study, study_record
 from uncseg.studies.parent_run import open_parent
@@ -57,7 +57,7 @@ def run_sweep(sweep: Sweep, base: Experiment) -> int:
         with counting() as progress:
             prepared = prepare_cases(base.resolved(), progress=progress)
             require_same_data(placed, folds, prepared)
-        print_split(base, prepared)
+        print_cases(base, prepared)
         with locked("The sweep is at work already.", {str(folder.root): folder.root / ".lock"}):
             folder.runs.mkdir(parents=True, exist_ok=True)
             save_study(folder, sweep, base)
