@@ -30,7 +30,16 @@ def first_problems(problems: Sequence[Problem]) -> list[Problem]:
     return [*problems[: MOST_SHOWN - 1], more]
 
 
-def _read_text(path: Path, where: str, kind: str) -> tuple[str | None, list[Problem]]:
+def read_text_file(path: Path, where: str, kind: str) -> tuple[str | None, list[Problem]]:
+    """Return the text of a file in UTF-8, with a byte order mark or without; or None, and what is wrong.
+
+    Args:
+        path: of the file.
+        where: the field or option and the file, for the problems.
+        kind: what is expected.
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        return None, [Problem(where, "a folder, pipe or device", kind, "correct the path")]
     try:
         return path.read_bytes().decode("utf-8-sig"), []
     except OSError as error:
@@ -45,7 +54,7 @@ def _read_text(path: Path, where: str, kind: str) -> tuple[str | None, list[Prob
 def read_csv(path: Path, column: str, where: str) -> tuple[dict[str, str], list[Problem]]:
     """Return the value of ``column`` by case, and what is wrong; separators are commas, semicolons or tabs."""
     where, expected = f"{where}: {path}", f"a csv file with the columns case and {column}"
-    text, problems = _read_text(path, where, expected)
+    text, problems = read_text_file(path, where, expected)
     if text is None:
         return {}, problems
     first = next((line for line in text.splitlines() if line.strip()), "")
@@ -97,7 +106,7 @@ def _values(
 def read_nnunet_splits(path: Path, where: str) -> tuple[list[dict[str, list[str]]], list[Problem]]:
     """Return the folds of nnU-Net's splits_final.json, as it says them, and what is wrong with its form."""
     expected = "nnU-Net's list of folds, [{train: [CASE, …], val: [CASE, …]}, …]"
-    text, problems = _read_text(path, where, expected)
+    text, problems = read_text_file(path, where, expected)
     if text is None:
         return [], problems
     try:

@@ -5,12 +5,14 @@ the process that starts the tasks does not need it.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from uncseg.config.experiment import Experiment
+from uncseg.config.list_files import read_text_file
 from uncseg.dataset.brats import MODALITIES, BratsCase, oracle_path
 from uncseg.dataset.fingerprint import fingerprint_file
 from uncseg.dataset.labels import LABELS, REGIONS
@@ -78,12 +80,9 @@ def _problems_of_split(
 def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]:
     if not isinstance(exclude, Path):
         return set(exclude), []
-    try:
-        lines = exclude.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        found, advice = f"{exclude}: {error.strerror}", "correct the path, or give the ids as a list"
-        return set(), [Problem("dataset.exclude", found, "a file with one id per line", advice)]
-    return {line.split("#")[0].strip() for line in lines} - {""}, []
+    text, problems = read_text_file(exclude, f"dataset.exclude: {exclude}", "a file with one name per line")
+    # a name may hold #, a comment begins the line or follows a space
+    return {re.split(r"(?:^|\s)#", line)[0].strip() for line in (text or "").splitlines()} - {""}, problems
 
 
 def _file_states(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, Any]:
