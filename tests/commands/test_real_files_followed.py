@@ -147,6 +147,13 @@ def test_predict_exits_with_1_where_something_is_left_out(run, case, tmp_path, l
     assert [file.stem for file in (tmp_path / "out").glob("*.json")] == [PLAIN]
 
 
+def test_predict_does_not_write_among_the_images(run, case, tmp_path):
+    folder = copies(case, tmp_path / "cases", [PLAIN])
+    (tmp_path / "link").symlink_to(folder)
+    assert "OUTPUT" in uncseg("predict", run.root, folder, tmp_path / "link", "--folds", 0, code=2)
+    assert [path.name for path in folder.iterdir()] == [PLAIN]
+
+
 def test_predict_reads_nnunets_files_in_any_case_and_names_doubled_ones(run, case, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
@@ -228,3 +235,17 @@ def test_a_prediction_elsewhere_is_refused_whichever_form_says_so(case, tmp_path
     write(moved, voxels_of(moved), affine)
     output = uncseg("score", tmp_path / "out", tmp_path / "cases", "--out", tmp_path / "s.parquet", code=1)
     assert re.search(rf"{PLAIN}\.nii\.gz.*origin", output)
+
+
+def test_a_map_that_is_a_link_to_nothing_is_named(plain_cases, local_ray, tmp_path):
+    names = ("BraTS-GLI-00000-000", "BraTS-GLI-00001-000")
+    for folder, mask in ((tmp_path / "masks", "u1"), (tmp_path / "maps", "f4")):
+        folder.mkdir()
+        for name in names:
+            os.link(file_of(plain_cases, name, "seg"), folder / f"{name}.nii.gz")
+            other_voxels(lambda voxels, mask=mask: (voxels > 0).astype(mask))(folder / f"{name}.nii.gz")
+    IMAGES["a broken link"].make(tmp_path / "maps" / f"{names[1]}.nii.gz")
+    folders = (tmp_path / "masks", plain_cases, "--uncertainty", tmp_path / "maps")
+    output = uncseg("score", *folders, "--out", tmp_path / "scores.parquet", code=1)
+    assert_says(output, f"{names[1]}.nii.gz", IMAGES["a broken link"])
+    assert names[0] in set(pd.read_parquet(tmp_path / "scores.parquet")["case"])

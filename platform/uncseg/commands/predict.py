@@ -5,7 +5,7 @@ from pathlib import Path
 
 from uncseg.console import console
 from uncseg.dataset.inputs import find_inputs
-from uncseg.errors import raise_if_any
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.expectation import WORDS
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.new_case_tasks import Record, predict_new_cases
@@ -32,8 +32,12 @@ def predict_folder(
         source, folds, overrides, trust: see :func:`~uncseg.runs.model_sources.find_model`.
 
     Raises:
-        ProblemsFound: naming every case that could not be predicted; the others are finished.
+        ProblemsFound: naming every case that could not be predicted; the others are finished. Or the output is the
+            input (exit code 2).
     """
+    if output.resolve() == folder.resolve():
+        problem = Problem("OUTPUT", f"{output}, the folder of the images", "another folder", "choose one")
+        raise ProblemsFound("The predictions cannot be written.", [problem])
     model = find_model(source, output, folds, overrides, trust)
     scan = find_inputs(folder.resolve(), model.folder.dataset_json, skip=output)
     reads, writes = {"INPUT": folder, "MODEL": model.folder.root}, {"OUTPUT": output}

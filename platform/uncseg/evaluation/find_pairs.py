@@ -229,7 +229,7 @@ def _maps(
     def find(suffix: str) -> Path | None:
         files = there.get(f"{case}{suffix}".lower(), [])
         files = [file for file in files if file.name.startswith(case)] or files
-        files = [file for file in files if not any(file.samefile(mask) for mask in masks)]
+        files = [file for file in files if not any(_is_same(file, mask) for mask in masks)]
         if len(files) > 1:
             names = " and ".join(file.name for file in files)
             problems.append(Problem(f"{case}: uncertainty", names, "one of them", "remove the other"))
@@ -244,6 +244,11 @@ def _maps(
         expected = f"{case}_wt.nii.gz, _tc, _et, or {case}.nii.gz"
         problems.append(Problem(f"{case}: uncertainty", f"no map in {folder}", expected, "add it, or exclude the case"))
     return maps
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    # a link to nothing is no other file; whoever reads it says so
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _without_a_region(pairs: Sequence[Pair]) -> dict[str, Problem]:
