@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from support.checking import assert_says
+from support.checking import assert_refused, assert_says
 from support.commands import uncseg
-from support.odd_files import fields, file_of, first_voxels
+from support.odd_files import FIRST_VOXEL, around_the_head, content_of, fields, file_of, first_voxels
 from support.refused_files import IMAGES, MASKS, copy_of
 from uncseg.console import console
 
@@ -99,6 +99,11 @@ def test_equal_voxels_under_another_type_are_a_warning_too(cases, wide):
     assert re.search(rf"{SECOND}.*(equal|same|identical)", uncseg("check", cases))
 
 
+def test_a_value_that_takes_half_of_the_contrast_is_a_warning(cases, wide):
+    around_the_head(-5000)(file_of(cases, SECOND, "t2w"))
+    assert re.search(rf"{SECOND}-t2w.*-5000.*contrast", uncseg("check", cases))
+
+
 def test_a_folder_without_any_tumour_is_refused(cases, wide, experiment_file, local_ray):
     for case in (FIRST, SECOND, THIRD):
         first_voxels(0, None, "u1")(file_of(cases, case, "seg"))
@@ -109,6 +114,16 @@ def test_a_folder_without_any_tumour_is_refused(cases, wide, experiment_file, lo
 def test_one_case_without_a_tumour_is_accepted(cases):
     first_voxels(0, None, "u1")(file_of(cases, SECOND, "seg"))
     assert "3 cases" in uncseg("check", cases)
+
+
+def test_a_file_of_more_zeros_than_memory_is_refused_unread(cases, wide):
+    file = file_of(cases, SECOND, "t2f")
+    fields(dim={1: 2000, 2: 2000, 3: 2000}, datatype=64, bitpix=64)(file)
+    sparse = file.with_suffix("")
+    sparse.write_bytes(content_of(file)[:FIRST_VOXEL])
+    os.truncate(sparse, FIRST_VOXEL + 2000**3 * 8)
+    file.unlink()
+    assert_refused(cases, f"{SECOND}-t2f", r"\(2000, 2000, 2000\)", "512", "crop")
 
 
 @pytest.mark.parametrize("name", ["no-data value of float32", "unit micron", "a broken link", "a named pipe"])

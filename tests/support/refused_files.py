@@ -125,6 +125,12 @@ VALUES = {
     "beyond single precision by a slope": Kind(
         stored_in(fields(scl_slope=1e36, scl_inter=0)), (r"e\+?3\d|float32|finite",)
     ),
+    "a no-data value of double precision": Kind(around_the_head(-1e10), (r"-1e\+10", "contrast", r"no-data.* 0")),
+    "a no-data value of 16 bits": Kind(
+        other_voxels(lambda voxels: np.where(voxels == 0, -32768, voxels).astype("i2")), ("-32768", "contrast", "no-data")
+    ),
+    "one voxel of another scale": Kind(first_voxels(1e17), (r"1e\+17", "contrast")),
+    "labels": Kind(copy_of("seg"), ("one value",)),
     "zero everywhere": Kind(inside_the_head(0), ("zero|contrast|constant",)),
     "constant": Kind(other_voxels(lambda voxels: np.full_like(voxels, 5)), ("contrast|constant", r"\b5\b")),
     "constant inside the head": Kind(inside_the_head(7), ("contrast|constant", r"\b7\b")),

@@ -43,6 +43,10 @@ _OTHER_FORMATS = (
 )
 
 
+MOST_VOXELS = 512**3
+"""Largest image that is read, so that a file of nothing but zeros, packed or sparse, does not fill the memory."""
+
+
 @dataclass(frozen=True)
 class NiftiContent:
     """What a file holds.
@@ -198,6 +202,9 @@ def _read_data(
     if begin + needed > size * (_MAX_DEFLATION if compressed else 1):
         found = f"a header that promises {needed} bytes of voxels, {_numbers(shape)}, in a file of {size} bytes"
         refuse(file, found, "dimensions that fit the data", "download it again, or correct the header")
+    if needed > MOST_VOXELS * header.get_data_dtype().itemsize:
+        found, expected = f"{needed} bytes of voxels, {_numbers(shape)}", f"at most {MOST_VOXELS} voxels (512³)"
+        refuse(file, found, expected, "crop or resample the image, or correct the header")
     stream.seek(begin)
     data = stream.read(needed)
     if len(data) < needed:
