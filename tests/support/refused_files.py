@@ -127,7 +127,8 @@ VALUES = {
     ),
     "a no-data value of double precision": Kind(around_the_head(-1e10), (r"-1e\+10", "contrast", r"no-data.* 0")),
     "a no-data value of 16 bits": Kind(
-        other_voxels(lambda voxels: np.where(voxels == 0, -32768, voxels).astype("i2")), ("-32768", "contrast", "no-data")
+        other_voxels(lambda voxels: np.where(voxels == 0, -32768, voxels).astype("i2")),
+        ("-32768", "contrast", "no-data"),
     ),
     "one voxel of another scale": Kind(first_voxels(1e17), (r"1e\+17", "contrast")),
     "labels": Kind(copy_of("seg"), ("one value",)),

@@ -117,7 +117,9 @@ def _share_of_contrast(voxels: np.ndarray) -> float:
 def _far_values(image: Volume, share: float) -> Problem:
     voxels = image.voxels
     low, high = float(voxels.min()), float(voxels.max())
-    found = f"values from {low:g} to {high:g}, so far from most others that {100 * share:.2g} % of their contrast is left"
+    found = (
+        f"values from {low:g} to {high:g}, so far from most others that {100 * share:.2g} % of contrast is left"
+    )
     if share == 0:
         found = f"values from {low:g} to {high:g}, of which nine tenths of those between have one value"
     advice = "set no-data voxels, and values that no scanner gives, to 0"
