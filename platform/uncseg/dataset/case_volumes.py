@@ -102,7 +102,7 @@ def image_problems(volume: Volume) -> list[Problem]:
 def _share_of_contrast(voxels: np.ndarray) -> float:
     """Return the range of nine tenths of the voxels of the head, as a share of the standard deviation of all of them.
 
-    A no-data value such as -32768, or one voxel of 1e17, makes it small: normalisation leaves no contrast to the others.
+    A no-data value such as -32768, or one voxel of 1e17, makes it small: then normalisation leaves no contrast.
     Voxels of the smallest and of the largest value are not among the nine tenths. Up to :data:`_SAMPLE` are looked at.
     """
     head = voxels[voxels != 0]
@@ -117,9 +117,7 @@ def _share_of_contrast(voxels: np.ndarray) -> float:
 def _far_values(image: Volume, share: float) -> Problem:
     voxels = image.voxels
     low, high = float(voxels.min()), float(voxels.max())
-    found = (
-        f"values from {low:g} to {high:g}, so far from most others that {100 * share:.2g} % of contrast is left"
-    )
+    found = f"values from {low:g} to {high:g}, so far from most others that {100 * share:.2g} % of contrast is left"
     if share == 0:
         found = f"values from {low:g} to {high:g}, of which nine tenths of those between have one value"
     advice = "set no-data voxels, and values that no scanner gives, to 0"
