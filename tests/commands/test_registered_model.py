@@ -112,12 +112,17 @@ def test_all_problems_of_an_input_are_named_at_once(root, downloaded):
     with_nan, empty = image.copy(), image.copy()
     with_nan[0, 3, 3, 3] = np.nan
     empty[1] = 0
+    overflowing, constant = image.astype(np.float64), image.copy()
+    overflowing[3, 0, 0, 0] = 1e25  # finite in float32, and its square is not
+    constant[2] = 5
     wrong = [
         ({}, ["image", "spacing_mm"]),
         (image, ["image", "spacing_mm"]),
         ({"image": with_nan[:3], "spacing_mm": (1, 1)}, ["image", "image", "spacing_mm"]),
         ({"image": image, "spacing_mm": (1, 0, float("nan"))}, ["spacing_mm"]),
         ({"image": empty, "spacing_mm": (1, 1, 1)}, ["image: t1c"]),
+        ({"image": overflowing, "spacing_mm": (1, 1, 1)}, ["image: t2f"]),
+        ({"image": constant, "spacing_mm": (1, 1, 1)}, ["image: t2w"]),
         ({"image": [["a"], []], "spacing_mm": "one"}, ["image", "spacing_mm"]),
     ]
     for given, where in wrong:

@@ -60,7 +60,7 @@ def read_case(case: BratsCase) -> CaseVolumes:
     labels = None if reference is None else convert_labels(reference, case.convention, problems)
     warnings: list[Problem] = []
     for image in images:
-        wrong = image_problems(image)
+        wrong = intensity_problems(str(image.file), image.voxels)
         problems += wrong
         if not wrong and (share := _share_of_contrast(image.voxels)) < ODD_SHARE:
             (problems if share < SMALLEST_SHARE else warnings).append(_far_values(image, share))
@@ -74,9 +74,9 @@ def read_case(case: BratsCase) -> CaseVolumes:
     return CaseVolumes(case, tuple(images), labels, reference, warnings + _equal_images(images))
 
 
-def image_problems(volume: Volume) -> list[Problem]:
+def intensity_problems(file: str, voxels: np.ndarray) -> list[Problem]:
     """Return why intensities cannot be normalised: not finite in single precision, too large, zero, or constant."""
-    file, voxels, expected = str(volume.file), volume.voxels, "finite values in single precision"
+    expected = "finite values in single precision"
     if voxels.dtype.kind == "f" and (wrong := voxels.size - np.count_nonzero(np.isfinite(voxels))):
         found = f"{wrong} voxels that are NaN or infinite"
         return [Problem(file, found, "finite values", "repair the image (no-data voxels: 0), or exclude the case")]

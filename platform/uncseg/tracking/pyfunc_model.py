@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from uncseg.config.sections import Evaluation
+from uncseg.dataset.case_volumes import intensity_problems
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import REVIEW_BELOW, around_prediction, describe
@@ -101,14 +102,12 @@ class Segmentation:
         if image.ndim != 4 or len(image) != len(self._channels) or 0 in image.shape:
             expected = f"({len(self._channels)}, D, H, W): {', '.join(self._channels)}"
             problems.append(Problem("image", f"shape {image.shape}", expected, "stack the images in this order"))
-        with np.errstate(over="ignore"):
-            wrong = int(image.size - np.isfinite(image.astype(np.float32)).sum())
-        if wrong:
-            found = f"{wrong} voxels that are NaN or infinite in float32"
+        if wrong := int(image.size - np.isfinite(image).sum()):
+            found = f"{wrong} voxels that are NaN or infinite"
             problems.append(Problem("image", found, "finite values", "repair the image"))
         if not problems:
-            empty = [name for name, channel in zip(self._channels, image, strict=True) if not channel.any()]
-            problems = [Problem(f"image: {name}", "zero everywhere", "an image", "load it again") for name in empty]
+            for name, channel in zip(self._channels, image, strict=True):
+                problems += intensity_problems(f"image: {name}", channel)
         return problems
 
 

@@ -1,0 +1,223 @@
+"""What is not finite is refused by case and fold, and never becomes an answer; what is skipped is counted and shown."""
+
+import json
+import math
+import re
+import shutil
+
+import blosc2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from mlflow import MlflowClient
+
+from support.commands import uncseg
+from support.small_experiment import write_small_experiment
+from uncseg.files import read_json
+from uncseg.layout import RunFolder
+from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_STEPS
+from uncseg.table_files import read_table
+from uncseg.tracking.spool import epoch_table
+
+
+def strict(text, file):
+    """Parse JSON as other languages do, which know neither NaN nor Infinity."""
+
+    def fail(constant):
+        pytest.fail(f"{constant} in {file}")
+
+    return json.loads(text, parse_constant=fail)
+
+
+def assert_strict_below(folder):
+    """Parse every JSON file below a folder, JSON lines and the JSON in pages included; return how many there are."""
+    count = 0
+    for file in sorted(folder.rglob("*")):
+        texts = []
+        if file.suffix == ".json":
+            texts = [file.read_text()]
+        elif file.suffix == ".jsonl":
+            texts = [line for line in file.read_text().splitlines() if line]
+        elif file.suffix == ".html":
+            texts = re.findall(r"^const sheets = (.*);$", file.read_text(), flags=re.M)
+            assert texts
+        for text in texts:
+            strict(text, file)
+        count += bool(texts)
+    return count
+
+
+def words(text):
+    """Return printed text without line breaks and the frames of tables."""
+    return " ".join(text.replace("│", " ").split())
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    """Let no cell of a printed table break into lines."""
+    monkeypatch.setattr(console, "width", 1000)
+
+
+def test_all_json_of_a_run_is_strict(root, run, tmp_path):
+    uncseg("predict", run.root, root / "cohort", tmp_path / "out")
+    uncseg("evaluate", run.root, "--dataset", root / "cohort")
+    assert assert_strict_below(tmp_path / "out") == 3
+    assert assert_strict_below(run.root) > 10
+    assert assert_strict_below(root / "runs" / "prepared") > 8
+    scores = read_table(run.tables, "scores")
+    assert scores["hd95_mm"].dtype == np.float64
+
+
+def test_a_case_without_a_value_has_null_where_a_table_has_nan(root, run, tmp_path):
+    """In a case without enhancing tumour, for example, figures are NaN: the kept records say null."""
+    records = [read_json(file) for file in sorted(run.out_of_fold.glob("*.json"))]
+    kept = {
+        (row["case"], row["region"], name): value for r in records for row in r["scores"] for name, value in row.items()
+    }
+    table = read_table(run.tables, "scores")
+    unknown = 0
+    for row in table.to_dict("records"):
+        for name, value in row.items():
+            if isinstance(value, float) and math.isnan(value):
+                assert kept.get((row["case"], row["region"], name)) is None
+                unknown += 1
+            elif isinstance(value, float):
+                assert kept[row["case"], row["region"], name] == value
+    before = {name: read_table(run.tables, name) for name in ("per_case", "scores", "table1", "table2")}
+    uncseg("evaluate", run.root)  # from the records alone
+    for name, frame in before.items():
+        pd.testing.assert_frame_equal(read_table(run.tables, name)[frame.columns], frame)
+
+
+@pytest.fixture
+def damaged_model(run, tmp_path):
+    """A function that copies the model, and replaces one fold's weights by a value."""
+
+    def make(value, fold=1):
+        model = shutil.copytree(run.model, tmp_path / "model")
+        file = model / f"fold_{fold}" / "checkpoint_final.pth"
+        content = torch.load(file, weights_only=False)
+        for name, tensor in content["network_weights"].items():
+            if "seg_layers" in name and name.endswith("weight"):
+                tensor[0] = value
+        torch.save(content, file)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("value", [math.nan, 3.5e37])
+def test_a_damaged_checkpoint_is_no_prediction(root, damaged_model, tmp_path, value):
+    model, out = damaged_model(value), tmp_path / "out"
+    said = words(uncseg("predict", model, root / "cohort", out, code=1))
+    for case in (path.name for path in (root / "cohort").iterdir() if path.is_dir()):
+        assert f"{case}, the network of fold 1" in said
+    print(said)
+    assert ("its weights are not finite either: restore" in said) == math.isnan(value)
+    assert not list(out.glob("*.nii.gz"))
+    assert not list(out.glob("*.json"))
+    uncseg("predict", model, root / "cohort", out, "--folds", 0)  # the other fold's network is whole
+    assert len(list(out.glob("*.json"))) == 3
+    uncseg("predict", model, root / "cohort", out, code=1)
+    assert not list(out.glob("BraTS*")), "files of an earlier prediction beside a refusal"
+
+
+@pytest.fixture
+def copied(root, run, tmp_path):
+    """A copy of the trained run and of what it was trained on; none of its cases is evaluated yet."""
+    shutil.copytree(root / "runs" / "prepared", tmp_path / "runs" / "prepared", symlinks=True)
+    shutil.copytree(run.root, tmp_path / "runs" / "small")
+    copy = RunFolder(tmp_path / "runs" / "small")
+    experiment = yaml.safe_load(copy.experiment.read_text())
+    experiment["storage"]["path"] = str(tmp_path / "runs")
+    copy.experiment.write_text(yaml.safe_dump(experiment))
+    for file in copy.out_of_fold.glob("*.json"):
+        file.unlink()
+    return copy
+
+
+def prepared_file(storage, case):
+    (file,) = storage.rglob(f"nnUNetPlans_3d_fullres/{case}.b2nd")
+    return file
+
+
+def write_nan(file, channel, voxels):
+    """Overwrite voxels of a prepared case, and return how many values the channel has."""
+    array = blosc2.open(str(file), mode="a")
+    array[(slice(channel, channel + 1), *voxels)] = np.full((1, *(s.stop - s.start for s in voxels)), np.nan, "f4")
+    return math.prod(array.shape[1:])
+
+
+def test_a_prepared_case_with_nan_is_not_evaluated_and_the_others_are(copied):
+    (splits,) = copied.root.parent.rglob("splits_final.json")
+    case, *others = read_json(splits)[0]["val"]
+    values = write_nan(prepared_file(copied.root.parent, case), 3, (slice(3, 4), slice(3, 5), slice(3, 4)))
+    said = words(uncseg("evaluate", copied.root, code=1))
+    assert f"2 of {values} values that are not finite" in said
+    assert case in said
+    assert "channel t2f" in said
+    assert not any(other in said for other in others)
+    assert not list(copied.out_of_fold.glob(f"{case}*"))
+    for other in others:
+        assert (copied.out_of_fold / f"{other}.json").is_file()
+    uncseg("report", copied.root)  # its tables still name the case, whose images are gone
+    assert case in (copied.root / "report.html").read_text()
+
+
+def test_a_fold_whose_network_is_damaged_is_not_evaluated(copied):
+    file = copied.final_checkpoint(0)
+    content = torch.load(file, weights_only=False)
+    next(iter(content["network_weights"].values()))[:] = math.nan
+    torch.save(content, file)
+    (splits,) = copied.root.parent.rglob("splits_final.json")
+    cases = read_json(splits)[0]["val"]
+    said = words(uncseg("evaluate", copied.root, code=1))
+    assert all(case in said for case in cases)
+    assert "the network of fold 0" in said
+    assert sorted(file.stem for file in copied.out_of_fold.glob("*.json")) == sorted(read_json(splits)[1]["val"])
+
+
+def test_batches_that_were_skipped_are_shown_at_the_end_and_on_the_page(root, tmp_path):
+    """Cases of a fold are prepared, then one is damaged: steps are skipped, and the evaluation refuses the case."""
+    (tmp_path / "cases").symlink_to(root / "cases")
+    training = {"epochs": 3, "iterations_per_epoch": 6, "val_iterations_per_epoch": 4, "checkpoint_every": 1}
+    file = write_small_experiment(tmp_path, training=training, evaluation={"last_epochs": 2})
+    uncseg("prepare", file)
+    (splits,) = tmp_path.rglob("splits_final.json")
+    case = read_json(splits)[0]["val"][0]  # fold 1 trains on it
+    write_nan(prepared_file(tmp_path, case), 3, (slice(0, 8), slice(0, 28), slice(0, 28)))
+    said = words(uncseg("cross-validate", file, code=1))
+    run = RunFolder(tmp_path / "runs" / "small")
+    counted = epoch_table(run.spool).groupby("fold")[[SKIPPED_STEPS, SKIPPED_BATCHES]].sum().astype(int)
+    steps, batches = counted.loc[1, SKIPPED_STEPS], counted.loc[0, SKIPPED_BATCHES]
+    assert steps > 0
+    assert batches > 0
+    assert counted.loc[0, SKIPPED_STEPS] == counted.loc[1, SKIPPED_BATCHES] == 0
+    lines = [
+        f"Fold 0: {batches} of 12 validation batches ({100 * batches / 12:.2g} %) left out",
+        f"Fold 1: {steps} of 18 training steps ({100 * steps / 18:.2g} %) without effect, {steps} because",
+    ]
+    for line in lines:
+        assert line in said
+    logs = re.findall(r"cases: ([^)]*console.log)", said)
+    assert len(logs) == 2
+    for log in logs:
+        assert f"{case}, whose images are not" in (run.root / log).read_text()
+    assert f"{case}, channel t2f" in said
+    uncseg("report", run.root)
+    page = (run.root / "report.html").read_text()
+    assert all(line in page for line in lines)
+    assert assert_strict_below(run.root) > 3
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("uncseg").experiment_id], "tags.`uncseg.fold` = '1'")
+    history = client.get_metric_history(runs[0].info.run_id, SKIPPED_STEPS)
+    assert sum(row.value for row in history) == steps
+
+
+def test_nothing_is_said_where_nothing_was_skipped(run):
+    page = (run.root / "report.html").read_text()
+    assert "without effect" not in page
+    assert "left out, because" not in page
+    assert (epoch_table(run.spool)[[SKIPPED_STEPS, SKIPPED_BATCHES]] == 0).all(axis=None)
