@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from support.commands import uncseg
 from support.small_experiment import write_small_experiment
+from uncseg.console import console
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
 from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_STEPS
