@@ -115,7 +115,6 @@ def test_a_damaged_checkpoint_is_no_prediction(root, damaged_model, tmp_path, va
     said = words(uncseg("predict", model, root / "cohort", out, code=1))
     for case in (path.name for path in (root / "cohort").iterdir() if path.is_dir()):
         assert f"{case}, the network of fold 1" in said
-    print(said)
     assert ("its weights are not finite either: restore" in said) == math.isnan(value)
     assert not list(out.glob("*.nii.gz"))
     assert not list(out.glob("*.json"))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.brats import BratsCase
-from uncseg.layout import RunFolder
+from uncseg.layout import CaseFiles, RunFolder
 from uncseg.report.case_figure import draw_case
 from uncseg.report.case_images import read_case
 from uncseg.report.case_level import draw_folds, draw_risk_coverage
@@ -32,6 +32,11 @@ class ReportedRun:
         """Return a table of the run; None before its evaluation."""
         return read_table(self.folder.tables, name)
 
+    def predicted(self) -> dict[str, BratsCase]:
+        """Return the cases by id whose prediction is at hand too: one that a later evaluation refused has no files."""
+        files = {case.case_id: CaseFiles(self.folder.out_of_fold, case.case_id) for case in self.cases}
+        return {case.case_id: case for case in self.cases if files[case.case_id].segmentation.is_file()}
+
     def training(self) -> TrainedEpochs:
         """Return the epochs of all folds so far."""
         return TrainedEpochs(self.name, epoch_table(self.folder.spool), self.experiment.evaluation.last_epochs)
@@ -52,7 +57,7 @@ def draw_run(run: ReportedRun) -> None:
     draw_folds(figures / "folds.png", per_case)
     if "mean_uncertainty" in scores:
         draw_risk_coverage(figures / "risk_coverage.png", scores)
-    known, rows = {case.case_id: case for case in run.cases}, dict(per_case.set_index("case").iterrows())
+    known, rows = run.predicted(), dict(per_case.set_index("case").iterrows())
     drawn = {case: why for case, why in telling_cases(per_case, scores).items() if case in known}
     for case, why in drawn.items():
         images, row = read_case(run.folder, known[case]), rows[case]

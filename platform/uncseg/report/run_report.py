@@ -12,7 +12,7 @@ from uncseg.config.case_lists import short_lists
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor
 from uncseg.files import json_text, short_name, write_text
-from uncseg.layout import CaseFiles, RunFolder
+from uncseg.layout import RunFolder
 from uncseg.page_table import PageTable
 from uncseg.report.case_images import read_case
 from uncseg.report.comparison import comparison_section
@@ -128,9 +128,7 @@ def _work_list(run: ReportedRun, prefix: str, count: int) -> tuple[PageTable | N
         return None, []
     cases = work_list(scores, per_case, count)
     write_table(cases, run.folder.tables, "work_list")
-    files = {case.case_id: CaseFiles(run.folder.out_of_fold, case.case_id) for case in run.cases}
-    # a case that a later evaluation could not predict has no files
-    known = {case.case_id: case for case in run.cases if files[case.case_id].segmentation.is_file()}
+    known = run.predicted()
     shown = [case for case in cases["case"] if case in known]
     links = {case: f"{prefix}case-{place}" for place, case in enumerate(shown, start=1)}
     table = work_table(cases, scores["case"].nunique(), count, links)
