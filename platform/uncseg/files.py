@@ -110,10 +110,10 @@ def kept_record(file: Path, source: str) -> dict[str, Any] | None:
 def keep_record(file: Path, source: str, record: dict[str, Any]) -> dict[str, Any]:
     """Write ``record`` with its source, after all that it describes is written; return it as it is read from now on.
 
-    Its entries keep their order.
+    Its entries keep their order, which is that of the columns of a table made of it.
     """
-    write_json(file, record | {"source": source})
-    kept: dict[str, Any] = json.loads(json_text(record | {"source": source}))
+    write_text(file, json_text(record | {"source": source}, indent=2) + "\n")
+    kept: dict[str, Any] = read_json(file)
     return kept
 
 

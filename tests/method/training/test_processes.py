@@ -13,6 +13,7 @@ from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
 from uncseg.method.loss.terms import Comparison, mean_rmsd, one_minus_mean_corr, squared_difference
 from uncseg.method.settings import TrainerSettings
+from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_STEPS
 from uncseg.runs.preparation_tasks import prepare_cases
 
 
@@ -22,8 +23,29 @@ def run_together(function, together, *arguments):
     start_processes(function, (together, *arguments), nprocs=together, start_method="forkserver")
 
 
-def train(rank, together, folder, environment, plans, dataset_json):
-    """Train in one of the processes, and write what it ends with to a file."""
+class WithNan:
+    """A stream whose second batch ends in a sample of NaN."""
+
+    def __init__(self, stream):
+        self.stream, self.number = stream, 0
+
+    def __next__(self):
+        batch = next(self.stream)
+        self.number += 1
+        if self.number == 2:
+            batch["data"][-1] = torch.nan
+        return batch
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+def train(rank, together, folder, environment, plans, dataset_json, with_nan=False):
+    """Train in one of the processes, and write what it ends with to a file.
+
+    Args:
+        with_nan: the last sample of the second batch of both streams, which the last process draws, is NaN.
+    """
     import os
 
     from uncseg.method.training.trainer import UncertaintyTrainer
@@ -37,6 +59,9 @@ def train(rank, together, folder, environment, plans, dataset_json):
         trainer.initialize()
         epochs = {}
         trainer.on_epoch = epochs.__setitem__
+        streams = trainer.get_dataloaders
+        if with_nan and rank == together - 1:
+            trainer.get_dataloaders = lambda: [WithNan(stream) for stream in streams()]
         trainer.run_training()
     network = trainer.network.module if together > 1 else trainer.network
     memories = {name: memory.state()["cases"] for name, memory in trainer.memories.items()}
@@ -76,16 +101,22 @@ def test_valid_samples_are_counted_over_both_processes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "sections",
+    ("sections", "with_nan"),
     [
-        {},
-        {"loss": {"cancer_mask": "union"}, "plan": {"max_stages": 3}},
-        {"memory": {"source": "teacher", "teacher_decay": 0.5}},
-        {"model": {"error_network": {"run": "another", "kind": "image_and_prediction"}}, "plan": {"max_stages": 3}},
+        ({}, False),
+        ({}, True),
+        ({"loss": {"cancer_mask": "union"}, "plan": {"max_stages": 3}}, False),
+        ({"memory": {"source": "teacher", "teacher_decay": 0.5}}, False),
+        (
+            {"model": {"error_network": {"run": "another", "kind": "image_and_prediction"}}, "plan": {"max_stages": 3}},
+            False,
+        ),
     ],
-    ids=["reference mask", "union mask, deep supervision", "teacher", "error network"],
+    ids=["reference mask", "skipped batches", "union mask, deep supervision", "teacher", "error network"],
 )
-def test_two_processes_train_as_one_with_the_joint_batch(local_ray, four_cases, experiment_file, tmp_path, sections):
+def test_two_processes_train_as_one_with_the_joint_batch(
+    local_ray, four_cases, experiment_file, tmp_path, sections, with_nan
+):
     training = {"epochs": 3, "iterations_per_epoch": 3, "val_iterations_per_epoch": 3, "initial_lr": 0.001}
     sections = {**sections, "loss": {"warmup_epochs": 1, **sections.get("loss", {})}, "training": training}
     experiment = load_experiment(experiment_file(four_cases, **sections))
@@ -97,9 +128,12 @@ def test_two_processes_train_as_one_with_the_joint_batch(local_ray, four_cases, 
         folder = tmp_path / str(together)
         folder.mkdir()
         environment = nnunet_environment(prepared, folder / "results")
-        run_together(train, together, folder, environment, plans, dataset_json)
+        run_together(train, together, folder, environment, plans, dataset_json, with_nan)
         ended.append([torch.load(Path(folder) / f"rank_{rank}.pt", weights_only=True) for rank in range(together)])
     (alone,), (first, second) = ended
+    for metrics in (alone["epochs"], first["epochs"], second["epochs"]):
+        for name in (SKIPPED_STEPS, SKIPPED_BATCHES):
+            assert [metrics[epoch][name] for epoch in sorted(metrics)] == [int(with_nan), 0, 0]
     for name, weight in alone["weights"].items():
         torch.testing.assert_close(first["weights"][name], weight, rtol=1e-3, atol=1e-5, msg=name)
         assert torch.equal(first["weights"][name], second["weights"][name])

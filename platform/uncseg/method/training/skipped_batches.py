@@ -21,7 +21,7 @@ class SkippedBatches:
         self._training.append(torch.stack([~torch.isfinite(gradient_norm), ~torch.isfinite(loss)]))
 
     def add_validation(self, usable: torch.Tensor) -> None:
-        """Add a validation batch by whether its predictions are finite, bool, 0-dimensional."""
+        """Add a validation batch by whether its predictions are finite in all processes, bool, 0-dimensional."""
         self._validation.append(~usable)
 
     def count_steps(self) -> None:
@@ -31,15 +31,11 @@ class SkippedBatches:
         large. ``unusable`` are the steps whose loss was not finite.
         """
         if self._training:
-            skipped, unusable = (_any_process(self._training) > 0).T
+            skipped, unusable = (sum_over_processes(torch.stack(self._training).int()).cpu() > 0).T
             self.steps, self.unusable = int(skipped.sum()), int(unusable.sum())
             self.steps_by_gradient = int((skipped & ~unusable).sum())
 
     def count_batches(self) -> None:
-        """Count the validation batches so far, ``batches``, in step with the other processes."""
+        """Count the validation batches so far, ``batches``."""
         if self._validation:
-            self.batches = int((_any_process(self._validation) > 0).sum())
-
-
-def _any_process(flags: list[torch.Tensor]) -> torch.Tensor:
-    return sum_over_processes(torch.stack(flags).int()).cpu()
+            self.batches = int(torch.stack(self._validation).sum())

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from uncseg.method.distributed_fold import JointCrossEntropy, gather_samples
+from uncseg.method.distributed_fold import JointCrossEntropy, gather_samples, sum_over_processes
 from uncseg.method.loss.terms import Step, protocol_masks, total_loss
 from uncseg.method.memory.error_memory import ErrorMemory, Reading, make_memory
 from uncseg.method.memory.patch_geometry import PatchGeometry
@@ -174,7 +174,7 @@ class UncertaintyTrainer(ResumableTrainer):
         mask = masks[self.settings.loss.cancer_mask]
         step = Step(segmentation_loss, logits, u, failure, learned_error, mask)
         loss, terms = total_loss(self.settings, self.current_epoch, step)
-        self._means.add(epoch_metrics.training_sums(terms, masks, memory))
+        self._means.add(epoch_metrics.training_sums(terms, masks, memory), all_finite([loss]))
         return loss, step
 
     def _regions(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -257,8 +257,9 @@ def read_oracle(folder: Path, keys: list[str], geometries: list[PatchGeometry]) 
 
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return whether every value is finite, bool, 0-dimensional."""
-    return torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()
+    """Return whether every value in every process of the fold is finite, bool, 0-dimensional."""
+    wrong = torch.stack([~torch.isfinite(tensor).all() for tensor in tensors]).any()
+    return sum_over_processes(wrong.int()) == 0
 
 
 def split_evenly(samples: int, parts: int) -> list[slice]:
