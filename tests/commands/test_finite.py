@@ -78,8 +78,26 @@ def test_tables_made_of_kept_records_are_those_of_the_first_evaluation_to_the_bi
     for name in ("per_case", "scores", "table1", "table2"):
         pd.testing.assert_frame_equal(read_table(copied.tables, name), read_table(run.tables, name), check_exact=True)
         assert (copied.tables / f"{name}.csv").read_bytes() == (run.tables / f"{name}.csv").read_bytes()
-    unknown = read_table(run.tables, "per_case").select_dtypes("number").isna().any()
-    assert unknown.any(), "no figure is NaN, so nothing is shown"
+
+
+def test_null_in_a_kept_record_is_nan_in_a_table_of_floats(run, copied):
+    for file in sorted(run.out_of_fold.glob("*.json")):
+        record = read_json(file)
+        record["row"]["expected_dice_wt"] = None  # in all cases, as where nothing is predicted
+        (copied.out_of_fold / file.name).write_text(json.dumps(record))
+    record["scores"][0]["hd95_mm"] = None  # in the last case alone
+    (copied.out_of_fold / file.name).write_text(json.dumps(record))
+    uncseg("evaluate", copied.root)
+    per_case, before = (read_table(folder.tables, "per_case") for folder in (copied, run))
+    assert per_case["expected_dice_wt"].dtype == np.float64
+    assert per_case["expected_dice_wt"].isna().all()
+    same = [name for name in before if name != "expected_dice_wt"]
+    pd.testing.assert_frame_equal(per_case[same], before[same], check_exact=True)
+    scores, before = (read_table(folder.tables, "scores") for folder in (copied, run))
+    row = record["scores"][0]
+    changed = (before["case"] == row["case"]) & (before["region"] == row["region"])
+    before.loc[changed, "hd95_mm"] = np.nan
+    pd.testing.assert_frame_equal(scores, before, check_exact=True)
 
 
 @pytest.fixture
