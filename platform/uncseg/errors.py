@@ -1,7 +1,10 @@
 """Errors for users: all problems at once, each with its place, what was found, what is expected, and advice."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+MOST_SHOWN = 20
+"""Problems of one kind that are listed; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,19 @@ def raise_if_any(problems: Sequence[Problem], title: str, exit_code: int = 2) ->
     """Raise :class:`ProblemsFound` unless there are no problems."""
     if problems:
         raise ProblemsFound(title, problems, exit_code)
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """Return names as text: the first ones, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def first_problems(problems: Sequence[Problem]) -> list[Problem]:
+    """Return problems of one kind, of which the last ones are counted if there are many."""
+    if len(problems) <= MOST_SHOWN:
+        return list(problems)
+    last = problems[MOST_SHOWN - 1]
+    more = Problem(last.where, f"{len(problems) - MOST_SHOWN + 1} more of this kind", last.expected, last.advice)
+    return [*problems[: MOST_SHOWN - 1], more]

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from uncseg.config.list_files import listed, read_csv, read_nnunet_splits
-from uncseg.errors import Problem
+from uncseg.config.list_files import read_csv, read_nnunet_splits
+from uncseg.errors import Problem, listed
 from uncseg.files import digest
 from uncseg.section import Section
 

@@ -4,30 +4,11 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from uncseg.errors import Problem
-
-MOST_SHOWN = 20
-"""Problems of one kind that are listed; the others are counted."""
-
-
-def listed(names: Iterable[str], most: int = 5) -> str:
-    """Return names as text: the first ones, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def first_problems(problems: Sequence[Problem]) -> list[Problem]:
-    """Return problems of one kind, of which the last ones are counted if there are many."""
-    if len(problems) <= MOST_SHOWN:
-        return list(problems)
-    last = problems[MOST_SHOWN - 1]
-    more = Problem(last.where, f"{len(problems) - MOST_SHOWN + 1} more of this kind", last.expected, last.advice)
-    return [*problems[: MOST_SHOWN - 1], more]
+from uncseg.errors import Problem, first_problems, listed
 
 
 def read_text_file(path: Path, where: str, kind: str) -> tuple[str | None, list[Problem]]:

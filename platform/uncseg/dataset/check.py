@@ -9,7 +9,7 @@ from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.case_volumes import read_case
 from uncseg.dataset.labels import Convention, describe_convention
 from uncseg.dataset.scan import Scan, scan_folder
-from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.errors import Problem, ProblemsFound, listed, raise_if_any
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,8 @@ def no_tumour(where: str) -> Problem:
 def _notes(scan: Scan) -> list[str]:
     notes = [describe_convention(scan.convention, scan.convention_reason)]
     if scan.unused:
-        count, names = len(scan.unused), ", ".join(file.name for file in scan.unused[:3])
-        more = ", …" if count > 3 else ""
-        notes.append(f"{count} other image file{'s' * (count != 1)} in the cases' folders: not used ({names}{more})")
+        count, names = len(scan.unused), listed(file.name for file in scan.unused)
+        notes.append(f"{count} other image file{'s' * (count != 1)} in the cases' folders: not used ({names})")
     return notes
 
 

@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from uncseg.dataset.brats import FILE_ROLES, MODALITIES, ending_of, is_image, role_of
-from uncseg.errors import Problem
+from uncseg.errors import Problem, listed
 
-_SHOWN = 4
 _ARCHIVE = re.compile(r"(.+?)\.(zip|7z|rar|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE)
 _SUFFIXES = "|".join(sorted((re.escape(suffix) for suffix in FILE_ROLES), key=len, reverse=True))
 _NAMED_BY_ROLE = re.compile(rf".+({_SUFFIXES})(?![a-z0-9_-]).*", re.IGNORECASE)
@@ -67,7 +66,7 @@ def lost_cases(folders: Mapping[Path, Sequence[str]], cases: Collection[str]) ->
         elif alike := named_as_images(names):
             problems.append(_other_endings(folder, alike))
         elif folder not in above and folder.name not in cases and _shape(folder.name) in shapes:
-            found = f"no image; there is {_listed(names) or 'nothing'}"
+            found = f"no image; there is {listed(names) or 'nothing'}"
             advice = "unpack or download the case again, remove the folder, or exclude it"
             problems.append(Problem(str(folder), found, "the files of a case", advice))
         for name in names:
@@ -79,13 +78,9 @@ def lost_cases(folders: Mapping[Path, Sequence[str]], cases: Collection[str]) ->
 
 
 def _other_endings(folder: Path, names: Sequence[str]) -> Problem:
-    found = f"{len(names)} file{'s' * (len(names) != 1)} named as a case's, with another ending: {_listed(names)}"
+    found = f"{len(names)} file{'s' * (len(names) != 1)} named as a case's, with another ending: {listed(names)}"
     advice = "complete the download, or rename them to what they are, or exclude them"
     return Problem(str(folder), found, "images that end in .nii.gz or .nii", advice)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
 def _shape(name: str) -> str:

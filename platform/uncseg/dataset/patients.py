@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from uncseg.config.case_lists import PATIENTS, PatientList, read_patients
-from uncseg.config.list_files import first_problems
-from uncseg.errors import Problem, raise_if_any
+from uncseg.errors import Problem, first_problems, listed, raise_if_any
 
 OPTION, UNKNOWN = "--patients", "It is not known who is a patient."
 _NAMES = {
@@ -160,8 +159,7 @@ def _is_one_patient(stem: str, parts: Mapping[str, str], groups: int) -> bool:
 
 
 def _similar(stem: str, names: list[str]) -> Problem:
-    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    found = f"{shown}: names that differ only in a last part, and count as {len(names)} patients"
+    found = f"{listed(names)}: names that differ only in a last part, and count as {len(names)} patients"
     expected = "scans of one patient under one patient, so that they stay in one fold"
     advice = "if they are, say so: dataset.patients or --patients, a csv (case, patient) or a pattern"
     return Problem(stem, found, expected, advice)

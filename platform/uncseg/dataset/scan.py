@@ -23,10 +23,9 @@ from uncseg.dataset.brats import (
 from uncseg.dataset.labels import AS_NAMED, AS_SET, CONVENTION_NAMES, Convention
 from uncseg.dataset.lost_cases import case_of, lost_cases, named_as_images, other_case_in
 from uncseg.dataset.patients import patient_of
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, listed
 
 References = Literal["required", "optional", "ignored"]
-_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def scan_folder(
             continue
         names = [name for name in everything if name not in left_out and parent / name not in taken]
         folders[parent], images = names, [name for name in names if is_image(name)]
-        seen += images[:_SHOWN]
+        seen += images
         if any(role_in_case(parent.name, name) for name in images):
             by_name[parent.name].append(_Place(parent, names))
         elif images:
@@ -178,8 +177,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _stray_images(folder: Path, images: Sequence[str]) -> Problem:
-    shown = ", ".join(images[:_SHOWN]) + (", …" if len(images) > _SHOWN else "")
-    what = f"{len(images)} image file{'s' * (len(images) != 1)}, none named {folder.name}-…: {shown}"
+    what = f"{len(images)} image file{'s' * (len(images) != 1)}, none named {folder.name}-…: {listed(images)}"
     expected = "one folder per case, named as its files begin: CASE/CASE-t1n.nii.gz"
     stems = [name[: -len(ending)] for name in images if (ending := ending_of(name))]
     cases = sorted({role[0] for stem in stems if (role := role_of(stem))})
@@ -199,10 +197,9 @@ def _no_case(folder: Path, seen: Sequence[str], problems: list[Problem]) -> Prob
     if not saw:
         with contextlib.suppress(OSError):  # that it cannot be read is among the problems
             saw = sorted(path.name for path in folder.iterdir())
-    shown = ", ".join(saw[:_SHOWN]) + (", …" if len(saw) > _SHOWN else "")
     expected = "one folder per case, for example BraTS-GLI-00000-000/BraTS-GLI-00000-000-t1n.nii.gz"
     advice = "give the folder that holds the cases' folders"
-    problem = Problem(str(folder), f"no case; there is {shown or 'nothing'}", expected, advice)
+    problem = Problem(str(folder), f"no case; there is {listed(saw) or 'nothing'}", expected, advice)
     return ProblemsFound(f"The dataset {folder} cannot be used.", [problem, *problems], exit_code=1)
 
 
@@ -253,7 +250,7 @@ def _case(
         )
     needed = ROLES if references == "required" else MODALITIES
     near = [file.name for file in others] + named_as_images(place.names)
-    beside = f"; beside it: {', '.join(near[:_SHOWN])}" if near else ""
+    beside = f"; beside it: {listed(near)}" if near else ""
     for what in needed:
         if not roles[what]:
             file_name = _usual_name(name, what, {found[1] for found in place.roles.values()})

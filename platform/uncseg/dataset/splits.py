@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from uncseg.config.case_lists import FoldList
-from uncseg.config.list_files import first_problems
 from uncseg.config.sections import Split
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, first_problems, listed
 from uncseg.files import digest, read_json, write_json
 
 Splits = list[dict[str, list[str]]]
@@ -144,8 +143,7 @@ def _shared_patients(where: str, given: FoldList, splits: Splits, patients: Mapp
     problems = []
     for patient in sorted(shared):
         cases = [f"{case} ({place})" for case, place in sorted(places[patient].items())]
-        more = f" and {len(cases) - 4} more" if len(cases) > 4 else ""
-        found = f"patient {patient} in several folds: {', '.join(cases[:4])}{more}"
+        found = f"patient {patient} in several folds: {listed(cases)}"
         problems.append(Problem(where, found, expected, advice))
     return problems
 
