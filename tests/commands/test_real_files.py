@@ -87,6 +87,13 @@ def test_a_case_whose_files_are_all_odd_takes_a_screen_at_most(cases, monkeypatc
     assert len(uncseg("check", cases, code=1).splitlines()) <= LINES_OF_A_CASE
 
 
+def test_libraries_print_nothing_of_an_odd_header(cases, capfd):
+    for role in ("t1n", "t1c"):
+        fields(srow_x={3: float("nan")}, sform_code=1)(file_of(cases, SECOND, role))
+    uncseg("check", cases, code=1)
+    assert "suspicious" not in "".join(capfd.readouterr())
+
+
 def test_two_equal_modalities_are_a_warning(cases, wide):
     copy_of("t1n")(file_of(cases, SECOND, "t2w"))
     said = [line for line in uncseg("check", cases).splitlines() if SECOND in line]

@@ -191,6 +191,8 @@ HEADERS = {
     "no magic": Kind(fields(magic=b""), ("NIfTI|magic|header|file type",)),
     "a quaternion longer than 1": Kind(fields(sform_code=0, quatern_b=1.2), ("quatern|qform|w2|direction",)),
     "an origin of NaN": Kind(fields(srow_x={3: np.nan}), ("origin|sform|affine", "nan")),
+    "an axis of infinity": Kind(fields(srow_x={0: np.inf}, sform_code=1), ("sform", "infinite", "finite")),
+    "a quaternion of NaN": Kind(fields(sform_code=0, qform_code=1, quatern_c=np.nan), ("qform", "nan")),
     "numbers of 128 bits": Kind(of_128_bits, ("128",)),  # nibabel issue 131
 }
 SHAPES = {

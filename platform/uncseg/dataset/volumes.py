@@ -21,6 +21,10 @@ GEOMETRY_TOLERANCE = 1e-3
 """Largest difference in spacing (mm), origin (mm) and direction cosines between the files of a case."""
 SPACING_MM = (0.1, 20.0)
 EXTENT_MM = (10.0, 1000.0)
+_FORMS = {
+    "sform": ("srow_x", "srow_y", "srow_z"),
+    "qform": ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+}
 _UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 
 
@@ -98,6 +102,9 @@ def _read_geometry(file: Path, header: Header, shape: tuple[int, ...]) -> Geomet
     block["vox_offset"], block["magic"], block["sizeof_hdr"] = nibabel.Nifti1Header.single_vox_offset, b"n+1", 348
     block["intent_code"] = 0  # of several numbers per voxel, which are refused by their dimensions
     advice = "write the file again with a qform or sform of perpendicular axes, or exclude the case"
+    form = next((form for form in ("sform", "qform") if int(header[f"{form}_code"]) > 0), None)
+    if form and not all(np.isfinite(header[name]).all() for name in _FORMS[form]):  # ITK would print, or read 0
+        refuse(file, f"a position or direction that is NaN or infinite in the {form}", "finite numbers", advice)
     with tempfile.TemporaryDirectory(prefix="uncseg-") as folder:
         copy = Path(folder, "header.nii")
         copy.write_bytes(block.binaryblock + bytes(4))
