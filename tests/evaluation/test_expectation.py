@@ -53,6 +53,11 @@ def test_reasons():
     assert review_reason(tumour, None, below=0.8) is None
     assert review_reason(np.zeros_like(tumour), 1.0, below=0.8) == "no tumour found"
     assert "expected_dice_wt" not in describe(cube(), None, (1, 1, 1), 0.8)
+    # neither an unknown expectation nor an unknown limit says that a case is fine
+    assert "not a number" in review_reason(tumour, np.nan, below=0.8)
+    assert review_reason(tumour, 0.9, below=np.nan) is not None
+    u = np.where(tumour, np.nan, 0).astype(np.float32)
+    assert describe(cube(), u, (1, 1, 1), 0.8)["review"] is True
 
 
 def test_where_nothing_is_found_the_map_stays_whole():

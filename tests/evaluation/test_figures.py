@@ -16,7 +16,16 @@ from uncseg.evaluation.page_tables import uncertainty_table
 from uncseg.evaluation.summary import compare, summarize
 from uncseg.evaluation.tables import beats_floor, table2
 from uncseg.layout import RunFolder
-from uncseg.metric_keys import case_key, epoch_key, failure_key, final_key, parse_epoch_key
+from uncseg.metric_keys import (
+    SKIPPED_BATCHES,
+    SKIPPED_BY_LOSS_SCALE,
+    SKIPPED_STEPS,
+    case_key,
+    epoch_key,
+    failure_key,
+    final_key,
+    parse_epoch_key,
+)
 from uncseg.report.score_tables import differences_table, models_table, scores_table, summarize_models
 from uncseg.studies.benchmark.benchmark_page import benchmark_table, ranking_table
 from uncseg.studies.benchmark.benchmark_table import benchmark_summary, wide_table
@@ -24,7 +33,7 @@ from uncseg.studies.benchmark.ranking import ranking
 from uncseg.table_files import write_table
 from uncseg.tracking.final_figures import final_figures
 from uncseg.tracking.model_card import describe_model
-from uncseg.tracking.shown import in_order, is_shown
+from uncseg.tracking.shown import between_folds_name, in_order, is_shown
 
 NOT_FIGURES = {"region", "reliability"}
 COUNTS_AND_PARTS = {
@@ -221,6 +230,13 @@ def test_mlflow_shows_what_says_something():
     methods = {"uncertainty", "variance_stable", "var1shot", "entropy"}
     assert set(by_key["corr_failure"].estimators) == methods | floors_and_oracle - {"oracle"}
     assert set(by_key["rmsd_failure"].estimators) == methods | {"constant"}
+
+
+def test_skipped_batches_are_a_curve_without_a_deviation():
+    assert is_shown(SKIPPED_STEPS)
+    assert is_shown(SKIPPED_BATCHES)
+    assert not is_shown(SKIPPED_BY_LOSS_SCALE)
+    assert between_folds_name(SKIPPED_STEPS) is between_folds_name(SKIPPED_BATCHES) is None
 
 
 def test_headlines_come_first(add):

@@ -30,7 +30,7 @@ def expected_dice(predicted: np.ndarray, uncertainty: np.ndarray) -> float:
     false_negatives = float(uncertainty.sum(dtype=np.float64)) - false_positives
     twice_right = 2 * (int(np.count_nonzero(predicted)) - false_positives)
     whole = twice_right + false_positives + false_negatives
-    return twice_right / whole if whole > 0 else 1.0
+    return 1.0 if whole <= 0 else twice_right / whole  # NaN stays NaN
 
 
 def review_reason(predicted: np.ndarray, expected: float | None, below: float) -> str | None:
