@@ -116,10 +116,12 @@ def test_predict_names_what_it_refuses_and_predicts_the_others(run, plain_cases,
     assert {file.name.partition(".")[0] for file in (tmp_path / "out").glob("*.json")} == {PLAIN}
 
 
-def test_predict_ignores_references(run, case, tmp_path):
+def test_predict_ignores_references_and_names_other_images(run, case, tmp_path):
     folder = copies(case, tmp_path / "cases", [PLAIN])
     MASKS["an image"].apply(folder, PLAIN)
-    uncseg("predict", run.root, folder, tmp_path / "out", "--folds", 0)
+    os.link(file_of(folder, PLAIN, "t1n"), folder / PLAIN / "brain_mask.nii.gz")
+    output = uncseg("predict", run.root, folder, tmp_path / "out", "--folds", 0)
+    assert "1 other image file in the cases' folders: not used (brain_mask.nii.gz)" in output
 
 
 def as_channels(case, folder, name, ending=".nii.gz"):

@@ -42,6 +42,8 @@ def predict_folder(
     scan = find_inputs(folder.resolve(), model.folder.dataset_json, skip=output)
     reads, writes = {"INPUT": folder, "MODEL": model.folder.root}, {"OUTPUT": output}
     records, failed = predict_new_cases(model, scan.cases, output, options, trust, reads, writes)
+    for note in scan.notes:
+        console.print(note, soft_wrap=True, markup=False)
     if records:
         _show(output, model.folds, records)
     raise_if_any(scan.problems + failed, "Some cases could not be predicted.", exit_code=1)

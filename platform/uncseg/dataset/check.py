@@ -9,7 +9,7 @@ from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.case_volumes import read_case
 from uncseg.dataset.labels import Convention, describe_convention
 from uncseg.dataset.scan import Scan, scan_folder
-from uncseg.errors import Problem, ProblemsFound, listed, raise_if_any
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,12 @@ def check_dataset(folder: Path, convention: Convention | None = None) -> Dataset
         problems.append(no_tumour(str(folder)))
     raise_if_any(problems, f"The dataset {folder} cannot be used.", exit_code=1)
     warnings = [warning for check in checks for warning in check.warnings]
-    return DatasetCheck(scan, warnings, _notes(scan))
+    return DatasetCheck(scan, warnings, [describe_convention(scan.convention, scan.convention_reason), *scan.notes])
 
 
 def no_tumour(where: str) -> Problem:
     """Return the problem of cases none of which has a tumour in its reference."""
     return Problem(where, "no tumour in any reference", "labels 1, 2, 3", "give the folder that holds the references")
-
-
-def _notes(scan: Scan) -> list[str]:
-    notes = [describe_convention(scan.convention, scan.convention_reason)]
-    if scan.unused:
-        count, names = len(scan.unused), listed(file.name for file in scan.unused)
-        notes.append(f"{count} other image file{'s' * (count != 1)} in the cases' folders: not used ({names})")
-    return notes
 
 
 def check_case(case: BratsCase) -> CaseCheck:

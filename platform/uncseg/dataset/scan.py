@@ -50,6 +50,14 @@ class Scan:
     convention_reason: str = "by default"
     unused: list[Path] = field(default_factory=list)
 
+    @property
+    def notes(self) -> list[str]:
+        """A sentence on the image files that are not read, if there are any."""
+        if not self.unused:
+            return []
+        count, names = len(self.unused), listed(file.name for file in self.unused)
+        return [f"{count} other image file{'s' * (count != 1)} in the cases' folders: not used ({names})"]
+
 
 @dataclass(frozen=True)
 class _Place:

@@ -46,7 +46,8 @@ def predict_cohort(
     """
     output = run.root / "external" / dataset.name
     scan = find_inputs(dataset, model.folder.dataset_json, "optional", convention)
-    console.print(describe_convention(scan.convention, scan.convention_reason))
+    for note in (describe_convention(scan.convention, scan.convention_reason), *scan.notes):
+        console.print(note, soft_wrap=True, markup=False)
     found, cases = scan.cases, [case for case in scan.cases if case.reference is not None]
     problems = scan.problems + [
         Problem(case.case_id, "no reference", "a segmentation of it", "add it, or use uncseg predict")
