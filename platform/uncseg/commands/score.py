@@ -8,7 +8,7 @@ from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, two_per_cpu
 from uncseg.console import console, counting, show_warnings
 from uncseg.dataset.labels import as_convention
-from uncseg.dataset.patients import as_patients, require_patients
+from uncseg.dataset.patients import Patients, as_patients, require_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.case_scores import SCORES_VERSION, ScoreRow
 from uncseg.evaluation.find_pairs import find_pairs
@@ -69,15 +69,7 @@ def score_folders(
     if not rows and out.is_file():
         console.print(f"no case was scored; {out}, which an earlier command wrote, was not changed")
     if rows:
-        summary = write_scores(table_of(rows), out.parent, out.stem)
-        count = len({row["case"] for row in rows})
-        console.print(scores_table(summary, f"Scores of {count} case{'s' * (count != 1)}").to_rich())
-        if uncertainty is not None and brain is None:
-            console.print("Without --brain the whole volume counts as brain: filtered true negatives, detection and")
-            console.print("calibration include the air around the head.")
-        console.print(f"patients: {known}", soft_wrap=True, markup=False)
-        show_warnings(known.warnings)
-        console.print(f"scores: {out}", soft_wrap=True)
+        _write_and_show(rows, out, known, with_air=uncertainty is not None and brain is None)
     raise_if_any(problems, "Some cases could not be scored.", exit_code=1)
     return 0
 
@@ -88,6 +80,19 @@ def _score_once(pair: Pair, scale: Scale, folder: Path) -> list[ScoreRow]:
     source = digest([SCORES_VERSION, file_states(pair.files), scale, sorted(pair.uncertainty), conventions])
     file = folder / f"{pair.case_id}.json"
     return list(compute_once(file, source, lambda: {"rows": score_pair(pair, scale)})["rows"])
+
+
+def _write_and_show(rows: list[ScoreRow], out: Path, patients: Patients, with_air: bool) -> None:
+    """Write the tables of scores and print their summary; ``with_air``: maps were scored without a brain mask."""
+    summary = write_scores(table_of(rows), out.parent, out.stem)
+    count = len({row["case"] for row in rows})
+    console.print(scores_table(summary, f"Scores of {count} case{'s' * (count != 1)}").to_rich())
+    if with_air:
+        console.print("Without --brain the whole volume counts as brain: filtered true negatives, detection and")
+        console.print("calibration include the air around the head.")
+    console.print(f"patients: {patients}", soft_wrap=True, markup=False)
+    show_warnings(patients.warnings)
+    console.print(f"scores: {out}", soft_wrap=True)
 
 
 def _scale(text: str) -> Scale:
