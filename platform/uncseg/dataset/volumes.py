@@ -123,6 +123,11 @@ def _read_geometry(file: Path, header: Header, shape: tuple[int, ...]) -> Geomet
     geometry = Geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
     if not np.isfinite([*geometry.spacing_mm, *geometry.origin_mm, *geometry.direction]).all():
         refuse(file, "a position or direction that is NaN or infinite in the header", "finite numbers", advice)
+    _require_size_of_head(file, header, geometry)
+    return geometry
+
+
+def _require_size_of_head(file: Path, header: Header, geometry: Geometry) -> None:
     unit = f"the header's unit field (xyzt_units) says {_UNITS.get(int(header['xyzt_units']) & 7, 'an unknown code')}"
     advice = "correct voxel size and unit in the header, or resample the image"
     expected = "{:g} to {:g} mm along each axis"
@@ -134,7 +139,6 @@ def _read_geometry(file: Path, header: Header, shape: tuple[int, ...]) -> Geomet
         # single precision in headers makes 0.1 a little more or less
         if min(values) < low * (1 - 1e-5) or max(values) > high * (1 + 1e-5):
             refuse(file, f"{what} {_short(values)} mm; {unit}", expected.format(low, high), advice)
-    return geometry
 
 
 def _shear_degrees(header: Header) -> float:
