@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.labels import convert_labels
 from uncseg.dataset.volumes import Geometry, Volume, geometry_problems, read_or_note, read_volume
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
@@ -77,7 +78,7 @@ def read_case(case: BratsCase) -> CaseVolumes:
 def intensity_problems(file: str, voxels: np.ndarray) -> list[Problem]:
     """Return why intensities cannot be normalised: not finite in single precision, too large, zero, or constant."""
     expected = "finite values in single precision"
-    if voxels.dtype.kind == "f" and (wrong := voxels.size - np.count_nonzero(np.isfinite(voxels))):
+    if wrong := count_not_finite(voxels):
         found = f"{wrong} voxels that are NaN or infinite"
         return [Problem(file, found, "finite values", "repair the image (no-data voxels: 0), or exclude the case")]
     largest = max(abs(float(voxels.max())), abs(float(voxels.min())))

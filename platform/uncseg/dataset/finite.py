@@ -16,13 +16,18 @@ class NotFinite(ProblemsFound):
     """Something computed for a case is NaN or infinite; :func:`naming` adds which case it is."""
 
 
+def count_not_finite(values: np.ndarray) -> int:
+    """Return how many values are NaN or infinite: of whole numbers none."""
+    return values.size - int(np.count_nonzero(np.isfinite(values))) if values.dtype.kind == "f" else 0
+
+
 def require_finite(values: np.ndarray, where: str, advice: str) -> None:
     """Refuse NaN and infinite values.
 
     Raises:
         NotFinite: with their number.
     """
-    refuse(values.size - int(np.count_nonzero(np.isfinite(values))), values.size, where, advice)
+    refuse(count_not_finite(values), values.size, where, advice)
 
 
 def refuse(wrong: int, values: int, where: str, advice: str) -> None:
@@ -44,11 +49,10 @@ def require_finite_channels(data: np.ndarray, channels: Sequence[str], advice: s
     Raises:
         NotFinite: naming each such channel.
     """
-    wrong = [channel.size - int(np.count_nonzero(np.isfinite(channel))) for channel in data]
     problems = [
-        _problem(count, channel.size, f"channel {name} after normalisation", advice)
-        for name, channel, count in zip(channels, data, wrong, strict=True)
-        if count
+        _problem(wrong, channel.size, f"channel {name} after normalisation", advice)
+        for name, channel in zip(channels, data, strict=True)
+        if (wrong := count_not_finite(channel))
     ]
     if problems:
         raise NotFinite(TITLE, problems, exit_code=1)

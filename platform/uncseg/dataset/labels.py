@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 
 from uncseg.config.sections import Convention
+from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.volumes import Volume
 from uncseg.errors import Problem, ProblemsFound
 
@@ -58,7 +59,7 @@ def convert_labels(
     """
     voxels = volume.voxels
     if voxels.dtype.kind == "f":
-        if wrong := voxels.size - np.count_nonzero(np.isfinite(voxels)):
+        if wrong := count_not_finite(voxels):
             advice = "repair the mask, or exclude the case"
             problems.append(Problem(str(volume.file), f"{wrong} voxels that are NaN or infinite", "labels", advice))
             return None

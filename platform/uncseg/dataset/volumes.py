@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 
+from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.nifti_file import Header, read_nifti, refuse, refuse_cause
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import whole_file
@@ -173,7 +174,7 @@ def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     Raises:
         ProblemsFound: voxels are NaN or infinite; nothing is written (exit code 1).
     """
-    if array.dtype.kind == "f" and (wrong := array.size - np.count_nonzero(np.isfinite(array))):
+    if wrong := count_not_finite(array):
         found = f"{wrong} of {array.size} voxels that are NaN or infinite"
         refuse(path, found, "finite values", "check the model and the images; nothing was written")
     image = as_itk(array, geometry)

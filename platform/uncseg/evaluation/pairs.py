@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.labels import Convention, convert_labels
 from uncseg.dataset.patients import patient_of
 from uncseg.dataset.volumes import GEOMETRY_TOLERANCE, Volume, geometry_problems, read_or_note
@@ -29,9 +30,9 @@ class Pair:
     uncertainty: dict[str, Path]
     """By region; one file may stand for all regions. Empty: no maps are scored."""
     brain: Path | None
-    reference_convention: Convention = "2023"
+    reference_convention: Convention
     """What the reference's labels mean."""
-    prediction_convention: Convention = "2023"
+    prediction_convention: Convention
 
     @property
     def files(self) -> list[Path]:
@@ -78,7 +79,7 @@ def _brain_problems(volume: Volume) -> list[Problem]:
     """Return why a brain mask, or an image of the head, does not tell the brain: the voxels that are not 0."""
     voxels, expected = volume.voxels, "0 outside the brain, and only there"
     advice = "correct the mask, or leave --brain out"
-    if voxels.dtype.kind == "f" and (wrong := voxels.size - np.count_nonzero(np.isfinite(voxels))):
+    if wrong := count_not_finite(voxels):
         found = f"{wrong} voxels that are NaN or infinite"
     elif not voxels.any():
         found = "0 everywhere"
@@ -95,9 +96,8 @@ def _uncertainty(volume: Volume, scale: Scale, problems: list[Problem]) -> np.nd
     array = volume.voxels.astype(
         np.float64 if scale == "percent" else np.promote_types(volume.voxels.dtype, np.float32)
     )
-    finite = np.isfinite(array)
-    if not finite.all():
-        found = f"{array.size - np.count_nonzero(finite)} voxels that are NaN or infinite"
+    if wrong := count_not_finite(array):
+        found = f"{wrong} voxels that are NaN or infinite"
         problems.append(Problem(file, found, "finite values", "repair the map, or exclude the case"))
         return array
     low, high, largest = float(array.min()), float(array.max()), LARGEST[scale]

@@ -16,7 +16,7 @@ _PREDICTOR = "nnunetv2.inference.predict_from_raw_data:nnUNetPredictor"
 
 
 FOUND_INFINITY = "Encountered inf in predicted array"
-"""Begin of the RuntimeError that nnU-Net's predictor raises for infinite logits."""
+"""How the RuntimeError begins that nnU-Net's predictor raises for infinite logits."""
 
 
 class Internal(NamedTuple):

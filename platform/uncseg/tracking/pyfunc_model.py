@@ -16,7 +16,7 @@ import numpy as np
 
 from uncseg.config.sections import Evaluation
 from uncseg.dataset.case_volumes import intensity_problems
-from uncseg.dataset.finite import naming, require_finite_channels
+from uncseg.dataset.finite import count_not_finite, naming, require_finite_channels
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import REVIEW_BELOW, around_prediction, describe
 from uncseg.evaluation.overlap import region_mask
@@ -102,7 +102,7 @@ class Segmentation:
         if image.ndim != 4 or len(image) != len(self._channels) or 0 in image.shape:
             expected = f"({len(self._channels)}, D, H, W): {', '.join(self._channels)}"
             problems.append(Problem("image", f"shape {image.shape}", expected, "stack the images in this order"))
-        if wrong := int(image.size - np.isfinite(image).sum()):
+        if wrong := count_not_finite(image):
             found = f"{wrong} voxels that are NaN or infinite"
             problems.append(Problem("image", found, "finite values", "repair the image"))
         if not problems:
