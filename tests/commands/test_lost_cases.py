@@ -49,6 +49,12 @@ def test_folders_of_other_names_and_folders_above_cases_are_no_cases(cases, name
     assert_accepted(cases)
 
 
+@pytest.mark.parametrize("name", ["resample_t1.py", "review_seg.xlsx", "notes-t2w.docx", "register_flair.sh"])
+def test_scripts_and_notes_are_no_images_whatever_their_names_end_in(cases, name):
+    (cases / name).touch()
+    assert_accepted(cases)
+
+
 @pytest.mark.parametrize("ending", [".tar.gz", ".zip"])
 def test_an_archive_of_a_case_is_named(cases, ending):
     shutil.make_archive(str(cases / SECOND), {".zip": "zip", ".tar.gz": "gztar"}[ending], cases, SECOND)

@@ -12,10 +12,11 @@ _ARCHIVE = re.compile(r"(.+?)\.(zip|7z|rar|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst
 _SUFFIXES = "|".join(sorted((re.escape(suffix) for suffix in FILE_ROLES), key=len, reverse=True))
 _NAMED_BY_ROLE = re.compile(rf".+({_SUFFIXES})(?![a-z0-9_-]).*", re.IGNORECASE)
 _BESIDE = re.compile(
-    r".*\.(json|txt|csv|tsv|md|xml|html?|pdf|log|ya?ml|mat|md5|sha\w+|bvals?|bvecs?|png|jpe?g|gif|svg|vtk|stl|np[yz]|pkl)",
+    r".*\.(json|txt|csv|tsv|xlsx?|docx?|pptx?|md|xml|html?|pdf|log|ya?ml|mat|md5|sh|sha\w+|py|ipynb|m|r|bvals?|bvecs?|png|jpe?g"
+    r"|gif|svg|vtk|stl|np[yz]|pkl)",
     re.IGNORECASE,
 )
-"""What tools write beside images."""
+"""What people and tools write beside images."""
 
 
 def case_of(name: str) -> str | None:
