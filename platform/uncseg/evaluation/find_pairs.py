@@ -10,7 +10,7 @@ from pathlib import Path
 from uncseg.dataset.brats import ending_of, is_image, role_in_case, role_of
 from uncseg.dataset.labels import AS_NAMED, AS_SET, CONVENTION_NAMES, REGIONS, Convention, describe_convention
 from uncseg.dataset.scan import walk_folders
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, listed
 from uncseg.evaluation.nnunet_labels import nnunet_convention
 from uncseg.evaluation.pairs import Pair
 from uncseg.layout import CASE_MAPS, PREDICTION_MAPS
@@ -124,9 +124,8 @@ def _masks(
     left: list[str] = []
     files = _files(folder, "seg", problems, examples, left)
     if left:
-        shown = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
         what = f"{len(left)} other file{'s' * (len(left) != 1)} of the masks' cases or in their folders"
-        notes.append(f"{side}: {what}: not taken as masks ({shown})")
+        notes.append(f"{side}: {what}: not taken as masks ({listed(left)})")
     if wanted is not None:
         return Masks(files, wanted, AS_SET)
     if len(examples) > 1:
