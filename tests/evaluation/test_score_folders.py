@@ -66,10 +66,10 @@ def test_a_case_in_a_folder_is_named_as_check_names_it(tmp_path):
     save(tmp_path / "r" / "BraTS-GLI-00000-000", *(f"brats-gli-00000-000-{role}" for role in roles), ending=".NII.GZ")
     save(tmp_path / "r" / "BraTS-GLI-00001-000", *(f"BraTS-GLI-00001-000-{role}" for role in roles))
     for folder in (tmp_path / "r").iterdir():
-        save(folder, "brain_mask", f"{folder.name}brain")
+        save(folder, "brain_mask", f"{folder.name}brain", "other_seg", "other_t1")
     output, cases = score(tmp_path)
     assert cases == ["BraTS-GLI-00000-000", "BraTS-GLI-00001-000"]
-    line(output, "REFERENCES", "4 other files", "brain_mask.nii.gz", "not taken")
+    line(output, "REFERENCES", "8 other files", "brain_mask.nii.gz", "not taken")
 
 
 @pytest.mark.parametrize("names", [("A", "A_et"), ("A-seg", "A_2")])

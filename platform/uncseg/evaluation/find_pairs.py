@@ -148,7 +148,8 @@ def _files(
 ) -> dict[str, Path]:
     """Return files by case; of those with BraTS' endings only the ones of the wanted role.
 
-    A case has the name of its folder, as in :func:`~uncseg.dataset.scan.scan_folder`, or else that in its files' names.
+    A case has the name of its folder, as in :func:`~uncseg.dataset.scan.scan_folder`, and no other file there is one's;
+    elsewhere it has the name that its files begin with.
     ``examples`` gets a file's name for each convention that names of the folder tell, ``left`` the names of other files
     beside a case's.
     """
@@ -157,7 +158,7 @@ def _files(
     for parent, names in walk_folders(folder, problems):
         stems = {name: name[: -len(ending)] for name in names if (ending := ending_of(name))}
         in_case = {name: (parent.name, *part) for name in stems if (part := role_in_case(parent.name, name))}
-        roles = _roles(parent.name, stems, wanted) | in_case
+        roles = in_case or _roles(stems, wanted)
         cases_here = {case for case, _, _ in roles.values()}
         # a CASE-q.nii.gz beside CASE-seg.nii.gz is neither
         beside = tuple(f"{case}{mark}" for case in cases_here for mark in "-_")
@@ -188,19 +189,14 @@ def _files(
     return {name: files[0] for name, files in found.items() if len(files) == 1 and name not in maps}
 
 
-def _roles(folder: str, stems: Mapping[str, str], wanted: str) -> dict[str, tuple[str, str, Convention]]:
-    """Return case, role and convention of the files in a folder that are BraTS' by their names.
+def _roles(stems: Mapping[str, str], wanted: str) -> dict[str, tuple[str, str, Convention]]:
+    """Return case, role and convention of the files that are BraTS' by their names, in a folder that is no case's.
 
-    patient_t1.nii.gz is an image only in the folder of its case or beside patient_seg.nii.gz. Otherwise it may be the
-    mask of a first point in time.
+    patient_t1.nii.gz is an image only beside patient_seg.nii.gz. Otherwise it may be the mask of a first point in time.
     """
     roles = {name: parts for name, stem in stems.items() if (parts := role_of(stem))}
     with_mask = {case for case, role, _ in roles.values() if role == "seg"}
-    return {
-        name: parts
-        for name, parts in roles.items()
-        if parts[1] in ("seg", wanted) or parts[0] in with_mask or parts[0].lower() == folder.lower()
-    }
+    return {name: parts for name, parts in roles.items() if parts[1] in ("seg", wanted) or parts[0] in with_mask}
 
 
 def _is_map(name: str, cases: Container[str]) -> bool:
