@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import shutil
 import sys
 
 import pytest
@@ -148,3 +149,11 @@ def test_what_is_said_of_another_cohort_needs_one(uncseg, tmp_path, option, valu
     assert code == 2
     assert option in text
     assert "--dataset" in text
+
+
+def test_names_are_printed_as_they_are(uncseg, cases):
+    first = "BraTS-GLI-00000-000"
+    shutil.copy(cases / first / f"{first}-t1n.nii.gz", cases / first / "[bold]1:art:.nii.gz")
+    code, text = uncseg("check", cases)
+    assert code == 0
+    assert "1 other image file in the cases' folders: not used ([bold]1:art:.nii.gz)" in text

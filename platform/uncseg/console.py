@@ -9,7 +9,8 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.page_table import PageTable, Row
 
 # a pipe has no width; tables made for a page are easier to read than ones cut at 80 columns
-console = Console(width=None if Console().is_terminal else 120, highlight=False)
+# names of cases and files are printed as they are: [bold]2 and :art: are no instructions
+console = Console(width=None if Console().is_terminal else 120, highlight=False, markup=False, emoji=False)
 
 
 def show_problems(error: ProblemsFound) -> None:

@@ -22,8 +22,8 @@ def check_folder(folder: Path, convention: str | None = None, patients: str | No
     checked = check_dataset(folder, as_convention(convention, "--convention"))
     known = require_patients([case.case_id for case in checked.scan.cases], setting)
     for note in checked.notes:
-        console.print(note, soft_wrap=True, markup=False)
-    console.print(f"patients: {known}", soft_wrap=True, markup=False)
+        console.print(note, soft_wrap=True)
+    console.print(f"patients: {known}", soft_wrap=True)
     show_warnings(warned := [*checked.warnings, *known.warnings])
     count = len(warned)
     warnings = f", {count} warning{'s' * (count != 1)}" if count else ""

@@ -43,7 +43,7 @@ def predict_folder(
     reads, writes = {"INPUT": folder, "MODEL": model.folder.root}, {"OUTPUT": output}
     records, failed = predict_new_cases(model, scan.cases, output, options, trust, reads, writes)
     for note in scan.notes:
-        console.print(note, soft_wrap=True, markup=False)
+        console.print(note, soft_wrap=True)
     if records:
         _show(output, model.folds, records)
     raise_if_any(scan.problems + failed, "Some cases could not be predicted.", exit_code=1)
@@ -57,7 +57,7 @@ def _show(output: Path, folds: Sequence[int], records: dict[str, Record]) -> Non
     write_table(table, output, "predictions")
     for case in sorted(records):
         for warning in records[case]["warnings"]:
-            console.print(f"warning {case}: {warning}", soft_wrap=True, markup=False)
+            console.print(f"warning {case}: {warning}", soft_wrap=True)
     for row in table[table["review"]].to_dict("records"):
         console.print(f"review {row['case']}: {row['review_reason']}")
     folds_text = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"

@@ -56,7 +56,7 @@ def score_folders(
     found = find_pairs(*(folders.get(name) for name in named), *conventions)  # type: ignore[arg-type, call-arg]
     pairs, problems = found.complete, found.problems
     for note in found.notes:
-        console.print(note, soft_wrap=True, markup=False)
+        console.print(note, soft_wrap=True)
     known = require_patients([pair.case_id for pair in pairs], setting)
     kept = out.resolve().parent / f"{out.stem}_cases"
     with ray_session(None, dashboard=False) as own_ray, counting() as progress:
@@ -90,7 +90,7 @@ def _write_and_show(rows: list[ScoreRow], out: Path, patients: Patients, with_ai
     if with_air:
         console.print("Without --brain the whole volume counts as brain: filtered true negatives, detection and")
         console.print("calibration include the air around the head.")
-    console.print(f"patients: {patients}", soft_wrap=True, markup=False)
+    console.print(f"patients: {patients}", soft_wrap=True)
     show_warnings(patients.warnings)
     console.print(f"scores: {out}", soft_wrap=True)
 

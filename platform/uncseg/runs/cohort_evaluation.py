@@ -47,7 +47,7 @@ def predict_cohort(
     output = run.root / "external" / dataset.name
     scan = find_inputs(dataset, model.folder.dataset_json, "optional", convention)
     for note in (describe_convention(scan.convention, scan.convention_reason), *scan.notes):
-        console.print(note, soft_wrap=True, markup=False)
+        console.print(note, soft_wrap=True)
     found, cases = scan.cases, [case for case in scan.cases if case.reference is not None]
     problems = scan.problems + [
         Problem(case.case_id, "no reference", "a segmentation of it", "add it, or use uncseg predict")
@@ -56,7 +56,7 @@ def predict_cohort(
     ]
     known = require_patients([case.case_id for case in cases], patients)
     _refuse_another(output / ".cohort", dataset)
-    console.print(f"patients: {known}", soft_wrap=True, markup=False)
+    console.print(f"patients: {known}", soft_wrap=True)
     show_warnings(known.warnings)
     reads, writes = {"--dataset": dataset}, {"RUN": run.root}
     records, failed = predict_new_cases(model, cases, output, PredictionOptions(scores=True), trust, reads, writes)

@@ -70,7 +70,7 @@ def print_cases(experiment: Experiment, prepared: PreparedFolder) -> None:
     console.print(describe_convention(read_json(prepared.done)["convention"], reason))
     cases = sorted(case for fold in folds for case in fold["val"])
     patients, _ = find_patients(cases, experiment.dataset.patients)
-    console.print(f"patients: {patients}", soft_wrap=True, markup=False)
+    console.print(f"patients: {patients}", soft_wrap=True)
     show_warnings(patients.warnings)
     sizes = [f"{len(fold['val'])} case{'s' * (len(fold['val']) != 1)}" for fold in folds]
     if split.given is None:
@@ -81,9 +81,9 @@ def print_cases(experiment: Experiment, prepared: PreparedFolder) -> None:
             source += ", a patient may be in several"
         if split.given.groups is not None:
             sizes = [f"without {group}, {size}" for group, size in zip(split.given.groups, sizes, strict=True)]
-    console.print(f"split:    {len(folds)} folds, {source}", soft_wrap=True, markup=False)
+    console.print(f"split:    {len(folds)} folds, {source}", soft_wrap=True)
     for fold, size in enumerate(sizes):
-        console.print(f"          fold {fold}: {size}", soft_wrap=True, markup=False)
+        console.print(f"          fold {fold}: {size}", soft_wrap=True)
 
 
 def _print_time(experiment: Experiment, networks: int, slots: Slots, timing: StepTiming, waves: int) -> None:
