@@ -61,17 +61,28 @@ def write_raw_case(volumes: CaseVolumes, images_dir: Path, labels_dir: Path) -> 
     case = volumes.case
     for channel, image in enumerate(volumes.images):
         target = images_dir / f"{case.case_id}_{channel:04d}.nii.gz"
-        if image.plain and image.geometry == volumes.geometry:
+        if image.plain and _same_grid(image, volumes.geometry):
             _link(image.file, target)
         elif not target.exists():
             write_volume(target, image.voxels.astype(np.float32), volumes.geometry)
     reference, target = volumes.reference, labels_dir / f"{case.case_id}.nii.gz"
     if reference is None or volumes.labels is None:
         return
-    if _stores(reference, volumes.labels) and reference.geometry == volumes.geometry:
+    if _stores(reference, volumes.labels) and _same_grid(reference, volumes.geometry):
         _link(reference.file, target)
     elif not target.exists():
         write_volume(target, volumes.labels, volumes.geometry)
+
+
+def _same_grid(volume: Volume, geometry: Geometry) -> bool:
+    """Return whether nnU-Net's commands, which are stricter than this program, see no difference."""
+    own = volume.geometry
+    pairs = (
+        (own.spacing_mm, geometry.spacing_mm),
+        (own.origin_mm, geometry.origin_mm),
+        (own.direction, geometry.direction),
+    )
+    return all(np.allclose(mine, its) for mine, its in pairs)
 
 
 def _stores(reference: Volume, labels: np.ndarray) -> bool:
