@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -118,6 +119,22 @@ def test_images_with_nan_or_only_zeros_are_named(dataset):
     nan, zero = problems_of(dataset)
     assert nan.found.startswith("4 voxels that are NaN")
     assert zero.found == "zero everywhere"
+
+
+def test_a_header_with_two_positions_is_a_warning(dataset):
+    for role in (*MODALITIES, "seg"):
+        file = file_of(dataset, FIRST, role)
+        image = nibabel.load(file)
+        twice = nibabel.Nifti1Image(np.asanyarray(image.dataobj), image.affine)
+        twice.set_qform(image.affine, 1)
+        affine = image.affine.copy()
+        affine[:3, :3] *= 2
+        twice.set_sform(affine, 2)
+        nibabel.save(twice, file)
+    (warning,) = check_dataset(dataset).warnings
+    # the last of 24 voxels along each axis is 23 mm further away
+    assert f"up to {23 * 3**0.5:.3g} mm" in warning.found
+    assert "spacing (1, 1, 1) mm" in warning.advice
 
 
 def test_two_cases_of_one_name_are_named(dataset):

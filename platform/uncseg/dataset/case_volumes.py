@@ -20,6 +20,8 @@ SMALLEST_SHARE, ODD_SHARE = 0.1, 0.5
 """Of an image's standard deviation: a smaller range of nine tenths of the voxels is refused, or a warning. Real images
 have 2.5 and more; with -32768 in the air around the head it is 0.03."""
 _SAMPLE = 100_000
+ODD_DISTANCE_MM = 0.1
+"""Distance between the positions that the sform and ITK give a voxel from which on there is a warning."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def read_case(case: BratsCase) -> CaseVolumes:
     images = [volume for file in case.images if (volume := read_or_note(file, problems)) is not None]
     reference = None if case.reference is None else read_or_note(case.reference, problems)
     labels = None if reference is None else convert_labels(reference, case.convention, problems)
-    warnings: list[Problem] = []
+    warnings = _two_positions(images)
     for image in images:
         wrong = intensity_problems(str(image.file), image.voxels)
         problems += wrong
@@ -138,6 +140,17 @@ def _equal_images(images: list[Volume]) -> list[Problem]:
                 found, expected = f"the same voxels as {earlier.file.name}", "two different images"
                 warnings.append(Problem(str(volume.file), found, expected, "check whether one was copied by mistake"))
     return warnings
+
+
+def _two_positions(images: list[Volume]) -> list[Problem]:
+    """Return a warning of the image whose sform differs most from ITK; the others of a case mostly have the same."""
+    volume = max(images, key=lambda image: image.sform_distance_mm, default=None)
+    if volume is None or volume.sform_distance_mm <= ODD_DISTANCE_MM:
+        return []
+    spacing = ", ".join(f"{step:.7g}" for step in volume.geometry.spacing_mm)
+    found = f"an sform that places voxels up to {volume.sform_distance_mm:.3g} mm from where ITK does"
+    advice = f"correct the header if ITK's choice, which nnU-Net takes too, is wrong: spacing ({spacing}) mm"
+    return [Problem(str(volume.file), found, "one position", advice)]
 
 
 def read_reference(case: BratsCase) -> tuple[np.ndarray, Geometry]:

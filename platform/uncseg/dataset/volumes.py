@@ -27,6 +27,7 @@ _FORMS = {
     "qform": ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 }
 _UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
+_IN_MM = {1: 1e3, 3: 1e-3}
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,14 @@ class Volume:
         voxels: (D, H, W), as stored, with the header's scale factors applied.
         geometry: position and size.
         plain: whether ITK reads the same voxels from the file.
+        sform_distance_mm: how far the header's sform places a voxel from where ITK does, at most.
     """
 
     file: Path
     voxels: np.ndarray
     geometry: Geometry
     plain: bool = True
+    sform_distance_mm: float = 0.0
 
 
 def read_volume(file: Path) -> Volume:
@@ -74,11 +77,12 @@ def read_volume(file: Path) -> Volume:
     content = read_nifti(file)
     try:
         geometry = _read_geometry(file, content.header, content.voxels.shape)
+        distance = _sform_distance_mm(content.header, geometry)
     except ProblemsFound:
         raise
     except Exception as error:  # a header from anywhere
         refuse_cause(file, error)
-    return Volume(file, content.voxels.T, geometry, content.plain)
+    return Volume(file, content.voxels.T, geometry, content.plain, distance)
 
 
 def read_or_note(file: Path, problems: list[Problem]) -> Volume | None:
@@ -140,6 +144,21 @@ def _require_size_of_head(file: Path, header: Header, geometry: Geometry) -> Non
         # single precision in headers makes 0.1 a little more or less
         if min(values) < low * (1 - 1e-5) or max(values) > high * (1 + 1e-5):
             refuse(file, f"{what} {_short(values)} mm; {unit}", expected.format(low, high), advice)
+
+
+def _sform_distance_mm(header: Header, geometry: Geometry) -> float:
+    """Return the largest distance, at the corners of the volume, between the header's sform and ITK's geometry.
+
+    Where sform and qform differ, ITK takes one of them; NIfTI's x and y point the other way. 0 without an sform.
+    """
+    if int(header["sform_code"]) <= 0:
+        return 0.0
+    millimetres = _IN_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    last = np.array(geometry.size) - 1
+    corners = np.array([[x, y, z] for x in (0, last[0]) for y in (0, last[1]) for z in (0, last[2])])
+    sform = nibabel.affines.apply_affine(header.get_sform(), corners) * millimetres * (-1, -1, 1)
+    axes = np.reshape(geometry.direction, (3, 3)) * geometry.spacing_mm
+    return float(np.linalg.norm(sform - (corners @ axes.T + geometry.origin_mm), axis=1).max())
 
 
 def _shear_degrees(header: Header) -> float:
