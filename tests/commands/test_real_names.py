@@ -10,6 +10,8 @@ import pytest
 from support.checking import assert_accepted, assert_refused
 from support.commands import start_uncseg, uncseg
 from support.odd_files import as_2018, file_of, first_voxels, other_voxels, put_raw, rename
+from uncseg.dataset.brats import MODALITIES
+from uncseg.dataset.inputs import find_inputs
 
 FIRST, SECOND, THIRD = (f"BraTS-GLI-0000{n}-000" for n in range(3))
 
@@ -138,3 +140,33 @@ def test_names_of_both_conventions_are_refused(cases):
 
 def test_an_unknown_convention_is_a_wrong_request(cases):
     assert "2019" in uncseg("check", cases, "--convention", "2019", code=2)
+
+
+# names that files of ours would have
+
+
+def test_a_case_with_the_name_of_another_cases_map_is_refused(cases):
+    rename(cases, SECOND, f"{FIRST}_uncertainty")
+    shutil.rmtree(cases / SECOND)
+    assert_refused(cases, f"{FIRST}_uncertainty", "map", "overwrite", "rename")
+
+
+def test_a_name_too_long_for_the_names_of_maps_is_refused(cases):
+    rename(cases, SECOND, "ä" * 101)
+    shutil.rmtree(cases / SECOND)
+    assert_refused(cases, "ääää", "202 bytes", "200")
+
+
+def test_inputs_whose_outputs_would_overwrite_each_other_are_named(plain_cases, tmp_path):
+    for case, name in ((FIRST, "P1"), (SECOND, "P1_between_folds"), (THIRD, "x" * 201)):
+        for channel, role in enumerate(("t1n", "t1c", "t2w", "t2f")):
+            shutil.copy(file_of(plain_cases, case, role), tmp_path / f"{name}_{channel:04d}.nii.gz")
+    found = find_inputs(tmp_path, {"channel_names": {str(n): role for n, role in enumerate(MODALITIES)}})
+    assert [case.case_id for case in found.cases] == ["P1"]
+    assert {problem.where for problem in found.problems} == {"P1_between_folds", "x" * 201}
+
+
+def test_nnunets_files_deeper_in_a_folder_are_named_as_such(cases):
+    (cases / "imagesTs").mkdir()
+    shutil.copy(file_of(cases, FIRST, "t1n"), cases / "imagesTs" / "P1_0000.nii.gz")
+    assert_refused(cases, "imagesTs", "nnU-Net", "predict")

@@ -152,3 +152,9 @@ def test_the_dataset_json_of_a_dataset_lies_above_its_masks(tmp_path):
     output, cases = score(tmp_path)
     line(output, "REFERENCES", "by dataset.json")
     assert cases == ["A"]
+
+
+def test_a_name_may_be_as_long_as_a_folder_allows(tmp_path):
+    for side in ("p", "r"):
+        save(tmp_path / side, "x" * 248)
+    assert score(tmp_path)[1] == ["x" * 248]

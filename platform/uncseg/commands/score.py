@@ -13,7 +13,7 @@ from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.case_scores import SCORES_VERSION, ScoreRow
 from uncseg.evaluation.find_pairs import find_pairs
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
-from uncseg.files import compute_once, digest, file_states, remove_partial
+from uncseg.files import compute_once, digest, file_states, remove_partial, short_name
 from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.preflight import require_folders
 from uncseg.table_files import table_of
@@ -78,7 +78,7 @@ def _score_once(pair: Pair, scale: Scale, folder: Path) -> list[ScoreRow]:
     """Score a pair, unless the folder holds its scores from an earlier command."""
     conventions = pair.reference_convention, pair.prediction_convention
     source = digest([SCORES_VERSION, file_states(pair.files), scale, sorted(pair.uncertainty), conventions])
-    file = folder / f"{pair.case_id}.json"
+    file = folder / f"{short_name(pair.case_id)}.json"
     return list(compute_once(file, source, lambda: {"rows": score_pair(pair, scale)})["rows"])
 
 

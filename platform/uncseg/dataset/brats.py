@@ -5,16 +5,20 @@ known. Upper and lower case make no difference.
 """
 
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from uncseg.dataset.labels import Convention
 from uncseg.errors import Problem
+from uncseg.layout import CASE_MAPS, PREDICTION_MAPS
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 ENDINGS = (".nii.gz", ".nii")
 OTHER_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr", ".img", ".hdr", ".dcm", ".mgz", ".nii.zip", ".nii.bz2", ".nii.xz")
 
+MOST_BYTES = 200
+"""Longest name of a case: files of 255 bytes hold it, the name of a map and what marks a partial file."""
 ROLES = (*MODALITIES, "seg")
 ORACLE = "-q"
 """Ending of a phantom's true probabilities, which lie beside its images."""
@@ -77,11 +81,28 @@ def role_of(stem: str) -> tuple[str, str, Convention] | None:
 
 
 def name_problems(case_id: str) -> list[Problem]:
-    """Return the problem of a name that tables cannot hold: with bytes that are not UTF-8, or control characters."""
-    if not any(unicodedata.category(character) in ("Cs", "Cc") for character in case_id):
-        return []
-    found = "a name with bytes that are not UTF-8 or with control characters"
-    return [Problem(ascii(case_id), found, "a name of printable characters", "rename the folder and its files")]
+    """Return the problem of a name that tables or files cannot hold.
+
+    It has bytes that are not UTF-8, control characters, or more than :data:`MOST_BYTES`.
+    """
+    expected, advice = "a name of printable characters", "rename the folder and its files"
+    if any(unicodedata.category(character) in ("Cs", "Cc") for character in case_id):
+        found = "a name with bytes that are not UTF-8 or with control characters"
+        return [Problem(ascii(case_id), found, expected, advice)]
+    if (length := len(case_id.encode())) > MOST_BYTES:
+        return [Problem(case_id, f"a name of {length} bytes", f"at most {MOST_BYTES}", advice)]
+    return []
+
+
+def names_of_maps(case_ids: Collection[str]) -> dict[str, Problem]:
+    """Return a problem for each case whose prediction would have the name of another case's map."""
+    names = set(case_ids)
+    maps = {f"{case}_{name}": case for case in names for name in (*CASE_MAPS, *PREDICTION_MAPS)}
+    advice = "rename one of the two"
+    return {
+        case: Problem(case, f"the name of a map of {maps[case]}, which would overwrite it", "another name", advice)
+        for case in sorted(names.intersection(maps))
+    }
 
 
 def is_oracle(case_id: str, name: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uncseg.dataset.brats import MODALITIES, BratsCase, ending_of, name_problems
+from uncseg.dataset.brats import MODALITIES, BratsCase, ending_of, name_problems, names_of_maps
 from uncseg.dataset.labels import Convention
 from uncseg.dataset.patients import patient_of
 from uncseg.dataset.scan import References, Scan, require_folder, scan_folder
@@ -53,8 +53,10 @@ def find_inputs(
         Problem(name, "a BraTS case and nnU-Net's files of this name", "one of them", "rename or remove the other")
         for name in twice
     ]
-    kept = sorted((case for case in cases if case.case_id not in twice), key=lambda case: case.case_id)
-    return replace(scan, cases=kept, problems=problems + scan.problems)
+    overwritten = names_of_maps([case.case_id for case in cases])
+    problems += overwritten.values()
+    kept = [case for case in cases if case.case_id not in twice and case.case_id not in overwritten]
+    return replace(scan, cases=sorted(kept, key=lambda case: case.case_id), problems=problems + scan.problems)
 
 
 def _plain_files(folder: Path) -> dict[str, dict[int, list[Path]]]:

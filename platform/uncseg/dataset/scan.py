@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from uncseg.dataset.brats import (
     is_image,
     is_oracle,
     name_problems,
+    names_of_maps,
     role_in_case,
     role_of,
 )
@@ -121,7 +123,10 @@ def scan_folder(
         raise _no_case(folder, seen, scan.problems)
     found = _same_convention(folder, by_name, references, convention, scan.problems)
     cases = [_case(name, places, folder, references, found[0], scan) for name, places in sorted(by_name.items())]
-    complete = [case for case in cases if case is not None]
+    overwritten = names_of_maps([case.case_id for case in cases if case is not None])
+    scan.problems.extend(overwritten.values())
+    scan.incomplete.extend(overwritten)
+    complete = [case for case in cases if case is not None and case.case_id not in overwritten]
     return Scan(complete, scan.problems, scan.incomplete, scan.excluded, *found, scan.unused)
 
 
@@ -189,7 +194,9 @@ def _stray_images(folder: Path, images: Sequence[str]) -> Problem:
     expected = "one folder per case, named as its files begin: CASE/CASE-t1n.nii.gz"
     stems = [name[: -len(ending)] for name in images if (ending := ending_of(name))]
     cases = sorted({role[0] for stem in stems if (role := role_of(stem))})
-    if not stems:
+    if stems and all(re.fullmatch(r".+_\d{4}", stem) for stem in stems):
+        advice = "these are nnU-Net's files: predict takes this very folder; for all else name them as BraTS does"
+    elif not stems:
         advice = "convert them to NIfTI, or move them away"
     elif len(cases) == 1:
         advice = f"rename the folder to {cases[0]}, or the files"
