@@ -5,13 +5,16 @@ import io
 import itertools
 import re
 import shutil
+from dataclasses import replace
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
 from hypothesis import HealthCheck, example, given, settings
 
+from support.commands import uncseg
 from support.file_bytes import read_with_nibabel, write_plain_case, write_plain_volume
 from support.file_damage import KINDS, must_be_refused, write_case
 from support.file_strategies import DAMAGED, EXAMPLES, HARMLESS_OR_NOT, damaged_cases, harmless, near_the_tolerance
@@ -138,6 +141,29 @@ def test_what_need_not_be_accepted_is_refused_or_gives_the_same_too(folders, tra
     run(refused_or_same, near_the_tolerance() | damaged_cases(HARMLESS_OR_NOT), 2 * WHOLE_WAY[length])
 
 
+@pytest.mark.slow
+def test_the_commands_take_all_files_of_public_reports(local_ray, tmp_path):
+    cases, output, scores = tmp_path / "cases", tmp_path / "predicted", tmp_path / "scores.parquet"
+    known = [variant for variant in EXAMPLES.values() if variant.naming == "2023"]
+    variants = {v.case_id: v for v in (replace(variant, patient=n) for n, variant in enumerate(known))}
+    for variant in variants.values():
+        write_case(cases, variant)
+    assert f"{len(variants)} cases of {len(variants)} patients" in uncseg("check", cases)
+    uncseg("cross-validate", write_small_experiment(tmp_path))
+    uncseg("predict", tmp_path / "runs" / "small", cases, output)
+    uncseg("score", output, cases, "--out", scores)
+    found = pd.read_parquet(scores).set_index(["case", "region"])["dice"]
+    out_of_fold = pd.read_parquet(tmp_path / "runs" / "small" / "tables" / "per_case.parquet").set_index("case")
+    assert set(found.index.get_level_values("case")) == set(out_of_fold.index) == set(variants)
+    for (case, variant), (region, labels) in itertools.product(variants.items(), REGIONS.items()):
+        for folder, value in (
+            (output, found[case, region]),
+            (tmp_path / "runs" / "small" / "out_of_fold", out_of_fold.loc[case, f"dice_{region.lower()}"]),
+        ):
+            mask = np.asarray(nibabel.load(folder / f"{case}.nii.gz").dataobj)
+            assert value == pytest.approx(dice(mask, true_labels(variant), labels), abs=1e-6)
+
+
 def goes_the_whole_way(variant, trained, folder):
     """Check a case, store it for training, predict and score it; require the results that plain files give.
 
@@ -150,14 +176,13 @@ def goes_the_whole_way(variant, trained, folder):
     volumes, spacing = read_back(variant, files), lps_geometry(variant, "t1n")[0]
     write_plain_case(folder / "plain", variant.naming, variant.case_id, volumes, spacing)
     cases = {name: case_of(folder / name, variant) for name in ("cases", "plain")}
-    require_same_stored(trained, folder, cases, volumes, on_plans=set(variant.space.spacing) == {1.0})
+    require_same_stored(trained, folder, cases, volumes, spacing)
     outputs = {name: folder / f"predicted_{name}" for name in cases}
     predicted = {name: predict_folder(trained, folder / name, variant.case_id, outputs[name]) for name in cases}
     mask = require_same_predicted(predicted)
     require_geometry(variant, predicted["cases"])
     scores = score_folder(outputs["cases"], folder / "cases", variant.case_id)
-    write_plain_volume(predicted["plain"].segmentation, mask, spacing)
-    plain = score_folder(outputs["plain"], folder / "plain", variant.case_id)
+    plain = score_plain(folder / "scored", variant.case_id, mask, volumes["seg"], spacing)
     for region, row in scores.items():
         assert row["dice"] == pytest.approx(dice(mask, volumes["seg"], REGIONS[region]), abs=1e-6)
         assert row == pytest.approx(plain[region], rel=5e-3, abs=1e-6, nan_ok=True)
@@ -188,11 +213,16 @@ def case_of(folder, variant):
     return next(case for case in scan_folder(folder).cases if case.case_id == variant.case_id)
 
 
-def require_same_stored(trained, folder, cases, volumes, on_plans):
-    """Require known labels, and images normalised as those of the plain case, in what is stored for training.
+def score_plain(folder, name, mask, reference, spacing):
+    """Score masks under plain headers; their axes are in another order, which no score depends on."""
+    for side, volume in (("predictions", mask), ("references", reference)):
+        (folder / side).mkdir(parents=True)
+        write_plain_volume(folder / side / f"{name}.nii.gz", volume.transpose(1, 2, 0), np.roll(spacing, -1))
+    return score_folder(folder / "predictions", folder / "references", name)
 
-    ``on_plans``: whether the case has the voxel size of the plans, so that nothing is resampled.
-    """
+
+def require_same_stored(trained, folder, cases, volumes, spacing):
+    """Require known labels, and images normalised as those of the plain case, in what is stored for training."""
     stored = {name: store_for_training(trained, case, folder / f"stored_{name}") for name, case in cases.items()}
     mine, plain = stored["cases"], stored["plain"]
     assert np.isfinite(mine.images).all()
@@ -203,9 +233,11 @@ def require_same_stored(trained, folder, cases, volumes, on_plans):
     np.testing.assert_array_equal(mine.raw_labels, labels)
     for image, expected in zip(mine.raw_images, images, strict=True):
         np.testing.assert_allclose(image, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
-    if on_plans:
-        head = np.argwhere(np.any(images, axis=0))
-        inside = tuple(map(slice, head.min(0), head.max(0) + 1))
+    head = np.argwhere(np.any(images, axis=0))
+    inside = tuple(map(slice, head.min(0), head.max(0) + 1))
+    # the voxels of the plans measure 1 mm
+    assert mine.labels.shape == tuple(np.rint(np.multiply(labels[inside].shape, spacing[::-1])).astype(int))
+    if np.allclose(spacing, 1, atol=1e-4):
         np.testing.assert_array_equal(mine.labels.clip(0), labels[inside])
 
 

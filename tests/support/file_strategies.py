@@ -19,7 +19,7 @@ HARMLESS_OR_NOT = [name for name, kind in KINDS.items() if not kind.cause]
 DAMAGED = [
     CaseVariant(damage=Damage(name, role, amount, 0.6))
     for name, kind in KINDS.items()
-    for role in kind.roles[::3]
+    for role in dict.fromkeys((kind.roles[0], kind.roles[-1]))
     for amount in kind.amounts
 ]
 """Every damage once, in files that are plain but for it."""
@@ -49,6 +49,9 @@ EXAMPLES = {
     "doubles of the other byte order": CaseVariant().with_files(dtype="f8", order=">"),
     "64-bit integers": CaseVariant(naming="2018").with_files(dtype="i8"),
     "small slope": CaseVariant().with_file("t1c", slope=1e-6).with_file("t2f", slope=-0.02, inter=20.0),
+    "intercepts without a slope": CaseVariant()
+    .with_file("t1c", slope=0.0, inter=-1024.0)
+    .with_file("t2w", dtype="f4", slope=math.nan, inter=3.0),
     "oblique": CaseVariant(space=Space((2, 0, 1), (1, 1, -1), (10.0, -5.0, 20.0), (1.0, 2.8, 0.93))),
     "labels of 2018": CaseVariant(naming="2018").with_files(ending=".nii"),
 }
