@@ -40,3 +40,18 @@ def test_a_list_of_names_that_cannot_be_read_is_a_wrong_request(experiment_file,
     assert problem.where.startswith("dataset.exclude")
     assert str(listed) in problem.where
     assert found in problem.found
+
+
+@pytest.mark.parametrize("names", [["001", 2], [1.5], None])
+def test_names_that_yaml_reads_as_numbers_are_refused(experiment_file, cases, names):
+    with pytest.raises(ProblemsFound) as caught:
+        load_experiment(experiment_file(cases, dataset={"exclude": names}))
+    (problem,) = caught.value.problems
+    assert problem.where.endswith("dataset.exclude")
+    assert "quotes" in problem.expected
+
+
+@pytest.mark.parametrize("value", [2018, "2018"])
+def test_a_convention_may_be_a_number(experiment_file, cases, value):
+    assert load_experiment(experiment_file(cases, dataset={"convention": value})).dataset.convention == "2018"
+    assert load_experiment(experiment_file(cases), [f"dataset.convention={value}"]).dataset.convention == "2018"

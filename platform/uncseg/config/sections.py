@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, create_model
+from pydantic import BeforeValidator, Field, create_model
+from pydantic_core import PydanticCustomError
 
 from uncseg.config.backbones import Backbones
 from uncseg.config.case_lists import FoldList, PatientList
@@ -17,6 +18,18 @@ and prediction, dilated by 2 voxels."""
 LABEL_NAMES = ("background", "ncr", "ed", "et")
 Convention = Literal["2023", "2018"]
 """What the labels of a dataset mean; ``dataset/labels.py`` has their values."""
+
+
+def _year(value: Any) -> Any:
+    """Take the number 2018, as YAML reads it, for its text."""
+    return str(value) if type(value) is int else value
+
+
+def _names(value: Any) -> Any:
+    """Refuse a list of names with numbers: YAML reads 001 as 1."""
+    if value is None or (isinstance(value, list | tuple) and not all(isinstance(name, str) for name in value)):
+        raise PydanticCustomError("names", "A list of names, each of them in quotes if it looks like a number")
+    return value
 
 
 class Phantoms(Section):
@@ -39,13 +52,13 @@ class Dataset(Section):
     """Number of the dataset for nnU-Net, which stands before its name."""
     expected_cases: Positive | None = None
     """Number of cases after exclusion; another number is an error. None: any number is right."""
-    exclude: tuple[str, ...] | Path = ()
+    exclude: Annotated[tuple[str, ...] | Path, BeforeValidator(_names)] = ()
     """Names to leave out, of cases, folders or image files, or a text file with one per line."""
     patients: PatientList | str | None = None
     """Who is a patient: a csv file (columns case and patient; its name ends in .csv), or a regular expression that is
     searched for in a case's name, and whose first group is the patient. None: the names tell, as in
     ``dataset/patients.py``."""
-    convention: Convention | None = None
+    convention: Annotated[Convention | None, BeforeValidator(_year)] = None
     """What the labels mean: 2023 (1 NCR, 2 ED, 3 ET) or 2018 (1, 2, and 4 for ET). None: as the files are named."""
     phantoms: Phantoms | None = None
     """Phantoms that are written to ``path`` first, unless something is there. None: the cases are there."""

@@ -81,6 +81,7 @@ def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]
     if not isinstance(exclude, Path):
         return set(exclude), []
     text, problems = read_text_file(exclude, f"dataset.exclude: {exclude}", "a file with one name per line")
+    problems = [replace(problem, advice=f"{problem.advice}, or give the names as a list") for problem in problems]
     # a name may hold #, a comment begins the line or follows a space
     return {re.split(r"(?:^|\s)#", line)[0].strip() for line in (text or "").splitlines()} - {""}, problems
 
