@@ -5,7 +5,7 @@ from pathlib import Path
 from uncseg.console import console, show_warnings
 from uncseg.dataset.check import check_dataset
 from uncseg.dataset.labels import as_convention
-from uncseg.dataset.patients import as_patients, require_patients
+from uncseg.dataset.patients import as_patients
 
 
 def check_folder(folder: Path, convention: str | None = None, patients: str | None = None) -> int:
@@ -18,14 +18,13 @@ def check_folder(folder: Path, convention: str | None = None, patients: str | No
     Raises:
         ProblemsFound: every problem at once.
     """
-    setting = as_patients(patients)
-    checked = check_dataset(folder, as_convention(convention, "--convention"))
-    known = require_patients([case.case_id for case in checked.scan.cases], setting)
+    checked = check_dataset(folder, as_convention(convention, "--convention"), as_patients(patients))
+    known = checked.patients
     for note in checked.notes:
         console.print(note, soft_wrap=True)
     console.print(f"patients: {known}", soft_wrap=True)
-    show_warnings(warned := [*checked.warnings, *known.warnings])
-    count = len(warned)
+    show_warnings(checked.warnings)
+    count = len(checked.warnings)
     warnings = f", {count} warning{'s' * (count != 1)}" if count else ""
     cases, number = len(known.of), len(set(known.of.values()))
     console.print(f"{cases} cases of {number} patient{'s' * (number != 1)}, no problem found{warnings}")

@@ -5,11 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from uncseg.config.case_lists import PatientList
 from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.case_volumes import read_case
 from uncseg.dataset.labels import Convention, describe_convention
+from uncseg.dataset.patients import OPTION, UNKNOWN, Patients, find_patients
 from uncseg.dataset.scan import Scan, scan_folder
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
+
+MOST_CASES_AT_ONCE = 8
+"""Cases that are held in memory at a time: about 0.2 GB each at full size."""
 
 
 @dataclass(frozen=True)
@@ -27,34 +32,43 @@ class DatasetCheck:
 
     Args:
         scan: its cases.
+        patients: of these cases.
         warnings: what is odd and can be used.
         notes: sentences on what the labels mean and what was left out.
     """
 
     scan: Scan
+    patients: Patients
     warnings: list[Problem]
     notes: list[str]
 
 
-def check_dataset(folder: Path, convention: Convention | None = None) -> DatasetCheck:
+def check_dataset(
+    folder: Path, convention: Convention | None = None, patients: PatientList | str | None = None
+) -> DatasetCheck:
     """Open every file of every case of a BraTS folder.
 
     Args:
         folder: one folder per case.
         convention: what the labels mean; None: as the names of the files say.
+        patients: who is a patient, as the option ``--patients`` says; None: the names tell.
 
     Raises:
-        ProblemsFound: every problem of every case at once, of the layout and of the contents.
+        ProblemsFound: every problem of every case at once, of the layout, of the contents, and of who is a patient
+            (exit code 2 if there are no others).
     """
     scan = scan_folder(folder, convention=convention)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    known, unknown = find_patients([case.case_id for case in scan.cases], patients, OPTION)
+    with ThreadPoolExecutor(min(MOST_CASES_AT_ONCE, os.cpu_count() or 1)) as pool:
         checks = list(pool.map(check_case, scan.cases))
     problems = scan.problems + [problem for check in checks for problem in check.problems]
     if not problems and not any(check.has_tumour for check in checks):
         problems.append(no_tumour(str(folder)))
-    raise_if_any(problems, f"The dataset {folder} cannot be used.", exit_code=1)
-    warnings = [warning for check in checks for warning in check.warnings]
-    return DatasetCheck(scan, warnings, [describe_convention(scan.convention, scan.convention_reason), *scan.notes])
+    title = f"The dataset {folder} cannot be used."
+    raise_if_any(problems + unknown, title if problems else UNKNOWN, exit_code=1 if problems else 2)
+    warnings = [*(warning for check in checks for warning in check.warnings), *known.warnings]
+    notes = [describe_convention(scan.convention, scan.convention_reason), *scan.notes]
+    return DatasetCheck(scan, known, warnings, notes)
 
 
 def no_tumour(where: str) -> Problem:

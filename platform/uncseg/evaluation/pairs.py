@@ -56,22 +56,20 @@ def score_pair(pair: Pair, scale: Scale) -> list[ScoreRow]:
     if reference is not None:
         for volume in volumes.values():
             problems += geometry_problems(volume, reference, PAIR_TOLERANCE) if volume is not reference else []
-    conventions = {
-        pair.prediction: (pair.prediction_convention, "--prediction-convention"),
-        pair.reference: (pair.reference_convention, "--reference-convention"),
-    }
-    labels = {
-        f: convert_labels(volumes[f], c, problems, option) for f, (c, option) in conventions.items() if f in volumes
-    }
+
+    def labels(file: Path, convention: Convention, option: str) -> np.ndarray | None:
+        return convert_labels(volumes[file], convention, problems, option) if file in volumes else None
+
+    expected = labels(pair.reference, pair.reference_convention, "--reference-convention")
+    found = labels(pair.prediction, pair.prediction_convention, "--prediction-convention")
     maps = {f: _uncertainty(volumes[f], scale, problems) for f in set(pair.uncertainty.values()) if f in volumes}
     if pair.brain in volumes:
         problems += _brain_problems(volumes[pair.brain])
-    mine, its = labels.get(pair.reference), labels.get(pair.prediction)
-    if problems or reference is None or mine is None or its is None:
+    if problems or reference is None or expected is None or found is None:
         raise ProblemsFound(f"{pair.case_id} cannot be scored.", problems, exit_code=1)
     brain = None if pair.brain is None else np.asarray(volumes[pair.brain].voxels != 0)
     uncertainty = {region: maps[file] for region, file in pair.uncertainty.items()}
-    rows = score_case(mine, its, reference.geometry.spacing_dhw_mm, uncertainty, brain)
+    rows = score_case(expected, found, reference.geometry.spacing_dhw_mm, uncertainty, brain)
     return [{"case": pair.case_id, "patient": patient_of(pair.case_id), **row} for row in rows]
 
 

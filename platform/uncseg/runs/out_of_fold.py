@@ -74,6 +74,7 @@ def _evaluate(task: FoldTask, case: BratsCase) -> dict[str, Any]:
 
 def _predict_and_score(task: FoldTask, case: BratsCase, files: CaseFiles) -> dict[str, Any]:
     reference, geometry = read_reference(case)
+    image = read_volume(case.images[0])
     prediction = predict_case(task, case.case_id)
     predicted = region_mask(prediction.labels, "WT")
     maps = {"wt_probability": prediction.p_wt} | prediction.maps
@@ -81,13 +82,13 @@ def _predict_and_score(task: FoldTask, case: BratsCase, files: CaseFiles) -> dic
     if masked is not None:
         # the scores below use each protocol's own mask
         maps |= {"uncertainty": masked, "uncertainty_unmasked": maps["uncertainty"]}
-    write_volume(files.segmentation, prediction.labels.astype(np.uint8), geometry)
+    write_volume(files.segmentation, prediction.labels.astype(np.uint8), image.geometry)
     for estimate in prediction.estimates.values():
         maps |= estimate.maps
     for name in (*CASE_MAPS, *SEVERAL_PASS_MAPS):
         if name in maps:
-            write_volume(files.map(name), maps[name].astype(np.float32), geometry)
-    brain = read_volume(case.images[0]).voxels != 0
+            write_volume(files.map(name), maps[name].astype(np.float32), image.geometry)
+    brain = image.voxels != 0
     keys = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
     scores = [keys | row for row in region_scores(reference, prediction.labels, masked, brain, geometry)]
     row = keys | _overlap_row(scores)

@@ -118,16 +118,17 @@ def score_case(scored: ScoredFold, case: BratsCase) -> None:
     if scored.is_scored(case.case_id):
         return
     source = scored.source()  # before the prediction, during which the checkpoints may change
-    reference, geometry = read_reference(case)
+    reference, _ = read_reference(case)
+    image = read_volume(case.images[0])
     prediction = predict_case(scored.task, case.case_id)
     file = scored.shared_labels(case.case_id)
     if scored.is_shared:
-        write_volume(file, prediction.labels.astype(np.uint8), geometry)
+        write_volume(file, prediction.labels.astype(np.uint8), image.geometry)
     elif not file.is_file():
         expected, advice = "a segmentation that the shared training has written", "give the command again"
         raise ProblemsFound("A case cannot be scored.", [Problem(str(file), "nothing", expected, advice)], exit_code=1)
     shared = read_volume(file).voxels
-    brain = read_volume(case.images[0]).voxels != 0
+    brain = image.voxels != 0
     q_file = oracle_path(case)
     q = None if q_file is None else read_volume(q_file).voxels.astype(np.float32)
     common = {"seed": scored.training.seed, "fold": scored.task.fold, "case": case.case_id, "patient": case.patient}
