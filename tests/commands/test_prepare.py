@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest
 import SimpleITK as sitk
 
 from uncseg.config.experiment import load_experiment
-from uncseg.dataset.case_volumes import read_reference
+from uncseg.dataset.case_volumes import read_case, read_reference
+from uncseg.dataset.finite import naming
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import chosen_cases, nnunet_environment, plan, survey_folder
+from uncseg.dataset.preprocessing import checked
 from uncseg.errors import ProblemsFound
+from uncseg.files import read_json
 from uncseg.runs.preparation_tasks import prepare_cases
 
 OURS = ("patch_size", "batch_size", "base_features", "max_features", "max_stages", "foreground_samples")
@@ -300,3 +304,28 @@ def test_images_are_linked_and_not_copied(local_ray, experiment_file, phantoms):
     prepared = prepare_cases(experiment)
     for file in (prepared.raw_dataset / "imagesTr").iterdir():
         assert Path(os.path.realpath(file)).is_relative_to(phantoms)
+
+
+def test_nnunets_preprocessor_saves_no_case_that_is_not_finite(local_ray, experiment_file, phantoms, tmp_path):
+    """A value that the files' own check cannot foresee: it is put in behind that check."""
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+
+    from uncseg.dataset.nnunet_case import LoadedCasePlans
+
+    experiment = load(experiment_file, phantoms)
+    prepared = prepare_cases(experiment)
+    case = chosen_cases(experiment)[0][0]
+    volumes = read_case(case)
+    voxels = volumes.images[1].voxels.astype(np.float32)
+    voxels[5, 5, 5] = np.nan
+    with_nan = (volumes.images[0], replace(volumes.images[1], voxels=voxels), *volumes.images[2:])
+    content = read_json(prepared.plans)
+    for images, refused in ((volumes.images, False), (with_nan, True)):
+        plans = LoadedCasePlans(content, replace(volumes, images=images))
+        described = plans, plans.get_configuration("3d_fullres"), read_json(prepared.dataset / "dataset.json")
+        preprocessor = checked(DefaultPreprocessor(verbose=False))
+        with pytest.raises(ProblemsFound) if refused else contextlib.nullcontext() as caught, naming(case.case_id):
+            preprocessor.run_case_save(str(tmp_path / str(refused)), [], "", *described)
+        assert len(list(tmp_path.glob(f"{refused}*"))) == (0 if refused else 3)
+    (problem,) = caught.value.problems
+    assert problem.where == f"{case.case_id}, channel t1c after normalisation"

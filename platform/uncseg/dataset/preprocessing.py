@@ -52,14 +52,14 @@ def _preprocess(prepared: PreparedFolder, case: BratsCase, configuration: str) -
             images, reference = raw_images(prepared, case.case_id), str(raw_reference(prepared, case.case_id))
             described = LoadedCasePlans(content, volumes), settings, read_json(prepared.dataset / "dataset.json")
             with contextlib.redirect_stdout(None), np.errstate(over="ignore", invalid="ignore"):
-                preprocessor = _checked(settings.preprocessor_class(verbose=False))
+                preprocessor = checked(settings.preprocessor_class(verbose=False))
                 preprocessor.run_case_save(str(Path(partial) / case.case_id), images, reference, *described)
             for file in files:
                 (Path(partial) / file).replace(folder / file)
     _write_oracle(prepared, case, plans, settings)
 
 
-def _checked(preprocessor: Any) -> Any:
+def checked(preprocessor: Any) -> Any:
     """Let nnU-Net's preprocessor refuse a case whose values are not finite, before it saves it."""
     run_case = preprocessor.run_case
 
