@@ -218,3 +218,24 @@ def test_an_epoch_without_any_finite_loss_ends_the_training(trainer_for):
     with pytest.raises(FloatingPointError, match="no loss of epoch 0 was finite"):
         train(trainer)
     assert trainer.epochs == {}
+
+
+def test_an_epoch_without_any_finite_validation_batch_has_no_dice(trainer_for):
+    """Its predictions are not taken for "no tumour", whose Dice would be 0; the next epoch is as ever."""
+    trainer = trainer_for(**SHORT)
+    original = trainer.get_dataloaders
+
+    def nan(number, batch):
+        if number <= 3:
+            batch["data"][:] = math.nan
+
+    def streams():
+        training, validation = original()
+        return [training, Changed(validation, nan)]
+
+    trainer.get_dataloaders = streams
+    epochs = train(trainer)
+    assert skipped(epochs, LEFT_OUT) == [3, 0]
+    assert skipped(epochs, SKIPPED) == [0, 0]
+    assert not [name for name in epochs[0] if name.startswith("val_patch/") and name != LEFT_OUT]
+    assert 0 <= epochs[1]["val_patch/dice_mean"] <= 1
