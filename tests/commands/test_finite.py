@@ -130,6 +130,7 @@ def test_a_damaged_checkpoint_is_no_prediction(root, damaged_model, tmp_path, va
     assert len(list(out.glob("*.json"))) == 3
     uncseg("predict", model, root / "cohort", out, code=1)
     assert not list(out.glob("BraTS*")), "files of an earlier prediction beside a refusal"
+    assert not list(out.glob("predictions*")), "a table of cases without files"
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from uncseg.evaluation.expectation import WORDS
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.new_case_tasks import Record, predict_new_cases
 from uncseg.runs.prediction_task import PredictionOptions
-from uncseg.table_files import table_of, write_table
+from uncseg.table_files import remove_table, table_of, write_table
+
+TABLE = "predictions"
 
 
 def predict_folder(
@@ -46,6 +48,8 @@ def predict_folder(
         console.print(note, soft_wrap=True)
     if records:
         _show(output, model.folds, records)
+    else:  # a table of an earlier command would list cases whose files are gone
+        remove_table(output, TABLE)
     raise_if_any(scan.problems + failed, "Some cases could not be predicted.", exit_code=1)
     return 0
 
@@ -54,7 +58,7 @@ def _show(output: Path, folds: Sequence[int], records: dict[str, Record]) -> Non
     """Write every case's record as a table in OUTPUT, and print the flagged cases."""
     rows = table_of((records[case] for case in sorted(records)), words=WORDS)
     table = rows.drop(columns=["source", "files", "folds", "warnings"])
-    write_table(table, output, "predictions")
+    write_table(table, output, TABLE)
     for case in sorted(records):
         for warning in records[case]["warnings"]:
             console.print(f"warning {case}: {warning}", soft_wrap=True)
