@@ -106,6 +106,15 @@ def test_equal_voxels_under_another_type_are_a_warning_too(cases, wide):
     assert re.search(rf"{SECOND}.*(equal|same|identical)", uncseg("check", cases))
 
 
+def test_a_case_under_a_second_name_is_a_warning(cases, wide, experiment_file, local_ray):
+    target = cases / "BraTS-GLI-00009-000"
+    target.mkdir()
+    for file in (cases / SECOND).iterdir():
+        os.link(file, target / file.name.replace(SECOND, target.name))
+    for command in (("check", cases), ("prepare", experiment_file(cases))):
+        assert re.search(rf"{target.name}.*same images as {SECOND}", uncseg(*command))
+
+
 def test_a_value_that_takes_half_of_the_contrast_is_a_warning(cases, wide):
     around_the_head(-5000)(file_of(cases, SECOND, "t2w"))
     assert re.search(rf"{SECOND}-t2w.*-5000.*contrast", uncseg("check", cases))

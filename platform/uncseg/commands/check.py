@@ -27,5 +27,7 @@ def check_folder(folder: Path, convention: str | None = None, patients: str | No
     count = len(checked.warnings)
     warnings = f", {count} warning{'s' * (count != 1)}" if count else ""
     cases, number = len(known.of), len(set(known.of.values()))
-    console.print(f"{cases} cases of {number} patient{'s' * (number != 1)}, no problem found{warnings}")
+    console.print(
+        f"{cases} case{'s' * (cases != 1)} of {number} patient{'s' * (number != 1)}, no problem found{warnings}"
+    )
     return 0

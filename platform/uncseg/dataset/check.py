@@ -1,11 +1,14 @@
 """Checks that find every problem of a BraTS folder before any work starts."""
 
+import hashlib
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from uncseg.config.case_lists import PatientList
+from uncseg.config.list_files import first_problems
 from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.case_volumes import read_case
 from uncseg.dataset.labels import Convention, describe_convention
@@ -19,11 +22,13 @@ MOST_CASES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class CaseCheck:
-    """What is wrong with a case, what is odd, and whether its reference has a tumour (None: unknown)."""
+    """What is wrong with a case, what is odd, whether its reference has a tumour (None: unknown), and its images."""
 
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     has_tumour: bool | None = None
+    digest: str | None = None
+    """Of the images' voxels; None where they cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ def check_dataset(
         problems.append(no_tumour(str(folder)))
     title = f"The dataset {folder} cannot be used."
     raise_if_any(problems + unknown, title if problems else UNKNOWN, exit_code=1 if problems else 2)
-    warnings = [*(warning for check in checks for warning in check.warnings), *known.warnings]
+    same = same_cases({case.case_id: str(check.digest) for case, check in zip(scan.cases, checks, strict=True)})
+    warnings = [*(warning for check in checks for warning in check.warnings), *same, *known.warnings]
     notes = [describe_convention(scan.convention, scan.convention_reason), *scan.notes]
     return DatasetCheck(scan, known, warnings, notes)
 
@@ -76,11 +82,31 @@ def no_tumour(where: str) -> Problem:
     return Problem(where, "no tumour in any reference", "labels 1, 2, 3", "give the folder that holds the references")
 
 
+def same_cases(digests: Mapping[str, str]) -> list[Problem]:
+    """Return a warning per case that is another one under a second name, and so may be in two folds.
+
+    Args:
+        digests: of what each case holds.
+    """
+    first: dict[str, str] = {}
+    advice = "leave one of them out, or check whether it was copied by mistake"
+    return first_problems(
+        [
+            Problem(case, f"the same images as {first[content]}", "another scan", advice)
+            for case, content in sorted(digests.items())
+            if first.setdefault(content, case) != case
+        ]
+    )
+
+
 def check_case(case: BratsCase) -> CaseCheck:
     """Open all files of a case; whatever one of them holds, nothing is raised."""
     try:
         volumes = read_case(case)
     except ProblemsFound as error:
         return CaseCheck(error.problems)
-    labels = volumes.labels
-    return CaseCheck([], volumes.warnings, None if labels is None else bool(labels.any()))
+    labels, content = volumes.labels, hashlib.blake2b()
+    for image in volumes.images:
+        content.update(image.voxels.tobytes())
+    has_tumour = None if labels is None else bool(labels.any())
+    return CaseCheck([], volumes.warnings, has_tumour, content.hexdigest())

@@ -213,7 +213,7 @@ def _no_case(folder: Path, seen: Sequence[str], problems: list[Problem]) -> Prob
         with contextlib.suppress(OSError):  # that it cannot be read is among the problems
             saw = sorted(path.name for path in folder.iterdir())
     expected = "one folder per case, for example BraTS-GLI-00000-000/BraTS-GLI-00000-000-t1n.nii.gz"
-    advice = "give the folder that holds the cases' folders"
+    advice = "give the folder that holds the cases' folders" + (", or see below" if problems else "")
     problem = Problem(str(folder), f"no case; there is {listed(saw) or 'nothing'}", expected, advice)
     return ProblemsFound(f"The dataset {folder} cannot be used.", [problem, *problems], exit_code=1)
 

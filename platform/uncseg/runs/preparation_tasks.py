@@ -14,7 +14,7 @@ from uncseg.console import show_warnings
 from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
 from uncseg.dataset.brats import MODALITIES, BratsCase
-from uncseg.dataset.check import check_case, no_tumour
+from uncseg.dataset.check import check_case, no_tumour, same_cases
 from uncseg.dataset.preprocessing import preprocess_case
 from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
@@ -95,7 +95,8 @@ def _survey(folder: Path, cases: Sequence[BratsCase], samples: int, progress: Pr
         # corrected files have other times, and so another folder: nothing in this one would be used again
         shutil.rmtree(folder, ignore_errors=True)
         raise ProblemsFound(TITLE, problems, exit_code=1)
-    show_warnings([Problem(**warning) for survey in surveys.values() for warning in survey["warnings"]])
+    warnings = [Problem(**warning) for survey in surveys.values() for warning in survey["warnings"]]
+    show_warnings(warnings + same_cases({case: survey["digest"] for case, survey in surveys.items()}))
     return surveys
 
 
