@@ -68,8 +68,7 @@ def read_case(case: BratsCase) -> CaseVolumes:
         if not wrong and (share := _share_of_contrast(image.voxels)) < ODD_SHARE:
             (problems if share < SMALLEST_SHARE else warnings).append(_far_values(image, share))
     volumes = [*images, *([reference] if reference is not None else [])]
-    for volume in volumes[1:]:
-        problems += geometry_problems(volume, volumes[0])
+    problems += _geometries_that_differ(volumes)
     if len(problems) > MAX_PROBLEMS:
         left = len(problems) - MAX_PROBLEMS
         problems[MAX_PROBLEMS:] = [Problem(case.case_id, f"{left} more problems", "none", "mend those above first")]
@@ -100,6 +99,16 @@ def intensity_problems(file: str, voxels: np.ndarray) -> list[Problem]:
     values = f"the value {low:g}" if low == high else f"values from {low:g} to {high:g}"
     found = f"no contrast: {values} in all {head.size} voxels of the head"
     return [Problem(file, found, "an image", "download it again, scale it, or exclude the case")]
+
+
+def _geometries_that_differ(volumes: list[Volume]) -> list[Problem]:
+    """Return how files differ from the first one; where that is the odd one out, how it differs from the others."""
+
+    def differing(like: Volume) -> list[Problem]:
+        return [problem for volume in volumes for problem in geometry_problems(volume, like)]
+
+    found = differing(volumes[0]) if volumes else []
+    return min(map(differing, volumes), key=len) or found if found else []
 
 
 def _share_of_contrast(voxels: np.ndarray) -> float:
