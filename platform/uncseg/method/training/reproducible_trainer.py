@@ -181,21 +181,20 @@ class ReproducibleTrainer(nnUNetTrainer):
     def plot_network_architecture(self) -> None:
         """nnU-Net tries to draw the network with a package that is not installed."""
 
-    def descend(self) -> torch.Tensor:
+    def descend(self) -> None:
         """Go from gradients to the next weights as nnU-Net does: unscaled, clipped, and skipped where not finite.
 
-        nnU-Net skips a step with ``fp16`` alone; otherwise one NaN in one batch would end the training. Returns the
-        norm of the gradient before it is clipped.
+        nnU-Net skips a step with ``fp16`` alone; otherwise one NaN in one batch would end the training. Sets
+        ``gradient_norm``, before it is clipped.
         """
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
         if self.grad_scaler is not None:
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
-        elif torch.isfinite(norm):
+        elif torch.isfinite(self.gradient_norm):
             self.optimizer.step()
-        return norm
 
     def on_train_start(self) -> None:
         """nnU-Net makes folders and loaders here; the random numbers that training steps draw are batches.seeded."""

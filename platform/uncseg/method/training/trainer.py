@@ -118,7 +118,8 @@ class UncertaintyTrainer(ResumableTrainer):
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
         self.memories["training"].settle()
         joint_loss = torch.stack(losses).sum()
-        self.skipped.add_step(self.descend(), joint_loss)
+        self.descend()
+        self.skipped.add_step(self.gradient_norm, joint_loss)
         if self.teacher is not None:
             self.teacher.follow(self.network)
         loss_on_host = joint_loss.cpu().numpy()
