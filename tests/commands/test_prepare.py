@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from uncseg.config.experiment import load_experiment
-from uncseg.dataset.case_volumes import read_case, read_reference
+from uncseg.dataset.case_volumes import read_case_volumes, read_reference
 from uncseg.dataset.finite import naming
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import chosen_cases, nnunet_environment, plan, survey_folder
@@ -315,7 +315,7 @@ def test_nnunets_preprocessor_saves_no_case_that_is_not_finite(local_ray, experi
     experiment = load(experiment_file, phantoms)
     prepared = prepare_cases(experiment)
     case = chosen_cases(experiment)[0][0]
-    volumes = read_case(case)
+    volumes = read_case_volumes(case)
     voxels = volumes.images[1].voxels.astype(np.float32)
     voxels[5, 5, 5] = np.nan
     with_nan = (volumes.images[0], replace(volumes.images[1], voxels=voxels), *volumes.images[2:])

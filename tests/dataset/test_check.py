@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from uncseg.dataset.brats import MODALITIES
-from uncseg.dataset.case_volumes import read_case, read_reference
+from uncseg.dataset.case_volumes import read_case_volumes, read_reference
 from uncseg.dataset.check import check_case, check_dataset
 from uncseg.dataset.nnunet_case import write_raw_case
 from uncseg.dataset.phantom import write_phantoms
@@ -180,7 +180,7 @@ def test_naming_of_2018_is_recognised_and_mapped(dataset, tmp_path):
     case = next(case for case in check_dataset(dataset / "HGG").scan.cases if case.case_id == name)
     mapped, _ = read_reference(case)
     np.testing.assert_array_equal(mapped, labels)
-    write_raw_case(read_case(case), tmp_path / "imagesTr", tmp_path / "labelsTr")
+    write_raw_case(read_case_volumes(case), tmp_path / "imagesTr", tmp_path / "labelsTr")
     written = sitk.ReadImage(str(tmp_path / "labelsTr" / f"{name}.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(written), labels)
     assert written.GetOrigin() == sitk.ReadImage(str(case.reference)).GetOrigin()
@@ -189,7 +189,7 @@ def test_naming_of_2018_is_recognised_and_mapped(dataset, tmp_path):
 def test_unchanged_files_are_linked_and_not_copied(dataset, tmp_path):
     case = scan_folder(dataset).cases[0]
     for _ in range(2):
-        write_raw_case(read_case(case), tmp_path / "imagesTr", tmp_path / "labelsTr")
+        write_raw_case(read_case_volumes(case), tmp_path / "imagesTr", tmp_path / "labelsTr")
     links = [*(tmp_path / "imagesTr" / f"{FIRST}_{i:04d}.nii.gz" for i in range(4))]
     links.append(tmp_path / "labelsTr" / f"{FIRST}.nii.gz")
     for link, source in zip(links, (*case.images, case.reference), strict=True):

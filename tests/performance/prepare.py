@@ -27,7 +27,7 @@ import yaml
 
 from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import load_experiment
-from uncseg.dataset.case_volumes import read_case
+from uncseg.dataset.case_volumes import read_case_volumes
 from uncseg.dataset.nnunet_case import write_raw_case
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import dataset_description
@@ -58,7 +58,7 @@ def write_raw(folder: Path, phantoms: Path) -> PreparedFolder:
     raw = PreparedFolder(folder, "Dataset501_Phantoms")
     cases = scan_folder(phantoms).cases
     for case in cases:
-        write_raw_case(read_case(case), raw.raw_dataset / "imagesTr", raw.raw_dataset / "labelsTr")
+        write_raw_case(read_case_volumes(case), raw.raw_dataset / "imagesTr", raw.raw_dataset / "labelsTr")
     write_json(raw.raw_dataset / "dataset.json", dataset_description("labels", len(cases)))
     return raw
 

@@ -48,7 +48,7 @@ class CaseVolumes:
         return self.images[0].geometry
 
 
-def read_case(case: BratsCase) -> CaseVolumes:
+def read_case_volumes(case: BratsCase) -> CaseVolumes:
     """Read all files of a case.
 
     Problems are files that cannot be read, geometries that differ among the files, images whose values are not finite

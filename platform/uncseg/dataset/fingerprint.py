@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from uncseg.dataset.brats import MODALITIES, BratsCase
-from uncseg.dataset.case_volumes import CaseVolumes, read_case
+from uncseg.dataset.case_volumes import CaseVolumes, read_case_volumes
 from uncseg.dataset.finite import REPAIR
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json, whole_file, write_json
@@ -42,7 +42,7 @@ def survey_case(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
     if record.is_file():
         return dict(read_json(record))
     try:
-        volumes = read_case(case)
+        volumes = read_case_volumes(case)
     except ProblemsFound as error:
         return {"problems": error.problems}
     assert volumes.labels is not None

@@ -73,8 +73,9 @@ def _problems_of_split(
     number = len(set(patients.values()))
     if number >= split.folds or incomplete:
         return []
-    found, advice = f"{split.folds} folds for {number} patients", f"set split.folds to {max(2, number)} or less"
-    return [Problem("split.folds", found, "at most as many folds as patients", f"{advice}, or add patients")]
+    found = f"{split.folds} folds for {number} patient{'s' * (number != 1)}"
+    advice = f"set split.folds to {number} or less, or add patients" if number >= 2 else "add patients: 2 or more"
+    return [Problem("split.folds", found, "at most as many folds as patients", advice)]
 
 
 def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]:

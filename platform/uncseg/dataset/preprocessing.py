@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from uncseg.dataset.brats import MODALITIES, BratsCase, oracle_path
-from uncseg.dataset.case_volumes import read_case
+from uncseg.dataset.case_volumes import read_case_volumes
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.preparation import raw_images, raw_reference
 from uncseg.dataset.volumes import read_volume
@@ -44,7 +44,7 @@ def _preprocess(prepared: PreparedFolder, case: BratsCase, configuration: str) -
     folder = prepared.dataset / settings.data_identifier
     files = [f"{case.case_id}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]
     if not all((folder / file).is_file() for file in files):
-        volumes = read_case(case)
+        volumes = read_case_volumes(case)
         write_raw_case(volumes, prepared.raw_dataset / "imagesTr", prepared.raw_dataset / "labelsTr")
         folder.mkdir(parents=True, exist_ok=True)
         # in a folder of its own: nnU-Net takes every .b2nd file in the dataset's folder for a case

@@ -20,8 +20,7 @@ from uncseg.cluster.tasks import map_cases, start_as_task
 from uncseg.cluster.workers import Workers
 from uncseg.console import counting
 from uncseg.dataset.brats import MODALITIES, BratsCase
-from uncseg.dataset.case_volumes import read_case as read_volumes
-from uncseg.dataset.case_volumes import read_reference
+from uncseg.dataset.case_volumes import read_case_volumes, read_reference
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
@@ -72,7 +71,7 @@ def read_case(task: PredictionTask, case: BratsCase) -> tuple[np.ndarray, dict[s
         ProblemsFound: the case's files cannot be used, or its values are not finite after normalisation.
     """
     torch.set_num_threads(1)
-    volumes = read_volumes(case)
+    volumes = read_case_volumes(case)
     from uncseg.dataset.nnunet_case import LoadedCase
 
     model = _same_object(task.model.folder)
