@@ -254,9 +254,11 @@ def require_geometry(variant, predicted):
     """Require that a prediction lies where the first image does, as known in closed form."""
     # a damaged first image may differ from the others by the tolerance
     tolerance = 2e-4 if variant.damage is None else 1.2e-3
+    # near half a turn a quaternion in single precision says no more than this of a direction
+    tolerances = tolerance, tolerance, tolerance + 1e-3
     for file in (predicted.segmentation, predicted.map("uncertainty")):
-        for found, expected in zip(geometry_of(file), lps_geometry(variant, "t1n"), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+        for found, expected, near in zip(geometry_of(file), lps_geometry(variant, "t1n"), tolerances, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=near)
 
 
 def geometry_of(file):
