@@ -64,6 +64,16 @@ def test_a_missing_modality_is_named(dataset):
     assert problem.where == f"{SECOND}/{SECOND}-t1c.nii.gz"
 
 
+def test_the_other_files_of_an_incomplete_case_are_looked_at(dataset):
+    file_of(dataset, SECOND, "t1n").unlink()
+    change(file_of(dataset, SECOND, "t2w"), lambda a: a * 0)
+    change(file_of(dataset, SECOND, "seg"), lambda a: put(a, 7))
+    missing, label, zero = problems_of(dataset)
+    assert missing.where == f"{SECOND}/{SECOND}-t1n.nii.gz"
+    assert label.found == "label 7 (1 voxels)"
+    assert zero.found == "zero everywhere"
+
+
 def test_a_truncated_file_is_named(dataset):
     file = file_of(dataset, SECOND, "t2f")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

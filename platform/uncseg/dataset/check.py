@@ -66,7 +66,8 @@ def check_dataset(
     known, unknown = find_patients([case.case_id for case in scan.cases], patients, OPTION)
     with ThreadPoolExecutor(min(MOST_CASES_AT_ONCE, os.cpu_count() or 1)) as pool:
         checks = list(pool.map(check_case, scan.cases))
-    problems = scan.problems + [problem for check in checks for problem in check.problems]
+        partial = list(pool.map(check_case, scan.partial))
+    problems = scan.problems + [problem for check in checks + partial for problem in check.problems]
     if not problems and not any(check.has_tumour for check in checks):
         problems.append(no_tumour(str(folder)))
     title = f"The dataset {folder} cannot be used."

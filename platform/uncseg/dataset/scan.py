@@ -38,6 +38,7 @@ class Scan:
         cases: the complete ones, sorted by id.
         problems: incomplete cases, and whatever looks like an image and belongs to no case.
         incomplete: ids of the incomplete cases.
+        partial: the files of incomplete cases that are there.
         excluded: names that were to be left out, and are there.
         convention: of the folder's labels.
         convention_reason: how it is known.
@@ -51,6 +52,7 @@ class Scan:
     convention: Convention = "2023"
     convention_reason: str = "by default"
     unused: list[Path] = field(default_factory=list)
+    partial: list[BratsCase] = field(default_factory=list)
 
     @property
     def notes(self) -> list[str]:
@@ -127,7 +129,7 @@ def scan_folder(
     scan.problems.extend(overwritten.values())
     scan.incomplete.extend(overwritten)
     complete = [case for case in cases if case is not None and case.case_id not in overwritten]
-    return Scan(complete, scan.problems, scan.incomplete, scan.excluded, *found, scan.unused)
+    return Scan(complete, scan.problems, scan.incomplete, scan.excluded, *found, scan.unused, scan.partial)
 
 
 def _left_out(root: Path, folder: Path, names: Sequence[str], exclude: Collection[str]) -> dict[str, str]:
@@ -276,13 +278,15 @@ def _case(
             found = " and ".join(file.name for file in files)
             problems.append(Problem(f"{name} ({what})", found, "one file", "remove the others"))
     scan.problems.extend(problems)
+    images = tuple(roles[modality][0] for modality in MODALITIES if roles[modality])
+    reference = None if references == "ignored" else next(iter(roles["seg"]), None)
+    case = BratsCase(name, patient_of(name), images, reference, convention)
     if problems:
         scan.incomplete.append(name)
+        scan.partial.append(case)
         return None
     scan.unused.extend(others)
-    images = tuple(roles[modality][0] for modality in MODALITIES)
-    reference = None if references == "ignored" else next(iter(roles["seg"]), None)
-    return BratsCase(name, patient_of(name), images, reference, convention)
+    return case
 
 
 def _usual_name(case_id: str, role: str, conventions: set[Convention]) -> str:
