@@ -50,7 +50,7 @@ def chosen_cases(experiment: Experiment) -> tuple[list[BratsCase], list[Problem]
         Problem("dataset.exclude", name, "the name of a case, a folder or an image file", "correct or remove it")
         for name in sorted(excluded - scan.excluded)
     ]
-    number = len(cases) + len(scan.incomplete)
+    number = len(cases) + len(scan.partial)
     if dataset.expected_cases is not None and number != dataset.expected_cases:
         found = f"{number} cases in {dataset.path} after exclusion"
         advice = "list the cases to leave out in dataset.exclude, or correct dataset.expected_cases"
@@ -59,7 +59,7 @@ def chosen_cases(experiment: Experiment) -> tuple[list[BratsCase], list[Problem]
     problems += unknown
     if not unknown:
         cases = [replace(case, patient=patients.of[case.case_id]) for case in cases]
-        problems += _problems_of_split(experiment, patients.of, excluded, set(scan.incomplete))
+        problems += _problems_of_split(experiment, patients.of, excluded, {case.case_id for case in scan.partial})
     raise_if_any(problems and problems + layout, "The cases cannot be used as the experiment says.")
     return cases, layout
 

@@ -37,8 +37,7 @@ class Scan:
     Args:
         cases: the complete ones, sorted by id.
         problems: incomplete cases, and whatever looks like an image and belongs to no case.
-        incomplete: ids of the incomplete cases.
-        partial: the files of incomplete cases that are there.
+        partial: what there is of the cases that are incomplete, or cannot be used beside others.
         excluded: names that were to be left out, and are there.
         convention: of the folder's labels.
         convention_reason: how it is known.
@@ -47,12 +46,11 @@ class Scan:
 
     cases: list[BratsCase] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    incomplete: list[str] = field(default_factory=list)
+    partial: list[BratsCase] = field(default_factory=list)
     excluded: set[str] = field(default_factory=set)
     convention: Convention = "2023"
     convention_reason: str = "by default"
     unused: list[Path] = field(default_factory=list)
-    partial: list[BratsCase] = field(default_factory=list)
 
     @property
     def notes(self) -> list[str]:
@@ -125,11 +123,12 @@ def scan_folder(
         raise _no_case(folder, seen, scan.problems)
     found = _same_convention(folder, by_name, references, convention, scan.problems)
     cases = [_case(name, places, folder, references, found[0], scan) for name, places in sorted(by_name.items())]
-    overwritten = names_of_maps([case.case_id for case in cases if case is not None])
+    usable = [case for case in cases if case is not None]
+    overwritten = names_of_maps([case.case_id for case in usable])
     scan.problems.extend(overwritten.values())
-    scan.incomplete.extend(overwritten)
-    complete = [case for case in cases if case is not None and case.case_id not in overwritten]
-    return Scan(complete, scan.problems, scan.incomplete, scan.excluded, *found, scan.unused, scan.partial)
+    scan.partial.extend(case for case in usable if case.case_id in overwritten)
+    complete = [case for case in usable if case.case_id not in overwritten]
+    return Scan(complete, scan.problems, scan.partial, scan.excluded, *found, scan.unused)
 
 
 def _left_out(root: Path, folder: Path, names: Sequence[str], exclude: Collection[str]) -> dict[str, str]:
@@ -282,7 +281,6 @@ def _case(
     reference = None if references == "ignored" else next(iter(roles["seg"]), None)
     case = BratsCase(name, patient_of(name), images, reference, convention)
     if problems:
-        scan.incomplete.append(name)
         scan.partial.append(case)
         return None
     scan.unused.extend(others)
