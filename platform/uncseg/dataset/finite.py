@@ -27,10 +27,10 @@ def require_finite(values: np.ndarray, where: str, advice: str) -> None:
     Raises:
         NotFinite: with their number.
     """
-    refuse(count_not_finite(values), values.size, where, advice)
+    refuse_not_finite(count_not_finite(values), values.size, where, advice)
 
 
-def refuse(wrong: int, values: int, where: str, advice: str) -> None:
+def refuse_not_finite(wrong: int, values: int, where: str, advice: str) -> None:
     """Raise :class:`NotFinite` if ``wrong`` of a number of values are not finite, and there are any."""
     if wrong:
         raise NotFinite(TITLE, [_problem(wrong, values, where, advice)], exit_code=1)

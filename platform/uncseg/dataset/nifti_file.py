@@ -28,12 +28,7 @@ _MAX_DEFLATION = 1032
 _OTHER_FORMATS = (
     (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch the file: git lfs pull"),
     (0, b"/annex/objects", "a git-annex pointer, not the file itself", "fetch the file: git annex get"),
-    (
-        0,
-        b"<",
-        "a web page or another text in angle brackets",
-        "download it again; the server may ask for a login",
-    ),
+    (0, b"<", "a web page or another text in angle brackets", "download it again; the server may ask for a login"),
     (0, b"PK\x03\x04", "a zip archive", "unpack it"),
     (0, b"NRRD", "an NRRD file", "convert it to NIfTI"),
     (0, b"ObjectType", "a MetaImage file", "convert it to NIfTI"),

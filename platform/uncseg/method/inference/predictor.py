@@ -18,7 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-from uncseg.dataset.finite import TITLE, NotFinite, refuse
+from uncseg.dataset.finite import TITLE, NotFinite, refuse_not_finite
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
 from uncseg.method.inference.model_folder import ModelFolder
@@ -84,7 +84,7 @@ class UncertaintyPredictor(nnUNetPredictor):
             self.maps = {self.network.map_name: (self._sum / self._weight)[tuple(inside[1:])]}
         for values in (logits, *self.maps.values()):
             if wrong := values.numel() - int(torch.isfinite(values).sum()):
-                refuse(wrong, values.numel(), self.name, self._why_not_finite())
+                refuse_not_finite(wrong, values.numel(), self.name, self._why_not_finite())
         return logits
 
     @torch.inference_mode()
