@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from uncseg.config.experiment import Experiment
+from uncseg.tasks.built_in_tasks import built_in
 from uncseg.config.fields import (
     apply_overrides,
     as_assignments,
@@ -102,7 +103,9 @@ def test_texts_are_yaml_that_gives_the_values_back():
     assert texts["model.uncertainty"] == "true"
     assert texts["model.swin_unetr.heads"] == "3, 6, 12, 24"
     for name, text in texts.items():
-        if not name.startswith("loss.weight_ce"):
+        if name == "dataset.task":
+            assert get_field(content, name) == built_in(text).model_dump(mode="json")
+        elif not name.startswith("loss.weight_ce"):
             value = get_field(content, name)
             known = value if isinstance(value, list) else [value]
             read = yaml.safe_load(f"[{text}]")

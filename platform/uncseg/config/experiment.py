@@ -12,7 +12,8 @@ from uncseg.config import sections
 from uncseg.config.case_lists import read_lists
 from uncseg.config.fields import apply_overrides
 from uncseg.config.reading import read_yaml, validate
-from uncseg.config.rules import problems_of_estimators, rules_of_model, rules_of_split, rules_of_values
+from uncseg.config.rules import problems_of_estimators, rules_of_model, rules_of_split, rules_of_task, rules_of_values
+from uncseg.config.task_files import resolve_task
 from uncseg.files import write_text
 from uncseg.section import Name, Section
 
@@ -36,6 +37,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _fields_fit_together(self) -> "Experiment":
         rules = {
+            **rules_of_task(self.dataset, self.model, self.loss),
             **rules_of_split(self.split),
             **rules_of_model(self.model, self.memory, self.plan),
             **dict.fromkeys(problems_of_estimators(self.evaluation, self.model, self.training), True),
@@ -64,7 +66,7 @@ class Experiment(Section):
 
 
 def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:
-    """Read and check an experiment file and the lists of cases that it names (:mod:`uncseg.config.case_lists`).
+    """Read and check an experiment file, its task, and the lists of cases that it names.
 
     Relative paths start from the working directory.
 
@@ -76,7 +78,7 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
     title = f"The experiment {path} cannot be used."
     content = read_yaml(path, title, "experiments/demo.yaml")
     problems = apply_overrides(content, overrides or [])
-    return validate(Experiment, content, path, title, problems + read_lists(content))
+    return validate(Experiment, content, path, title, problems + resolve_task(content) + read_lists(content))
 
 
 def save_experiment(experiment: Experiment, path: Path) -> None:

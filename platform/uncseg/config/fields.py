@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from uncseg.config.case_lists import short_lists
-from uncseg.config.sections import LABEL_NAMES
+from uncseg.config.task_files import classes_of, short_task
 from uncseg.errors import Problem
 
 CLASS_WEIGHTS = "loss.weight_ce"
@@ -22,9 +22,9 @@ def get_field(content: Mapping[str, Any], name: str) -> Any:
         KeyError: there is no such field.
     """
     section, _, last = name.rpartition(".")
-    if section == CLASS_WEIGHTS and last in LABEL_NAMES:
+    if section == CLASS_WEIGHTS and last in (classes := classes_of(content)):
         weights = get_field(content, section)
-        return None if weights is None else weights[LABEL_NAMES.index(last)]
+        return None if weights is None else weights[classes.index(last)]
     value: Any = content
     for part in name.split("."):
         if not isinstance(value, Mapping):
@@ -40,10 +40,10 @@ def set_field(content: dict[str, Any], name: str, value: Any) -> None:
         KeyError: part of the name, given with the error, is not a section.
     """
     parent, _, last = name.rpartition(".")
-    if parent == CLASS_WEIGHTS and last in LABEL_NAMES:
+    if parent == CLASS_WEIGHTS and last in (classes := classes_of(content)):
         loss = content.get("loss")
         known = loss.get("weight_ce") if isinstance(loss, dict) else None
-        weights = dict(zip(LABEL_NAMES, known if isinstance(known, list) else [1.0] * len(LABEL_NAMES), strict=False))
+        weights = dict(zip(classes, known if isinstance(known, list) else [1.0] * len(classes), strict=False))
         name, value = parent, list((weights | {last: value}).values())
     *sections, last = name.split(".")
     for section in sections:
@@ -72,20 +72,20 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, An
 def flatten(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the values of all fields as text, as YAML would write them.
 
-    Class weights get an entry each (``loss.weight_ce_background``, ``_ncr``, ``_ed``, ``_et``), because parallel
-    coordinates need numbers; other lists are joined by ", ", and lists of cases are shortened.
+    Class weights get an entry each (``loss.weight_ce_background``, …), because parallel coordinates need numbers; other
+    lists are joined by ", ", and lists of cases and the task are shortened.
     """
-    return _flatten(short_lists(content), "")
+    return _flatten(short_task(short_lists(content)), "", classes_of(content))
 
 
-def _flatten(content: Mapping[str, Any], prefix: str) -> dict[str, str]:
+def _flatten(content: Mapping[str, Any], prefix: str, classes: Sequence[str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for key, value in content.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            texts |= _flatten(value, f"{name}.")
+            texts |= _flatten(value, f"{name}.", classes)
         elif name == CLASS_WEIGHTS and value is not None:
-            texts |= {f"{name}_{label}": _text(weight) for label, weight in zip(LABEL_NAMES, value, strict=True)}
+            texts |= {f"{name}_{label}": _text(weight) for label, weight in zip(classes, value, strict=True)}
         else:
             texts[name] = ", ".join(map(_text, value)) if isinstance(value, list | tuple) else _text(value)
     return texts

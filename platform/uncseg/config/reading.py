@@ -60,9 +60,11 @@ def split_advice(line: str) -> tuple[str, str]:
 
 def _problems(file: Path, location: tuple[Any, ...], message: str, found: Any) -> list[Problem]:
     field = ".".join(str(part) for part in location)
-    if not field:  # fields that do not fit together: one line per problem
+    if not field or (message.startswith("Value error, ") and "; " in message):  # one line per problem
+        within = f"{field}." if field else ""
         lines = map(split_advice, message.removeprefix("Value error, ").splitlines())
-        return [Problem(f"{file}: {w.split()[0]}", w, "settings that fit together", advice) for w, advice in lines]
+        expected = "settings that fit together"
+        return [Problem(f"{file}: {within}{w.split()[0]}", w, expected, advice) for w, advice in lines]
     known = {
         "Extra inputs are not permitted": ("an unknown field", "a field of the experiment", "correct or remove it"),
         "Field required": ("nothing", "a value", "write this field"),

@@ -7,9 +7,23 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-from uncseg.config.sections import Evaluation, Loss, Memory, Model, Plan, Split, Tracking, Training
+from uncseg.config.sections import Dataset, Evaluation, Loss, Memory, Model, Plan, Split, Tracking, Training
 from uncseg.errors import Problem
 from uncseg.estimators.registry import ESTIMATORS
+from uncseg.tasks.rules import problems_of_drawing
+
+
+def rules_of_task(dataset: Dataset, model: Model, loss: Loss) -> dict[str, Any]:
+    """Return what does not fit the task, and whether it is there."""
+    task, weights = dataset.task, loss.weight_ce
+    drawing = problems_of_drawing(task) if model.output == "regions" else []
+    return {
+        f"dataset.convention is {dataset.convention}, and task {task.name} knows {', '.join(task.conventions)}; "
+        "write one of these": dataset.convention is not None and dataset.convention not in task.conventions,
+        f"loss.weight_ce has {len(weights or ())} weights, and task {task.name} has {len(task.classes)} classes; "
+        f"write one each for {', '.join(task.classes)}": weights is not None and len(weights) != len(task.classes),
+        **dict.fromkeys(drawing, True),
+    }
 
 
 def rules_of_split(split: Split) -> dict[str, Any]:

@@ -10,14 +10,15 @@ from uncseg.config.backbones import Backbones
 from uncseg.config.case_lists import FoldList, PatientList
 from uncseg.estimators.registry import ESTIMATORS, ONE_PASS, SEVERAL_PASSES
 from uncseg.section import Name, Positive, Section, Weight
+from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
+from uncseg.tasks.task import Task
 
 Protocol = Literal["reference", "union"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """Masks in which uncertainty is compared with error: the reference tumour, as in the paper, or the union of reference
 and prediction, dilated by 2 voxels."""
-LABEL_NAMES = ("background", "ncr", "ed", "et")
-Convention = Literal["2023", "2018"]
-"""What the labels of a dataset mean; ``dataset/labels.py`` has their values."""
+Convention = str
+"""Name of one of the conventions of a task: how files are named, and which values labels have."""
 
 
 def _year(value: Any) -> Any:
@@ -30,6 +31,11 @@ def _names(value: Any) -> Any:
     if value is None or (isinstance(value, list | tuple) and not all(isinstance(name, str) for name in value)):
         raise PydanticCustomError("names", "A list of names, each of them in quotes if it looks like a number")
     return value
+
+
+def _task(value: Any) -> Any:
+    """Take the name of a built-in task for the task."""
+    return built_in(value) if isinstance(value, str) and value in built_in_names() else value
 
 
 class Phantoms(Section):
@@ -45,7 +51,10 @@ class Dataset(Section):
     """The cases."""
 
     path: Path
-    """BraTS folder, with one folder per case."""
+    """Folder with one folder per case, or nnU-Net's raw dataset (imagesTr, labelsTr, dataset.json)."""
+    task: Annotated[Task, BeforeValidator(_task)] = Field(default_factory=paper_task)
+    """What images, labels, regions and lesions mean: the name of a built-in task, a task's fields, or a file with them
+    (.yaml, or nnU-Net's dataset.json). None: as nnU-Net's dataset says, else the paper's task, gli-2023."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")] = "BraTS2023"
     """Name of the dataset for nnU-Net, of letters and digits."""
     id: Annotated[int, Field(ge=1, le=999)] = 501
@@ -59,7 +68,7 @@ class Dataset(Section):
     searched for in a case's name, and whose first group is the patient. None: the names tell, as in
     ``dataset/patients.py``."""
     convention: Annotated[Convention | None, BeforeValidator(_year)] = None
-    """What the labels mean: 2023 (1 NCR, 2 ED, 3 ET) or 2018 (1, 2, and 4 for ET). None: as the files are named."""
+    """Which of the task's conventions numbers the labels, for example 2018, where ET is 4. None: as files are named."""
     phantoms: Phantoms | None = None
     """Phantoms that are written to ``path`` first, unless something is there. None: the cases are there."""
 
@@ -124,7 +133,7 @@ class Model(Backbones):
     """The network and its outputs."""
 
     output: Literal["labels", "regions"] = "labels"
-    """labels: softmax over background, NCR, ED, ET. regions: sigmoid of WT, TC, ET."""
+    """labels: softmax over the background and the task's labels. regions: sigmoid of each of its regions."""
     uncertainty: bool = True
     """Whether there is an uncertainty head. False: plain nnU-Net, the baseline."""
     deep_supervision: bool = True
@@ -147,8 +156,9 @@ class Loss(Section):
     unc_weight: Weight = 0.4
     rmsd_weight: Weight = 0.5
     corr_weight: Weight = 0.4
-    weight_ce: tuple[Weight, Weight, Weight, Weight] | None = None
-    """Class weights of the cross-entropy, background, NCR, ED, ET, with ``model.output: labels`` only. None: 1 each."""
+    weight_ce: tuple[Weight, ...] | None = None
+    """Class weights of the cross-entropy, with ``model.output: labels`` only: one for the background, then one per label
+    of the task. None: 1 each."""
     cancer_mask: Protocol = "reference"
     """Mask in which the uncertainty terms are computed; see ``PROTOCOLS``."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0

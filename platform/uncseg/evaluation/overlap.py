@@ -17,6 +17,11 @@ def region_mask(labels: np.ndarray, region: str) -> np.ndarray:
     return mask
 
 
+def main_mask(labels: np.ndarray, task: Task = paper_task()) -> np.ndarray:  # noqa: B008
+    """Return the voxels of the task's main region in a label volume, bool."""
+    return region_mask(labels, task.main_region, task)
+
+
 def dice(reference: np.ndarray, prediction: np.ndarray) -> float:
     """Return 2·|A ∩ B| / (|A| + |B|), in [0, 1]; as in the BraTS challenge 1 where both are empty, 0 where one is."""
     total = int(np.count_nonzero(reference)) + int(np.count_nonzero(prediction))

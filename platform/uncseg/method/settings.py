@@ -5,9 +5,14 @@ So a trained folder carries its own settings, and nnU-Net's commands rebuild the
 
 from typing import Any
 
+from pydantic import Field
+
 from uncseg.config.experiment import Experiment
 from uncseg.config.sections import Estimators, Loss, Memory, Model, Training
 from uncseg.section import Section
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.outputs import Outputs
+from uncseg.tasks.task import Task
 
 PLANS_KEY = "uncseg"
 
@@ -15,6 +20,7 @@ PLANS_KEY = "uncseg"
 class TrainerSettings(Section):
     """The experiment's sections that training depends on; defaults for plans that come from elsewhere."""
 
+    task: Task = Field(default_factory=paper_task)
     model: Model = Model()
     loss: Loss = Loss()
     memory: Memory = Memory()
@@ -26,7 +32,12 @@ class TrainerSettings(Section):
     def from_experiment(cls, experiment: Experiment) -> "TrainerSettings":
         """Take the settings out of an experiment."""
         sections = {name: getattr(experiment, name) for name in ("model", "loss", "memory", "training")}
-        return cls(**sections, estimators=experiment.evaluation.estimators)
+        return cls(task=experiment.dataset.task, **sections, estimators=experiment.evaluation.estimators)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the channels of the segmentation mean."""
+        return Outputs.of(self.task, self.model.output)
 
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "TrainerSettings":

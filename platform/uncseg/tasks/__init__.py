@@ -1,0 +1,1 @@
+"""Tasks: what the images, labels, regions and lesions of a dataset mean."""

@@ -1,0 +1,157 @@
+"""Rules of a task: what contradicts itself, one line per problem, "FIELD what is wrong; what to do"."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uncseg.tasks.task import Task
+
+RESERVED = ("background", "mean", "uncertainty", "error", "ignore", "all")
+"""Names that columns and files have for something else."""
+
+
+def problems_of_task(task: "Task") -> list[str]:
+    """Return every contradiction among the fields of a task."""
+    return [
+        *_problems_of_names(task),
+        *_problems_of_labels(task),
+        *_problems_of_regions(task),
+        *_problems_of_conventions(task),
+        *_problems_of_patterns(task),
+    ]
+
+
+def problems_of_drawing(task: "Task") -> list[str]:
+    """Return why regions do not tell labels, which a network with ``model.output: regions`` has to."""
+    problems = []
+    for region, labels in own_labels(task).items():
+        if len(labels) != 1:
+            what = (
+                f"cannot tell {' and '.join(labels)} apart" if labels else "has no label outside the regions within it"
+            )
+            advice = "add a region for each of them but one" if labels else f"leave {region} out"
+            problems.append(
+                f"dataset.task region {region} {what}, which model.output: regions needs; {advice}, or set "
+                "`model.output` to labels"
+            )
+    return problems
+
+
+def own_labels(task: "Task") -> dict[str, list[str]]:
+    """Return the labels of each region that are in none of the regions within it."""
+    return {
+        region: [
+            label
+            for label in labels
+            if not any(label in part for part in task.regions.values() if set(part) < set(labels))
+        ]
+        for region, labels in task.regions.items()
+    }
+
+
+def _problems_of_names(task: "Task") -> Iterator[str]:
+    fields = {"modalities": task.modalities, "labels": task.labels, "regions": task.regions}
+    for field, names in fields.items():
+        for name in _repeated(name.lower() for name in names):
+            yield f"{field} {name} is there twice, where upper and lower case make no difference; rename one of them"
+        for name in names:
+            if name.lower() in (*RESERVED, *(("seg",) if field == "modalities" else ())):
+                yield f"{field} {name} is a name that has another meaning in tables and files; rename it"
+    if task.shown is not None and task.shown not in task.modalities:
+        yield f"shown is {task.shown}, which is no modality; write one of {', '.join(task.modalities)}"
+    for name in task.other_names:
+        if name not in task.labels and name not in task.modalities:
+            yield f"other_names.{name} is neither a label nor a modality; correct or remove it"
+    for name in task.meanings:
+        if name not in task.labels and name not in task.regions:
+            yield f"meanings.{name} is neither a label nor a region; correct or remove it"
+
+
+def _problems_of_labels(task: "Task") -> Iterator[str]:
+    if list(task.labels.values()) != list(range(1, len(task.labels) + 1)):
+        found = ", ".join(f"{name} {value}" for name, value in task.labels.items())
+        right = ", ".join(f"{name}: {number}" for number, name in enumerate(task.labels, 1))
+        yield (
+            f"labels are {found}, and a network numbers them from 1 without a gap; "
+            f"write {{{right}}}, and the values in masks under conventions.NAME.values"
+        )
+
+
+def _problems_of_regions(task: "Task") -> Iterator[str]:
+    known: dict[str, set[str]] = {}
+    for region, labels in task.regions.items():
+        if unknown := [label for label in labels if label not in task.labels]:
+            yield (f"regions.{region} names {', '.join(unknown)}, which is no label; use {', '.join(task.labels)}")
+            continue
+        for label in _repeated(labels):
+            yield f"regions.{region} names {label} twice; write it once"
+        known[region] = set(labels)
+    if len(known) == len(task.regions):
+        within = set[str]().union(*known.values())
+        for label in task.labels:
+            if label not in within:
+                yield f"regions hold no label {label}, which nothing would score; add {label}: [{label}], or leave it out"
+    for (first, one), (second, other) in combinations(known.items(), 2):
+        if one == other:
+            yield f"regions {first} and {second} have the same labels; keep one of them"
+        elif one < other:
+            yield f"regions {first} lies within {second}, which is drawn over it; write {second} before {first}"
+        elif one & other and not other < one:
+            shared = ", ".join(sorted(one & other, key=list(task.labels).index))
+            yield (
+                f"regions {first} and {second} share {shared}, and neither lies within the other; "
+                "make one of them part of the other, or separate them"
+            )
+    if task.main_region not in task.regions:
+        yield f"main_region is {task.main_region}, which is no region; write one of {', '.join(task.regions)}"
+
+
+def _problems_of_conventions(task: "Task") -> Iterator[str]:
+    used: dict[str, tuple[str, str]] = {}
+    for name, convention in task.conventions.items():
+        field = f"conventions.{name}"
+        yield from _differences(f"{field}.images", convention.images, task.modalities, "modality")
+        roles = [(role, ending.lower()) for role, ending in (*convention.images.items(), ("seg", convention.mask))]
+        for ending in _repeated(ending for _, ending in roles):
+            yield f"{field} has the ending {ending} twice; give each file an ending of its own"
+        for role, ending in roles:
+            known_role, known_name = used.setdefault(ending, (role, name))
+            if known_name != name and known_role != role:
+                yield (
+                    f"{field} gives the ending {ending} to {role}, and conventions.{known_name} to {known_role}; "
+                    "give them different endings"
+                )
+        if convention.values is not None:
+            yield from _differences(f"{field}.values", convention.values, task.labels, "label")
+            for value in _repeated(convention.values.values()):
+                yield f"{field}.values has {value} twice; give each label a value of its own"
+
+
+def _problems_of_patterns(task: "Task") -> Iterator[str]:
+    for field in ("cases", "patients"):
+        if (text := getattr(task, field)) is None:
+            continue
+        try:
+            pattern = re.compile(text)
+        except (re.error, OverflowError, RecursionError) as error:
+            yield f"{field} is {text}, which is no regular expression: {error}; correct it"
+            continue
+        if field == "patients" and not pattern.groups:
+            yield f"{field} is {text}, which has no group; put the patient's part into parentheses"
+
+
+def _differences(field: str, found: Iterable[str], expected: Iterable[str], what: str) -> Iterator[str]:
+    found, expected = list(found), list(expected)
+    for name in expected:
+        if name not in found:
+            yield f"{field} lacks {name}; add it"
+    for name in found:
+        if name not in expected:
+            yield f"{field} names {name}, which is no {what}; correct or remove it"
+
+
+def _repeated(names: Iterable[object]) -> list[object]:
+    return [name for name, count in Counter(names).items() if count > 1]
