@@ -4,7 +4,6 @@ import pytest
 import yaml
 
 from uncseg.config.experiment import Experiment
-from uncseg.tasks.built_in_tasks import built_in
 from uncseg.config.fields import (
     apply_overrides,
     as_assignments,
@@ -14,6 +13,7 @@ from uncseg.config.fields import (
     is_within,
     set_field,
 )
+from uncseg.tasks.built_in_tasks import built_in
 
 
 def test_a_field_that_is_set_is_the_one_that_is_read():

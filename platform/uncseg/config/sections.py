@@ -157,7 +157,7 @@ class Loss(Section):
     rmsd_weight: Weight = 0.5
     corr_weight: Weight = 0.4
     weight_ce: tuple[Weight, ...] | None = None
-    """Class weights of the cross-entropy, with ``model.output: labels`` only: one for the background, then one per label
+    """Class weights of the cross-entropy, with ``model.output: labels`` only: of the background, then of each label
     of the task. None: 1 each."""
     cancer_mask: Protocol = "reference"
     """Mask in which the uncertainty terms are computed; see ``PROTOCOLS``."""

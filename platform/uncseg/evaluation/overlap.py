@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from uncseg.dataset.labels import REGIONS
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 
-def region_mask(labels: np.ndarray, region: str) -> np.ndarray:
-    """Return the voxels of WT, TC or ET in a label volume (1 NCR, 2 ED, 3 ET), bool."""
+def region_mask(labels: np.ndarray, region: str, task: Task = paper_task()) -> np.ndarray:  # noqa: B008
+    """Return the voxels of a region of the task in a label volume, bool."""
     # comparisons of whole volumes are ten times quicker than np.isin
-    first, *others = REGIONS[region]
+    first, *others = task.numbers[region]
     mask: np.ndarray = labels == first
     for label in others:
         mask |= labels == label

@@ -93,7 +93,7 @@ def _problems_of_regions(task: "Task") -> Iterator[str]:
         within = set[str]().union(*known.values())
         for label in task.labels:
             if label not in within:
-                yield f"regions hold no label {label}, which nothing would score; add {label}: [{label}], or leave it out"
+                yield f"regions hold no label {label}, so it has no score; add {label}: [{label}], or leave it out"
     for (first, one), (second, other) in combinations(known.items(), 2):
         if one == other:
             yield f"regions {first} and {second} have the same labels; keep one of them"
