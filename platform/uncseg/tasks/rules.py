@@ -4,16 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import combinations
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from uncseg.tasks.task import Task
+from uncseg.tasks.fields import TaskFields
 
 RESERVED = ("background", "mean", "uncertainty", "error", "ignore", "all")
 """Names that columns and files have for something else."""
 
 
-def problems_of_task(task: "Task") -> list[str]:
+def problems_of_task(task: TaskFields) -> list[str]:
     """Return every contradiction among the fields of a task."""
     return [
         *_problems_of_names(task),
@@ -24,7 +22,7 @@ def problems_of_task(task: "Task") -> list[str]:
     ]
 
 
-def problems_of_drawing(task: "Task") -> list[str]:
+def problems_of_drawing(task: TaskFields) -> list[str]:
     """Return why regions do not tell labels, which a network with ``model.output: regions`` has to."""
     problems = []
     for region, labels in own_labels(task).items():
@@ -40,7 +38,7 @@ def problems_of_drawing(task: "Task") -> list[str]:
     return problems
 
 
-def own_labels(task: "Task") -> dict[str, list[str]]:
+def own_labels(task: TaskFields) -> dict[str, list[str]]:
     """Return the labels of each region that are in none of the regions within it."""
     return {
         region: [
@@ -52,7 +50,7 @@ def own_labels(task: "Task") -> dict[str, list[str]]:
     }
 
 
-def _problems_of_names(task: "Task") -> Iterator[str]:
+def _problems_of_names(task: TaskFields) -> Iterator[str]:
     fields = {"modalities": task.modalities, "labels": task.labels, "regions": task.regions}
     for field, names in fields.items():
         for name in _repeated(name.lower() for name in names):
@@ -70,7 +68,7 @@ def _problems_of_names(task: "Task") -> Iterator[str]:
             yield f"meanings.{name} is neither a label nor a region; correct or remove it"
 
 
-def _problems_of_labels(task: "Task") -> Iterator[str]:
+def _problems_of_labels(task: TaskFields) -> Iterator[str]:
     if list(task.labels.values()) != list(range(1, len(task.labels) + 1)):
         found = ", ".join(f"{name} {value}" for name, value in task.labels.items())
         right = ", ".join(f"{name}: {number}" for number, name in enumerate(task.labels, 1))
@@ -80,7 +78,7 @@ def _problems_of_labels(task: "Task") -> Iterator[str]:
         )
 
 
-def _problems_of_regions(task: "Task") -> Iterator[str]:
+def _problems_of_regions(task: TaskFields) -> Iterator[str]:
     known: dict[str, set[str]] = {}
     for region, labels in task.regions.items():
         if unknown := [label for label in labels if label not in task.labels]:
@@ -109,7 +107,7 @@ def _problems_of_regions(task: "Task") -> Iterator[str]:
         yield f"main_region is {task.main_region}, which is no region; write one of {', '.join(task.regions)}"
 
 
-def _problems_of_conventions(task: "Task") -> Iterator[str]:
+def _problems_of_conventions(task: TaskFields) -> Iterator[str]:
     used: dict[str, tuple[str, str]] = {}
     for name, convention in task.conventions.items():
         field = f"conventions.{name}"
@@ -130,7 +128,7 @@ def _problems_of_conventions(task: "Task") -> Iterator[str]:
                 yield f"{field}.values has {value} twice; give each label a value of its own"
 
 
-def _problems_of_patterns(task: "Task") -> Iterator[str]:
+def _problems_of_patterns(task: TaskFields) -> Iterator[str]:
     for field in ("cases", "patients"):
         if (text := getattr(task, field)) is None:
             continue
