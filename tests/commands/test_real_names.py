@@ -10,7 +10,7 @@ import pytest
 from support.checking import assert_accepted, assert_refused
 from support.commands import start_uncseg, uncseg
 from support.odd_files import as_2018, file_of, first_voxels, other_voxels, put_raw, rename
-from uncseg.dataset.brats import MODALITIES
+from uncseg.dataset.cases import MODALITIES
 from uncseg.dataset.inputs import find_inputs
 
 FIRST, SECOND, THIRD = (f"BraTS-GLI-0000{n}-000" for n in range(3))

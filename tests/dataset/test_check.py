@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from uncseg.dataset.brats import MODALITIES
 from uncseg.dataset.case_volumes import read_case_volumes, read_reference
+from uncseg.dataset.cases import MODALITIES
 from uncseg.dataset.check import check_case, check_dataset
 from uncseg.dataset.nnunet_case import write_raw_case
 from uncseg.dataset.phantom import write_phantoms

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ZScoreNormalization
 
-from uncseg.dataset.brats import MODALITIES
+from uncseg.dataset.cases import MODALITIES
 from uncseg.dataset.fingerprint import channel_statistics
 from uncseg.dataset.finite import NotFinite, naming, require_finite, require_finite_channels
 from uncseg.errors import ProblemsFound

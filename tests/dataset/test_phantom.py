@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from uncseg.dataset.brats import oracle_path
 from uncseg.dataset.case_volumes import read_reference
+from uncseg.dataset.cases import oracle_path
 from uncseg.dataset.phantom import case_names, draw_anatomy, draw_rater, smooth_field, write_phantoms
 from uncseg.dataset.scan import scan_folder
 from uncseg.errors import ProblemsFound

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from uncseg.config.sections import Evaluation, Resources
-from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.cases import Case
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.prediction_task import PredictionOptions, PredictionTask
@@ -24,7 +24,7 @@ def case(tmp_path):
     images = tuple(tmp_path / f"case_{channel:04d}.nii.gz" for channel in range(4))
     for file in (*images, tmp_path / "case.nii.gz"):
         file.write_bytes(b"image")
-    return BratsCase("case", "case", images, tmp_path / "case.nii.gz", "2023")
+    return Case("case", "case", images, tmp_path / "case.nii.gz", "2023")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from uncseg.config.experiment import Experiment
 from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
-from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.cases import Case
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.preprocessing import preprocess_case
 from uncseg.evaluation.find_pairs import find_pairs
@@ -81,7 +81,7 @@ class Stored:
     """(D, H, W)."""
 
 
-def store_for_training(trained: Trained, case: BratsCase, folder: Path) -> Stored:
+def store_for_training(trained: Trained, case: Case, folder: Path) -> Stored:
     """Survey and preprocess a case by the plans of a network."""
     survey = fingerprint.survey_case(folder / "survey", case, samples=1000)
     assert survey["problems"] == []

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.cases import Case
 from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.labels import convert_labels
 from uncseg.dataset.volumes import Geometry, Volume, geometry_problems, read_or_note, read_volume
@@ -36,7 +36,7 @@ class CaseVolumes:
         warnings: what is odd and can be used.
     """
 
-    case: BratsCase
+    case: Case
     images: tuple[Volume, ...]
     labels: np.ndarray | None
     reference: Volume | None
@@ -48,7 +48,7 @@ class CaseVolumes:
         return self.images[0].geometry
 
 
-def read_case_volumes(case: BratsCase) -> CaseVolumes:
+def read_case_volumes(case: Case) -> CaseVolumes:
     """Read all files of a case.
 
     Problems are files that cannot be read, geometries that differ among the files, images whose values are not finite
@@ -162,7 +162,7 @@ def _two_positions(images: list[Volume]) -> list[Problem]:
     return [Problem(str(volume.file), found, "one position", advice)]
 
 
-def read_reference(case: BratsCase) -> tuple[np.ndarray, Geometry]:
+def read_reference(case: Case) -> tuple[np.ndarray, Geometry]:
     """Return the reference labels 1 NCR, 2 ED, 3 ET, (D, H, W) uint8, and their geometry.
 
     Raises:

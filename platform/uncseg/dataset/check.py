@@ -9,8 +9,8 @@ from pathlib import Path
 
 from uncseg.config.case_lists import PatientList
 from uncseg.config.list_files import first_problems
-from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.case_volumes import read_case_volumes
+from uncseg.dataset.cases import Case
 from uncseg.dataset.labels import Convention, describe_convention
 from uncseg.dataset.patients import OPTION, UNKNOWN, Patients, find_patients
 from uncseg.dataset.scan import Scan, scan_folder
@@ -100,7 +100,7 @@ def same_cases(digests: Mapping[str, str]) -> list[Problem]:
     )
 
 
-def check_case(case: BratsCase) -> CaseCheck:
+def check_case(case: Case) -> CaseCheck:
     """Open all files of a case; whatever one of them holds, nothing is raised."""
     try:
         volumes = read_case_volumes(case)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from uncseg.dataset.brats import MODALITIES, BratsCase
 from uncseg.dataset.case_volumes import CaseVolumes, read_case_volumes
+from uncseg.dataset.cases import MODALITIES, Case
 from uncseg.dataset.finite import REPAIR
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json, whole_file, write_json
@@ -27,7 +27,7 @@ def fingerprint_file(folder: Path) -> Path:
     return folder / "dataset_fingerprint.json"
 
 
-def survey_case(folder: Path, case: BratsCase, samples: int) -> dict[str, Any]:
+def survey_case(folder: Path, case: Case, samples: int) -> dict[str, Any]:
     """Check a case and compute its part of the fingerprint, unless that is done.
 
     Args:
@@ -61,7 +61,7 @@ def _samples_file(folder: Path, case_id: str, channel: int) -> Path:
     return folder / f"{case_id}_{channel:04d}.npy"
 
 
-def _digest_of_files(case: BratsCase) -> str:
+def _digest_of_files(case: Case) -> str:
     whole = hashlib.sha256()
     for file in case.files:
         with file.open("rb") as stream:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uncseg.dataset.brats import MODALITIES, BratsCase, ending_of, name_problems, names_of_maps
+from uncseg.dataset.cases import MODALITIES, Case, ending_of, name_problems, names_of_maps
 from uncseg.dataset.labels import Convention
 from uncseg.dataset.patients import patient_of
 from uncseg.dataset.scan import References, Scan, require_folder, scan_folder
@@ -71,7 +71,7 @@ def _plain_files(folder: Path) -> dict[str, dict[int, list[Path]]]:
 
 def _plain_cases(
     folder: Path, files: Mapping[str, Mapping[int, list[Path]]], channels: int
-) -> tuple[list[BratsCase], list[Problem]]:
+) -> tuple[list[Case], list[Problem]]:
     cases, problems = [], []
     for name, by_channel in sorted(files.items()):
         twice = [" and ".join(file.name for file in found) for found in by_channel.values() if len(found) > 1]
@@ -81,7 +81,7 @@ def _plain_cases(
             problems.append(Problem(str(folder / name), "; ".join(twice), "one file per channel", "remove the others"))
         elif sorted(by_channel) == list(range(channels)):
             images = tuple(by_channel[n][0] for n in range(channels))
-            cases.append(BratsCase(name, patient_of(name), images, None, "2023"))
+            cases.append(Case(name, patient_of(name), images, None, "2023"))
         else:
             found = "channels " + ", ".join(f"{n:04d}" for n in sorted(by_channel))
             expected = f"0000 to {channels - 1:04d}, as the model was trained with"

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from uncseg.dataset.brats import FILE_ROLES, MODALITIES, ending_of, is_image, role_of
+from uncseg.dataset.cases import FILE_ROLES, MODALITIES, ending_of, is_image, role_of
 from uncseg.errors import Problem, listed
 
 _ARCHIVE = re.compile(r"(.+?)\.(zip|7z|rar|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE)

@@ -13,7 +13,7 @@ from typing import Any
 
 from uncseg.config.experiment import Experiment
 from uncseg.config.list_files import read_text_file
-from uncseg.dataset.brats import MODALITIES, BratsCase, oracle_path
+from uncseg.dataset.cases import MODALITIES, Case, oracle_path
 from uncseg.dataset.fingerprint import fingerprint_file
 from uncseg.dataset.labels import LABELS, REGIONS
 from uncseg.dataset.patients import find_patients
@@ -35,7 +35,7 @@ def nnunet_environment(prepared: PreparedFolder, results: Path | None = None) ->
     }
 
 
-def chosen_cases(experiment: Experiment) -> tuple[list[BratsCase], list[Problem]]:
+def chosen_cases(experiment: Experiment) -> tuple[list[Case], list[Problem]]:
     """Return the complete cases that the experiment does not exclude, and the layout problems of the incomplete ones.
 
     Raises:
@@ -87,7 +87,7 @@ def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]
     return {re.split(r"(?:^|\s)#", line)[0].strip() for line in (text or "").splitlines()} - {""}, problems
 
 
-def _file_states(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str, Any]:
+def _file_states(experiment: Experiment, cases: Sequence[Case]) -> dict[str, Any]:
     """Return size and time of every file by name: while they stay the same, no file needs to be read again."""
     root = experiment.dataset.path.resolve()
     files = [file for case in cases for file in (*case.files, oracle_path(case)) if file is not None]
@@ -95,13 +95,13 @@ def _file_states(experiment: Experiment, cases: Sequence[BratsCase]) -> dict[str
     return {"folder": str(root), "convention": [case.convention for case in cases[:1]], **states}
 
 
-def survey_folder(experiment: Experiment, cases: Sequence[BratsCase]) -> Path:
+def survey_folder(experiment: Experiment, cases: Sequence[Case]) -> Path:
     """Return the folder of the cases' checks and fingerprint; plans that draw as many samples share it."""
     content = [_file_states(experiment, cases), experiment.plan.foreground_samples]
     return experiment.storage.path.resolve() / "prepared" / f"{experiment.dataset.name}-survey-{digest(content)[:10]}"
 
 
-def preparation_digest(experiment: Experiment, cases: Sequence[BratsCase]) -> str:
+def preparation_digest(experiment: Experiment, cases: Sequence[Case]) -> str:
     """Return a digest of what a preparation depends on: files, plan, output, patients, split, and nnU-Net's names.
 
     Lists count by what they say of these cases, not by the names of their files.
@@ -117,7 +117,7 @@ def preparation_digest(experiment: Experiment, cases: Sequence[BratsCase]) -> st
     return digest(content)
 
 
-def _split_content(experiment: Experiment, cases: Sequence[BratsCase]) -> Any:
+def _split_content(experiment: Experiment, cases: Sequence[Case]) -> Any:
     split = experiment.split
     if split.given is None:
         return [split.folds, split.seed]
@@ -202,7 +202,7 @@ def link_references(prepared: PreparedFolder, case_ids: Sequence[str]) -> None:
 def record_done(
     prepared: PreparedFolder,
     digests: Mapping[str, str],
-    cases: Sequence[BratsCase],
+    cases: Sequence[Case],
     surveys: Mapping[str, Any],
     groups: Sequence[str] | None,
     versions: Mapping[str, str],

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from uncseg.dataset.brats import MODALITIES, BratsCase, oracle_path
 from uncseg.dataset.case_volumes import read_case_volumes
+from uncseg.dataset.cases import MODALITIES, Case, oracle_path
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.preparation import raw_images, raw_reference
 from uncseg.dataset.volumes import read_volume
@@ -17,7 +17,7 @@ from uncseg.files import read_json, whole_file
 from uncseg.layout import PreparedFolder
 
 
-def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: str) -> list[Problem]:
+def preprocess_case(prepared: PreparedFolder, case: Case, configuration: str) -> list[Problem]:
     """Read a case once; put it into the raw folder; crop, normalise and resample it with nnU-Net's preprocessor.
 
     Its files are complete or absent; a case that has them is skipped.
@@ -33,7 +33,7 @@ def preprocess_case(prepared: PreparedFolder, case: BratsCase, configuration: st
     return []
 
 
-def _preprocess(prepared: PreparedFolder, case: BratsCase, configuration: str) -> None:
+def _preprocess(prepared: PreparedFolder, case: Case, configuration: str) -> None:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     from uncseg.dataset.nnunet_case import LoadedCasePlans, write_raw_case
@@ -72,7 +72,7 @@ def checked(preprocessor: Any) -> Any:
     return preprocessor
 
 
-def _write_oracle(prepared: PreparedFolder, case: BratsCase, plans: Any, settings: Any) -> None:
+def _write_oracle(prepared: PreparedFolder, case: Case, plans: Any, settings: Any) -> None:
     """Write a phantom's q on the preprocessed grid: transposed, cropped and, if necessary, resampled linearly."""
     q_file, target = oracle_path(case), prepared.oracle / f"{case.case_id}.npy"
     if q_file is None or target.is_file():

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from uncseg.dataset.brats import (
+from uncseg.dataset.cases import (
     FILE_ROLES,
     MODALITIES,
     ROLES,
-    BratsCase,
+    Case,
     ending_of,
     is_image,
     is_oracle,
@@ -44,9 +44,9 @@ class Scan:
         unused: image files in the cases' folders that are not read.
     """
 
-    cases: list[BratsCase] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    partial: list[BratsCase] = field(default_factory=list)
+    partial: list[Case] = field(default_factory=list)
     excluded: set[str] = field(default_factory=set)
     convention: Convention = "2023"
     convention_reason: str = "by default"
@@ -247,7 +247,7 @@ def _same_convention(
 
 def _case(
     name: str, places: Sequence[_Place], folder: Path, references: References, convention: Convention, scan: Scan
-) -> BratsCase | None:
+) -> Case | None:
     """Return a complete case, or None; its problems and unused files go to ``scan``."""
     problems = name_problems(name)
     roles: dict[str, list[Path]] = defaultdict(list)
@@ -279,7 +279,7 @@ def _case(
     scan.problems.extend(problems)
     images = tuple(roles[modality][0] for modality in MODALITIES if roles[modality])
     reference = None if references == "ignored" else next(iter(roles["seg"]), None)
-    case = BratsCase(name, patient_of(name), images, reference, convention)
+    case = Case(name, patient_of(name), images, reference, convention)
     if problems:
         scan.partial.append(case)
         return None

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uncseg.dataset.brats import ending_of, is_image, role_in_case, role_of
+from uncseg.dataset.cases import ending_of, is_image, role_in_case, role_of
 from uncseg.dataset.labels import AS_NAMED, AS_SET, CONVENTION_NAMES, REGIONS, Convention, describe_convention
 from uncseg.dataset.scan import walk_folders
 from uncseg.errors import Problem, ProblemsFound, listed

@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from uncseg.dataset.brats import MODALITIES, BratsCase
 from uncseg.dataset.case_volumes import read_reference
+from uncseg.dataset.cases import MODALITIES, Case
 from uncseg.dataset.volumes import Geometry, as_itk, read_volume
 from uncseg.evaluation.surface import bounding_box
 from uncseg.layout import CaseFiles, RunFolder
@@ -39,7 +39,7 @@ class CaseImages:
     spacing_mm: Spacing
 
 
-def read_case(run: RunFolder, case: BratsCase) -> CaseImages:
+def read_case(run: RunFolder, case: Case) -> CaseImages:
     """Read the images of a case and what its fold predicted.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from uncseg.config.experiment import Experiment
-from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.cases import Case
 from uncseg.layout import CaseFiles, RunFolder
 from uncseg.report.case_figure import draw_case
 from uncseg.report.case_images import read_case
@@ -25,14 +25,14 @@ class ReportedRun:
     name: str
     folder: RunFolder
     experiment: Experiment
-    cases: Sequence[BratsCase]
+    cases: Sequence[Case]
     """The cases whose images are at hand."""
 
     def table(self, name: str) -> pd.DataFrame | None:
         """Return a table of the run; None before its evaluation."""
         return read_table(self.folder.tables, name)
 
-    def predicted(self) -> dict[str, BratsCase]:
+    def predicted(self) -> dict[str, Case]:
         """Return the cases by id whose prediction is at hand too: one that a later evaluation refused has no files."""
         files = {case.case_id: CaseFiles(self.folder.out_of_fold, case.case_id) for case in self.cases}
         return {case.case_id: case for case in self.cases if files[case.case_id].segmentation.is_file()}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from uncseg.config.sections import Memory
-from uncseg.dataset.brats import MODALITIES, BratsCase, oracle_path
+from uncseg.dataset.cases import MODALITIES, Case, oracle_path
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume
 from uncseg.estimators.one_pass import OnePass, estimate_all
@@ -111,7 +111,7 @@ def _validation_memory(fold_folder: Path, settings: Memory) -> ErrorMemory:
     return memory
 
 
-def one_pass_maps(case: BratsCase, prediction: Prediction, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
+def one_pass_maps(case: Case, prediction: Prediction, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
     """Return every map of one pass by name, (D, H, W) float32 in [0, 1], except the constant.
 
     A phantom's oracle is among them. ``predicted_wt`` is the predicted whole tumour, bool.

@@ -19,8 +19,8 @@ from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, start_as_task
 from uncseg.cluster.workers import Workers
 from uncseg.console import counting
-from uncseg.dataset.brats import MODALITIES, BratsCase
 from uncseg.dataset.case_volumes import read_case_volumes, read_reference
+from uncseg.dataset.cases import MODALITIES, Case
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
@@ -62,7 +62,7 @@ class GridPredictions:
     """Each fold's segmentation by such an estimator; empty unless it is scored."""
 
 
-def read_case(task: PredictionTask, case: BratsCase) -> tuple[np.ndarray, dict[str, Any]]:
+def read_case(task: PredictionTask, case: Case) -> tuple[np.ndarray, dict[str, Any]]:
     """Check and preprocess a case; return (C, D, H, W) float32 on the grid of the plans, and nnU-Net's properties.
 
     The properties also hold the first image's geometry and the case's warnings.
@@ -116,7 +116,7 @@ def predict_case(task: PredictionTask, case_id: str, data: np.ndarray) -> GridPr
 
 
 def write_case(
-    task: PredictionTask, case: BratsCase, source: str, properties: dict[str, Any], predictions: GridPredictions
+    task: PredictionTask, case: Case, source: str, properties: dict[str, Any], predictions: GridPredictions
 ) -> Record:
     """Bring a case's predictions into its native space, write them, and return its record, which is written last.
 
@@ -132,7 +132,7 @@ def write_case(
 
 
 def _write_case(
-    task: PredictionTask, case: BratsCase, source: str, properties: dict[str, Any], predictions: GridPredictions
+    task: PredictionTask, case: Case, source: str, properties: dict[str, Any], predictions: GridPredictions
 ) -> Record:
     torch.set_num_threads(1)
     model, options = _same_object(task.model.folder), task.options
@@ -183,7 +183,7 @@ def _one_pass_maps(names: Sequence[str], folds: FoldAverage, predicted_wt: np.nd
     return {name: values[0, 0].numpy() for name, values in maps.items()}
 
 
-def _scores(case: BratsCase, scored: dict[str, tuple[np.ndarray, np.ndarray | None]]) -> list[Record]:
+def _scores(case: Case, scored: dict[str, tuple[np.ndarray, np.ndarray | None]]) -> list[Record]:
     """Return one row per region of each model's labels and map; ``model`` is fold_0, …, mean, or the name of a map."""
     reference, geometry = read_reference(case)
     brain = read_volume(case.images[0]).voxels != 0
@@ -197,7 +197,7 @@ def _scores(case: BratsCase, scored: dict[str, tuple[np.ndarray, np.ndarray | No
 
 def predict_new_cases(
     model: PredictionModel,
-    cases: Sequence[BratsCase],
+    cases: Sequence[Case],
     output: Path,
     options: PredictionOptions,
     trust: bool,
@@ -258,7 +258,7 @@ def _finished_record(files: CaseFiles, source: str) -> Record | None:
     return record
 
 
-def _start_tasks(task: PredictionTask, case: BratsCase, source: str, workers: Workers) -> Any:
+def _start_tasks(task: PredictionTask, case: Case, source: str, workers: Workers) -> Any:
     """Start a case's three tasks and return the reference of the last one's result."""
     data, properties = start_as_task(1.0, returns=2)(read_case, (task, case))
     predictions = workers.start(predict_case, (task, case.case_id, data))

@@ -10,8 +10,8 @@ import torch
 
 from uncseg.cluster.workers import map_cases_on_workers
 from uncseg.config.sections import PROTOCOLS
-from uncseg.dataset.brats import BratsCase
 from uncseg.dataset.case_volumes import read_reference
+from uncseg.dataset.cases import Case
 from uncseg.dataset.labels import REGIONS
 from uncseg.dataset.volumes import Geometry, read_volume, write_volume
 from uncseg.errors import raise_if_any
@@ -30,7 +30,7 @@ from uncseg.table_files import table_of
 
 
 def evaluate_out_of_fold(
-    task: RunTask, folds: Sequence[int], cases: Sequence[BratsCase], progress: Callable[[int, int], None]
+    task: RunTask, folds: Sequence[int], cases: Sequence[Case], progress: Callable[[int, int], None]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict and score every validation case of the given folds, one Ray task per case, unless that is done.
 
@@ -53,7 +53,7 @@ def evaluate_out_of_fold(
     return per_case.sort_values(order, ignore_index=True), scores.sort_values(order, ignore_index=True, kind="stable")
 
 
-def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
+def evaluate_case(task: FoldTask, case: Case) -> dict[str, Any]:
     """Predict and score one case and write its files, unless the same checkpoint has already done so.
 
     The record's ``row`` has the columns of ``evaluation.tables``, its ``scores`` are :func:`region_scores`.
@@ -63,7 +63,7 @@ def evaluate_case(task: FoldTask, case: BratsCase) -> dict[str, Any]:
     return compute_once(record, source_digest(task), lambda: _evaluate(task, case))
 
 
-def _evaluate(task: FoldTask, case: BratsCase) -> dict[str, Any]:
+def _evaluate(task: FoldTask, case: Case) -> dict[str, Any]:
     files = CaseFiles(task.run.out_of_fold, case.case_id)
     try:
         return _predict_and_score(task, case, files)
@@ -72,7 +72,7 @@ def _evaluate(task: FoldTask, case: BratsCase) -> dict[str, Any]:
         raise
 
 
-def _predict_and_score(task: FoldTask, case: BratsCase, files: CaseFiles) -> dict[str, Any]:
+def _predict_and_score(task: FoldTask, case: Case, files: CaseFiles) -> dict[str, Any]:
     reference, geometry = read_reference(case)
     image = read_volume(case.images[0])
     prediction = predict_case(task, case.case_id)
@@ -122,7 +122,7 @@ def _overlap_row(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _uncertainty_row(case: BratsCase, reference: np.ndarray, prediction: Prediction) -> dict[str, Any]:
+def _uncertainty_row(case: Case, reference: np.ndarray, prediction: Prediction) -> dict[str, Any]:
     reference_wt, predicted_wt = region_mask(reference, "WT"), region_mask(prediction.labels, "WT")
     failure = reference_wt != predicted_wt
     visited = prediction.maps["visited"] > 0.5

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from uncseg.dataset.brats import BratsCase
+from uncseg.dataset.cases import Case
 from uncseg.evaluation.case_scores import SCORES_VERSION
 from uncseg.files import digest, file_states
 from uncseg.runs.model_sources import PredictionModel
@@ -49,7 +49,7 @@ class PredictionTask:
         chosen = self.options.review_below
         return self.model.review_below if chosen is None else chosen
 
-    def sources(self, cases: Sequence[BratsCase]) -> dict[str, str]:
+    def sources(self, cases: Sequence[Case]) -> dict[str, str]:
         """Return a digest per case of what its outputs depend on: checkpoints, settings, options, the case's files."""
         model, evaluation = self.model, self.model.evaluation
         options = asdict(self.options) | {"mirroring": self.mirroring, "review_below": self.review_below}

@@ -13,7 +13,7 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import show_warnings
 from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
-from uncseg.dataset.brats import MODALITIES, BratsCase
+from uncseg.dataset.cases import MODALITIES, Case
 from uncseg.dataset.check import check_case, no_tumour, same_cases
 from uncseg.dataset.preprocessing import preprocess_case
 from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
@@ -54,7 +54,7 @@ def prepare_cases(experiment: Experiment, progress: Progress = lambda _what, _do
 
 
 def _prepare(
-    experiment: Experiment, cases: Sequence[BratsCase], preparation: str, prepared: PreparedFolder, progress: Progress
+    experiment: Experiment, cases: Sequence[Case], preparation: str, prepared: PreparedFolder, progress: Progress
 ) -> None:
     survey_folder = steps.survey_folder(experiment, cases)
     samples = max(1, (experiment.plan.foreground_samples or fingerprint.FOREGROUND_SAMPLES) // len(cases))
@@ -77,7 +77,7 @@ def _prepare(
     steps.record_done(prepared, digests, cases, surveys, groups, describe_versions())
 
 
-def _splits(experiment: Experiment, cases: Sequence[BratsCase], surveys: Surveys) -> Splits:
+def _splits(experiment: Experiment, cases: Sequence[Case], surveys: Surveys) -> Splits:
     split, patients = experiment.split, {case.case_id: case.patient for case in cases}
     if split.given is not None:
         return given_splits(split.given, patients)
@@ -85,7 +85,7 @@ def _splits(experiment: Experiment, cases: Sequence[BratsCase], surveys: Surveys
     return make_splits(volumes, patients, split.folds, split.seed)
 
 
-def _survey(folder: Path, cases: Sequence[BratsCase], samples: int, progress: Progress) -> Surveys:
+def _survey(folder: Path, cases: Sequence[Case], samples: int, progress: Progress) -> Surveys:
     calls = [(case.case_id, fingerprint.survey_case, (folder, case, samples)) for case in cases]
     surveys: Surveys = _run("checked cases", calls, progress)
     problems = [problem for survey in surveys.values() for problem in survey["problems"]]

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from uncseg.config.case_lists import short_lists
-from uncseg.dataset.brats import MODALITIES
+from uncseg.dataset.cases import MODALITIES
 from uncseg.dataset.labels import LABELS
 from uncseg.evaluation.expectation import review_threshold
 from uncseg.evaluation.figures import shown_in

@@ -13,8 +13,8 @@ import torch
 
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.workers import map_cases_on_workers
-from uncseg.dataset.brats import BratsCase, oracle_path
 from uncseg.dataset.case_volumes import read_reference
+from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ORACLE
@@ -83,7 +83,7 @@ def comparable(finished: Sequence[ScoredFold]) -> list[ScoredFold]:
 
 
 def score_cases(
-    scored: Sequence[ScoredFold], cases: Sequence[BratsCase], slots: Slots, progress: Callable[[int, int], None]
+    scored: Sequence[ScoredFold], cases: Sequence[Case], slots: Slots, progress: Callable[[int, int], None]
 ) -> list[Problem]:
     """Score every out-of-fold case of every training that is not scored yet.
 
@@ -108,7 +108,7 @@ def score_cases(
     return problems
 
 
-def score_case(scored: ScoredFold, case: BratsCase) -> None:
+def score_case(scored: ScoredFold, case: Case) -> None:
     """Predict a case and score every map of it, on both segmentations.
 
     Raises:
@@ -146,7 +146,7 @@ def score_case(scored: ScoredFold, case: BratsCase) -> None:
 
 
 def _maps(
-    methods: Sequence[Method], case: BratsCase, prediction: Prediction
+    methods: Sequence[Method], case: Case, prediction: Prediction
 ) -> Iterator[tuple[Method, np.ndarray, np.ndarray]]:
     """Yield each method with its own segmentation and its map, both (D, H, W)."""
     one_pass = one_pass_maps(case, prediction, region_mask(prediction.labels, "WT"))

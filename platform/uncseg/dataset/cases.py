@@ -29,7 +29,7 @@ FILE_ROLES: dict[str, tuple[str, Convention]] = {
 
 
 @dataclass(frozen=True)
-class BratsCase:
+class Case:
     """One scan.
 
     Args:
@@ -110,7 +110,7 @@ def is_oracle(case_id: str, name: str) -> bool:
     return any(name == f"{case_id}{ORACLE}{ending}" for ending in ENDINGS)
 
 
-def oracle_path(case: BratsCase) -> Path | None:
+def oracle_path(case: Case) -> Path | None:
     """Return the file of a phantom's q, the probability per voxel that a rater calls it tumour; None for real cases."""
     file = case.images[0].parent / f"{case.case_id}{ORACLE}.nii.gz"
     return file if file.is_file() else None
