@@ -24,7 +24,8 @@ def task_of_dataset_json(content: Any, where: str, name: str = "nnunet") -> tupl
         name: of the task.
     """
     channels, labels = _by_name(content, "channel_names", "modality"), _by_name(content, "labels")
-    if not channels or not labels or not all(isinstance(number, int) for number in channels.values()):
+    numbers = [*channels.values(), *(n for value in labels.values() for n in _as_list(value))]
+    if not channels or not labels or not all(isinstance(number, int) for number in numbers):
         found = listing(content)
         return None, [Problem(where, found, FIELDS, "correct the file, or name a task: dataset.task or --task")]
     if "ignore" in labels:
@@ -36,7 +37,7 @@ def task_of_dataset_json(content: Any, where: str, name: str = "nnunet") -> tupl
     if all(isinstance(value, int) for value in labels.values()):
         fields["labels"] = dict(sorted(labels.items(), key=lambda item: item[1]))
     else:
-        parts = {region: sorted([value] if isinstance(value, int) else value) for region, value in labels.items()}
+        parts = {region: sorted(_as_list(value)) for region, value in labels.items()}
         numbers = sorted({number for part in parts.values() for number in part})
         named = {number: _label_name(number, parts) for number in numbers}
         fields["labels"] = {named[number]: number for number in numbers}
@@ -65,6 +66,10 @@ def listing(content: Any) -> str:
 def _label_name(number: int, regions: Mapping[str, list[int]]) -> str:
     """Return the name of the region that holds this label alone, or label_NUMBER."""
     return next((region for region, part in regions.items() if part == [number]), f"label_{number}")
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _by_name(content: Any, *fields: str) -> dict[str, Any]:

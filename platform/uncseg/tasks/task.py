@@ -39,4 +39,6 @@ def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
         filled["main_region"] = str(next(iter(filled["regions"]), ""))
     if filled.get("conventions") is None and isinstance(modalities, list | tuple):
         filled["conventions"] = {"files": {"images": {str(name): f"-{name}" for name in modalities}}}
+    elif isinstance(filled.get("conventions"), Mapping):  # YAML reads 2018 as a number
+        filled["conventions"] = {str(name): convention for name, convention in filled["conventions"].items()}
     return filled
