@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from uncseg.estimators.registry import ONE_PASS, SEVERAL_PASS_MAPS
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 
 class Below:
@@ -89,11 +91,39 @@ class PreparedFolder:
     """Of phantoms only: CASE.npy, q on the preprocessed grid, (D, H, W) float16."""
 
 
-CASE_MAPS = ("uncertainty", "uncertainty_unmasked", "wt_probability", "error", "variance_stable")
-"""The head's map inside the dilated prediction and everywhere, p(WT), and the error memory's two averages."""
-REGION_PROBABILITIES = ("wt_probability", "tc_probability", "et_probability")
-PREDICTION_MAPS = ("uncertainty", "between_folds", *REGION_PROBABILITIES, *ONE_PASS, *SEVERAL_PASS_MAPS)
-"""Maps of a new case."""
+UNCERTAINTY, UNMASKED, BETWEEN_FOLDS = "uncertainty", "uncertainty_unmasked", "between_folds"
+"""The head's map inside the dilated prediction, and everywhere; how far folds differ."""
+MEMORY_MAPS = ("error", "variance_stable")
+"""The error memory's two averages."""
+
+
+def main_probability(task: Task = paper_task()) -> str:  # noqa: B008
+    """Return the name of the map of the main region's probability."""
+    return region_probabilities(task)[task.main_region]
+
+
+def region_probabilities(task: Task = paper_task()) -> dict[str, str]:  # noqa: B008
+    """Return the name of the map of each region's probability."""
+    return {region: f"{key}_probability" for region, key in task.region_keys.items()}
+
+
+def case_maps(task: Task = paper_task()) -> tuple[str, ...]:  # noqa: B008
+    """Return the names of the maps of a case out of fold, except those of estimators of several passes."""
+    return (UNCERTAINTY, UNMASKED, main_probability(task), *MEMORY_MAPS)
+
+
+def prediction_maps(task: Task = paper_task()) -> tuple[str, ...]:  # noqa: B008
+    """Return the names of the maps of a new case."""
+    return (UNCERTAINTY, BETWEEN_FOLDS, *region_probabilities(task).values(), *ONE_PASS, *SEVERAL_PASS_MAPS)
+
+
+def maps_beside_segmentation(task: Task = paper_task()) -> tuple[str, ...]:  # noqa: B008
+    """Return the names of all maps that may lie beside a case's segmentation."""
+    return tuple(dict.fromkeys((*case_maps(task), *prediction_maps(task))))
+
+
+CASE_MAPS, PREDICTION_MAPS = case_maps(), prediction_maps()
+REGION_PROBABILITIES = tuple(region_probabilities().values())
 
 
 @dataclass(frozen=True)
@@ -104,18 +134,18 @@ class CaseFiles:
     case_id: str
 
     segmentation = Below("{case_id}.nii.gz")
-    """Labels 1 NCR, 2 ED, 3 ET, uint8."""
+    """Labels as the task numbers them, uint8."""
     overlay = Below("{case_id}.png")
     """PNG of a new case."""
     scores = Below("{case_id}.json")
     """The case's record; written last, so that it tells that the case is finished."""
 
     def map(self, name: str) -> Path:
-        """One of :data:`CASE_MAPS` or :data:`PREDICTION_MAPS`, float32 in [0, 1]."""
+        """One of :func:`maps_beside_segmentation`, float32 in [0, 1]."""
         return self.root / f"{self.case_id}_{name}.nii.gz"
 
-    def remove(self) -> None:
+    def remove(self, task: Task = paper_task()) -> None:  # noqa: B008
         """Remove all of them, the record first, because it tells that the others are complete."""
-        maps = map(self.map, dict.fromkeys((*CASE_MAPS, *PREDICTION_MAPS)))
+        maps = map(self.map, maps_beside_segmentation(task))
         for file in (self.scores, self.segmentation, self.overlay, *maps):
             file.unlink(missing_ok=True)

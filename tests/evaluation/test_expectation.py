@@ -49,13 +49,13 @@ def test_description():
 
 def test_reasons():
     tumour = cube() > 0
-    assert "0.700" in review_reason(tumour, 0.7, below=0.8)
-    assert review_reason(tumour, None, below=0.8) is None
-    assert review_reason(np.zeros_like(tumour), 1.0, below=0.8) == "no tumour found"
+    assert "0.700" in review_reason(tumour, 0.7, 0.8, "WT")
+    assert review_reason(tumour, None, 0.8, "WT") is None
+    assert review_reason(np.zeros_like(tumour), 1.0, 0.8, "WT") == "no WT found"
     assert "expected_dice_wt" not in describe(cube(), None, (1, 1, 1), 0.8)
     # neither an unknown expectation nor an unknown limit says that a case is fine
-    assert "not a number" in review_reason(tumour, np.nan, below=0.8)
-    assert review_reason(tumour, 0.9, below=np.nan) is not None
+    assert "not a number" in review_reason(tumour, np.nan, 0.8, "WT")
+    assert review_reason(tumour, 0.9, np.nan, "WT") is not None
     u = np.where(tumour, np.nan, 0).astype(np.float32)
     assert describe(cube(), u, (1, 1, 1), 0.8)["review"] is True
 
@@ -68,4 +68,4 @@ def test_where_nothing_is_found_the_map_stays_whole():
     found = describe(nothing, u, (1, 1, 1), 0.8)
     assert found["mean_uncertainty"] == 0.75
     assert found["expected_dice_wt"] is None
-    assert found["review_reason"] == "no tumour found"
+    assert found["review_reason"] == "no WT found"

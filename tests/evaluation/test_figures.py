@@ -112,7 +112,7 @@ def test_every_column_of_scores_is_in_the_table_or_known_to_be_left_out(with_map
 
 
 def test_a_figure_of_scores_is_one_line(add, tmp_path):
-    add("sharpness", "sharpness", HIGHER, "scores models model_maps card", "sharp", unit="bit", regions=("TC",))
+    add("sharpness", "sharpness", HIGHER, "scores models model_maps card", "sharp", unit="bit", regions="main")
     summary = summarize(scores())
     assert [row.cells[0] for row in scores_table(summary).rows] == ["Dice", "HD95 (mm)", "sharpness (bit)"]
     paired = differences_table(compare(scores(), scores(0.25)), "a", "b")
@@ -126,16 +126,16 @@ def test_a_figure_of_scores_is_one_line(add, tmp_path):
         write_table(frame, run.tables, name)
     final = final_figures(run)
     # dice is 0.5 + n / 100 for the cases n from 0 to 11, the even ones in fold 0
-    assert final.folds[0]["final/sharpness_tc"] == pytest.approx(0.55)
-    assert final.run["final/sharpness_tc"] == pytest.approx(0.555)
-    assert final.run["final/sharpness_tc_std"] == pytest.approx(0.01 / math.sqrt(2))
-    assert "final/sharpness_wt" not in final.run
+    assert final.folds[0]["final/sharpness_wt"] == pytest.approx(0.55)
+    assert final.run["final/sharpness_wt"] == pytest.approx(0.555)
+    assert final.run["final/sharpness_wt_std"] == pytest.approx(0.01 / math.sqrt(2))
+    assert "final/sharpness_tc" not in final.run
     calibration = describe_model(run, {"dataset": {"name": "phantoms"}}, {}, [0, 1])["calibration"]
     assert calibration["ET"]["sharpness"] == pytest.approx(0.555)
 
 
 def test_a_figure_across_cases_is_logged_for_the_run_alone(add, tmp_path):
-    add("tail", "worst decile", HIGHER, "scores", regions=("WT",))
+    add("tail", "worst decile", HIGHER, "scores", regions="main")
     run = RunFolder(tmp_path)
     per_case = scores()[scores()["region"] == "WT"].assign(dice_wt=0.9, dice_tc=0.8, dice_et=0.7, dice_mean=0.8)
     across = pd.DataFrame({"region": ["WT", "TC"], "figure": ["tail"] * 2, "mean": [0.25, 0.5]})

@@ -18,12 +18,17 @@ from uncseg.evaluation.lesions import lesionwise
 from uncseg.evaluation.overlap import sensitivity, specificity
 from uncseg.evaluation.qu_brats import qu_brats
 from uncseg.evaluation.surface import SurfaceDistances
+from uncseg.tasks.built_in_tasks import built_in
+from uncseg.tasks.fields import LesionRule
+from uncseg.tasks.task import Task
 
 SHAPE = (7, 6, 8)
 masks = arrays(bool, SHAPE, elements=st.booleans(), fill=st.just(False))
 spacings = st.tuples(*[st.sampled_from((0.5, 1.0, 2.5))] * 3)
 orders = st.sampled_from(list(itertools.permutations(range(3))))
 flips = st.tuples(*[st.booleans()] * 3)
+rules = st.builds(LesionRule, dilations=st.integers(0, 4), smallest_mm3=st.sampled_from((0, 2, 50)))
+GLI = LesionRule(dilations=3, smallest_mm3=50)
 
 
 def turned(array, order, flip):
@@ -44,12 +49,12 @@ def test_hd95_of_any_masks(a, b, spacing, order, flip):
         assert value == (374 if a.any() or b.any() else 0)
 
 
-@given(masks, masks, spacings, orders, flips)
+@given(masks, masks, spacings, orders, flips, rules)
 @settings(max_examples=60, deadline=None)
-def test_lesions_of_any_masks(reference, prediction, spacing, order, flip):
-    found = lesionwise(reference, prediction, spacing)
+def test_lesions_of_any_masks(reference, prediction, spacing, order, flip, rule):
+    found = lesionwise(reference, prediction, spacing, rule)
     turned_pair = (turned(mask, order, flip) for mask in (reference, prediction))
-    other = lesionwise(*turned_pair, [spacing[n] for n in order])
+    other = lesionwise(*turned_pair, [spacing[n] for n in order], rule)
     assert other == {name: pytest.approx(value) for name, value in found.items()}
     assert 0 <= found["lesionwise_dice"] <= 1
     assert 0 <= found["lesionwise_hd95_mm"] <= 374
@@ -107,7 +112,7 @@ def test_masks_of_any_shape_and_masks_that_fill_it(shape, data):
     full = np.ones(shape, bool)
     some = data.draw(arrays(bool, shape))
     assert SurfaceDistances(full, full, (1, 1, 1)).hd95_mm() == 0
-    assert lesionwise(full, some, (9, 9, 9))["num_fp"] == 0  # all within the lesion
+    assert lesionwise(full, some, (9, 9, 9), GLI)["num_fp"] == 0  # all within the lesion
     assert len(score_case(some.astype(np.uint8), full.astype(np.uint8), (1, 1, 1))) == 3
 
 
@@ -129,12 +134,12 @@ def test_a_lesion_of_50_mm3_drops_out_with_what_matches_only_it():
     small, large = np.zeros((30, 30, 30), bool), np.zeros((30, 30, 30), bool)
     small[2:7, 2:7, 2:4] = True  # 50 voxels
     large[15:25, 15:25, 15:25] = True
-    found = lesionwise(small | large, small | large, (1, 1, 1))
+    found = lesionwise(small | large, small | large, (1, 1, 1), GLI)
     assert (found["num_tp"], found["num_fp"], found["num_fn"], found["lesionwise_dice"]) == (1, 0, 0, 1)
     # a hair larger in mm, and it counts
-    assert lesionwise(small | large, small | large, (1, 1, 1.01))["num_tp"] == 2
+    assert lesionwise(small | large, small | large, (1, 1, 1.01), GLI)["num_tp"] == 2
     # a false positive counts, whatever its size
-    found = lesionwise(large, large | at((2, 2, 2), shape=(30, 30, 30)), (1, 1, 1))
+    found = lesionwise(large, large | at((2, 2, 2), shape=(30, 30, 30)), (1, 1, 1), GLI)
     assert (found["num_tp"], found["num_fp"]) == (1, 1)
     assert found["lesionwise_dice"] == pytest.approx(0.5)
     assert found["lesionwise_hd95_mm"] == pytest.approx(374 / 2)
@@ -144,8 +149,64 @@ def test_lesions_merge_over_a_gap_that_three_dilations_close_and_not_over_a_wide
     for gap, lesions in ((6, 1), (7, 2)):
         reference = np.zeros((10, 10, 40), bool)
         reference[2:8, 2:8, 5:10] = reference[2:8, 2:8, 10 + gap : 15 + gap] = True
-        found = lesionwise(reference, reference, (1, 1, 1))
+        found = lesionwise(reference, reference, (1, 1, 1), GLI)
         assert (found["num_tp"], found["lesionwise_dice"]) == (lesions, 1)
+
+
+def test_the_task_says_which_lesions_count_and_which_are_one():
+    """The challenge's figures of one pair of masks, worked out by hand."""
+    # two lesions of 100 and 70 mm³, 4 voxels apart, of which the larger is found, and a third of 3 mm³ that is found
+    reference, prediction = np.zeros((2, 40, 40, 40), np.uint8)
+    reference[5:10, 5:10, 5:9] = prediction[5:10, 5:10, 5:9] = 3
+    reference[14:16, 5:10, 5:12] = 3
+    reference[30, 30, 30:33] = prediction[30, 30, 30:33] = 3
+    expected = {
+        # 3 dilations close the gap: one lesion, 2 · 100 / (170 + 100); that of 3 mm³ does not count
+        "gli-2023": (20 / 27, 1, 0),
+        # 1 dilation does not: (1 + 0) / 2
+        "men": (1 / 2, 1, 1),
+        # that of 3 mm³ counts: (1 + 0 + 1) / 3
+        "met": (2 / 3, 2, 1),
+    }
+    for name, (dice, found, missed) in expected.items():
+        for row in score_case(reference, prediction, (1, 1, 1), task=built_in(name)):
+            assert row["lesionwise_dice"] == pytest.approx(dice), (name, row["region"])
+            assert (row["num_tp"], row["num_fp"], row["num_fn"]) == (found, 0, missed), (name, row["region"])
+
+
+@pytest.mark.parametrize(("dilations", "gap"), [(0, 0), (1, 2), (2, 4), (5, 10)])
+def test_a_rule_closes_gaps_of_twice_its_dilations(dilations, gap):
+    for between, lesions in ((gap, 1), (gap + 1, 2)):
+        mask = np.zeros((10, 10, 40), bool)
+        mask[2:8, 2:8, 5:10] = mask[2:8, 2:8, 10 + between : 15 + between] = True
+        rule = LesionRule(dilations=dilations, smallest_mm3=0)
+        assert lesionwise(mask, mask, (1, 1, 1), rule)["num_tp"] == lesions
+
+
+def test_a_region_apart_is_scored_for_itself():
+    """A resection cavity in place of tumour: wrong in both regions, and a failure of the whole tumour alone."""
+    reference, prediction = np.zeros((2, 20, 20, 20), np.uint8)
+    reference[2:8, 2:8, 2:8], prediction[2:8, 2:8, 2:8] = 3, 3
+    reference[8:12, 2:8, 2:8] = 4
+    prediction[8:10, 2:8, 2:8], prediction[10:12, 2:8, 2:8] = 4, 2
+    rows = {row["region"]: row for row in score_case(reference, prediction, (1, 1, 1), task=built_in("gli-2024"))}
+    assert list(rows) == ["WT", "TC", "ET", "RC"]
+    # slabs of 36 voxels: 6 of tumour and 4 of cavity, 2 of which are called oedema
+    assert rows["WT"]["dice"] == pytest.approx(2 * 6 / (6 + 8))
+    assert rows["ET"]["dice"] == 1
+    assert rows["RC"]["dice"] == pytest.approx(2 * 2 / (4 + 2))
+    assert rows["RC"]["failure_rate"] == pytest.approx(2 / 4)
+    assert rows["WT"]["failure_rate"] == 0
+
+
+def test_a_task_of_one_label():
+    task = Task.model_validate({"modalities": ["ct"], "labels": {"liver": 1}})
+    mask = np.zeros((8, 8, 8), np.uint8)
+    mask[2:6, 2:6, 2:6] = 1
+    (row,) = score_case(mask, np.roll(mask, 1, 0), (1, 1, 1), {"liver": np.zeros(mask.shape, np.float32)}, task=task)
+    assert (row["region"], row["dice"]) == ("liver", pytest.approx(0.75))
+    assert row["failure_rate"] == pytest.approx(0.25)
+    assert "qu_score" in row
 
 
 def test_one_component_may_match_two_lesions():
@@ -153,7 +214,7 @@ def test_one_component_may_match_two_lesions():
     reference[2:8, 2:8, 4:10] = reference[2:8, 2:8, 30:36] = True
     prediction = np.zeros_like(reference)
     prediction[2:8, 2:8, 4:36] = True
-    found = lesionwise(reference, prediction, (1, 1, 1))
+    found = lesionwise(reference, prediction, (1, 1, 1), GLI)
     assert (found["num_tp"], found["num_fp"], found["num_fn"]) == (2, 0, 0)
     assert found["lesionwise_dice"] == pytest.approx(2 * 6 / (6 + 32))
 
@@ -165,7 +226,7 @@ def test_empty_masks():
         (empty, one, 0, 374, (0, 1, 0)),
         (one, empty, 1, 0, (0, 0, 0)),  # 1 mm³ drops out
     ):
-        found = lesionwise(reference, prediction, (1, 1, 1))
+        found = lesionwise(reference, prediction, (1, 1, 1), GLI)
         assert (found["lesionwise_dice"], found["lesionwise_hd95_mm"]) == (dice, hd95)
         assert (found["num_tp"], found["num_fp"], found["num_fn"]) == counts
 

@@ -65,6 +65,6 @@ def _show(output: Path, folds: Sequence[int], records: dict[str, Record]) -> Non
     for row in table[table["review"]].to_dict("records"):
         console.print(f"review {row['case']}: {row['review_reason']}")
     folds_text = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
-    reason = f"expected WT Dice below {table['review_below'].iloc[0]:.3f}, or no tumour"
+    reason = f"expected WT Dice below {table['review_below'].iloc[0]:.3f}, or no WT found"
     console.print(f"{len(table)} predicted by {folds_text}, {table['review'].sum()} flagged for review ({reason})")
     console.print(f"predictions: {output}", soft_wrap=True)

@@ -7,20 +7,27 @@ from typing import Any
 import numpy as np
 
 from uncseg.config.sections import PROTOCOLS
-from uncseg.dataset.labels import REGIONS
 from uncseg.evaluation.calibration import calibration_errors, reliability
 from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.expectation import mean_uncertainty
-from uncseg.evaluation.lesions import DILATIONS, lesionwise
-from uncseg.evaluation.overlap import dice, region_mask, sensitivity, specificity, volume_ml
+from uncseg.evaluation.lesions import lesionwise
+from uncseg.evaluation.overlap import dice, main_mask, region_mask, sensitivity, specificity, volume_ml
 from uncseg.evaluation.qu_brats import qu_brats
 from uncseg.evaluation.surface import bounding_box
 from uncseg.evaluation.uncertainty import protocol_mask, score_map
 from uncseg.metric_keys import failure_key
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.fields import LesionRule
+from uncseg.tasks.task import Task
 
 ScoreRow = dict[str, Any]
-SCORES_VERSION = 3
+SCORES_VERSION = 4
 """To be raised when the definition of a score changes: scores on disk with another version are computed again."""
+
+
+def definition_of_scores(task: Task = paper_task()) -> list[Any]:  # noqa: B008
+    """Return what the scores of a case depend on besides its voxels, for digests."""
+    return [SCORES_VERSION, task.numbers, task.main_region, task.lesions.model_dump()]
 
 
 def score_case(
@@ -29,49 +36,52 @@ def score_case(
     spacing_mm: Sequence[float],
     uncertainty: Mapping[str, np.ndarray] | None = None,
     brain: np.ndarray | None = None,
+    task: Task = paper_task(),  # noqa: B008
 ) -> list[ScoreRow]:
     """Score a segmentation, and uncertainty maps of it, against the reference.
 
     Args:
-        reference, prediction: labels 1 NCR, 2 ED, 3 ET, 3D, the same shape.
+        reference, prediction: labels as the task numbers them, 3D, the same shape.
         spacing_mm: along the arrays' axes.
-        uncertainty: by region (WT, TC, ET), in [0, 1]; a region without a map gets no scores of one.
+        uncertainty: by region, in [0, 1]; a region without a map gets no scores of one.
         brain: bool; None: the whole volume counts as brain.
+        task: its regions are scored, and its rule tells lesions apart.
 
     Returns:
-        One row for each of WT, TC and ET: ``region``, ``failure_rate``, the scores of its segmentation and, where
+        One row per region of the task: ``region``, ``failure_rate``, the scores of its segmentation and, where
         there is a map, those of :func:`uncertainty_row`.
     """
-    box = _around_tumour(reference, prediction)
+    box = _around_labels(reference, prediction, task.lesions.dilations)
     near_reference, near_prediction = reference[box], prediction[box]
-    # the uncertainty head learns the failures of the whole tumour, so every region's failure rate counts those
-    failure = region_mask(near_reference, "WT") != region_mask(near_prediction, "WT")
+    # the uncertainty head learns the failures of the main region, so every region's failure rate counts those
+    failure = main_mask(near_reference, task) != main_mask(near_prediction, task)
     rows = []
-    for region in REGIONS:
-        expected, found = region_mask(near_reference, region), region_mask(near_prediction, region)
-        row: ScoreRow = {"region": region, **_segmentation_row(expected, found, spacing_mm, reference.size)}
+    for region in task.regions:
+        expected, found = region_mask(near_reference, region, task), region_mask(near_prediction, region, task)
+        scores = _segmentation_row(expected, found, spacing_mm, task.lesions, reference.size)
+        row: ScoreRow = {"region": region, **scores}
         row["failure_rate"] = float(failure[expected].mean()) if expected.any() else math.nan
         if uncertainty and region in uncertainty:
             # certain voxels count wherever they are
-            whole = region_mask(reference, region), region_mask(prediction, region)
+            whole = region_mask(reference, region, task), region_mask(prediction, region, task)
             row |= uncertainty_row(*whole, uncertainty[region], brain)
         rows.append(row)
     return rows
 
 
-def _around_tumour(reference: np.ndarray, prediction: np.ndarray) -> tuple[slice, ...]:
-    """Return the part of the volume that holds both segmentations, with room for the dilation of lesions."""
-    tumour = (reference > 0) | (prediction > 0)
-    return bounding_box(tumour, DILATIONS) if tumour.any() else tuple(slice(0, 1) for _ in tumour.shape)
+def _around_labels(reference: np.ndarray, prediction: np.ndarray, dilations: int) -> tuple[slice, ...]:
+    """Return the part of the volume that holds both segmentations, with room for the dilations of lesions."""
+    labelled = (reference > 0) | (prediction > 0)
+    return bounding_box(labelled, dilations) if labelled.any() else tuple(slice(0, 1) for _ in labelled.shape)
 
 
 def _segmentation_row(
-    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], voxels: int
+    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], rule: LesionRule, voxels: int
 ) -> ScoreRow:
     """Return the scores of one region in a part of a volume of ``voxels`` voxels; the part holds both bool masks."""
     return {
         "dice": dice(reference, prediction),
-        **lesionwise(reference, prediction, spacing_mm),
+        **lesionwise(reference, prediction, spacing_mm, rule),
         "sensitivity": sensitivity(reference, prediction),
         "specificity": specificity(reference, prediction, voxels),
         "reference_volume_ml": volume_ml(reference, spacing_mm),

@@ -7,16 +7,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncseg.dataset.labels import REGIONS
-from uncseg.evaluation.overlap import region_mask, volume_ml
+from uncseg.evaluation.overlap import main_mask, region_mask, volume_ml
 from uncseg.evaluation.uncertainty import protocol_mask
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 REVIEW_BELOW = 0.8
-"""Expected WT Dice below which a case is to be reviewed, where the run has no evaluated cases."""
+"""Expected Dice of the main region below which a case is to be reviewed, where the run has no evaluated cases."""
 REVIEWED_SHARE = 0.2
 """Share of a run's own out-of-fold cases that would be reviewed, where it has any."""
 WORDS = ("review_reason",)
 """Entries of CASE.json that are words where there are any; all others that may be null are numbers."""
+
+
+def expected_dice_column(task: Task = paper_task()) -> str:  # noqa: B008
+    """Return the name, in records and tables, of the Dice to expect of the main region."""
+    return f"expected_dice_{task.main_key}"
 
 
 def expected_dice(predicted: np.ndarray, uncertainty: np.ndarray) -> float:
@@ -33,33 +39,37 @@ def expected_dice(predicted: np.ndarray, uncertainty: np.ndarray) -> float:
     return 1.0 if whole <= 0 else twice_right / whole  # NaN stays NaN
 
 
-def review_reason(predicted: np.ndarray, expected: float | None, below: float) -> str | None:
-    """Return why a person should review a case, or None if its predicted WT and its expected Dice suggest no review.
+def review_reason(predicted: np.ndarray, expected: float | None, below: float, region: str) -> str | None:
+    """Return why a person should review a case, or None if nothing suggests it.
 
-    The expected Dice is None without a map; from ``below`` on, no review is needed. One that is NaN suggests a review.
+    Args:
+        predicted: the predicted main region, bool.
+        expected: its expected Dice; None without a map. One that is NaN suggests a review.
+        below: from this expected Dice on, no review is needed.
+        region: name of the main region.
     """
     if not predicted.any():
-        return "no tumour found"
+        return f"no {region} found"
     if expected is not None and math.isnan(expected):
-        return "expected WT Dice is not a number"
+        return f"expected {region} Dice is not a number"
     if expected is not None and not expected >= below:
-        return f"expected WT Dice {expected:.3f} is below {below:.3f}"
+        return f"expected {region} Dice {expected:.3f} is below {below:.3f}"
     return None
 
 
-def review_threshold(per_case: pd.DataFrame | None) -> float:
+def review_threshold(per_case: pd.DataFrame | None, task: Task = paper_task()) -> float:  # noqa: B008
     """Return the expected Dice that a fifth of a run's own out-of-fold cases do not reach; 0.8 where there is none.
 
     ``per_case`` has one row per case; it is None before the run's evaluation.
     """
-    known = None if per_case is None else per_case.get("expected_dice_wt")
+    known = None if per_case is None else per_case.get(expected_dice_column(task))
     return REVIEW_BELOW if known is None or known.isna().all() else float(known.quantile(REVIEWED_SHARE))
 
 
 def around_prediction(uncertainty: np.ndarray | None, predicted: np.ndarray) -> np.ndarray | None:
     """Set a map to 0 outside the dilated prediction, which takes the place of a mask without a reference.
 
-    Where nothing is predicted the map stays as it is: it then says how far the absence of a tumour is in doubt.
+    Where nothing is predicted the map stays as it is: it then says how far it is in doubt that there is nothing.
     """
     if uncertainty is None or not predicted.any():
         return uncertainty
@@ -73,25 +83,31 @@ def mean_uncertainty(predicted: np.ndarray, uncertainty: np.ndarray) -> float:
 
 
 def describe(
-    labels: np.ndarray, uncertainty: np.ndarray | None, spacing_mm: Sequence[float], review_below: float
+    labels: np.ndarray,
+    uncertainty: np.ndarray | None,
+    spacing_mm: Sequence[float],
+    review_below: float,
+    task: Task = paper_task(),  # noqa: B008
 ) -> dict[str, Any]:
     """Return the content of CASE.json for a prediction.
 
     Args:
-        labels: 1 NCR, 2 ED, 3 ET.
+        labels: as the task numbers them.
         uncertainty: from :func:`around_prediction`; None without a map.
         spacing_mm: along the axes.
         review_below: see :func:`review_reason`.
+        task: what the labels mean.
 
     Returns:
-        ``volume_{wt,tc,et}_ml``; with a map ``mean_uncertainty``, ``total_uncertainty_ml`` (its sum times a voxel's
-        volume), ``expected_wrong_voxels`` (its sum) and ``expected_dice_wt`` (None where nothing is predicted);
-        ``review``, ``review_reason`` and ``review_below``.
+        ``volume_REGION_ml`` of each region; with a map ``mean_uncertainty``, ``total_uncertainty_ml`` (its sum times a
+        voxel's volume), ``expected_wrong_voxels`` (its sum) and ``expected_dice_MAIN`` of the main region (None where
+        nothing of it is predicted); ``review``, ``review_reason`` and ``review_below``.
     """
     record: dict[str, Any] = {
-        f"volume_{region.lower()}_ml": volume_ml(region_mask(labels, region), spacing_mm) for region in REGIONS
+        f"volume_{key}_ml": volume_ml(region_mask(labels, region, task), spacing_mm)
+        for region, key in task.region_keys.items()
     }
-    predicted = region_mask(labels, "WT")
+    predicted = main_mask(labels, task)
     expected = None
     if uncertainty is not None:
         expected = expected_dice(predicted, uncertainty) if predicted.any() else None
@@ -100,7 +116,7 @@ def describe(
             "mean_uncertainty": mean_uncertainty(predicted, uncertainty),
             "total_uncertainty_ml": total * float(np.prod(spacing_mm)) / 1000,
             "expected_wrong_voxels": total,
-            "expected_dice_wt": expected,
+            expected_dice_column(task): expected,
         }
-    reason = review_reason(predicted, expected, review_below)
+    reason = review_reason(predicted, expected, review_below, task.main_region)
     return record | {"review": reason is not None, "review_reason": reason, "review_below": review_below}

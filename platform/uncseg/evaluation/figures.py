@@ -9,14 +9,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from uncseg.dataset.labels import REGIONS
 from uncseg.estimators.registry import FLOORS, HEAD, NO_FURTHER_PASS, ORACLE
 from uncseg.metric_keys import epoch_key, failure_key
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 Place = Literal[
     "scores",  # scores per region: terminal, page, paired differences
     "models",  # scores per model and region
-    "model_maps",  # scores per model, of WT
+    "model_maps",  # scores per model, of the main region
     "card",  # the calibration in a model card
     "table2",
     "verdict",  # sentences on the head and the best floor
@@ -33,9 +34,21 @@ HIGHER, LOWER = "higher", "lower"
 KINDS = {"corr": "correlation", "rmsd": "RMSD"}
 """The two ways to compare a map with an error, in the order of tables."""
 CONSTANT = "constant"
-REGION_DICES = {f"dice_{region.lower()}": f"Dice {region}" for region in REGIONS}
-DICE_COLUMNS = REGION_DICES | {"dice_mean": "mean"}
-"""Columns of Table 1 and of ``per_case``, and their headings."""
+Logged = Literal["", "main", "all"]
+"""Of which regions MLflow gets a figure: of none, of the main region, or of each."""
+
+
+def region_dices(task: Task = paper_task()) -> dict[str, str]:  # noqa: B008
+    """Return the columns of each region's Dice, and their headings."""
+    return {f"dice_{key}": f"Dice {region}" for region, key in task.region_keys.items()}
+
+
+def dice_columns(task: Task = paper_task()) -> dict[str, str]:  # noqa: B008
+    """Return the columns of Table 1 and of ``per_case``, and their headings."""
+    return region_dices(task) | {"dice_mean": "mean"}
+
+
+REGION_DICES, DICE_COLUMNS = region_dices(), dice_columns()
 
 
 def is_informative(kind: str, estimator: str) -> bool:
@@ -59,7 +72,7 @@ class Figure:
     short: str = ""
     """Label where there is little room, in lines of at most 12 characters."""
     unit: str = ""
-    regions: tuple[str, ...] = ()
+    regions: Logged = ""
     """Regions for which MLflow gets ``final/KEY_REGION``."""
     estimators: tuple[str, ...] = ()
     """Estimators for which MLflow gets ``final/PROTOCOL/KEY/ESTIMATOR``."""
@@ -67,6 +80,10 @@ class Figure:
     """Whether the figure needs no model; tables mark it with *."""
     scaled: bool = False
     """Whether a benchmark computes it from the map times a fitted factor."""
+
+    def logged_regions(self, task: Task = paper_task()) -> tuple[str, ...]:  # noqa: B008
+        """Return the regions of a task for which MLflow gets ``final/KEY_REGION``."""
+        return {"": (), "main": (task.main_region,), "all": tuple(task.regions)}[self.regions]
 
     @property
     def kind(self) -> str:
@@ -84,20 +101,19 @@ class Figure:
         return f"{self.label}{f' ({self.unit})' if self.unit else ''}{' *' if self.floor else ''}"
 
 
-WT, ALL = ("WT",), tuple(REGIONS)
 CORR, RMSD = "correlation with the", "RMSD with the"
 LOGGED = {kind: tuple(name for name in NO_FURTHER_PASS if is_informative(kind, name)) for kind in KINDS}
 # fmt: off
 FIGURE_TABLE = (
     # segmentations: scores per case and region
     Figure("dice", "Dice", HIGHER, "scores models"),
-    Figure("hd95_mm", "HD95", LOWER, "scores models", unit="mm", regions=ALL),
-    Figure("lesionwise_dice", "lesion-wise Dice", HIGHER, "scores", regions=ALL),
+    Figure("hd95_mm", "HD95", LOWER, "scores models", unit="mm", regions="all"),
+    Figure("lesionwise_dice", "lesion-wise Dice", HIGHER, "scores", regions="all"),
     Figure("lesionwise_hd95_mm", "lesion-wise HD95", LOWER, "scores", unit="mm"),
     Figure("sensitivity", "sensitivity", HIGHER, "scores"),
     Figure("specificity", "specificity", HIGHER, "scores"),
-    Figure("failure_rate", "failure rate: outside the predicted WT", LOWER, "scores"),
-    # uncertainty maps: scores per case and region; in a benchmark per case, of WT
+    Figure("failure_rate", "failure rate of the main region", LOWER, "scores"),
+    # uncertainty maps: scores per case and region; in a benchmark per case, of the main region
     Figure("rmsd_reference", "RMSD, reference mask", LOWER, "benchmark", "RMSD\nref.", scaled=True),
     Figure("rmsd_union", "RMSD, union mask", LOWER, "benchmark benchmark_mlflow", "RMSD\nunion", scaled=True),
     Figure(failure_key("rmsd", "union"), f"{RMSD} failure, union mask", LOWER, "scores"),
@@ -109,22 +125,22 @@ FIGURE_TABLE = (
     Figure(failure_key("corr", "union"), f"{CORR} failure, union mask", HIGHER,
            "scores model_maps benchmark benchmark_mlflow ranking", "corr\nunion"),
     Figure("qu_score", "QU-BraTS", HIGHER, "scores card benchmark benchmark_mlflow", "QU-\nBraTS",
-           regions=WT, scaled=True),
+           regions="main", scaled=True),
     Figure("qu_score_always_certain", "QU-BraTS of an always certain map", HIGHER, "scores card",
-           regions=WT, floor=True),
+           regions="main", floor=True),
     Figure("auroc_brain", "AUROC of errors, brain", HIGHER, "card benchmark benchmark_mlflow"),
     Figure("auprc_brain", "AUPRC of errors, brain", HIGHER, "benchmark"),
     Figure("auroc_band", "AUROC of errors, band", HIGHER,
-           "scores model_maps card benchmark", "AUROC\nband", regions=WT),
+           "scores model_maps card benchmark", "AUROC\nband", regions="main"),
     Figure("auprc_band", "AUPRC of errors, band", HIGHER, "scores benchmark", "AUPRC\nband"),
     Figure("fpr95_band", "FPR at 95 % TPR, band", LOWER, "scores"),
-    Figure("ece", "ECE", LOWER, "scores card benchmark_file", regions=WT, scaled=True),
+    Figure("ece", "ECE", LOWER, "scores card benchmark_file", regions="main", scaled=True),
     Figure("ace", "ACE", LOWER, "scores card benchmark", "ACE", scaled=True),
     Figure("mean_uncertainty", "mean uncertainty", LOWER, scaled=True),
     # cases in the order of their uncertainty: one value per region
-    Figure("aurc", "AURC of cases", LOWER, "scores card benchmark", "AURC", regions=WT),
-    Figure("e_aurc", "E-AURC of cases", LOWER, "scores card", regions=WT),
-    Figure("spearman_uncertainty_dice", "Spearman, mean uncertainty and Dice", LOWER, "scores card", regions=WT),
+    Figure("aurc", "AURC of cases", LOWER, "scores card benchmark", "AURC", regions="main"),
+    Figure("e_aurc", "E-AURC of cases", LOWER, "scores card", regions="main"),
+    Figure("spearman_uncertainty_dice", "Spearman, mean uncertainty and Dice", LOWER, "scores card", regions="main"),
     # Table 2, per protocol and estimator
     Figure("rmsd_ema_last", f"{RMSD} error memory, last epochs", LOWER, "table2 comparison", "RMSD\nerror memory"),
     Figure("corr_ema_last", f"{CORR} error memory, last epochs", HIGHER,

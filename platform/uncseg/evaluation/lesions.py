@@ -1,4 +1,7 @@
-"""Lesion-wise scores by the rule of BraTS 2023 (GLI): each lesion is scored on its own, each false lesion counts."""
+"""Lesion-wise scores as in BraTS 2023: each lesion is scored on its own, and each false lesion counts.
+
+What one lesion is, and how large it has to be, is the task's rule.
+"""
 
 import itertools
 from collections import defaultdict
@@ -10,29 +13,31 @@ import numpy as np
 from scipy import ndimage
 
 from uncseg.evaluation.surface import NO_DISTANCE_MM, SurfaceDistances, bounding_box
-
-DILATIONS = 3
-SMALLEST_LESION_MM3 = 50.0
+from uncseg.tasks.fields import LesionRule
 
 
-def lesionwise(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> dict[str, Any]:
-    """Return lesion-wise Dice and HD95 (Saluja et al., github.com/rachitsaluja/BraTS-2023-Metrics, BraTS-GLI).
+def lesionwise(
+    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], rule: LesionRule
+) -> dict[str, Any]:
+    """Return lesion-wise Dice and HD95 (Saluja et al., github.com/rachitsaluja/BraTS-2023-Metrics).
 
-    A lesion is the reference inside one connected component of the reference dilated 3 times with the 18-neighbour
-    element. Components of the prediction (26 neighbours) that touch this dilation are matched as a whole; a component
-    may match several lesions. Lesions of at most 50 mm³ are left out, and so are components that match no others.
+    A lesion is the reference inside one connected component of the reference dilated with the 18-neighbour element.
+    Components of the prediction (26 neighbours) that touch this dilation are matched as a whole; a component may match
+    several lesions. Lesions that are not larger than the smallest volume are left out, and so are components that match
+    no others.
 
     Args:
         reference, prediction: bool, 3D, the same shape; a part of a volume needs room for the dilation as far as the
             volume has it.
         spacing_mm: along the array's axes.
+        rule: number of dilations, and the smallest volume.
 
     Returns:
         ``hd95_mm`` of the whole masks; ``lesionwise_dice`` in [0, 1] and ``lesionwise_hd95_mm``; ``num_tp``, ``num_fp``
         and ``num_fn``: lesions found, components that match none, lesions missed. Without anything on either side these
         are 0 mm, 1, 0 mm and no lesion.
     """
-    dilated = _connected(_dilated(reference))
+    dilated = _connected(_dilated(reference, rule.dilations))
     lesions, components = np.where(reference, dilated, 0), _connected(prediction)
     distances = SurfaceDistances(lesions, components, spacing_mm)
     lesion_voxels, component_voxels = _voxels(lesions), _voxels(components)
@@ -47,7 +52,7 @@ def lesionwise(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequen
         matched = sum(component_voxels[component] for component in matches[lesion])
         return 2 * overlap / (lesion_voxels[lesion] + matched)
 
-    smallest = SMALLEST_LESION_MM3 / float(np.prod(spacing_mm))
+    smallest = rule.smallest_mm3 / float(np.prod(spacing_mm))
     kept = [lesion for lesion, voxels in lesion_voxels.items() if voxels > smallest]
     hd95s = [distances.hd95_of_parts(lesion, matches[lesion]) for lesion in kept]
     found = sum(bool(matches[lesion]) for lesion in kept)
@@ -63,13 +68,14 @@ def lesionwise(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequen
     }
 
 
-def _dilated(reference: np.ndarray) -> np.ndarray:
-    """Dilate 3 times with the 18-neighbour element, inside the volume, beyond whose border nothing is connected."""
+def _dilated(reference: np.ndarray, dilations: int) -> np.ndarray:
+    """Dilate with the 18-neighbour element, inside the volume, beyond whose border nothing is connected."""
+    if not dilations or not reference.any():  # 0 iterations would go on until nothing changes
+        return reference
     grown = np.zeros_like(reference)
-    if reference.any():
-        box = bounding_box(reference, DILATIONS)
-        element = ndimage.generate_binary_structure(3, 2)
-        grown[box] = ndimage.binary_dilation(reference[box], element, iterations=DILATIONS)
+    box = bounding_box(reference, dilations)
+    element = ndimage.generate_binary_structure(3, 2)
+    grown[box] = ndimage.binary_dilation(reference[box], element, iterations=dilations)
     return grown
 
 

@@ -67,7 +67,7 @@ def _region_means(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _names() -> dict[tuple[str, str], str]:
     """Return the metric by (figure, region) of all figures per region that MLflow shows."""
-    shown = [(figure.key, region) for figure in figures_by_key().values() for region in figure.regions]
+    shown = [(figure.key, region) for figure in figures_by_key().values() for region in figure.logged_regions()]
     return {(key, region): f"final/{key}_{region.lower()}" for key, region in shown}
 
 
