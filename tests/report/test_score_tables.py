@@ -13,6 +13,7 @@ from uncseg.estimators.registry import ONE_PASS
 from uncseg.evaluation.case_scores import score_case
 from uncseg.report.score_tables import models_table, summarize_models, write_scores
 from uncseg.runs.cohort_evaluation import expectation_lines
+from uncseg.tasks.built_in_tasks import built_in
 
 REFERENCE = np.zeros((12, 12, 12), np.uint8)
 REFERENCE[3:8, 3:8, 3:8] = 2
@@ -39,7 +40,7 @@ def test_networks_without_a_map_beside_one_that_has_one(tmp_path):
 
 def test_nothing_is_said_of_an_expectation_that_nobody_had():
     cases = pd.DataFrame({"dice_wt": [0.8, 0.9], "expected_dice_wt": [math.nan] * 2, "review": [False, False]})
-    assert not any("nan" in line for line in expectation_lines(cases))
+    assert not any("nan" in line for line in expectation_lines(cases, built_in("gli-2023")))
 
 
 def test_brackets_are_shown():

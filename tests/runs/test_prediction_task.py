@@ -1,5 +1,6 @@
 """What a new case's prediction depends on: any option, setting, checkpoint or input file that changes makes it anew."""
 
+import json
 from dataclasses import fields, replace
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from uncseg.config.sections import Evaluation, Resources
 from uncseg.dataset.cases import Case
 from uncseg.method.inference.model_folder import ModelFolder
+from uncseg.method.settings import TrainerSettings
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.prediction_task import PredictionOptions, PredictionTask
+from uncseg.tasks.built_in_tasks import built_in
 
 CHANGED = {
     "probabilities": True,
@@ -16,6 +19,7 @@ CHANGED = {
     "mirroring": True,
     "review_below": 0.5,
     "scores": True,
+    "scored_as": built_in("met"),
 }
 
 
@@ -33,6 +37,9 @@ def task(tmp_path):
         checkpoint = tmp_path / "model" / f"fold_{fold}" / "checkpoint_final.pth"
         checkpoint.parent.mkdir(parents=True)
         checkpoint.write_bytes(b"weights")
+    plans, labels = TrainerSettings().into_plans({}), {"background": 0, "NCR": 1, "ED": 2, "ET": 3}
+    (tmp_path / "model" / "plans.json").write_text(json.dumps(plans))
+    (tmp_path / "model" / "dataset.json").write_text(json.dumps({"labels": labels}))
     folder = ModelFolder(tmp_path / "model", "3d_fullres")
     model = PredictionModel(folder, (0, 1), Resources(), Evaluation(), review_below=0.8)
     return PredictionTask(model, PredictionOptions(), tmp_path / "out", threads=1)

@@ -63,6 +63,6 @@ def evaluate_cohort(
     model = find_model(str(root), run.root, None, overrides, trust)
     records, problems = predict_cohort(run, model, dataset, trust, labels, setting)
     if records:
-        write_cohort_tables(run, dataset.name, records)
+        write_cohort_tables(run, dataset.name, records, model.task)
     raise_if_any(problems, "Some cases could not be evaluated.", exit_code=1)
     return 0

@@ -7,7 +7,7 @@ from uncseg.console import console
 from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.expectation import WORDS
-from uncseg.runs.model_sources import find_model
+from uncseg.runs.model_sources import PredictionModel, find_model
 from uncseg.runs.new_case_tasks import Record, predict_new_cases
 from uncseg.runs.prediction_task import PredictionOptions
 from uncseg.table_files import remove_table, table_of, write_table
@@ -47,14 +47,14 @@ def predict_folder(
     for note in scan.notes:
         console.print(note, soft_wrap=True)
     if records:
-        _show(output, model.folds, records)
+        _show(output, model, records)
     else:  # a table of an earlier command would list cases whose files are gone
         remove_table(output, TABLE)
     raise_if_any(scan.problems + failed, "Some cases could not be predicted.", exit_code=1)
     return 0
 
 
-def _show(output: Path, folds: Sequence[int], records: dict[str, Record]) -> None:
+def _show(output: Path, model: PredictionModel, records: dict[str, Record]) -> None:
     """Write every case's record as a table in OUTPUT, and print the flagged cases."""
     rows = table_of((records[case] for case in sorted(records)), words=WORDS)
     table = rows.drop(columns=["source", "files", "folds", "warnings"])
@@ -64,7 +64,8 @@ def _show(output: Path, folds: Sequence[int], records: dict[str, Record]) -> Non
             console.print(f"warning {case}: {warning}", soft_wrap=True)
     for row in table[table["review"]].to_dict("records"):
         console.print(f"review {row['case']}: {row['review_reason']}")
-    folds_text = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
-    reason = f"expected WT Dice below {table['review_below'].iloc[0]:.3f}, or no WT found"
+    folds_text = f"fold{'s' * (len(model.folds) > 1)} {', '.join(map(str, model.folds))}"
+    region = model.task.main_region
+    reason = f"expected {region} Dice below {table['review_below'].iloc[0]:.3f}, or no {region} found"
     console.print(f"{len(table)} predicted by {folds_text}, {table['review'].sum()} flagged for review ({reason})")
     console.print(f"predictions: {output}", soft_wrap=True)

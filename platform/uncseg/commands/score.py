@@ -10,7 +10,7 @@ from uncseg.console import console, counting, show_warnings
 from uncseg.dataset.labels import as_convention
 from uncseg.dataset.patients import Patients, as_patients, require_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
-from uncseg.evaluation.case_scores import SCORES_VERSION, ScoreRow
+from uncseg.evaluation.case_scores import ScoreRow, definition_of_scores
 from uncseg.evaluation.find_pairs import find_pairs
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
 from uncseg.files import compute_once, digest, file_states, remove_partial, short_name
@@ -77,7 +77,7 @@ def score_folders(
 def _score_once(pair: Pair, scale: Scale, folder: Path) -> list[ScoreRow]:
     """Score a pair, unless the folder holds its scores from an earlier command."""
     conventions = pair.reference_convention, pair.prediction_convention
-    source = digest([SCORES_VERSION, file_states(pair.files), scale, sorted(pair.uncertainty), conventions])
+    source = digest([definition_of_scores(), file_states(pair.files), scale, sorted(pair.uncertainty), conventions])
     file = folder / f"{short_name(pair.case_id)}.json"
     return list(compute_once(file, source, lambda: {"rows": score_pair(pair, scale)})["rows"])
 

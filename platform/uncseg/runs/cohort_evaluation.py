@@ -11,7 +11,7 @@ from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.labels import Convention, describe_convention
 from uncseg.dataset.patients import require_patients
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.evaluation.expectation import WORDS
+from uncseg.evaluation.expectation import WORDS, expected_dice_column
 from uncseg.evaluation.summary import spearman
 from uncseg.files import write_text
 from uncseg.layout import RunFolder
@@ -20,6 +20,7 @@ from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.new_case_tasks import FOLD_MEAN, Record, predict_new_cases
 from uncseg.runs.prediction_task import PredictionOptions
 from uncseg.table_files import table_of, write_table
+from uncseg.tasks.task import Task
 
 
 def predict_cohort(
@@ -74,7 +75,7 @@ def _refuse_another(file: Path, dataset: Path) -> None:
     write_text(file, f"{dataset}\n")
 
 
-def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record]) -> None:
+def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record], task: Task) -> None:
     """Write and print the tables ``external_NAME…`` of a cohort.
 
     They hold the scores of all folds together, those of each fold and estimator (``…_folds``), and what was expected of
@@ -89,29 +90,36 @@ def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record]) -
     console.print(scores_table(summary, f"Scores of {len(records)} case{'s' * (len(records) != 1)}").to_rich())
     console.print(models_table(folds).to_rich())
     console.print(f"tables: {run.tables}/external_{name}*", soft_wrap=True)
-    wt = together[together["region"] == "WT"].set_index("case")["dice"]
-    cases = table_of((records[case] for case in sorted(records)), words=WORDS)
-    cases["dice_wt"] = cases["case"].map(wt)
-    cases = cases.reindex(columns=["case", "dice_wt", "expected_dice_wt", "review", "review_reason"])
-    write_table(cases, run.tables, f"external_{name}_cases")
-    for line in expectation_lines(cases):
+    table = expectation_table(together, records, task)
+    write_table(table, run.tables, f"external_{name}_cases")
+    for line in expectation_lines(table, task):
         console.print(line)
 
 
-def expectation_lines(cases: pd.DataFrame) -> list[str]:
-    """Return sentences on how well the columns expected_dice_wt and review predict dice_wt."""
-    known, lines = cases.dropna(subset=["expected_dice_wt"]), []
+def expectation_table(scores: pd.DataFrame, records: dict[str, Record], task: Task) -> pd.DataFrame:
+    """Return one row per case: the Dice of its main region, the Dice that was expected, and whether to review it."""
+    dices = scores[scores["region"] == task.main_region].set_index("case")["dice"]
+    cases = table_of((records[case] for case in sorted(records)), words=WORDS)
+    dice, expected = f"dice_{task.main_key}", expected_dice_column(task)
+    cases[dice] = cases["case"].map(dices)
+    return cases.reindex(columns=["case", dice, expected, "review", "review_reason"])
+
+
+def expectation_lines(cases: pd.DataFrame, task: Task) -> list[str]:
+    """Return sentences on how well the expected Dice and the flags of :func:`expectation_table` predict the Dice."""
+    real, expected, name = f"dice_{task.main_key}", expected_dice_column(task), f"{task.main_region} Dice"
+    known, lines = cases.dropna(subset=[expected]), []
     if len(known):
-        correlation = spearman(known["expected_dice_wt"].to_numpy(float), known["dice_wt"].to_numpy(float))
-        error = known["expected_dice_wt"] - known["dice_wt"]
+        correlation = spearman(known[expected].to_numpy(float), known[real].to_numpy(float))
+        error = known[expected] - known[real]
         value = "unknown (too few cases, or all alike)" if math.isnan(correlation) else f"{correlation:.3f}"
         lines = [
-            f"expected and real WT Dice of {len(known)} cases: Spearman {value}",
+            f"expected and real {name} of {len(known)} cases: Spearman {value}",
             f"error of the expected Dice: mean {error.mean():+.3f}, mean absolute {error.abs().mean():.3f}",
         ]
-    flagged, others = (cases.loc[cases["review"] == flag, "dice_wt"] for flag in (True, False))
+    flagged, others = (cases.loc[cases["review"] == flag, real] for flag in (True, False))
     line = f"flagged for review: {len(flagged)} of {len(cases)} cases, so there is nothing to compare"
     if len(flagged) and len(others):
-        line = f"flagged for review: {len(flagged)} cases with a mean WT Dice of {flagged.mean():.3f}; "
+        line = f"flagged for review: {len(flagged)} cases with a mean {name} of {flagged.mean():.3f}; "
         line += f"the other {len(others)}: {others.mean():.3f}"
     return [*lines, line]

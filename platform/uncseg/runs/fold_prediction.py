@@ -13,7 +13,7 @@ from uncseg.dataset.cases import MODALITIES, Case, oracle_path
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume
 from uncseg.estimators.one_pass import OnePass, estimate_all
-from uncseg.evaluation.case_scores import SCORES_VERSION
+from uncseg.evaluation.case_scores import definition_of_scores
 from uncseg.files import digest
 from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
 from uncseg.method.inference.model_folder import ModelFolder
@@ -141,4 +141,4 @@ def source_digest(task: FoldTask) -> str:
     checkpoints = [task.run.member(number).final_checkpoint(task.fold).stat() for number in members]
     states = [(file.st_size, file.st_mtime_ns) for file in checkpoints]
     applied = [evaluation.tile_step, evaluation.mirroring, estimators.model_dump(exclude={"one_pass"})]
-    return digest([SCORES_VERSION, task.fold, states, applied])
+    return digest([definition_of_scores(task.experiment.dataset.task), task.fold, states, applied])

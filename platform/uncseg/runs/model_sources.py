@@ -20,6 +20,7 @@ from uncseg.method.settings import TrainerSettings
 from uncseg.runs.run_opening import finished_folds, open_existing_run
 from uncseg.section import Section
 from uncseg.table_files import read_table
+from uncseg.tasks.task import Task
 from uncseg.tracking.stored_models import download, find_stored
 
 
@@ -40,9 +41,14 @@ class PredictionModel:
     resources: Resources
     evaluation: Evaluation
     review_below: float
-    """Expected WT Dice below which a case is to be reviewed."""
+    """Expected Dice of the main region below which a case is to be reviewed."""
     members: tuple[ModelFolder, ...] = ()
     """The other networks of each fold, if a deep ensemble is chosen."""
+
+    @property
+    def task(self) -> Task:
+        """What the networks segment."""
+        return TrainerSettings.from_plans(self.folder.plans_manager.plans).task
 
 
 def find_model(
@@ -86,7 +92,7 @@ def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | No
     folder = ModelFolder(run.model, configuration)
     if not trust:
         folder.require_known_classes()
-    review_below = review_threshold(read_table(run.tables, "per_case"))
+    review_below = review_threshold(read_table(run.tables, "per_case"), experiment.dataset.task)
     others = range(1, experiment.training.members if evaluation.estimators.combine_members else 1)
     members = tuple(ModelFolder(run.member(number).model, configuration) for number in others)
     return PredictionModel(folder, chosen, experiment.resources, evaluation, review_below, members)

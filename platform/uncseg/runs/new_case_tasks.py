@@ -20,16 +20,16 @@ from uncseg.cluster.tasks import map_cases, start_as_task
 from uncseg.cluster.workers import Workers
 from uncseg.console import counting
 from uncseg.dataset.case_volumes import read_case_volumes, read_reference
-from uncseg.dataset.cases import MODALITIES, Case
+from uncseg.dataset.cases import Case
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.one_pass import OnePass, estimate_one_pass
 from uncseg.estimators.registry import ESTIMATORS, NOT_MIRRORED
 from uncseg.evaluation.expectation import around_prediction, describe
-from uncseg.evaluation.overlap import region_mask
+from uncseg.evaluation.overlap import main_mask
 from uncseg.files import keep_record, kept_record, remove_partial
-from uncseg.layout import REGION_PROBABILITIES, CaseFiles
+from uncseg.layout import BETWEEN_FOLDS, UNCERTAINTY, CaseFiles, region_probabilities
 from uncseg.method.inference.fold_average import FoldAverage, average_folds
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, native_maps, predict_grid
@@ -41,6 +41,7 @@ from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.out_of_fold import region_scores
 from uncseg.runs.prediction_task import PredictionOptions, PredictionTask
 from uncseg.runs.preflight import require_folders
+from uncseg.tasks.task import Task
 
 IN_FLIGHT = 3  # cases per worker: one is read, one predicted, one written
 Record = dict[str, Any]
@@ -127,7 +128,7 @@ def write_case(
         with naming(case.case_id):
             return _write_case(task, case, source, properties, predictions)
     except Exception:
-        CaseFiles(task.output, case.case_id).remove()
+        CaseFiles(task.output, case.case_id).remove(task.model.task)
         raise
 
 
@@ -135,28 +136,27 @@ def _write_case(
     task: PredictionTask, case: Case, source: str, properties: dict[str, Any], predictions: GridPredictions
 ) -> Record:
     torch.set_num_threads(1)
-    model, options = _same_object(task.model.folder), task.options
+    model, options, meaning = _same_object(task.model.folder), task.options, task.model.task
     folds = average_folds(model, predictions.folds, properties)
     geometry = properties[GEOMETRY]
     files = CaseFiles(task.output, case.case_id)
-    predicted = region_mask(folds.labels, "WT")
+    predicted = main_mask(folds.labels, meaning)
     uncertainty = around_prediction(folds.uncertainty, predicted)
-    record = describe(folds.labels, uncertainty, geometry.spacing_mm, task.review_below)
-    maps = {"uncertainty": uncertainty, "between_folds": folds.between_folds if len(predictions.folds) > 1 else None}
+    record = describe(folds.labels, uncertainty, geometry.spacing_mm, task.review_below, meaning)
+    maps = {UNCERTAINTY: uncertainty, BETWEEN_FOLDS: folds.between_folds if len(predictions.folds) > 1 else None}
     if options.probabilities:
-        maps |= dict(zip(REGION_PROBABILITIES, folds.probabilities, strict=True))
-    one_pass = _one_pass_maps(task.model.evaluation.estimators.one_pass, folds, predicted)
-    maps |= one_pass
-    maps |= native_maps(predictions.maps, properties, model)
-    known = {files.map(name): values for name, values in maps.items() if values is not None}
-    for file, values in known.items():
-        write_volume(file, values.astype(np.float32), geometry)
+        maps |= dict(zip(region_probabilities(meaning).values(), folds.probabilities, strict=True))
+    one_pass = _one_pass_maps(task.model, folds, predicted)
+    several = native_maps(predictions.maps, properties, model)
+    known = {name: values for name, values in (maps | one_pass | several).items() if values is not None}
+    for name, values in known.items():
+        write_volume(files.map(name), values.astype(np.float32), geometry)
     write_volume(files.segmentation, folds.labels, geometry)
-    written = [files.segmentation, *known]
+    written = [files.segmentation, *map(files.map, known)]
     if options.overlays:
-        shown = case.images[min(MODALITIES.index("t2f"), len(case.images) - 1)]
-        seen, drawn = {"prediction": folds.labels}, {} if uncertainty is None else {"uncertainty": uncertainty}
-        draw_overlay(files.overlay, read_volume(shown).voxels, seen, drawn, case.case_id, image_name="image")
+        shown = read_volume(case.images[min(meaning.shown_channel, len(case.images) - 1)])
+        drawn = {} if uncertainty is None else {UNCERTAINTY: uncertainty}
+        draw_overlay(files.overlay, shown.voxels, {"prediction": folds.labels}, drawn, case.case_id, image_name="image")
         written.append(files.overlay)
     if options.scores:
         scored = {f"fold_{fold}": alone for fold, alone in zip(task.model.folds, folds.per_fold, strict=True)}
@@ -164,34 +164,32 @@ def _write_case(
         scored |= {name: (folds.labels, values) for name, values in one_pass.items()}
         for estimator, grids in predictions.segmentations.items():
             labels = average_folds(model, grids, properties).labels
-            scored |= {name: (labels, maps[name]) for name in ESTIMATORS[estimator].maps}
-        record["scores"] = _scores(case, scored)
+            scored |= {name: (labels, several[name]) for name in ESTIMATORS[estimator].maps}
+        record["scores"] = _scores(case, scored, task.scoring)
     warnings = [f"{warning.where}: {warning.found}" for warning in properties[WARNINGS]]
-    about = {
-        "case": case.case_id,
-        "warnings": warnings,
-        "folds": list(task.model.folds),
-        "files": [file.name for file in written],
-    }
+    about = {"case": case.case_id, "warnings": warnings, "folds": list(task.model.folds)}
+    about["files"] = [file.name for file in written]
     return keep_record(files.scores, source, about | record)
 
 
-def _one_pass_maps(names: Sequence[str], folds: FoldAverage, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
+def _one_pass_maps(model: PredictionModel, folds: FoldAverage, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
     """Return the maps that the folds' mean probabilities give, (D, H, W) float32."""
-    volumes = {"p_wt": folds.probabilities[0], "max_probability": folds.max_probability, "predicted_wt": predicted_wt}
-    maps = estimate_one_pass(names, OnePass(**{name: as_batch(volume) for name, volume in volumes.items()}))
+    main = list(model.task.regions).index(model.task.main_region)
+    volumes = {"p_wt": folds.probabilities[main], "max_probability": folds.max_probability}
+    known = OnePass(**{name: as_batch(volume) for name, volume in (volumes | {"predicted_wt": predicted_wt}).items()})
+    maps = estimate_one_pass(model.evaluation.estimators.one_pass, known)
     return {name: values[0, 0].numpy() for name, values in maps.items()}
 
 
-def _scores(case: Case, scored: dict[str, tuple[np.ndarray, np.ndarray | None]]) -> list[Record]:
+def _scores(case: Case, scored: dict[str, tuple[np.ndarray, np.ndarray | None]], task: Task) -> list[Record]:
     """Return one row per region of each model's labels and map; ``model`` is fold_0, …, mean, or the name of a map."""
     reference, geometry = read_reference(case)
     brain = read_volume(case.images[0]).voxels != 0
     rows = []
     for model, (labels, uncertainty) in scored.items():
-        masked = around_prediction(uncertainty, region_mask(labels, "WT"))
+        masked = around_prediction(uncertainty, main_mask(labels, task))
         keys = {"case": case.case_id, "patient": case.patient, "model": model}
-        rows += [keys | row for row in region_scores(reference, labels, masked, brain, geometry)]
+        rows += [keys | row for row in region_scores(reference, labels, masked, brain, geometry, task)]
     return rows
 
 
@@ -232,7 +230,9 @@ def predict_new_cases(
         task = PredictionTask(model, options, output.resolve(), slots.cpus_per_process, trust)
         task.output.mkdir(parents=True, exist_ok=True)
         sources = task.sources(cases)
-        records = {name: _finished_record(CaseFiles(task.output, name), source) for name, source in sources.items()}
+        records = {
+            name: _finished_record(CaseFiles(task.output, name), source, model.task) for name, source in sources.items()
+        }
         finished = {name: record for name, record in records.items() if record is not None}
         todo = [case for case in cases if case.case_id not in finished]
         with counting() as progress, Workers(slots, len(todo)) as workers:
@@ -249,12 +249,12 @@ def predict_new_cases(
     return finished | predicted, problems
 
 
-def _finished_record(files: CaseFiles, source: str) -> Record | None:
+def _finished_record(files: CaseFiles, source: str, task: Task) -> Record | None:
     """Return a case's record if all of its files are there; otherwise remove those that are."""
     record = kept_record(files.scores, source)
     if record is None:
         # a map of other folds or options would lie beside labels that it does not belong to
-        files.remove()
+        files.remove(task)
     return record
 
 

@@ -12,21 +12,23 @@ from uncseg.cluster.workers import map_cases_on_workers
 from uncseg.config.sections import PROTOCOLS
 from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.cases import Case
-from uncseg.dataset.labels import REGIONS
 from uncseg.dataset.volumes import Geometry, read_volume, write_volume
 from uncseg.errors import raise_if_any
 from uncseg.estimators.floors import best_constant
 from uncseg.estimators.registry import SEVERAL_PASS_MAPS
 from uncseg.evaluation.case_scores import ScoreRow, score_case
-from uncseg.evaluation.expectation import around_prediction, expected_dice
-from uncseg.evaluation.overlap import dice, region_mask
+from uncseg.evaluation.expectation import around_prediction, expected_dice, expected_dice_column
+from uncseg.evaluation.figures import region_dices
+from uncseg.evaluation.overlap import dice, main_mask, region_mask
 from uncseg.evaluation.uncertainty import protocol_mask, score_map
 from uncseg.files import compute_once, read_json
-from uncseg.layout import CASE_MAPS, CaseFiles
+from uncseg.layout import UNCERTAINTY, UNMASKED, CaseFiles, case_maps, main_probability
 from uncseg.metric_keys import case_key
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_task import FoldTask, RunTask
 from uncseg.table_files import table_of
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 
 def evaluate_out_of_fold(
@@ -68,68 +70,82 @@ def _evaluate(task: FoldTask, case: Case) -> dict[str, Any]:
     try:
         return _predict_and_score(task, case, files)
     except Exception:
-        files.remove()  # some may be new, and others of an earlier checkpoint
+        files.remove(task.experiment.dataset.task)  # some may be new, and others of an earlier checkpoint
         raise
 
 
 def _predict_and_score(task: FoldTask, case: Case, files: CaseFiles) -> dict[str, Any]:
+    meaning = task.experiment.dataset.task
     reference, geometry = read_reference(case)
     image = read_volume(case.images[0])
     prediction = predict_case(task, case.case_id)
-    predicted = region_mask(prediction.labels, "WT")
-    maps = {"wt_probability": prediction.p_wt} | prediction.maps
-    masked = around_prediction(prediction.maps.get("uncertainty"), predicted)
-    if masked is not None:
-        # the scores below use each protocol's own mask
-        maps |= {"uncertainty": masked, "uncertainty_unmasked": maps["uncertainty"]}
-    write_volume(files.segmentation, prediction.labels.astype(np.uint8), image.geometry)
-    for estimate in prediction.estimates.values():
-        maps |= estimate.maps
-    for name in (*CASE_MAPS, *SEVERAL_PASS_MAPS):
-        if name in maps:
-            write_volume(files.map(name), maps[name].astype(np.float32), image.geometry)
+    predicted = main_mask(prediction.labels, meaning)
+    masked = around_prediction(prediction.maps.get(UNCERTAINTY), predicted)
+    _write_case(files, prediction, masked, image.geometry, meaning)
     brain = image.voxels != 0
     keys = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
-    scores = [keys | row for row in region_scores(reference, prediction.labels, masked, brain, geometry)]
-    row = keys | _overlap_row(scores)
-    row["expected_dice_wt"] = math.nan if masked is None or not predicted.any() else expected_dice(predicted, masked)
-    row |= _uncertainty_row(case, reference, prediction) | _several_pass_row(reference, prediction)
+    scores = [keys | row for row in region_scores(reference, prediction.labels, masked, brain, geometry, meaning)]
+    expected = math.nan if masked is None or not predicted.any() else expected_dice(predicted, masked)
+    row = keys | _overlap_row(scores, meaning) | {expected_dice_column(meaning): expected}
+    row |= _uncertainty_row(case, reference, prediction, meaning) | _several_pass_row(reference, prediction, meaning)
     return {"row": row, "scores": scores}
 
 
+def _write_case(
+    files: CaseFiles, prediction: Prediction, masked: np.ndarray | None, geometry: Geometry, task: Task
+) -> None:
+    """Write labels and maps; ``masked`` is the head's map inside the dilated prediction."""
+    write_volume(files.segmentation, prediction.labels.astype(np.uint8), geometry)
+    maps = {main_probability(task): prediction.p_wt} | prediction.maps
+    if masked is not None:
+        # scores use each protocol's own mask
+        maps |= {UNCERTAINTY: masked, UNMASKED: maps[UNCERTAINTY]}
+    for estimate in prediction.estimates.values():
+        maps |= estimate.maps
+    for name in (*case_maps(task), *SEVERAL_PASS_MAPS):
+        if name in maps:
+            write_volume(files.map(name), maps[name].astype(np.float32), geometry)
+
+
 def region_scores(
-    reference: np.ndarray, labels: np.ndarray, uncertainty: np.ndarray | None, brain: np.ndarray, geometry: Geometry
+    reference: np.ndarray,
+    labels: np.ndarray,
+    uncertainty: np.ndarray | None,
+    brain: np.ndarray,
+    geometry: Geometry,
+    task: Task = paper_task(),  # noqa: B008
 ) -> list[ScoreRow]:
     """Return one row of scores per region; one map stands for all regions, as in the challenge.
 
     Args:
-        reference, labels: (D, H, W), labels 1 NCR, 2 ED, 3 ET.
+        reference, labels: (D, H, W), as the task numbers labels.
         uncertainty: in [0, 1], 0 outside the dilated prediction; None: labels are scored alone.
         brain: bool.
         geometry: the reference's, for the spacing.
+        task: what the labels mean.
     """
-    maps = None if uncertainty is None else dict.fromkeys(REGIONS, uncertainty)
-    return score_case(reference, labels, geometry.spacing_dhw_mm, maps, brain)
+    maps = None if uncertainty is None else dict.fromkeys(task.regions, uncertainty)
+    return score_case(reference, labels, geometry.spacing_dhw_mm, maps, brain, task)
 
 
-def _overlap_row(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _overlap_row(scores: Sequence[dict[str, Any]], task: Task) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for score in scores:
-        name = score["region"].lower()
+        name = task.region_keys[score["region"]]
         row |= {f"dice_{name}": score["dice"], f"reference_{name}_ml": score["reference_volume_ml"]}
         row |= {f"predicted_{name}_ml": score["predicted_volume_ml"], f"failure_rate_{name}": score["failure_rate"]}
-    row["dice_mean"] = float(np.mean([row[f"dice_{region.lower()}"] for region in REGIONS]))
+    row["dice_mean"] = float(np.mean([row[column] for column in region_dices(task)]))
     return row
 
 
-def _uncertainty_row(case: Case, reference: np.ndarray, prediction: Prediction) -> dict[str, Any]:
-    reference_wt, predicted_wt = region_mask(reference, "WT"), region_mask(prediction.labels, "WT")
-    failure = reference_wt != predicted_wt
+def _uncertainty_row(case: Case, reference: np.ndarray, prediction: Prediction, task: Task) -> dict[str, Any]:
+    reference_main, predicted_main = main_mask(reference, task), main_mask(prediction.labels, task)
+    failure = reference_main != predicted_main
     visited = prediction.maps["visited"] > 0.5
-    maps = one_pass_maps(case, prediction, predicted_wt)
+    maps = one_pass_maps(case, prediction, predicted_main)
     row: dict[str, Any] = {}
     for protocol in PROTOCOLS:
-        mask = protocol_mask(reference_wt, predicted_wt, protocol)
+        mask = protocol_mask(reference_main, predicted_main, protocol)
         row[f"visited_share_{protocol}"] = float(visited[mask].mean()) if mask.any() else float("nan")
         constant = best_constant(as_batch(failure.astype(np.float32)), as_batch(mask.astype(np.float32)))[0, 0].numpy()
         for name, estimate in (maps | {"constant": constant}).items():
@@ -143,20 +159,19 @@ def _uncertainty_row(case: Case, reference: np.ndarray, prediction: Prediction) 
     return row
 
 
-def _several_pass_row(reference: np.ndarray, prediction: Prediction) -> dict[str, Any]:
+def _several_pass_row(reference: np.ndarray, prediction: Prediction, task: Task) -> dict[str, Any]:
     """Maps of several predictions, each against the failure of their own mean."""
     row: dict[str, Any] = {}
-    reference_wt = region_mask(reference, "WT")
+    reference_main = main_mask(reference, task)
     for estimator, estimate in prediction.estimates.items():
         labels = estimate.labels
-        predicted_wt = region_mask(labels, "WT")
-        for region in REGIONS:
-            row[f"dice_{region.lower()}/{estimator}"] = dice(
-                region_mask(reference, region), region_mask(labels, region)
-            )
-        failure = reference_wt != predicted_wt
+        predicted_main = main_mask(labels, task)
+        for region, key in task.region_keys.items():
+            overlap = dice(region_mask(reference, region, task), region_mask(labels, region, task))
+            row[f"dice_{key}/{estimator}"] = overlap
+        failure = reference_main != predicted_main
         for protocol in PROTOCOLS:
-            mask = protocol_mask(reference_wt, predicted_wt, protocol)
+            mask = protocol_mask(reference_main, predicted_main, protocol)
             for name, values in estimate.maps.items():
                 scores = score_map(values, failure, mask)
                 row |= {case_key(name, protocol, kind): scores[kind] for kind in ("rmsd", "corr")}

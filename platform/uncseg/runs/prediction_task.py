@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from uncseg.dataset.cases import Case
-from uncseg.evaluation.case_scores import SCORES_VERSION
+from uncseg.evaluation.case_scores import definition_of_scores
 from uncseg.files import digest, file_states
 from uncseg.runs.model_sources import PredictionModel
+from uncseg.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -15,15 +16,17 @@ class PredictionOptions:
     """What a command asks for beside labels and uncertainty; None: as the model's experiment says."""
 
     probabilities: bool = False
-    """Write CASE_wt_probability.nii.gz, CASE_tc_probability.nii.gz and CASE_et_probability.nii.gz."""
+    """Write CASE_REGION_probability.nii.gz for each region."""
     overlays: bool = False
     """Draw CASE.png."""
     mirroring: bool | None = None
     """Test-time mirroring, 8 passes."""
     review_below: float | None = None
-    """Flag cases whose expected WT Dice is lower."""
+    """Flag cases whose expected Dice of the main region is lower."""
     scores: bool = False
     """Score each fold, all folds together and the estimators' maps against the cases' references."""
+    scored_as: Task | None = None
+    """Task of the cases, which has the regions of the model's and may have another lesion rule; None: the model's."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class PredictionTask:
     """Let checkpoints run code of their own."""
 
     @property
+    def scoring(self) -> Task:
+        """The task by whose lesion rule predictions are scored."""
+        return self.model.task if self.options.scored_as is None else self.options.scored_as
+
+    @property
     def mirroring(self) -> bool:
         """Whether predictions are averaged over mirrored copies."""
         chosen = self.options.mirroring
@@ -45,7 +53,7 @@ class PredictionTask:
 
     @property
     def review_below(self) -> float:
-        """Expected WT Dice below which a case is flagged."""
+        """Expected Dice of the main region below which a case is flagged."""
         chosen = self.options.review_below
         return self.model.review_below if chosen is None else chosen
 
@@ -53,8 +61,9 @@ class PredictionTask:
         """Return a digest per case of what its outputs depend on: checkpoints, settings, options, the case's files."""
         model, evaluation = self.model, self.model.evaluation
         options = asdict(self.options) | {"mirroring": self.mirroring, "review_below": self.review_below}
+        options["scored_as"] = definition_of_scores(self.scoring)
         networks = [folder.state(model.folds) for folder in (model.folder, *model.members)]
-        source = digest([SCORES_VERSION, networks, options, evaluation.tile_step, evaluation.estimators.model_dump()])
+        source = digest([networks, options, evaluation.tile_step, evaluation.estimators.model_dump()])
         if not self.options.scores:
             return {case.case_id: digest([source, file_states(case.images)]) for case in cases}
         return {case.case_id: digest([source, file_states(case.files), case.convention]) for case in cases}
