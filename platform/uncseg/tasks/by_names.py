@@ -3,8 +3,11 @@
 import re
 from collections.abc import Collection
 
-from uncseg.tasks.built_in_tasks import built_in, built_in_names
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
 from uncseg.tasks.task import Task
+
+_DOES_NOT_FIT = "The task does not fit the files."
 
 
 def tasks_by_names(case_ids: Collection[str]) -> dict[str, tuple[Task, ...]]:
@@ -12,3 +15,85 @@ def tasks_by_names(case_ids: Collection[str]) -> dict[str, tuple[Task, ...]]:
     patterns = [(task, re.compile(task.cases, re.IGNORECASE)) for task in map(built_in, built_in_names()) if task.cases]
     told = {case: tuple(task for task, pattern in patterns if pattern.fullmatch(case)) for case in case_ids}
     return {case: tasks for case, tasks in told.items() if tasks}
+
+
+def agree(one: Task, other: Task) -> bool:
+    """Return whether labels mean the same in two tasks, and lesions are counted alike."""
+    return one.same_meaning(other) and one.lesions == other.lesions
+
+
+def task_of_names(case_ids: Collection[str], where: str, setting: str) -> Task | None:
+    """Return the built-in task that names of cases tell; the paper's where it agrees with that.
+
+    Args:
+        case_ids: names of all cases of a folder, or of two that belong together.
+        where: the folder, for the problem.
+        setting: where a user says which task it is.
+
+    Returns:
+        None where no name tells a task.
+
+    Raises:
+        ProblemsFound: names tell tasks that do not agree (exit code 2).
+    """
+    told = tasks_by_names(case_ids)
+    possible = {task.name: task for tasks in told.values() for task in tasks}
+    fitting = [task for task in possible.values() if all(_fits(task, tasks) for tasks in told.values())]
+    if not told:
+        return None
+    if not fitting:
+        found = " and ".join(f"names of {_names(tasks)} ({case})" for case, tasks in _one_of_each(told).items())
+        problem = Problem(where, found, "cases of one task", "keep them in folders of their own")
+        raise ProblemsFound(_DOES_NOT_FIT, [problem])
+    if not all(agree(fitting[0], task) for task in fitting):
+        found = f"names of {_names(fitting)}, in which labels or lesions differ ({next(iter(told))})"
+        names = [task.name for task in fitting]
+        problem = Problem(where, found, "one task", f"set {setting} to {' or '.join(names)}")
+        raise ProblemsFound("It is not clear which task it is.", [problem])
+    paper = paper_task()
+    return paper if agree(paper, fitting[0]) else fitting[0]
+
+
+def require_names_fit(case_ids: Collection[str], task: Task, where: str, setting: str) -> None:
+    """Refuse a built-in task where names of cases tell another one; a task of one's own may have any names.
+
+    Args:
+        task: that was set.
+        case_ids, where, setting: see :func:`task_of_names`.
+
+    Raises:
+        ProblemsFound: naming each other task (exit code 2).
+    """
+    if task.name not in built_in_names():
+        return
+    others = {case: tasks for case, tasks in tasks_by_names(case_ids).items() if not _allow(tasks, task)}
+    problems = [
+        Problem(
+            where,
+            f"names of {_names(tasks)} ({case})",
+            f"cases of task {task.name}",
+            f"set {setting} to {' or '.join(other.name for other in tasks)}",
+        )
+        for case, tasks in _one_of_each(others).items()
+    ]
+    if problems:
+        raise ProblemsFound(_DOES_NOT_FIT, problems)
+
+
+def _fits(task: Task, told: Collection[Task]) -> bool:
+    return any(agree(task, other) for other in told)
+
+
+def _allow(told: Collection[Task], task: Task) -> bool:
+    """Return whether names that tell some tasks may be of the task that was set: one of them, or like each."""
+    return any(task.name == other.name for other in told) or all(agree(task, other) for other in told)
+
+
+def _one_of_each(told: dict[str, tuple[Task, ...]]) -> dict[str, tuple[Task, ...]]:
+    """Return one case for each set of tasks that are told."""
+    first = {tuple(task.name for task in tasks): case for case, tasks in reversed(told.items())}
+    return {case: told[case] for case in sorted(first.values())}
+
+
+def _names(tasks: Collection[Task]) -> str:
+    return f"task{'s' * (len(tasks) > 1)} {' and '.join(task.name for task in tasks)}"
