@@ -10,8 +10,10 @@ from uncseg.dataset.scan import scan_folder
 from uncseg.layout import CaseFiles, RunFolder
 from uncseg.report.case_figure import draw_case
 from uncseg.report.case_images import CaseImages, largest_disagreement, read_case
+from uncseg.tasks.built_in_tasks import paper_task
 
 ISOTROPIC = (1.0, 1.0, 1.0)
+PAPER = paper_task()
 MAPS = ("error memory", "uncertainty", "variance_stable", "var1shot")
 
 
@@ -32,7 +34,7 @@ def test_the_thickest_place_of_the_largest_region():
     prediction = labels(ED=cube((5, 5, 5), 10))  # a shell of one voxel, the largest region
     prediction[cube((16, 8, 8), 5)] = 2  # a thick part that touches it
     prediction[cube((24, 24, 24), 3)] = 2  # another region
-    at, why = largest_disagreement(reference, prediction, ISOTROPIC)
+    at, why = largest_disagreement(reference, prediction, ISOTROPIC, PAPER)
     assert at == (17, 10, 10)  # with the shell below it the part is 6 × 5 × 5: of two equally deep the inner one
     assert "whole tumour" in why
 
@@ -42,21 +44,21 @@ def test_thickness_is_in_millimetres():
     reference = labels()
     prediction = labels(ED=(slice(10, 13), slice(5, 14), slice(5, 14)))
     prediction[13:26, 8:11, 8:11] = 2
-    flat, _ = largest_disagreement(reference, prediction, ISOTROPIC)
+    flat, _ = largest_disagreement(reference, prediction, ISOTROPIC, PAPER)
     assert flat[0] <= 13
-    thin, _ = largest_disagreement(reference, prediction, (0.1, 1.0, 1.0))
+    thin, _ = largest_disagreement(reference, prediction, (0.1, 1.0, 1.0), PAPER)
     assert thin[0] > 13
     assert thin[1:] == (9, 9)
 
 
 def test_without_disagreement_of_the_tumour_the_labels_decide():
     reference = labels(ED=cube((4, 4, 4), 12), ET=cube((6, 6, 6), 3))
-    at, why = largest_disagreement(reference, labels(ED=cube((4, 4, 4), 12)), ISOTROPIC)
+    at, why = largest_disagreement(reference, labels(ED=cube((4, 4, 4), 12)), ISOTROPIC, PAPER)
     assert (at, "labels" in why) == ((7, 7, 7), True)
-    at, why = largest_disagreement(reference, reference, ISOTROPIC)
+    at, why = largest_disagreement(reference, reference, ISOTROPIC, PAPER)
     assert reference[at] > 0
     assert "reference = prediction" in why
-    assert largest_disagreement(labels(), labels(), ISOTROPIC)[0] == (15, 15, 15)
+    assert largest_disagreement(labels(), labels(), ISOTROPIC, PAPER)[0] == (15, 15, 15)
 
 
 def stretches(flags, longer_than):
@@ -84,7 +86,7 @@ def black_case(reference, spacing_mm=ISOTROPIC, maps=MAPS):
 def test_every_plane_is_the_right_way_up(tmp_path, spacing_mm):
     """A cube near the head, in front, on the patient's left."""
     reference = labels((40, 40, 40), ED=(slice(30, 36), slice(4, 10), slice(28, 34)))
-    draw_case(tmp_path / "f.png", black_case(reference, spacing_mm), "a case")
+    draw_case(tmp_path / "f.png", black_case(reference, spacing_mm), "a case", PAPER)
     drawn = panels(tmp_path / "f.png")
     assert (len(drawn), [len(row) for row in drawn]) == (3, [7, 7, 7])
     # (rows, columns) as shares of the panel: axial front up, coronal head up, right on the left; sagittal front left
@@ -102,7 +104,7 @@ def test_one_scale_for_all_maps_and_no_panel_for_a_map_that_is_not_there(tmp_pat
     case = black_case(reference, maps=("error memory", "variance_stable", "var1shot"))
     for name, values in case.maps.items():
         values[cube((17, 17, 17), 4)] = {"error memory": 0.5, "variance_stable": 0.5, "var1shot": 1.0}[name]
-    draw_case(tmp_path / "f.png", case, "a case")
+    draw_case(tmp_path / "f.png", case, "a case", PAPER)
     (axial, *_), maps = panels(tmp_path / "f.png"), slice(3, 6)
     assert len(axial) == 6
     error, stable, oneshot = (panel[panel.shape[0] // 2 - 3, panel.shape[1] // 2 - 3] for panel in axial[maps])
@@ -122,14 +124,14 @@ def test_a_case_is_turned_as_radiologists_look_at_it(tmp_path):
     p = sitk.Cast(reference, sitk.sitkFloat32) / 6
     for name in ("error", "wt_probability"):
         sitk.WriteImage(p, str(files.map(name)))
-    expected = read_case(run, case)
+    expected = read_case(run, case, PAPER)
     assert sorted(expected.maps) == ["error memory", "var1shot"]
     np.testing.assert_allclose(
         expected.maps["var1shot"], 4 * expected.maps["error memory"] * (1 - expected.maps["error memory"])
     )
     for file in (*case.images, case.reference, files.segmentation, files.map("error"), files.map("wt_probability")):
         sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(file)), "RAI"), str(file))
-    found = read_case(run, case)
+    found = read_case(run, case, PAPER)
     for name in ("image", "reference", "prediction"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     np.testing.assert_array_equal(found.maps["error memory"], expected.maps["error memory"])

@@ -8,8 +8,10 @@ from matplotlib.colors import to_rgb
 
 from uncseg.report.style import BLUE, VERMILION
 from uncseg.report.training_curves import TrainedEpochs, draw_training, draw_trainings, floor_of_last_epochs
+from uncseg.tasks.built_in_tasks import paper_task
 
 WINDOW = "#e6e6e6"
+PAPER = paper_task()
 
 
 def epochs(folds=2, head=True):
@@ -34,14 +36,14 @@ def share(path, colour):
 
 def test_the_window_is_as_wide_as_its_epochs(tmp_path):
     for last in (2, 4):
-        draw_training(tmp_path / f"{last}.png", TrainedEpochs("a", epochs(), last))
+        draw_training(tmp_path / f"{last}.png", TrainedEpochs("a", epochs(), last), PAPER)
     assert share(tmp_path / "4.png", WINDOW) > 1.6 * share(tmp_path / "2.png", WINDOW) > 0.05
     assert (tmp_path / "2.png").stat().st_size < 800_000
 
 
 def test_every_fold_is_a_line(tmp_path):
     for folds in (1, 2):
-        draw_training(tmp_path / f"{folds}.png", TrainedEpochs("a", epochs(folds), 3))
+        draw_training(tmp_path / f"{folds}.png", TrainedEpochs("a", epochs(folds), 3), PAPER)
     blueish = [
         ((image[..., 2] - image[..., 0]) > 0.2).sum() for image in (pixels(tmp_path / f"{n}.png") for n in (1, 2))
     ]
@@ -52,9 +54,8 @@ def test_a_run_without_the_head_has_no_line_of_it(tmp_path):
     correlations = [column for column in epochs() if "corr_ema" in column]
     for head in (True, False):
         frame = epochs(head=head)
-        draw_training(
-            tmp_path / f"{head}.png", TrainedEpochs("a", frame[["fold", "epoch", *correlations[: 4 if head else 0]]], 3)
-        )
+        shown = frame[["fold", "epoch", *correlations[: 4 if head else 0]]]
+        draw_training(tmp_path / f"{head}.png", TrainedEpochs("a", shown, 3), PAPER)
     assert share(tmp_path / "True.png", BLUE) > 100 * share(tmp_path / "False.png", BLUE)
 
 
@@ -69,7 +70,7 @@ def test_runs_have_colours_of_their_own(tmp_path):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("frame", [epochs(1), epochs()[["fold", "epoch"]], epochs()[:0]], ids=["fold", "none", "empty"])
 def test_one_fold_and_nothing(tmp_path, frame):
-    draw_training(tmp_path / "a.png", TrainedEpochs("a", frame, 3))
+    draw_training(tmp_path / "a.png", TrainedEpochs("a", frame, 3), PAPER)
     draw_trainings(tmp_path / "b.png", [TrainedEpochs("a", frame, 3), TrainedEpochs("b", epochs(), 3)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 

@@ -7,6 +7,7 @@ import pandas as pd
 from uncseg.console import console
 from uncseg.errors import Problem, raise_if_any
 from uncseg.evaluation.summary import compare
+from uncseg.report.compared_tasks import common_regions, comparable_scores, task_sentences
 from uncseg.report.score_tables import differences_table
 from uncseg.runs.run_opening import open_existing_run
 from uncseg.table_files import write_table
@@ -20,11 +21,12 @@ def compare_runs(first: Path, second: Path) -> int:
     The table is written to the first run's ``tables/difference_from_NAME``, NAME being the second run's.
 
     Raises:
-        ProblemsFound: a run has not been evaluated, or no case is in both.
+        ProblemsFound: a run has not been evaluated, or no case or region is in both.
     """
     same = [Problem("RUN_B", f"{second}, which is RUN_A", "another run", "give two runs")]
     raise_if_any(same if first.resolve() == second.resolve() else [], TITLE)
-    runs = [open_existing_run(root)[0] for root in (first, second)]
+    opened = [open_existing_run(root) for root in (first, second)]
+    runs, tasks = [run for run, _ in opened], [experiment.dataset.task for _, experiment in opened]
     files = {run.tables / "scores.parquet": f"run uncseg evaluate {run.root} first" for run in runs}
     missing = {file: advice for file, advice in files.items() if not file.is_file()}
     raise_if_any([Problem(str(f), "no scores", "an evaluated run", advice) for f, advice in missing.items()], TITLE)
@@ -33,11 +35,15 @@ def compare_runs(first: Path, second: Path) -> int:
     disjoint = [Problem(f"{first}, {second}", "no case in both", "runs on the same cases", "compare other runs")]
     raise_if_any([] if both else disjoint, TITLE)
     names = [run.root.name for run in runs]
-    table = compare(a, b)
+    regions = [Problem(f"{first}, {second}", "no region of the same name", "runs of one task", "compare other runs")]
+    raise_if_any([] if common_regions(tasks) else regions, TITLE)
+    table = compare(comparable_scores(a, *tasks), b)
     write_table(table, runs[0].tables, f"difference_from_{names[1]}")
     if names[0] == names[1]:  # the same run, made in two places
         names = [f"{name} ({n})" for n, name in enumerate(names, start=1)]
     console.print(differences_table(table, *names).to_rich())
+    for line in task_sentences(names[0], tasks[0], names[1], tasks[1]):
+        console.print(line)
     for name, scores in zip(names, (a, b), strict=True):
         if left := len(set(scores["case"]) - both):
             console.print(f"{left} cases of {name} are left out, because the other run does not have them")

@@ -98,15 +98,24 @@ def _named_task(dataset: Mapping[str, Any]) -> tuple[Task | None, list[Problem]]
     return read_task(named, FIELD)
 
 
-def short_task(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an experiment's content with the task's name in place of its fields, and a digest of one of one's own."""
+def named_task(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an experiment's content with the name of a built-in task in place of its fields."""
     dataset = content.get("dataset")
     if not isinstance(dataset, Mapping) or not isinstance(task := dataset.get("task"), Mapping):
         return dict(content)
     name = str(task.get("name"))
-    known = name in built_in_names() and built_in(name).model_dump(mode="json") == dict(task)
-    text = name if known else f"{name}, digest {digest(dict(task))[:10]}"
-    return {**content, "dataset": {**dataset, "task": text}}
+    if name not in built_in_names() or built_in(name).model_dump(mode="json") != dict(task):
+        return dict(content)
+    return {**content, "dataset": {**dataset, "task": name}}
+
+
+def short_task(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an experiment's content with the task's name in place of its fields, and a digest of one of one's own."""
+    short = named_task(content)
+    dataset = short.get("dataset")
+    if not isinstance(dataset, Mapping) or not isinstance(task := dataset.get("task"), Mapping):
+        return short
+    return {**short, "dataset": {**dataset, "task": f"{task.get('name')}, digest {digest(dict(task))[:10]}"}}
 
 
 def classes_of(content: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,12 +11,15 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 
+from uncseg.evaluation.overlap import main_mask
 from uncseg.evaluation.surface import bounding_box
 from uncseg.report.case_images import SHOWN_MAPS, CaseImages, Voxel, largest_disagreement
 from uncseg.report.style import FAINTEST, MAP_COLOURS, as_grey, draw_labels, label_patches, save_figure
+from uncseg.tasks.task import Task
 
 MARGIN_VOXELS = 3
 PANEL_INCHES = 1.75
+LEGEND_COLUMNS = 6
 REFERENCE_LINE, PREDICTION_LINE, CUT_LINE = "#ffffff", "#56b4e9", "#e69f00"
 
 
@@ -48,19 +51,19 @@ PLANES = (
 )
 
 
-def draw_case(path: Path, case: CaseImages, title: str) -> None:
+def draw_case(path: Path, case: CaseImages, title: str, task: Task) -> None:
     """Draw Figure 1 of a case: a row per plane; columns for the image, the reference, the prediction and every map.
 
     The planes meet in :func:`~uncseg.report.case_images.largest_disagreement`, which the first column marks. All maps
     share one scale from 0 to 1; values below 0.02 are not drawn, so the image, dimmed, shows there. Lines are the
-    borders of the whole tumour in reference and prediction. Volumes are cropped to where the image is not 0 or a side
-    has tumour.
+    borders of the main region in reference and prediction. Volumes are cropped to where the image or a segmentation is
+    not 0.
     """
-    at, why = largest_disagreement(case.reference, case.prediction, case.spacing_mm)
+    at, why = largest_disagreement(case.reference, case.prediction, case.spacing_mm, task)
     case, at = _cropped(case, at)
     case = replace(case, image=as_grey(case.image))
     maps = [name for name in SHOWN_MAPS if name in case.maps]
-    names = ("image (FLAIR)", "reference", "prediction", *maps)
+    names = (task.shown_image, "reference", "prediction", *maps)
     heights = [_inches(plane, case) for plane in PLANES]
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     figure = Figure(figsize=(PANEL_INCHES * len(names) + 0.9, sum(heights) + 1.2), layout=layout)
@@ -68,11 +71,11 @@ def draw_case(path: Path, case: CaseImages, title: str) -> None:
     grid = figure.subplots(len(PLANES), len(names), squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, (plane, axes_of_row) in enumerate(zip(PLANES, grid, strict=True)):
         for axes, name in zip(axes_of_row, names, strict=True):
-            _draw_panel(axes, plane, case, at, name)
+            _draw_panel(axes, plane, case, at, name, task)
             if row == 0:
                 axes.set_title(name, fontsize=10)
         axes_of_row[0].set_ylabel(plane.name, fontsize=10)
-    _legend(figure, grid[:, 3:])
+    _legend(figure, grid[:, 3:], task)
     save_figure(figure, path, 120)
 
 
@@ -94,7 +97,7 @@ def _inches(plane: Plane, case: CaseImages) -> float:
     return float(np.clip(PANEL_INCHES * rows * high / (columns * wide), 0.4 * PANEL_INCHES, 1.6 * PANEL_INCHES))
 
 
-def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: Voxel, name: str) -> None:
+def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: Voxel, name: str, task: Task) -> None:
     high, wide = plane.in_plane(case.spacing_mm)
     shade: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "aspect": high / wide, "interpolation": "nearest"}
     axes.imshow(plane.cut(case.image, at) * (0.55 if name in SHOWN_MAPS else 1), **shade)
@@ -102,10 +105,10 @@ def _draw_panel(axes: Axes, plane: Plane, case: CaseImages, at: Voxel, name: str
     if name in SHOWN_MAPS:
         shown = np.ma.masked_less(plane.cut(case.maps[name], at), FAINTEST)
         axes.imshow(shown, **(shade | {"cmap": MAP_COLOURS}))
-        _outline(axes, reference > 0, REFERENCE_LINE, "solid")
-        _outline(axes, prediction > 0, PREDICTION_LINE, "dashed")
+        _outline(axes, main_mask(reference, task), REFERENCE_LINE, "solid")
+        _outline(axes, main_mask(prediction, task), PREDICTION_LINE, "dashed")
     elif name in ("reference", "prediction"):
-        draw_labels(axes, reference if name == "reference" else prediction, high / wide)
+        draw_labels(axes, reference if name == "reference" else prediction, task, high / wide)
     else:
         _mark(axes, plane, at, case.image.shape)
     axes.set(xticks=[], yticks=[])
@@ -134,12 +137,15 @@ def _mark(axes: Axes, plane: Plane, at: Voxel, shape: tuple[int, ...]) -> None:
         axes.text(x, y, letter, ha=ha, va=va, path_effects=outline, **font)
 
 
-def _legend(figure: Figure, with_maps: np.ndarray) -> None:
-    reference = Line2D([], [], color=REFERENCE_LINE, label="border of the reference (WT)")
-    prediction = Line2D([], [], color=PREDICTION_LINE, linestyle="dashed", label="border of the prediction (WT)")
+def _legend(figure: Figure, with_maps: np.ndarray, task: Task) -> None:
+    main = task.main_region
+    reference = Line2D([], [], color=REFERENCE_LINE, label=f"border of the reference ({main})")
+    prediction = Line2D([], [], color=PREDICTION_LINE, linestyle="dashed", label=f"border of the prediction ({main})")
     cuts = Line2D([], [], color=CUT_LINE, label="the other two planes")
-    look: dict[str, Any] = {"ncols": 6, "fontsize": 9, "facecolor": "0.45", "labelcolor": "white"}
-    figure.legend(handles=[*label_patches(), reference, prediction, cuts], loc="outside lower center", **look)
+    handles = [*label_patches(task), reference, prediction, cuts]
+    rows = -(-len(handles) // LEGEND_COLUMNS)
+    look: dict[str, Any] = {"fontsize": 9, "facecolor": "0.45", "labelcolor": "white"}
+    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // rows), **look)
     if with_maps.size:
         (bar,) = (image for image in with_maps[0, 0].images if image.get_cmap().name == MAP_COLOURS)
         figure.colorbar(bar, ax=with_maps, shrink=0.6, pad=0.01, label="0 to 1, all maps")

@@ -10,15 +10,17 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from uncseg.dataset.case_volumes import read_reference
-from uncseg.dataset.cases import MODALITIES, Case
+from uncseg.dataset.cases import Case
 from uncseg.dataset.volumes import Geometry, as_itk, read_volume
+from uncseg.evaluation.overlap import main_mask
 from uncseg.evaluation.surface import bounding_box
-from uncseg.layout import CaseFiles, RunFolder
+from uncseg.layout import CaseFiles, RunFolder, main_probability
+from uncseg.tasks.task import Task
 
 MAP_FILES = {"error memory": "error", "uncertainty": "uncertainty", "variance_stable": "variance_stable"}
 """Maps that the evaluation writes, by the names that pictures give them."""
 SHOWN_MAPS = (*MAP_FILES, "var1shot")
-"""Maps in the order of pictures; var1shot is computed from p(WT)."""
+"""Maps in the order of pictures; var1shot is computed from p(main region)."""
 
 
 Voxel = tuple[int, int, int]
@@ -30,16 +32,16 @@ class CaseImages:
     """The volumes of a case, (D, H, W), from feet to head, from front to back and from the patient's right to left."""
 
     image: np.ndarray
-    """FLAIR, any units."""
+    """The modality that the task shows, any units."""
     reference: np.ndarray
-    """Labels 1 NCR, 2 ED, 3 ET."""
+    """Labels of the task."""
     prediction: np.ndarray
     maps: Mapping[str, np.ndarray]
     """Those of SHOWN_MAPS that are known, in [0, 1]."""
     spacing_mm: Spacing
 
 
-def read_case(run: RunFolder, case: Case) -> CaseImages:
+def read_case(run: RunFolder, case: Case, task: Task) -> CaseImages:
     """Read the images of a case and what its fold predicted.
 
     Raises:
@@ -48,10 +50,11 @@ def read_case(run: RunFolder, case: Case) -> CaseImages:
     if case.reference is None:
         raise ValueError(f"{case.case_id} has no reference")
     files = CaseFiles(run.out_of_fold, case.case_id)
-    image, spacing_mm = _turned(case.images[MODALITIES.index("t2f")])
+    image, spacing_mm = _turned(case.images[task.shown_channel])
     maps = {shown: _turned(files.map(name))[0] for shown, name in MAP_FILES.items() if files.map(name).is_file()}
-    if files.map("wt_probability").is_file():
-        p = _turned(files.map("wt_probability"))[0].astype(np.float32)
+    probability = files.map(main_probability(task))
+    if probability.is_file():
+        p = _turned(probability)[0].astype(np.float32)
         maps["var1shot"] = 4 * p * (1 - p)
     labels, geometry = read_reference(case)
     reference = _turn(labels, geometry)[0]
@@ -70,27 +73,31 @@ def _turn(voxels: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Spacing]:
     return sitk.GetArrayFromImage(image), (z, y, x)
 
 
-def largest_disagreement(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) -> tuple[Voxel, str]:
+def largest_disagreement(
+    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing, task: Task
+) -> tuple[Voxel, str]:
     """Return the voxel to look at in labels (D, H, W), and the reason for it.
 
-    This is the deepest voxel (in mm) of the largest 26-connected region where only one side has tumour. If both sides
-    have the same tumour, it is the deepest voxel of the largest region where the labels differ; if there is none
-    either, the tumour's voxel nearest to its centroid; without any tumour, the middle of the volume. Among equally deep
-    voxels, the one nearest to the region's centroid is chosen.
+    This is the deepest voxel (in mm) of the largest 26-connected part where only one side has the main region. If both
+    sides have the same, it is the deepest voxel of the largest part where the labels differ; if there is none either,
+    the labelled voxel nearest to the centroid of all labels; without any, the middle of the volume. Among equally deep
+    voxels, the one nearest to the part's centroid is chosen.
     """
-    of_tumour = "the voxel where reference and prediction of the whole tumour differ most"
+    meaning = task.meanings.get(task.main_region)
+    called = task.main_region if meaning is None else f"the {meaning}"
+    of_main = f"the voxel where reference and prediction of {called} differ most"
     of_labels = "the voxel where the labels differ most"
-    for differs, why in (((reference > 0) != (prediction > 0), of_tumour), (reference != prediction, of_labels)):
+    main_differs = main_mask(reference, task) != main_mask(prediction, task)
+    for differs, why in ((main_differs, of_main), (reference != prediction, of_labels)):
         if differs.any():
             components = cc3d.connected_components(differs, connectivity=26)
             region = components == 1 + np.bincount(components[differs])[1:].argmax()
             return _deepest(region, spacing_mm), why
-    tumour = reference > 0
-    if tumour.any():
-        voxels = np.argwhere(tumour)
-        return _nearest_to_centroid(voxels, voxels, spacing_mm), "the middle of the tumour: reference = prediction"
+    voxels = np.argwhere(reference > 0)
+    if len(voxels):
+        return _nearest_to_centroid(voxels, voxels, spacing_mm), "the middle of the labels: reference = prediction"
     d, h, w = (n // 2 for n in reference.shape)
-    return (d, h, w), "the middle of the image: no tumour"
+    return (d, h, w), "the middle of the image: no label"
 
 
 def _deepest(region: np.ndarray, spacing_mm: Spacing) -> Voxel:

@@ -4,22 +4,28 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from uncseg.evaluation.figures import region_dices
 from uncseg.evaluation.summary import risk_coverage, risk_curve
-from uncseg.report.style import REGION_STYLES, save_figure
+from uncseg.report.style import region_styles, save_figure
+from uncseg.tasks.task import Task
+
+COLUMNS = 4
+"""Panels in a row."""
+PANEL_INCHES = (11 / 3, 3.6)
 
 
-def draw_risk_coverage(path: Path, scores: pd.DataFrame) -> None:
+def draw_risk_coverage(path: Path, scores: pd.DataFrame, task: Task) -> None:
     """Draw the risk (1 − mean Dice) of the most certain cases against their share, with one panel per region.
 
     Cases are ordered by their mean uncertainty; the best possible order and a random one are drawn for comparison.
     ``scores`` has one row per case and region, with the columns region, dice and mean_uncertainty.
     """
     known = scores.dropna(subset=["dice", "mean_uncertainty"])
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(REGION_STYLES), sharey=True)
-    for axes, (region, style) in zip(panels, REGION_STYLES.items(), strict=True):
+    figure, panels = _panels(len(task.regions), "risk: 1 − mean Dice")
+    for axes, (region, style) in zip(panels, region_styles(task.regions).items(), strict=True):
         rows = known[known["region"] == region]
         u, risk = rows["mean_uncertainty"].to_numpy(float), 1 - rows["dice"].to_numpy(float)
         axes.set_title(f"{region}, {len(rows)} cases", fontsize=11)
@@ -35,18 +41,18 @@ def draw_risk_coverage(path: Path, scores: pd.DataFrame) -> None:
             label = f"best order: {aurc - excess:.3f}"
             axes.plot(share, risk_curve(risk, risk), color="black", linewidth=1, linestyle=(0, (5, 2)), label=label)
             axes.legend(fontsize=8.5)
-    panels[0].set_ylabel("risk: 1 − mean Dice")
     panels[0].set_ylim(bottom=0)
     save_figure(figure, path)
 
 
-def draw_folds(path: Path, per_case: pd.DataFrame) -> None:
-    """Draw the Dice of WT, TC and ET per fold: each case, one row of ``per_case``, as a point over box plots."""
+def draw_folds(path: Path, per_case: pd.DataFrame, task: Task) -> None:
+    """Draw the Dice of each region per fold: each case, one row of ``per_case``, as a point over box plots."""
     folds = sorted(per_case["fold"].unique())
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(REGION_STYLES), sharey=True)
-    for axes, (region, style) in zip(panels, REGION_STYLES.items(), strict=True):
-        values = [per_case.loc[per_case["fold"] == fold, f"dice_{region.lower()}"].to_numpy(float) for fold in folds]
+    figure, panels = _panels(len(task.regions), "Dice, out of fold")
+    for axes, (region, style), column in zip(
+        panels, region_styles(task.regions).items(), region_dices(task), strict=True
+    ):
+        values = [per_case.loc[per_case["fold"] == fold, column].to_numpy(float) for fold in folds]
         median = {"color": "black", "linewidth": 1.6}
         axes.boxplot(values, widths=0.55, showfliers=False, medianprops=median, boxprops={"color": "0.4"})
         size = 16 if len(per_case) < 200 else 5
@@ -58,5 +64,18 @@ def draw_folds(path: Path, per_case: pd.DataFrame) -> None:
         axes.set_title(region, fontsize=11)
         axes.set_xlabel("fold")
         axes.grid(alpha=0.25, axis="y")
-    panels[0].set_ylabel("Dice, out of fold")
     save_figure(figure, path)
+
+
+def _panels(count: int, vertical: str) -> tuple[Figure, list[Axes]]:
+    """Return a figure with this many panels, and the panels, which share the vertical axis."""
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    width, height = PANEL_INCHES
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for first in grid[:, 0]:
+        first.set_ylabel(vertical)
+    for unused in grid.flat[count:]:
+        unused.remove()
+    return figure, list(grid.flat[:count])

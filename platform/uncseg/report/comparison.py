@@ -8,11 +8,11 @@ import pandas as pd
 
 from uncseg.config.fields import flatten, is_within
 from uncseg.estimators.registry import HEAD
-from uncseg.evaluation.figures import DICE_COLUMNS, best_floor, shown_by_kind
-from uncseg.evaluation.page_tables import dice_cells
+from uncseg.evaluation.figures import best_floor, shown_by_kind
 from uncseg.evaluation.summary import compare
 from uncseg.files import short_name, write_text
 from uncseg.page_table import PageTable, Row, mean_sd
+from uncseg.report.compared_tasks import common_dices, comparable_scores, task_sentences
 from uncseg.report.page import PageSection, Picture
 from uncseg.report.run_figures import ReportedRun
 from uncseg.report.score_tables import differences_table
@@ -34,11 +34,13 @@ def comparison_section(runs: Sequence[ReportedRun], joined: str) -> PageSection:
 
     These are the settings that differ, Table 1's means, Table 2's head and best floor per protocol, and the paired
     differences of every other run from the first, as :func:`uncseg.evaluation.summary.compare` gives them. Parts that
-    have not been evaluated are left out. ``joined`` are the runs' names, which differ, as part of a file's name.
+    have not been evaluated are left out, as are figures that runs of different tasks do not share. ``joined`` are the
+    runs' names, which differ, as part of a file's name.
     """
     first, *others = runs
     compared, notes = [_settings(runs), _dice(runs), _uncertainty(runs)], []
     for other in others:
+        notes += task_sentences(first.name, first.task, other.name, other.task)
         a, b = first.table("scores"), other.table("scores")
         if a is None or b is None:
             missing = " and ".join(run.name for run, scores in ((first, a), (other, b)) if scores is None)
@@ -47,7 +49,7 @@ def comparison_section(runs: Sequence[ReportedRun], joined: str) -> PageSection:
             )
             continue
         notes += _different_cases(first.name, a, other.name, b)
-        if len(differences := compare(a, b)):
+        if len(differences := compare(comparable_scores(a, first.task, other.task), b)):
             compared.append((differences, differences_table(differences, first.name, other.name)))
     compared = [(frame, table) for frame, table in compared if table.rows or table.name == "settings"]
     for frame, table in compared:
@@ -84,7 +86,7 @@ def _described(run: ReportedRun) -> dict[str, str]:
 
 
 def _dice(runs: Sequence[ReportedRun]) -> ComparedTable:
-    records, rows = [], []
+    records, rows, columns = [], [], common_dices([run.task for run in runs])
     for run in runs:
         table = run.table("table1")
         if table is None:
@@ -94,9 +96,10 @@ def _dice(runs: Sequence[ReportedRun]) -> ComparedTable:
         mean, sd = by_fold["mean"], by_fold["sd"]
         folds = sum(str(fold).isdigit() for fold in by_fold)
         record = {"run": run.name, "model": model, "folds": folds, "cases": mean["cases"]}
-        records.append(record | {c: mean[c] for c in DICE_COLUMNS} | {f"{c}_sd": sd[c] for c in DICE_COLUMNS})
-        rows.append(Row([run.name, str(model), str(folds), str(mean["cases"]), *dice_cells(mean, sd)]))
-    header = ["run", "model", "folds", "cases", *DICE_COLUMNS.values()]
+        records.append(record | {c: mean[c] for c in columns} | {f"{c}_sd": sd[c] for c in columns})
+        cells = [mean_sd(mean[column], sd[column], 4) for column in columns]
+        rows.append(Row([run.name, str(model), str(folds), str(mean["cases"]), *cells]))
+    header = ["run", "model", "folds", "cases", *columns.values()]
     note = "Mean over a fold's cases, then over folds ± sample sd between folds."
     title = "Table 1 of each run: Dice out of fold"
     return pd.DataFrame(records), PageTable("dice", title, header, rows, note, words=["model"])

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from uncseg.report import style
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 PANEL_INCHES = 2.3
 
@@ -17,16 +20,18 @@ def draw_overlay(
     segmentations: Mapping[str, np.ndarray],
     maps: Mapping[str, np.ndarray],
     title: str,
-    image_name: str = "image (FLAIR)",
+    image_name: str | None = None,
+    task: Task = paper_task(),  # noqa: B008
 ) -> None:
     """Draw an axial slice: a panel for the image, for each segmentation and for each map.
 
-    The slice is the one with most tumour in the first segmentation that has any, or else the middle one. Row 0 is drawn
-    on top and column 0 on the left: with BraTS' axes, anterior is up and the patient's right is on the left, as
-    radiologists look at it. All volumes are (D, H, W): the image in any units, segmentations with the labels 1 NCR,
-    2 ED, 3 ET, and maps in [0, 1].
+    The slice is that of :func:`~uncseg.report.style.fullest_slice`. Row 0 is drawn on top and column 0 on the left:
+    with BraTS' axes, anterior is up and the patient's right is on the left, as radiologists look at it. All volumes are
+    (D, H, W): the image in any units, by default the one that the task shows; segmentations with the labels of the
+    task; and maps in [0, 1].
     """
-    z = style.most_tumour(style.first_with_tumour(segmentations))
+    z = style.fullest_slice([*segmentations.values()], task)
+    image_name = task.shown_image if image_name is None else image_name
     names = (image_name, *segmentations, *maps)
     figure = Figure(figsize=(PANEL_INCHES * len(names), 3.1), layout="constrained")
     figure.suptitle(title, fontsize=12)
@@ -37,8 +42,10 @@ def draw_overlay(
         axes.set_title(name, fontsize=11)
         axes.set_axis_off()
     for name, labels in segmentations.items():
-        style.draw_labels(panels[name], labels[z])
-    figure.legend(handles=style.label_patches(), loc="outside lower center", ncols=3, fontsize=10, frameon=False)
+        style.draw_labels(panels[name], labels[z], task)
+    columns = style.legend_columns(task.labels, PANEL_INCHES * len(names))
+    look: dict[str, Any] = {"ncols": columns, "fontsize": 10, "frameon": False}
+    figure.legend(handles=style.label_patches(task), loc="outside lower center", **look)
     for name, values in maps.items():
         shown = np.ma.masked_less(values[z], style.FAINTEST)
         last = panels[name].imshow(shown, cmap=style.MAP_COLOURS, vmin=0, vmax=1, alpha=0.9)

@@ -1,7 +1,7 @@
 """One page that needs no network: tables, figures, and cases to look at slice by slice."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from uncseg.files import json_text, write_text
 from uncseg.page_table import PageTable
 from uncseg.report.slices import Sheet, data_url
-from uncseg.report.style import LABEL_COLOURS, MAP_COLOURS
+from uncseg.report.style import MAP_COLOURS
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class PageSection:
     progress: Sequence[Picture] = ()
     work: PageTable | None = None
     viewers: Sequence[Viewer] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Colours of the labels that the viewers show."""
     commands: str = ""
     configuration: str = ""
     environment: str = ""
@@ -76,7 +78,6 @@ def write_page(path: Path, title: str, sections: Sequence[PageSection], comparis
         comparison=comparison,
         sections=sections,
         sheets=[asdict(viewer.sheet) for section in sections for viewer in section.viewers],
-        colours=LABEL_COLOURS,
         scale=[to_hex(colormaps[MAP_COLOURS](step / 8)) for step in range(9)],
     )
     write_text(path, page)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.cases import Case
+from uncseg.evaluation.figures import region_dices
 from uncseg.layout import CaseFiles, RunFolder
 from uncseg.report.case_figure import draw_case
 from uncseg.report.case_images import read_case
@@ -15,6 +16,7 @@ from uncseg.report.case_level import draw_folds, draw_risk_coverage
 from uncseg.report.overlay import draw_overlay
 from uncseg.report.training_curves import TrainedEpochs, draw_training
 from uncseg.table_files import read_table
+from uncseg.tasks.task import Task
 from uncseg.tracking.spool import epoch_table
 
 
@@ -27,6 +29,11 @@ class ReportedRun:
     experiment: Experiment
     cases: Sequence[Case]
     """The cases whose images are at hand."""
+
+    @property
+    def task(self) -> Task:
+        """What the run's images, labels and regions mean."""
+        return self.experiment.dataset.task
 
     def table(self, name: str) -> pd.DataFrame | None:
         """Return a table of the run; None before its evaluation."""
@@ -48,26 +55,27 @@ def draw_run(run: ReportedRun) -> None:
     ``figure2.png`` shows metrics over epochs, ``folds.png`` and ``risk_coverage.png`` the scores of all cases, and
     ``overlay.png`` the case of median Dice. ``cases/figure1_CASE.png`` are the cases of :func:`telling_cases`.
     """
-    figures, training = run.folder.figures, run.training()
+    figures, training, task = run.folder.figures, run.training(), run.task
     if len(training.epochs):
-        draw_training(figures / "figure2.png", training)
+        draw_training(figures / "figure2.png", training, task)
     per_case, scores = run.table("per_case"), run.table("scores")
     if per_case is None or scores is None or per_case.empty:
         return
-    draw_folds(figures / "folds.png", per_case)
+    draw_folds(figures / "folds.png", per_case, task)
     if "mean_uncertainty" in scores:
-        draw_risk_coverage(figures / "risk_coverage.png", scores)
+        draw_risk_coverage(figures / "risk_coverage.png", scores, task)
     known, rows = run.predicted(), dict(per_case.set_index("case").iterrows())
-    drawn = {case: why for case, why in telling_cases(per_case, scores).items() if case in known}
+    drawn = {case: why for case, why in telling_cases(per_case, scores, task).items() if case in known}
     for case, why in drawn.items():
-        images, row = read_case(run.folder, known[case]), rows[case]
-        dice = ", ".join(f"{region.upper()} {row[f'dice_{region}']:.3f}" for region in ("wt", "tc", "et"))
-        draw_case(figure1(run.folder, case), images, f"{case}, fold {row['fold']}: {', '.join(why)}. Dice {dice}")
+        images, row = read_case(run.folder, known[case], task), rows[case]
+        dice = ", ".join(f"{name.removeprefix('Dice ')} {row[key]:.3f}" for key, name in region_dices(task).items())
+        draw_case(figure1(run.folder, case), images, f"{case}, fold {row['fold']}: {', '.join(why)}. Dice {dice}", task)
         if "median Dice" in why:
             title = f"{case}, fold {row['fold']} (median Dice {row['dice_mean']:.2f})"
             shown = ("error memory", "uncertainty" if "uncertainty" in images.maps else "variance_stable")
             labels = {"reference": images.reference, "prediction": images.prediction}
-            draw_overlay(figures / "overlay.png", images.image, labels, {m: images.maps[m] for m in shown}, title)
+            maps = {name: images.maps[name] for name in shown}
+            draw_overlay(figures / "overlay.png", images.image, labels, maps, title, task=task)
     for file in figure1(run.folder, "").parent.glob("figure1_*.png"):
         if drawn and file not in {figure1(run.folder, case) for case in drawn}:
             file.unlink()  # it belongs to an earlier evaluation
@@ -78,10 +86,11 @@ def figure1(folder: RunFolder, case_id: str) -> Path:
     return folder.figures / "cases" / f"figure1_{case_id}.png"
 
 
-def telling_cases(per_case: pd.DataFrame, scores: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+def telling_cases(per_case: pd.DataFrame, scores: pd.DataFrame, task: Task) -> Mapping[str, Sequence[str]]:
     """Choose the worst, the median and the best case by mean Dice, and the most uncertain one, each with its reasons.
 
-    The out-of-fold scores have one row per case in ``per_case``, which is not empty, and one per region in ``scores``.
+    The out-of-fold scores have one row per case in ``per_case``, which is not empty, and one per region of the task in
+    ``scores``.
     """
     ranked = per_case.dropna(subset=["dice_mean"]).sort_values(["dice_mean", "case"], ignore_index=True)["case"]
     chosen: dict[str, list[str]] = {}
@@ -89,8 +98,8 @@ def telling_cases(per_case: pd.DataFrame, scores: pd.DataFrame) -> Mapping[str, 
         for place, what in ((0, "lowest mean Dice"), (len(ranked) // 2, "median Dice"), (-1, "highest mean Dice")):
             chosen.setdefault(str(ranked.iloc[place]), []).append(what)
     if "mean_uncertainty" in scores:
-        wt = scores[scores["region"] == "WT"].dropna(subset=["mean_uncertainty"])
-        if len(wt):
-            most = wt["case"].iloc[int(wt["mean_uncertainty"].argmax())]
+        main = scores[scores["region"] == task.main_region].dropna(subset=["mean_uncertainty"])
+        if len(main):
+            most = main["case"].iloc[int(main["mean_uncertainty"].argmax())]
             chosen.setdefault(str(most), []).append("the most uncertain")
     return chosen

@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from uncseg.config.case_lists import short_lists
+from uncseg.config.task_files import named_task
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor
 from uncseg.files import json_text, short_name, write_text
@@ -21,6 +22,7 @@ from uncseg.report.run_figures import ReportedRun, figure1, telling_cases
 from uncseg.report.score_tables import scores_table
 from uncseg.report.skipped import skipped_lines
 from uncseg.report.slices import make_sheet
+from uncseg.report.style import label_colours
 from uncseg.report.work_list import work_list, work_table
 from uncseg.table_files import write_table
 from uncseg.tracking.manifest import read_manifest
@@ -50,7 +52,7 @@ def write_report(runs: Sequence[ReportedRun], count: int = 6) -> Path:
     first = runs[0].folder
     if len(runs) == 1:
         page = first.root / "report.html"
-        title = f"{runs[0].name}: uncertainty of brain-tumour segmentation"
+        title = f"{runs[0].name}: uncertainty of segmentation, {runs[0].task.title or runs[0].task.name}"
         write_page(page, title, [_run_section(runs[0], "", count)])
         return page
     names = [run.name for run in runs]
@@ -94,15 +96,16 @@ def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
         work=work,
         viewers=viewers,
         commands=_commands(run.folder),
+        labels=label_colours(run.task),
         configuration=_configuration(run.folder),
         environment=json_text(manifest, indent=2, sort_keys=True),
     )
 
 
 def _configuration(folder: RunFolder) -> str:
-    """Return the run's experiment file, in which lists of cases are shortened."""
+    """Return the run's experiment file, in which lists of cases are shortened, and a built-in task is named."""
     text = folder.experiment.read_text(encoding="utf-8")
-    short = short_lists(content := yaml.safe_load(text))
+    short = named_task(short_lists(content := yaml.safe_load(text)))
     return text if short == content else yaml.safe_dump(short, sort_keys=False)
 
 
@@ -126,21 +129,22 @@ def _work_list(run: ReportedRun, prefix: str, count: int) -> tuple[PageTable | N
     scores, per_case = run.table("scores"), run.table("per_case")
     if scores is None or per_case is None or count == 0:
         return None, []
-    cases = work_list(scores, per_case, count)
+    cases = work_list(scores, per_case, count, run.task)
     write_table(cases, run.folder.tables, "work_list")
     known = run.predicted()
     shown = [case for case in cases["case"] if case in known]
     links = {case: f"{prefix}case-{place}" for place, case in enumerate(shown, start=1)}
-    table = work_table(cases, scores["case"].nunique(), count, links)
+    table = work_table(cases, scores["case"].nunique(), count, links, run.task)
     viewers = []
     for row in table.rows:
         name, *cells, why = row.cells
         if name in known:
             figures = "; ".join(f"{head} {cell}" for head, cell in zip(table.header[1:-1], cells, strict=True) if cell)
-            images = read_case(run.folder, known[name])
+            images = read_case(run.folder, known[name], run.task)
             labels = {"reference": images.reference, "prediction": images.prediction}
             maps = {shown: images.maps[shown] for shown in ("uncertainty", "error memory") if shown in images.maps}
-            viewers.append(Viewer(name, row.link, f"{why}. {figures}", make_sheet(images.image, labels, maps)))
+            sheet = make_sheet(images.image, labels, maps, run.task)
+            viewers.append(Viewer(name, row.link, f"{why}. {figures}", sheet))
     return table, viewers
 
 
@@ -148,7 +152,8 @@ def _figures(run: ReportedRun) -> list[Picture]:
     pictures = [Picture(run.folder.root / name, caption) for name, caption in CAPTIONS.items()]
     per_case, scores = run.table("per_case"), run.table("scores")
     if per_case is not None and scores is not None:
-        for letter, (case, why) in zip(ascii_lowercase, telling_cases(per_case, scores).items(), strict=False):
+        telling = telling_cases(per_case, scores, run.task)
+        for letter, (case, why) in zip(ascii_lowercase, telling.items(), strict=False):
             caption = f"Figure 1{letter}. {case}: {', '.join(why)}. The planes meet in the largest disagreement; all "
             pictures.append(Picture(figure1(run.folder, case), f"{caption}maps have the scale from 0 to 1."))
     return [picture for picture in pictures if picture.file.is_file()]

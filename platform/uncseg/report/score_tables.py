@@ -1,7 +1,7 @@
 """Scores of cases as files, and as tables for people."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,15 @@ from uncseg.evaluation.calibration import BINS
 from uncseg.evaluation.figures import shown_in
 from uncseg.evaluation.summary import summarize
 from uncseg.page_table import PageTable, Row, fixed, with_interval
-from uncseg.report.style import REGION_STYLES, save_figure
+from uncseg.report.style import region_styles, save_figure
 from uncseg.table_files import write_table
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
+
+MOST_WITH_INTERVALS = 3
+"""Regions whose means fit into a terminal with their intervals."""
+MOST_WITH_HD95 = 4
+"""Regions whose Dice and HD95 fit into a terminal."""
 
 
 def write_scores(scores: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
@@ -27,7 +34,7 @@ def write_scores(scores: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
         if scores["reliability"].notna().any():
             diagram = _reliability(scores)
             write_table(diagram, folder, f"{name}_reliability")
-            draw_reliability(folder / f"{name}_reliability.png", diagram)
+            draw_reliability(folder / f"{name}_reliability.png", diagram, list(dict.fromkeys(scores["region"])))
         scores = scores.drop(columns="reliability")
     summary = summarize(scores)
     write_table(scores, folder, name)
@@ -48,13 +55,17 @@ def _reliability(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def draw_reliability(path: Path, diagram: pd.DataFrame) -> None:
-    """Draw the share of wrong voxels against the mean uncertainty of each bin, with one line per region."""
+def draw_reliability(path: Path, diagram: pd.DataFrame, regions: Sequence[str]) -> None:
+    """Draw the share of wrong voxels against the mean uncertainty of each bin, with one line per region.
+
+    ``regions`` are all regions of the scores, by whose order the lines are drawn, also where some have no line.
+    """
     figure = Figure(figsize=(5, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="well calibrated")
+    styles = region_styles(regions)
     for region, bins in diagram.groupby("region", sort=False):
-        style = REGION_STYLES.get(str(region), {})
+        style = styles[str(region)]
         axes.plot(bins["mean_uncertainty"], bins["error_rate"], **style, markersize=4, label=str(region))
     axes.set(xlabel="mean uncertainty of the bin", ylabel="share of wrong voxels", xlim=(0, 1), ylim=(0, 1))
     axes.legend()
@@ -74,7 +85,8 @@ def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold") -> Pa
         "Dice 1 and HD95 0 mm; one that a single side lacks has 0 and 374 mm. * floor: needs no model. A single map "
         "for all regions is compared with the errors of each region."
     )
-    return PageTable("scores", title, ["", *regions], rows, note)
+    intervals = len(regions) <= MOST_WITH_INTERVALS
+    return PageTable("scores", title, ["", *regions], rows, note, terminal_intervals=intervals)
 
 
 def _score(row: Mapping[Any, Any]) -> str:
@@ -89,21 +101,26 @@ def summarize_models(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, names=["model"]).reset_index("model").reset_index(drop=True)
 
 
-def models_table(summary: pd.DataFrame) -> PageTable:
-    """Return :func:`summarize_models` as a table: each model's Dice and HD95, and the scores of its maps."""
+def models_table(summary: pd.DataFrame, task: Task = paper_task()) -> PageTable:  # noqa: B008
+    """Return :func:`summarize_models` as a table: each model's Dice and HD95, and the scores of its maps.
+
+    A terminal shows the HD95 of few regions only.
+    """
     dices = shown_in("models")
     maps = {key: figure for key, figure in shown_in("model_maps").items() if key in set(summary["figure"])}
-    regions = list(dict.fromkeys(summary["region"]))
+    regions, main = list(dict.fromkeys(summary["region"])), task.main_region
     heads = {f"{figure.heading} {r}": f"{figure.heading}\n{r}" for figure in dices.values() for r in regions}
-    heads |= {figure.heading: figure.short for figure in maps.values()}
+    few = heads if len(regions) <= MOST_WITH_HD95 else dict([*heads.items()][: len(regions)])
+    of_maps = {figure.heading: figure.short for figure in maps.values()}
     rows = []
     for model, figures in summary.groupby("model", sort=False):
         means = figures.set_index(["figure", "region"])["mean"]
         cells = [fixed(means[key, region], 4) for key in dices for region in regions]
-        rows.append(Row([str(model), *cells, *(fixed(means.get((key, "WT"), math.nan), 3) for key in maps)]))
+        rows.append(Row([str(model), *cells, *(fixed(means.get((key, main), math.nan), 3) for key in maps)]))
     title = "Each fold, the average of all folds, and each estimator"
-    note = "Mean over cases. Maps are those of WT, inside the dilated prediction."
-    return PageTable("models", title, ["model", *heads], rows, note, terminal={"model": "model", **heads})
+    note = f"Mean over cases. Maps are those of {main}, inside the dilated prediction."
+    terminal = {"model": "model", **few, **of_maps}
+    return PageTable("models", title, ["model", *heads, *of_maps], rows, note, terminal=terminal)
 
 
 def differences_table(differences: pd.DataFrame, a: str, b: str) -> PageTable:

@@ -12,7 +12,8 @@ from matplotlib import colormaps
 from PIL import Image, ImageColor
 
 from uncseg.evaluation.surface import bounding_box
-from uncseg.report.style import FAINTEST, LABEL_COLOURS, MAP_COLOURS, as_grey, first_with_tumour, most_tumour
+from uncseg.report.style import FAINTEST, MAP_COLOURS, as_grey, fullest_slice, label_colours
+from uncseg.tasks.task import Task
 
 SHADES = 32
 MARGIN_VOXELS = 3
@@ -27,28 +28,31 @@ class Sheet:
     slices: int
     columns: int
     first: int
-    """The slice shown first: the one with most tumour."""
+    """The slice shown first."""
     layers: Mapping[str, str]
     """Data URLs by name; "image" lies below the others."""
 
 
-def make_sheet(image: np.ndarray, labels: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray]) -> Sheet:
+def make_sheet(
+    image: np.ndarray, labels: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray], task: Task
+) -> Sheet:
     """Return the sheet of a case, cropped to where the image is not 0.
 
-    All volumes are (D, H, W): the image in any units, segmentations with the labels 1 NCR, 2 ED, 3 ET, and maps in
-    [0, 1]. The first segmentation that has any tumour decides the slice shown first.
+    All volumes are (D, H, W): the image in any units, segmentations with the labels of the task, and maps in [0, 1].
+    The slice shown first is that of :func:`~uncseg.report.style.fullest_slice`.
     """
     inside = image != 0
     box = bounding_box(inside, MARGIN_VOXELS) if inside.any() else tuple(slice(None) for _ in image.shape)
     grey = (as_grey(image[box].astype(np.float32)) * 255).astype(np.uint8)
     slices, height, width = grey.shape
     columns = math.ceil(math.sqrt(slices))
-    label_colours = [*chain.from_iterable(map(ImageColor.getrgb, LABEL_COLOURS.values()))]
+    colours = [*chain.from_iterable(map(ImageColor.getrgb, label_colours(task).values()))]
     map_colours = np.round(255 * colormaps[MAP_COLOURS](np.linspace(0, 1, SHADES))[:, :3]).astype(int).ravel().tolist()
     layers = {"image": _url(Image.fromarray(_tiled(grey, columns)), "jpeg", quality=80)}
-    layers |= {name: _png(_tiled(array[box], columns), label_colours) for name, array in labels.items()}
+    layers |= {name: _png(_tiled(array[box], columns), colours) for name, array in labels.items()}
     layers |= {name: _png(_tiled(_shades(array[box]), columns), map_colours) for name, array in maps.items()}
-    return Sheet(width, height, slices, columns, most_tumour(first_with_tumour(labels)[box]), layers)
+    first = fullest_slice([array[box] for array in labels.values()], task)
+    return Sheet(width, height, slices, columns, first, layers)
 
 
 def _tiled(volume: np.ndarray, columns: int) -> np.ndarray:

@@ -1,29 +1,36 @@
 """How pictures look: colours that everybody can tell apart, also in grey, and how a figure is written."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from uncseg.dataset.labels import REGIONS
 from uncseg.estimators.registry import HEAD
+from uncseg.evaluation.overlap import main_mask
 from uncseg.files import whole_file
+from uncseg.tasks.task import Task
 
 # by Okabe and Ito; each has a lightness of its own
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#e69f00", "#009e73", "#cc79a7"
 VERMILION, BLACK = "#d55e00", "#000000"
-LABEL_COLOURS = {"NCR": "#d55e00", "ED": "#56b4e9", "ET": "#f0e442"}
+SKY, YELLOW = "#56b4e9", "#f0e442"
+FILLS = (VERMILION, SKY, YELLOW, GREEN, PURPLE, BLUE, ORANGE)
+"""Colours of labels, in their order; more labels take them again, lighter."""
 CURVE_STYLES: list[dict[str, Any]] = [
     {"color": colour, "linestyle": line, "marker": marker}
-    for colour, line, marker in ((BLUE, "-", "o"), (VERMILION, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"))
+    for colour, line, marker in (
+        *((BLUE, "-", "o"), (VERMILION, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D")),
+        *((ORANGE, "-", "v"), (SKY, "--", "P"), ("#882255", "-.", "X"), ("#666633", ":", "*")),
+    )
 ]
-REGION_STYLES = dict(zip(REGIONS, CURVE_STYLES, strict=False))
+"""Of regions, or of runs, in their order."""
 MAP_COLOURS = "inferno"
 """Perceptually uniform; the lightness rises with the value."""
 FAINTEST = 0.02
@@ -38,16 +45,43 @@ def save_figure(figure: Figure, path: Path, dots_per_inch: int = 120) -> None:
         figure.savefig(temporary, dpi=dots_per_inch, bbox_inches="tight", format="png")
 
 
-def label_patches() -> list[Patch]:
+def label_colours(task: Task) -> dict[str, str]:
+    """Return the colour of each label of a task, in the order of their numbers."""
+    return {
+        label: FILLS[place] if place < len(FILLS) else _lighter(FILLS[place % len(FILLS)], place // len(FILLS))
+        for place, label in enumerate(task.labels)
+    }
+
+
+def _lighter(colour: str, times: int) -> str:
+    """Return a colour that is mixed with white once or several times."""
+    red, green, blue = (1 - (1 - part) * 0.55**times for part in to_rgb(colour))
+    return to_hex((red, green, blue))
+
+
+def region_styles(regions: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the style of each region's curve, by the order of the regions."""
+    return dict(zip(regions, cycle(CURVE_STYLES), strict=False))
+
+
+def label_patches(task: Task) -> list[Patch]:
     """Return the labels' colours for a legend."""
-    return [Patch(color=colour, label=label) for label, colour in LABEL_COLOURS.items()]
+    return [Patch(color=colour, label=label) for label, colour in label_colours(task).items()]
 
 
-def draw_labels(axes: Axes, labels: np.ndarray, aspect: float = 1) -> None:
+def legend_columns(names: Collection[str], width_inches: float) -> int:
+    """Return how many columns of a legend with these names fit into a width."""
+    widest = 0.6 + 0.1 * max(map(len, names))
+    return max(1, min(len(names), int(width_inches / widest)))
+
+
+def draw_labels(axes: Axes, labels: np.ndarray, task: Task, aspect: float = 1) -> None:
     """Draw the labels of a slice (H, W) over its image."""
-    colours, norm = ListedColormap(list(LABEL_COLOURS.values())), BoundaryNorm([0.5, 1.5, 2.5, 3.5], 3)
+    colours = list(label_colours(task).values())
+    norm = BoundaryNorm(np.arange(len(colours) + 1) + 0.5, len(colours))
     shown = np.ma.masked_equal(labels, 0)
-    axes.imshow(shown, cmap=colours, norm=norm, alpha=0.75, interpolation="nearest", aspect=aspect)
+    look: dict[str, Any] = {"cmap": ListedColormap(colours), "norm": norm, "alpha": 0.75}
+    axes.imshow(shown, **look, interpolation="nearest", aspect=aspect)
 
 
 def as_grey(image: np.ndarray) -> np.ndarray:
@@ -58,11 +92,18 @@ def as_grey(image: np.ndarray) -> np.ndarray:
     return grey
 
 
-def first_with_tumour(segmentations: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the first segmentation that has any tumour; the very first where none has."""
-    return next((labels for labels in segmentations.values() if labels.any()), next(iter(segmentations.values())))
+def fullest_slice(segmentations: Sequence[np.ndarray], task: Task) -> int:
+    """Return the axial slice to show of labels (D, H, W), of which there is one volume at least.
+
+    It has most of the main region in the first segmentation that has any; without any, most of all labels; without
+    labels it is the middle one.
+    """
+    masks = (
+        mask for shown in (main_mask, _all_labels) for labels in segmentations if (mask := shown(labels, task)).any()
+    )
+    fullest = next(masks, None)
+    return len(segmentations[0]) // 2 if fullest is None else int(fullest.sum((1, 2)).argmax())
 
 
-def most_tumour(labels: np.ndarray) -> int:
-    """Return the axial slice of (D, H, W) labels with most tumour; the middle slice where there is none."""
-    return int((labels > 0).sum((1, 2)).argmax()) if labels.any() else len(labels) // 2
+def _all_labels(labels: np.ndarray, _task: Task) -> np.ndarray:
+    return labels > 0

@@ -15,7 +15,8 @@ from uncseg.config.sections import PROTOCOLS
 from uncseg.estimators.registry import FLOORS, HEAD
 from uncseg.evaluation.figures import KINDS, best_floor
 from uncseg.metric_keys import epoch_key
-from uncseg.report.style import BLACK, BLUE, CURVE_STYLES, NAMES, ORANGE, REGION_STYLES, save_figure
+from uncseg.report.style import BLACK, BLUE, CURVE_STYLES, NAMES, ORANGE, region_styles, save_figure
+from uncseg.tasks.task import Task
 
 Style = dict[str, Any]
 
@@ -24,6 +25,8 @@ ESTIMATOR_STYLES: dict[str, Style] = {
     "variance_stable": {"color": ORANGE, "linestyle": "--", "marker": "s"},
 }
 FLOOR_STYLE: Style = {"color": BLACK, "linestyle": ":", "marker": "^"}
+MOST_IN_A_COLUMN = 6
+"""Entries of a legend."""
 MEAN_STYLE: Style = {"color": BLACK, "linestyle": ":", "marker": "D"}
 
 
@@ -38,7 +41,7 @@ class TrainedEpochs:
     """Number of epochs at the end that Table 2 averages."""
 
 
-def draw_training(path: Path, run: TrainedEpochs) -> None:
+def draw_training(path: Path, run: TrainedEpochs, task: Task) -> None:
     """Draw a run in six panels: loss, Dice of validation patches, and per protocol correlation and RMSD.
 
     Correlation and RMSD are with the error memory. The floor shown is the best one over the last epochs.
@@ -48,8 +51,8 @@ def draw_training(path: Path, run: TrainedEpochs) -> None:
     _curves(panels[0], run.epochs, "train/loss_seg", {"color": ORANGE, "linestyle": "--", "marker": "s"}, "seg.")
     panels[0].set(title="training loss")
     _curves(panels[1], run.epochs, "val_patch/dice_mean", MEAN_STYLE, "mean")
-    for region, style in REGION_STYLES.items():
-        _curves(panels[1], run.epochs, f"val_patch/dice_{region.lower()}", style, region)
+    for region, style in region_styles(task.regions).items():
+        _curves(panels[1], run.epochs, f"val_patch/dice_{task.region_keys[region]}", style, region)
     panels[1].set(title="Dice of validation patches", ylim=(0, 1))
     for row, kind in enumerate(KINDS, start=1):
         for axes, protocol in zip(panels[2 * row : 2 * row + 2], PROTOCOLS, strict=True):
@@ -120,8 +123,8 @@ def _finish(panels: Sequence[Axes], runs: Sequence[TrainedEpochs]) -> None:
         axes.set_title(axes.get_title(), fontsize=11)
         axes.margins(x=0.01)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8.5, framealpha=0.85)
+        if shown := len(axes.get_legend_handles_labels()[0]):
+            axes.legend(fontsize=8.5, framealpha=0.85, ncols=1 if shown <= MOST_IN_A_COLUMN else 2)
         else:
             axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", color="0.4")
     for axes in panels[-2:]:

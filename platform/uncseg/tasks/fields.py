@@ -74,7 +74,7 @@ class TaskFields(Section):
     """Further names that nnU-Net's dataset.json may give a label or a modality, in lower case without other characters
     than letters and digits."""
     meanings: dict[Word, str] = Field(default_factory=dict)
-    """What labels and regions are called in full, for model cards."""
+    """What modalities, labels and regions are called in full, in pictures and model cards."""
     phantom: PhantomShape = PhantomShape()
 
     @property
@@ -110,6 +110,16 @@ class TaskFields(Section):
     def shown_channel(self) -> int:
         """Number of the modality that is drawn under overlays."""
         return 0 if self.shown is None else self.modalities.index(self.shown)
+
+    @property
+    def shown_image(self) -> str:
+        """What pictures call that modality."""
+        name = self.modalities[self.shown_channel]
+        return f"image ({self.meanings.get(name, name)})"
+
+    def described(self, name: str) -> str:
+        """Return the name of a modality, a label or a region, with its meaning where the task has one."""
+        return f"{name} ({self.meanings[name]})" if name in self.meanings else name
 
     def same_meaning(self, other: "TaskFields") -> bool:
         """Return whether regions have the same names and numbers as another task's; names of labels may differ."""

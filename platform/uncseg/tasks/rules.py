@@ -64,8 +64,8 @@ def _problems_of_names(task: TaskFields) -> Iterator[str]:
         if name not in task.labels and name not in task.modalities:
             yield f"other_names.{name} is neither a label nor a modality; correct or remove it"
     for name in task.meanings:
-        if name not in task.labels and name not in task.regions:
-            yield f"meanings.{name} is neither a label nor a region; correct or remove it"
+        if name not in (*task.modalities, *task.labels, *task.regions):
+            yield f"meanings.{name} is neither a modality nor a label nor a region; correct or remove it"
 
 
 def _problems_of_labels(task: TaskFields) -> Iterator[str]:
