@@ -38,6 +38,12 @@ PATIENTS_HELP = (
 PatientsOption = Annotated[
     str | None, typer.Option("--patients", metavar="FILE_OR_PATTERN", help=PATIENTS_HELP, show_default="by names")
 ]
+TASK_HELP = (
+    "What images, labels, regions and lesions mean: a built-in task, or a file (.yaml, or nnU-Net's dataset.json)."
+)
+TaskOption = Annotated[
+    str | None, typer.Option("--task", metavar="NAME_OR_FILE", help=TASK_HELP, show_default="gli-2023")
+]
 Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints run code of their own.")]
 
 
@@ -47,11 +53,15 @@ def phantom(
     cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 20,
     size: Annotated[int, typer.Option(min=24, help="Voxels along each axis.")] = 48,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    task: TaskOption = None,
 ) -> None:
-    """Write synthetic BraTS 2023 cases together with the true error probability of each voxel."""
+    """Write synthetic cases of a task, with the true probability of the main region at each voxel."""
+    from uncseg.config.task_files import require_task
     from uncseg.dataset.phantom import write_phantoms
+    from uncseg.tasks.built_in_tasks import paper_task
 
-    typer.echo(f"{len(write_phantoms(out, cases, size, seed))} cases in {out}")
+    named = require_task(task) or paper_task()
+    typer.echo(f"{len(write_phantoms(out, cases, size, seed, named))} cases of {named.name} in {out}")
 
 
 @app.command()

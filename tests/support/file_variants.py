@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from uncseg.dataset.phantom import draw_anatomy, draw_images, draw_rater
+from uncseg.dataset.phantom_anatomy import draw_anatomy, draw_rater
+from uncseg.dataset.phantom_images import draw_images
+from uncseg.tasks.built_in_tasks import paper_task
 
 ROLES = ("t1n", "t1c", "t2w", "t2f", "seg")
 NAMING = {"2023": dict(zip(ROLES, ("-t1n", "-t1c", "-t2w", "-t2f", "-seg"), strict=True)),
@@ -149,8 +151,9 @@ class CaseVariant(Brief):
 def phantom(patient: int) -> dict[str, np.ndarray]:
     """Return whole numbers that fit every type: images from 0 to 120, labels of 2023 (0, 1, 2, 3); axes x, y, z."""
     random, size = np.random.default_rng([11, patient]), min(SHAPE)
-    anatomy = draw_anatomy(size, random, random)
-    images = {role: np.clip(np.rint(image / 20), 0, 120) for role, image in draw_images(anatomy, random).items()}
+    anatomy = draw_anatomy(size, random, random, paper_task())
+    drawn = draw_images(anatomy, random, paper_task())
+    images = {role: np.clip(np.rint(image / 20), 0, 120) for role, image in drawn.items()}
     volumes = images | {"seg": draw_rater(anatomy, random)}
     # more air on one side of the head than on the other, which nnU-Net cuts off
     air = [(n - size, 0) for n in SHAPE]

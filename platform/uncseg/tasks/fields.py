@@ -36,12 +36,12 @@ class Convention(Section):
 
 
 class PhantomShape(Section):
-    """What a synthetic case of the task looks like; ``dataset/phantom.py`` draws it."""
+    """What a synthetic case of the task looks like; ``dataset/phantom_bodies.py`` says how it follows from regions."""
 
     lesions: tuple[Positive, Positive] = (1, 1)
     """Smallest and largest number of bodies of the main region per case."""
     cases: str | None = None
-    """Names of the cases, with {patient} and {scan}. None: TASK-00000-000."""
+    """Names of the cases, with the numbers {patient} and {scan}. None: TASK-00000-000."""
 
 
 class TaskFields(Section):

@@ -9,6 +9,8 @@ from uncseg.tasks.fields import TaskFields
 
 RESERVED = ("background", "mean", "uncertainty", "error", "ignore", "all")
 """Names that columns and files have for something else."""
+MOST_LESIONS = 30
+"""Bodies of the main region that a phantom has room for."""
 
 
 def problems_of_task(task: TaskFields) -> list[str]:
@@ -19,6 +21,7 @@ def problems_of_task(task: TaskFields) -> list[str]:
         *_problems_of_regions(task),
         *_problems_of_conventions(task),
         *_problems_of_patterns(task),
+        *_problems_of_phantoms(task),
     ]
 
 
@@ -139,6 +142,22 @@ def _problems_of_patterns(task: TaskFields) -> Iterator[str]:
             continue
         if field == "patients" and not pattern.groups:
             yield f"{field} is {text}, which has no group; put the patient's part into parentheses"
+
+
+def _problems_of_phantoms(task: TaskFields) -> Iterator[str]:
+    fewest, most = task.phantom.lesions
+    if not fewest <= most <= MOST_LESIONS:
+        yield f"phantom.lesions is {fewest}, {most}; write the smaller number first, and at most {MOST_LESIONS}"
+    if (text := task.phantom.cases) is None:
+        return
+    advice = "write a name with {patient}, as in own-{patient:05d}-{scan:03d}"
+    try:
+        names = {text.format(patient=patient, scan=0) for patient in range(2)}
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+        yield f"phantom.cases is {text}, which cannot be filled in: {error}; {advice}"
+        return
+    if len(names) == 1 or any(set(name) & set("/\\\0") for name in names):
+        yield f"phantom.cases is {text}, which names no case of each patient; {advice}"
 
 
 def _differences(field: str, found: Iterable[str], expected: Iterable[str], what: str) -> Iterator[str]:
