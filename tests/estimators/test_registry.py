@@ -48,9 +48,11 @@ experiment = load_experiment(Path(sys.argv[1]), ["evaluation.estimators.noise.sa
 import torch
 from torch import nn
 from uncseg.method.training.several_passes_on_patches import several_pass_maps
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.outputs import Outputs
 chosen = experiment.evaluation.estimators
 torch.manual_seed(0)
-maps = several_pass_maps(nn.Conv3d(4, 4, 1), torch.randn(2, 4, 5, 6, 7), chosen, "labels", [])
+maps = several_pass_maps(nn.Conv3d(4, 4, 1), torch.randn(2, 4, 5, 6, 7), chosen, Outputs.of(paper_task(), "labels"), [])
 print(json.dumps({
     "several_pass": chosen.several_pass, "samples": chosen.noise.samples, "file": "noise_variance" in PREDICTION_MAPS,
     "row": "noise_variance" in ALL_MAPS,
@@ -87,7 +89,7 @@ def test_every_map_of_several_passes_is_a_file_a_row_of_a_benchmark_and_a_metric
 def test_every_map_of_one_pass_is_a_file_and_a_metric():
     metrics = epoch_metric_names(experiment_of())
     for estimator in ESTIMATORS.values():
-        if estimator.source == "p_wt" and not estimator.parts:
+        if estimator.source == "p_main" and not estimator.parts:
             assert estimator.name in PREDICTION_MAPS
             assert f"uncertainty/union/rmsd_ema/{estimator.name}" in metrics
 

@@ -16,6 +16,8 @@ from uncseg.estimators.moments import Moments, class_probabilities
 from uncseg.estimators.one_pass import OnePass
 from uncseg.estimators.registry import Augmentation, LogitSamples, McDropout
 from uncseg.estimators.several_passes import FoldNetwork, Passes, estimate_several_passes
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.outputs import Outputs
 
 SHAPE = (1, 4, 6, 7, 8)
 
@@ -37,7 +39,9 @@ def maps_of(name, images, logits, settings=None, modules=(None,), axes=(), outpu
     """The maps of an estimator; ``logits`` takes a network and images, and returns logits and their log-variance."""
     networks = [FoldNetwork(module, lambda x, module=module: logits(module, x)) for module in modules]
     noise = torch.Generator().manual_seed(0)
-    return estimate_several_passes(name, Passes(images, networks, output, settings, axes, noise))[1]
+    return estimate_several_passes(
+        name, Passes(images, networks, Outputs.of(paper_task(), output), settings, axes, noise)
+    )[1]
 
 
 def forward(net, x):
@@ -111,7 +115,7 @@ def test_identical_members_have_no_variance_and_different_ones_have():
 def test_moments_are_those_of_numpy(output):
     random = np.random.default_rng(0)
     samples = [torch.from_numpy(random.normal(size=(4 if output == "labels" else 3, 5, 6))) for _ in range(7)]
-    moments = Moments(output)
+    moments = Moments(Outputs.of(paper_task(), output))
     for sample in samples:
         moments.add(class_probabilities(sample, output))
     p = np.stack([s.double().softmax(0)[1:].sum(0) if output == "labels" else s.sigmoid()[0] for s in samples])
@@ -199,17 +203,17 @@ def test_noise_of_many_passes_averages_out():
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     expected = float((weights / (1 + np.exp(-(z + sigma * nodes)))).sum() / weights.sum())
     logits, log_variance = torch.full((3, 4000), z), torch.full((4000,), 2 * math.log(sigma))
-    generator, moments = torch.Generator().manual_seed(0), Moments("regions")
+    generator, moments = torch.Generator().manual_seed(0), Moments(Outputs.of(paper_task(), "regions"))
     for _ in range(passes):
         moments.add(mean_of_draws(logits, log_variance, "regions", generator))
-    assert float(moments.p_wt.mean()) == pytest.approx(expected, abs=0.005)
+    assert float(moments.p_main.mean()) == pytest.approx(expected, abs=0.005)
     # 200 draws of a voxel, each of a standard deviation under one half
-    assert float(moments.p_wt.std()) < 0.5 / math.sqrt(200)
+    assert float(moments.p_main.std()) < 0.5 / math.sqrt(200)
 
 
-def entropy_of(p_wt):
-    p_wt = torch.tensor(p_wt)
-    return predictive_entropy(OnePass(p_wt, torch.maximum(p_wt, 1 - p_wt), p_wt > 0.5))
+def entropy_of(p_main):
+    p_main = torch.tensor(p_main)
+    return predictive_entropy(OnePass(p_main, torch.maximum(p_main, 1 - p_main), p_main > 0.5))
 
 
 def test_entropy_is_0_where_a_sum_of_probabilities_rounds_above_1():

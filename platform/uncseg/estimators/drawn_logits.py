@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from uncseg.estimators.moments import Output, class_probabilities
+from uncseg.estimators.moments import class_probabilities
+from uncseg.tasks.outputs import Output
 
 DRAWS_PER_PASS = 4
 """Number of draws in each pass of an estimator that takes several passes."""
@@ -22,9 +23,9 @@ def _sigma(log_variance: Tensor) -> Tensor:
 def expected_likelihood_logits(z: Tensor, log_variance: Tensor, samples: int, output: Output) -> Tensor:
     """Return the logits of the mean probability over draws: their cross-entropy is Kendall and Gal's equation 12.
 
-    They are (B, 4, …) with ``labels``, (B, 3, …) with ``regions``; float32, with gradients to ``z``, (B, 3, …), and to
-    the log-variance of all three, (B, 1, …). With ``labels``, the background's logit is the constant 0. torch's global
-    generator draws the noise.
+    They are (B, n + 1, …) with ``labels``, (B, n, …) with ``regions``; float32, with gradients to ``z``, (B, n, …), and
+    to the log-variance of all of them, (B, 1, …). With ``labels``, the background's logit is the constant 0. torch's
+    global generator draws the noise.
     """
     z, sigma = z.float(), _sigma(log_variance)
     drawn = [z + sigma * torch.randn_like(z) for _ in range(samples)]
@@ -42,8 +43,8 @@ def sample_logits(
 ) -> Iterator[Tensor]:
     """Yield the probabilities of logits drawn around a prediction, independently for each voxel.
 
-    The logits are (4, …) with ``labels``, background first, and (3, …) with ``regions``; their log-variance is (…). The
-    noise is drawn on the CPU.
+    The logits are (n + 1, …) with ``labels``, background first, and (n, …) with ``regions``; their log-variance is (…).
+    The noise is drawn on the CPU.
     """
     z, sigma = logits.float(), _sigma(log_variance)
     first = 0 if output == "regions" else 1

@@ -7,5 +7,5 @@ from uncseg.estimators.one_pass import OnePass
 
 
 def predictive_entropy(prediction: OnePass) -> torch.Tensor:
-    """Return the entropy of tumour against no tumour in bits; a function of p·(1 − p), so it ranks voxels alike."""
-    return entropy(prediction.p_wt)
+    """Return the entropy of the main region against the rest, in bits; as a function of p·(1 − p) it ranks alike."""
+    return entropy(prediction.p_main)

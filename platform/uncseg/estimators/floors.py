@@ -9,8 +9,8 @@ BORDER_REACH_VOXELS = 8
 
 
 def one_minus_p(prediction: OnePass) -> torch.Tensor:
-    """Return 1 − p(WT): inside the reference, a voxel fails exactly where the network says background."""
-    return 1 - prediction.p_wt
+    """Return 1 − p(main region): inside the reference, a voxel fails exactly where it is predicted outside."""
+    return 1 - prediction.p_main
 
 
 def one_minus_max(prediction: OnePass) -> torch.Tensor:
@@ -19,12 +19,12 @@ def one_minus_max(prediction: OnePass) -> torch.Tensor:
 
 
 def border_distance(prediction: OnePass) -> torch.Tensor:
-    """Return the closeness to the predicted WT border: 1 at the border's voxels, falling by 1/8 per voxel to 0.
+    """Return the closeness to the main region's predicted border: 1 at its voxels, falling by 1/8 per voxel to 0.
 
     Distances are in voxels of the grid in use with the 26-neighbour step (chessboard distance), which windowed
     maxima give on any device. The map is 0 everywhere if nothing is predicted.
     """
-    inside = prediction.predicted_wt.float()
+    inside = prediction.predicted_main.float()
     pool = F.max_pool3d if inside.ndim == 5 else F.max_pool2d
     # the border is made of the voxels on either side that touch the other side
     closeness = pool(inside, 3, 1, 1) + pool(1 - inside, 3, 1, 1) - 1

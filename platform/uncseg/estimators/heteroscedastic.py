@@ -13,4 +13,4 @@ def sample(passes: Passes) -> Iterator[torch.Tensor]:
     logits, log_variance = passes.networks[0].predict(passes.images)
     assert log_variance is not None
     generator = torch.Generator().manual_seed(passes.settings.seed)
-    yield from sample_logits(logits, log_variance, passes.settings.samples, passes.output, generator)
+    yield from sample_logits(logits, log_variance, passes.settings.samples, passes.outputs.kind, generator)

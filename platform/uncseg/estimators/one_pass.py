@@ -12,12 +12,12 @@ from uncseg.estimators.registry import ESTIMATORS
 class OnePass:
     """One pass of a network over a batch; tensors are (B, 1, …), probabilities float32 in [0, 1]."""
 
-    p_wt: torch.Tensor
-    """Probability of the whole tumour."""
+    p_main: torch.Tensor
+    """Probability of the main region."""
     max_probability: torch.Tensor
     """Probability of the decision taken."""
-    predicted_wt: torch.Tensor
-    """The decision on the whole tumour, bool."""
+    predicted_main: torch.Tensor
+    """The decision on the main region, bool."""
     u: torch.Tensor | None = None
     """The head's logit; None: the network has no head."""
     variance_stable: torch.Tensor | None = None

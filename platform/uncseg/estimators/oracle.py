@@ -6,6 +6,7 @@ from uncseg.estimators.one_pass import OnePass
 
 
 def failure_probability(prediction: OnePass) -> torch.Tensor:
-    """Return the probability that the decision is wrong, given q, the probability that a rater calls a voxel tumour."""
+    """Return the probability that the decision is wrong, given q, the probability that a rater calls a voxel part of
+    the main region."""
     assert prediction.q is not None
-    return torch.where(prediction.predicted_wt, 1 - prediction.q, prediction.q)
+    return torch.where(prediction.predicted_main, 1 - prediction.q, prediction.q)

@@ -83,7 +83,7 @@ class Estimator:
     function: str = ""
     """MODULE.FUNCTION in this folder, by default NAME.sample. It takes ``one_pass.OnePass`` and returns a map; with
     ``parts`` it takes ``several_passes.Passes`` and yields probabilities; the constant takes an error and weights."""
-    source: Literal["p_wt", "u", "variance_stable", "q", "error"] = "p_wt"
+    source: Literal["p_main", "u", "variance_stable", "q", "error"] = "p_main"
     """Field of ``one_pass.OnePass`` that a map without parts needs. The error is in none: it is known only later."""
     role: Literal["method", "baseline", "floor"] = "method"
     """What it is in Table 2: a method that does not beat a floor has shown nothing."""
@@ -168,7 +168,7 @@ ALL_MAPS = tuple(name for estimator in _ALL for name in estimator.maps)
 SEVERAL_PASS_MAPS = tuple(name for estimator in SEVERAL_PASSES for name in estimator.maps)
 NO_FURTHER_PASS = tuple(name for name in ALL_MAPS if name not in (*SEVERAL_PASS_MAPS, ORACLE))
 """Maps of any run that take no pass beside the one that segments."""
-ONE_PASS = tuple(name for name in NO_FURTHER_PASS if ESTIMATORS[name].source == "p_wt")
+ONE_PASS = tuple(name for name in NO_FURTHER_PASS if ESTIMATORS[name].source == "p_main")
 FLOORS = tuple(name for name in NO_FURTHER_PASS if ESTIMATORS[name].role == "floor")
 BENCHMARK_FLOORS = (*FLOORS, *(name for name in NO_FURTHER_PASS if ESTIMATORS[name].benchmark_floor))
 """Floors of a benchmark: among them a baseline of the paper's Table 2 that any trained competitor has to beat."""

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from uncseg.estimators.drawn_logits import mean_of_draws
-from uncseg.estimators.moments import Moments, Output, class_probabilities
+from uncseg.estimators.moments import Moments, class_probabilities
 from uncseg.estimators.registry import ESTIMATORS
+from uncseg.tasks.outputs import Outputs
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Passes:
     """(channels, D, H, W), 0 outside the brain; for an estimator that takes batches also (B, channels, …)."""
     networks: Sequence[FoldNetwork]
     """Networks of the same fold; more than one if the estimator combines members."""
-    output: Output
+    outputs: Outputs
+    """What the channels of the logits mean."""
     settings: Any
     """The estimator's own section of the experiment."""
     mirrored_axes: Sequence[int]
@@ -41,13 +43,13 @@ class Passes:
         """Predict the case, or other images, in one pass, with the mean over draws of noisy logits: (C, …) float32."""
         logits, log_variance = self.networks[network].predict(self.images if images is None else images)
         if log_variance is None:
-            return class_probabilities(logits, self.output)
-        return mean_of_draws(logits, log_variance, self.output, self.noise)
+            return class_probabilities(logits, self.outputs.kind)
+        return mean_of_draws(logits, log_variance, self.outputs.kind, self.noise)
 
 
 def estimate_several_passes(name: str, passes: Passes) -> tuple[Moments, dict[str, torch.Tensor]]:
     """Return the moments of an estimator's predictions of a case, and its maps by name, (…) in [0, 1]."""
-    estimator, moments = ESTIMATORS[name], Moments(passes.output)
+    estimator, moments = ESTIMATORS[name], Moments(passes.outputs)
     for probabilities in estimator.resolve()(passes):
         moments.add(probabilities)
     parts = moments.maps()

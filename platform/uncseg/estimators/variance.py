@@ -7,7 +7,7 @@ from uncseg.estimators.one_pass import OnePass
 
 def var1shot(prediction: OnePass) -> torch.Tensor:
     """Return 4·p·(1 − p) of one visit: a Bernoulli variance, scaled to reach 1 at p = 1/2."""
-    return 4 * prediction.p_wt * (1 - prediction.p_wt)
+    return 4 * prediction.p_main * (1 - prediction.p_main)
 
 
 def variance_stable(prediction: OnePass) -> torch.Tensor:

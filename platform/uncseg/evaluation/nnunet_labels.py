@@ -7,7 +7,8 @@ from typing import Any
 from uncseg.dataset.labels import CONVENTION_LABELS, LABELS, Convention
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
-from uncseg.method.inference.label_meaning import brats_labels
+from uncseg.method.inference.label_meaning import label_numbers
+from uncseg.tasks.built_in_tasks import paper_task
 
 _ABOVE = {"labels*": 1, "gt_segmentations": 1, "validation*": 2}
 """How far above nnU-Net's folders of masks dataset.json lies."""
@@ -40,12 +41,10 @@ def nnunet_convention(folder: Path, option: str) -> Convention | None:
     if file is None or labels is None:
         return None
     advice = f"number them so, or give {option} if the masks have these labels"
-    try:
-        meaning = brats_labels({"labels": labels}, str(file.parent))
-    except ProblemsFound as error:
-        found = error.problems[0].found
-        problem = Problem(str(file), found, "NCR, ED and ET, or WT, TC and ET", advice)
-        raise ProblemsFound("The masks cannot be scored.", [problem], exit_code=1) from error
+    meaning = label_numbers(labels, paper_task())
+    if meaning is None:
+        problem = Problem(str(file), f"labels {labels}", "NCR, ED and ET, or WT, TC and ET", advice)
+        raise ProblemsFound("The masks cannot be scored.", [problem], exit_code=1)
     for convention, values in CONVENTION_LABELS.items():
         if meaning == dict(zip(values[1:], LABELS.values(), strict=True)):
             return convention

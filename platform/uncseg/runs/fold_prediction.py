@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from uncseg.config.sections import Memory
-from uncseg.dataset.cases import MODALITIES, Case, oracle_path
+from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume
 from uncseg.estimators.one_pass import OnePass, estimate_all
@@ -35,7 +35,8 @@ class Prediction:
     """Everything predicted for one case, in native space, (D, H, W)."""
 
     labels: np.ndarray
-    p_wt: np.ndarray
+    p_main: np.ndarray
+    """Probability of the main region, float32 in [0, 1]."""
     max_probability: np.ndarray
     maps: dict[str, np.ndarray]
     """error, variance_stable, visited, and uncertainty if the network has the head."""
@@ -63,7 +64,8 @@ def preprocessed_case(task: FoldTask, case_id: str) -> tuple[np.ndarray, dict[st
     folder = task.prepared.dataset / model.configuration_manager.data_identifier
     volume, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
     data = np.asarray(volume[:])
-    require_finite_channels(data, MODALITIES, f"delete {task.prepared.root}: the same command prepares it again")
+    modalities = task.experiment.dataset.task.modalities
+    require_finite_channels(data, modalities, f"delete {task.prepared.root}: the same command prepares it again")
     return data, properties
 
 
@@ -85,14 +87,14 @@ def _predict_case(task: FoldTask, case_id: str) -> Prediction:
     native = native_prediction(predict_grid(predictor, data), predictor, properties, task.cpus)
     memory = _memory_maps(task, case_id, tuple(int(n) for n in data.shape[1:]))
     maps = native_maps(memory, properties, predictor) | native.maps
-    probabilities, regions = native.probabilities, predictor.output == "regions"
-    p_wt = probabilities[0] if regions else probabilities[1:].sum(0).clip(0, 1)
-    max_probability = decision_probability(probabilities, p_wt, regions)
+    probabilities, outputs = native.probabilities, predictor.outputs
+    p_main = probabilities[outputs.main_channels].sum(0).clip(0, 1)
+    max_probability = decision_probability(probabilities, p_main, outputs.kind == "regions")
     estimates = {
         name: native_prediction(estimate_grid(name, members, data, estimators), predictor, properties, task.cpus)
         for name in estimators.several_pass
     }
-    return Prediction(native.labels, p_wt.astype(np.float32), max_probability, maps, estimates)
+    return Prediction(native.labels, p_main.astype(np.float32), max_probability, maps, estimates)
 
 
 def _memory_maps(task: FoldTask, case_id: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -111,16 +113,16 @@ def _validation_memory(fold_folder: Path, settings: Memory) -> ErrorMemory:
     return memory
 
 
-def one_pass_maps(case: Case, prediction: Prediction, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
+def one_pass_maps(case: Case, prediction: Prediction, predicted_main: np.ndarray) -> dict[str, np.ndarray]:
     """Return every map of one pass by name, (D, H, W) float32 in [0, 1], except the constant.
 
-    A phantom's oracle is among them. ``predicted_wt`` is the predicted whole tumour, bool.
+    A phantom's oracle is among them. ``predicted_main`` is the predicted main region, bool.
     """
     q_file = oracle_path(case)
     known = OnePass(
-        p_wt=as_batch(prediction.p_wt),
+        p_main=as_batch(prediction.p_main),
         max_probability=as_batch(prediction.max_probability),
-        predicted_wt=as_batch(predicted_wt),
+        predicted_main=as_batch(predicted_main),
         variance_stable=as_batch(prediction.maps["variance_stable"]),
         q=None if q_file is None else as_batch(read_volume(q_file).voxels.astype(np.float32)),
     )

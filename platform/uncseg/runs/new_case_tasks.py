@@ -172,11 +172,10 @@ def _write_case(
     return keep_record(files.scores, source, about | record)
 
 
-def _one_pass_maps(model: PredictionModel, folds: FoldAverage, predicted_wt: np.ndarray) -> dict[str, np.ndarray]:
+def _one_pass_maps(model: PredictionModel, folds: FoldAverage, predicted_main: np.ndarray) -> dict[str, np.ndarray]:
     """Return the maps that the folds' mean probabilities give, (D, H, W) float32."""
-    main = list(model.task.regions).index(model.task.main_region)
-    volumes = {"p_wt": folds.probabilities[main], "max_probability": folds.max_probability}
-    known = OnePass(**{name: as_batch(volume) for name, volume in (volumes | {"predicted_wt": predicted_wt}).items()})
+    volumes = {"p_main": folds.p_main, "max_probability": folds.max_probability, "predicted_main": predicted_main}
+    known = OnePass(**{name: as_batch(volume) for name, volume in volumes.items()})
     maps = estimate_one_pass(model.evaluation.estimators.one_pass, known)
     return {name: values[0, 0].numpy() for name, values in maps.items()}
 
@@ -226,7 +225,7 @@ def predict_new_cases(
     with ray_session(model.resources.ray_address) as own_ray:
         require_folders(writes, reads, own_ray)
         slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
-        _ = model.folder.meaning  # raises unless the labels are those of BraTS
+        _ = model.folder.meaning  # raises where the labels are unknown
         task = PredictionTask(model, options, output.resolve(), slots.cpus_per_process, trust)
         task.output.mkdir(parents=True, exist_ok=True)
         sources = task.sources(cases)

@@ -13,7 +13,7 @@ class TrainingPictures:
 
     Args:
         trainer: of the fold, initialised.
-        cases: the fold's validation cases; the first one, by id, that has a tumour is drawn.
+        cases: the fold's validation cases; the first one, by id, that has the main region is drawn.
     """
 
     def __init__(self, trainer: UncertaintyTrainer, cases: Sequence[str], folder: Path) -> None:
@@ -37,7 +37,8 @@ class TrainingPictures:
         trainer = self._trainer
         if not self._patches:
             size = trainer.configuration_manager.patch_size
-            self._patches.append(choose_patch(Path(trainer.preprocessed_dataset_folder), self._cases, size))
+            folder, task = Path(trainer.preprocessed_dataset_folder), trainer.settings.task
+            self._patches.append(choose_patch(folder, self._cases, size, task))
         if (patch := self._patches[0]) is not None:
             title = f"{patch.case_id}, fold {trainer.fold}, after {epoch + 1} of {trainer.num_epochs} epochs"
             file = self._folder / f"fold_{trainer.fold}_epoch_{epoch:04d}.png"

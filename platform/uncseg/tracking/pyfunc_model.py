@@ -48,7 +48,7 @@ class Segmentation:
                 loaded_predictor(self.model, fold, evaluation.tile_step, evaluation.mirroring, trust=False)
                 for fold in self.folds
             ]
-        _ = self.model.meaning  # refuses labels other than those of BraTS
+        _ = self.model.meaning  # raises where the labels are unknown
 
     def predict(self, model_input: Mapping[str, Any], params: Any = None) -> dict[str, Any]:  # noqa: ARG002
         """Segment one case.

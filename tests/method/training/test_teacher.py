@@ -10,6 +10,8 @@ from support.training import SHORT, train, train_in_two_parts
 from uncseg.method.loss.terms import Step, total_loss
 from uncseg.method.network.uncertainty_network import reference_regions
 from uncseg.method.training.teacher import Teacher
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.outputs import Outputs
 
 DECAY = 0.8
 SECTIONS = {"memory": {"source": "teacher", "teacher_decay": DECAY}, "loss": {"warmup_epochs": 0}}
@@ -55,7 +57,7 @@ def test_expected_error_is_the_distance_of_probability_and_reference(trainer_for
     wt = target > 0
     if output == "regions":
         target = torch.cat((wt, (target == 1) | (target == 3), target == 3), dim=1).float()
-    expected = trainer.teacher.expected_error(x, reference_regions(target, output)[:, :1])
+    expected = trainer.teacher.expected_error(x, reference_regions(target, trainer.outputs)[:, :1])
     with torch.no_grad():
         logits = trainer.network(x)  # no step has been taken: the teacher is the network's copy
         logits = logits[0] if isinstance(logits, list) else logits
@@ -86,7 +88,7 @@ def test_loss_compares_the_head_with_the_teachers_error(trainer_for):
         trainer.on_train_start()
     batch = next(trainer.dataloader_train)
     data, target = trainer._to_device(batch)
-    wt = reference_regions(target[0], "labels")[:, :1]
+    wt = reference_regions(target[0], trainer.outputs)[:, :1]
     logits, u, segmentation = trainer._forward(data, target)
     learned = trainer._teacher_error(data, target[0])
     _, terms = total_loss(trainer.settings, 0, Step(segmentation, logits, u, wt.float(), learned, wt))
@@ -122,7 +124,7 @@ class Compiled(nn.Module):
 def test_teacher_follows_a_wrapped_network():
     network = nn.Conv3d(2, 4, 1)
     wrapped = Compiled(Compiled(network, "_orig_mod"), "module")
-    teacher = Teacher(wrapped, "labels", 0.5)
+    teacher = Teacher(wrapped, Outputs.of(paper_task(), "labels"), 0.5)
     teacher.follow(wrapped)
     first = network.weight.detach().clone()
     with torch.no_grad():

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from uncseg.method.inference.label_meaning import as_brats, region_probabilities
+from uncseg.method.inference.label_meaning import region_probabilities, renumbered
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, decision_probability, native_prediction
 
@@ -16,13 +16,15 @@ class FoldAverage:
     """What the folds predict on average, (D, H, W) in the case's own space, and what each predicts."""
 
     labels: np.ndarray
-    """Labels of BraTS 2023, from the folds' mean probabilities."""
+    """Labels as the task numbers them, from the folds' mean probabilities."""
     probabilities: np.ndarray
-    """Mean of WT, TC, ET, (3, D, H, W) float32 in [0, 1]."""
+    """Mean of the task's regions, (R, D, H, W) float32 in [0, 1]."""
+    p_main: np.ndarray
+    """That of the main region, (D, H, W)."""
     max_probability: np.ndarray
     """Probability of the decision by the mean probabilities, float32."""
     between_folds: np.ndarray
-    """Standard deviation (population) of p(WT) over the folds, in [0, 0.5]."""
+    """Standard deviation (population) of ``p_main`` over the folds, in [0, 0.5]."""
     uncertainty: np.ndarray | None
     """Mean of the heads' maps, unmasked, float32 in [0, 1]; None for networks without a head."""
     per_fold: tuple[tuple[np.ndarray, np.ndarray | None], ...]
@@ -33,26 +35,26 @@ def average_folds(model: ModelFolder, grids: Sequence[GridPrediction], propertie
     """Bring each fold's prediction into the case's own space; average probabilities and uncertainty."""
     total: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
-    p_wt, per_fold = [], []
-    foreground = model.label_manager.foreground_regions if model.label_manager.has_regions else []
-    foreground = foreground or model.label_manager.foreground_labels
+    p_main, per_fold = [], []
+    main = list(model.task.regions).index(model.task.main_region)
     for grid in grids:  # one at a time: each holds a volume per class
         native = native_prediction(grid, model, properties, 1)
         head = native.maps.get("uncertainty")
         total = native.probabilities if total is None else total + native.probabilities
-        p_wt.append(region_probabilities(native.probabilities, foreground, model.meaning)[0])
+        p_main.append(region_probabilities(native.probabilities, model.region_channels)[main])
         if head is not None:
             uncertainty = head if uncertainty is None else uncertainty + head
-        per_fold.append((as_brats(native.labels, model.meaning), head))
+        per_fold.append((renumbered(native.labels, model.meaning), head))
     assert total is not None
     probabilities = total / len(grids)
-    regions = region_probabilities(probabilities, foreground, model.meaning)
+    regions = region_probabilities(probabilities, model.region_channels)
     labels = np.asarray(model.label_manager.convert_probabilities_to_segmentation(probabilities))
     return FoldAverage(
-        as_brats(labels, model.meaning),
+        renumbered(labels, model.meaning),
         regions,
-        decision_probability(probabilities, regions[0], model.label_manager.has_regions),
-        np.std(p_wt, axis=0),
+        regions[main],
+        decision_probability(probabilities, regions[main], model.label_manager.has_regions),
+        np.std(p_main, axis=0),
         None if uncertainty is None else uncertainty / len(grids),
         tuple(per_fold),
     )

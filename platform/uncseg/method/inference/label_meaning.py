@@ -1,68 +1,112 @@
-"""What a model's labels mean: nnU-Net models trained on BraTS number them in several ways."""
+"""What a model's labels mean: nnU-Net models trained on the same task may number them in several ways."""
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from uncseg.dataset.labels import LABELS, REGIONS
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
+from uncseg.tasks.task import Task
 
-_NAMES = {
-    "NCR": "ncr ncrnet net netc necrosis necrotic necroticcore necrotictumor necrotictumour necrotictumorcore "
-    "nonenhancing nonenhancingtumor nonenhancingtumour nonenhancingtumorcore nonenhancingtumourcore",
-    "ED": "ed edema oedema peritumoraledema peritumoraledematoustissue snfh invadedtissue",
-    "ET": "et at enhancing enhancingtumor enhancingtumour enhancingtissue gdenhancingtumor gdenhancingtumour",
-}
+Parts = Mapping[str, set[int]]
+"""The labels of each region."""
 
 
-def brats_labels(dataset_json: dict[str, Any], where: str) -> dict[int, int]:
-    """Map each of a model's labels to that of BraTS 2023 (1 NCR, 2 ED, 3 ET).
+def known_task(labels: Mapping[str, Any]) -> tuple[Task, dict[int, int]] | None:
+    """Return the built-in task that has a model's labels, the paper's first, and its number of each of them.
 
-    dataset.json names labels, or three regions of three, two and one label, each within the one before (WT, TC, ET).
-
-    Raises:
-        ProblemsFound: the model, which is named by ``where``, has other labels.
+    None where there is none. Arguments are as in :func:`label_numbers`.
     """
-    named = dataset_json["labels"].items()
-    labels = {name: value for name, value in named if value not in (0, [0]) and name != "ignore"}
-    nested = sorted((set(np.atleast_1d(value).tolist()) for value in labels.values()), key=len)
-    if [len(part) for part in nested] == [1, 2, 3] and nested[0] < nested[1] < nested[2]:
-        et, tc, wt = nested
-        return {min(tc - et): LABELS["NCR"], min(wt - tc): LABELS["ED"], min(et): LABELS["ET"]}
-    meaning = {}
-    for name, value in labels.items():
-        plain = re.sub("[^a-z]", "", name.lower())
-        found = [region for region, names in _NAMES.items() if plain in names.split()]
-        if found and isinstance(value, int):
-            meaning[value] = LABELS[found[0]]
-    if len(labels) != len(LABELS) or sorted(meaning.values()) != sorted(LABELS.values()):
-        expected = "NCR, ED and ET by these or their usual names, or the regions WT, TC and ET"
-        advice = "give a model of BraTS, or correct the names in its dataset.json"
-        problem = Problem(f"{where}: dataset.json", f"labels {labels}", expected, advice)
-        raise ProblemsFound("The model cannot be used.", [problem])
-    return meaning
+    for task in (paper_task(), *map(built_in, built_in_names())):
+        if numbers := label_numbers(labels, task):
+            return task, numbers
+    return None
 
 
-def as_brats(labels: np.ndarray, meaning: dict[int, int]) -> np.ndarray:
-    """Return a model's label volume with the labels of BraTS 2023, uint8."""
-    table = np.zeros(int(max(meaning)) + 1, dtype=np.uint8)
+def label_numbers(labels: Mapping[str, Any], task: Task) -> dict[int, int] | None:
+    """Return the task's number of each of a model's labels; None where they are not those of the task.
+
+    Labels are known by their names or, where dataset.json names regions, by the regions that they lie in.
+
+    Args:
+        labels: of dataset.json: the number of each label, or the numbers of each region.
+        task: whose names, and ``other_names``, they may have.
+    """
+    own = {name: value for name, value in labels.items() if value not in (0, [0]) and name != "ignore"}
+    if all(isinstance(value, int) for value in own.values()):
+        numbers = {value: number for name, value in own.items() if (number := _number_of(name, task)) is not None}
+        complete = len(own) == len(task.labels) and sorted(numbers.values()) == sorted(task.labels.values())
+        return numbers if complete else None
+    parts = {_plain(name): set(np.atleast_1d(value).tolist()) for name, value in own.items()}
+    known = {_plain(name): set(numbers) for name, numbers in task.numbers.items()}
+    # regions with the task's names are known by these, others by their sizes
+    return _paired(parts, known, lambda _, region: region) or _paired(
+        parts, known, lambda regions, region: str(len(regions[region]))
+    )
+
+
+def _number_of(name: str, task: Task) -> int | None:
+    for known in (name.lower(), _plain(name)):
+        for label, number in task.labels.items():
+            if known in (label.lower(), _plain(label), *task.other_names.get(label, ())):
+                return number
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def _paired(own: Parts, known: Parts, told: Callable[[Parts, str], str]) -> dict[int, int] | None:
+    """Pair the labels that lie in the same regions, where ``told`` says which region is which; None if it cannot."""
+    ours, theirs = _together(own, told), _together(known, told)
+    sizes = [{key: len(labels) for key, labels in groups.items()} for groups in (ours, theirs)]
+    if not ours or sizes[0] != sizes[1]:
+        return None
+    pairs = {label: number for key, labels in ours.items() for label, number in zip(labels, theirs[key], strict=True)}
+    if {frozenset(pairs[label] for label in part) for part in own.values()} != set(map(frozenset, known.values())):
+        return None
+    return pairs
+
+
+def _together(parts: Parts, told: Callable[[Parts, str], str]) -> dict[tuple[str, ...], list[int]]:
+    """Return the labels that lie in the same regions, by what is told of these; empty if others are told alike."""
+    within: dict[frozenset[str], list[int]] = {}
+    for label in sorted(set[int]().union(*parts.values())):
+        within.setdefault(frozenset(name for name, part in parts.items() if label in part), []).append(label)
+    by_key = {tuple(sorted(told(parts, name) for name in names)): labels for names, labels in within.items()}
+    return by_key if len(by_key) == len(within) else {}
+
+
+def renumbered(labels: np.ndarray, meaning: Mapping[int, int]) -> np.ndarray:
+    """Return a model's label volume with the task's numbers, uint8; ``meaning`` is from :func:`label_numbers`."""
+    table = np.zeros(max(meaning) + 1, dtype=np.uint8)
     table[list(meaning)] = list(meaning.values())
     return table[labels]
 
 
-def region_probabilities(probabilities: np.ndarray, foreground: list[Any], meaning: dict[int, int]) -> np.ndarray:
-    """Return the probabilities of WT, TC, ET, (3, D, H, W) float32 in [0, 1].
+def region_channels(task: Task, meaning: Mapping[int, int], own_regions: Sequence[Any]) -> list[list[int]]:
+    """Return the channels of a model whose probabilities add up to that of each region of the task.
 
     Args:
-        probabilities: (C, D, H, W): of the classes with the background first, or of regions.
-        foreground: nnU-Net's foreground regions (tuples of labels), or its foreground labels.
-        meaning: from :func:`brats_labels`.
+        meaning: the task's number of each of the model's labels.
+        own_regions: labels of each of the model's regions, in the order of its channels; empty where its channels are
+            labels, with the background first.
     """
-    if len(probabilities) == len(foreground):  # regions have no channel for the background
-        members = [{meaning[label] for label in np.atleast_1d(part).tolist()} for part in foreground]
-        channels = [members.index(set(labels)) for labels in REGIONS.values()]
-        return probabilities[channels].astype(np.float32)
-    classes = {meaning[label]: probabilities[label] for label in meaning}
-    regions = np.stack([sum(classes[label] for label in labels) for labels in REGIONS.values()])
+    if own_regions:
+        members = [{meaning[label] for label in np.atleast_1d(part).tolist()} for part in own_regions]
+        return [[members.index(set(numbers))] for numbers in task.numbers.values()]
+    own = {number: label for label, number in meaning.items()}
+    return [[own[number] for number in numbers] for numbers in task.numbers.values()]
+
+
+def region_probabilities(probabilities: np.ndarray, channels: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return the probabilities of regions, (R, D, H, W) float32 in [0, 1].
+
+    Args:
+        probabilities: of the model's channels, (C, D, H, W).
+        channels: from :func:`region_channels`.
+    """
+    regions = np.stack([sum(probabilities[channel] for channel in part) for part in channels])
     return regions.astype(np.float32).clip(0, 1)

@@ -7,14 +7,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json
 from uncseg.method.checkpoints import FINAL, MODEL_KEYS, load_torch_file
-from uncseg.method.inference.label_meaning import brats_labels
+from uncseg.method.inference.label_meaning import known_task, label_numbers, region_channels
 from uncseg.method.network.known_classes import require_known_classes
+from uncseg.method.settings import PLANS_KEY, TrainerSettings
+from uncseg.tasks.nnunet_dataset import as_word, task_of_dataset_json
+from uncseg.tasks.outputs import Outputs
+from uncseg.tasks.task import Task
 
+CANNOT_BE_USED = "The model cannot be used."
 DESCRIPTION = "uncseg.json"
 """A file beside plans.json in models that uncseg puts into MLflow: what they were trained on, how they predict."""
 
@@ -53,9 +59,55 @@ class ModelFolder:
         return self.plans_manager.get_label_manager(self.dataset_json)
 
     @cached_property
+    def _task_and_meaning(self) -> tuple[Task, dict[int, int]]:
+        labels, plans = self.dataset_json["labels"], self.plans_manager.plans
+        where = f"{self.root}: dataset.json"
+        if PLANS_KEY in plans:
+            task = TrainerSettings.from_plans(plans).task
+            if (meaning := label_numbers(labels, task)) is None:
+                expected = f"those of its task {task.name}: {task.describe_labels()}"
+                problem = Problem(where, f"labels {labels}", expected, "fetch the file again")
+                raise ProblemsFound(CANNOT_BE_USED, [problem])
+            return task, meaning
+        if known := known_task(labels):
+            return known
+        own = {name: value for name, value in labels.items() if name != "ignore"}  # no channel is trained for it
+        name = as_word(str(self.plans_manager.dataset_name))
+        task_or_none, problems = task_of_dataset_json({**self.dataset_json, "labels": own}, where, name)
+        if task_or_none is None:
+            raise ProblemsFound(CANNOT_BE_USED, problems)
+        return task_or_none, {number: number for number in task_or_none.labels.values()}
+
+    @property
+    def task(self) -> Task:
+        """The task that the model was trained for: as its plans say, else by the labels of its dataset.json.
+
+        Labels of BraTS have a built-in task; with others dataset.json describes it.
+
+        Raises:
+            ProblemsFound: dataset.json contradicts the plans, or does not describe a task.
+        """
+        return self._task_and_meaning[0]
+
+    @property
     def meaning(self) -> dict[int, int]:
-        """The label of BraTS 2023 for each of the model's labels."""
-        return brats_labels(self.dataset_json, str(self.root))
+        """The task's number of each of the model's labels; raises as :attr:`task`."""
+        return self._task_and_meaning[1]
+
+    @cached_property
+    def region_channels(self) -> list[list[int]]:
+        """The channels whose probabilities add up to that of each region of the task."""
+        own_regions = self.label_manager.foreground_regions if self.label_manager.has_regions else ()
+        return region_channels(self.task, self.meaning, own_regions)
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        """What the model's own channels mean."""
+        number = list(self.task.regions).index(self.task.main_region)
+        if not self.label_manager.has_regions:
+            return Outputs("labels", len(self.meaning), tuple(map(tuple, self.region_channels)), number)
+        parts = tuple(tuple(np.atleast_1d(part).tolist()) for part in self.label_manager.foreground_regions)
+        return Outputs("regions", len(self.meaning), parts, self.region_channels[number][0])
 
     def require_known_classes(self) -> None:
         """Refuse plans that would make nnU-Net run any code that they name.
@@ -68,7 +120,7 @@ class ModelFolder:
             architecture = self.configuration_manager.configuration["architecture"]
         except (KeyError, RuntimeError, ValueError) as error:
             problem = Problem(where, f"{error}", "the configuration that was trained", "fetch the file again")
-            raise ProblemsFound("The model cannot be used.", [problem]) from error
+            raise ProblemsFound(CANNOT_BE_USED, [problem]) from error
         require_known_classes(architecture, where)
 
     def checkpoint(self, fold: int) -> Path:

@@ -32,7 +32,7 @@ class NativePrediction:
     labels: np.ndarray
     """(D, H, W), nnU-Net's own decision."""
     probabilities: np.ndarray
-    """(C, D, H, W): of the classes, background first, or of the regions WT, TC, ET."""
+    """(C, D, H, W): of the classes, background first, or of the regions."""
     maps: dict[str, np.ndarray]
     """By name, (D, H, W) float32 in [0, 1], unmasked."""
 
@@ -44,12 +44,12 @@ def predict_grid(predictor: UncertaintyPredictor, data: np.ndarray) -> GridPredi
     return GridPrediction(logits, {} if head is None else {"uncertainty": head.cpu().numpy()})
 
 
-def decision_probability(probabilities: np.ndarray, p_wt: np.ndarray, regions: bool) -> np.ndarray:
-    """Return the probability of each voxel's decision, (D, H, W) float32; with regions, of whole tumour or none.
+def decision_probability(probabilities: np.ndarray, p_main: np.ndarray, regions: bool) -> np.ndarray:
+    """Return the probability of each voxel's decision, (D, H, W) float32; with regions, of the main one or not.
 
-    The probabilities are (C, D, H, W), as in :class:`NativePrediction`; p(WT) is (D, H, W).
+    The probabilities are (C, D, H, W), as in :class:`NativePrediction`; p(main region) is (D, H, W).
     """
-    most = np.maximum(p_wt, 1 - p_wt) if regions else probabilities.max(0)
+    most = np.maximum(p_main, 1 - p_main) if regions else probabilities.max(0)
     outside = probabilities.sum(0) == 0  # beyond nnU-Net's crop: certainly background
     return np.where(outside, 1, most).astype(np.float32)
 

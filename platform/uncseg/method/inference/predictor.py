@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
@@ -25,6 +25,7 @@ from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork
 from uncseg.method.nnunet_internals import FOUND_INFINITY
 from uncseg.method.training.trainer import UncertaintyTrainer
+from uncseg.tasks.outputs import Outputs
 
 
 class UncertaintyPredictor(nnUNetPredictor):
@@ -37,6 +38,7 @@ class UncertaintyPredictor(nnUNetPredictor):
     name = "the network"
     """What messages call it; of a loaded one, its fold."""
     checkpoint: Path | None = None
+    model: ModelFolder | None = None
     maps: Mapping[str, torch.Tensor] = MappingProxyType({})
     _sum: torch.Tensor | None = None
     _weight: torch.Tensor | None = None
@@ -61,12 +63,14 @@ class UncertaintyPredictor(nnUNetPredictor):
         network = build(*managers, inputs, model.label_manager.num_segmentation_heads, enable_deep_supervision=False)
         network.load_state_dict(checkpoint["network_weights"])
         self.manual_initialization(network, *managers, None, model.dataset_json, trainer, axes)
+        self.model = model
         self.name, self.checkpoint = f"the network of fold {fold}", model.checkpoint(fold)
 
     @property
-    def output(self) -> Literal["labels", "regions"]:
-        """What the network's channels mean."""
-        return "regions" if self.label_manager.has_regions else "labels"
+    def outputs(self) -> Outputs:
+        """What the channels of the network that was loaded mean."""
+        assert self.model is not None
+        return self.model.outputs
 
     @torch.inference_mode()
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:

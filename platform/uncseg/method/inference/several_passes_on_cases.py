@@ -24,7 +24,7 @@ def estimate_grid(
     passes = Passes(
         images=torch.from_numpy(np.asarray(data)),
         networks=[FoldNetwork(member.network, partial(_predict, member)) for member in members],
-        output=members[0].output,
+        outputs=members[0].outputs,
         settings=getattr(estimators, name),
         mirrored_axes=_mirrored_axes(members[0]),
         noise=torch.Generator().manual_seed(0),

@@ -37,12 +37,12 @@ def dilate(mask: torch.Tensor, voxels: int = DILATION_VOXELS) -> torch.Tensor:
     return mask
 
 
-def protocol_masks(reference_wt: torch.Tensor, predicted_wt: torch.Tensor) -> dict[str, torch.Tensor]:
+def protocol_masks(reference_main: torch.Tensor, predicted_main: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the masks of both protocols, (B, 1, …) bool.
 
-    reference: the reference tumour (the paper's). union: reference or prediction, dilated by 2 voxels.
+    reference: the main region of the reference (the paper's). union: reference or prediction, dilated by 2 voxels.
     """
-    return {"reference": reference_wt, "union": dilate(reference_wt | predicted_wt)}
+    return {"reference": reference_main, "union": dilate(reference_main | predicted_main)}
 
 
 def per_sample_scores(u: torch.Tensor, e: torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -99,7 +99,7 @@ class Step:
     u: torch.Tensor | None
     """Logit of the uncertainty map, (B, 1, …); None without one."""
     failure: torch.Tensor
-    """1 where the whole tumour is wrong, else 0, (B, 1, …)."""
+    """1 where the main region is wrong, else 0, (B, 1, …)."""
     learned_error: Reading
     """The error that the head learns, as it was before this step."""
     mask: torch.Tensor

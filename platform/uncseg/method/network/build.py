@@ -13,7 +13,6 @@ from uncseg.estimators.mc_dropout import add_dropout
 from uncseg.method.network.backbone import NetworkPlan, around_bottleneck, build_backbone, output_layer
 from uncseg.method.network.error_network import build_error_network
 from uncseg.method.network.uncertainty_network import (
-    BACKBONE_CHANNELS,
     HeteroscedasticNetwork,
     MaskedUncertaintyNetwork,
     detach_head,
@@ -27,8 +26,10 @@ def build_network(model: Model, plan: NetworkPlan) -> nn.Module:
     """Build a network with fresh weights; it is plain if the settings ask for neither head nor log-variance."""
     if model.error_network is not None:
         return build_error_network(model, plan)
-    channels = BACKBONE_CHANNELS if model.uncertainty or model.heteroscedastic else plan.outputs
-    backbone = build_backbone(model, replace(plan, outputs=channels))
+    if model.uncertainty or model.heteroscedastic:
+        # nnU-Net's channels and u; with labels u takes the place of the background, whose logit is always 0
+        plan = replace(plan, outputs=plan.outputs + (model.output == "regions"))
+    backbone = build_backbone(model, plan)
     if model.dropout > 0:
         add_dropout(around_bottleneck(backbone), model.dropout)
     if model.heteroscedastic:

@@ -11,20 +11,16 @@ import torch
 from torch import nn
 
 from uncseg.config.sections import Model
-from uncseg.estimators.moments import Output
 from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
 from uncseg.method.network.backbone import NetworkPlan, build_backbone, output_layer
-from uncseg.method.network.uncertainty_network import (
-    SEGMENTATION_LOGITS,
-    MaskedUncertaintyNetwork,
-    with_background,
-)
+from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork, with_background
+from uncseg.tasks.outputs import Output
 
 IN_WRAPPER = "backbone."
 
 
 class ErrorNetwork(MaskedUncertaintyNetwork):
-    """A frozen segmentation network, and one that predicts per voxel how likely its whole tumour is wrong.
+    """A frozen segmentation network, and one that predicts per voxel how likely its main region is wrong.
 
     ``forward(x)`` returns the frozen network's logits at full resolution. That network takes no gradient and is always
     in eval mode: training the other one changes none of its weights and statistics.
@@ -121,6 +117,6 @@ def load_segmentation(network: ErrorNetwork, checkpoint: Path, trust: bool = Fal
 
 
 def _without_head(values: torch.Tensor, output: Output) -> torch.Tensor:
-    """Turn weights of the outputs z1, z2, z3, u into weights of the logits; the background's are 0, as its logit is."""
-    z = values[:SEGMENTATION_LOGITS]
+    """Turn weights of the outputs z1..zn, u into weights of the logits; the background's are 0, as its logit is."""
+    z = values[:-1]
     return with_background(z[None])[0] if output == "labels" else z

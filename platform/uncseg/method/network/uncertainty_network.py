@@ -1,9 +1,13 @@
-"""The network: a backbone with four output channels, z1, z2, z3 and u.
+"""The network: a backbone whose output channels are z1..zn and u.
 
-Axes: B batch, C channel, D H W voxels in nnU-Net's order (2D: H W). With ``output: labels``, z1..z3 are the logits of
-NCR, ED, ET, and the background's logit is 0; with ``output: regions`` they are the sigmoid logits of WT, TC, ET.
+Axes: B batch, C channel, D H W voxels in nnU-Net's order (2D: H W). With ``output: labels``, z1..zn are the logits of
+the task's labels, and the background's logit is 0; with ``output: regions`` they are the sigmoid logits of its regions.
 """
 
+from collections.abc import Sequence
+from functools import reduce
+from itertools import accumulate
+from operator import or_
 from typing import Any
 
 import torch
@@ -11,53 +15,60 @@ from torch import nn
 from torch.nn import functional as F
 
 from uncseg.estimators.drawn_logits import expected_likelihood_logits
-from uncseg.estimators.moments import Output
-
-SEGMENTATION_LOGITS = 3
-BACKBONE_CHANNELS = SEGMENTATION_LOGITS + 1
+from uncseg.tasks.outputs import Output, Outputs
 
 
 def with_background(z: torch.Tensor) -> torch.Tensor:
-    """Prepend the background's logit, always 0: (B, 3, …) to (B, 4, …).
+    """Prepend the background's logit, always 0: (B, n, …) to (B, n + 1, …).
 
     A shift common to all classes does not change the softmax, so a free logit of the background would add nothing.
     """
     return torch.cat((torch.zeros_like(z[:, :1]), z), dim=1)
 
 
-def wt_probability(logits: torch.Tensor, output: Output) -> torch.Tensor:
-    """Return the probability of the whole tumour, (B, 1, …) float32 in [0, 1], from (B, 4 or 3, …) by ``output``."""
-    if output == "regions":
-        return logits[:, :1].float().sigmoid()
-    # 1 − p(background) loses all digits where p is near 1; the sum of the tumour classes does not
-    return logits.float().softmax(1)[:, 1:].sum(1, keepdim=True)
+def main_probability(logits: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+    """Return the probability of the main region, (B, 1, …) float32 in [0, 1], from the logits (B, C, …)."""
+    if outputs.kind == "regions":
+        return logits[:, outputs.main_channels].float().sigmoid()
+    # 1 − p(the other classes) loses all digits where p is near 1; the sum of the region's own classes does not
+    return logits.float().softmax(1)[:, outputs.main_channels].sum(1, keepdim=True)
 
 
-def max_probability(logits: torch.Tensor, output: Output) -> torch.Tensor:
-    """Return the probability of the decision, (B, 1, …) float32: of the most likely class, or of WT against not WT."""
-    if output == "regions":
-        p = wt_probability(logits, output)
+def max_probability(logits: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+    """Return the probability of the decision, (B, 1, …) float32.
+
+    It is that of the most likely class or, with ``regions``, that of the main region or of its complement.
+    """
+    if outputs.kind == "regions":
+        p = main_probability(logits, outputs)
         return torch.maximum(p, 1 - p)
     return logits.float().softmax(1).amax(1, keepdim=True)
 
 
-def predicted_regions(logits: torch.Tensor, output: Output) -> torch.Tensor:
-    """Return nnU-Net's decision as WT, TC, ET, (B, 3, …) bool: argmax over labels, or probability > 0.5."""
-    if output == "regions":
+def predicted_regions(logits: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+    """Return nnU-Net's decision on each region, (B, R, …) bool: argmax over labels, or probability > 0.5."""
+    if outputs.kind == "regions":
         return logits > 0
     # argmax by comparisons, where the first of equals wins too: argmax itself takes longer than the whole loss
-    background, ncr, ed, et = logits.split(1, dim=1)
-    is_et = et > torch.maximum(background, torch.maximum(ncr, ed))
-    is_ncr = (ncr > background) & (ncr >= torch.maximum(ed, et))
-    is_ed = (ed > torch.maximum(background, ncr)) & (ed >= et)
-    return torch.cat((is_ncr | is_ed | is_et, is_ncr | is_et, is_et), dim=1)
+    background, *labels = logits.split(1, dim=1)
+    before = list(accumulate(labels[:-1], torch.maximum, initial=background))
+    after = [*accumulate(labels[:0:-1], torch.maximum)][::-1]
+    wins = [label > most for label, most in zip(labels, before, strict=True)]
+    for is_label, label, most in zip(wins, labels, after, strict=False):  # nothing comes after the last one
+        is_label &= label >= most
+    return _unions(wins, outputs)
 
 
-def reference_regions(target: torch.Tensor, output: Output) -> torch.Tensor:
-    """Return WT, TC, ET of a target, (B, 3, …) bool, given as labels (B, 1, …) or regions (B, 3, …)."""
-    if output == "regions":
-        return target[:, :3] > 0
-    return torch.cat((target > 0, (target == 1) | (target == 3), target == 3), dim=1)
+def reference_regions(target: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+    """Return the regions of a target, (B, R, …) bool, given as labels (B, 1, …) or regions (B, R, …)."""
+    if outputs.kind == "regions":
+        return target[:, : outputs.logits] > 0
+    return _unions([target == number for number in range(1, outputs.labels + 1)], outputs)
+
+
+def _unions(labels: Sequence[torch.Tensor], outputs: Outputs) -> torch.Tensor:
+    """Return the regions, (B, R, …), from the mask of each label, (B, 1, …)."""
+    return torch.cat([reduce(or_, (labels[n - 1] for n in numbers)) for numbers in outputs.regions], dim=1)
 
 
 def full_resolution(output: Any) -> torch.Tensor:
@@ -68,9 +79,9 @@ def full_resolution(output: Any) -> torch.Tensor:
 
 
 class MaskedUncertaintyNetwork(nn.Module):
-    """A backbone with 4 output channels, read as a segmentation and an uncertainty map.
+    """A backbone with output channels z1..zn and u, read as a segmentation and an uncertainty map.
 
-    ``forward(x)`` returns what nnU-Net expects of its networks: (B, 4, …) logits with ``labels``, (B, 3, …) with
+    ``forward(x)`` returns what nnU-Net expects of its networks: (B, n + 1, …) logits with ``labels``, (B, n, …) with
     ``regions``, as a list from full to lowest resolution while deep supervision is switched on. So a trained folder
     stays a valid nnU-Net model folder. ``forward(x, uncertainty=True)`` returns ``(logits, u)``. It is a flag of
     ``forward`` because wrappers (DistributedDataParallel, torch.compile) see no other method.
@@ -97,7 +108,7 @@ class MaskedUncertaintyNetwork(nn.Module):
         return u.float().sigmoid()
 
     def _logits(self, output: torch.Tensor) -> torch.Tensor:
-        z = output[:, :SEGMENTATION_LOGITS]
+        z = output[:, :-1]
         return with_background(z) if self.output == "labels" else z
 
     def forward(self, x: torch.Tensor, uncertainty: bool = False):  # type: ignore[no-untyped-def]
@@ -107,7 +118,7 @@ class MaskedUncertaintyNetwork(nn.Module):
         logits = [self._logits(o) for o in output] if deep else self._logits(output)
         if not uncertainty:
             return logits
-        return logits, (output[0] if deep else output)[:, SEGMENTATION_LOGITS:]
+        return logits, (output[0] if deep else output)[:, -1:]
 
 
 def detach_head(output_layer: nn.Module) -> None:
@@ -116,17 +127,17 @@ def detach_head(output_layer: nn.Module) -> None:
 
 
 def _with_detached_u(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-    weight, bias = layer.weight[SEGMENTATION_LOGITS:], layer.bias[SEGMENTATION_LOGITS:]  # type: ignore[index]
+    weight, bias = layer.weight[-1:], layer.bias[-1:]  # type: ignore[index]
     convolve = F.conv3d if output.ndim == 5 else F.conv2d
     u = convolve(inputs[0].detach(), weight, bias)
-    return torch.cat((output[:, :SEGMENTATION_LOGITS], u), dim=1)
+    return torch.cat((output[:, :-1], u), dim=1)
 
 
 class HeteroscedasticNetwork(MaskedUncertaintyNetwork):
-    """A backbone whose fourth output channel is the log-variance of the logits (Kendall and Gal 2017).
+    """A backbone whose last output channel is the log-variance of the logits (Kendall and Gal 2017).
 
     In training, ``forward(x)`` returns the logits of the mean probability over ``samples`` of the logits, at every
-    resolution: nnU-Net's loss of these is the loss of Kendall and Gal. Otherwise it returns z1..z3, as any network.
+    resolution: nnU-Net's loss of these is the loss of Kendall and Gal. Otherwise it returns z1..zn, as any network.
     """
 
     map_name = "log_variance"
@@ -144,5 +155,5 @@ class HeteroscedasticNetwork(MaskedUncertaintyNetwork):
         if not self.training:
             return super()._logits(output)
         with torch.autocast(output.device.type, enabled=False):
-            z, log_variance = output[:, :SEGMENTATION_LOGITS], output[:, SEGMENTATION_LOGITS:]
+            z, log_variance = output[:, :-1], output[:, -1:]
             return expected_likelihood_logits(z, log_variance, self.samples, self.output)

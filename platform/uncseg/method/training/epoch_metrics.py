@@ -13,17 +13,17 @@ import torch
 
 from uncseg.config.experiment import Experiment
 from uncseg.estimators.floors import best_constant
-from uncseg.estimators.moments import Output
 from uncseg.estimators.one_pass import OnePass, estimate_all
 from uncseg.estimators.registry import ESTIMATORS
 from uncseg.method.distributed_fold import sum_over_processes
 from uncseg.method.loss.terms import Step, per_sample_scores, protocol_masks, total_loss, warmup_factor
 from uncseg.method.memory.error_memory import Reading
-from uncseg.method.network.uncertainty_network import max_probability, wt_probability
+from uncseg.method.network.uncertainty_network import main_probability, max_probability
 from uncseg.method.settings import TrainerSettings
 from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_BY_LOSS_SCALE, SKIPPED_STEPS, epoch_key
+from uncseg.tasks.outputs import Outputs
+from uncseg.tasks.task import Task
 
-REGION_NAMES = ("wt", "tc", "et")
 SIDES = ("training", "validation")
 """The two kinds of cases of a fold, each with an error memory of its own."""
 Sums = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -84,10 +84,10 @@ def estimator_sums(
     logits: torch.Tensor,
     u: torch.Tensor | None,
     q: torch.Tensor | None,
-    predicted_wt: torch.Tensor,
-    reference_wt: torch.Tensor,
+    predicted_main: torch.Tensor,
+    reference_main: torch.Tensor,
     memory: Reading,
-    output: Output,
+    outputs: Outputs,
     several_passes: Mapping[str, torch.Tensor],
 ) -> Sums:
     """Return ``uncertainty/PROTOCOL/{rmsd,corr}_ema/ESTIMATOR`` of a batch as (sum, number of valid samples).
@@ -96,9 +96,9 @@ def estimator_sums(
     ``memory`` is the validation memory before this visit. All but the logits are (B, 1, …).
     """
     prediction = OnePass(
-        p_wt=wt_probability(logits, output),
-        max_probability=max_probability(logits, output),
-        predicted_wt=predicted_wt,
+        p_main=main_probability(logits, outputs),
+        max_probability=max_probability(logits, outputs),
+        predicted_main=predicted_main,
         u=u,
         variance_stable=memory.values["variance"],
         q=q,
@@ -106,7 +106,7 @@ def estimator_sums(
     maps = dict(several_passes) | estimate_all(prediction)
     error = memory.values["error"]
     sums: Sums = {}
-    for protocol, mask in protocol_masks(reference_wt, predicted_wt).items():
+    for protocol, mask in protocol_masks(reference_main, predicted_main).items():
         weights = mask * memory.visited
         for name, estimate in (maps | {"constant": best_constant(error, weights)}).items():
             scores = per_sample_scores(estimate, error, weights)
@@ -121,7 +121,7 @@ def estimator_sums(
 
 
 def overlap_counts(predicted: torch.Tensor, reference: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return true positives, false positives and false negatives per region over a batch, each (3,)."""
+    """Return true positives, false positives and false negatives per region over a batch, each (R,)."""
     axes = [0, *range(2, predicted.ndim)]
     return {
         "tp_hard": (predicted & reference).sum(axes),
@@ -130,11 +130,11 @@ def overlap_counts(predicted: torch.Tensor, reference: torch.Tensor) -> dict[str
     }
 
 
-def failure_rates(failure: torch.Tensor, reference: torch.Tensor) -> Sums:
+def failure_rates(failure: torch.Tensor, reference: torch.Tensor, task: Task) -> Sums:
     """Return ``val_patch/failure_rate_REGION``: the share of a region's reference voxels that fail."""
     return {
         f"val_patch/failure_rate_{name}": ((failure & reference[:, i : i + 1]).sum(), reference[:, i].sum())
-        for i, name in enumerate(REGION_NAMES)
+        for i, name in enumerate(task.region_keys.values())
     }
 
 
@@ -149,8 +149,6 @@ def _bytes_per_case(trainer: Any, side: str) -> float:
 
 
 END_OF_EPOCH: Mapping[str, Callable[[Any], float]] = {
-    **{f"val_patch/dice_{name}": partial(_patch_dice, regions=slice(i, i + 1)) for i, name in enumerate(REGION_NAMES)},
-    "val_patch/dice_mean": partial(_patch_dice, regions=slice(None)),
     "val_patch/loss_seg": lambda trainer: trainer.logger.get_value("val_losses", step=-1),
     SKIPPED_STEPS: lambda trainer: trainer.skipped.steps,
     SKIPPED_BY_LOSS_SCALE: lambda trainer: trainer.skipped.steps_by_gradient if trainer.grad_scaler is not None else 0,
@@ -166,12 +164,22 @@ END_OF_EPOCH: Mapping[str, Callable[[Any], float]] = {
     ),
     **{f"system/memory_bytes_per_case_{side}": partial(_bytes_per_case, side=side) for side in SIDES},
 }
-"""Metrics that are read once per epoch from an :class:`~uncseg.method.training.trainer.UncertaintyTrainer`."""
+"""Metrics but Dice that are read once per epoch from a :class:`~uncseg.method.training.trainer.UncertaintyTrainer`."""
+
+
+def end_of_epoch(task: Task) -> dict[str, Callable[[Any], float]]:
+    """Return the metrics that are read once per epoch: the patch Dice of the task's regions, and END_OF_EPOCH."""
+    dice = {
+        f"val_patch/dice_{name}": partial(_patch_dice, regions=slice(i, i + 1))
+        for i, name in enumerate(task.region_keys.values())
+    }
+    return {**dice, "val_patch/dice_mean": partial(_patch_dice, regions=slice(None)), **END_OF_EPOCH}
 
 
 def metrics_of(trainer: Any, means: Mapping[str, float]) -> dict[str, float]:
-    """Return an epoch's metrics, the means over its steps and :data:`END_OF_EPOCH`, where something was measured."""
-    metrics = {**means, **{name: float(read(trainer)) for name, read in END_OF_EPOCH.items()}}
+    """Return an epoch's metrics, the means over its steps and :func:`end_of_epoch`, where something was measured."""
+    at_end = end_of_epoch(trainer.settings.task)
+    metrics = {**means, **{name: float(read(trainer)) for name, read in at_end.items()}}
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
@@ -184,7 +192,8 @@ def epoch_metric_names(experiment: Experiment) -> tuple[str, ...]:
     settings = TrainerSettings.from_experiment(experiment)
     zeros = torch.zeros((1, 1, 2, 2, 2), requires_grad=True)
     outside = zeros > 0
-    logits = torch.cat([zeros] * (3 if settings.model.output == "regions" else 4), dim=1)
+    outputs = settings.outputs
+    logits = torch.cat([zeros] * outputs.channels, dim=1)
     u = zeros if settings.model.uncertainty else None
     memory = Reading({"error": zeros, "variance": zeros}, zeros)
     _, terms = total_loss(settings, 0, Step(zeros.sum(), logits, u, zeros, memory, outside))
@@ -192,7 +201,7 @@ def epoch_metric_names(experiment: Experiment) -> tuple[str, ...]:
     maps = [name for estimator in validated if not estimator.combines_members for name in estimator.maps]
     sums = (
         training_sums(terms, protocol_masks(outside, outside), memory)
-        | estimator_sums(logits, u, None, outside, outside, memory, settings.model.output, dict.fromkeys(maps, zeros))
-        | failure_rates(outside, torch.cat([outside] * 3, dim=1))
+        | estimator_sums(logits, u, None, outside, outside, memory, outputs, dict.fromkeys(maps, zeros))
+        | failure_rates(outside, torch.cat([outside] * len(outputs.regions), dim=1), settings.task)
     )
-    return (*sums, *END_OF_EPOCH)
+    return (*sums, *end_of_epoch(settings.task))

@@ -17,9 +17,8 @@ from uncseg.method.loss.terms import dilate
 from uncseg.method.memory.patch_geometry import PatchGeometry
 from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork, full_resolution, predicted_regions
 from uncseg.method.nnunet_internals import unwrapped
-
-FLAIR = 3
-"""Its number among the image's channels."""
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class Observation:
     """What the patch shows: arrays (D, H, W) in the image's own axis order (2D: nnU-Net's), 0 beyond the case."""
 
     image: np.ndarray
-    """FLAIR, normalised."""
+    """The modality that the task shows, normalised."""
     reference: np.ndarray
-    """Labels 1 NCR, 2 ED, 3 ET."""
+    """Labels as the task numbers them."""
     prediction: np.ndarray
     error: np.ndarray
     """Error in the validation memory, in [0, 1]; 0 where never visited."""
@@ -50,29 +49,34 @@ class Observation:
     """sigmoid(u) in the dilated prediction, or everywhere if nothing is predicted; None without a map."""
 
 
-def choose_patch(folder: Path, case_ids: Sequence[str], patch_size: Sequence[int]) -> ObservedPatch | None:
-    """Choose a patch around the tumour of the first preprocessed case, by id, that has one; None if none has.
+def choose_patch(
+    folder: Path,
+    case_ids: Sequence[str],
+    patch_size: Sequence[int],
+    task: Task = paper_task(),  # noqa: B008
+) -> ObservedPatch | None:
+    """Choose a patch around the main region of the first preprocessed case, by id, that has one; None if none has.
 
-    A patch size (H, W) chooses a patch of the slice with most tumour.
+    A patch size (H, W) chooses a patch of the slice with most of it.
     """
     for case_id in sorted(case_ids):
         _, reference, _, _ = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
-        tumour = np.asarray(reference[0]) > 0
-        if tumour.any():
-            return _around(Path(folder), case_id, tumour, patch_size)
+        inside = np.isin(reference[0], task.numbers[task.main_region])
+        if inside.any():
+            return _around(Path(folder), case_id, inside, patch_size)
     return None
 
 
-def _around(folder: Path, case_id: str, tumour: np.ndarray, patch_size: Sequence[int]) -> ObservedPatch:
+def _around(folder: Path, case_id: str, inside: np.ndarray, patch_size: Sequence[int]) -> ObservedPatch:
     shape = [1] * (3 - len(patch_size)) + [int(n) for n in patch_size]
-    centre = np.round(np.argwhere(tumour).mean(0)).astype(int)
+    centre = np.round(np.argwhere(inside).mean(0)).astype(int)
     if len(patch_size) == 2:
-        centre[0] = tumour.sum((1, 2)).argmax()
+        centre[0] = inside.sum((1, 2)).argmax()
     lower = []
-    for middle, size, voxels in zip(centre, shape, tumour.shape, strict=True):
+    for middle, size, voxels in zip(centre, shape, inside.shape, strict=True):
         spare = voxels - size
         lower.append(int(np.clip(middle - size // 2, 0, spare)) if spare >= 0 else spare // 2)
-    return ObservedPatch(folder, case_id, PatchGeometry.from_crop(lower, shape, tumour.shape), len(patch_size) == 2)
+    return ObservedPatch(folder, case_id, PatchGeometry.from_crop(lower, shape, inside.shape), len(patch_size) == 2)
 
 
 def observe(trainer: Any, patch: ObservedPatch) -> Observation:
@@ -95,7 +99,7 @@ def observe(trainer: Any, patch: ObservedPatch) -> Observation:
         return part.reshape(patch.geometry.shape).transpose(order)
 
     return Observation(
-        image=turned(image[FLAIR]),
+        image=turned(image[trainer.settings.task.shown_channel]),
         reference=turned(labels.astype(np.uint8)),
         prediction=turned(prediction),
         error=turned(error),
@@ -117,11 +121,12 @@ def _predict(trainer: Any, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray | No
                 output, u = network(x), None
     finally:
         network.train(mode)
-    wt, tc, et = predicted_regions(full_resolution(output).detach(), trainer.settings.model.output)[0]
-    labels = torch.where(et, 3, torch.where(tc, 1, torch.where(wt, 2, 0))).to(torch.uint8).cpu().numpy()
+    logits = full_resolution(output).detach()
+    labels = trainer.label_manager.convert_logits_to_segmentation(logits[0]).cpu().numpy().astype(np.uint8)
     if u is None:
         return labels, None
     uncertainty = u[0, 0].float().sigmoid()
-    if wt.any():
-        uncertainty = uncertainty * dilate(wt[None, None])[0, 0]
+    predicted = predicted_regions(logits, trainer.outputs)[:, trainer.main]
+    if predicted.any():
+        uncertainty = uncertainty * dilate(predicted)[0, 0]
     return labels, uncertainty.cpu().numpy()

@@ -52,6 +52,8 @@ class ReproducibleTrainer(nnUNetTrainer):
             # nnU-Net takes the GPU numbered like the rank: on several nodes, or without GPUs, a wrong one or none
             self.device = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
         self.settings = TrainerSettings.from_plans(plans)
+        self.outputs = self.settings.outputs
+        self.main = slice(self.outputs.main, self.outputs.main + 1)  # among the regions
         self.logger = _LoggerWithoutPlots(self.output_folder, False)
         training = self.settings.training
         self.initial_lr, self.weight_decay = training.initial_lr, training.weight_decay

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from uncseg.config.sections import Estimators
-from uncseg.estimators.moments import Output
 from uncseg.estimators.registry import ESTIMATORS, Samples
 from uncseg.estimators.several_passes import FoldNetwork, Passes, estimate_several_passes
 from uncseg.method.network.uncertainty_network import HeteroscedasticNetwork, full_resolution
 from uncseg.method.nnunet_internals import unwrapped
+from uncseg.tasks.outputs import Outputs
 
 
 def several_pass_maps(
-    network: nn.Module, data: torch.Tensor, estimators: Estimators, output: Output, axes: Sequence[int]
+    network: nn.Module, data: torch.Tensor, estimators: Estimators, outputs: Outputs, axes: Sequence[int]
 ) -> dict[str, torch.Tensor]:
     """Return the maps of the chosen estimators that can be validated while a fold trains, (B, 1, …) float32 in [0, 1].
 
@@ -44,7 +44,7 @@ def several_pass_maps(
         if estimator.combines_members:
             continue
         few = settings.on_patches() if isinstance(settings, Samples) else settings
-        passes = Passes(data, [FoldNetwork(module, predict)], output, few, axes, noise)
+        passes = Passes(data, [FoldNetwork(module, predict)], outputs, few, axes, noise)
         if estimator.takes_batches:
             maps |= estimate_several_passes(name, passes)[1]
         else:

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from uncseg.estimators.moments import Output
 from uncseg.method.memory.error_memory import Reading
-from uncseg.method.network.uncertainty_network import full_resolution, wt_probability
+from uncseg.method.network.uncertainty_network import full_resolution, main_probability
 from uncseg.method.nnunet_internals import unwrapped
+from uncseg.tasks.outputs import Outputs
 
 
 class Teacher(AveragedModel):
@@ -20,9 +20,9 @@ class Teacher(AveragedModel):
     ``decay``, in [0, 1), is the share of the average that stays in a step.
     """
 
-    def __init__(self, network: nn.Module, output: Output, decay: float) -> None:
+    def __init__(self, network: nn.Module, outputs: Outputs, decay: float) -> None:
         super().__init__(unwrapped(network), multi_avg_fn=get_ema_multi_avg_fn(decay))
-        self.output = output
+        self.outputs = outputs
         self.requires_grad_(False).eval()
 
     def follow(self, network: nn.Module) -> None:
@@ -30,8 +30,8 @@ class Teacher(AveragedModel):
         self.update_parameters(unwrapped(network))
 
     @torch.no_grad()
-    def expected_error(self, data: torch.Tensor, reference_wt: torch.Tensor) -> Reading:
-        """Return |p(WT) − reference WT|, (B, 1, …) in [0, 1], known everywhere, for images (B, C, …)."""
-        p_wt = wt_probability(full_resolution(self(data)), self.output)
-        error = (p_wt - reference_wt.float()).abs()
+    def expected_error(self, data: torch.Tensor, reference_main: torch.Tensor) -> Reading:
+        """Return |p(main region) − reference|, (B, 1, …) in [0, 1], known everywhere, for images (B, C, …)."""
+        p_main = main_probability(full_resolution(self(data)), self.outputs)
+        error = (p_main - reference_main.float()).abs()
         return Reading({"error": error}, torch.ones_like(error))

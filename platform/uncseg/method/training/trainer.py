@@ -23,9 +23,9 @@ from uncseg.method.network.backbone import NetworkPlan
 from uncseg.method.network.build import build_network
 from uncseg.method.network.uncertainty_network import (
     full_resolution,
+    main_probability,
     predicted_regions,
     reference_regions,
-    wt_probability,
 )
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training import epoch_metrics
@@ -58,7 +58,7 @@ class UncertaintyTrainer(ResumableTrainer):
         super().initialize()
         self._means = epoch_metrics.EpochMeans()  # steps are also timed outside of an epoch
         if memory.source == "teacher":
-            self.teacher = Teacher(self.network, model.output, memory.teacher_decay)
+            self.teacher = Teacher(self.network, self.outputs, memory.teacher_decay)
 
     @staticmethod
     def build_network_architecture(
@@ -68,7 +68,7 @@ class UncertaintyTrainer(ResumableTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """nnU-Net builds the plans' network here; ours gets 4 output channels and is read as z1..z3 and u."""
+        """nnU-Net builds the plans' network here; ours gets one for the map and is read as z1..zn and u."""
         model = TrainerSettings.from_plans(plans_manager.plans).model
         channels = num_input_channels, num_output_channels
         plan = NetworkPlan(plans_manager, configuration_manager, *channels, enable_deep_supervision)
@@ -161,7 +161,8 @@ class UncertaintyTrainer(ResumableTrainer):
         if self.teacher is None:
             return None
         with self.autocast():
-            return self.teacher.expected_error(data, reference_regions(target, self.settings.model.output)[:, :1])
+            reference = reference_regions(target, self.outputs)
+            return self.teacher.expected_error(data, reference[:, self.main])
 
     def _judge(
         self, outputs: tuple[Any, ...], target: torch.Tensor, memory: Reading, learned_error: Reading
@@ -170,8 +171,9 @@ class UncertaintyTrainer(ResumableTrainer):
         logits, u, segmentation_loss = outputs
         with torch.no_grad():
             predicted, reference = self._regions(logits, target)
-            masks = protocol_masks(reference[:, :1], predicted[:, :1])
-            failure = (predicted[:, :1] != reference[:, :1]) + 0 * logits.detach().float().sum(1, keepdim=True)
+            predicted_main, reference_main = predicted[:, self.main], reference[:, self.main]
+            masks = protocol_masks(reference_main, predicted_main)
+            failure = (predicted_main != reference_main) + 0 * logits.detach().float().sum(1, keepdim=True)
         mask = masks[self.settings.loss.cancer_mask]
         step = Step(segmentation_loss, logits, u, failure, learned_error, mask)
         loss, terms = total_loss(self.settings, self.current_epoch, step)
@@ -179,8 +181,7 @@ class UncertaintyTrainer(ResumableTrainer):
         return loss, step
 
     def _regions(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        output = self.settings.model.output
-        return predicted_regions(logits.detach(), output), reference_regions(target, output)
+        return predicted_regions(logits.detach(), self.outputs), reference_regions(target, self.outputs)
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """nnU-Net logs the mean loss here; the time that the steps took is noted."""
@@ -188,27 +189,26 @@ class UncertaintyTrainer(ResumableTrainer):
         super().on_train_epoch_end(train_outputs)
 
     def validation_step(self, batch: dict) -> dict:
-        """nnU-Net's patch Dice, here always of WT, TC, ET; and every estimator against the validation memory.
+        """nnU-Net's patch Dice, here always of the task's regions; and every estimator against the validation memory.
 
         nnU-Net takes a prediction that is not finite for background; here such a batch counts for nothing.
         """
         data, target = self._to_device(batch)
-        output = self.settings.model.output
         logits, u, loss = self._forward(data, target)
         memory = self._read("validation", batch, data.shape)
         predicted, reference = self._regions(logits, target[0])
-        predicted_wt, reference_wt = predicted[:, :1], reference[:, :1]
-        failure = predicted_wt != reference_wt
+        predicted_main, reference_main = predicted[:, self.main], reference[:, self.main]
+        failure = predicted_main != reference_main
         q = read_oracle(self.oracle, batch["keys"], batch["geometry"])
         q = None if q is None else q.reshape(failure.shape).to(self.device)
         maps = self._several_pass_maps(data)
         usable = all_finite([logits, loss, *([] if u is None else [u]), *maps.values()])
-        sums = epoch_metrics.estimator_sums(logits, u, q, predicted_wt, reference_wt, memory, output, maps)
-        self._means.add(sums | epoch_metrics.failure_rates(failure, reference), usable)
-        p_wt = wt_probability(logits, output)
+        sums = epoch_metrics.estimator_sums(logits, u, q, predicted_main, reference_main, memory, self.outputs, maps)
+        self._means.add(sums | epoch_metrics.failure_rates(failure, reference, self.settings.task), usable)
+        p_main = main_probability(logits, self.outputs)
         # NaN is no visit
-        values = {"error": torch.where(usable, failure.float(), math.nan), "variance": 4 * p_wt * (1 - p_wt)}
-        self._write("validation", batch, values, protocol_masks(reference_wt, predicted_wt)["union"])
+        values = {"error": torch.where(usable, failure.float(), math.nan), "variance": 4 * p_main * (1 - p_main)}
+        self._write("validation", batch, values, protocol_masks(reference_main, predicted_main)["union"])
         self.skipped.add_validation(usable)
         counts = epoch_metrics.overlap_counts(predicted, reference)
         results = {"loss": torch.where(usable, loss.detach(), math.nan)}
@@ -221,7 +221,7 @@ class UncertaintyTrainer(ResumableTrainer):
     def _several_pass_maps(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         axes = [axis + 1 for axis in self.inference_allowed_mirroring_axes or ()]
         with self.autocast():
-            return several_pass_maps(self.network, data, self.settings.estimators, self.settings.model.output, axes)
+            return several_pass_maps(self.network, data, self.settings.estimators, self.outputs, axes)
 
     def on_epoch_end(self) -> None:
         """nnU-Net checkpoints here; before that, the epoch's metrics are handed on."""
@@ -244,7 +244,8 @@ class UncertaintyTrainer(ResumableTrainer):
 
 
 def read_oracle(folder: Path, keys: list[str], geometries: list[PatchGeometry]) -> torch.Tensor | None:
-    """Read a phantom's oracle q, the probability that a rater calls a voxel tumour, from CASE.npy, (D, H, W) float16.
+    """Read a phantom's oracle q, from CASE.npy, (D, H, W) float16: the probability that a rater calls a voxel part of
+    the main region.
 
     Returns:
         q of unaugmented patches, (B, 1, D, H, W) float32, 0 beyond the case; None if a case has none, as real ones.

@@ -150,7 +150,7 @@ def _maps(
 ) -> Iterator[tuple[Method, np.ndarray, np.ndarray]]:
     """Yield each method with its own segmentation and its map, both (D, H, W)."""
     one_pass = one_pass_maps(case, prediction, region_mask(prediction.labels, "WT"))
-    one_pass["constant"] = np.ones_like(prediction.p_wt)  # the fitted factor makes it the training folds' mean error
+    one_pass["constant"] = np.ones_like(prediction.p_main)  # the fitted factor makes it the training folds' mean error
     for method in methods:
         if method.map == ORACLE and ORACLE not in one_pass:
             continue
