@@ -11,18 +11,18 @@ MIN_SD = 1e-4
 DILATION_VOXELS = 2
 
 
-def protocol_mask(reference_wt: np.ndarray, predicted_wt: np.ndarray, protocol: str) -> np.ndarray:
+def protocol_mask(reference_main: np.ndarray, predicted_main: np.ndarray, protocol: str) -> np.ndarray:
     """Return the voxels in which a protocol compares, bool, (D, H, W).
 
     The protocol is "reference" (the paper's), or "union": reference or prediction, dilated by 2 voxels with the
     26-neighbour element. Another one raises a ValueError.
     """
     if protocol == "reference":
-        return reference_wt
+        return reference_main
     if protocol != "union":
         raise ValueError(f"protocol is {protocol!r}; write reference or union")
     # n dilations with the 3³ element equal one with the (2n+1)³ cube, whose maximum is taken axis by axis (50 ms)
-    return ndimage.maximum_filter(reference_wt | predicted_wt, size=2 * DILATION_VOXELS + 1, mode="constant")
+    return ndimage.maximum_filter(reference_main | predicted_main, size=2 * DILATION_VOXELS + 1, mode="constant")
 
 
 def _inside(u: np.ndarray, e: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

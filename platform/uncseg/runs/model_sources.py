@@ -48,7 +48,7 @@ class PredictionModel:
     @property
     def task(self) -> Task:
         """What the networks segment."""
-        return TrainerSettings.from_plans(self.folder.plans_manager.plans).task
+        return self.folder.task
 
 
 def find_model(

@@ -96,7 +96,7 @@ def _write_case(
 ) -> None:
     """Write labels and maps; ``masked`` is the head's map inside the dilated prediction."""
     write_volume(files.segmentation, prediction.labels.astype(np.uint8), geometry)
-    maps = {main_probability(task): prediction.p_wt} | prediction.maps
+    maps = {main_probability(task): prediction.p_main} | prediction.maps
     if masked is not None:
         # scores use each protocol's own mask
         maps |= {UNCERTAINTY: masked, UNMASKED: maps[UNCERTAINTY]}
