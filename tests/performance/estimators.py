@@ -80,6 +80,7 @@ def predictor_of(options: Any, experiment: Any, prepared: Any, settings: dict[st
         "UncertaintyTrainer",
         trainer.inference_allowed_mirroring_axes,
     )
+    predictor.outputs = trainer.outputs
     return predictor
 
 

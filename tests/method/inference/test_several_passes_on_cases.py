@@ -21,6 +21,7 @@ def predictor_of(trainer, **options):
     managers = trainer.plans_manager, trainer.configuration_manager
     about = trainer.dataset_json, "UncertaintyTrainer", trainer.inference_allowed_mirroring_axes
     predictor.manual_initialization(trainer.network, *managers, None, *about)
+    predictor.outputs = trainer.outputs
     return predictor
 
 

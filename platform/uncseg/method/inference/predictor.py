@@ -38,7 +38,8 @@ class UncertaintyPredictor(nnUNetPredictor):
     name = "the network"
     """What messages call it; of a loaded one, its fold."""
     checkpoint: Path | None = None
-    model: ModelFolder | None = None
+    outputs: Outputs
+    """What the channels of the network that was loaded mean."""
     maps: Mapping[str, torch.Tensor] = MappingProxyType({})
     _sum: torch.Tensor | None = None
     _weight: torch.Tensor | None = None
@@ -51,7 +52,7 @@ class UncertaintyPredictor(nnUNetPredictor):
 
         Raises:
             ProblemsFound: checkpoint or plans cannot be used without ``trust``, the checkpoint is truncated or of
-                another kind, or its trainer is not installed.
+                another kind, its trainer is not installed, or its labels are unknown.
         """
         if not trust:  # a run's own folder has not been checked by open_model_folder
             model.require_known_classes()
@@ -63,14 +64,8 @@ class UncertaintyPredictor(nnUNetPredictor):
         network = build(*managers, inputs, model.label_manager.num_segmentation_heads, enable_deep_supervision=False)
         network.load_state_dict(checkpoint["network_weights"])
         self.manual_initialization(network, *managers, None, model.dataset_json, trainer, axes)
-        self.model = model
+        self.outputs = model.outputs
         self.name, self.checkpoint = f"the network of fold {fold}", model.checkpoint(fold)
-
-    @property
-    def outputs(self) -> Outputs:
-        """What the channels of the network that was loaded mean."""
-        assert self.model is not None
-        return self.model.outputs
 
     @torch.inference_mode()
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
