@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from uncseg.config.experiment import load_experiment
+from uncseg.config.task_files import require_task
 from uncseg.errors import ProblemsFound
 from uncseg.studies.benchmark.load_benchmark import load_benchmark
 from uncseg.studies.sweep.load_sweep import load_sweep
@@ -36,6 +37,10 @@ def test_shipped_experiments_load(file, monkeypatch):
         benchmark, base, trainings = load_benchmark(file)
         assert benchmark.name != base.name
         assert {one.seed for one in trainings} == set(benchmark.seeds)
+    elif file.parent.name == "tasks":
+        task = require_task(str(file))
+        assert task is not None
+        assert task.name == file.stem
     elif file.parent.name != "sweeps":
         assert load_experiment(file).name == file.stem
     elif file.name == "pareto.yaml":  # compares with a run that has to be trained first
@@ -45,6 +50,13 @@ def test_shipped_experiments_load(file, monkeypatch):
     else:
         sweep, base = load_sweep(file)
         assert sweep.name not in {base.name, *(other.stem for other in (ROOT / "experiments").glob("*.yaml"))}
+
+
+def test_the_example_of_a_task_is_the_one_that_docs_show():
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    (shown,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if block.startswith("title:")]
+    file = ROOT / "experiments" / "tasks" / "prostate.yaml"
+    assert shown == "".join(line for line in file.read_text().splitlines(keepends=True) if line[0] != "#")
 
 
 def test_the_papers_experiment_has_the_papers_settings():
