@@ -1,8 +1,8 @@
-"""A table for people, built once and rendered for a terminal, a page, LaTeX and Markdown; and the text of numbers."""
+"""A table for people, built once and rendered for a terminal, a page, LaTeX and Markdown; and the text of numbers and lists."""
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jinja2 import Environment
@@ -149,6 +149,12 @@ def _markdown(text: str) -> str:
 def fixed(value: float, digits: int, signed: bool = False, unknown: str = UNKNOWN) -> str:
     """Return a number with a fixed count of digits and a typographic minus sign; ``unknown`` for NaN."""
     return unknown if math.isnan(value) else f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names, of which there is one at least, as "A, B and C"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def mean_sd(mean: float, sd: float, digits: int) -> str:

@@ -118,6 +118,13 @@ def short_task(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**short, "dataset": {**dataset, "task": f"{task.get('name')}, digest {digest(dict(task))[:10]}"}}
 
 
+def task_of(content: Mapping[str, Any]) -> Task:
+    """Return the task of an experiment's content in which it has been resolved; the paper's if it has none."""
+    dataset = content.get("dataset")
+    task = dataset.get("task") if isinstance(dataset, Mapping) else None
+    return Task.model_validate(task) if isinstance(task, Mapping) else paper_task()
+
+
 def classes_of(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the classes of an experiment's task, the background first; the paper's if it has no task."""
     dataset = content.get("dataset")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from uncseg.evaluation.figures import dice_columns
+from uncseg.page_table import listed
 from uncseg.tasks.fields import LesionRule
 from uncseg.tasks.task import Task
 
@@ -39,7 +40,7 @@ def task_sentences(first: str, a: Task, other: str, b: Task) -> list[str]:
     if not a.same_meaning(b):
         both = common_regions([a, b])
         compared = (
-            f"only {_listed(both)} {'is' if len(both) == 1 else 'are'} compared, by name"
+            f"only {listed(both)} {'is' if len(both) == 1 else 'are'} compared, by name"
             if both
             else "no region has the same name, so no region is compared"
         )
@@ -52,11 +53,6 @@ def task_sentences(first: str, a: Task, other: str, b: Task) -> list[str]:
             "their lesion-wise figures are not compared."
         )
     return lines
-
-
-def _listed(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _rule(rule: LesionRule) -> str:

@@ -42,4 +42,4 @@ class TrainingPictures:
         if (patch := self._patches[0]) is not None:
             title = f"{patch.case_id}, fold {trainer.fold}, after {epoch + 1} of {trainer.num_epochs} epochs"
             file = self._folder / f"fold_{trainer.fold}_epoch_{epoch:04d}.png"
-            draw_progress(file, observe(trainer, patch), title)
+            draw_progress(file, observe(trainer, patch), title, trainer.settings.task)

@@ -1,6 +1,6 @@
 """A run's results as MLflow shows them: the final figures of the run and of each fold, and three lines of description.
 
-They are read from the run's tables alone, so that MLflow can be filled again from a folder.
+They are read from the run's tables and its experiment file, so that MLflow can be filled again from a folder.
 """
 
 import math
@@ -13,13 +13,15 @@ import pandas as pd
 
 from uncseg.config.sections import PROTOCOLS
 from uncseg.estimators.registry import HEAD
-from uncseg.evaluation.figures import DICE_COLUMNS, best_floor, figures_by_key
+from uncseg.evaluation.figures import best_floor, dice_columns, figures_by_key
 from uncseg.evaluation.tables import WITH
 from uncseg.layout import RunFolder
 from uncseg.metric_keys import case_key, final_key
 from uncseg.page_table import mean_sd
 from uncseg.table_files import read_table
+from uncseg.tasks.task import Task
 from uncseg.tracking.mlflow_internals import UI_MODE
+from uncseg.tracking.run_settings import read_task
 from uncseg.tracking.shown import between_folds_name
 
 
@@ -38,7 +40,9 @@ def final_figures(run: RunFolder) -> FinalFigures:
     per_case, scores, summary = (read_table(run.tables, name) for name in ("per_case", "scores", "scores_summary"))
     if per_case is None:
         return FinalFigures()
-    columns = {f"final/{name}": per_case[name] for name in DICE_COLUMNS}
+    task = read_task(run)
+    names = _names(task)
+    columns = {f"final/{name}": per_case[name] for name in dice_columns(task)}
     for figure in figures_by_key().values():
         for protocol, estimator in product(PROTOCOLS, figure.estimators):
             column = case_key(estimator, protocol, figure.kind)
@@ -46,29 +50,29 @@ def final_figures(run: RunFolder) -> FinalFigures:
                 columns[final_key(protocol, figure.kind, estimator)] = per_case[column]
     by_fold = pd.DataFrame(columns).groupby(per_case["fold"]).mean()
     if scores is not None:
-        by_fold = by_fold.join(_region_means(scores))
+        by_fold = by_fold.join(_region_means(scores, names))
     means: dict[str, float] = {}
     for name, values in by_fold.items():
         means |= {str(name): float(values.mean()), str(between_folds_name(str(name))): float(values.std(ddof=1))}
     if summary is not None:
         # a figure across cases has no value per case, and so none per fold
         known = summary.set_index(["figure", "region"])["mean"]
-        means |= {name: float(known[pair]) for pair, name in _names().items() if pair in known and name not in means}
+        means |= {name: float(known[pair]) for pair, name in names.items() if pair in known and name not in means}
     folds = {int(str(fold)): _finite(row) for fold, row in by_fold.to_dict("index").items()}
     return FinalFigures(_finite(means), folds)
 
 
-def _region_means(scores: pd.DataFrame) -> pd.DataFrame:
+def _region_means(scores: pd.DataFrame, names: Mapping[tuple[str, str], str]) -> pd.DataFrame:
     """Return the means per fold, one column per figure and region."""
-    columns = dict.fromkeys(key for key, _ in _names() if key in scores)
+    columns = dict.fromkeys(key for key, _ in names if key in scores)
     means = scores.groupby(["fold", "region"])[list(columns)].mean().unstack()
-    return pd.DataFrame({name: means[pair] for pair, name in _names().items() if pair in means.columns})
+    return pd.DataFrame({name: means[pair] for pair, name in names.items() if pair in means.columns})
 
 
-def _names() -> dict[tuple[str, str], str]:
+def _names(task: Task) -> dict[tuple[str, str], str]:
     """Return the metric by (figure, region) of all figures per region that MLflow shows."""
-    shown = [(figure.key, region) for figure in figures_by_key().values() for region in figure.logged_regions()]
-    return {(key, region): f"final/{key}_{region.lower()}" for key, region in shown}
+    shown = [(figure.key, region) for figure in figures_by_key().values() for region in figure.logged_regions(task)]
+    return {(key, region): f"final/{key}_{task.region_keys[region]}" for key, region in shown}
 
 
 def _finite(figures: Mapping[Any, Any]) -> dict[str, float]:
@@ -81,15 +85,16 @@ def describe(run: RunFolder, page: str) -> str | None:
     if first is None or second is None:
         return None
     # hard line breaks: the UI folds a description of more than three lines
-    return "  \n".join([_dice_line(first), _uncertainty_line(second), _links(run, page)]) + "\n"
+    return "  \n".join([_dice_line(first, read_task(run)), _uncertainty_line(second), _links(run, page)]) + "\n"
 
 
-def _dice_line(table: pd.DataFrame) -> str:
+def _dice_line(table: pd.DataFrame, task: Task) -> str:
     model = WITH if (table["model"] == WITH).any() else str(table["model"].iloc[0])
     rows = {str(row["fold"]): row for row in table[table["model"] == model].to_dict("records")}
     folds, mean, sd = sum(fold.isdigit() for fold in rows), rows["mean"], rows["sd"]
     figures = ", ".join(
-        f"{name.removeprefix('Dice ')} {mean_sd(mean[column], sd[column], 3)}" for column, name in DICE_COLUMNS.items()
+        f"{name.removeprefix('Dice ')} {mean_sd(mean[column], sd[column], 3)}"
+        for column, name in dice_columns(task).items()
     )
     return f"**Dice** {model}: {figures} ({folds} folds, {mean['cases']} cases, out of fold)"
 

@@ -10,19 +10,17 @@ from typing import Any
 import pandas as pd
 
 from uncseg.config.case_lists import short_lists
-from uncseg.dataset.cases import MODALITIES
-from uncseg.dataset.labels import LABELS
-from uncseg.evaluation.expectation import review_threshold
+from uncseg.evaluation.expectation import expected_dice_column, review_threshold
 from uncseg.evaluation.figures import shown_in
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.layout import RunFolder
-from uncseg.page_table import UNKNOWN, PageTable, Row, fixed
+from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, listed
 from uncseg.table_files import read_table
+from uncseg.tasks.task import Task
 from uncseg.tracking.manifest import read_manifest
+from uncseg.tracking.run_settings import read_task
 
 _SETTINGS = ("split", "plan", "model", "loss", "memory", "training", "evaluation")
-MODALITY_NAMES = {"t1n": "T1", "t1c": "T1 with contrast", "t2w": "T2", "t2f": "FLAIR"}
-LABEL_NAMES = {"NCR": "necrotic core", "ED": "oedema", "ET": "enhancing tumour"}
 
 
 def describe_model(
@@ -32,14 +30,15 @@ def describe_model(
 
     Returns:
         ``run``, ``folds``, ``cases`` (number), ``dataset`` (name), ``synthetic``, ``digests``, ``git_commit``,
-        ``versions``, ``settings``, ``configuration``, ``channels`` in order, ``labels``; for ``uncseg predict``:
+        ``versions``, ``settings``, ``configuration``, ``task`` (name), ``channels`` in order, ``labels`` by number,
+        ``regions`` with the numbers of their labels, ``main_region``; for ``uncseg predict``:
         ``evaluation`` (tile_step, mirroring), ``review_below``; and out of fold ``calibration`` (region → figure →
         mean over cases) and ``reliability`` (rows of the diagram).
     """
     manifest, per_case = read_manifest(run.manifest), read_table(run.tables, "per_case")
     summary, bins = read_table(run.tables, "scores_summary"), read_table(run.tables, "scores_reliability")
     evaluation, dataset = experiment.get("evaluation") or {}, experiment.get("dataset") or {}
-    settings = short_lists(experiment)
+    settings, task = short_lists(experiment), read_task(run)
     return {
         "run": run.root.name,
         "folds": list(folds),
@@ -51,10 +50,13 @@ def describe_model(
         "versions": manifest.get("versions", {}),
         "settings": {part: settings[part] for part in _SETTINGS if part in settings},
         "configuration": (experiment.get("plan") or {}).get("configuration"),
-        "channels": list(MODALITIES),
-        "labels": {str(value): name for name, value in LABELS.items()},
+        "task": task.name,
+        "channels": list(task.modalities),
+        "labels": {str(value): name for name, value in task.labels.items()},
+        "regions": {region: list(numbers) for region, numbers in task.numbers.items()},
+        "main_region": task.main_region,
         "evaluation": {name: evaluation[name] for name in ("tile_step", "mirroring") if name in evaluation},
-        "review_below": review_threshold(per_case),
+        "review_below": review_threshold(per_case, task),
         "calibration": {} if summary is None else _calibration(summary),
         "reliability": [] if bins is None else [_plain(row) for row in bins.to_dict("records")],
     }
@@ -79,27 +81,28 @@ def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def write_card(run: RunFolder, about: Mapping[str, Any], registered: str, alias: str) -> str:
     """Return the model card, Markdown, from the result of :func:`describe_model` and the name and alias it gets."""
-    first, second = read_table(run.tables, "table1"), read_table(run.tables, "table2")
+    first, second, task = read_table(run.tables, "table1"), read_table(run.tables, "table2"), read_task(run)
     last_epochs = about["settings"].get("evaluation", {}).get("last_epochs")
     parts = [
-        _opening(about, registered),
-        _USE,
-        _interface(about),
+        _opening(about, registered, task),
+        _use(len(task.modalities)),
+        _interface(task, about["review_below"]),
         "" if first is None else dice_table(first).to_markdown(2),
         "" if second is None else uncertainty_table(second, last_epochs).to_markdown(2),
         _calibrated(about),
-        _loading(f"{registered}@{alias}", len(about["folds"])),
+        _loading(f"{registered}@{alias}", len(about["folds"]), task),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _opening(about: Mapping[str, Any], registered: str) -> str:
+def _opening(about: Mapping[str, Any], registered: str, task: Task) -> str:
     settings, training = about["settings"], about["settings"].get("training", {})
     kind = "with an uncertainty head" if settings.get("model", {}).get("uncertainty", True) else "without the head"
     cases = f"{'synthetic cases (phantoms), ' if about['synthetic'] else ''}{about['cases']} cases"
     folds = ", ".join(map(str, about["folds"]))
     rows = {
         "what": f"nnU-Net {kind}, {about['configuration']}, {training.get('epochs')} epochs",
+        "task": f"{task.name}: {task.title}" if task.title else task.name,
         "trained on": f"{about['dataset']}: {cases}, digest {about['digests'].get('dataset')}",
         "folds": f"{folds}: each was trained on the cases of the others; predictions are their average",
         "split": f"{_split(settings.get('split', {}))}, digest {about['digests'].get('split')}",
@@ -107,7 +110,7 @@ def _opening(about: Mapping[str, Any], registered: str) -> str:
         "code": about["git_commit"] or "not under version control",
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(about["versions"].items())),
     }
-    note = f"Segmentation of brain tumours in MRI, and where it may be wrong. Run {about['run']}."
+    note = f"Segmentation of {listed(task.regions)}, and where it may be wrong. Run {about['run']}."
     header = ("", registered)
     return PageTable("model", registered, header, [Row(row) for row in rows.items()], note, words=header).to_markdown(1)
 
@@ -120,26 +123,32 @@ def _split(settings: Mapping[str, Any]) -> str:
     return ("each fold leaves out a group" if settings.get("groups") else "one's own, from a file") + shared
 
 
-_USE = """## Use and limits
+def _use(images: int) -> str:
+    shown = "one image" if images == 1 else f"{images} co-registered images"
+    return f"""## Use and limits
 
 For research. Not a medical device: no decision about a patient may rest on it.
 
-The model was trained on tumours as its training cases show them: four co-registered images without the skull. How it
-performs on images of other scanners, other diseases, children, or scans after surgery is not known. The expected Dice
-ranks cases for review; it must not be quoted as a measured Dice. The uncertainty was trained on the error inside the
-mask named above and means little elsewhere: compare it with the floors, the estimators that need no training."""
+The model was trained on what its training cases show, {shown} each, which a new case needs as well, prepared alike
+(those of BraTS: without the skull). How it performs on images of other scanners, other diseases, other ages, or before
+or after other treatment is not known. The expected Dice ranks cases for review; it must not be quoted as a measured
+Dice. The uncertainty was trained on the error inside the mask named above and means little elsewhere: compare it with
+the floors, the estimators that need no training."""
 
 
-def _interface(about: Mapping[str, Any]) -> str:
-    channels = ", ".join(f"{number} {name} ({MODALITY_NAMES[name]})" for number, name in enumerate(about["channels"]))
-    labels = ", ".join(f"{value} {name} ({LABEL_NAMES[name]})" for value, name in about["labels"].items())
+def _interface(task: Task, review_below: float) -> str:
+    channels = ", ".join(f"{number} {task.described(name)}" for number, name in enumerate(task.modalities))
+    labels = ", ".join(f"{value} {task.described(name)}" for name, value in task.labels.items())
+    regions = "; ".join(f"{task.described(name)} of {', '.join(labels)}" for name, labels in task.regions.items())
+    main = task.described(task.main_region)
     return f"""## Input and output
 
 Channels: {channels}. Labels: 0 background, {labels}.
-Uncertainty: 0 to 1, to be read as the probability that a voxel is wrong (see the calibration below), inside the
-prediction dilated by 2 voxels.
-Review: a case is marked for review if its expected Dice of the whole tumour is below {about["review_below"]:.3f}, or no
-tumour was found."""
+Regions: {regions}.
+Uncertainty: 0 to 1, to be read as the probability that a voxel is wrong about {main} (see the calibration below),
+inside the prediction dilated by 2 voxels.
+Review: a case is marked for review if its expected Dice of {main} is below {review_below:.3f}, or nothing of it was
+found."""
 
 
 def _calibrated(about: Mapping[str, Any]) -> str:
@@ -157,8 +166,9 @@ def _calibrated(about: Mapping[str, Any]) -> str:
     return PageTable("calibration", "Calibration, out of fold", ["region", *figures], rows, note).to_markdown(2)
 
 
-def _loading(uri: str, folds: int) -> str:
-    numbers = " ".join(map(str, range(folds)))
+def _loading(uri: str, folds: int, task: Task) -> str:
+    numbers, images = " ".join(map(str, range(folds))), len(task.modalities)
+    files = "CASE_0000.nii.gz" + (f" to CASE_{images - 1:04d}.nii.gz" if images > 1 else "")
     return f"""## How to load it
 
 With uncseg installed and `MLFLOW_TRACKING_URI` set:
@@ -170,12 +180,12 @@ uncseg predict models:/{uri} CASES OUTPUT
 ```python
 import mlflow
 model = mlflow.pyfunc.load_model("models:/{uri}")
-found = model.predict({{"image": image, "spacing_mm": (1, 1, 1)}})  # (4, D, H, W), in the order of the channels above
-found["labels"], found["uncertainty"], found["expected_dice_wt"]
+found = model.predict({{"image": image, "spacing_mm": (1, 1, 1)}})  # ({images}, D, H, W), channels as above
+found["labels"], found["uncertainty"], found["{expected_dice_column(task)}"]
 ```
 
 With nnU-Net's own command, in the folder that `mlflow artifacts download -u models:/{uri} -d FOLDER` creates (images
-are named CASE_0000.nii.gz to CASE_0003.nii.gz; nnUNet_extTrainer names the folder of uncseg/method/for_nnunet):
+are named {files}; nnUNet_extTrainer names the folder of uncseg/method/for_nnunet):
 
 ```
 nnUNetv2_predict_from_modelfolder -m FOLDER -i IMAGES -o OUTPUT -f {numbers}

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from mlflow import pyfunc
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
@@ -35,6 +34,7 @@ from uncseg.tracking.mlflow_internals import REGISTRY_REFUSALS, VERSIONS_TAG
 from uncseg.tracking.model_card import describe_model, model_identity, write_card
 from uncseg.tracking.push import Histories, SyncRound, epoch_rows
 from uncseg.tracking.record import RunEntry
+from uncseg.tracking.run_settings import read_settings
 from uncseg.tracking.spool import FoldHistory
 from uncseg.tracking.store import CONTENT_TAG, PARENT_TAG, Store, storing
 
@@ -71,7 +71,7 @@ def store_models(work: SyncRound) -> None:
 
 def whole_folds(run: RunFolder, histories: Histories) -> list[int]:
     """Return all folds of a run's split if each has been trained to its end and evaluated; else none."""
-    split = _experiment(run).get("split") or {}
+    split = read_settings(run).get("split") or {}
     folds, table = list(range(split.get("folds", 0))), run.tables / "per_case.parquet"
     trained = all(
         fold in histories and histories[fold].state == "finished" and run.final_checkpoint(fold).is_file()
@@ -85,12 +85,6 @@ def whole_folds(run: RunFolder, histories: Histories) -> list[int]:
 def _model_name(run_name: str) -> str:
     """Return the name with the characters that MLflow accepts in the name of a logged model."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", run_name)
-
-
-def _experiment(run: RunFolder) -> dict[str, Any]:
-    file = run.experiment
-    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return content
 
 
 def _store_fold(work: SyncRound, entry: RunEntry, history: FoldHistory) -> None:
@@ -115,7 +109,7 @@ def _store_fold(work: SyncRound, entry: RunEntry, history: FoldHistory) -> None:
 
 
 def _store_run(work: SyncRound, folds: Sequence[int]) -> None:
-    run, parent, experiment = work.run, work.record.parent, _experiment(work.run)
+    run, parent, experiment = work.run, work.record.parent, read_settings(work.run)
     name, tags = work.description.name, work.record.tags
     registered = (experiment.get("tracking") or {}).get("model") or name
     tables = sorted(run.tables.glob("[!.]*.parquet"))

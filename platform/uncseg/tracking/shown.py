@@ -3,10 +3,10 @@
 The chart page has a section for everything up to a metric's last slash, so the names decide its sections:
 
     train/loss                                  the steps of an epoch
-    val_patch/dice_wt                           the validation patches of an epoch
+    val_patch/dice_REGION                       the validation patches of an epoch
     uncertainty/PROTOCOL/KIND_ema/ESTIMATOR     compared with the error memory
     system/epoch_seconds
-    final/dice_wt                               out of fold, once, at step 0: the UI draws bars, not curves
+    final/dice_REGION                           out of fold, once, at step 0: the UI draws bars, not curves
     GROUP/std/NAME, final/NAME_std              the standard deviation over folds
 
 The spool and the tables of epochs hold all other metrics as well.
