@@ -1,4 +1,4 @@
-"""A table for people, built once and rendered for a terminal, a page, LaTeX and Markdown; and the text of numbers and lists."""
+"""A table for people, built once and rendered for a terminal, a page, LaTeX and Markdown; numbers and lists as text."""
 
 import math
 import re

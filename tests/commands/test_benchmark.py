@@ -78,7 +78,7 @@ def done(local_ray, trainings, tmp_path_factory):
         "name": "compared",
         "base": str(base),
         "seeds": [4],
-        "least_dice_wt": 0,
+        "least_dice": 0,
         "cost_repeats": 2,
         "trainings": {name: TRAININGS[name] for name in trainings},
     }

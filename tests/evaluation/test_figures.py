@@ -31,6 +31,7 @@ from uncseg.studies.benchmark.benchmark_page import benchmark_table, ranking_tab
 from uncseg.studies.benchmark.benchmark_table import benchmark_summary, wide_table
 from uncseg.studies.benchmark.ranking import ranking
 from uncseg.table_files import write_table
+from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tracking.final_figures import final_figures
 from uncseg.tracking.model_card import describe_model
 from uncseg.tracking.shown import between_folds_name, in_order, is_shown
@@ -162,15 +163,15 @@ def benchmark_rows():
 def test_a_figure_of_a_benchmark_is_one_line(add, better, first, lead):
     add("sharpness", "sharpness of maps", better, "benchmark ranking", "sharp")
     costs = pd.DataFrame({"method": ["plain/uncertainty"], **dict.fromkeys(shown_in("cost"), 1.5)})
-    wide = wide_table(benchmark_summary(benchmark_rows()), costs, ["plain/one_minus_p"])
+    wide = wide_table(benchmark_summary(benchmark_rows(), paper_task()), costs, paper_task(), ["plain/one_minus_p"])
     assert wide.set_index("method").loc["plain/uncertainty", "shared_sharpness"] == pytest.approx(0.2)
-    page = benchmark_table(wide)
+    page = benchmark_table(wide, paper_task())
     place = page.header.index("sharpness of maps")
     assert [row.cells[place] for row in page.rows if row.cells[0] == "plain/uncertainty"] == [
         "0.200 [0.200, 0.200]"
     ] * 2
     assert page.terminal["sharpness of maps"] == "sharp"
-    ranked = ranking(benchmark_rows(), "sharpness", floors=["plain/one_minus_p"])
+    ranked = ranking(benchmark_rows(), paper_task(), "sharpness", floors=["plain/one_minus_p"])
     assert ranked["method"].tolist()[:2] == ["oracle", first]
     assert ranked.set_index("method").loc["plain/uncertainty", "lead"] == pytest.approx(lead)
     assert ranking_table(ranked, "sharpness").title == "Ranking by sharpness of maps, shared segmentation"

@@ -83,9 +83,7 @@ def largest_disagreement(
     the labelled voxel nearest to the centroid of all labels; without any, the middle of the volume. Among equally deep
     voxels, the one nearest to the part's centroid is chosen.
     """
-    meaning = task.meanings.get(task.main_region)
-    called = task.main_region if meaning is None else f"the {meaning}"
-    of_main = f"the voxel where reference and prediction of {called} differ most"
+    of_main = f"the voxel where reference and prediction of {task.main_in_words} differ most"
     of_labels = "the voxel where the labels differ most"
     main_differs = main_mask(reference, task) != main_mask(prediction, task)
     for differs, why in ((main_differs, of_main), (reference != prediction, of_labels)):

@@ -117,6 +117,12 @@ class TaskFields(Section):
         name = self.modalities[self.shown_channel]
         return f"image ({self.meanings.get(name, name)})"
 
+    @property
+    def main_in_words(self) -> str:
+        """What the main region is called within a sentence: by its meaning where the task has one, else by its name."""
+        meaning = self.meanings.get(self.main_region)
+        return self.main_region if meaning is None else f"the {meaning}"
+
     def described(self, name: str) -> str:
         """Return the name of a modality, a label or a region, with its meaning where the task has one."""
         return f"{name} ({self.meanings[name]})" if name in self.meanings else name

@@ -18,8 +18,8 @@ from uncseg.config.sections import Evaluation
 from uncseg.dataset.case_volumes import intensity_problems
 from uncseg.dataset.finite import count_not_finite, naming, require_finite_channels
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.evaluation.expectation import REVIEW_BELOW, around_prediction, describe
-from uncseg.evaluation.overlap import region_mask
+from uncseg.evaluation.expectation import REVIEW_BELOW, around_prediction, describe, expected_dice_column
+from uncseg.evaluation.overlap import main_mask
 from uncseg.method.inference.fold_average import average_folds
 from uncseg.method.inference.model_folder import folds_in, open_model_folder, read_description
 from uncseg.method.inference.native_space import predict_grid
@@ -48,21 +48,21 @@ class Segmentation:
                 loaded_predictor(self.model, fold, evaluation.tile_step, evaluation.mirroring, trust=False)
                 for fold in self.folds
             ]
-        _ = self.model.meaning  # raises where the labels are unknown
+        self._task = self.model.task  # raises where the labels are unknown
 
     def predict(self, model_input: Mapping[str, Any], params: Any = None) -> dict[str, Any]:  # noqa: ARG002
         """Segment one case.
 
         Args:
-            model_input: ``image``, (channels, D, H, W), the channels in the model's order (ours: t1n, t1c, t2w, t2f);
+            model_input: ``image``, (channels, D, H, W), the channels in the model's order, which its card lists;
                 ``spacing_mm``, (3,), size of a voxel along D, H, W.
             params: part of MLflow's interface; not used.
 
         Returns:
-            ``labels``, (D, H, W) uint8: 1 NCR, 2 ED, 3 ET; ``uncertainty``, (D, H, W) float32 in [0, 1], inside the
-            prediction dilated by 2 voxels (everywhere if nothing is predicted), and ``uncertainty_unmasked``, both None
-            without the head; and what ``uncseg predict`` writes into CASE.json: ``expected_dice_wt``, volumes in mL,
-            ``review`` and its reason.
+            ``labels``, (D, H, W) uint8, as the card numbers them; ``uncertainty``, (D, H, W) float32 in [0, 1], inside
+            the predicted main region dilated by 2 voxels (everywhere if nothing of it is predicted), and
+            ``uncertainty_unmasked``, both None without the head; and what ``uncseg predict`` writes into CASE.json:
+            ``expected_dice_MAIN`` of the main region, volumes in mL, ``review`` and its reason.
 
         Raises:
             ProblemsFound: with everything that is wrong with the input; or values are not finite after normalisation,
@@ -76,13 +76,14 @@ class Segmentation:
             data, _, properties = preprocessor.run_case_npy(image, None, {"spacing": spacing_mm}, *settings)
             require_finite_channels(data, self._channels)
             averaged = average_folds(model, [predict_grid(each, data) for each in self._predictors], properties)
-        masked = around_prediction(averaged.uncertainty, region_mask(averaged.labels, "WT"))
+        task = self._task
+        masked = around_prediction(averaged.uncertainty, main_mask(averaged.labels, task))
         return {
             "labels": averaged.labels,
             "uncertainty": masked,
             "uncertainty_unmasked": averaged.uncertainty,
-            "expected_dice_wt": None,
-            **describe(averaged.labels, masked, spacing_mm, self._review_below),
+            expected_dice_column(task): None,
+            **describe(averaged.labels, masked, spacing_mm, self._review_below, task),
         }
 
     def _checked(self, model_input: Mapping[str, Any]) -> tuple[np.ndarray, list[float]]:

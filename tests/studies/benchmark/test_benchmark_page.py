@@ -19,8 +19,11 @@ from uncseg.studies.benchmark.benchmark_page import (
     write_benchmark_page,
 )
 from uncseg.studies.benchmark.benchmark_plot import FLOOR_NAME, NAME, benchmark_figure, draw_benchmark
-from uncseg.studies.benchmark.benchmark_table import LEAST_DICE_WT, benchmark_summary, wide_table
+from uncseg.studies.benchmark.benchmark_table import LEAST_DICE, benchmark_summary, wide_table
 from uncseg.studies.benchmark.ranking import ranking
+from uncseg.tasks.built_in_tasks import paper_task
+
+PAPER = paper_task()
 
 FLOORS = ("border_distance", "constant")
 MEANS = {"oracle": 0.9, "constant": 0.0, "border_distance": 0.4, "uncertainty": 0.5, "mc_dropout": 0.34, "weak": 0.3}
@@ -50,7 +53,7 @@ def costs(methods):
 
 
 def wide_of(frame):
-    return wide_table(benchmark_summary(frame), costs(frame["method"].unique()), FLOORS)
+    return wide_table(benchmark_summary(frame, PAPER), costs(frame["method"].unique()), PAPER, FLOORS)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,9 @@ def wide():
 
 @pytest.fixture(scope="module")
 def rankings():
-    return {figure: ranking(rows(), figure, floors=FLOORS) for figure in ("corr_oracle_union", "corr_failure_union")}
+    return {
+        figure: ranking(rows(), PAPER, figure, floors=FLOORS) for figure in ("corr_oracle_union", "corr_failure_union")
+    }
 
 
 def cells(markdown, method, table):
@@ -72,7 +77,7 @@ def cells(markdown, method, table):
 
 
 def test_markdown_has_means_with_intervals_floors_and_what_is_not_compared(wide, rankings):
-    text = to_markdown(wide, rankings)
+    text = to_markdown(wide, PAPER, rankings)
     own, shared = cells(text, "uncertainty head", 1)
     row = wide.set_index("method").loc["uncertainty"]
     ends = f"[{row['shared_corr_failure_union_low']:.2f}, {row['shared_corr_failure_union_high']:.2f}]"
@@ -102,14 +107,14 @@ def test_the_ranking_says_which_methods_beat_the_best_floor(wide, rankings):
     (line,) = verdicts(rankings["corr_oracle_union"], "corr_oracle_union")
     assert "the best floor, distance, has 0." in line
     assert "above it: uncertainty head (1 of 2); worse: 1; not told apart: 0." in line
-    few = verdicts(ranking(rows(cases=4), floors=FLOORS), "corr_oracle_union")
+    few = verdicts(ranking(rows(cases=4), PAPER, floors=FLOORS), "corr_oracle_union")
     assert "too few patients to prove it" in few[0]
-    assert verdicts(ranking(rows(), floors=()), "corr_oracle_union") == []
+    assert verdicts(ranking(rows(), PAPER, floors=()), "corr_oracle_union") == []
 
 
 def test_a_terminal_of_120_columns_shows_every_name_and_number(wide):
     stream = io.StringIO()
-    Console(file=stream, width=120).print(benchmark_table(wide).to_rich())
+    Console(file=stream, width=120).print(benchmark_table(wide, PAPER).to_rich())
     text = stream.getvalue()
     for name in ("uncertainty head", "mc_dropout", "distance *", "constant *", "20.60"):
         assert name in text
@@ -123,7 +128,7 @@ def test_the_page_needs_no_network_and_escapes_what_it_is_given(tmp_path, wide, 
     page = tmp_path / "benchmark.html"
     figures = [Picture(picture, "Quality against cost")]
     about = {"figures": figures, "commands": "uncseg benchmark b.yaml", "configuration": "a: 1"}
-    write_benchmark_page(page, "A <b>enchmark", wide, rankings, LEAST_DICE_WT, **about)
+    write_benchmark_page(page, "A <b>enchmark", wide, PAPER, rankings, LEAST_DICE, **about)
     text = page.read_text()
     assert "A &lt;b&gt;enchmark" in text
     assert "data:image/png;base64," in text
@@ -136,7 +141,7 @@ def test_the_page_needs_no_network_and_escapes_what_it_is_given(tmp_path, wide, 
 
 
 def test_latex_has_every_method_on_both_segmentations(wide):
-    text = benchmark_table(wide).to_latex()
+    text = benchmark_table(wide, PAPER).to_latex()
     assert r"mc\_dropout" in text
     assert text.count("segmentation &") == 2
 

@@ -19,6 +19,9 @@ from uncseg.studies.benchmark.benchmark_table import (
 )
 from uncseg.studies.benchmark.map_scores import score_method_case
 from uncseg.studies.benchmark.ranking import ranking
+from uncseg.tasks.built_in_tasks import paper_task
+
+PAPER = paper_task()
 
 SIZE = 18
 
@@ -39,7 +42,7 @@ def scored(cases=6, seeds=2, folds=3):
             reference, predicted, brain, u = seen[number, seed] = volumes(number, seed)
             maps = {"random": u, "tenth": u / 10, "constant": np.ones_like(u), "nothing": np.zeros_like(u)}
             for method, values in maps.items():
-                found = score_method_case(reference, predicted, values.astype(np.float32), brain)
+                found = score_method_case(reference, predicted, values.astype(np.float32), brain, PAPER)
                 keys = {"method": method, "segmentation": "shared", "seed": seed, "fold": number % folds}
                 records.append(keys | {"case": f"c{number}", "patient": f"p{number}"} | found.figures)
                 counts.append(found.counts)
@@ -129,7 +132,7 @@ def test_means_are_over_seeds_and_then_over_cases():
     rows = table({"a": 0.5, "b": 0.3})
     # a case that one seed lacks counts as much as the others
     rows.loc[(rows["case"] == "c03") & (rows["seed"] == 0), "corr_oracle_union"] = math.nan
-    summary = benchmark_summary(rows).set_index(["method", "segmentation", "figure"])
+    summary = benchmark_summary(rows, PAPER).set_index(["method", "segmentation", "figure"])
     own = rows[(rows["method"] == "b") & (rows["segmentation"] == "own")]
     wide = own.pivot_table(index="case", columns="seed", values="corr_oracle_union")
     per_case = wide.mean(axis=1)
@@ -145,7 +148,7 @@ def test_means_are_over_seeds_and_then_over_cases():
 def test_aurc_is_the_mean_over_seeds():
     rows = table({"a": 0.5})
     rows.loc[rows["seed"] == 1, "mean_uncertainty"] = 0.25  # says nothing: the mean risk at every coverage
-    summary = benchmark_summary(rows).set_index(["segmentation", "figure"])
+    summary = benchmark_summary(rows, PAPER).set_index(["segmentation", "figure"])
     areas = [
         risk_coverage(own["mean_uncertainty"].to_numpy(), 1 - own["dice_wt"].to_numpy())[0]
         for _, own in rows[rows["segmentation"] == "own"].groupby("seed")
@@ -171,11 +174,11 @@ def test_aurc_of_a_resample_is_that_of_its_cases(seed, cases):
 def test_fewer_than_ten_patients_have_no_intervals():
     for count, known in ((9, False), (10, True)):
         rows = table({"a": 0.5, "b": 0.4}, cases=count)
-        summary = benchmark_summary(rows).set_index(["method", "segmentation", "figure"]).loc[("a", "own")]
+        summary = benchmark_summary(rows, PAPER).set_index(["method", "segmentation", "figure"]).loc[("a", "own")]
         assert math.isfinite(summary.loc["corr_oracle_union", "mean"])
         assert math.isfinite(summary.loc["corr_oracle_union", "ci_low"]) == known
         assert math.isfinite(summary.loc["aurc", "mean"]) == known
-        ranked = ranking(rows, floors=("b",))
+        ranked = ranking(rows, PAPER, floors=("b",))
         assert ranked["rank"].tolist() == [1, 2]
         assert ranked["lead"].notna().all()
         assert ranked[["ci_low", "rank_low", "lead_low"]].notna().all(axis=None) == known
@@ -186,7 +189,7 @@ def test_a_method_that_segments_badly_is_not_compared():
     # its uncertainty is not compared on a good segmentation either
     bad.loc[bad["segmentation"] == "shared", "dice_wt"] = 0.9
     rows = pd.concat([good, bad], ignore_index=True)
-    summary = benchmark_summary(rows).set_index(["method", "segmentation", "figure"])
+    summary = benchmark_summary(rows, PAPER).set_index(["method", "segmentation", "figure"])
     assert summary.groupby("method")["compared"].agg(["any", "all"]).to_dict("index") == {
         "bad": {"any": False, "all": False},
         "good": {"any": True, "all": True},
@@ -194,16 +197,16 @@ def test_a_method_that_segments_badly_is_not_compared():
     assert summary.loc[("bad", "own", "dice_wt"), "mean"] == pytest.approx(0.8, abs=0.01)
     for figure in ("corr_oracle_union", "ace", "aurc"):
         assert math.isnan(summary.loc[("bad", "shared", figure), "mean"])
-    ranked = ranking(rows, floors=()).set_index("method")
+    ranked = ranking(rows, PAPER, floors=()).set_index("method")
     assert ranked.loc["good", "rank"] == 1
     assert ranked.loc["bad", ["mean", "rank"]].isna().all()
-    assert benchmark_summary(rows, least_dice_wt=0.7)["compared"].all()
+    assert benchmark_summary(rows, PAPER, least_dice=0.7)["compared"].all()
 
 
 def test_ranks_leads_and_their_intervals_are_paired():
     # cases differ ten times more than methods; resampled together the order is sure all the same
     methods = {"second": 0.5, "floor": 0.47, "first": 0.53, "oracle": 0.9, "constant": 0.0}
-    ranked = ranking(table(methods), floors=("floor", "constant", "absent")).set_index("method")
+    ranked = ranking(table(methods), PAPER, floors=("floor", "constant", "absent")).set_index("method")
     assert ranked.index.tolist() == ["oracle", "first", "second", "floor", "constant"]
     assert ranked["rank"].tolist() == [pd.NA, 1, 2, 3, 4]
     assert (ranked["rank_low"].dropna() == ranked["rank_high"].dropna()).all()
@@ -218,30 +221,30 @@ def test_ranks_leads_and_their_intervals_are_paired():
 
 def test_equal_methods_share_ranks_and_a_small_error_is_a_good_one():
     rows = table({"a": 0.5, "b": 0.5, "c": 0.2})
-    ranked = ranking(rows, floors=("c",)).set_index("method")
+    ranked = ranking(rows, PAPER, floors=("c",)).set_index("method")
     assert (ranked.loc[["a", "b"], "rank_low"].tolist(), ranked.loc["c", "rank_low"]) == ([1, 1], 3)
     assert ranked["rank_high"].to_dict() == {"a": 2, "b": 2, "c": 3}
-    by_error = ranking(rows, "ace", "own", floors=("c",)).set_index("method")
+    by_error = ranking(rows, PAPER, "ace", "own", floors=("c",)).set_index("method")
     assert by_error["rank"]["c"] == 3
     assert (by_error.loc[["a", "b"], "lead"] > 0.2).all()
     same = rows[rows["method"] == "a"]
-    tied = ranking(pd.concat([same, same.assign(method="d")]), floors=())
+    tied = ranking(pd.concat([same, same.assign(method="d")]), PAPER, floors=())
     assert tied["rank"].tolist() == [1, 1]
     assert tied["lead"].isna().all()
 
 
 def test_methods_without_the_figure_have_no_rank():
     rows = table({"a": 0.5}).assign(corr_oracle_union=math.nan)
-    ranked = ranking(rows)
+    ranked = ranking(rows, PAPER)
     assert ranked["rank"].isna().all()
     assert ranked["method"].tolist() == ["a"]
-    assert ranking(rows[rows["segmentation"] == "own"]).empty
+    assert ranking(rows[rows["segmentation"] == "own"], PAPER).empty
 
 
 def test_the_wide_table_has_one_row_per_method():
-    summary = benchmark_summary(table({"head": 0.5, "border_distance": 0.4}))
+    summary = benchmark_summary(table({"head": 0.5, "border_distance": 0.4}), PAPER)
     costs = pd.DataFrame([{"method": "head", "passes": 1, "models": 1, "training_cost": 1.2, "inference_cost": 1.04}])
-    wide = wide_table(summary, costs, floors=("border_distance",)).set_index("method")
+    wide = wide_table(summary, costs, PAPER, floors=("border_distance",)).set_index("method")
     assert wide.index.tolist() == ["head", "border_distance"]
     assert wide["floor"].tolist() == [False, True]
     assert wide.loc["head", "inference_cost"] == 1.04

@@ -14,6 +14,9 @@ from uncseg.evaluation.expectation import mean_uncertainty
 from uncseg.evaluation.qu_brats import qu_brats
 from uncseg.evaluation.uncertainty import protocol_mask, rmsd, score_map
 from uncseg.studies.benchmark.map_scores import HISTOGRAMS, scaled_figures, score_method_case
+from uncseg.tasks.built_in_tasks import paper_task
+
+PAPER = paper_task()
 
 SHAPE = (9, 8, 10)
 labels = arrays(np.uint8, SHAPE, elements=st.sampled_from((0, 0, 1, 2, 3)))
@@ -49,7 +52,7 @@ def expected_figures(reference, predicted, u, brain):
 @settings(max_examples=60, deadline=None)
 def test_counts_give_the_figures_of_the_scaled_map(reference, predicted, numbers, brain, factor):
     u = numbers / 1000
-    found = scaled_figures(score_method_case(reference, predicted, u, brain).counts, factor)
+    found = scaled_figures(score_method_case(reference, predicted, u, brain, PAPER).counts, factor)
     # the decimal number itself, which a threshold or the border of a bin may be
     scaled = np.minimum(1, np.round(factor * u, 12))
     expected = expected_figures(reference, predicted, scaled, brain)
@@ -60,7 +63,7 @@ def test_counts_give_the_figures_of_the_scaled_map(reference, predicted, numbers
 @settings(max_examples=20, deadline=None)
 def test_single_precision_has_the_same_counts(reference, predicted, numbers, brain):
     double, single = (
-        score_method_case(reference, predicted, (numbers / 1000).astype(kind), brain) for kind in ("f8", "f4")
+        score_method_case(reference, predicted, (numbers / 1000).astype(kind), brain, PAPER) for kind in ("f8", "f4")
     )
     np.testing.assert_array_equal(double.counts["histograms"], single.counts["histograms"])
     assert double.counts["steps"] == single.counts["steps"]
@@ -70,7 +73,7 @@ def test_single_precision_has_the_same_counts(reference, predicted, numbers, bra
 def test_a_map_of_small_values_is_counted_as_finely(largest):
     reference, predicted, brain, q = case()
     u = q * largest * np.random.default_rng(1).random(q.shape)
-    figures = scaled_figures(score_method_case(reference, predicted, u, brain).counts, 1 / largest)
+    figures = scaled_figures(score_method_case(reference, predicted, u, brain, PAPER).counts, 1 / largest)
     expected = expected_figures(reference, predicted, u / largest, brain)
     for name in ("rmsd_reference", "rmsd_union", "mean_uncertainty"):
         assert figures[name] == pytest.approx(expected[name], abs=2e-4)
@@ -83,8 +86,8 @@ def test_a_map_of_small_values_is_counted_as_finely(largest):
 def test_figures_that_a_factor_does_not_change(factor, seed):
     reference, predicted, brain, q = case(seed)
     u = np.random.default_rng(seed).random(q.shape)
-    first = score_method_case(reference, predicted, u, brain, q).figures
-    second = score_method_case(reference, predicted, u * factor, brain, q).figures
+    first = score_method_case(reference, predicted, u, brain, PAPER, q).figures
+    second = score_method_case(reference, predicted, u * factor, brain, PAPER, q).figures
     for name in first.keys() - {"sum_ue", "sum_uu"}:
         assert first[name] == pytest.approx(second[name], abs=1e-9)
     assert second["sum_ue"] == pytest.approx(factor * first["sum_ue"])
@@ -94,7 +97,7 @@ def test_figures_that_a_factor_does_not_change(factor, seed):
 def test_figures_are_those_of_the_single_functions():
     reference, predicted, brain, q = case()
     u = np.random.default_rng(3).random(q.shape)
-    figures = score_method_case(reference, predicted, u, brain, q).figures
+    figures = score_method_case(reference, predicted, u, brain, PAPER, q).figures
     a, b = reference > 0, predicted > 0
     chance = np.where(b, 1 - q, q)
     for protocol in ("reference", "union"):
@@ -111,14 +114,14 @@ def test_figures_are_those_of_the_single_functions():
     certain = qu_brats(a, b, np.zeros(a.shape), brain)["qu_score"]
     assert figures["qu_score_always_certain"] == pytest.approx(certain)
     # the oracle's own map
-    own = score_method_case(reference, predicted, chance, brain, q).figures
+    own = score_method_case(reference, predicted, chance, brain, PAPER, q).figures
     assert own["corr_oracle_union"] == pytest.approx(1)
 
 
 def test_the_sums_give_the_least_squares_fit():
     reference, predicted, brain, _ = case()
     u = np.random.default_rng(4).random(reference.shape)
-    figures = score_method_case(reference, predicted, u, brain).figures
+    figures = score_method_case(reference, predicted, u, brain, PAPER).figures
     a, b = reference > 0, predicted > 0
     mask = protocol_mask(a, b, "union")
     fit = np.linalg.lstsq(u[mask][:, None], (a != b)[mask].astype(float), rcond=None)[0][0]
@@ -128,10 +131,10 @@ def test_the_sums_give_the_least_squares_fit():
 def test_a_map_that_is_the_same_everywhere_has_a_correlation_of_0_and_one_without_errors_has_none():
     reference, predicted, brain, q = case()
     for value in (0.0, 0.3, 1.0):
-        figures = score_method_case(reference, predicted, np.full(q.shape, value, np.float32), brain, q).figures
+        figures = score_method_case(reference, predicted, np.full(q.shape, value, np.float32), brain, PAPER, q).figures
         assert figures["corr_failure_union"] == figures["corr_oracle_union"] == 0
         assert figures["auroc_brain"] == pytest.approx(0.5)
-    figures = score_method_case(reference, reference, q, brain, q).figures
+    figures = score_method_case(reference, reference, q, brain, PAPER, q).figures
     assert math.isnan(figures["corr_failure_union"])
     assert math.isnan(figures["auroc_brain"])
     assert figures["corr_oracle_union"] > 0
@@ -139,20 +142,20 @@ def test_a_map_that_is_the_same_everywhere_has_a_correlation_of_0_and_one_withou
 
 def test_figures_without_their_voxels_are_unknown():
     reference, predicted, brain, q = case()
-    figures = score_method_case(reference, predicted, q, brain).figures
+    figures = score_method_case(reference, predicted, q, brain, PAPER).figures
     assert math.isnan(figures["corr_oracle_union"])
     assert figures["corr_failure_union"] == figures["corr_failure_union"]
     empty, nothing = np.zeros_like(reference), np.zeros(brain.shape, bool)
-    for found in (score_method_case(empty, empty, q, nothing), score_method_case(empty, empty, q, brain)):
+    for found in (score_method_case(empty, empty, q, nothing, PAPER), score_method_case(empty, empty, q, brain, PAPER)):
         assert found.figures["dice_wt"] == 1
         assert found.figures["sum_ue"] == found.figures["sum_uu"] == 0
         scaled = scaled_figures(found.counts, 0.5)
         assert math.isnan(scaled["rmsd_union"])
         # where nothing is predicted, the most uncertain voxel of the whole volume
         assert scaled["mean_uncertainty"] == pytest.approx(q.max() / 2, abs=1e-3)
-    assert math.isnan(scaled_figures(score_method_case(empty, empty, q, nothing).counts, 1)["ace"])
+    assert math.isnan(scaled_figures(score_method_case(empty, empty, q, nothing, PAPER).counts, 1)["ace"])
     # missed altogether
-    missed = score_method_case(reference, empty, q * 0, brain, q)
+    missed = score_method_case(reference, empty, q * 0, brain, PAPER, q)
     assert math.isnan(missed.figures["corr_failure_reference"])
     assert missed.figures["corr_failure_union"] == 0
     assert scaled_figures(missed.counts, 1)["rmsd_reference"] == pytest.approx(1)
@@ -161,7 +164,7 @@ def test_figures_without_their_voxels_are_unknown():
 
 def test_counts_are_small_and_add_up():
     reference, predicted, brain, q = case()
-    counts = score_method_case(reference, predicted, q, brain).counts
+    counts = score_method_case(reference, predicted, q, brain, PAPER).counts
     voxels = dict(zip(HISTOGRAMS, counts["histograms"].sum(1), strict=True))
     assert voxels["tp"] == ((reference > 0) & (predicted > 0)).sum()
     assert sum(voxels[f"{group}_brain"] for group in ("tp", "fp", "fn", "tn")) == brain.sum()

@@ -33,8 +33,8 @@ class Benchmark(Study):
     """None: all."""
     shared: str = "plain"
     """The training on whose segmentation all maps are scored besides their own, and whose cost is 1."""
-    least_dice_wt: Annotated[float, Field(ge=0, le=1)] = 0.85
-    """Mean WT Dice that a segmentation must reach before its uncertainty is compared."""
+    least_dice: Annotated[float, Field(ge=0, le=1)] = 0.85
+    """Mean Dice of the main region that a segmentation must reach before its uncertainty is compared."""
     cost_repeats: Positive = 5
     """How often the prediction of one case is timed with each estimator, in turn."""
     trainings: Annotated[dict[Name, TrainingEntry], Field(min_length=1)]
@@ -50,7 +50,7 @@ class Benchmark(Study):
             "trainings": ", ".join(self.trainings),
             "seeds": ", ".join(map(str, self.seeds)),
             "shared": self.shared,
-            "least_dice_wt": str(self.least_dice_wt),
+            "least_dice": str(self.least_dice),
             **{name: str(value) for name, value in self.overrides.items()},
         }
 

@@ -4,6 +4,7 @@ import math
 
 from uncseg.evaluation.figures import shown_in
 from uncseg.studies.benchmark.benchmark_file import Benchmark
+from uncseg.studies.load_study import read_study
 from uncseg.studies.parent_run import ParentRun
 from uncseg.studies.study_folder import BenchmarkFolder
 from uncseg.table_files import read_table
@@ -18,7 +19,8 @@ def log_benchmark(parent: ParentRun, _benchmark: Benchmark) -> None:
     summary = read_table(parent.folder.tables, "summary")
     if summary is None:
         return
-    logged = ["dice_wt", *shown_in("benchmark_mlflow")]
+    _, base = read_study(parent.folder, Benchmark)
+    logged = [f"dice_{base.dataset.task.main_key}", *shown_in("benchmark_mlflow")]
     shared = summary[(summary["segmentation"] == "shared") & summary["figure"].isin(logged)]
     metrics = {
         f"{row['figure']}/{row['method'].replace('/', '.')}": float(row["mean"])

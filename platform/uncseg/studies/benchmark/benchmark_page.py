@@ -8,45 +8,47 @@ from typing import Any
 import pandas as pd
 
 from uncseg.estimators.registry import ORACLE
-from uncseg.evaluation.figures import REGION_DICES, figures_by_key, shown_in
+from uncseg.evaluation.figures import figures_by_key, region_dices, shown_in
 from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, with_interval
 from uncseg.report.page import PageSection, write_page
 from uncseg.report.style import NAMES
-from uncseg.studies.benchmark.benchmark_table import LEAST_DICE_WT, SEGMENTATIONS
+from uncseg.studies.benchmark.benchmark_table import LEAST_DICE, SEGMENTATIONS, main_dice
+from uncseg.tasks.task import Task
 
 
-def benchmark_table(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> PageTable:
+def benchmark_table(wide: pd.DataFrame, task: Task, least_dice: float = LEAST_DICE) -> PageTable:
     """Return every method on its own segmentation, then on the shared one; a terminal shows means alone.
 
     Args:
         wide: as :func:`~uncseg.studies.benchmark.benchmark_table.wide_table` returns it.
-        least_dice_wt: mean WT Dice below which a method is not compared.
+        task: what the regions are.
+        least_dice: mean Dice of the main region below which a method is not compared.
     """
-    figures, costs = shown_in("benchmark"), shown_in("cost")
-    header = ["method", *REGION_DICES.values(), *(figure.label for figure in (figures | costs).values())]
+    figures, costs, dices, main = shown_in("benchmark"), shown_in("cost"), region_dices(task), task.main_region
+    header = ["method", *dices.values(), *(figure.label for figure in (figures | costs).values())]
     header += [] if wide["compared"].all() else ["remark"]
     rows = []
     for segmentation in SEGMENTATIONS:
         rows.append(Row([f"{segmentation} segmentation"], "part"))
         for row in wide.to_dict("records"):
             own = segmentation == "own"
-            cells = [*(_interval(row, name) if own else "" for name in REGION_DICES)]
+            cells = [*(_interval(row, name) if own else "" for name in dices)]
             cells += [_interval(row, f"{segmentation}_{key}") for key in figures]
             cells += [fixed(row[key], 2 if cost.unit else 0) if own else "" for key, cost in costs.items()]
-            cells += [] if row["compared"] else [f"not compared: WT Dice under {least_dice_wt:g}"]
+            cells += [] if row["compared"] else [f"not compared: {main} Dice under {least_dice:g}"]
             rows.append(Row([_name(row), *cells], _kind(row)))
     note = (
         f"{_most(wide, 'cases')}, {_most(wide, 'seeds')}; each case predicted by the fold that was not trained "
         "on it. Mean over cases of the mean over seeds [95 % interval, patients resampled]. Correlation and RMSD are "
-        "with the failure of the whole tumour. For RMSD, QU-BraTS, ACE and AURC every map was multiplied by a factor "
-        "that was fitted, per method and fold, on the cases of the other folds. AUROC and AUPRC detect wrong voxels in "
-        "the brain and within 2 voxels of the predicted border; AURC ranks cases by their mean uncertainty. Costs are "
-        "multiples of plain nnU-Net's. * floor: needs no training and is to be beaten. The correlation of a constant "
-        f"map is shown as 0. {UNKNOWN}: unknown; AURC needs 10 patients."
+        f"with the failure of {task.main_in_words}. For RMSD, QU-BraTS, ACE and AURC every map was multiplied by a "
+        "factor that was fitted, per method and fold, on the cases of the other folds. AUROC and AUPRC detect wrong "
+        "voxels in the brain and within 2 voxels of the predicted border; AURC ranks cases by their mean uncertainty. "
+        "Costs are multiples of plain nnU-Net's. * floor: needs no training and is to be beaten. The correlation of a "
+        f"constant map is shown as 0. {UNKNOWN}: unknown; AURC needs 10 patients."
     )
     if wide["method"].str.endswith("/variance_stable").any():
         note += " variance_stable is collected while the fold trains: it does not exist for new cases."
-    terminal = {"method": "", "Dice WT": "Dice\nWT"}
+    terminal = {"method": "", f"Dice {main}": f"Dice\n{main}"}
     terminal |= {figure.label: figure.short for figure in (figures | costs).values() if figure.short}
     return PageTable(
         "benchmark",
@@ -107,26 +109,29 @@ def verdicts(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") ->
     return [f"{line} ({len(above)} of {len(others)}); worse: {len(below)}; not told apart: {rest}."]
 
 
-def not_compared(wide: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT) -> list[str]:
+def not_compared(wide: pd.DataFrame, task: Task, least_dice: float = LEAST_DICE) -> list[str]:
     """Say of each method that is not compared why it is not."""
     return [
-        f"{_display(row['method'])} is not compared: its mean WT Dice of {row['dice_wt']:.3f} is under "
-        f"{least_dice_wt:g}."
+        f"{_display(row['method'])} is not compared: its mean {task.main_region} Dice of {row[main_dice(task)]:.3f} is "
+        f"under {least_dice:g}."
         for row in wide[~wide["compared"]].to_dict("records")
     ]
 
 
 def to_markdown(
-    wide: pd.DataFrame, rankings: Mapping[str, pd.DataFrame] | None = None, least_dice_wt: float = LEAST_DICE_WT
+    wide: pd.DataFrame,
+    task: Task,
+    rankings: Mapping[str, pd.DataFrame] | None = None,
+    least_dice: float = LEAST_DICE,
 ) -> str:
     """Return the benchmark for the documentation: the table, and a ranking by each figure with its sentences.
 
     Args:
-        wide, least_dice_wt: as :func:`benchmark_table` takes them.
+        wide, task, least_dice: as :func:`benchmark_table` takes them.
         rankings: by figure, on the shared segmentation.
     """
-    parts = [benchmark_table(wide, least_dice_wt).to_markdown()]
-    parts += [f"{line}\n" for line in not_compared(wide, least_dice_wt)]
+    parts = [benchmark_table(wide, task, least_dice).to_markdown()]
+    parts += [f"{line}\n" for line in not_compared(wide, task, least_dice)]
     for figure, ranked in (rankings or {}).items():
         parts.append(ranking_table(ranked, figure).to_markdown())
         parts += [f"{line}\n" for line in verdicts(ranked, figure)]
@@ -134,22 +139,28 @@ def to_markdown(
 
 
 def write_benchmark_page(
-    path: Path, title: str, wide: pd.DataFrame, rankings: Mapping[str, pd.DataFrame], least_dice_wt: float, **about: Any
+    path: Path,
+    title: str,
+    wide: pd.DataFrame,
+    task: Task,
+    rankings: Mapping[str, pd.DataFrame],
+    least_dice: float,
+    **about: Any,
 ) -> None:
     """Write the page.
 
     Args:
         path: file of the page.
         title: heading of the page.
-        wide, rankings, least_dice_wt: as :func:`to_markdown` takes them.
+        wide, task, rankings, least_dice: as :func:`to_markdown` takes them.
         about: figures, commands, configuration and environment of the page's section.
     """
-    tables = [benchmark_table(wide, least_dice_wt)]
+    tables = [benchmark_table(wide, task, least_dice)]
     tables += [ranking_table(ranked, figure) for figure, ranked in rankings.items()]
     section = PageSection(
         label=title,
         subtitle=f"{len(wide)} methods, {_most(wide, 'cases')}, {_most(wide, 'seeds')}",
-        missing=not_compared(wide, least_dice_wt),
+        missing=not_compared(wide, task, least_dice),
         verdicts=[line for figure, ranked in rankings.items() for line in verdicts(ranked, figure)],
         tables=tables,
         **about,

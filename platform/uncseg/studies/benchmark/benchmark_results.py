@@ -52,21 +52,22 @@ def close_benchmark(
         folder: of the benchmark.
         finished: trainings and folds whose cases are scored.
     """
+    task = base.dataset.task
     methods = {method.name: method for part in finished for method in part.methods}
-    floors, least = [name for name, method in methods.items() if method.floor], benchmark.least_dice_wt
+    floors, least = [name for name, method in methods.items() if method.floor], benchmark.least_dice
     rows = benchmark_rows(table_of(read_rows(finished)), read_counts(finished))
-    summary = benchmark_summary(rows, least)
+    summary = benchmark_summary(rows, task, least)
     measured = read_json(folder.costs)
     costs = pd.DataFrame([_cost(method, measured) for method in methods.values()])
-    wide = wide_table(summary, costs, floors)
+    wide = wide_table(summary, costs, task, floors)
     # real cases have no oracle
     known = [figure for figure in shown_in("ranking") if rows[figure].notna().any()]
-    ranked = {figure: ranking(rows, figure, floors=floors, least_dice_wt=least) for figure in known}
+    ranked = {figure: ranking(rows, task, figure, floors=floors, least_dice=least) for figure in known}
     tables = {"rows": rows, "summary": summary, "costs": costs, "benchmark": wide, "memory": against_memory(finished)}
     tables |= {f"ranking_{figure}": table for figure, table in ranked.items()}
     for name, frame in tables.items():
         write_table(frame, folder.tables, name)
-    write_text(folder.tables / "benchmark.md", to_markdown(wide, ranked, least))
+    write_text(folder.tables / "benchmark.md", to_markdown(wide, task, ranked, least))
     figure = folder.figures / "quality_against_cost.png"
     families = {name: f"{method.training}/{method.estimator or name}" for name, method in methods.items()}
     drawn = draw_benchmark(figure, wide.assign(family=wide["method"].map(families)))
@@ -75,6 +76,7 @@ def close_benchmark(
         folder.page,
         benchmark.name,
         wide,
+        task,
         ranked,
         least,
         figures=[Picture(figure, CAPTION)] if drawn else [],
@@ -82,9 +84,9 @@ def close_benchmark(
         configuration=yaml.safe_dump(read_json(folder.content), sort_keys=False),
         environment=f"{versions}\ncosts measured on: {measured['device']}",
     )
-    console.print(benchmark_table(wide, least).to_rich())
+    console.print(benchmark_table(wide, task, least).to_rich())
     sentences = [line for name, table in ranked.items() for line in verdicts(table, name)]
-    for line in [*not_compared(wide, least), *sentences, *_left_out(finished)]:
+    for line in [*not_compared(wide, task, least), *sentences, *_left_out(finished)]:
         console.print(line)
     console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}\nreport:  {folder.page}", soft_wrap=True)
     close_parent(folder, benchmark, base, log_benchmark, sync_runs=True)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uncseg.evaluation.figures import REGION_DICES, scaled_keys, shown_in
+from uncseg.evaluation.figures import region_dices, scaled_keys, shown_in
 from uncseg.evaluation.summary import FEWEST_PATIENTS, bootstrap_mean, draw_patients, risk_coverage
 from uncseg.studies.benchmark.map_scores import scaled_figures
+from uncseg.tasks.task import Task
 
 KEYS = ("method", "segmentation", "seed", "fold", "case", "patient")
 SEGMENTATIONS = ("own", "shared")
-LEAST_DICE_WT = 0.85
+LEAST_DICE = 0.85
 ENDS = {"mean": "", "ci_low": "_low", "ci_high": "_high"}
 _FITTED = ("sum_ue", "sum_uu")
 _NOT_FIGURES = (*KEYS, *_FITTED, "factor")
@@ -65,30 +66,31 @@ def fitted_factors(cases: pd.DataFrame) -> pd.Series:
     return factors
 
 
-def benchmark_summary(rows: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT, seed: int = 0) -> pd.DataFrame:
+def benchmark_summary(rows: pd.DataFrame, task: Task, least_dice: float = LEAST_DICE, seed: int = 0) -> pd.DataFrame:
     """Compute means over cases, one row per method, segmentation and figure.
 
     Args:
         rows: as :func:`benchmark_rows` returns them.
-        least_dice_wt: a method whose own segmentations have a lower mean WT Dice is not compared.
+        task: what the regions are.
+        least_dice: a method whose own segmentations have a lower mean Dice of the main region is not compared.
         seed: seed of the bootstrap.
 
     Returns:
         Columns method, segmentation, figure, mean (of each case's mean over seeds), ci_low, ci_high (95 %, patients
         resampled, NaN for fewer than 10), cases and patients (that have the figure), seeds, seed_sd (sample sd of the
         seeds' means over cases; NaN for one seed), compared (bool). If a method is not compared, all but Dice is NaN.
-        ``aurc`` is the area under the risk-coverage curve of each seed (risk 1 − WT Dice, in the order of the cases'
+        ``aurc`` is the area under the risk-coverage curve of each seed (risk 1 − its Dice, in the order of the cases'
         mean uncertainty), averaged over seeds; NaN, as all figures across cases, for fewer than 10 patients.
     """
     figures = [column for column in rows.columns if column not in _NOT_FIGURES]
-    compared = is_compared(rows, least_dice_wt)
+    compared, dices = is_compared(rows, task, least_dice), region_dices(task)
     records = []
     for (name, segmentation), own in rows.groupby(["method", "segmentation"], sort=False):
         method = str(name)
         found = [{"figure": figure} | _mean_of_cases(own, figure, seed) for figure in figures]
-        found.append({"figure": "aurc"} | _aurc(own, seed))
+        found.append({"figure": "aurc"} | _aurc(own, main_dice(task), seed))
         for record in found:
-            if not compared[method] and record["figure"] not in REGION_DICES:
+            if not compared[method] and record["figure"] not in dices:
                 record |= dict.fromkeys(("mean", "ci_low", "ci_high", "seed_sd"), math.nan)
             keys = {"method": method, "segmentation": segmentation}
             records.append(keys | record | {"compared": bool(compared[method])})
@@ -96,10 +98,18 @@ def benchmark_summary(rows: pd.DataFrame, least_dice_wt: float = LEAST_DICE_WT, 
     return pd.DataFrame(records, columns=[*order, "compared"])
 
 
-def is_compared(rows: pd.DataFrame, least_dice_wt: float) -> dict[str, bool]:
-    """Return whether each method's own segmentations reach a mean WT Dice; methods without any are compared."""
-    own = rows[rows["segmentation"] == "own"].groupby("method")["dice_wt"].mean()
-    return {method: not own.get(method, math.inf) < least_dice_wt for method in rows["method"].unique()}
+def main_dice(task: Task) -> str:
+    """Return the name of the column with the main region's Dice."""
+    return f"dice_{task.main_key}"
+
+
+def is_compared(rows: pd.DataFrame, task: Task, least_dice: float) -> dict[str, bool]:
+    """Return whether each method's own segmentations reach a mean Dice of the main region.
+
+    Methods without any are compared.
+    """
+    own = rows[rows["segmentation"] == "own"].groupby("method")[main_dice(task)].mean()
+    return {method: not own.get(method, math.inf) < least_dice for method in rows["method"].unique()}
 
 
 def by_case(rows: pd.DataFrame, figure: str) -> tuple[pd.Series, pd.Series]:
@@ -123,8 +133,8 @@ def _mean_of_cases(rows: pd.DataFrame, figure: str, seed: int) -> dict[str, obje
     }
 
 
-def _aurc(rows: pd.DataFrame, seed: int) -> dict[str, object]:
-    known = rows.dropna(subset=["mean_uncertainty", "dice_wt"])
+def _aurc(rows: pd.DataFrame, dice: str, seed: int) -> dict[str, object]:
+    known = rows.dropna(subset=["mean_uncertainty", dice])
     patients = np.sort(known["patient"].unique())
     counted: dict[str, object] = {
         "cases": known["case"].nunique(),
@@ -136,7 +146,7 @@ def _aurc(rows: pd.DataFrame, seed: int) -> dict[str, object]:
     times = draw_patients(len(patients), seed)
     areas, samples = [], []
     for _, own in known.groupby("seed"):
-        u, risk = own["mean_uncertainty"].to_numpy(float), 1 - own["dice_wt"].to_numpy(float)
+        u, risk = own["mean_uncertainty"].to_numpy(float), 1 - own[dice].to_numpy(float)
         areas.append(risk_coverage(u, risk)[0])
         samples.append(aurc_of_draws(u, risk, times[:, np.searchsorted(patients, own["patient"])]))
     low, high = np.nanpercentile(np.mean(samples, axis=0), (2.5, 97.5))
@@ -170,26 +180,27 @@ def aurc_of_draws(uncertainty: np.ndarray, risk: np.ndarray, times: np.ndarray) 
     return np.where(cases > 0, area / np.maximum(cases, 1), math.nan)
 
 
-def wide_table(summary: pd.DataFrame, costs: pd.DataFrame, floors: Sequence[str] = ()) -> pd.DataFrame:
+def wide_table(summary: pd.DataFrame, costs: pd.DataFrame, task: Task, floors: Sequence[str] = ()) -> pd.DataFrame:
     """Return one row per method.
 
     Args:
         summary: as :func:`benchmark_summary` returns it.
         costs: method and costs, multiples of plain nnU-Net; a method may be missing.
+        task: what the regions are.
         floors: methods that need no training, and are to be beaten.
 
     Returns:
-        Columns method, floor, compared, cases, seeds; REGION_DICES of its own segmentations; the benchmark's figures,
-        as ``SEGMENTATION_FIGURE``, for both SEGMENTATIONS; each of these also with ``_low`` and ``_high``; the costs.
-        NaN where unknown.
+        Columns method, floor, compared, cases, seeds; the Dice of each region of its own segmentations; the benchmark's
+        figures, as ``SEGMENTATION_FIGURE``, for both SEGMENTATIONS; each of these also with ``_low`` and ``_high``; the
+        costs. NaN where unknown.
     """
     known = {(row["method"], row["segmentation"], row["figure"]): row for row in summary.to_dict("records")}
-    columns = {("own", name): name for name in REGION_DICES}
+    columns = {("own", name): name for name in region_dices(task)}
     for segmentation in SEGMENTATIONS:
         columns |= {(segmentation, key): f"{segmentation}_{key}" for key in shown_in("benchmark", "benchmark_file")}
     records = []
     for method, rows in summary.groupby("method", sort=False):
-        dices = rows[rows["figure"] == "dice_wt"]
+        dices = rows[rows["figure"] == main_dice(task)]
         record = {"method": method, "floor": method in floors, "compared": bool(rows["compared"].iloc[0])}
         record |= {"cases": int(dices["cases"].max()), "seeds": int(dices["seeds"].max())}
         for (segmentation, figure), column in columns.items():

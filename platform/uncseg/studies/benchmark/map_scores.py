@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from uncseg.config.sections import PROTOCOLS
-from uncseg.dataset.labels import REGIONS
 from uncseg.evaluation.calibration import calibration_errors, reliability_of_counts
 from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.figures import scaled_keys
-from uncseg.evaluation.overlap import dice, region_mask
+from uncseg.evaluation.overlap import dice, main_mask, region_mask
 from uncseg.evaluation.qu_brats import certain_from, qu_brats_of_counts
 from uncseg.evaluation.surface import bounding_box
 from uncseg.evaluation.uncertainty import DILATION_VOXELS, pearson, protocol_mask, rmsd
 from uncseg.metric_keys import failure_key
+from uncseg.tasks.task import Task
 
 STEPS = 1000
 FINEST = 10**8
@@ -43,7 +43,7 @@ class MethodCase:
     """Figures of a map, and counts from which the others are computed once the factor is known."""
 
     figures: dict[str, float]
-    """``dice_wt``, ``dice_tc``, ``dice_et``; per protocol the correlation with the failure and, in
+    """``dice_REGION`` of each region; per protocol the correlation with the failure and, in
     ``corr_oracle_PROTOCOL``, with its probability; ``auroc``, ``auprc`` and ``fpr95`` with ``_brain`` and ``_band``;
     ``qu_score_always_certain``; ``sum_ue`` and ``sum_uu`` over the union mask, for the factor's fit."""
     counts: dict[str, np.ndarray]
@@ -55,16 +55,18 @@ def score_method_case(
     labels: np.ndarray,
     uncertainty: np.ndarray,
     brain: np.ndarray,
+    task: Task,
     q: np.ndarray | None = None,
 ) -> MethodCase:
-    """Score a map against the errors of a segmentation's whole tumour.
+    """Score a map against the errors of a segmentation's main region.
 
     Args:
-        reference, labels: 1 NCR, 2 ED, 3 ET, (D, H, W).
+        reference, labels: as the task numbers them, (D, H, W).
         uncertainty: in [0, 1], float.
         brain: bool.
-        q: probability that a rater calls a voxel tumour, in [0, 1]; None if the case is not a phantom: figures against
-            the oracle's P(failure) are NaN.
+        task: what the labels mean.
+        q: probability that a rater calls a voxel the main region, in [0, 1]; None if the case is not a phantom: figures
+            against the oracle's P(failure) are NaN.
 
     Returns:
         Figures are NaN by the rules of :func:`~uncseg.evaluation.uncertainty.pearson` and
@@ -75,9 +77,10 @@ def score_method_case(
     box = _counted_part(reference, labels, brain)
     reference, labels, u, brain = reference[box], labels[box], uncertainty[box], brain[box]
     figures = {
-        f"dice_{name.lower()}": dice(region_mask(reference, name), region_mask(labels, name)) for name in REGIONS
+        f"dice_{key}": dice(region_mask(reference, region, task), region_mask(labels, region, task))
+        for region, key in task.region_keys.items()
     }
-    expected, predicted = region_mask(reference, "WT"), region_mask(labels, "WT")
+    expected, predicted = main_mask(reference, task), main_mask(labels, task)
     failure = expected != predicted
     masks = {protocol: protocol_mask(expected, predicted, protocol) for protocol in PROTOCOLS}
     chance = None if q is None else np.where(predicted, 1 - q[box], q[box])
@@ -123,8 +126,8 @@ def scaled_figures(counts: Mapping[str, np.ndarray], factor: float) -> dict[str,
 
     Returns:
         RMSD under both protocols (NaN by the rule of :func:`~uncseg.evaluation.uncertainty.rmsd`), ACE and ECE
-        in the brain, QU-BraTS of WT, and :func:`~uncseg.evaluation.expectation.mean_uncertainty`; NaN where the factor
-        is.
+        in the brain, QU-BraTS of the main region, and :func:`~uncseg.evaluation.expectation.mean_uncertainty`; NaN
+        where the factor is.
     """
     if math.isnan(factor):
         return dict.fromkeys(scaled_keys(), math.nan)

@@ -10,27 +10,30 @@ from scipy.stats import rankdata
 from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.figures import LOWER, best_floor, figures_by_key
 from uncseg.evaluation.summary import FEWEST_PATIENTS, draw_patients
-from uncseg.studies.benchmark.benchmark_table import LEAST_DICE_WT, by_case, is_compared
+from uncseg.studies.benchmark.benchmark_table import LEAST_DICE, by_case, is_compared
+from uncseg.tasks.task import Task
 
 COLUMNS = ("method", "mean", "ci_low", "ci_high", "rank", "rank_low", "rank_high", "lead", "lead_low", "lead_high")
 
 
 def ranking(
     rows: pd.DataFrame,
+    task: Task,
     figure: str = "corr_oracle_union",
     segmentation: str = "shared",
     floors: Sequence[str] = (),
-    least_dice_wt: float = LEAST_DICE_WT,
+    least_dice: float = LEAST_DICE,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Rank methods by a figure's mean over cases (per case the mean over seeds), the best first.
 
     Args:
         rows: as :func:`~uncseg.studies.benchmark.benchmark_table.benchmark_rows` returns them.
+        task: whose main region decides what is compared.
         figure: key of a figure that every case has.
         segmentation: "own" or "shared".
         floors: methods that the others are to beat; those that are missing are ignored.
-        least_dice_wt: as :func:`~uncseg.studies.benchmark.benchmark_table.benchmark_summary` takes it.
+        least_dice: as :func:`~uncseg.studies.benchmark.benchmark_table.benchmark_summary` takes it.
         seed: seed of the bootstrap.
 
     Returns:
@@ -41,7 +44,7 @@ def ranking(
         not compared or do not have the figure are the last, without a mean or a rank.
     """
     chosen = rows[rows["segmentation"] == segmentation]
-    allowed = is_compared(rows, least_dice_wt)
+    allowed = is_compared(rows, task, least_dice)
     values = pd.DataFrame({method: by_case(part, figure)[0] for method, part in chosen.groupby("method", sort=False)})
     known = [method for method in values.columns if allowed[method] and values[method].notna().any()]
     left_out = [method for method in values.columns if method not in known]

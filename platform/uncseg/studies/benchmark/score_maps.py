@@ -18,7 +18,7 @@ from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ORACLE
-from uncseg.evaluation.overlap import region_mask
+from uncseg.evaluation.overlap import main_mask
 from uncseg.files import digest, keep_record, kept_record, read_json, whole_file
 from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_task import FoldTask, member_tasks
@@ -27,6 +27,7 @@ from uncseg.studies.benchmark.benchmark_table import SEGMENTATIONS
 from uncseg.studies.benchmark.map_scores import score_method_case
 from uncseg.studies.benchmark.methods import Method
 from uncseg.studies.study_folder import BenchmarkFolder
+from uncseg.tasks.task import Task
 
 OWN, SHARED = SEGMENTATIONS
 
@@ -118,6 +119,7 @@ def score_case(scored: ScoredFold, case: Case) -> None:
     if scored.is_scored(case.case_id):
         return
     source = scored.source()  # before the prediction, during which the checkpoints may change
+    task = scored.task.experiment.dataset.task
     reference, _ = read_reference(case)
     image = read_volume(case.images[0])
     prediction = predict_case(scored.task, case.case_id)
@@ -134,9 +136,9 @@ def score_case(scored: ScoredFold, case: Case) -> None:
     common = {"seed": scored.training.seed, "fold": scored.task.fold, "case": case.case_id, "patient": case.patient}
     rows: list[dict[str, Any]] = []
     counts: dict[str, np.ndarray] = {}
-    for method, own, uncertainty in _maps(scored.methods, case, prediction):
+    for method, own, uncertainty in _maps(scored.methods, case, prediction, task):
         for segmentation, labels in ((OWN, own), (SHARED, shared)):
-            scores = score_method_case(reference, labels, uncertainty, brain, q)
+            scores = score_method_case(reference, labels, uncertainty, brain, task, q)
             counts |= {f"{len(rows)}/{name}": array for name, array in scores.counts.items()}
             rows.append({"method": method.name, "segmentation": segmentation} | common | scores.figures)
     record = scored.record(case.case_id)
@@ -146,10 +148,10 @@ def score_case(scored: ScoredFold, case: Case) -> None:
 
 
 def _maps(
-    methods: Sequence[Method], case: Case, prediction: Prediction
+    methods: Sequence[Method], case: Case, prediction: Prediction, task: Task
 ) -> Iterator[tuple[Method, np.ndarray, np.ndarray]]:
     """Yield each method with its own segmentation and its map, both (D, H, W)."""
-    one_pass = one_pass_maps(case, prediction, region_mask(prediction.labels, "WT"))
+    one_pass = one_pass_maps(case, prediction, main_mask(prediction.labels, task))
     one_pass["constant"] = np.ones_like(prediction.p_main)  # the fitted factor makes it the training folds' mean error
     for method in methods:
         if method.map == ORACLE and ORACLE not in one_pass:
