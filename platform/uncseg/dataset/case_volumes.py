@@ -10,6 +10,8 @@ from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.labels import convert_labels
 from uncseg.dataset.volumes import Geometry, Volume, geometry_problems, read_or_note, read_volume
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 MAX_PROBLEMS = 6
 """Largest number of problems per case that are listed, so that a case fills at most a screen."""
@@ -31,7 +33,7 @@ class CaseVolumes:
     Args:
         case: the files.
         images: one per channel.
-        labels: 1 NCR, 2 ED, 3 ET, (D, H, W) uint8; None without a reference.
+        labels: as the task numbers them, (D, H, W) uint8; None without a reference.
         reference: as it is stored; None without one.
         warnings: what is odd and can be used.
     """
@@ -48,8 +50,8 @@ class CaseVolumes:
         return self.images[0].geometry
 
 
-def read_case_volumes(case: Case) -> CaseVolumes:
-    """Read all files of a case.
+def read_case_volumes(case: Case, task: Task = paper_task()) -> CaseVolumes:  # noqa: B008
+    """Read all files of a case of a task.
 
     Problems are files that cannot be read, geometries that differ among the files, images whose values are not finite
     in single precision, too large or without contrast, and unknown labels.
@@ -60,7 +62,7 @@ def read_case_volumes(case: Case) -> CaseVolumes:
     problems: list[Problem] = []
     images = [volume for file in case.images if (volume := read_or_note(file, problems)) is not None]
     reference = None if case.reference is None else read_or_note(case.reference, problems)
-    labels = None if reference is None else convert_labels(reference, case.convention, problems)
+    labels = None if reference is None else convert_labels(reference, case.convention, problems, task=task)
     warnings = _two_positions(images)
     for image in images:
         wrong = intensity_problems(str(image.file), image.voxels)
@@ -162,8 +164,8 @@ def _two_positions(images: list[Volume]) -> list[Problem]:
     return [Problem(str(volume.file), found, "one position", advice)]
 
 
-def read_reference(case: Case) -> tuple[np.ndarray, Geometry]:
-    """Return the reference labels 1 NCR, 2 ED, 3 ET, (D, H, W) uint8, and their geometry.
+def read_reference(case: Case, task: Task = paper_task()) -> tuple[np.ndarray, Geometry]:  # noqa: B008
+    """Return the labels of the reference as the task numbers them, (D, H, W) uint8, and their geometry.
 
     Raises:
         ValueError: the case has no reference.
@@ -172,7 +174,7 @@ def read_reference(case: Case) -> tuple[np.ndarray, Geometry]:
     if case.reference is None:
         raise ValueError(f"{case.case_id} has no reference")
     volume, problems = read_volume(case.reference), list[Problem]()
-    labels = convert_labels(volume, case.convention, problems)
+    labels = convert_labels(volume, case.convention, problems, task=task)
     if labels is None:
         raise ProblemsFound(f"{case.case_id} cannot be used.", problems, exit_code=1)
     return labels, volume.geometry

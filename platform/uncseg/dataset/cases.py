@@ -1,31 +1,30 @@
-"""BraTS cases and the names of their files.
+"""The cases of a dataset and the names of their files, as the conventions of a task say.
 
-The naming of 2023 (CASE-t1n.nii.gz, …, CASE-seg.nii.gz) and that of 2018 to 2021 (CASE_t1.nii.gz, CASE_t1ce, …) are
-known. Upper and lower case make no difference.
+A file of a case has its name, the ending of a modality or of the reference, and .nii.gz or .nii. Upper and lower case
+make no difference.
 """
 
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from uncseg.dataset.labels import Convention
+from uncseg.config.sections import Convention
 from uncseg.errors import Problem
 from uncseg.layout import CASE_MAPS, PREDICTION_MAPS
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.fields import MASK
+from uncseg.tasks.task import Task
 
-MODALITIES = ("t1n", "t1c", "t2w", "t2f")
+MODALITIES = paper_task().modalities  # until every room asks the task
 ENDINGS = (".nii.gz", ".nii")
 OTHER_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr", ".img", ".hdr", ".dcm", ".mgz", ".nii.zip", ".nii.bz2", ".nii.xz")
 
 MOST_BYTES = 200
 """Longest name of a case: files of 255 bytes hold it, the name of a map and what marks a partial file."""
-ROLES = (*MODALITIES, "seg")
 ORACLE = "-q"
 """Ending of a phantom's true probabilities, which lie beside its images."""
-FILE_ROLES: dict[str, tuple[str, Convention]] = {
-    **{f"-{role}": (role, "2023") for role in ROLES},
-    **{f"_{name}": (role, "2018") for name, role in zip(("t1", "t1ce", "t2", "flair", "seg"), ROLES, strict=True)},
-}
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ class Case:
     """One scan.
 
     Args:
-        case_id: name of its folder.
+        case_id: its name.
         patient: scans of one patient share it.
-        images: four files in the order of :data:`MODALITIES`; of a case to predict, one per channel of the model.
+        images: one file per modality, in the order of the task; of a case to predict, one per channel of the model.
         reference: segmentation, or None.
-        convention: what the labels of its folder mean.
+        convention: of its folder: what the values of the reference mean.
     """
 
     case_id: str
@@ -52,6 +51,78 @@ class Case:
         return self.images if self.reference is None else (*self.images, self.reference)
 
 
+@dataclass(frozen=True)
+class FileRole:
+    """What a file of a case is: a modality or ``seg``, and the conventions that name it so."""
+
+    role: str
+    conventions: tuple[Convention, ...]
+
+
+@dataclass(frozen=True)
+class FileNames:
+    """How files of a task's cases are named.
+
+    Args:
+        task: whose conventions hold.
+        by_ending: what each ending says, in lower case, the longest first.
+    """
+
+    task: Task
+    by_ending: Mapping[str, FileRole]
+
+    @classmethod
+    def of(cls, task: Task) -> "FileNames":
+        """Return the names of a task."""
+        found: dict[str, FileRole] = {}
+        for name, convention in task.conventions.items():
+            for role, ending in (*convention.images.items(), (MASK, convention.mask)):
+                earlier = found[ending.lower()].conventions if ending.lower() in found else ()
+                found[ending.lower()] = FileRole(role, (*earlier, name))
+        return cls(task, dict(sorted(found.items(), key=lambda item: -len(item[0]))))
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The modalities and ``seg``."""
+        return (*self.task.modalities, MASK)
+
+    def in_case(self, case_id: str, file_name: str) -> FileRole | None:
+        """Return what a file in the folder of a case is; None for a file that has no role."""
+        ending = ending_of(file_name)
+        if ending is None or not file_name.lower().startswith(case_id.lower()):
+            return None
+        return self.by_ending.get(file_name[len(case_id) : -len(ending)].lower())
+
+    def split(self, stem: str) -> tuple[str, FileRole] | None:
+        """Return case and role of a file's name without .nii.gz; None if it does not end in a role."""
+        for ending, role in self.by_ending.items():
+            if stem.lower().endswith(ending) and len(stem) > len(ending):
+                return stem[: -len(ending)], role
+        return None
+
+    def file_name(self, case_id: str, role: str, convention: Convention) -> str:
+        """Return the name of a case's file in a convention."""
+        named = self.task.conventions[convention]
+        return f"{case_id}{named.mask if role == MASK else named.images[role]}.nii.gz"
+
+
+@cache
+def _paper_names() -> FileNames:
+    return FileNames.of(paper_task())
+
+
+def role_in_case(case_id: str, file_name: str) -> tuple[str, Convention] | None:
+    """Return role and convention of a file in the folder of a case; None for a file that has none."""
+    found = _paper_names().in_case(case_id, file_name)
+    return None if found is None else (found.role, found.conventions[0])
+
+
+def role_of(stem: str) -> tuple[str, str, Convention] | None:
+    """Return case, role and convention of a file's name without its ending; None if it does not end in a role."""
+    found = _paper_names().split(stem)
+    return None if found is None else (found[0], found[1].role, found[1].conventions[0])
+
+
 def ending_of(name: str) -> str | None:
     """Return the part of a file's name that says NIfTI, as it is written; None for other names."""
     known = next((ending for ending in ENDINGS if name.lower().endswith(ending)), None)
@@ -62,22 +133,6 @@ def is_image(name: str) -> bool:
     """Return whether a name is that of an image, of NIfTI or another format."""
     # a name that begins with a point is hidden: ._CASE-t1n.nii.gz holds what macOS stores beside a file
     return ending_of(name) is not None or (name.lower().endswith(OTHER_ENDINGS) and not name.startswith("."))
-
-
-def role_in_case(case_id: str, file_name: str) -> tuple[str, Convention] | None:
-    """Return role and convention of a file in the folder of a case; None for a file that has none."""
-    ending = ending_of(file_name)
-    if ending is None or not file_name.lower().startswith(case_id.lower()):
-        return None
-    return FILE_ROLES.get(file_name[len(case_id) : -len(ending)].lower())
-
-
-def role_of(stem: str) -> tuple[str, str, Convention] | None:
-    """Return case, role and convention of a file's name without its ending; None if it does not end in a role."""
-    for suffix, (role, convention) in FILE_ROLES.items():
-        if stem.lower().endswith(suffix) and len(stem) > len(suffix):
-            return stem[: -len(suffix)], role, convention
-    return None
 
 
 def name_problems(case_id: str) -> list[Problem]:

@@ -1,24 +1,20 @@
-"""Cases to predict: a BraTS folder, or nnU-Net's plain input files (CASE_0000.nii.gz, CASE_0001.nii.gz, …)."""
+"""Cases to predict: a folder of cases, or nnU-Net's plain input files (CASE_0000.nii.gz, CASE_0001.nii.gz, …)."""
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uncseg.dataset.cases import MODALITIES, Case, ending_of, name_problems, names_of_maps
+from uncseg.dataset.cases import Case, ending_of, name_problems, names_of_maps
+from uncseg.dataset.folders import References, Scan, require_folder
 from uncseg.dataset.labels import Convention
 from uncseg.dataset.patients import patient_of
-from uncseg.dataset.scan import References, Scan, require_folder, scan_folder
+from uncseg.dataset.scan import scan_folder
 from uncseg.errors import Problem, ProblemsFound
-
-_CHANNELS = {
-    "t1n": ("t1n", "t1", "t1w", "t1native", "nativet1"),
-    "t1c": ("t1c", "t1ce", "t1gd", "t1wgd", "t1post", "t1km", "t1contrast"),
-    "t2w": ("t2w", "t2"),
-    "t2f": ("t2f", "flair", "t2flair", "flairt2"),
-}
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 
 def find_inputs(
@@ -27,30 +23,34 @@ def find_inputs(
     references: References = "ignored",
     convention: Convention | None = None,
     skip: Path | None = None,
+    *,
+    task: Task = paper_task(),  # noqa: B008
 ) -> Scan:
-    """Find the cases to predict. A folder may hold nnU-Net's files and BraTS cases side by side.
+    """Find the cases to predict. A folder may hold nnU-Net's files and folders of cases side by side.
 
     Args:
-        folder: holds nnU-Net's files, or one or many BraTS cases at any depth, with references or without.
+        folder: holds nnU-Net's files, or one or many cases at any depth, with references or without.
         dataset_json: the model's; its channels tell how many images a case has, and in which order.
-        references, convention, skip: see :func:`~uncseg.dataset.scan.scan_folder`.
+        references, convention, skip, task: see :func:`~uncseg.dataset.scan.scan_folder`.
 
     Raises:
-        ProblemsFound: there is no such folder (exit code 2), nothing in it (1), or it has BraTS cases and the model's
-            channels are not their four modalities.
+        ProblemsFound: there is no such folder (exit code 2), nothing in it (1), or it has folders of cases and the
+            model's channels are not the task's modalities.
     """
     require_folder(folder)
     channels = dataset_json["channel_names"]
     plain = _plain_files(folder)
-    cases, problems = _plain_cases(folder, plain, len(channels))
+    cases, problems = _plain_cases(folder, plain, len(channels), task)
     taken = {file for by_channel in plain.values() for files in by_channel.values() for file in files}
-    scan = scan_folder(folder, references, convention, skip=skip, taken=taken)
+    scan = scan_folder(folder, references, convention, skip=skip, taken=taken, task=task)
     if scan.cases:
-        order = _order(list(channels.values()), folder)
+        order = _order(list(channels.values()), folder, task)
         cases += [replace(case, images=tuple(case.images[n] for n in order)) for case in scan.cases]
     twice = [name for name, count in Counter(case.case_id for case in cases).items() if count > 1]
     problems += [
-        Problem(name, "a BraTS case and nnU-Net's files of this name", "one of them", "rename or remove the other")
+        Problem(
+            name, "a folder of a case and nnU-Net's files of this name", "one of them", "rename or remove the other"
+        )
         for name in twice
     ]
     overwritten = names_of_maps([case.case_id for case in cases])
@@ -70,7 +70,7 @@ def _plain_files(folder: Path) -> dict[str, dict[int, list[Path]]]:
 
 
 def _plain_cases(
-    folder: Path, files: Mapping[str, Mapping[int, list[Path]]], channels: int
+    folder: Path, files: Mapping[str, Mapping[int, list[Path]]], channels: int, task: Task
 ) -> tuple[list[Case], list[Problem]]:
     cases, problems = [], []
     for name, by_channel in sorted(files.items()):
@@ -81,24 +81,23 @@ def _plain_cases(
             problems.append(Problem(str(folder / name), "; ".join(twice), "one file per channel", "remove the others"))
         elif sorted(by_channel) == list(range(channels)):
             images = tuple(by_channel[n][0] for n in range(channels))
-            cases.append(Case(name, patient_of(name), images, None, "2023"))
+            cases.append(Case(name, patient_of(name, task), images, None, task.convention))
         else:
             found = "channels " + ", ".join(f"{n:04d}" for n in sorted(by_channel))
-            expected = f"0000 to {channels - 1:04d}, as the model was trained with"
+            expected = f"0000 to {channels - 1:04d}, as the model was trained with" if channels > 1 else "0000 alone"
             problems.append(Problem(str(folder / name), found, expected, "add or remove files"))
     return cases, problems
 
 
-def _order(channels: list[str], folder: Path) -> list[int]:
-    """Return the index of the BraTS image for each of the model's channels; unnamed channels are in BraTS' order."""
-    plain = [re.sub("[^a-z0-9]", "", name.lower()) for name in channels]
-    named = [next((n for n, m in enumerate(MODALITIES) if name in _CHANNELS[m]), None) for name in plain]
-    known, in_order = [n for n in named if n is not None], list(range(len(MODALITIES)))
-    if len(channels) == len(MODALITIES) and not known:
+def _order(channels: Sequence[str], folder: Path, task: Task) -> list[int]:
+    """Return the number of the task's modality for each of the model's channels; unnamed ones are in its order."""
+    named = modalities_of(channels, task)
+    known, in_order = [n for n in named if n is not None], list(range(len(task.modalities)))
+    if len(channels) == len(task.modalities) and not known:
         return in_order
     if sorted(known) != in_order or len(known) != len(channels):
-        found = f"channels {', '.join(channels)}, and a BraTS folder, {folder}"
-        expected = "each of " + ", ".join(MODALITIES) + " once, by one of its usual names"
+        found = f"channels {', '.join(channels)}, and a folder of cases, {folder}"
+        expected = "each of " + ", ".join(task.modalities) + " once, by one of its usual names"
         advice = "give nnU-Net's files in the model's order, CASE_0000.nii.gz, …, or correct its dataset.json"
         title, problem = (
             "It is not clear which image belongs to which channel.",
@@ -106,3 +105,18 @@ def _order(channels: list[str], folder: Path) -> list[int]:
         )
         raise ProblemsFound(title, [problem])
     return known
+
+
+def modalities_of(channels: Sequence[str], task: Task) -> list[int | None]:
+    """Return the number of the task's modality that each channel is called by, by one of its names; None of others."""
+    names = {
+        plain(name): number
+        for number, modality in enumerate(task.modalities)
+        for name in (modality, *task.other_names.get(modality, ()))
+    }
+    return [names.get(plain(channel)) for channel in channels]
+
+
+def plain(name: str) -> str:
+    """Return a name in lower case, without other characters than letters and digits."""
+    return re.sub("[^a-z0-9]", "", name.lower())

@@ -1,10 +1,13 @@
-"""What the labels of a reference mean: the conventions of 2023, and of 2018 to 2021.
+"""What the values in a mask mean: the labels of a task, by one of its conventions.
 
-The meaning of label 4 is never guessed. It is enhancing tumour in the files of 2018 to 2021 and a resection cavity in
-those of 2024, so the convention is decided once per folder, by the names of the files or by a setting.
+The meaning of a value is never guessed. In BraTS 4 is enhancing tumour in the files of 2018 to 2021, and a resection
+cavity or oedema in those of 2024, so the convention is decided once per folder: by the task, by the names of the files,
+or by a setting.
 """
 
-from typing import get_args
+import re
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,85 +15,158 @@ from uncseg.config.sections import Convention
 from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.volumes import Volume
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
+from uncseg.tasks.by_names import tasks_by_names
+from uncseg.tasks.task import Task
 
-LABELS = {"NCR": 1, "ED": 2, "ET": 3}
-REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
-CONVENTION_LABELS: dict[Convention, tuple[int, ...]] = {"2023": (0, 1, 2, 3), "2018": (0, 1, 2, 4)}
-CONVENTION_NAMES: dict[Convention, str] = {"2023": "BraTS 2023", "2018": "BraTS 2018 to 2021"}
 AS_SET, AS_NAMED = "as set", "by the names of the files"
 """How a convention is known."""
 ROUNDING = 1e-3
 """Largest distance from a whole number at which a label is rounded: scale factors make 1.00000002 of 1."""
 _SHOWN = 5
+SETTING, TASK_SETTING = "dataset.convention or --convention", "dataset.task or --task"
+
+# until every room asks the task
+LABELS = dict(paper_task().labels)
+REGIONS = paper_task().numbers
+CONVENTION_LABELS: dict[str, tuple[int, ...]] = {
+    name: (0, *paper_task().values(name).values()) for name in paper_task().conventions
+}
+CONVENTION_NAMES: dict[str, str] = {name: one.title for name, one in paper_task().conventions.items()}
 
 
-def describe_convention(convention: Convention, reason: str) -> str:
+def title_of(task: Task, convention: Convention) -> str:
+    """Return what a convention is called in messages: by its title, else by its task's name."""
+    return task.conventions[convention].title or f"task {task.name}"
+
+
+def describe_convention(convention: Convention, reason: str, task: Task = paper_task()) -> str:  # noqa: B008
     """Return a line that says what the labels of a folder mean, and how that is known."""
-    values = zip(CONVENTION_LABELS[convention][1:], LABELS, strict=True)
-    meanings = ", ".join(f"{value} {name}" for value, name in values)
-    return f"labels of {CONVENTION_NAMES[convention]}: {meanings} ({reason})"
+    return f"labels of {title_of(task, convention)}: {task.describe_labels(convention)} ({reason})"
 
 
-def as_convention(text: str | None, option: str) -> Convention | None:
-    """Return the convention that an option names.
+def as_convention(text: str | None, option: str, task: Task = paper_task()) -> Convention | None:  # noqa: B008
+    """Return the convention of a task that an option names.
 
     Raises:
-        ProblemsFound: it names none.
+        ProblemsFound: the task has none of this name.
     """
-    if text is None:
-        return None
-    for convention in get_args(Convention):
-        if text == convention:
-            return convention
-    expected = "2023 (labels 1, 2, 3) or 2018 (labels 1, 2, 4)"
-    raise ProblemsFound("The labels cannot be read.", [Problem(option, text, expected, "give one of them")])
+    if text is None or text in task.conventions:
+        return text
+    known = [
+        f"{name} (labels {', '.join(map(str, task.values(name).values()))})" if len(task.labels) <= _SHOWN else name
+        for name in task.conventions
+    ]
+    problem = Problem(option, text, f"{' or '.join(known)}, as task {task.name} knows them", "give one of them")
+    raise ProblemsFound("The labels cannot be read.", [problem])
 
 
 def convert_labels(
-    volume: Volume, convention: Convention, problems: list[Problem], setting: str = "dataset.convention or --convention"
+    volume: Volume,
+    convention: Convention,
+    problems: list[Problem],
+    setting: str = SETTING,
+    *,
+    task: Task = paper_task(),  # noqa: B008
 ) -> np.ndarray | None:
-    """Return labels 1 NCR, 2 ED, 3 ET, (D, H, W) uint8; or add the problem of others and return None.
+    """Return labels as the task numbers them, (D, H, W) uint8; or add the problem of other values and return None.
 
     Args:
-        volume: labels of the convention, or within :data:`ROUNDING` of them.
-        convention: of the folder; under that of 2018, 4 becomes 3.
+        volume: values of the convention, or within :data:`ROUNDING` of them.
+        convention: of the folder; one of the task's.
         problems: gets a problem that names at most five unknown values.
         setting: where a user says that another convention holds.
+        task: whose labels they are.
     """
-    voxels = volume.voxels
-    if voxels.dtype.kind == "f":
-        if wrong := count_not_finite(voxels):
-            advice = "repair the mask, or exclude the case"
-            problems.append(Problem(str(volume.file), f"{wrong} voxels that are NaN or infinite", "labels", advice))
-            return None
-        whole = np.rint(voxels)
-        voxels = np.where(np.abs(voxels - whole) <= ROUNDING, whole, voxels)
-    known = CONVENTION_LABELS[convention]
-    if not np.isin(voxels, known).all():
-        problems.append(_unknown_labels(volume, voxels, convention, setting))
+    voxels = rounded(volume.voxels)
+    if voxels is None:
+        found = f"{count_not_finite(volume.voxels)} voxels that are NaN or infinite"
+        problems.append(Problem(str(volume.file), found, "labels", "repair the mask, or exclude the case"))
         return None
-    labels = voxels.astype(np.uint8)
-    if convention == "2018":
-        labels[labels == 4] = 3
-    return labels
+    numbers = {0: 0, **{value: task.labels[label] for label, value in task.values(convention).items()}}
+    known = sorted(numbers)
+    if not np.isin(voxels, known).all():
+        problems.append(_unknown_labels(volume, voxels, task, convention, setting))
+        return None
+    if all(value == number for value, number in numbers.items()):
+        return voxels.astype(np.uint8)
+    return np.array([numbers[value] for value in known], np.uint8)[np.searchsorted(known, voxels)]
 
 
-def _unknown_labels(volume: Volume, voxels: np.ndarray, convention: Convention, setting: str) -> Problem:
+def rounded(voxels: np.ndarray) -> np.ndarray | None:
+    """Return the values of a mask, rounded within :data:`ROUNDING` of a whole number; None if one is not finite."""
+    if voxels.dtype.kind != "f":
+        return voxels
+    if count_not_finite(voxels):
+        return None
+    whole = np.rint(voxels)
+    return np.where(np.abs(voxels - whole) <= ROUNDING, whole, voxels)
+
+
+def _unknown_labels(volume: Volume, voxels: np.ndarray, task: Task, convention: Convention, setting: str) -> Problem:
+    own = {0, *task.values(convention).values()}
     values, counts = np.unique(voxels, return_counts=True)
-    strange = [
-        (value, count)
-        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
-        if value not in CONVENTION_LABELS[convention]
-    ]
-    found = ", ".join(f"{value:.9g} ({count} voxels)" for value, count in strange[:_SHOWN])
+    pairs = zip(values.tolist(), counts.tolist(), strict=True)
+    strange = {value: count for value, count in pairs if value not in own}
+    found = ", ".join(f"{value:.9g} ({count} voxels)" for value, count in list(strange.items())[:_SHOWN])
     found += f" and {len(strange) - _SHOWN} other values" if len(strange) > _SHOWN else ""
-    expected = f"only {', '.join(map(str, CONVENTION_LABELS[convention]))} (labels of {CONVENTION_NAMES[convention]})"
-    other: Convention = "2018" if convention == "2023" else "2023"
-    if len(strange) > _SHOWN:
+    expected = f"only {known_values(own)} (labels of {title_of(task, convention)})"
+    if maybe := _other_meanings(volume.file, values.tolist(), list(strange), task, convention, setting):
+        advice = "; ".join(maybe) + f"; else map or remove {'it' if len(strange) == 1 else 'them'}"
+    elif len(strange) > _SHOWN:
         advice = "give a mask: this looks like an image"
-    elif set(values.tolist()).issubset(CONVENTION_LABELS[other]):
-        label, names = CONVENTION_LABELS[other][-1], CONVENTION_NAMES[other]
-        advice = f"if {label} is ET, as in {names}, set {setting} to {other}; else map or remove it"
+    elif task.name not in built_in_names() and len({0, *values.tolist()}) <= len(own):
+        advice = f"if these are the task's labels, write their values into its conventions.{convention}.values"
     else:
         advice = "map or remove these labels"
     return Problem(str(volume.file), f"label {found}", expected, advice)
+
+
+def known_values(values: Collection[int]) -> str:
+    """Return the values of labels for messages: 0, 1, 2, 3, or 0 to 117."""
+    together = len(values) > 2 * _SHOWN and max(values) == len(values) - 1
+    return f"0 to {max(values)}" if together else ", ".join(map(str, sorted(values)))
+
+
+def _other_meanings(
+    file: Path, values: Collection[float], strange: Sequence[float], task: Task, convention: Convention, setting: str
+) -> list[str]:
+    """Return under which other conventions and tasks a mask has no unknown value, and what these values are there."""
+    found = {
+        _meanings(strange, task, name): f"{title_of(task, name)}, set {setting} to {name}"
+        for name in fitting_conventions(values, task)
+    }
+    told = tasks_by_names([file.parent.name, case_like(file)])
+    possible = {other.name for tasks in told.values() for other in tasks}
+    for other in fitting_tasks(values, task, convention):
+        if not possible or other.name in possible:
+            meant = _meanings(strange, other, other.convention)
+            found.setdefault(meant, f"task {other.name}, set {TASK_SETTING} to {other.name}")
+    return [f"if {meant}, as in {where}" for meant, where in found.items()]
+
+
+def _meanings(values: Iterable[float], task: Task, convention: Convention) -> str:
+    names = {value: name for name, value in task.values(convention).items()}
+    return " and ".join(f"{value:g} is {names[int(value)]}" for value in values if value in names)
+
+
+def fitting_conventions(values: Collection[float], task: Task) -> list[Convention]:
+    """Return the conventions of a task that know all values of a mask."""
+    return [name for name in task.conventions if set(values) <= {0, *task.values(name).values()}]
+
+
+def fitting_tasks(values: Collection[float], task: Task, convention: Convention) -> list[Task]:
+    """Return the other built-in tasks that name images as a convention does, and know all values of a mask."""
+    others = [built_in(name) for name in built_in_names() if name != task.name]
+    names = task.conventions[convention].images
+    return [
+        other
+        for other in others
+        if other.conventions[other.convention].images == names
+        and other.convention in fitting_conventions(values, other)
+    ]
+
+
+def case_like(file: Path) -> str:
+    """Return what a mask's name may tell of its case: the name up to -seg, _seg or .nii."""
+    return re.split(r"[-_]seg\.|\.nii", file.name, maxsplit=1, flags=re.IGNORECASE)[0]

@@ -5,12 +5,10 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from uncseg.dataset.cases import FILE_ROLES, MODALITIES, ending_of, is_image, role_of
+from uncseg.dataset.cases import FileNames, ending_of, is_image
 from uncseg.errors import Problem, listed
 
 _ARCHIVE = re.compile(r"(.+?)\.(zip|7z|rar|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE)
-_SUFFIXES = "|".join(sorted((re.escape(suffix) for suffix in FILE_ROLES), key=len, reverse=True))
-_NAMED_BY_ROLE = re.compile(rf".+({_SUFFIXES})(?![a-z0-9_-]).*", re.IGNORECASE)
 _BESIDE = re.compile(
     r".*\.(json|txt|csv|tsv|xlsx?|docx?|pptx?|md|xml|html?|pdf|log|ya?ml|mat|md5|sh|sha\w+|py|ipynb|m|r|bvals?|bvecs?|png|jpe?g"
     r"|gif|svg|vtk|stl|np[yz]|pkl)",
@@ -19,58 +17,62 @@ _BESIDE = re.compile(
 """What people and tools write beside images."""
 
 
-def case_of(name: str) -> str | None:
+def case_of(name: str, names: FileNames) -> str | None:
     """Return the case that the name of an image or an archive tells by its ending; None if it tells none."""
     if match := _ARCHIVE.fullmatch(name):
         return match[1]
     ending = ending_of(name)
-    role = role_of(name[: -len(ending)]) if ending else None
-    return role[0] if role else None
+    split = names.split(name[: -len(ending)]) if ending else None
+    return split[0] if split else None
 
 
-def named_as_images(names: Collection[str]) -> list[str]:
+def named_as_images(files: Collection[str], names: FileNames) -> list[str]:
     """Return the names that end in a modality, but for an ending that images do not have: CASE-t1n.nii.gz.part."""
+    suffixes = "|".join(map(re.escape, names.by_ending))  # the longest first
+    by_role = re.compile(rf".+({suffixes})(?![a-z0-9_-]).*", re.IGNORECASE)
     return [
         name
-        for name in names
-        if _NAMED_BY_ROLE.fullmatch(name)
+        for name in files
+        if by_role.fullmatch(name)
         and not (name.startswith(".") or is_image(name) or _BESIDE.fullmatch(name) or _ARCHIVE.fullmatch(name))
     ]
 
 
-def other_case_in(case_id: str, names: Collection[str]) -> str | None:
-    """Return another case that files in the folder of ``case_id`` make up, by BraTS' names or nnU-Net's; else None."""
+def other_case_in(case_id: str, files: Collection[str], names: FileNames) -> str | None:
+    """Return another case that files in the folder of ``case_id`` make up by its name or nnU-Net's, or None."""
     found: dict[str, set[str]] = defaultdict(set)
-    for name in names:
+    modalities = names.task.modalities
+    for name in files:
         stem = name[: -len(ending)] if (ending := ending_of(name)) else name
-        if role := role_of(stem):
-            found[role[0]].add(role[1])
-        elif match := re.fullmatch(r"(.+)_000([0-3])", stem):
-            found[match[1]].add(MODALITIES[int(match[2])])
-    complete = (case for case, roles in found.items() if roles.issuperset(MODALITIES))
+        if split := names.split(stem):
+            found[split[0]].add(split[1].role)
+        elif (match := re.fullmatch(r"(.+)_(\d{4})", stem)) and int(match[2]) < len(modalities):
+            found[match[1]].add(modalities[int(match[2])])
+    complete = (case for case, roles in found.items() if roles.issuperset(modalities))
     return next((case for case in complete if case.lower() != case_id.lower()), None)
 
 
-def lost_cases(folders: Mapping[Path, Sequence[str]], cases: Collection[str]) -> list[Problem]:
+def lost_cases(folders: Mapping[Path, Sequence[str]], cases: Collection[str], names: FileNames) -> list[Problem]:
     """Return a problem per folder without an image, and per archive, that looks like a case.
 
     Args:
         folders: all folders, with the names of their files.
         cases: names of the cases that were found; a name of which only the numbers differ is like theirs.
+        names: of the task's files.
     """
     shapes = {_shape(case) for case in cases}
     above = {folder.parent for folder in folders}
     problems = []
-    for folder, names in folders.items():
-        if any(is_image(name) for name in names):
+    for folder, files in folders.items():
+        if any(is_image(name) for name in files):
             alike = []
-        elif alike := named_as_images(names):
+        elif alike := named_as_images(files, names):
             problems.append(_other_endings(folder, alike))
         elif folder not in above and folder.name not in cases and _shape(folder.name) in shapes:
-            found = f"no image; there is {listed(names) or 'nothing'}"
+            found = f"no image; there is {listed(files) or 'nothing'}"
             advice = "unpack or download the case again, remove the folder, or exclude it"
             problems.append(Problem(str(folder), found, "the files of a case", advice))
-        for name in names:
+        for name in files:
             archive = _ARCHIVE.fullmatch(name)
             if archive and archive[1] not in cases and _shape(archive[1]) in shapes:
                 advice = "unpack it, move it away, or exclude it"

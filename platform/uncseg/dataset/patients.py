@@ -1,4 +1,4 @@
-"""Who is a patient: by the names of cases, by a csv file, or by a pattern. Scans of a patient stay in one fold."""
+"""Who is a patient: by the names of cases, the task, a csv file, or a pattern. Scans of a patient stay in one fold."""
 
 import re
 from collections import defaultdict
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from uncseg.config.case_lists import PATIENTS, PatientList, read_patients
 from uncseg.errors import Problem, first_problems, listed, raise_if_any
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 OPTION, UNKNOWN = "--patients", "It is not known who is a patient."
 _NAMES = {
@@ -43,14 +45,16 @@ class Patients:
         return f"{number} patient{'s' * (number != 1)}, {self.known_by}"
 
 
-def patient_of(case_id: str) -> str:
+def patient_of(case_id: str, task: Task = paper_task()) -> str:  # noqa: B008
     """Return the patient that a case's name tells: BraTS-GLI-00012 of BraTS-GLI-00012-000; of other names the name."""
-    known = _known_name(case_id)
+    known = _known_name(case_id, task)
     return case_id if known is None else known[1]
 
 
-def _known_name(case_id: str) -> tuple[str, str] | None:
-    """Return how names like this are written, and the patient."""
+def _known_name(case_id: str, task: Task) -> tuple[str, str] | None:
+    """Return how names like this are written, and the patient: as the task says, else as public datasets do."""
+    if task.patients and (match := re.search(task.patients, case_id)) and match[1]:
+        return f"{task.patients} of task {task.name}", match[1]
     for written, pattern in _NAMES.items():
         if match := re.fullmatch(pattern, case_id, re.IGNORECASE):
             return written, match[1]
@@ -58,7 +62,11 @@ def _known_name(case_id: str) -> tuple[str, str] | None:
 
 
 def find_patients(
-    case_ids: Collection[str], setting: PatientList | str | None = None, where: str = PATIENTS
+    case_ids: Collection[str],
+    setting: PatientList | str | None = None,
+    where: str = PATIENTS,
+    *,
+    task: Task = paper_task(),  # noqa: B008
 ) -> tuple[Patients, list[Problem]]:
     """Return the patients of cases, and the cases whose patient a setting does not tell.
 
@@ -66,9 +74,10 @@ def find_patients(
         case_ids: names of cases.
         setting: of :func:`~uncseg.config.case_lists.read_patients`; None: the names tell.
         where: the field or option, for the problems.
+        task: whose pattern of patients holds without a setting.
     """
     if setting is None:
-        return _by_names(case_ids), []
+        return _by_names(case_ids, task), []
     if isinstance(setting, PatientList):
         patients = {case: setting.patients[case] for case in case_ids if case in setting.patients}
         name = setting.read_from.name
@@ -96,19 +105,23 @@ def as_patients(option: str | None) -> PatientList | str | None:
     return setting
 
 
-def require_patients(case_ids: Collection[str], setting: PatientList | str | None) -> Patients:
+def require_patients(
+    case_ids: Collection[str],
+    setting: PatientList | str | None,
+    task: Task = paper_task(),  # noqa: B008
+) -> Patients:
     """Return the patients of cases as the option ``--patients`` says.
 
     Raises:
         ProblemsFound: it does not tell the patient of every case.
     """
-    patients, problems = find_patients(case_ids, setting, OPTION)
+    patients, problems = find_patients(case_ids, setting, OPTION, task=task)
     raise_if_any(problems, UNKNOWN)
     return patients
 
 
-def _by_names(case_ids: Collection[str]) -> Patients:
-    known = {case: _known_name(case) for case in sorted(case_ids)}
+def _by_names(case_ids: Collection[str], task: Task) -> Patients:
+    known = {case: _known_name(case, task) for case in sorted(case_ids)}
     written = list(dict.fromkeys(name[0] for name in known.values() if name is not None))
     others = [case for case, name in known.items() if name is None]
     patients = {case: case if name is None else name[1] for case, name in known.items()}

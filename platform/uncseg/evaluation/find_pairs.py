@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uncseg.dataset.cases import ending_of, is_image, role_in_case, role_of
+from uncseg.dataset.folders import walk_folders
 from uncseg.dataset.labels import AS_NAMED, AS_SET, CONVENTION_NAMES, REGIONS, Convention, describe_convention
-from uncseg.dataset.scan import walk_folders
 from uncseg.errors import Problem, ProblemsFound, listed
 from uncseg.evaluation.nnunet_labels import nnunet_convention
 from uncseg.evaluation.pairs import Pair
