@@ -14,7 +14,7 @@ import typer
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 
 app = typer.Typer(
-    help="Cross-validation experiments for uncertainty-aware brain-tumour segmentation.",
+    help="Cross-validation experiments for uncertainty-aware segmentation, of brain tumours or of another task.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,7 +30,7 @@ StudyRoot = Annotated[Path, _argument("Folder of a run, a sweep or a benchmark."
 SET_HELP = "Change a field, for example evaluation.mirroring=true."
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help=SET_HELP)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan, but train nothing.")]
-CONVENTION_HELP = "What the labels mean: 2023 (1, 2, 3) or 2018 (1, 2, 4)."
+CONVENTION_HELP = "How files are named and labels numbered: one of the task's conventions, for BraTS 2023 or 2018."
 ConventionOption = Annotated[str | None, typer.Option(help=CONVENTION_HELP, show_default="as the files are named")]
 PATIENTS_HELP = (
     "Who is a patient: a csv file (case, patient), or a regular expression whose first group is the patient."
@@ -66,11 +66,11 @@ def phantom(
 
 @app.command()
 def check(
-    dataset: Annotated[Path, _argument("BraTS folder.")],
+    dataset: Annotated[Path, _argument("Folder of cases, or nnU-Net's folder of a dataset.")],
     convention: ConventionOption = None,
     patients: PatientsOption = None,
 ) -> None:
-    """List every problem of a BraTS folder in one table; exit with 1 if there is any."""
+    """List every problem of a folder of cases in one table; exit with 1 if there is any."""
     from uncseg.commands.check import check_folder
 
     raise typer.Exit(check_folder(dataset, convention, patients))
@@ -134,17 +134,18 @@ def benchmark(
 @app.command()
 def score(
     predictions: Annotated[Path, _argument("Folder of predicted masks, CASE.nii.gz.")],
-    references: Annotated[Path, _argument("Folder of reference masks, or BraTS folder.")],
+    references: Annotated[Path, _argument("Folder of reference masks, or of cases.")],
     out: Annotated[Path, typer.Option(help="NAME.parquet to write, one row per case and region; NAME.csv is added.")],
     uncertainty: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of maps: CASE_wt.nii.gz, _tc, _et; or one for all: CASE_uncertainty.nii.gz, CASE.nii.gz."
+            help="Folder of maps: CASE_REGION.nii.gz for each region, in lower case; or one for all regions: "
+            "CASE_uncertainty.nii.gz, CASE.nii.gz."
         ),
     ] = None,
     uncertainty_scale: Annotated[str, typer.Option(help="unit: 0 to 1; percent: 0 to 100.")] = "unit",
     brain: Annotated[
-        Path | None, typer.Option(help="Folder of brain masks, or BraTS folder. Default: the whole volume.")
+        Path | None, typer.Option(help="Folder of brain masks, or of cases. Default: the whole volume.")
     ] = None,
     prediction_convention: ConventionOption = None,
     reference_convention: ConventionOption = None,
@@ -162,7 +163,7 @@ def score(
 def evaluate(
     run: Annotated[Path, _argument("Folder of a run.")],
     other: Annotated[Path | None, _argument("Another run to compare with.")] = None,
-    dataset: Annotated[Path | None, typer.Option(help="BraTS folder of another cohort with references.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="Folder of another cohort's cases, with references.")] = None,
     convention: ConventionOption = None,
     patients: PatientsOption = None,
     overrides: Overrides = None,
@@ -197,10 +198,12 @@ def predict(
     model: Annotated[
         str, _argument("A run, one of its folds, nnU-Net model folder, models:/NAME@ALIAS, runs:/ID/NAME.")
     ],
-    source: Annotated[Path, _argument("BraTS folder, or folder of nnU-Net input files.", metavar="INPUT")],
+    source: Annotated[Path, _argument("Folder of cases, or of nnU-Net input files.", metavar="INPUT")],
     output: Annotated[Path, _argument("Folder to write.")],
     folds: Annotated[str | None, typer.Option(help="Folds to average, for example 0,1. Default: all finished.")] = None,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write p(WT), p(TC) and p(ET).")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write the probability of each region.")
+    ] = False,
     overlays: Annotated[bool, typer.Option("--overlays", help="Also draw a PNG per case.")] = False,
     mirroring: Annotated[
         bool | None, typer.Option(help="Test-time mirroring, 8 passes instead of one.", show_default="as trained")
@@ -210,7 +213,7 @@ def predict(
         typer.Option(
             min=0,
             max=1,
-            help="Flag cases whose expected WT Dice is lower.",
+            help="Flag cases whose expected Dice of the main region is lower.",
             show_default="20 % quantile of the run's own cases, or 0.8",
         ),
     ] = None,

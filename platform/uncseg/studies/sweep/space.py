@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from uncseg.config.experiment import Experiment, save_experiment
-from uncseg.config.fields import get_field, is_within, set_field
+from uncseg.config.fields import CLASS_WEIGHTS, get_field, is_within, set_field
 from uncseg.errors import Problem
 
 RANGES = ("uniform", "quniform", "loguniform", "qloguniform", "randint", "qrandint", "lograndint")
@@ -88,7 +88,10 @@ def check_field(base: Experiment, field: str, domain: Domain) -> list[Problem]:
     if is_within(field, FIXED):
         return [Problem(where, "a field that all trials share", "a field of loss, memory, training or model", "remove")]
     if not _known(base, field):
-        return [Problem(where, "an unknown field", "a field of the experiment, as loss.unc_weight", "correct it")]
+        expected = "a field of the experiment, as loss.unc_weight"
+        if is_within(field, (CLASS_WEIGHTS,)):
+            expected = f"a class of {base.dataset.task.name}: {', '.join(base.dataset.task.classes)}"
+        return [Problem(where, "an unknown field", expected, "correct it")]
     if len(domain) != 1 or next(iter(domain)) not in RANGES + LISTS:
         found, expected = ", ".join(domain) or "nothing", "one of " + ", ".join(RANGES + LISTS)
         return [Problem(where, found, expected, f"write {field.rpartition('.')[2]}: {{uniform: [0, 1]}}, for example")]

@@ -106,7 +106,7 @@ class Sweep(Study):
     kind = "sweep"
     space: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     """FIELD: {function of Ray Tune's search space: its arguments}, its domain, as loss.unc_weight: {uniform: [0, 1]}.
-    A weight of weight_ce is named by its class, as loss.weight_ce.ed."""
+    A weight of weight_ce is named by its class, as loss.weight_ce.background."""
     folds: Folds = (0,)
     """Folds that each trial trains, in step."""
     trials: Positive = 1
