@@ -161,6 +161,8 @@ def test_regions_that_draw_labels():
     assert "NET and CC" in problem
     (problem,) = problems_of_drawing(Task.model_validate(SMALL))
     assert "foreground has no label outside" in problem
+    (problem,) = problems_of_drawing(Task.model_validate(SMALL | {"labels": {"a": 1}}))
+    assert "nnU-Net takes regions of one label each for labels" in problem
 
 
 def test_channels_of_a_network():

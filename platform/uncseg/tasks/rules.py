@@ -28,6 +28,11 @@ def problems_of_task(task: TaskFields) -> list[str]:
 def problems_of_drawing(task: TaskFields) -> list[str]:
     """Return why regions do not tell labels, which a network with ``model.output: regions`` has to."""
     problems = []
+    if all(len(labels) == 1 for labels in task.regions.values()):
+        problems.append(
+            "dataset.task has no region of several labels, and nnU-Net takes regions of one label each for labels; "
+            "set `model.output` to labels"
+        )
     for region, labels in own_labels(task).items():
         if len(labels) != 1:
             what = (

@@ -122,7 +122,8 @@ def _predict(trainer: Any, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray | No
     finally:
         network.train(mode)
     logits = full_resolution(output).detach()
-    labels = trainer.label_manager.convert_logits_to_segmentation(logits[0]).cpu().numpy().astype(np.uint8)
+    on_host = logits[0].float().cpu()  # nnU-Net takes no other device, and no bfloat16
+    labels = np.asarray(trainer.label_manager.convert_logits_to_segmentation(on_host)).astype(np.uint8)
     if u is None:
         return labels, None
     uncertainty = u[0, 0].float().sigmoid()
