@@ -6,8 +6,8 @@ from typing import cast, get_args
 
 from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, two_per_cpu
+from uncseg.config.task_files import require_task, write_task
 from uncseg.console import console, counting, show_warnings
-from uncseg.dataset.labels import as_convention
 from uncseg.dataset.patients import Patients, as_patients, require_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.case_scores import ScoreRow, definition_of_scores
@@ -29,6 +29,7 @@ def score_folders(
     prediction_convention: str | None = None,
     reference_convention: str | None = None,
     patients: str | None = None,
+    task: str | None = None,
 ) -> int:
     """Score every case that has a prediction and a reference, except those that an earlier command has scored.
 
@@ -36,8 +37,9 @@ def score_folders(
         predictions, references, uncertainty, brain: folders, see :func:`~uncseg.evaluation.find_pairs.find_pairs`.
         out: Parquet file to write, together with a CSV, the summary, the reliability diagram and the cases' records.
         scale: of the uncertainty, unit or percent.
-        prediction_convention, reference_convention: what the labels of a folder mean; None: as its files are named.
+        prediction_convention, reference_convention: conventions of the task; None: as the files are named.
         patients: who is a patient, see :func:`~uncseg.dataset.patients.as_patients`.
+        task: a built-in one, or a file; None: as names of cases tell, as dataset.json says, or the paper's.
 
     Raises:
         ProblemsFound: naming every file that could not be used (exit code 1); the other cases are scored and written.
@@ -45,15 +47,12 @@ def score_folders(
     if out.suffix != ".parquet":
         problem = Problem("--out", str(out), "a name that ends in .parquet", "for example scores.parquet")
         raise ProblemsFound("The scores cannot be written.", [problem])
-    chosen, setting = _scale(scale), as_patients(patients)
+    chosen, setting, wanted = _scale(scale), as_patients(patients), require_task(task)
     # workers have another working directory
     named = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
     folders = {name: folder.resolve() for name, folder in named.items() if folder is not None}
-    conventions = (
-        as_convention(prediction_convention, "--prediction-convention"),
-        as_convention(reference_convention, "--reference-convention"),
-    )
-    found = find_pairs(*(folders.get(name) for name in named), *conventions)  # type: ignore[arg-type, call-arg]
+    given = [folders.get(name) for name in named]
+    found = find_pairs(*given, prediction_convention, reference_convention, wanted)  # type: ignore[arg-type]
     pairs, problems = found.complete, found.problems
     for note in found.notes:
         console.print(note, soft_wrap=True)
@@ -70,14 +69,16 @@ def score_folders(
         console.print(f"no case was scored; {out}, which an earlier command wrote, was not changed")
     if rows:
         _write_and_show(rows, out, known, with_air=uncertainty is not None and brain is None)
+        write_task(out.with_name(f"{out.stem}_task.yaml"), found.task)
     raise_if_any(problems, "Some cases could not be scored.", exit_code=1)
     return 0
 
 
 def _score_once(pair: Pair, scale: Scale, folder: Path) -> list[ScoreRow]:
     """Score a pair, unless the folder holds its scores from an earlier command."""
-    conventions = pair.reference_convention, pair.prediction_convention
-    source = digest([definition_of_scores(), file_states(pair.files), scale, sorted(pair.uncertainty), conventions])
+    meanings = [pair.task.values(name) for name in (pair.reference_convention, pair.prediction_convention)]
+    scored_as = definition_of_scores(pair.task), pair.task.labels, meanings
+    source = digest([scored_as, file_states(pair.files), scale, sorted(pair.uncertainty)])
     file = folder / f"{short_name(pair.case_id)}.json"
     return list(compute_once(file, source, lambda: {"rows": score_pair(pair, scale)})["rows"])
 

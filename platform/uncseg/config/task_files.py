@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from uncseg.config.list_files import read_text_file
 from uncseg.config.reading import read_yaml, validate
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import digest
+from uncseg.files import digest, write_text
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
 from uncseg.tasks.nnunet_dataset import as_word, task_of_dataset_json
 from uncseg.tasks.task import Task
@@ -135,3 +137,8 @@ def classes_of(content: Mapping[str, Any]) -> tuple[str, ...]:
         labels = task.get("labels")
         return ("background", *(str(name).lower() for name in labels)) if isinstance(labels, Mapping) else ()
     return (_named_task(dataset)[0] or paper_task()).classes
+
+
+def write_task(file: Path, task: Task) -> None:
+    """Write a task's fields as YAML, as ``--task`` and ``dataset.task`` read them."""
+    write_text(file, yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False, allow_unicode=True))

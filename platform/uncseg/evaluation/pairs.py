@@ -6,12 +6,14 @@ from typing import Literal
 
 import numpy as np
 
+from uncseg.config.sections import Convention
 from uncseg.dataset.finite import count_not_finite
-from uncseg.dataset.labels import Convention, convert_labels
+from uncseg.dataset.labels import convert_labels
 from uncseg.dataset.patients import patient_of
 from uncseg.dataset.volumes import GEOMETRY_TOLERANCE, Volume, geometry_problems, read_or_note
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.case_scores import ScoreRow, score_case
+from uncseg.tasks.task import Task
 
 Scale = Literal["unit", "percent"]
 LARGEST = {"unit": 1.0, "percent": 100.0}
@@ -30,8 +32,9 @@ class Pair:
     uncertainty: dict[str, Path]
     """By region; one file may stand for all regions. Empty: no maps are scored."""
     brain: Path | None
+    task: Task
     reference_convention: Convention
-    """What the reference's labels mean."""
+    """Convention of the task that says what the reference's values mean."""
     prediction_convention: Convention
 
     @property
@@ -58,7 +61,7 @@ def score_pair(pair: Pair, scale: Scale) -> list[ScoreRow]:
             problems += geometry_problems(volume, reference, PAIR_TOLERANCE) if volume is not reference else []
 
     def labels(file: Path, convention: Convention, option: str) -> np.ndarray | None:
-        return convert_labels(volumes[file], convention, problems, option) if file in volumes else None
+        return convert_labels(volumes[file], convention, problems, option, task=pair.task) if file in volumes else None
 
     expected = labels(pair.reference, pair.reference_convention, "--reference-convention")
     found = labels(pair.prediction, pair.prediction_convention, "--prediction-convention")
@@ -69,8 +72,8 @@ def score_pair(pair: Pair, scale: Scale) -> list[ScoreRow]:
         raise ProblemsFound(f"{pair.case_id} cannot be scored.", problems, exit_code=1)
     brain = None if pair.brain is None else np.asarray(volumes[pair.brain].voxels != 0)
     uncertainty = {region: maps[file] for region, file in pair.uncertainty.items()}
-    rows = score_case(expected, found, reference.geometry.spacing_dhw_mm, uncertainty, brain)
-    return [{"case": pair.case_id, "patient": patient_of(pair.case_id), **row} for row in rows]
+    rows = score_case(expected, found, reference.geometry.spacing_dhw_mm, uncertainty, brain, pair.task)
+    return [{"case": pair.case_id, "patient": patient_of(pair.case_id, pair.task), **row} for row in rows]
 
 
 def _brain_problems(volume: Volume) -> list[Problem]:

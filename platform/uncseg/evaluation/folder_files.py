@@ -1,0 +1,124 @@
+"""The files of a folder that are to be scored, by case: masks, or images whose voxels tell the brain."""
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uncseg.config.sections import Convention
+from uncseg.dataset.cases import FileNames, FileRole, ending_of, is_image
+from uncseg.dataset.folders import walk_folders
+from uncseg.errors import Problem
+from uncseg.layout import maps_beside_segmentation
+from uncseg.tasks.by_names import tasks_by_names
+from uncseg.tasks.fields import MASK
+from uncseg.tasks.task import Task
+
+_Roles = Mapping[str, tuple[str, FileRole]]
+"""Case and role of files, by their names."""
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """The files of one role in a folder.
+
+    Args:
+        files: by case.
+        examples: a file's name for each convention that names of the folder tell.
+        left: names of other files beside a case's.
+    """
+
+    files: dict[str, Path]
+    examples: dict[Convention, str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+
+
+def files_by_case(folder: Path, role: str, names: FileNames, problems: list[Problem]) -> FolderFiles:
+    """Return files by case; of those with endings of the task only the ones of a role.
+
+    A case has the name of its folder, as in :func:`~uncseg.dataset.scan.scan_folder`, and no other file there is one's;
+    elsewhere it has the name that its files begin with.
+
+    Args:
+        folder: with subfolders.
+        role: ``seg``, or a modality.
+        names: of the files of the task.
+        problems: gets images of other formats, and cases with several files.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    examples: dict[Convention, str] = {}
+    left: list[str] = []
+    for parent, entries in walk_folders(folder, problems):
+        stems = {name: name[: -len(ending)] for name in entries if (ending := ending_of(name))}
+        in_case = {name: (parent.name, part) for name in stems if (part := names.in_case(parent.name, name))}
+        roles: _Roles = in_case or _roles(stems, role, names)
+        for name, (case, part) in roles.items():
+            for convention in _told(case, part, names.task):
+                examples.setdefault(convention, name)
+            if part.role == role:
+                found[case].append(parent / name)
+        others = _beside(stems, roles, parent.name if in_case else None)
+        left += others
+        for name, stem in stems.items():
+            if name not in roles and name not in others:
+                found[stem].append(parent / name)
+        problems += [
+            Problem(str(parent / name), "an image of another format", "NIfTI, .nii.gz or .nii", "convert it to NIfTI")
+            for name in entries
+            if is_image(name) and name not in stems
+        ]
+    problems += _several(folder, found)
+    maps = {name for name in found if _is_map(name, found, names.task)}
+    left += [file.name for name in maps for file in found[name]]
+    files = {name: files[0] for name, files in found.items() if len(files) == 1 and name not in maps}
+    return FolderFiles(files, examples, sorted(left))
+
+
+def _roles(stems: Mapping[str, str], wanted: str, names: FileNames) -> _Roles:
+    """Return what files are by their names, in a folder that is no case's.
+
+    patient_t1.nii.gz is an image only beside patient_seg.nii.gz. Otherwise it may be the mask of a first point in time.
+    """
+    roles = {name: parts for name, stem in stems.items() if (parts := names.split(stem))}
+    with_mask = {case for case, part in roles.values() if part.role == MASK}
+    return {name: parts for name, parts in roles.items() if parts[1].role in (MASK, wanted) or parts[0] in with_mask}
+
+
+def _told(case: str, part: FileRole, task: Task) -> Iterable[Convention]:
+    """Return the convention that a file's name tells, if it tells one.
+
+    The reference's ending in an earlier convention, such as CASE_seg, is common, and tells it only where the case's
+    name tells a task with this convention.
+    """
+    usual = next((name for name in task.conventions if name in part.conventions), None)
+    if usual is None or usual == task.convention or part.role != MASK:
+        return [] if usual is None else [usual]
+    told = tasks_by_names([case]).get(case, ())
+    return [usual] if any(usual in other.conventions for other in told) else []
+
+
+def _beside(stems: Mapping[str, str], roles: _Roles, folder_of_case: str | None) -> set[str]:
+    """Return the files that are neither a case's nor one's own: a CASE-q.nii.gz beside CASE-seg.nii.gz."""
+    beginnings = tuple(f"{case}{mark}" for case in {case for case, _ in roles.values()} for mark in "-_")
+    others = {name: stem for name, stem in stems.items() if name not in roles}
+    return {
+        name
+        for name, stem in others.items()
+        if stem.startswith(beginnings) or (folder_of_case is not None and stem != folder_of_case)
+    }
+
+
+def _several(folder: Path, found: Mapping[str, Collection[Path]]) -> list[Problem]:
+    problems = []
+    for name, files in found.items():
+        if len(files) > 1:
+            where = ", ".join(os.path.relpath(file, folder.resolve()) for file in files)
+            problems.append(Problem(f"{folder}: {name}", f"{len(files)} files: {where}", "one", "remove the others"))
+    return problems
+
+
+def _is_map(name: str, cases: Container[str], task: Task) -> bool:
+    """Return whether a file is one of the maps that lie beside CASE.nii.gz, such as CASE_uncertainty.nii.gz."""
+    suffixes = (f"_{suffix}" for suffix in (*maps_beside_segmentation(task), *task.region_keys.values()))
+    return any(name.endswith(suffix) and name.removesuffix(suffix) in cases for suffix in suffixes)

@@ -1,0 +1,110 @@
+"""By which task two folders of masks are scored: as set, by the names of the cases, or by nnU-Net's dataset.json."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from uncseg.config.sections import Convention
+from uncseg.config.task_files import OPTION, nnunet_dataset_json
+from uncseg.dataset.cases import ending_of
+from uncseg.dataset.folders import walk_folders
+from uncseg.dataset.labels import AS_SET, case_like
+from uncseg.errors import Problem
+from uncseg.evaluation.nnunet_labels import MasksDescription
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.by_names import require_names_fit, task_of_names
+from uncseg.tasks.fields import Convention as Naming
+from uncseg.tasks.fields import LesionRule
+from uncseg.tasks.task import Task
+
+OWN = "uncseg"
+"""Name of the convention by which a task numbers its labels, where no convention of the task does so."""
+
+
+@dataclass(frozen=True)
+class ChosenTask:
+    """The task that masks are scored by, and how it is known."""
+
+    task: Task
+    reason: str
+
+    @property
+    def note(self) -> str:
+        """A sentence that says which task and which lesion rule are applied."""
+        return f"task {self.task.name}: {describe_lesions(self.task.lesions)} ({self.reason})"
+
+
+def describe_lesions(rule: LesionRule) -> str:
+    """Return what counts as a lesion, as "lesions of more than 50 mm³, 3 dilations"."""
+    times = f"{rule.dilations or 'no'} dilation{'s' * (rule.dilations != 1)}"
+    return f"lesions of more than {rule.smallest_mm3:g} mm³, {times}"
+
+
+def folder_of_masks(folder: Path) -> Path:
+    """Return the folder with the masks: labelsTr of nnU-Net's raw dataset, else the folder itself."""
+    return folder / "labelsTr" if nnunet_dataset_json(folder) is not None else folder
+
+
+def choose_task(predictions: Path, references: Path, wanted: Task | None) -> ChosenTask:
+    """Return the task of two folders, with a convention that numbers labels as the task does.
+
+    Args:
+        predictions, references: folders of masks.
+        wanted: the task that was set; None: as names tell, else as dataset.json, else the paper's.
+
+    Raises:
+        ProblemsFound: names of cases tell another task than the one that was set, or several (exit code 2); or
+            dataset.json describes none.
+    """
+    names = sorted({*_case_names(predictions), *_case_names(references)})
+    where = f"{predictions}, {references}"
+    if wanted is not None:
+        require_names_fit(names, wanted, where, OPTION)
+        return ChosenTask(with_own_numbers(wanted), AS_SET)
+    if (told := task_of_names(names, where, OPTION)) is not None:
+        return ChosenTask(with_own_numbers(told), "by the names of the cases")
+    described = _described(predictions, references)
+    if described is not None:
+        return ChosenTask(with_own_numbers(described), "by dataset.json")
+    return ChosenTask(with_own_numbers(paper_task()), "by default")
+
+
+def _described(predictions: Path, references: Path) -> Task | None:
+    """Return the task of nnU-Net's dataset.json.
+
+    A built-in task that has its labels is preferred, so that regions have their usual names. Where these are numbered
+    in another way, the numbers of dataset.json hold only if both folders, or a whole dataset of nnU-Net's, have them.
+    """
+    both = [MasksDescription.of(folder) for folder in (references, predictions)]
+    known = [description for description in both if description is not None]
+    if not known:
+        return None
+    task = known[0].built_in_task()
+    alike = len(known) == len(both) and known[0].labels == known[1].labels
+    whole = nnunet_dataset_json(references.resolve().parent) is not None
+    if task is None or ((alike or whole) and not known[0].is_numbered_as(task)):
+        return known[0].own_task()
+    return task
+
+
+def with_own_numbers(task: Task) -> Task:
+    """Return a task with a convention that numbers labels as the task does; masks that uncseg writes have these."""
+    if any(task.values(name) == task.labels for name in task.conventions):
+        return task
+    usual = task.conventions[task.convention]
+    own = Naming(title=f"{OWN}, which numbers labels from 1", images=usual.images, mask=usual.mask)
+    return task.model_copy(update={"conventions": {**task.conventions, OWN: own}})
+
+
+def own_convention(task: Task) -> Convention:
+    """Return the convention of :func:`with_own_numbers`."""
+    return next(name for name in task.conventions if task.values(name) == task.labels)
+
+
+def _case_names(folder: Path) -> Iterable[str]:
+    """Yield what names of folders and masks may tell of cases."""
+    problems: list[Problem] = []
+    for parent, entries in walk_folders(folder, problems):
+        files = [name for name in entries if ending_of(name)]
+        yield from ([parent.name] if files else [])
+        yield from (case_like(parent / name) for name in files)
