@@ -44,6 +44,12 @@ TASK_HELP = (
 TaskOption = Annotated[
     str | None, typer.Option("--task", metavar="NAME_OR_FILE", help=TASK_HELP, show_default="gli-2023")
 ]
+FolderTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task", metavar="NAME_OR_FILE", help=TASK_HELP, show_default="as names or dataset.json tell, else gli-2023"
+    ),
+]
 Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints run code of their own.")]
 
 
@@ -150,13 +156,14 @@ def score(
     prediction_convention: ConventionOption = None,
     reference_convention: ConventionOption = None,
     patients: PatientsOption = None,
+    task: FolderTask = None,
 ) -> None:
     """Score masks against references, and uncertainty maps against the errors, as the BraTS challenges do."""
     from uncseg.commands.score import score_folders
 
     conventions = prediction_convention, reference_convention
     maps = uncertainty, uncertainty_scale, brain
-    raise typer.Exit(score_folders(predictions, references, out, *maps, *conventions, patients))
+    raise typer.Exit(score_folders(predictions, references, out, *maps, *conventions, patients, task))
 
 
 @app.command()
@@ -166,6 +173,7 @@ def evaluate(
     dataset: Annotated[Path | None, typer.Option(help="Folder of another cohort's cases, with references.")] = None,
     convention: ConventionOption = None,
     patients: PatientsOption = None,
+    task: FolderTask = None,
     overrides: Overrides = None,
     trust: Trust = False,
 ) -> None:
@@ -173,7 +181,7 @@ def evaluate(
     if other is not None and dataset is not None:
         problem = Problem("--dataset", "a second run as well", "one of the two", "leave one out")
         raise ProblemsFound("The request is ambiguous.", [problem])
-    alone = {} if dataset is not None else {"patients": patients, "convention": convention}
+    alone = {} if dataset is not None else {"patients": patients, "convention": convention, "task": task}
     problems = [
         Problem(f"--{name}", text, f"--dataset as well: a run has dataset.{name}", "leave it out, or add --dataset")
         for name, text in alone.items()
@@ -187,7 +195,7 @@ def evaluate(
     if dataset is not None:
         from uncseg.commands.evaluate import evaluate_cohort
 
-        raise typer.Exit(evaluate_cohort(run, dataset, overrides, trust, convention, patients))
+        raise typer.Exit(evaluate_cohort(run, dataset, overrides, trust, convention, patients, task))
     from uncseg.commands.evaluate import evaluate_run
 
     raise typer.Exit(evaluate_run(run, overrides, trust))

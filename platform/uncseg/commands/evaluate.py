@@ -5,12 +5,12 @@ from pathlib import Path
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
+from uncseg.config.task_files import require_task
 from uncseg.console import counting
-from uncseg.dataset.labels import as_convention
 from uncseg.dataset.patients import as_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.layout import RunFolder
-from uncseg.runs.cohort_evaluation import predict_cohort, write_cohort_tables
+from uncseg.runs.cohort_evaluation import cohort_task, predict_cohort, write_cohort_tables
 from uncseg.runs.fold_task import RunTask
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.preflight import require_storage
@@ -47,22 +47,25 @@ def evaluate_cohort(
     trust: bool = False,
     convention: str | None = None,
     patients: str | None = None,
+    task: str | None = None,
 ) -> int:
-    """Predict and score another cohort, a BraTS folder with references, with a run's folds, and write its tables.
+    """Predict and score another cohort, a folder of cases with references, with a run's folds, and write its tables.
 
     Args:
-        convention: what the labels of the cohort mean; None: as its files are named.
+        convention: of the cohort's task, for its references; None: as its files are named.
         overrides, trust: see :func:`evaluate_run`.
         patients: who is a patient in the cohort, see :func:`~uncseg.dataset.patients.as_patients`.
+        task: of the cohort, see :func:`~uncseg.runs.cohort_evaluation.cohort_task`.
 
     Raises:
         ProblemsFound: naming every case that could not be predicted or scored; the others are finished.
     """
-    labels, setting = as_convention(convention, "--convention"), as_patients(patients)
+    wanted, setting = require_task(task), as_patients(patients)
     run, dataset = RunFolder(root.resolve()), dataset.resolve()
     model = find_model(str(root), run.root, None, overrides, trust)
-    records, problems = predict_cohort(run, model, dataset, trust, labels, setting)
+    chosen = cohort_task(dataset, model.task, wanted)
+    records, problems = predict_cohort(run, model, dataset, chosen, trust, convention, setting)
     if records:
-        write_cohort_tables(run, dataset.name, records, model.task)
+        write_cohort_tables(run, dataset.name, records, chosen.task)
     raise_if_any(problems, "Some cases could not be evaluated.", exit_code=1)
     return 0

@@ -27,7 +27,7 @@ def predict_folder(
     """Predict every case of a folder, except those that are already finished.
 
     Args:
-        folder: BraTS folder of one case or many, or nnU-Net's input files; references are not needed.
+        folder: of one case or many, or nnU-Net's input files; references are not needed.
         output: folder for CASE.nii.gz, CASE_uncertainty.nii.gz, CASE_between_folds.nii.gz, one map per estimator of
             evaluation.estimators, and CASE.json.
         options: what else to write.
@@ -41,7 +41,7 @@ def predict_folder(
         problem = Problem("OUTPUT", f"{output}, the folder of the images", "another folder", "choose one")
         raise ProblemsFound("The predictions cannot be written.", [problem])
     model = find_model(source, output, folds, overrides, trust)
-    scan = find_inputs(folder.resolve(), model.folder.dataset_json, skip=output)
+    scan = find_inputs(folder.resolve(), model.folder.dataset_json, skip=output, task=model.task)
     reads, writes = {"INPUT": folder, "MODEL": model.folder.root}, {"OUTPUT": output}
     records, failed = predict_new_cases(model, scan.cases, output, options, trust, reads, writes)
     for note in scan.notes:

@@ -51,8 +51,9 @@ def score_folders(
     # workers have another working directory
     named = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
     folders = {name: folder.resolve() for name, folder in named.items() if folder is not None}
-    given = [folders.get(name) for name in named]
-    found = find_pairs(*given, prediction_convention, reference_convention, wanted)  # type: ignore[arg-type]
+    others = folders.get("--uncertainty"), folders.get("--brain")
+    conventions = prediction_convention, reference_convention
+    found = find_pairs(folders["PREDICTIONS"], folders["REFERENCES"], *others, *conventions, wanted)
     pairs, problems = found.complete, found.problems
     for note in found.notes:
         console.print(note, soft_wrap=True)

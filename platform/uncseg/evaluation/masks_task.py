@@ -56,7 +56,7 @@ def choose_task(predictions: Path, references: Path, wanted: Task | None) -> Cho
         ProblemsFound: names of cases tell another task than the one that was set, or several (exit code 2); or
             dataset.json describes none.
     """
-    names = sorted({*_case_names(predictions), *_case_names(references)})
+    names = sorted({*case_names(predictions), *case_names(references)})
     where = f"{predictions}, {references}"
     if wanted is not None:
         require_names_fit(names, wanted, where, OPTION)
@@ -101,7 +101,7 @@ def own_convention(task: Task) -> Convention:
     return next(name for name in task.conventions if task.values(name) == task.labels)
 
 
-def _case_names(folder: Path) -> Iterable[str]:
+def case_names(folder: Path) -> Iterable[str]:
     """Yield what names of folders and masks may tell of cases."""
     problems: list[Problem] = []
     for parent, entries in walk_folders(folder, problems):

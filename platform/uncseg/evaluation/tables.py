@@ -12,14 +12,17 @@ import pandas as pd
 
 from uncseg.config.sections import PROTOCOLS
 from uncseg.estimators.registry import ALL_MAPS, FLOORS, HEAD
-from uncseg.evaluation.figures import DICE_COLUMNS, KINDS, best_floor, shown_in
+from uncseg.evaluation.figures import KINDS, best_floor, dice_columns, region_dices, shown_in
 from uncseg.metric_keys import case_key, epoch_key
 from uncseg.page_table import mean_sd
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 WITH, WITHOUT = "with head", "without head"
 PAPER = "paper (BraTS 2023, anchor)"
 # The paper's figures, over five folds: anchors and not targets.
 PAPER_DICE = {WITH: (0.9163, 0.9162, 0.8734), WITHOUT: (0.9179, 0.9169, 0.8710)}
+"""Of the regions of the paper's task."""
 PAPER_MAPS = {
     HEAD: {"corr": 0.96556, "rmsd": 0.0036},
     "variance_stable": {"corr": 0.89382, "rmsd": 0.00542},
@@ -28,18 +31,27 @@ PAPER_MAPS = {
 """With the error memory, reference mask; the RMSD is probably on a compressed scale and not comparable with ours."""
 
 
-def table1(per_case: pd.DataFrame, baseline: pd.DataFrame | None = None) -> pd.DataFrame:
+def is_the_papers(task: Task) -> bool:
+    """Return whether a task is the paper's, so that its figures may stand beside those of a run."""
+    return task.name == paper_task().name and task.same_meaning(paper_task())
+
+
+def table1(
+    per_case: pd.DataFrame,
+    baseline: pd.DataFrame | None = None,
+    task: Task = paper_task(),  # noqa: B008
+) -> pd.DataFrame:
     """Return the mean Dice per fold, and its mean and standard deviation over folds.
 
-    The columns are model, fold ("0", …, "mean", "sd" and PAPER, the paper's figures), cases, dice_wt, dice_tc, dice_et,
-    dice_mean. A model is named by what its scores hold, whichever argument it is: a baseline of the same kind is
-    "with head, baseline" or "without head, baseline".
+    The columns are model, fold ("0", …, "mean", "sd" and, for the paper's task, PAPER, the paper's figures), cases, and
+    those of :func:`~uncseg.evaluation.figures.dice_columns`. A model is named by what its scores hold, whichever
+    argument it is: a baseline of the same kind is "with head, baseline" or "without head, baseline".
     """
     kind = _kind(per_case)
-    parts = [_dice_rows(per_case, kind, kind)]
+    parts = [_dice_rows(per_case, kind, kind, task)]
     if baseline is not None:
         other = _kind(baseline)
-        parts.append(_dice_rows(baseline, other, other if other != kind else f"{other}, baseline"))
+        parts.append(_dice_rows(baseline, other, other if other != kind else f"{other}, baseline", task))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -47,36 +59,49 @@ def _kind(per_case: pd.DataFrame) -> str:
     return WITH if any(column.startswith(f"{HEAD}/") for column in per_case.columns) else WITHOUT
 
 
-def _dice_rows(per_case: pd.DataFrame, kind: str, model: str) -> pd.DataFrame:
-    folds = per_case.groupby("fold")[list(DICE_COLUMNS)].mean()
+def _dice_rows(per_case: pd.DataFrame, kind: str, model: str, task: Task) -> pd.DataFrame:
+    columns = list(dice_columns(task))
+    folds = per_case.groupby("fold")[columns].mean()
     counts = per_case.groupby("fold").size()
     rows = folds.reset_index().astype({"fold": str}).assign(cases=counts.to_numpy())
-    dices = PAPER_DICE[kind]
-    paper = dict(zip(DICE_COLUMNS, (*dices, sum(dices) / 3), strict=True))
     below = [
         {"fold": "mean", "cases": int(counts.sum()), **folds.mean()},
         {"fold": "sd", "cases": int(counts.sum()), **folds.std(ddof=1)},
-        {"fold": PAPER, "cases": 1248, **paper},
+        *([{"fold": PAPER, "cases": 1248, **papers_dice(kind)}] if is_the_papers(task) else []),
     ]
     rows = pd.concat([rows, pd.DataFrame(below)], ignore_index=True)
-    return rows.assign(model=model)[["model", "fold", "cases", *DICE_COLUMNS]]
+    return rows.assign(model=model)[["model", "fold", "cases", *columns]]
 
 
-def table2(per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int) -> pd.DataFrame:
+def papers_dice(kind: str) -> dict[str, float]:
+    """Return the paper's figures of Table 1 by column, WITH or WITHOUT the head."""
+    regions = dict(zip(region_dices(paper_task()), PAPER_DICE[kind], strict=True))
+    return regions | {"dice_mean": sum(regions.values()) / len(regions)}
+
+
+def table2(
+    per_case: pd.DataFrame,
+    epochs: pd.DataFrame,
+    last_epochs: int,
+    task: Task = paper_task(),  # noqa: B008
+) -> pd.DataFrame:
     """Return one row per protocol and estimator that the scores or the epochs hold.
 
     The columns are protocol, estimator, floor (bool), each figure of Table 2 and its ``_std`` over folds, paper_corr,
     paper_rmsd. ``*_ema`` compares with the error memory on validation patches, ``*_ema_last`` in the mean of the
     ``last_epochs``; ``*_failure`` compares with the failure of out-of-fold predictions and is a mean over a fold's
-    cases, then over folds. NaN where no value is valid.
+    cases, then over folds. NaN where no value is valid, and in the paper's columns for another task than the paper's.
     """
     rows = []
+    papers = PAPER_MAPS if is_the_papers(task) else {}
     epochs = epochs.sort_values("epoch")
     for protocol in PROTOCOLS:
         for estimator in ALL_MAPS:
             failure, memory = case_key(estimator, protocol, "rmsd"), epoch_key(protocol, "rmsd", estimator)
             if failure in per_case.columns or memory in epochs.columns:
-                rows.append(_estimator_row(per_case, epochs, last_epochs, protocol, estimator))
+                row = _estimator_row(per_case, epochs, last_epochs, protocol, estimator)
+                known = papers.get(estimator, {}) if protocol == "reference" else {}
+                rows.append(row | {f"paper_{kind}": known.get(kind, math.nan) for kind in KINDS})
     figures = [column for name in shown_in("table2") for column in (name, f"{name}_std")]
     return pd.DataFrame(rows, columns=["protocol", "estimator", "floor", *figures, *(f"paper_{k}" for k in KINDS)])
 
@@ -85,7 +110,6 @@ def _estimator_row(
     per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int, protocol: str, estimator: str
 ) -> dict[str, object]:
     row: dict[str, object] = {"protocol": protocol, "estimator": estimator, "floor": estimator in FLOORS}
-    paper = PAPER_MAPS.get(estimator, {}) if protocol == "reference" else {}
     for kind in KINDS:
         memory = _by_fold(epochs, epoch_key(protocol, kind, estimator))
         over_folds = {
@@ -96,7 +120,6 @@ def _estimator_row(
         for name, values in over_folds.items():
             folds = pd.Series(values, dtype=float)
             row[name], row[f"{name}_std"] = float(folds.mean()), float(folds.std(ddof=1))
-        row[f"paper_{kind}"] = paper.get(kind, math.nan)
     return row
 
 

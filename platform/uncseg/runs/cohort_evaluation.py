@@ -6,12 +6,14 @@ from pathlib import Path
 import pandas as pd
 
 from uncseg.config.case_lists import PatientList
+from uncseg.config.task_files import OPTION, write_task
 from uncseg.console import console, show_warnings
 from uncseg.dataset.inputs import find_inputs
-from uncseg.dataset.labels import Convention, describe_convention
+from uncseg.dataset.labels import AS_SET, as_convention, describe_convention
 from uncseg.dataset.patients import require_patients
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import WORDS, expected_dice_column
+from uncseg.evaluation.masks_task import ChosenTask, case_names
 from uncseg.evaluation.summary import spearman
 from uncseg.files import write_text
 from uncseg.layout import RunFolder
@@ -20,23 +22,58 @@ from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.new_case_tasks import FOLD_MEAN, Record, predict_new_cases
 from uncseg.runs.prediction_task import PredictionOptions
 from uncseg.table_files import table_of, write_table
+from uncseg.tasks.built_in_tasks import built_in_names
+from uncseg.tasks.by_names import require_names_fit, task_of_names
 from uncseg.tasks.task import Task
+
+
+def cohort_task(dataset: Path, model: Task, wanted: Task | None) -> ChosenTask:
+    """Return the task of a cohort: its regions are the model's, and lesions are counted by its own rule.
+
+    Args:
+        dataset: the cohort's folder.
+        model: the task that the model was trained for.
+        wanted: the task that was set; None: as names of cases tell, else the model's.
+
+    Raises:
+        ProblemsFound: the regions are others than the model's, or names of cases tell another task (exit code 2).
+    """
+    names, where = sorted(set(case_names(dataset))), str(dataset)
+    if wanted is not None:
+        require_names_fit(names, wanted, where, OPTION)
+        chosen = ChosenTask(wanted, AS_SET)
+    elif model.name in built_in_names() and (told := task_of_names(names, where, OPTION)) is not None:
+        chosen = ChosenTask(told, "by the names of the cases")
+    else:
+        chosen = ChosenTask(model, "the model's")
+    if not chosen.task.same_meaning(model):
+        found = f"task {chosen.task.name} ({chosen.reason}): {_regions(chosen.task)}"
+        expected = f"the model's regions and labels: {_regions(model)}"
+        advice = "give a cohort of the model's task, or a model of the cohort's"
+        raise ProblemsFound("The cohort does not fit the model.", [Problem(where, found, expected, advice)])
+    return chosen
+
+
+def _regions(task: Task) -> str:
+    return "; ".join(f"{region}: {', '.join(labels)}" for region, labels in task.regions.items())
 
 
 def predict_cohort(
     run: RunFolder,
     model: PredictionModel,
     dataset: Path,
+    chosen: ChosenTask,
     trust: bool,
-    convention: Convention | None = None,
+    convention: str | None = None,
     patients: PatientList | str | None = None,
 ) -> tuple[dict[str, Record], list[Problem]]:
-    """Predict and score the cases of a cohort, a BraTS folder with references, except those that are already finished.
+    """Predict and score the cases of a cohort that have a reference, except those that are already finished.
 
     Predictions go to ``external/NAME`` of the run, NAME being the cohort's folder.
 
     Args:
-        convention: what the labels of the cohort mean; None: as its files are named.
+        chosen: the cohort's task, from :func:`cohort_task`.
+        convention: of that task, for the references; None: as the files are named.
         patients: who is a patient, see :func:`~uncseg.dataset.patients.as_patients`.
 
     Returns:
@@ -46,8 +83,11 @@ def predict_cohort(
         ProblemsFound: the run holds tables of another cohort of this name, or the patient of a case is not known.
     """
     output = run.root / "external" / dataset.name
-    scan = find_inputs(dataset, model.folder.dataset_json, "optional", convention)
-    for note in (describe_convention(scan.convention, scan.convention_reason), *scan.notes):
+    task = chosen.task
+    known_convention = as_convention(convention, "--convention", task)
+    scan = find_inputs(dataset, model.folder.dataset_json, "optional", known_convention, task=task)
+    described = describe_convention(scan.convention, scan.convention_reason, task)
+    for note in (chosen.note, described, *scan.notes):
         console.print(note, soft_wrap=True)
     found, cases = scan.cases, [case for case in scan.cases if case.reference is not None]
     problems = scan.problems + [
@@ -55,12 +95,13 @@ def predict_cohort(
         for case in found
         if case.reference is None
     ]
-    known = require_patients([case.case_id for case in cases], patients)
+    known = require_patients([case.case_id for case in cases], patients, task)
     _refuse_another(output / ".cohort", dataset)
     console.print(f"patients: {known}", soft_wrap=True)
     show_warnings(known.warnings)
     reads, writes = {"--dataset": dataset}, {"RUN": run.root}
-    records, failed = predict_new_cases(model, cases, output, PredictionOptions(scores=True), trust, reads, writes)
+    options = PredictionOptions(scores=True, scored_as=task)
+    records, failed = predict_new_cases(model, cases, output, options, trust, reads, writes)
     for case, record in records.items():
         record["scores"] = [row | {"patient": known.of[case]} for row in record["scores"]]
     return records, problems + failed
@@ -85,6 +126,7 @@ def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record], t
     together = rows[rows["model"] == FOLD_MEAN].drop(columns="model").sort_values(["case"], kind="stable")
     together = together.dropna(axis=1, how="all")  # columns of a map that these networks do not have
     summary = write_scores(together, run.tables, f"external_{name}")
+    write_task(run.tables / f"external_{name}_task.yaml", task)
     folds = summarize_models(rows.drop(columns="reliability", errors="ignore"))
     write_table(folds, run.tables, f"external_{name}_folds")
     console.print(scores_table(summary, f"Scores of {len(records)} case{'s' * (len(records) != 1)}").to_rich())

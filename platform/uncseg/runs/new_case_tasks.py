@@ -72,7 +72,7 @@ def read_case(task: PredictionTask, case: Case) -> tuple[np.ndarray, dict[str, A
         ProblemsFound: the case's files cannot be used, or its values are not finite after normalisation.
     """
     torch.set_num_threads(1)
-    volumes = read_case_volumes(case)
+    volumes = read_case_volumes(case, task.scoring)
     from uncseg.dataset.nnunet_case import LoadedCase
 
     model = _same_object(task.model.folder)
@@ -182,7 +182,7 @@ def _one_pass_maps(model: PredictionModel, folds: FoldAverage, predicted_main: n
 
 def _scores(case: Case, scored: dict[str, tuple[np.ndarray, np.ndarray | None]], task: Task) -> list[Record]:
     """Return one row per region of each model's labels and map; ``model`` is fold_0, …, mean, or the name of a map."""
-    reference, geometry = read_reference(case)
+    reference, geometry = read_reference(case, task)
     brain = read_volume(case.images[0]).voxels != 0
     rows = []
     for model, (labels, uncertainty) in scored.items():

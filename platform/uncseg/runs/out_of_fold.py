@@ -76,7 +76,7 @@ def _evaluate(task: FoldTask, case: Case) -> dict[str, Any]:
 
 def _predict_and_score(task: FoldTask, case: Case, files: CaseFiles) -> dict[str, Any]:
     meaning = task.experiment.dataset.task
-    reference, geometry = read_reference(case)
+    reference, geometry = read_reference(case, meaning)
     image = read_volume(case.images[0])
     prediction = predict_case(task, case.case_id)
     predicted = main_mask(prediction.labels, meaning)

@@ -8,6 +8,7 @@ import pandas as pd
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.preparation import chosen_cases
+from uncseg.evaluation.figures import dice_columns
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
 from uncseg.layout import RunFolder
@@ -33,8 +34,9 @@ def evaluate_and_write_tables(task: RunTask, folds: Sequence[int]) -> None:
     last_epochs = experiment.evaluation.last_epochs
     epochs = epoch_table(run.spool)
     epochs = epochs[epochs["fold"].isin(folds)]
-    first = table1(per_case, _baseline(experiment, per_case))
-    second = table2(per_case, epochs, last_epochs)
+    meaning = experiment.dataset.task
+    first = table1(per_case, _baseline(experiment, per_case), meaning)
+    second = table2(per_case, epochs, last_epochs, meaning)
     for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
         write_table(frame, run.tables, name)
     summary = write_scores(scores, run.tables, "scores")
@@ -44,7 +46,7 @@ def evaluate_and_write_tables(task: RunTask, folds: Sequence[int]) -> None:
         console.print(f"report:  {write_report([reported])}", soft_wrap=True)
     except Exception as error:  # the report shows nothing that is not in the tables
         console.print(f"no report ({error}); once that is fixed: uncseg report {run.root}", soft_wrap=True)
-    for table in (scores_table(summary), dice_table(first), uncertainty_table(second, last_epochs)):
+    for table in (scores_table(summary), dice_table(first, meaning), uncertainty_table(second, last_epochs, meaning)):
         console.print(table.to_rich())
     for line in beats_floor(second):
         console.print(line)
@@ -60,8 +62,8 @@ def _baseline(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | 
         baseline = pd.read_parquet(file)
         baseline = baseline[baseline["fold"].isin(per_case["fold"])]
         ours, theirs = (set(map(tuple, table[["case", "fold"]].to_numpy())) for table in (per_case, baseline))
-        if ours == theirs:
+        if ours == theirs and set(dice_columns(experiment.dataset.task)) <= set(baseline.columns):
             return baseline
-        reason = "holds other cases or folds"
+        reason = "holds other cases or folds" if ours != theirs else "holds other regions"
     console.print(f"Table 1 has no column without the head: {file} {reason}.")
     return None
