@@ -1,4 +1,4 @@
-"""``uncseg score`` by task: which labels, regions and lesions are scored, how the task is known, and what is refused."""
+"""``uncseg score`` by task: which labels, regions and lesions are scored, how the task is known, what is refused."""
 
 import json
 
