@@ -16,10 +16,10 @@ from uncseg.runs.preparation_tasks import prepare_cases
 
 @pytest.fixture
 def trainer_for(local_ray, experiment_file, four_cases, tmp_path, monkeypatch):
-    """A trainer of fold 0 for the small experiment with some fields replaced."""
+    """A trainer of fold 0 for the small experiment with some fields replaced, and on other cases where given."""
 
-    def make(results="results", **sections):
-        experiment = load_experiment(experiment_file(four_cases, **sections))
+    def make(results="results", cases=four_cases, **sections):
+        experiment = load_experiment(experiment_file(cases, **sections))
         prepared = prepare_cases(experiment)
         for name, value in nnunet_environment(prepared, tmp_path / results).items():
             monkeypatch.setenv(name, value)

@@ -3,12 +3,14 @@
 So a trained folder carries its own settings, and nnU-Net's commands rebuild the network from the folder alone.
 """
 
+import json
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_serializer, field_validator
 
 from uncseg.config.experiment import Experiment
 from uncseg.config.sections import Estimators, Loss, Memory, Model, Training
+from uncseg.files import json_text
 from uncseg.section import Section
 from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.outputs import Outputs
@@ -27,6 +29,16 @@ class TrainerSettings(Section):
     training: Training = Training()
     estimators: Estimators = Estimators()
     """Validated on patches; they train nothing."""
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task_of_text(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @field_serializer("task")
+    def _task_as_text(self, task: Task) -> str:
+        # the order of labels and regions has a meaning, and whoever writes plans.json again may sort its keys
+        return json_text(task.model_dump(mode="json"))
 
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> "TrainerSettings":
