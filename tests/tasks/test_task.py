@@ -3,6 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from uncseg.estimators.registry import ALL_MAPS
+from uncseg.layout import maps_beside_segmentation
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
 from uncseg.tasks.by_names import tasks_by_names
 from uncseg.tasks.nnunet_dataset import task_of_dataset_json
@@ -49,6 +51,11 @@ def test_built_in_tasks_are_those_of_the_challenges(name):
     assert (task.lesions.dilations, task.lesions.smallest_mm3) == rule
     assert task.main_region == "WT"
     assert task.modalities == ("t1n", "t1c", "t2w", "t2f")
+
+
+@pytest.mark.parametrize("name", [*maps_beside_segmentation(paper_task()), *ALL_MAPS])
+def test_a_region_never_has_the_name_of_a_map(name):
+    assert f"regions {name}" in problems(regions={name: ["a", "b", "c"]})
 
 
 def test_all_built_in_tasks_are_published_ones():
@@ -122,6 +129,8 @@ def test_every_contradiction_at_once():
         ({"regions": {"A": ["a", "b", "c"], "B": ["c", "b", "a"]}}, "regions A and B have the same labels"),
         ({"regions": {"A": ["a"], "B": ["a", "b", "c"]}}, "write B before A"),
         ({"regions": {"mean": ["a", "b", "c"]}}, "another meaning"),
+        ({"regions": {"Entropy": ["a", "b", "c"]}}, "regions Entropy"),
+        ({"regions": {"a": ["a", "b", "c"], "a_probability": ["b"]}}, "regions a_probability"),
         ({"regions": {"A": ["a", "b", "c"], "a": ["b"]}}, "regions a is there twice"),
         ({"labels": {"a": 1, "b": 2, "c": 4}}, "under conventions.NAME.values"),
         ({"labels": {"a": 0, "b": 1, "c": 2}}, "{a: 1, b: 2, c: 3}"),

@@ -9,6 +9,17 @@ from uncseg.tasks.fields import TaskFields
 
 RESERVED = ("background", "mean", "uncertainty", "error", "ignore", "all")
 """Names that columns and files have for something else."""
+MAPS = (
+    *("seg", "uncertainty_unmasked", "between_folds", "variance_stable", "var1shot", "entropy", "constant", "oracle"),
+    *("one_minus_p", "one_minus_max", "border_distance"),
+    *(f"mc_dropout_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
+    *(f"deep_ensemble_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
+    *(f"augmentation_{part}" for part in ("total", "variance", "entropy")),
+    *(f"heteroscedastic_{part}" for part in ("total", "variance", "entropy")),
+)
+"""Names of masks and maps. CASE_REGION.nii.gz is the map of a region, so that a region has no such name."""
+SUFFIXES = ("_probability", "_std", "_sd")
+"""Ends of names of maps and columns."""
 MOST_LESIONS = 30
 """Bodies of the main region that a phantom has room for."""
 
@@ -66,6 +77,9 @@ def _problems_of_names(task: TaskFields) -> Iterator[str]:
         for name in names:
             if name.lower() in (*RESERVED, *(("seg",) if field == "modalities" else ())):
                 yield f"{field} {name} is a name that has another meaning in tables and files; rename it"
+    for name in task.regions:
+        if name.lower() in MAPS or name.lower().endswith(SUFFIXES):
+            yield f"regions {name} is, or ends as, the name of a map or column of something else; rename it"
     if task.shown is not None and task.shown not in task.modalities:
         yield f"shown is {task.shown}, which is no modality; write one of {', '.join(task.modalities)}"
     for name in task.other_names:
