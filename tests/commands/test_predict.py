@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
+import yaml
 from mlflow import MlflowClient
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -24,6 +25,7 @@ from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
+from uncseg.tasks.built_in_tasks import built_in
 
 CHANNELS = ("t1n", "t1c", "t2w", "t2f")
 
@@ -202,6 +204,43 @@ def test_another_cohort_is_scored_by_each_fold_and_by_all(root, run, both, alone
     listed = pd.read_parquet(run.tables / "external_cohort_cases.parquet")
     assert listed["case"].tolist() == cases(root)
     assert listed["expected_dice_wt"].between(0, 1).all()
+
+
+def test_another_cohort_is_scored_by_its_own_rule_of_lesions(root, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "width", 600)
+    metastases = tmp_path / "metastases"
+    write_phantoms(metastases, cases=2, size=32, seed=5, task=built_in("met"))
+    said = uncseg("evaluate", run.root, "--dataset", metastases)
+    assert "task met: lesions of more than 2 mm³, 1 dilation (by the names of the cases)" in said
+    out = tmp_path / "scores.parquet"
+    uncseg("score", run.root / "external" / "metastases", metastases, "--out", out)
+    columns = ["case", "region", "lesionwise_dice", "num_tp", "num_fp", "num_fn"]
+    own, files = (pd.read_parquet(file)[columns] for file in (run.tables / "external_metastases.parquet", out))
+    pd.testing.assert_frame_equal(own.sort_values(columns[:2], ignore_index=True), files, check_like=True)
+    # the rule is another one, if it is said
+    fine = {**built_in("met").model_dump(mode="json"), "name": "fine", "lesions": {"dilations": 0, "smallest_mm3": 0}}
+    (tmp_path / "fine.yaml").write_text(yaml.safe_dump(fine))
+    said = uncseg("evaluate", run.root, "--dataset", metastases, "--task", tmp_path / "fine.yaml")
+    assert "task fine: lesions of more than 0 mm³, no dilations (as set)" in said
+    finer = pd.read_parquet(run.tables / "external_metastases.parquet")
+    assert finer["num_tp"].sum() + finer["num_fn"].sum() > files["num_tp"].sum() + files["num_fn"].sum()
+
+
+@pytest.mark.parametrize(
+    ("cohort", "task", "words"),
+    [
+        ("gli-2024", None, ("task gli-2024", "RC: RC", "model")),
+        ("met", "gli-2023", ("set --task to met",)),
+        ("gli-2023", "ped-2024", ("gli-2023",)),
+    ],
+)
+def test_a_cohort_that_does_not_fit_the_model_is_refused(run, tmp_path, monkeypatch, cohort, task, words):
+    monkeypatch.setattr(console, "width", 600)
+    write_phantoms(tmp_path / "cohort", cases=1, size=24, seed=0, task=built_in(cohort))
+    options = ("--task", task) if task else ()
+    said = uncseg("evaluate", run.root, "--dataset", tmp_path / "cohort", *options, code=2)
+    assert all(word in said for word in words)
+    assert "--dataset" in uncseg("evaluate", run.root, "--task", "met", code=2)
 
 
 def test_who_is_a_patient_of_another_cohort_can_be_said(root, run, both, tmp_path, monkeypatch):

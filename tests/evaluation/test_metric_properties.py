@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from performance.score import plain_lesions
 from uncseg.evaluation.calibration import calibration_errors, reliability
 from uncseg.evaluation.case_scores import score_case
 from uncseg.evaluation.detection import boundary_band, error_detection
@@ -47,6 +48,16 @@ def test_hd95_of_any_masks(a, b, spacing, order, flip):
         assert 0 <= value <= np.linalg.norm(np.multiply(SHAPE, spacing))
     else:
         assert value == (374 if a.any() or b.any() else 0)
+
+
+@given(masks, masks, spacings, st.integers(1, 3), st.sampled_from((0, 2, 50)))
+@settings(max_examples=60, deadline=None)
+def test_lesions_are_those_of_the_challenges_algorithm(reference, prediction, spacing, dilations, smallest):
+    """Against the algorithm of the challenge's script, written plainly: by every rule, not that of gliomas alone."""
+    rule = LesionRule(dilations=dilations, smallest_mm3=smallest)
+    found = lesionwise(reference, prediction, spacing, rule)
+    peer = plain_lesions(reference.astype(float), prediction.astype(float), spacing, rule)
+    assert {name: found[name] for name in peer} == pytest.approx(peer)
 
 
 @given(masks, masks, spacings, orders, flips, rules)

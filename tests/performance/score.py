@@ -6,7 +6,7 @@ The peer follows the public BraTS-2023 script step by step (github.com/rachitsal
 from first to last, and for every lesion of the reference a dilation, a search for the prediction's components and a
 distance transform over all of it. It is our own plain version: surfaces and distances are found by the definition of
 DeepMind's surface-distance, with scipy, in the bounding box of both masks, as that library does. Both read the same
-files and give WT, TC and ET; the largest difference between their figures is in the JSON.
+files and score the regions of their task; the largest difference between their figures is in the JSON.
 """
 
 import os
@@ -24,9 +24,10 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from uncseg.dataset.labels import REGIONS
-from uncseg.evaluation.pairs import Pair, find_pairs, score_pair
+from uncseg.evaluation.find_pairs import find_pairs
+from uncseg.evaluation.pairs import Pair, score_pair
 from uncseg.evaluation.surface import corner_areas
+from uncseg.tasks.fields import LesionRule
 
 Scores = dict[tuple[str, str], float]
 
@@ -77,7 +78,7 @@ def ratios(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
 def plain(pair: Pair) -> Scores:
     """What the script computes for a pair; it reads both files anew for every region."""
     scores: Scores = {}
-    for region, labels in REGIONS.items():
+    for region, labels in pair.task.numbers.items():
         reference, spacing = read(pair.reference)
         prediction, _ = read(pair.prediction)
         expected, found = (np.isin(array, labels).astype(np.float64) for array in (reference, prediction))
@@ -85,17 +86,19 @@ def plain(pair: Pair) -> Scores:
             "dice": overlap(expected, found) if expected.any() or found.any() else 1.0,
             "hd95_mm": distances(expected > 0, found > 0, spacing),
             **ratios(expected, found),
-            **plain_lesions(expected, found, spacing),
+            **plain_lesions(expected, found, spacing, pair.task.lesions),
         }
         scores |= {(region, name): float(value) for name, value in figures.items()}
     return scores
 
 
-def plain_lesions(expected: np.ndarray, found: np.ndarray, spacing: tuple[float, ...]) -> dict[str, float]:
+def plain_lesions(
+    expected: np.ndarray, found: np.ndarray, spacing: tuple[float, ...], rule: LesionRule
+) -> dict[str, float]:
     """Every lesion with whole volumes."""
     element = ndimage.generate_binary_structure(3, 2)
     components = cc3d.connected_components(found.astype(np.uint8), connectivity=26)
-    dilated = ndimage.binary_dilation(expected, structure=element, iterations=3)
+    dilated = ndimage.binary_dilation(expected, structure=element, iterations=rule.dilations)
     merged_areas = cc3d.connected_components(dilated.astype(np.uint8), connectivity=26)
     lesions = np.zeros_like(merged_areas)
     for number in range(1, int(merged_areas.max()) + 1):
@@ -103,13 +106,13 @@ def plain_lesions(expected: np.ndarray, found: np.ndarray, spacing: tuple[float,
     dices, distances_mm, touched = [], [], []
     for number in range(1, int(lesions.max()) + 1):
         mask = lesions == number
-        near = ndimage.binary_dilation(mask, structure=element, iterations=3)
+        near = ndimage.binary_dilation(mask, structure=element, iterations=rule.dilations)
         matched = np.unique(components * near)
         matched = matched[matched != 0]
         touched += matched.tolist()
         merged = np.isin(components, matched)
         score, distance = overlap(merged, mask), distances(mask, merged, spacing)
-        if mask.sum() * np.prod(spacing) > 50:
+        if mask.sum() * np.prod(spacing) > rule.smallest_mm3:
             dices.append(score)
             distances_mm.append(distance)
     false = len(np.unique(components[np.isin(components, [*touched, 0], invert=True)]))
@@ -136,7 +139,7 @@ def main() -> None:
     parser.add_argument("references", type=Path)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    pairs, _ = find_pairs(options.predictions, options.references)
+    pairs = find_pairs(options.predictions, options.references).complete
     rounds, worst = [], 0.0
     for run in range(options.runs):
         seconds = [0.0, 0.0]
