@@ -20,7 +20,7 @@ from uncseg.tasks.task import Task
 
 MOST_WITH_INTERVALS = 3
 """Regions whose means fit into a terminal with their intervals."""
-MOST_WITH_HD95 = 4
+MOST_WITH_HD95 = 3
 """Regions whose Dice and HD95 fit into a terminal."""
 
 
