@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from uncseg.estimators.registry import ONE_PASS, SEVERAL_PASS_MAPS
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 
@@ -97,33 +96,29 @@ MEMORY_MAPS = ("error", "variance_stable")
 """The error memory's two averages."""
 
 
-def main_probability(task: Task = paper_task()) -> str:  # noqa: B008
+def main_probability(task: Task) -> str:
     """Return the name of the map of the main region's probability."""
     return region_probabilities(task)[task.main_region]
 
 
-def region_probabilities(task: Task = paper_task()) -> dict[str, str]:  # noqa: B008
+def region_probabilities(task: Task) -> dict[str, str]:
     """Return the name of the map of each region's probability."""
     return {region: f"{key}_probability" for region, key in task.region_keys.items()}
 
 
-def case_maps(task: Task = paper_task()) -> tuple[str, ...]:  # noqa: B008
+def case_maps(task: Task) -> tuple[str, ...]:
     """Return the names of the maps of a case out of fold, except those of estimators of several passes."""
     return (UNCERTAINTY, UNMASKED, main_probability(task), *MEMORY_MAPS)
 
 
-def prediction_maps(task: Task = paper_task()) -> tuple[str, ...]:  # noqa: B008
+def prediction_maps(task: Task) -> tuple[str, ...]:
     """Return the names of the maps of a new case."""
     return (UNCERTAINTY, BETWEEN_FOLDS, *region_probabilities(task).values(), *ONE_PASS, *SEVERAL_PASS_MAPS)
 
 
-def maps_beside_segmentation(task: Task = paper_task()) -> tuple[str, ...]:  # noqa: B008
+def maps_beside_segmentation(task: Task) -> tuple[str, ...]:
     """Return the names of all maps that may lie beside a case's segmentation."""
     return tuple(dict.fromkeys((*case_maps(task), *prediction_maps(task))))
-
-
-CASE_MAPS, PREDICTION_MAPS = case_maps(), prediction_maps()
-REGION_PROBABILITIES = tuple(region_probabilities().values())
 
 
 @dataclass(frozen=True)
@@ -144,7 +139,7 @@ class CaseFiles:
         """One of :func:`maps_beside_segmentation`, float32 in [0, 1]."""
         return self.root / f"{self.case_id}_{name}.nii.gz"
 
-    def remove(self, task: Task = paper_task()) -> None:  # noqa: B008
+    def remove(self, task: Task) -> None:
         """Remove all of them, the record first, because it tells that the others are complete."""
         maps = map(self.map, maps_beside_segmentation(task))
         for file in (self.scores, self.segmentation, self.overlay, *maps):

@@ -13,8 +13,9 @@ from support.commands import assert_same_geometry, run_nnunet, uncseg
 from uncseg.config.sections import PROTOCOLS
 from uncseg.dataset.scan import scan_folder
 from uncseg.estimators.registry import ALL_MAPS
-from uncseg.evaluation.figures import DICE_COLUMNS, KINDS, figures_by_key
+from uncseg.evaluation.figures import KINDS, dice_columns, figures_by_key
 from uncseg.metric_keys import case_key
+from uncseg.tasks.built_in_tasks import paper_task
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_every_column_of_the_tables_is_known(run):
     listed = {"num_tp", "num_fp", "num_fn", "qu_auc_dice", "qu_auc_ftp", "qu_auc_ftn", "auprc_brain", "fpr95_brain"}
     listed |= {"case", "patient", "fold", "region", "reference_volume_ml", "predicted_volume_ml"}
     assert set(scores.columns) - set(figures_by_key()) <= listed | {"rmsd_failure_reference"}
-    listed = {"case", "patient", "fold", "expected_dice_wt", *DICE_COLUMNS}
+    listed = {"case", "patient", "fold", "expected_dice_wt", *dice_columns(paper_task())}
     listed |= {f"{what}_{p}" for what in ("visited_share", "mask_voxels") for p in PROTOCOLS}
     names = ("reference_{}_ml", "predicted_{}_ml", "failure_rate_{}")
     listed |= {name.format(region) for name in names for region in ("wt", "tc", "et")}

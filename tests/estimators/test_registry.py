@@ -14,10 +14,11 @@ from uncseg.config.experiment import Experiment
 from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Model, Training
 from uncseg.estimators.registry import BENCHMARK_FLOORS, ESTIMATORS, FLOORS, SEVERAL_PASSES
-from uncseg.layout import PREDICTION_MAPS
+from uncseg.layout import prediction_maps
 from uncseg.method.training.epoch_metrics import epoch_metric_names
 from uncseg.studies.benchmark.benchmark_file import SeededTraining as BenchmarkTraining
 from uncseg.studies.benchmark.methods import methods_of
+from uncseg.tasks.built_in_tasks import paper_task
 
 ALL_CHOSEN = {
     "evaluation": {"estimators": {e.name: {} if e.settings else True for e in SEVERAL_PASSES}},
@@ -40,7 +41,8 @@ import json, sys
 from pathlib import Path
 from uncseg.config.experiment import load_experiment
 from uncseg.evaluation.tables import ALL_MAPS
-from uncseg.layout import PREDICTION_MAPS
+from uncseg.layout import prediction_maps
+from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.method.training.epoch_metrics import epoch_metric_names
 from uncseg.studies.benchmark.benchmark_file import SeededTraining
 from uncseg.studies.benchmark.methods import methods_of
@@ -54,7 +56,8 @@ chosen = experiment.evaluation.estimators
 torch.manual_seed(0)
 maps = several_pass_maps(nn.Conv3d(4, 4, 1), torch.randn(2, 4, 5, 6, 7), chosen, Outputs.of(paper_task(), "labels"), [])
 print(json.dumps({
-    "several_pass": chosen.several_pass, "samples": chosen.noise.samples, "file": "noise_variance" in PREDICTION_MAPS,
+    "several_pass": chosen.several_pass, "samples": chosen.noise.samples,
+    "file": "noise_variance" in prediction_maps(paper_task()),
     "row": "noise_variance" in ALL_MAPS,
     "metric": "uncertainty/union/corr_ema/noise_variance" in epoch_metric_names(experiment),
     "methods": [[m.name, m.passes, m.models] for m in methods_of(SeededTraining("t", 0, experiment, ()))][1:],
@@ -73,7 +76,7 @@ def test_every_map_of_several_passes_is_a_file_a_row_of_a_benchmark_and_a_metric
     rows = {method.map: method for method in methods_of(BenchmarkTraining("t", 0, experiment, ()))}
     for estimator in SEVERAL_PASSES:
         for name in estimator.maps:
-            assert name in PREDICTION_MAPS
+            assert name in prediction_maps(paper_task())
             assert rows[name].estimator == estimator.name
             metric = f"uncertainty/reference/corr_ema/{name}"
             assert (metric in metrics) == (not estimator.combines_members), name
@@ -90,7 +93,7 @@ def test_every_map_of_one_pass_is_a_file_and_a_metric():
     metrics = epoch_metric_names(experiment_of())
     for estimator in ESTIMATORS.values():
         if estimator.source == "p_main" and not estimator.parts:
-            assert estimator.name in PREDICTION_MAPS
+            assert estimator.name in prediction_maps(paper_task())
             assert f"uncertainty/union/rmsd_ema/{estimator.name}" in metrics
 
 

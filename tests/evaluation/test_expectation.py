@@ -5,6 +5,7 @@ import pytest
 
 from uncseg.evaluation.expectation import around_prediction, describe, expected_dice, review_reason
 from uncseg.evaluation.overlap import dice
+from uncseg.tasks.built_in_tasks import paper_task
 
 
 def cube(size=24):
@@ -35,7 +36,7 @@ def test_ends_of_the_range():
 def test_description():
     labels, spacing = cube(), (1.0, 1.0, 2.5)
     u = np.where(labels > 0, 0.25, 0.0).astype(np.float32)
-    found = describe(labels, u, spacing, review_below=0.8)
+    found = describe(labels, u, spacing, review_below=0.8, task=paper_task())
     assert found["volume_wt_ml"] == pytest.approx(12**3 * 2.5 / 1000)
     assert found["volume_tc_ml"] == pytest.approx(6**3 * 2.5 / 1000)
     assert found["volume_et_ml"] == pytest.approx(2**3 * 2.5 / 1000)
@@ -52,12 +53,12 @@ def test_reasons():
     assert "0.700" in review_reason(tumour, 0.7, 0.8, "WT")
     assert review_reason(tumour, None, 0.8, "WT") is None
     assert review_reason(np.zeros_like(tumour), 1.0, 0.8, "WT") == "no WT found"
-    assert "expected_dice_wt" not in describe(cube(), None, (1, 1, 1), 0.8)
+    assert "expected_dice_wt" not in describe(cube(), None, (1, 1, 1), 0.8, paper_task())
     # neither an unknown expectation nor an unknown limit says that a case is fine
     assert "not a number" in review_reason(tumour, np.nan, 0.8, "WT")
     assert review_reason(tumour, 0.9, np.nan, "WT") is not None
     u = np.where(tumour, np.nan, 0).astype(np.float32)
-    assert describe(cube(), u, (1, 1, 1), 0.8)["review"] is True
+    assert describe(cube(), u, (1, 1, 1), 0.8, paper_task())["review"] is True
 
 
 def test_where_nothing_is_found_the_map_stays_whole():
@@ -65,7 +66,7 @@ def test_where_nothing_is_found_the_map_stays_whole():
     u[1, 2, 3], u[4, 4, 4] = 0.25, 0.75
     nothing = np.zeros(u.shape, np.uint8)
     np.testing.assert_array_equal(around_prediction(u, nothing > 0), u)
-    found = describe(nothing, u, (1, 1, 1), 0.8)
+    found = describe(nothing, u, (1, 1, 1), 0.8, paper_task())
     assert found["mean_uncertainty"] == 0.75
     assert found["expected_dice_wt"] is None
     assert found["review_reason"] == "no WT found"

@@ -106,7 +106,7 @@ def test_every_column_of_scores_is_in_the_table_or_known_to_be_left_out(with_map
     reference[3:8, 3:8, 3:8] = 2
     doubt = np.random.default_rng(0).random(reference.shape, np.float32)
     maps = dict.fromkeys(("WT", "TC", "ET"), doubt) if with_map else None
-    columns = set(score_case(reference, np.roll(reference, 1, 0), (1, 1, 1), maps)[0])
+    columns = set(score_case(reference, np.roll(reference, 1, 0), (1, 1, 1), paper_task(), maps)[0])
     known = {figure.key for figure in FIGURE_TABLE}
     assert columns <= known | NOT_FIGURES | COUNTS_AND_PARTS
     assert not with_map or {*shown_in("scores")} - {"aurc", "e_aurc", "spearman_uncertainty_dice"} <= columns
@@ -183,9 +183,11 @@ def test_a_figure_of_table_2_is_one_line_beside_its_computation(add):
     epochs = pd.DataFrame({"fold": [0, 1], "epoch": [0, 0]})
     for name, value in (("uncertainty", 0.4), ("one_minus_p", 0.3)):
         epochs[epoch_key("union", "rmsd", name)] = epochs[epoch_key("union", "corr", name)] = value
-    table = table2(pd.DataFrame(), epochs, 1)
+    table = table2(pd.DataFrame(), epochs, 1, paper_task())
     assert table["corr_ema_best"].isna().all()
-    page = uncertainty_table(table.assign(corr_ema_best=table["corr_ema_last"], corr_ema_best_std=0.01), 1)
+    page = uncertainty_table(
+        table.assign(corr_ema_best=table["corr_ema_last"], corr_ema_best_std=0.01), 1, paper_task()
+    )
     assert page.header.index("correlation, best epoch") < page.header.index("correlation, paper")
     assert "0.400 ± 0.010" in page.rows[1].cells
     lines = beats_floor(table)
@@ -198,7 +200,7 @@ def test_a_figure_of_table_2_is_one_line_beside_its_computation(add):
 
 def test_floors_are_those_of_the_registry_in_every_table():
     scored = {case_key(name, "union", kind): [0.1, 0.1] for name in ALL_MAPS for kind in KINDS}
-    table = table2(pd.DataFrame({"fold": [0, 1], **scored}), pd.DataFrame({"fold": [], "epoch": []}), 1)
+    table = table2(pd.DataFrame({"fold": [0, 1], **scored}), pd.DataFrame({"fold": [], "epoch": []}), 1, paper_task())
     assert table.loc[table["floor"], "estimator"].tolist() == list(FLOORS)
     assert set(FLOORS) < set(BENCHMARK_FLOORS)
 

@@ -19,7 +19,7 @@ from uncseg.evaluation.lesions import lesionwise
 from uncseg.evaluation.overlap import sensitivity, specificity
 from uncseg.evaluation.qu_brats import qu_brats
 from uncseg.evaluation.surface import SurfaceDistances
-from uncseg.tasks.built_in_tasks import built_in
+from uncseg.tasks.built_in_tasks import built_in, paper_task
 from uncseg.tasks.fields import LesionRule
 from uncseg.tasks.task import Task
 
@@ -124,7 +124,7 @@ def test_masks_of_any_shape_and_masks_that_fill_it(shape, data):
     some = data.draw(arrays(bool, shape))
     assert SurfaceDistances(full, full, (1, 1, 1)).hd95_mm() == 0
     assert lesionwise(full, some, (9, 9, 9), GLI)["num_fp"] == 0  # all within the lesion
-    assert len(score_case(some.astype(np.uint8), full.astype(np.uint8), (1, 1, 1))) == 3
+    assert len(score_case(some.astype(np.uint8), full.astype(np.uint8), (1, 1, 1), paper_task())) == 3
 
 
 def at(*voxels, shape=(20, 20, 20)):
@@ -180,7 +180,7 @@ def test_the_task_says_which_lesions_count_and_which_are_one():
         "met": (2 / 3, 2, 1),
     }
     for name, (dice, found, missed) in expected.items():
-        for row in score_case(reference, prediction, (1, 1, 1), task=built_in(name)):
+        for row in score_case(reference, prediction, (1, 1, 1), built_in(name)):
             assert row["lesionwise_dice"] == pytest.approx(dice), (name, row["region"])
             assert (row["num_tp"], row["num_fp"], row["num_fn"]) == (found, 0, missed), (name, row["region"])
 
@@ -200,7 +200,7 @@ def test_a_region_apart_is_scored_for_itself():
     reference[2:8, 2:8, 2:8], prediction[2:8, 2:8, 2:8] = 3, 3
     reference[8:12, 2:8, 2:8] = 4
     prediction[8:10, 2:8, 2:8], prediction[10:12, 2:8, 2:8] = 4, 2
-    rows = {row["region"]: row for row in score_case(reference, prediction, (1, 1, 1), task=built_in("gli-2024"))}
+    rows = {row["region"]: row for row in score_case(reference, prediction, (1, 1, 1), built_in("gli-2024"))}
     assert list(rows) == ["WT", "TC", "ET", "RC"]
     # slabs of 36 voxels: 6 of tumour and 4 of cavity, 2 of which are called oedema
     assert rows["WT"]["dice"] == pytest.approx(2 * 6 / (6 + 8))
@@ -214,7 +214,7 @@ def test_a_task_of_one_label():
     task = Task.model_validate({"modalities": ["ct"], "labels": {"liver": 1}})
     mask = np.zeros((8, 8, 8), np.uint8)
     mask[2:6, 2:6, 2:6] = 1
-    (row,) = score_case(mask, np.roll(mask, 1, 0), (1, 1, 1), {"liver": np.zeros(mask.shape, np.float32)}, task=task)
+    (row,) = score_case(mask, np.roll(mask, 1, 0), (1, 1, 1), task, {"liver": np.zeros(mask.shape, np.float32)})
     assert (row["region"], row["dice"]) == ("liver", pytest.approx(0.75))
     assert row["failure_rate"] == pytest.approx(0.25)
     assert "qu_score" in row

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uncseg.evaluation.overlap import dice, region_mask, volume_ml
+from uncseg.tasks.built_in_tasks import paper_task
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "brats_metrics"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -18,7 +19,9 @@ EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
 @pytest.mark.parametrize("region", ["WT", "TC", "ET"])
 def test_dice_is_the_challenges(name, region):
     with np.load(GOLDEN / f"{name}.npz") as case:
-        found = dice(region_mask(case["reference"], region), region_mask(case["prediction"], region))
+        found = dice(
+            region_mask(case["reference"], region, paper_task()), region_mask(case["prediction"], region, paper_task())
+        )
     assert found == pytest.approx(EXPECTED[name][region]["dice"], abs=1e-6)
 
 
@@ -37,9 +40,9 @@ def test_dice_is_that_of_sets(first, second):
 
 def test_regions():
     labels = np.array([0, 1, 2, 3], np.uint8)
-    assert region_mask(labels, "WT").tolist() == [False, True, True, True]
-    assert region_mask(labels, "TC").tolist() == [False, True, False, True]
-    assert region_mask(labels, "ET").tolist() == [False, False, False, True]
+    assert region_mask(labels, "WT", paper_task()).tolist() == [False, True, True, True]
+    assert region_mask(labels, "TC", paper_task()).tolist() == [False, True, False, True]
+    assert region_mask(labels, "ET", paper_task()).tolist() == [False, False, False, True]
 
 
 def test_volume():

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import PAPER, beats_floor, table1, table2
+from uncseg.tasks.built_in_tasks import paper_task
 
 PROTOCOLS = ("reference", "union")
 
@@ -44,7 +45,7 @@ def epochs():
 
 
 def test_table1_by_hand():
-    table = table1(per_case(), without_head(per_case()).assign(dice_wt=0.5)).set_index(["model", "fold"])
+    table = table1(per_case(), paper_task(), without_head(per_case()).assign(dice_wt=0.5)).set_index(["model", "fold"])
     assert table.loc[("with head", "0"), "dice_wt"] == pytest.approx(0.85)
     assert table.loc[("with head", "mean"), "dice_wt"] == pytest.approx((0.85 + 0.7) / 2)
     assert table.loc[("with head", "sd"), "dice_wt"] == pytest.approx(0.15 / 2**0.5)
@@ -56,15 +57,15 @@ def test_table1_by_hand():
 
 def test_models_are_named_by_what_their_scores_hold():
     frame = per_case()
-    assert set(table1(without_head(frame))["model"]) == {"without head"}
-    assert set(table1(frame, without_head(frame))["model"]) == {"with head", "without head"}
-    mistaken = table1(frame, frame)
+    assert set(table1(without_head(frame), paper_task())["model"]) == {"without head"}
+    assert set(table1(frame, paper_task(), without_head(frame))["model"]) == {"with head", "without head"}
+    mistaken = table1(frame, paper_task(), frame)
     assert set(mistaken["model"]) == {"with head", "with head, baseline"}
     assert set(mistaken.loc[mistaken["fold"] == PAPER, "dice_wt"]) == {0.9163}
 
 
 def test_table2_by_hand():
-    table = table2(per_case(), epochs(), last_epochs=2).set_index(["protocol", "estimator"])
+    table = table2(per_case(), epochs(), 2, paper_task()).set_index(["protocol", "estimator"])
     head = table.loc[("reference", "uncertainty")]
     assert head["corr_ema_last"] == pytest.approx(((0.7 + 0.8) / 2 + (0.5 + 0.6) / 2) / 2)
     assert head["corr_ema_final"] == pytest.approx((0.8 + 0.6) / 2)
@@ -81,7 +82,9 @@ def test_table2_leaves_invalid_epochs_and_folds_out():
     column = "uncertainty/reference/corr_ema/uncertainty"
     frame.loc[(frame["fold"] == 0) & (frame["epoch"] == 3), column] = np.nan
     frame.loc[frame["fold"] == 1, column] = np.nan
-    head = table2(per_case(), frame.sample(frac=1, random_state=0), 2).set_index(["protocol", "estimator"])
+    head = table2(per_case(), frame.sample(frac=1, random_state=0), 2, paper_task()).set_index(
+        ["protocol", "estimator"]
+    )
     head = head.loc[("reference", "uncertainty")]
     assert head["corr_ema_last"] == pytest.approx(0.7)
     assert np.isnan(head["corr_ema_last_std"])
@@ -92,22 +95,22 @@ def test_table2_keeps_its_order_and_its_columns():
     floors = ["one_minus_p", "one_minus_max", "border_distance", "constant"]
     order = ["uncertainty", "variance_stable", "var1shot", *floors, "oracle"]
     scores = {f"{name}/{p}/{k}_failure": 0.1 for name in reversed(order) for p in PROTOCOLS for k in ("rmsd", "corr")}
-    table = table2(pd.DataFrame({"fold": [0, 1], **scores}), epochs(), 2)
+    table = table2(pd.DataFrame({"fold": [0, 1], **scores}), epochs(), 2, paper_task())
     for protocol in PROTOCOLS:
         rows = table[table["protocol"] == protocol]
         assert rows["estimator"].tolist() == order
         assert rows.loc[rows["floor"], "estimator"].tolist() == floors
-    empty = table2(pd.DataFrame({"fold": []}), pd.DataFrame({"fold": [], "epoch": []}), 2)
+    empty = table2(pd.DataFrame({"fold": []}), pd.DataFrame({"fold": [], "epoch": []}), 2, paper_task())
     assert empty.columns.tolist() == table.columns.tolist()
     assert beats_floor(empty) == []
-    assert uncertainty_table(empty, 2).rows == []
-    only_epochs = table2(pd.DataFrame({"fold": [0], "case": ["a"]}), epochs(), 2)
+    assert uncertainty_table(empty, 2, paper_task()).rows == []
+    only_epochs = table2(pd.DataFrame({"fold": [0], "case": ["a"]}), epochs(), 2, paper_task())
     assert only_epochs["corr_failure"].isna().all()
     assert only_epochs["corr_ema_last"].notna().all()
 
 
 def test_the_verdict_says_so_where_the_head_loses():
-    reference, reference_failure, union, union_failure = beats_floor(table2(per_case(), epochs(), 2))
+    reference, reference_failure, union, union_failure = beats_floor(table2(per_case(), epochs(), 2, paper_task()))
     assert "does not exceed" in reference
     assert "does not exceed" in reference_failure
     assert "0.700 ± 0.141 does not exceed the best floor's (one_minus_p, 0.750 ± 0.141)" in reference_failure
@@ -150,8 +153,8 @@ def test_tables_fit_a_terminal_of_110_columns():
         columns = [column for column in frame.columns if "/corr_" in column]
         frame[columns] = -frame[columns]
     screen = Console(file=io.StringIO(), width=300)
-    screen.print(dice_table(table1(per_case(), without_head(per_case()))).to_rich())
-    screen.print(uncertainty_table(table2(*frames, 2), 2).to_rich())
+    screen.print(dice_table(table1(per_case(), paper_task(), without_head(per_case())), paper_task()).to_rich())
+    screen.print(uncertainty_table(table2(*frames, 2, paper_task()), 2, paper_task()).to_rich())
     text = screen.file.getvalue()
     assert max(map(len, text.splitlines())) <= 110
     assert "nan" not in text
@@ -162,6 +165,6 @@ def test_tables_fit_a_terminal_of_110_columns():
 def test_a_figure_that_nothing_was_valid_for_is_not_a_number():
     frame = per_case().assign(**{"uncertainty/union/corr_failure": np.nan})
     screen = Console(file=io.StringIO(), width=110)
-    screen.print(uncertainty_table(table2(frame, epochs(), 2), 2).to_rich())
+    screen.print(uncertainty_table(table2(frame, epochs(), 2, paper_task()), 2, paper_task()).to_rich())
     assert "none valid" in screen.file.getvalue()
     assert "nan" not in screen.file.getvalue()

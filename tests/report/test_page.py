@@ -22,6 +22,7 @@ from uncseg.layout import CaseFiles, RunFolder
 from uncseg.report.progress import draw_progress
 from uncseg.report.score_tables import write_scores
 from uncseg.table_files import write_table
+from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.spool import SpoolWriter
 
@@ -59,7 +60,7 @@ def evaluate(run, folder, shift=lambda number: number, leave_out=(), moved=()):
         write_volume(files.map("error"), (labels != shifted).astype(np.float32), image)
         write_volume(files.map("wt_probability"), np.where(shifted > 0, 0.9, 0.1).astype(np.float32), image)
         keys = {"case": case.case_id, "patient": case.patient, "fold": (number + (case.case_id in moved)) % 2}
-        scores = score_case(labels, shifted, image.spacing_dhw_mm, dict.fromkeys(("WT", "TC", "ET"), u))
+        scores = score_case(labels, shifted, image.spacing_dhw_mm, paper_task(), dict.fromkeys(("WT", "TC", "ET"), u))
         rows += [keys | row for row in scores]
         dices = {f"dice_{row['region'].lower()}": row["dice"] for row in scores}
         corr = {"uncertainty/union/corr_failure": 0.5 + number / 10, "one_minus_max/union/corr_failure": 0.1}
@@ -67,8 +68,8 @@ def evaluate(run, folder, shift=lambda number: number, leave_out=(), moved=()):
         per_case.append(keys | dices | {"dice_mean": np.mean(list(dices.values())), "expected_dice_wt": 0.5} | corr)
     frame = pd.DataFrame(per_case)
     write_table(frame, run.tables, "per_case")
-    write_table(table1(frame), run.tables, "table1")
-    write_table(table2(frame, pd.DataFrame({"fold": [], "epoch": []}), 3), run.tables, "table2")
+    write_table(table1(frame, paper_task()), run.tables, "table1")
+    write_table(table2(frame, pd.DataFrame({"fold": [], "epoch": []}), 3, paper_task()), run.tables, "table2")
     write_scores(pd.DataFrame(rows), run.tables, "scores")
     return run
 

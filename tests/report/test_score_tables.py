@@ -13,7 +13,7 @@ from uncseg.estimators.registry import ONE_PASS
 from uncseg.evaluation.case_scores import score_case
 from uncseg.report.score_tables import models_table, summarize_models, write_scores
 from uncseg.runs.cohort_evaluation import expectation_lines
-from uncseg.tasks.built_in_tasks import built_in
+from uncseg.tasks.built_in_tasks import built_in, paper_task
 
 REFERENCE = np.zeros((12, 12, 12), np.uint8)
 REFERENCE[3:8, 3:8, 3:8] = 2
@@ -21,7 +21,7 @@ PREDICTED = np.roll(REFERENCE, 1, axis=0)
 
 
 def rows_of(model, maps):
-    scored = score_case(REFERENCE, PREDICTED, (1, 1, 1), maps, np.ones_like(REFERENCE, bool))
+    scored = score_case(REFERENCE, PREDICTED, (1, 1, 1), paper_task(), maps, np.ones_like(REFERENCE, bool))
     return [{"case": "a", "patient": "a", "model": model, **row} for row in scored]
 
 

@@ -13,6 +13,7 @@ from support.written_runs import TAGS, entries, rows, save_final_checkpoint, sta
 from uncseg.errors import ProblemsFound
 from uncseg.evaluation.tables import table1, table2
 from uncseg.table_files import write_table
+from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tracking.destination import open_store
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import epoch_table
@@ -34,8 +35,8 @@ def add_results(run):
             rows.append(row)
     per_case = pd.DataFrame(rows)
     write_table(per_case, run.tables, "per_case")
-    write_table(table1(per_case), run.tables, "table1")
-    write_table(table2(per_case, epoch_table(run.spool), 3), run.tables, "table2")
+    write_table(table1(per_case, paper_task()), run.tables, "table1")
+    write_table(table2(per_case, epoch_table(run.spool), 3, paper_task()), run.tables, "table2")
     run.figures.mkdir()
     (run.figures / "overlay.png").write_bytes(b"\x89PNG")
     (run.model).mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from uncseg.config.sections import Convention
 from uncseg.errors import Problem
-from uncseg.layout import CASE_MAPS, PREDICTION_MAPS
+from uncseg.layout import maps_beside_segmentation
 from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.fields import MASK
 from uncseg.tasks.task import Task
@@ -149,10 +149,10 @@ def name_problems(case_id: str) -> list[Problem]:
     return []
 
 
-def names_of_maps(case_ids: Collection[str]) -> dict[str, Problem]:
+def names_of_maps(case_ids: Collection[str], task: Task) -> dict[str, Problem]:
     """Return a problem for each case whose prediction would have the name of another case's map."""
     names = set(case_ids)
-    maps = {f"{case}_{name}": case for case in names for name in (*CASE_MAPS, *PREDICTION_MAPS)}
+    maps = {f"{case}_{name}": case for case in names for name in maps_beside_segmentation(task)}
     advice = "rename one of the two"
     return {
         case: Problem(case, f"the name of a map of {maps[case]}, which would overwrite it", "another name", advice)

@@ -53,7 +53,7 @@ def find_inputs(
         )
         for name in twice
     ]
-    overwritten = names_of_maps([case.case_id for case in cases])
+    overwritten = names_of_maps([case.case_id for case in cases], task)
     problems += overwritten.values()
     kept = [case for case in cases if case.case_id not in twice and case.case_id not in overwritten]
     return replace(scan, cases=sorted(kept, key=lambda case: case.case_id), problems=problems + scan.problems)

@@ -97,7 +97,7 @@ def scan_folder(
     scan = replace(scan, convention=convention, convention_reason=reason)
     cases = [_case(name, places, folder, references, scan) for name, places in sorted(by_name.items())]
     usable = [case for case in cases if case is not None]
-    overwritten = names_of_maps([case.case_id for case in usable])
+    overwritten = names_of_maps([case.case_id for case in usable], task)
     scan.problems.extend(overwritten.values())
     scan.partial.extend(case for case in usable if case.case_id in overwritten)
     return replace(scan, cases=[case for case in usable if case.case_id not in overwritten])

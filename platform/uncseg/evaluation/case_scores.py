@@ -16,7 +16,6 @@ from uncseg.evaluation.qu_brats import qu_brats
 from uncseg.evaluation.surface import bounding_box
 from uncseg.evaluation.uncertainty import protocol_mask, score_map
 from uncseg.metric_keys import failure_key
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.fields import LesionRule
 from uncseg.tasks.task import Task
 
@@ -25,7 +24,7 @@ SCORES_VERSION = 4
 """To be raised when the definition of a score changes: scores on disk with another version are computed again."""
 
 
-def definition_of_scores(task: Task = paper_task()) -> list[Any]:  # noqa: B008
+def definition_of_scores(task: Task) -> list[Any]:
     """Return what the scores of a case depend on besides its voxels, for digests."""
     return [SCORES_VERSION, task.numbers, task.main_region, task.lesions.model_dump()]
 
@@ -34,18 +33,18 @@ def score_case(
     reference: np.ndarray,
     prediction: np.ndarray,
     spacing_mm: Sequence[float],
+    task: Task,
     uncertainty: Mapping[str, np.ndarray] | None = None,
     brain: np.ndarray | None = None,
-    task: Task = paper_task(),  # noqa: B008
 ) -> list[ScoreRow]:
     """Score a segmentation, and uncertainty maps of it, against the reference.
 
     Args:
         reference, prediction: labels as the task numbers them, 3D, the same shape.
         spacing_mm: along the arrays' axes.
+        task: its regions are scored, and its rule tells lesions apart.
         uncertainty: by region, in [0, 1]; a region without a map gets no scores of one.
         brain: bool; None: the whole volume counts as brain.
-        task: its regions are scored, and its rule tells lesions apart.
 
     Returns:
         One row per region of the task: ``region``, ``failure_rate``, the scores of its segmentation and, where

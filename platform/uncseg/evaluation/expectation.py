@@ -9,7 +9,6 @@ import pandas as pd
 
 from uncseg.evaluation.overlap import main_mask, region_mask, volume_ml
 from uncseg.evaluation.uncertainty import protocol_mask
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 REVIEW_BELOW = 0.8
@@ -20,7 +19,7 @@ WORDS = ("review_reason",)
 """Entries of CASE.json that are words where there are any; all others that may be null are numbers."""
 
 
-def expected_dice_column(task: Task = paper_task()) -> str:  # noqa: B008
+def expected_dice_column(task: Task) -> str:
     """Return the name, in records and tables, of the Dice to expect of the main region."""
     return f"expected_dice_{task.main_key}"
 
@@ -57,7 +56,7 @@ def review_reason(predicted: np.ndarray, expected: float | None, below: float, r
     return None
 
 
-def review_threshold(per_case: pd.DataFrame | None, task: Task = paper_task()) -> float:  # noqa: B008
+def review_threshold(per_case: pd.DataFrame | None, task: Task) -> float:
     """Return the expected Dice that a fifth of a run's own out-of-fold cases do not reach; 0.8 where there is none.
 
     ``per_case`` has one row per case; it is None before the run's evaluation.
@@ -87,7 +86,7 @@ def describe(
     uncertainty: np.ndarray | None,
     spacing_mm: Sequence[float],
     review_below: float,
-    task: Task = paper_task(),  # noqa: B008
+    task: Task,
 ) -> dict[str, Any]:
     """Return the content of CASE.json for a prediction.
 

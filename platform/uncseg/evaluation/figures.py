@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from uncseg.estimators.registry import FLOORS, HEAD, NO_FURTHER_PASS, ORACLE
 from uncseg.metric_keys import epoch_key, failure_key
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 Place = Literal[
@@ -38,17 +37,14 @@ Logged = Literal["", "main", "all"]
 """Of which regions MLflow gets a figure: of none, of the main region, or of each."""
 
 
-def region_dices(task: Task = paper_task()) -> dict[str, str]:  # noqa: B008
+def region_dices(task: Task) -> dict[str, str]:
     """Return the columns of each region's Dice, and their headings."""
     return {f"dice_{key}": f"Dice {region}" for region, key in task.region_keys.items()}
 
 
-def dice_columns(task: Task = paper_task()) -> dict[str, str]:  # noqa: B008
+def dice_columns(task: Task) -> dict[str, str]:
     """Return the columns of Table 1 and of ``per_case``, and their headings."""
     return region_dices(task) | {"dice_mean": "mean"}
-
-
-REGION_DICES, DICE_COLUMNS = region_dices(), dice_columns()
 
 
 def is_informative(kind: str, estimator: str) -> bool:
@@ -81,7 +77,7 @@ class Figure:
     scaled: bool = False
     """Whether a benchmark computes it from the map times a fitted factor."""
 
-    def logged_regions(self, task: Task = paper_task()) -> tuple[str, ...]:  # noqa: B008
+    def logged_regions(self, task: Task) -> tuple[str, ...]:
         """Return the regions of a task for which MLflow gets ``final/KEY_REGION``."""
         return {"": (), "main": (task.main_region,), "all": tuple(task.regions)}[self.regions]
 

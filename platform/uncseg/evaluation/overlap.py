@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 
-def region_mask(labels: np.ndarray, region: str, task: Task = paper_task()) -> np.ndarray:  # noqa: B008
+def region_mask(labels: np.ndarray, region: str, task: Task) -> np.ndarray:
     """Return the voxels of a region of the task in a label volume, bool."""
     # comparisons of whole volumes are ten times quicker than np.isin
     first, *others = task.numbers[region]
@@ -18,7 +17,7 @@ def region_mask(labels: np.ndarray, region: str, task: Task = paper_task()) -> n
     return mask
 
 
-def main_mask(labels: np.ndarray, task: Task = paper_task()) -> np.ndarray:  # noqa: B008
+def main_mask(labels: np.ndarray, task: Task) -> np.ndarray:
     """Return the voxels of the task's main region in a label volume, bool."""
     return region_mask(labels, task.main_region, task)
 

@@ -10,13 +10,12 @@ from uncseg.estimators.registry import HEAD
 from uncseg.evaluation.figures import KINDS, dice_columns, shown_by_kind
 from uncseg.evaluation.tables import PAPER, PAPER_DICE, is_the_papers, papers_dice
 from uncseg.page_table import PageTable, Row, mean_sd
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 QUOTED = "The paper's figures (BraTS 2023, 1248 cases, five folds) are quoted as anchors and not recomputed here"
 
 
-def dice_table(table: pd.DataFrame, task: Task = paper_task()) -> PageTable:  # noqa: B008
+def dice_table(table: pd.DataFrame, task: Task) -> PageTable:
     """Return Table 1 of :func:`uncseg.evaluation.tables.table1`; for the paper's task its figures are the last rows."""
     columns, rows = dice_columns(task), []
     for model, part in table[table["fold"] != PAPER].groupby("model", sort=False):
@@ -34,12 +33,12 @@ def dice_table(table: pd.DataFrame, task: Task = paper_task()) -> PageTable:  # 
     return PageTable("table1", "Table 1. Dice out of fold", ["", "fold", "cases", *columns.values()], rows, note)
 
 
-def dice_cells(mean: Mapping[Any, Any], sd: Mapping[Any, Any], task: Task = paper_task()) -> list[str]:  # noqa: B008
+def dice_cells(mean: Mapping[Any, Any], sd: Mapping[Any, Any], task: Task) -> list[str]:
     """Return mean ± sd for each Dice of Table 1."""
     return [mean_sd(mean[column], sd[column], 4) for column in dice_columns(task)]
 
 
-def uncertainty_table(table: pd.DataFrame, last_epochs: int, task: Task = paper_task()) -> PageTable:  # noqa: B008
+def uncertainty_table(table: pd.DataFrame, last_epochs: int, task: Task) -> PageTable:
     """Return Table 2 of :func:`uncseg.evaluation.tables.table2`; for the paper's task its figures stand beside ours."""
     figures, quoted, rows = shown_by_kind("table2"), is_the_papers(task), []
     for protocol, part in table.groupby("protocol", sort=False):

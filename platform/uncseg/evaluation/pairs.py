@@ -72,7 +72,7 @@ def score_pair(pair: Pair, scale: Scale) -> list[ScoreRow]:
         raise ProblemsFound(f"{pair.case_id} cannot be scored.", problems, exit_code=1)
     brain = None if pair.brain is None else np.asarray(volumes[pair.brain].voxels != 0)
     uncertainty = {region: maps[file] for region, file in pair.uncertainty.items()}
-    rows = score_case(expected, found, reference.geometry.spacing_dhw_mm, uncertainty, brain, pair.task)
+    rows = score_case(expected, found, reference.geometry.spacing_dhw_mm, pair.task, uncertainty, brain)
     return [{"case": pair.case_id, "patient": patient_of(pair.case_id, pair.task), **row} for row in rows]
 
 

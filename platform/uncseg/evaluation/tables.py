@@ -36,11 +36,7 @@ def is_the_papers(task: Task) -> bool:
     return task.name == paper_task().name and task.same_meaning(paper_task())
 
 
-def table1(
-    per_case: pd.DataFrame,
-    baseline: pd.DataFrame | None = None,
-    task: Task = paper_task(),  # noqa: B008
-) -> pd.DataFrame:
+def table1(per_case: pd.DataFrame, task: Task, baseline: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the mean Dice per fold, and its mean and standard deviation over folds.
 
     The columns are model, fold ("0", …, "mean", "sd" and, for the paper's task, PAPER, the paper's figures), cases, and
@@ -79,12 +75,7 @@ def papers_dice(kind: str) -> dict[str, float]:
     return regions | {"dice_mean": sum(regions.values()) / len(regions)}
 
 
-def table2(
-    per_case: pd.DataFrame,
-    epochs: pd.DataFrame,
-    last_epochs: int,
-    task: Task = paper_task(),  # noqa: B008
-) -> pd.DataFrame:
+def table2(per_case: pd.DataFrame, epochs: pd.DataFrame, last_epochs: int, task: Task) -> pd.DataFrame:
     """Return one row per protocol and estimator that the scores or the epochs hold.
 
     The columns are protocol, estimator, floor (bool), each figure of Table 2 and its ``_std`` over folds, paper_corr,

@@ -27,7 +27,6 @@ from uncseg.metric_keys import case_key
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_task import FoldTask, RunTask
 from uncseg.table_files import table_of
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 
@@ -113,7 +112,7 @@ def region_scores(
     uncertainty: np.ndarray | None,
     brain: np.ndarray,
     geometry: Geometry,
-    task: Task = paper_task(),  # noqa: B008
+    task: Task,
 ) -> list[ScoreRow]:
     """Return one row of scores per region; one map stands for all regions, as in the challenge.
 
@@ -125,7 +124,7 @@ def region_scores(
         task: what the labels mean.
     """
     maps = None if uncertainty is None else dict.fromkeys(task.regions, uncertainty)
-    return score_case(reference, labels, geometry.spacing_dhw_mm, maps, brain, task)
+    return score_case(reference, labels, geometry.spacing_dhw_mm, task, maps, brain)
 
 
 def _overlap_row(scores: Sequence[dict[str, Any]], task: Task) -> dict[str, Any]:

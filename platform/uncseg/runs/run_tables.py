@@ -35,7 +35,7 @@ def evaluate_and_write_tables(task: RunTask, folds: Sequence[int]) -> None:
     epochs = epoch_table(run.spool)
     epochs = epochs[epochs["fold"].isin(folds)]
     meaning = experiment.dataset.task
-    first = table1(per_case, _baseline(experiment, per_case), meaning)
+    first = table1(per_case, meaning, _baseline(experiment, per_case))
     second = table2(per_case, epochs, last_epochs, meaning)
     for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
         write_table(frame, run.tables, name)

@@ -87,8 +87,8 @@ def write_card(run: RunFolder, about: Mapping[str, Any], registered: str, alias:
         _opening(about, registered, task),
         _use(len(task.modalities)),
         _interface(task, about["review_below"]),
-        "" if first is None else dice_table(first).to_markdown(2),
-        "" if second is None else uncertainty_table(second, last_epochs).to_markdown(2),
+        "" if first is None else dice_table(first, task).to_markdown(2),
+        "" if second is None else uncertainty_table(second, last_epochs, task).to_markdown(2),
         _calibrated(about),
         _loading(f"{registered}@{alias}", len(about["folds"]), task),
     ]

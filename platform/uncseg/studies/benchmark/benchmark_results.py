@@ -126,7 +126,8 @@ def against_memory(finished: Sequence[ScoredFold]) -> pd.DataFrame:
     tables = []
     for root, part in {part.task.run.root: part for part in finished}.items():
         experiment = part.task.experiment
-        table = table2(pd.DataFrame(), epoch_table(RunFolder(root).spool), experiment.evaluation.last_epochs)
+        last_epochs, task = experiment.evaluation.last_epochs, experiment.dataset.task
+        table = table2(pd.DataFrame(), epoch_table(RunFolder(root).spool), last_epochs, task)
         tables.append(
             table.assign(
                 training=part.training.name,
