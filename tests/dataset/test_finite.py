@@ -62,10 +62,10 @@ def test_a_fingerprint_that_overflows_names_case_and_channel(tmp_path):
     for case, largest in (("a", 100), ("b", 3e19), ("c", 200)):
         np.save(tmp_path / f"{case}_0002.npy", np.array([0, largest], np.float32))
     with pytest.raises(ProblemsFound) as caught:
-        channel_statistics(tmp_path, ["a", "b", "c"], 2)
+        channel_statistics(tmp_path, ["a", "b", "c"], 2, "t2w")
     (problem,) = caught.value.problems
     assert problem.where == "b, channel t2w"
     assert "3e+19" in problem.found
     assert caught.value.exit_code == 1
-    found = channel_statistics(tmp_path, ["a", "c"], 2)
+    found = channel_statistics(tmp_path, ["a", "c"], 2, "t2w")
     assert (found["mean"], found["min"], found["max"]) == (75, 0, 200)

@@ -35,6 +35,9 @@ from uncseg.dataset.scan import scan_folder
 from uncseg.files import write_json
 from uncseg.layout import PreparedFolder
 from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.tasks.built_in_tasks import paper_task
+
+PAPER = paper_task()
 
 CONFIGURATION = "3d_fullres"
 
@@ -58,8 +61,8 @@ def write_raw(folder: Path, phantoms: Path) -> PreparedFolder:
     raw = PreparedFolder(folder, "Dataset501_Phantoms")
     cases = scan_folder(phantoms).cases
     for case in cases:
-        write_raw_case(read_case_volumes(case), raw.raw_dataset / "imagesTr", raw.raw_dataset / "labelsTr")
-    write_json(raw.raw_dataset / "dataset.json", dataset_description("labels", len(cases)))
+        write_raw_case(read_case_volumes(case, PAPER), raw.raw_dataset / "imagesTr", raw.raw_dataset / "labelsTr")
+    write_json(raw.raw_dataset / "dataset.json", dataset_description("labels", len(cases), PAPER))
     return raw
 
 

@@ -25,6 +25,7 @@ from uncseg.method.settings import TrainerSettings
 from uncseg.method.training.trainer import UncertaintyTrainer
 from uncseg.runs.model_sources import PredictionModel, find_model
 from uncseg.runs.new_case_tasks import PredictionOptions, PredictionTask, predict_case, read_case, write_case
+from uncseg.tasks.built_in_tasks import paper_task
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,23 @@ def train_small_network(experiment: Experiment, folder: Path, monkeypatch: pytes
 def prepare(experiment: Experiment) -> PreparedFolder:
     """Do what the tasks of ``uncseg prepare`` do, one after the other."""
     cases, problems = steps.chosen_cases(experiment)
+    task = experiment.dataset.task
     assert problems == []
     folder = steps.survey_folder(experiment, cases)
     prepared = steps.prepared_folder(experiment, "whole_way")
-    surveys = {case.case_id: fingerprint.survey_case(folder, case, samples=1000) for case in cases}
-    statistics = [fingerprint.channel_statistics(folder, list(surveys), channel) for channel in range(4)]
+    surveys = {case.case_id: fingerprint.survey_case(folder, case, 1000, task) for case in cases}
+    statistics = [
+        fingerprint.channel_statistics(folder, list(surveys), channel, modality)
+        for channel, modality in enumerate(task.modalities)
+    ]
     fingerprint.write_fingerprint(folder, surveys, statistics)
-    steps.write_raw_description(prepared, experiment.model.output, list(surveys))
+    steps.write_raw_description(prepared, experiment.model.output, list(surveys), task)
     with contextlib.redirect_stdout(None):
         steps.plan(prepared, experiment, folder, len(cases))
     names = sorted(surveys)
     write_json(prepared.splits, [{"train": names[1:], "val": names[:1]}])
     for case in cases:
-        assert preprocess_case(prepared, case, experiment.plan.configuration) == []
+        assert preprocess_case(prepared, case, experiment.plan.configuration, task) == []
     return prepared
 
 
@@ -83,13 +88,13 @@ class Stored:
 
 def store_for_training(trained: Trained, case: Case, folder: Path) -> Stored:
     """Survey and preprocess a case by the plans of a network."""
-    survey = fingerprint.survey_case(folder / "survey", case, samples=1000)
+    survey = fingerprint.survey_case(folder / "survey", case, 1000, paper_task())
     assert survey["problems"] == []
     prepared, model = PreparedFolder(folder / "prepared", trained.prepared.dataset_name), trained.model.folder
     prepared.dataset.mkdir(parents=True)
     for file in (trained.prepared.plans, trained.prepared.dataset / "dataset.json"):
         shutil.copy(file, prepared.dataset)
-    assert preprocess_case(prepared, case, model.configuration) == []
+    assert preprocess_case(prepared, case, model.configuration, paper_task()) == []
     stored = str(prepared.dataset / model.configuration_manager.data_identifier)
     images, labels, *_ = nnUNetDatasetBlosc2(stored, [case.case_id]).load_case(case.case_id)
     raw = prepared.raw_dataset

@@ -1,20 +1,25 @@
-"""Checks that find every problem of a BraTS folder before any work starts."""
+"""Checks that find every problem of a folder of cases before any work starts."""
 
 import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from uncseg.config.case_lists import PatientList
 from uncseg.config.list_files import first_problems
 from uncseg.dataset.case_volumes import read_case_volumes
 from uncseg.dataset.cases import Case
-from uncseg.dataset.labels import Convention, describe_convention
+from uncseg.dataset.folders import Scan
+from uncseg.dataset.labels import Convention, describe_convention, in_main_region
+from uncseg.dataset.mask_values import problems_of_values, values_of_mask
 from uncseg.dataset.patients import OPTION, UNKNOWN, Patients, find_patients
-from uncseg.dataset.scan import Scan, scan_folder
+from uncseg.dataset.scan import scan_folder
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.task import Task
 
 MOST_CASES_AT_ONCE = 8
 """Cases that are held in memory at a time: about 0.2 GB each at full size."""
@@ -22,11 +27,12 @@ MOST_CASES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class CaseCheck:
-    """What is wrong with a case, what is odd, whether its reference has a tumour (None: unknown), and its images."""
+    """What is wrong with a case, what is odd, whether its reference has the main region, and its images."""
 
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
-    has_tumour: bool | None = None
+    has_main: bool | None = None
+    """None: unknown."""
     digest: str | None = None
     """Of the images' voxels; None where they cannot be used."""
 
@@ -49,38 +55,54 @@ class DatasetCheck:
 
 
 def check_dataset(
-    folder: Path, convention: Convention | None = None, patients: PatientList | str | None = None
+    folder: Path,
+    convention: Convention | None = None,
+    patients: PatientList | str | None = None,
+    task: Task = paper_task(),  # noqa: B008
 ) -> DatasetCheck:
-    """Open every file of every case of a BraTS folder.
+    """Open every file of every case of a folder.
 
     Args:
-        folder: one folder per case.
-        convention: what the labels mean; None: as the names of the files say.
+        folder: one folder per case, or nnU-Net's raw dataset.
+        convention: of the task, for the labels; None: as the names of the files say.
         patients: who is a patient, as the option ``--patients`` says; None: the names tell.
+        task: what the files mean.
 
     Raises:
         ProblemsFound: every problem of every case at once, of the layout, of the contents, and of who is a patient
-            (exit code 2 if there are no others).
+            (exit code 2 if there are no others); or the task does not fit the files (2).
     """
-    scan = scan_folder(folder, convention=convention)
-    known, unknown = find_patients([case.case_id for case in scan.cases], patients, OPTION)
+    scan = scan_folder(folder, convention=convention, task=task)
+    known, unknown = find_patients([case.case_id for case in scan.cases], patients, OPTION, task=task)
+    check = partial(check_case, task=task)
     with ThreadPoolExecutor(min(MOST_CASES_AT_ONCE, os.cpu_count() or 1)) as pool:
-        checks = list(pool.map(check_case, scan.cases))
-        partial = list(pool.map(check_case, scan.partial))
-    problems = scan.problems + [problem for check in checks + partial for problem in check.problems]
-    if not problems and not any(check.has_tumour for check in checks):
-        problems.append(no_tumour(str(folder)))
+        checks, incomplete = list(pool.map(check, scan.cases)), list(pool.map(check, scan.partial))
+        problems = scan.problems + [problem for found in checks + incomplete for problem in found.problems]
+        problems += _problems_of_masks(folder, scan, problems, pool)
+    if not problems and not any(found.has_main for found in checks):
+        problems.append(none_of_main_region(str(folder), task))
     title = f"The dataset {folder} cannot be used."
     raise_if_any(problems + unknown, title if problems else UNKNOWN, exit_code=1 if problems else 2)
-    same = same_cases({case.case_id: str(check.digest) for case, check in zip(scan.cases, checks, strict=True)})
-    warnings = [*(warning for check in checks for warning in check.warnings), *same, *known.warnings]
-    notes = [describe_convention(scan.convention, scan.convention_reason), *scan.notes]
+    same = same_cases({case.case_id: str(found.digest) for case, found in zip(scan.cases, checks, strict=True)})
+    warnings = [*(warning for found in checks for warning in found.warnings), *same, *known.warnings]
+    notes = [describe_convention(scan.convention, scan.convention_reason, task), *scan.notes]
     return DatasetCheck(scan, known, warnings, notes)
 
 
-def no_tumour(where: str) -> Problem:
-    """Return the problem of cases none of which has a tumour in its reference."""
-    return Problem(where, "no tumour in any reference", "labels 1, 2, 3", "give the folder that holds the references")
+def _problems_of_masks(folder: Path, scan: Scan, problems: list[Problem], pool: ThreadPoolExecutor) -> list[Problem]:
+    """Return what the values of all masks together say, if one of the masks has a problem."""
+    files = {case.case_id: case.reference for case in (*scan.cases, *scan.partial) if case.reference is not None}
+    if not {str(file) for file in files.values()} & {problem.where for problem in problems}:
+        return []
+    values = dict(zip(files, pool.map(values_of_mask, files.values()), strict=True))
+    known = {case: found for case, found in values.items() if found is not None}
+    return problems_of_values(folder, known, scan.task, scan.convention)
+
+
+def none_of_main_region(where: str, task: Task) -> Problem:
+    """Return the problem of cases none of which has the main region in its reference."""
+    labels, advice = " or ".join(task.regions[task.main_region]), "give the folder that holds the references"
+    return Problem(where, f"no {task.main_region} in any reference", f"labels {labels} in some of them", advice)
 
 
 def same_cases(digests: Mapping[str, str]) -> list[Problem]:
@@ -100,14 +122,14 @@ def same_cases(digests: Mapping[str, str]) -> list[Problem]:
     )
 
 
-def check_case(case: Case) -> CaseCheck:
-    """Open all files of a case; whatever one of them holds, nothing is raised."""
+def check_case(case: Case, task: Task = paper_task()) -> CaseCheck:  # noqa: B008
+    """Open all files of a case of a task; whatever one of them holds, nothing is raised."""
     try:
-        volumes = read_case_volumes(case)
+        volumes = read_case_volumes(case, task)
     except ProblemsFound as error:
         return CaseCheck(error.problems)
     labels, content = volumes.labels, hashlib.blake2b()
     for image in volumes.images:
         content.update(image.voxels.tobytes())
-    has_tumour = None if labels is None else bool(labels.any())
-    return CaseCheck([], volumes.warnings, has_tumour, content.hexdigest())
+    has_main = None if labels is None else bool(in_main_region(labels, task).any())
+    return CaseCheck([], volumes.warnings, has_main, content.hexdigest())

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from uncseg.dataset.case_volumes import CaseVolumes, read_case_volumes
-from uncseg.dataset.cases import MODALITIES, Case
+from uncseg.dataset.cases import Case
 from uncseg.dataset.finite import REPAIR
+from uncseg.dataset.labels import in_main_region
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json, whole_file, write_json
+from uncseg.tasks.task import Task
 
 FOREGROUND_SAMPLES = 100_000_000  # nnU-Net's number for a whole dataset
 
@@ -27,29 +29,31 @@ def fingerprint_file(folder: Path) -> Path:
     return folder / "dataset_fingerprint.json"
 
 
-def survey_case(folder: Path, case: Case, samples: int) -> dict[str, Any]:
+def survey_case(folder: Path, case: Case, samples: int, task: Task) -> dict[str, Any]:
     """Check a case and compute its part of the fingerprint, unless that is done.
 
     Args:
         folder: the survey's, for CASE.json and, until they are joined, each channel's foreground intensities.
         samples: number of foreground intensities per channel that nnU-Net draws, with replacement.
+        task: what the files mean.
 
     Returns:
-        ``problems``, a list. If it is empty also ``warnings``, ``volume_ml`` (whole tumour), ``digest``
+        ``problems``, a list. If it is empty also ``warnings``, ``volume_ml`` (the main region), ``digest``
         (SHA-256 of the files), and for the fingerprint ``shape``, ``spacing`` and ``relative_size``.
     """
     record = folder / f"{case.case_id}.json"
     if record.is_file():
         return dict(read_json(record))
     try:
-        volumes = read_case_volumes(case)
+        volumes = read_case_volumes(case, task)
     except ProblemsFound as error:
         return {"problems": error.problems}
     assert volumes.labels is not None
+    main = in_main_region(volumes.labels, task)
     content = {
         "problems": [],
         "warnings": [asdict(warning) for warning in volumes.warnings],
-        "volume_ml": float((volumes.labels > 0).sum() * np.prod(volumes.geometry.spacing_mm)) / 1000,
+        "volume_ml": float(main.sum() * np.prod(volumes.geometry.spacing_mm)) / 1000,
         "digest": _digest_of_files(case),
         **_analyse(folder, volumes, samples),
     }
@@ -85,7 +89,7 @@ def _analyse(folder: Path, volumes: CaseVolumes, samples: int) -> dict[str, Any]
     return sizes | {"relative_size": float(relative_size)}
 
 
-def channel_statistics(folder: Path, case_ids: Sequence[str], channel: int) -> dict[str, float]:
+def channel_statistics(folder: Path, case_ids: Sequence[str], channel: int, modality: str) -> dict[str, float]:
     """Return statistics of one channel's foreground intensities over all cases, as nnU-Net names them.
 
     Raises:
@@ -98,8 +102,8 @@ def channel_statistics(folder: Path, case_ids: Sequence[str], channel: int) -> d
     if not np.isfinite(list(statistics.values())).all():
         largest = {case: float(np.abs(own).max(initial=0)) for case, own in zip(case_ids, samples, strict=True)}
         case = max(largest, key=lambda name: (not math.isfinite(largest[name]), largest[name]))
-        found = f"intensities up to {largest[case]:.3g} in the tumour, whose standard deviation overflows float32"
-        problem = Problem(f"{case}, channel {MODALITIES[channel]}", found, "values that a scanner gives", REPAIR)
+        found = f"intensities up to {largest[case]:.3g} in the labels, whose standard deviation overflows float32"
+        problem = Problem(f"{case}, channel {modality}", found, "values that a scanner gives", REPAIR)
         raise ProblemsFound("The fingerprint cannot be computed.", [problem], exit_code=1)
     values.sort()  # vectorised; the percentiles then take half the time
     low, median, high = np.percentile(values, np.array((0.5, 50.0, 99.5)), overwrite_input=True)

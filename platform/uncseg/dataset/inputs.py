@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from uncseg.dataset.cases import Case, ending_of, name_problems, names_of_maps
+from uncseg.dataset.channels import modalities_of
 from uncseg.dataset.folders import References, Scan, require_folder
 from uncseg.dataset.labels import Convention
 from uncseg.dataset.patients import patient_of
@@ -105,18 +106,3 @@ def _order(channels: Sequence[str], folder: Path, task: Task) -> list[int]:
         )
         raise ProblemsFound(title, [problem])
     return known
-
-
-def modalities_of(channels: Sequence[str], task: Task) -> list[int | None]:
-    """Return the number of the task's modality that each channel is called by, by one of its names; None of others."""
-    names = {
-        plain(name): number
-        for number, modality in enumerate(task.modalities)
-        for name in (modality, *task.other_names.get(modality, ()))
-    }
-    return [names.get(plain(channel)) for channel in channels]
-
-
-def plain(name: str) -> str:
-    """Return a name in lower case, without other characters than letters and digits."""
-    return re.sub("[^a-z0-9]", "", name.lower())

@@ -93,6 +93,11 @@ def convert_labels(
     return np.array([numbers[value] for value in known], np.uint8)[np.searchsorted(known, voxels)]
 
 
+def in_main_region(labels: np.ndarray, task: Task) -> np.ndarray:
+    """Return where labels, as the task numbers them, are those of its main region, bool."""
+    return np.isin(labels, task.numbers[task.main_region])
+
+
 def rounded(voxels: np.ndarray) -> np.ndarray | None:
     """Return the values of a mask, rounded within :data:`ROUNDING` of a whole number; None if one is not finite."""
     if voxels.dtype.kind != "f":

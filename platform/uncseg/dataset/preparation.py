@@ -13,17 +13,16 @@ from typing import Any
 
 from uncseg.config.experiment import Experiment
 from uncseg.config.list_files import read_text_file
-from uncseg.dataset.cases import MODALITIES, Case, oracle_path
+from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.fingerprint import fingerprint_file
-from uncseg.dataset.labels import LABELS, REGIONS
 from uncseg.dataset.patients import find_patients
 from uncseg.dataset.scan import scan_folder
 from uncseg.dataset.splits import given_splits, problems_of_given
 from uncseg.errors import Problem, raise_if_any
 from uncseg.files import digest, file_states, json_text, read_json, write_json, write_text
 from uncseg.layout import PreparedFolder
-
-REGIONS_CLASS_ORDER = (2, 1, 3)  # drawn one over the other: WT as ED, TC as NCR, ET
+from uncseg.tasks.outputs import drawn_labels
+from uncseg.tasks.task import Task
 
 
 def nnunet_environment(prepared: PreparedFolder, results: Path | None = None) -> dict[str, str]:
@@ -44,7 +43,7 @@ def chosen_cases(experiment: Experiment) -> tuple[list[Case], list[Problem]]:
     """
     dataset = experiment.dataset
     excluded, problems = _excluded(dataset.exclude)
-    scan = scan_folder(dataset.path, convention=dataset.convention, exclude=excluded)
+    scan = scan_folder(dataset.path, convention=dataset.convention, exclude=excluded, task=dataset.task)
     cases, layout = scan.cases, scan.problems
     problems += [
         Problem("dataset.exclude", name, "the name of a case, a folder or an image file", "correct or remove it")
@@ -55,7 +54,7 @@ def chosen_cases(experiment: Experiment) -> tuple[list[Case], list[Problem]]:
         found = f"{number} cases in {dataset.path} after exclusion"
         advice = "list the cases to leave out in dataset.exclude, or correct dataset.expected_cases"
         problems.append(Problem("dataset.expected_cases", found, f"{dataset.expected_cases}", advice))
-    patients, unknown = find_patients([case.case_id for case in cases], dataset.patients)
+    patients, unknown = find_patients([case.case_id for case in cases], dataset.patients, task=dataset.task)
     problems += unknown
     if not unknown:
         cases = [replace(case, patient=patients.of[case.case_id]) for case in cases]
@@ -92,7 +91,10 @@ def _file_states(experiment: Experiment, cases: Sequence[Case]) -> dict[str, Any
     root = experiment.dataset.path.resolve()
     files = [file for case in cases for file in (*case.files, oracle_path(case)) if file is not None]
     states = {str(Path(name).relative_to(root)): state for name, *state in file_states(files)}
-    return {"folder": str(root), "convention": [case.convention for case in cases[:1]], **states}
+    task, conventions = experiment.dataset.task, {case.convention for case in cases}
+    values = {name: task.values(name) for name in sorted(conventions)}
+    labels = {"values": values, "labels": task.labels, "main": task.numbers[task.main_region]}
+    return {"folder": str(root), "modalities": task.modalities, **labels, **states}
 
 
 def survey_folder(experiment: Experiment, cases: Sequence[Case]) -> Path:
@@ -110,6 +112,7 @@ def preparation_digest(experiment: Experiment, cases: Sequence[Case]) -> str:
         "files": _file_states(experiment, cases),
         "plan": experiment.plan.model_dump(mode="json"),
         "output": experiment.model.output,
+        "regions": experiment.dataset.task.numbers,
         "split": _split_content(experiment, cases),
         "patients": {case.case_id: case.patient for case in cases},
         "dataset": [experiment.dataset.id, experiment.dataset.name],
@@ -131,9 +134,9 @@ def prepared_folder(experiment: Experiment, preparation: str) -> PreparedFolder:
     return PreparedFolder(root, f"Dataset{dataset.id:03d}_{dataset.name}")
 
 
-def raw_images(prepared: PreparedFolder, case_id: str) -> list[str]:
+def raw_images(prepared: PreparedFolder, case_id: str, task: Task) -> list[str]:
     """Return a case's images in nnU-Net's raw folder."""
-    names = (f"{case_id}_{channel:04d}.nii.gz" for channel in range(len(MODALITIES)))
+    names = (f"{case_id}_{channel:04d}.nii.gz" for channel in range(len(task.modalities)))
     return [str(prepared.raw_dataset / "imagesTr" / name) for name in names]
 
 
@@ -142,32 +145,32 @@ def raw_reference(prepared: PreparedFolder, case_id: str) -> Path:
     return prepared.raw_dataset / "labelsTr" / f"{case_id}.nii.gz"
 
 
-def dataset_description(output: str, cases: int) -> dict[str, Any]:
-    """Return nnU-Net's dataset.json for an output. The order of labels and channels has a meaning."""
+def dataset_description(output: str, cases: int, task: Task) -> dict[str, Any]:
+    """Return nnU-Net's dataset.json of a task for an output. The order of labels and channels has a meaning."""
     content: dict[str, Any] = {
-        "channel_names": {str(i): name.capitalize() for i, name in enumerate(MODALITIES)},
-        "labels": {"background": 0, **LABELS},
+        "channel_names": {str(i): name[:1].upper() + name[1:] for i, name in enumerate(task.modalities)},
+        "labels": {"background": 0, **task.labels},
         "numTraining": cases,
         "file_ending": ".nii.gz",
         "overwrite_image_reader_writer": "SimpleITKIO",
     }
     if output == "regions":
-        content["labels"] = {"background": 0, **{name: list(labels) for name, labels in REGIONS.items()}}
-        content["regions_class_order"] = list(REGIONS_CLASS_ORDER)
+        content["labels"] = {"background": 0, **{name: list(labels) for name, labels in task.numbers.items()}}
+        content["regions_class_order"] = list(drawn_labels(task))
     return content
 
 
-def write_raw_description(prepared: PreparedFolder, output: str, case_ids: Sequence[str]) -> None:
+def write_raw_description(prepared: PreparedFolder, output: str, case_ids: Sequence[str], task: Task) -> None:
     """Write the raw folder's dataset.json with a list of its files, for which nnU-Net would start twelve processes."""
     folder = prepared.raw_dataset
     listed = {
         case: {
-            "images": [os.path.relpath(file, folder) for file in raw_images(prepared, case)],
+            "images": [os.path.relpath(file, folder) for file in raw_images(prepared, case, task)],
             "label": os.path.relpath(raw_reference(prepared, case), folder),
         }
         for case in case_ids
     }
-    content = dataset_description(output, len(case_ids)) | {"dataset": listed}
+    content = dataset_description(output, len(case_ids), task) | {"dataset": listed}
     write_text(folder / "dataset.json", json_text(content, indent=2))
 
 
@@ -184,7 +187,7 @@ def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, 
 
     plan_dataset(prepared.dataset_name, experiment.plan, nnunet_environment(prepared))
     # nnU-Net copied the raw folder's file; this one goes into models, which need no list of files
-    content = dataset_description(experiment.model.output, cases)
+    content = dataset_description(experiment.model.output, cases, experiment.dataset.task)
     write_text(prepared.dataset / "dataset.json", json_text(content, indent=2))
 
 

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from uncseg.dataset.case_volumes import read_case_volumes
-from uncseg.dataset.cases import MODALITIES, Case, oracle_path
+from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.preparation import raw_images, raw_reference
 from uncseg.dataset.volumes import read_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json, whole_file
 from uncseg.layout import PreparedFolder
+from uncseg.tasks.task import Task
 
 
-def preprocess_case(prepared: PreparedFolder, case: Case, configuration: str) -> list[Problem]:
+def preprocess_case(prepared: PreparedFolder, case: Case, configuration: str, task: Task) -> list[Problem]:
     """Read a case once; put it into the raw folder; crop, normalise and resample it with nnU-Net's preprocessor.
 
     Its files are complete or absent; a case that has them is skipped.
@@ -27,13 +28,13 @@ def preprocess_case(prepared: PreparedFolder, case: Case, configuration: str) ->
     """
     try:
         with naming(case.case_id):
-            _preprocess(prepared, case, configuration)
+            _preprocess(prepared, case, configuration, task)
     except ProblemsFound as error:
         return error.problems
     return []
 
 
-def _preprocess(prepared: PreparedFolder, case: Case, configuration: str) -> None:
+def _preprocess(prepared: PreparedFolder, case: Case, configuration: str, task: Task) -> None:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     from uncseg.dataset.nnunet_case import LoadedCasePlans, write_raw_case
@@ -44,28 +45,28 @@ def _preprocess(prepared: PreparedFolder, case: Case, configuration: str) -> Non
     folder = prepared.dataset / settings.data_identifier
     files = [f"{case.case_id}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]
     if not all((folder / file).is_file() for file in files):
-        volumes = read_case_volumes(case)
+        volumes = read_case_volumes(case, task)
         write_raw_case(volumes, prepared.raw_dataset / "imagesTr", prepared.raw_dataset / "labelsTr")
         folder.mkdir(parents=True, exist_ok=True)
         # in a folder of its own: nnU-Net takes every .b2nd file in the dataset's folder for a case
         with tempfile.TemporaryDirectory(prefix=".part-", dir=prepared.root) as partial:
-            images, reference = raw_images(prepared, case.case_id), str(raw_reference(prepared, case.case_id))
+            images, reference = raw_images(prepared, case.case_id, task), str(raw_reference(prepared, case.case_id))
             described = LoadedCasePlans(content, volumes), settings, read_json(prepared.dataset / "dataset.json")
             with contextlib.redirect_stdout(None), np.errstate(over="ignore", invalid="ignore"):
-                preprocessor = checked(settings.preprocessor_class(verbose=False))
+                preprocessor = checked(settings.preprocessor_class(verbose=False), task)
                 preprocessor.run_case_save(str(Path(partial) / case.case_id), images, reference, *described)
             for file in files:
                 (Path(partial) / file).replace(folder / file)
     _write_oracle(prepared, case, plans, settings)
 
 
-def checked(preprocessor: Any) -> Any:
-    """Let nnU-Net's preprocessor refuse a case whose values are not finite, before it saves it."""
+def checked(preprocessor: Any, task: Task) -> Any:
+    """Let nnU-Net's preprocessor refuse a case of a task whose values are not finite, before it saves it."""
     run_case = preprocessor.run_case
 
     def run_case_and_check(*arguments: Any) -> Any:
         data, reference, properties = run_case(*arguments)
-        require_finite_channels(data, MODALITIES)
+        require_finite_channels(data, task.modalities)
         return data, reference, properties
 
     preprocessor.run_case = run_case_and_check

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from uncseg.config.task_files import nnunet_dataset_json
 from uncseg.dataset.cases import (
     Case,
     FileNames,
@@ -19,11 +20,13 @@ from uncseg.dataset.cases import (
     names_of_maps,
 )
 from uncseg.dataset.folders import References, Scan, require_folder, walk_folders
-from uncseg.dataset.labels import AS_NAMED, AS_SET, Convention, title_of
+from uncseg.dataset.labels import AS_NAMED, AS_SET, TASK_SETTING, Convention, title_of
 from uncseg.dataset.lost_cases import case_of, lost_cases, named_as_images, other_case_in
+from uncseg.dataset.nnunet_folder import scan_nnunet
 from uncseg.dataset.patients import patient_of
-from uncseg.errors import Problem, ProblemsFound, listed
-from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.dataset.told_task import problems_of_names, remarks_on_names
+from uncseg.errors import Problem, ProblemsFound, listed, raise_if_any
+from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
 from uncseg.tasks.fields import MASK
 from uncseg.tasks.task import Task
 
@@ -61,7 +64,7 @@ def scan_folder(
     """Find the cases of a folder: folders with image files, directly in it or deeper (HGG/CASE, LGG/CASE).
 
     Args:
-        folder: where to look. A folder that several links lead to is visited once.
+        folder: where to look, or nnU-Net's raw dataset. A folder that several links lead to is visited once.
         references: whether a case without one is incomplete, or references are not looked at.
         convention: of the task, for the labels; None: as the names of the files say.
         exclude: names of cases, folders or files to leave out.
@@ -70,9 +73,31 @@ def scan_folder(
         task: whose names the files have.
 
     Raises:
-        ProblemsFound: there is no such folder (exit code 2), or nothing in it that is a case, excluded or taken (1).
+        ProblemsFound: there is no such folder, or the task does not fit (exit code 2); or there is nothing in it that
+            is a case, excluded or taken (1).
     """
     require_folder(folder)
+    if nnunet_dataset_json(folder) is not None:
+        scan = scan_nnunet(folder, references, convention, exclude, task)
+    else:
+        scan = _scan(folder, references, convention, exclude, skip, taken, task)
+    found = [case.case_id for case in (*scan.cases, *scan.partial)]
+    if references != "ignored":
+        wrong = problems_of_names(folder, found, task)
+        raise_if_any(wrong, f"Task {task.name} does not fit the dataset {folder}.")
+        scan.remarks.extend(remarks_on_names(found, task))
+    return scan
+
+
+def _scan(
+    folder: Path,
+    references: References,
+    convention: Convention | None,
+    exclude: Collection[str],
+    skip: Path | None,
+    taken: Collection[Path],
+    task: Task,
+) -> Scan:
     names = FileNames.of(task)
     scan = Scan(task, task.convention)
     by_name: dict[str, list[_Place]] = defaultdict(list)
@@ -120,7 +145,10 @@ def _stray_images(folder: Path, images: Sequence[str], names: FileNames) -> Prob
     expected = f"one folder per case, named as its files begin: {_example('CASE', names)}"
     stems = [name[: -len(ending)] for name in images if (ending := ending_of(name))]
     cases = sorted({split[0] for stem in stems if (split := names.split(stem))})
-    if stems and all(re.fullmatch(r".+_\d{4}", stem) for stem in stems):
+    if folder.name in ("imagesTr", "labelsTr"):
+        given = nnunet_dataset_json(folder.parent)
+        advice = f"give {folder.parent}" if given else "give the folder of nnU-Net's dataset, with dataset.json"
+    elif stems and all(re.fullmatch(r".+_\d{4}", stem) for stem in stems):
         advice = "these are nnU-Net's files: predict takes this very folder; for all else name them as the task does"
     elif not stems:
         advice = "convert them to NIfTI, or move them away"
@@ -139,13 +167,22 @@ def _example(case_id: str, names: FileNames) -> str:
 
 
 def _no_case(folder: Path, seen: Sequence[str], problems: list[Problem], names: FileNames) -> ProblemsFound:
+    """Return the error of a folder without a case; with exit code 2 if its files have the names of other tasks."""
+    """Return the error of a folder without a case; with exit code 2 if its files are named as another task's."""
     saw = list(seen)
     if not saw:
         with contextlib.suppress(OSError):  # that it cannot be read is among the problems
             saw = sorted(path.name for path in folder.iterdir())
     expected = f"one folder per case, for example {_example('patient1', names)}"
+    what = f"no case; there is {listed(saw) or 'nothing'}"
+    stems = [name[: -len(ending)] for name in seen if (ending := ending_of(name))]
+    others = [name for name in built_in_names() if any(map(FileNames.of(built_in(name)).split, stems))]
+    if others and not any(map(names.split, stems)):
+        advice = f"name the task of these files: set {TASK_SETTING} to {' or '.join(others)}"
+        title, problem = f"Task {names.task.name} does not fit {folder}.", Problem(str(folder), what, expected, advice)
+        return ProblemsFound(title, [problem])
     advice = "give the folder that holds the cases' folders" + (", or see below" if problems else "")
-    problem = Problem(str(folder), f"no case; there is {listed(saw) or 'nothing'}", expected, advice)
+    problem = Problem(str(folder), what, expected, advice)
     return ProblemsFound(f"The dataset {folder} cannot be used.", [problem, *problems], exit_code=1)
 
 

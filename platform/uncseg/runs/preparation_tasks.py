@@ -13,14 +13,15 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import show_warnings
 from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
-from uncseg.dataset.cases import MODALITIES, Case
-from uncseg.dataset.check import check_case, no_tumour, same_cases
+from uncseg.dataset.cases import Case
+from uncseg.dataset.check import check_case, none_of_main_region, same_cases
 from uncseg.dataset.preprocessing import preprocess_case
 from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import file_lock, remove_partial
 from uncseg.layout import PreparedFolder
 from uncseg.provenance import describe_versions
+from uncseg.tasks.task import Task
 
 Progress = Callable[[str, int, int], None]
 Surveys = dict[str, Mapping[str, Any]]
@@ -40,8 +41,9 @@ def prepare_cases(experiment: Experiment, progress: Progress = lambda _what, _do
         ProblemsFound: all problems of all cases at once, of the experiment's choice of cases, or of its plan.
     """
     cases, layout_problems = steps.chosen_cases(experiment)
+    task = experiment.dataset.task
     if layout_problems:
-        contents = _run("checked cases", [(case.case_id, check_case, (case,)) for case in cases], progress)
+        contents = _run("checked cases", [(case.case_id, check_case, (case, task)) for case in cases], progress)
         problems = layout_problems + [problem for check in contents.values() for problem in check.problems]
         raise ProblemsFound(TITLE, problems, exit_code=1)
     preparation = steps.preparation_digest(experiment, cases)
@@ -56,17 +58,17 @@ def prepare_cases(experiment: Experiment, progress: Progress = lambda _what, _do
 def _prepare(
     experiment: Experiment, cases: Sequence[Case], preparation: str, prepared: PreparedFolder, progress: Progress
 ) -> None:
-    survey_folder = steps.survey_folder(experiment, cases)
+    survey_folder, task = steps.survey_folder(experiment, cases), experiment.dataset.task
     samples = max(1, (experiment.plan.foreground_samples or fingerprint.FOREGROUND_SAMPLES) // len(cases))
-    surveys = _survey(survey_folder, cases, samples, progress)
+    surveys = _survey(survey_folder, cases, samples, task, progress)
     splits = _splits(experiment, cases, surveys)
-    _fingerprint(survey_folder, surveys, progress)
-    steps.write_raw_description(prepared, experiment.model.output, list(surveys))
+    _fingerprint(survey_folder, surveys, task, progress)
+    steps.write_raw_description(prepared, experiment.model.output, list(surveys), task)
     # in a worker, which has imported nnU-Net
     _run("plans", [("plans", steps.plan, (prepared, experiment, survey_folder, len(cases)))], progress)
     split = write_splits_once(prepared.splits, splits)
     configuration = experiment.plan.configuration
-    calls = [(case.case_id, preprocess_case, (prepared, case, configuration)) for case in cases]
+    calls = [(case.case_id, preprocess_case, (prepared, case, configuration, task)) for case in cases]
     found = _run("preprocessed cases", calls, progress)
     raise_if_any([problem for problems in found.values() for problem in problems], TITLE, exit_code=1)
     steps.link_references(prepared, list(surveys))
@@ -85,12 +87,12 @@ def _splits(experiment: Experiment, cases: Sequence[Case], surveys: Surveys) -> 
     return make_splits(volumes, patients, split.folds, split.seed)
 
 
-def _survey(folder: Path, cases: Sequence[Case], samples: int, progress: Progress) -> Surveys:
-    calls = [(case.case_id, fingerprint.survey_case, (folder, case, samples)) for case in cases]
+def _survey(folder: Path, cases: Sequence[Case], samples: int, task: Task, progress: Progress) -> Surveys:
+    calls = [(case.case_id, fingerprint.survey_case, (folder, case, samples, task)) for case in cases]
     surveys: Surveys = _run("checked cases", calls, progress)
     problems = [problem for survey in surveys.values() for problem in survey["problems"]]
     if not problems and not any(survey["volume_ml"] for survey in surveys.values()):
-        problems.append(no_tumour("dataset.path"))
+        problems.append(none_of_main_region("dataset.path", task))
     if problems:
         # corrected files have other times, and so another folder: nothing in this one would be used again
         shutil.rmtree(folder, ignore_errors=True)
@@ -100,10 +102,14 @@ def _survey(folder: Path, cases: Sequence[Case], samples: int, progress: Progres
     return surveys
 
 
-def _fingerprint(folder: Path, surveys: Surveys, progress: Progress) -> None:
+def _fingerprint(folder: Path, surveys: Surveys, task: Task, progress: Progress) -> None:
     if fingerprint.fingerprint_file(folder).is_file():
         return
-    channels = [(name, fingerprint.channel_statistics, (folder, list(surveys), n)) for n, name in enumerate(MODALITIES)]
+    cases = list(surveys)
+    channels = [
+        (name, fingerprint.channel_statistics, (folder, cases, channel, name))
+        for channel, name in enumerate(task.modalities)
+    ]
     statistics = _run("fingerprint", channels, progress)
     fingerprint.write_fingerprint(folder, surveys, list(statistics.values()))
 

@@ -7,6 +7,7 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import console, show_warnings
 from uncseg.dataset.labels import AS_NAMED, AS_SET, describe_convention
 from uncseg.dataset.patients import find_patients
+from uncseg.dataset.told_task import describe_task
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
 from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
@@ -67,9 +68,11 @@ def print_cases(experiment: Experiment, prepared: PreparedFolder) -> None:
     """Print what the labels mean and how many patients there are, each with how it is known, and the split's source."""
     split, folds = experiment.split, read_json(prepared.splits)
     reason = AS_NAMED if experiment.dataset.convention is None else AS_SET
-    console.print(describe_convention(read_json(prepared.done)["convention"], reason))
+    task = experiment.dataset.task
+    console.print(describe_task(task, "dataset.task"))
+    console.print(describe_convention(read_json(prepared.done)["convention"], reason, task))
     cases = sorted(case for fold in folds for case in fold["val"])
-    patients, _ = find_patients(cases, experiment.dataset.patients)
+    patients, _ = find_patients(cases, experiment.dataset.patients, task=task)
     console.print(f"patients: {patients}", soft_wrap=True)
     show_warnings(patients.warnings)
     sizes = [f"{len(fold['val'])} case{'s' * (len(fold['val']) != 1)}" for fold in folds]

@@ -1,0 +1,188 @@
+"""nnU-Net's raw dataset, taken as it is: imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz and dataset.json."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from uncseg.config.sections import Convention
+from uncseg.config.task_files import nnunet_dataset_json, read_dataset_json
+from uncseg.dataset.cases import Case, ending_of, is_image, is_oracle, name_problems, names_of_maps
+from uncseg.dataset.channels import by_all_names, modalities_of, plain
+from uncseg.dataset.folders import References, Scan
+from uncseg.dataset.labels import AS_SET, TASK_SETTING
+from uncseg.dataset.patients import patient_of
+from uncseg.errors import Problem, ProblemsFound, listed
+from uncseg.files import read_json
+from uncseg.tasks.task import Task
+
+IMAGES, REFERENCES = "imagesTr", "labelsTr"
+BY_DATASET_JSON = "by dataset.json"
+Images = dict[str, dict[int, list[Path]]]
+"""Files by case and channel; more than one where a file is there as .nii and as .nii.gz."""
+
+
+def scan_nnunet(
+    folder: Path, references: References, wanted: Convention | None, exclude: Collection[str], task: Task
+) -> Scan:
+    """Find the cases of nnU-Net's raw dataset, as :func:`~uncseg.dataset.scan.scan_folder` does.
+
+    Raises:
+        ProblemsFound: the task does not fit dataset.json (exit code 2), or there is no case (1).
+    """
+    folder = folder.resolve()
+    content, order, convention = _description(folder, task, wanted)
+    scan = Scan(task, convention, AS_SET if wanted is not None else BY_DATASET_JSON)
+    images, masks = _files(folder, content, scan.problems)
+    masks = {} if references == "ignored" else masks
+    scan.problems.extend(_problems_of_description(folder / "dataset.json", content, masks or images))
+    scan.excluded.update(_excluded(images, masks, exclude))
+    for name in sorted(images.keys() | masks.keys()):
+        if name in scan.excluded:
+            continue
+        problems = [*name_problems(name), *_problems_of_case(name, images, masks, order, references == "required")]
+        files = [by_channel[0] for number in order if (by_channel := images.get(name, {}).get(number))]
+        case = Case(name, patient_of(name, task), tuple(files), next(iter(masks.get(name, [])), None), convention)
+        (scan.partial if problems else scan.cases).append(case)
+        scan.problems.extend(problems)
+    if not (scan.cases or scan.partial or scan.excluded):
+        seen = listed(sorted(path.name for path in (folder / IMAGES).iterdir())) or "nothing"
+        problem = Problem(str(folder / IMAGES), f"no case; there is {seen}", "CASE_0000.nii.gz, …", "add the images")
+        raise ProblemsFound(f"The dataset {folder} cannot be used.", [problem, *scan.problems], exit_code=1)
+    overwritten = names_of_maps([case.case_id for case in scan.cases])
+    scan.problems.extend(overwritten.values())
+    scan.partial.extend(case for case in scan.cases if case.case_id in overwritten)
+    scan.cases[:] = [case for case in scan.cases if case.case_id not in overwritten]
+    if (folder / "imagesTs").is_dir():
+        scan.remarks.append(f"imagesTs of {folder.name}: not used")
+    return scan
+
+
+def references_of(folder: Path) -> dict[str, list[Path]]:
+    """Return the references of nnU-Net's raw dataset by case; more than one where both endings are there."""
+    folder = folder.resolve()
+    return _files(folder, read_json(folder / "dataset.json"), [])[1]
+
+
+def _description(folder: Path, task: Task, wanted: Convention | None) -> tuple[dict[str, Any], list[int], Convention]:
+    """Return dataset.json, the channel of each of the task's modalities, and the convention of the masks.
+
+    Raises:
+        ProblemsFound: the task has other channels or labels.
+    """
+    file = nnunet_dataset_json(folder)
+    assert file is not None
+    described, problems = read_dataset_json(file, str(file))
+    if described is None:
+        raise ProblemsFound(f"The dataset {folder} cannot be used.", problems)
+    content = dict(read_json(file))
+    if described.same_meaning(task) and (described.labels, described.modalities) == (task.labels, task.modalities):
+        return content, list(range(len(task.modalities))), wanted or task.convention
+    advice = f"leave {TASK_SETTING} out, so that dataset.json says what they mean, or name the task that it describes"
+    numbers = modalities_of(described.modalities, task)
+    if len(numbers) != len(task.modalities) or set(numbers) != set(range(len(task.modalities))):
+        found, expected = "channels " + ", ".join(described.modalities), ", ".join(task.modalities)
+        problems.append(Problem(str(file), found, f"those of task {task.name}: {expected}", advice))
+    conventions = list(task.conventions) if wanted is None else [wanted]
+    regions = any(isinstance(value, list) for value in content["labels"].values())
+    same = _same_regions if regions else _same_labels
+    fitting = [name for name in conventions if same(described, task.values(name), task)]
+    if not fitting:
+        found = ", ".join(f"{name} {value}" for name, value in content["labels"].items())
+        expected = " or ".join(dict.fromkeys(task.describe_labels(name) for name in conventions))
+        problems.append(Problem(str(file), f"labels {found}", f"those of task {task.name}: {expected}", advice))
+    if problems:
+        raise ProblemsFound(f"Task {task.name} does not fit the dataset {folder}.", problems)
+    return content, [numbers.index(number) for number in range(len(task.modalities))], fitting[0]
+
+
+def _same_labels(described: Task, values: Mapping[str, int], task: Task) -> bool:
+    """Return whether the labels of dataset.json have the task's names, and its values in a convention."""
+    known = by_all_names(values, task)
+    return sorted(described.labels.values()) == sorted(values.values()) and all(
+        known.get(plain(name)) == value for name, value in described.labels.items()
+    )
+
+
+def _same_regions(described: Task, values: Mapping[str, int], task: Task) -> bool:
+    """Return whether the regions of dataset.json have the task's values in a convention; names may be others."""
+    own = {plain(name): sorted(values[label] for label in part) for name, part in task.regions.items()}
+    theirs = {plain(name): sorted(part) for name, part in described.numbers.items()}
+    return sorted(own.values()) == sorted(theirs.values()) and all(
+        own.get(name, part) == part for name, part in theirs.items()
+    )
+
+
+def _files(folder: Path, content: Mapping[str, Any], problems: list[Problem]) -> tuple[Images, dict[str, list[Path]]]:
+    """Return images and references by case: those that dataset.json lists, or else all that are there."""
+    if isinstance(listing := content.get("dataset"), Mapping):
+        listed_images = {
+            name: {number: [folder / file] for number, file in enumerate(files["images"])}
+            for name, files in listing.items()
+        }
+        return listed_images, {name: [folder / files["label"]] for name, files in listing.items()}
+    images: Images = defaultdict(lambda: defaultdict(list))
+    masks: dict[str, list[Path]] = defaultdict(list)
+    others: list[Path] = []
+    for file in sorted((folder / IMAGES).iterdir()):
+        match = re.fullmatch(r"(.+)_(\d{4})", _stem(file))
+        if match:
+            images[match[1]][int(match[2])].append(file)
+        else:
+            others.append(file)
+    for file in sorted((folder / REFERENCES).iterdir()):
+        if stem := _stem(file):
+            masks[stem].append(file)
+        else:
+            others.append(file)
+    strays = [file for file in [*others, *folder.iterdir()] if is_image(file.name)]
+    expected, advice = "CASE_0000.nii.gz, or in labelsTr CASE.nii.gz", "rename it, or move it away"
+    problems += [
+        Problem(str(file), "an image of another name or format", expected, advice)
+        for file in strays
+        if not any(is_oracle(case, file.name) for case in images)
+    ]
+    return images, masks
+
+
+def _stem(file: Path) -> str:
+    ending = ending_of(file.name)
+    return file.name[: -len(ending)] if ending else ""
+
+
+def _problems_of_description(file: Path, content: Mapping[str, Any], cases: Collection[str]) -> list[Problem]:
+    problems = []
+    ending, number = content.get("file_ending", ".nii.gz"), content.get("numTraining")
+    if ending_of(f"CASE{ending}") is None:
+        problems.append(Problem(str(file), f"file_ending {ending}", ".nii.gz or .nii", "convert the images to NIfTI"))
+    if isinstance(number, int) and number != len(cases):
+        found, advice = f"numTraining {number}, and {len(cases)} cases", "correct the number, or complete the download"
+        problems.append(Problem(str(file), found, "the number of cases", advice))
+    return problems
+
+
+def _excluded(images: Images, masks: Mapping[str, list[Path]], exclude: Collection[str]) -> set[str]:
+    """Return the cases to leave out; a file's name stands for its case."""
+    files = {
+        case: {case, *(file.name for found in images.get(case, {}).values() for file in found)}
+        for case in images.keys() | masks.keys()
+    }
+    return {case for case, names in files.items() if names.intersection(exclude)}
+
+
+def _problems_of_case(
+    name: str, images: Images, masks: Mapping[str, Sequence[Path]], order: Sequence[int], with_reference: bool
+) -> list[Problem]:
+    by_channel, problems = images.get(name, {}), []
+    missing = [f"{IMAGES}/{name}_{number:04d}.nii.gz" for number in sorted(order) if not by_channel.get(number)]
+    if with_reference and not masks.get(name):
+        missing.append(f"{REFERENCES}/{name}.nii.gz")
+    expected = f"{len(order)} image{'s' * (len(order) != 1)}{' and a reference' * with_reference}"
+    problems += [Problem(file, "no such file", expected, "add it or exclude the case") for file in missing]
+    if more := [file.name for number, files in by_channel.items() if number not in order for file in files]:
+        problems.append(Problem(name, listed(more), expected, "remove them, or name them in dataset.json"))
+    for files in (*by_channel.values(), masks.get(name, [])):
+        if len(files) > 1:
+            problems.append(Problem(name, " and ".join(file.name for file in files), "one file", "remove the others"))
+    return problems
