@@ -75,11 +75,12 @@ def check(
     dataset: Annotated[Path, _argument("Folder of cases, or nnU-Net's folder of a dataset.")],
     convention: ConventionOption = None,
     patients: PatientsOption = None,
+    task: FolderTask = None,
 ) -> None:
     """List every problem of a folder of cases in one table; exit with 1 if there is any."""
     from uncseg.commands.check import check_folder
 
-    raise typer.Exit(check_folder(dataset, convention, patients))
+    raise typer.Exit(check_folder(dataset, convention, patients, task))
 
 
 @app.command()

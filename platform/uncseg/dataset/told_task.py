@@ -62,13 +62,13 @@ def task_of_names(folder: Path, names: Collection[str], option: str) -> tuple[Ta
     if best and not unclear:
         return built_in(best[0]), BY_CASES
     expected = "one task, because labels and lesions have another meaning in another"
-    several = f"keep them in a folder per task, or say which task holds for all: {option}"
+    several = f"keep them in a folder per task, or give a task of your own: {option} FILE"
     problems = [
         Problem(
             str(folder),
             f"{_count(cases)} of task {' or '.join(tasks)} by name: {listed(sorted(cases))}",
             expected,
-            f"say which one: {option} {' or '.join(tasks)}" if tasks in unclear and len(told) == 1 else several,
+            f"say which one: {option} {_choices(tasks)}" if tasks in unclear and len(told) == 1 else several,
         )
         for tasks, cases in sorted(told.items())
     ]
@@ -87,7 +87,7 @@ def problems_of_names(folder: Path, case_ids: Collection[str], task: Task) -> li
             str(folder),
             f"{_count(cases)} of task {' or '.join(tasks)} by name: {listed(sorted(cases))}",
             f"cases of task {task.name}",
-            f"set {TASK_SETTING} to {' or '.join(tasks)}: {_difference(task, built_in(tasks[-1]))}",
+            f"set {TASK_SETTING} to {_choices(tasks) if len(tasks) > 1 else _difference(task, built_in(tasks[0]))}",
         )
         for tasks, cases in sorted(_cases_by_tasks(case_ids).items())
         if not _holds(task, tasks)
@@ -135,11 +135,13 @@ def _holds(task: Task, told: Collection[str]) -> bool:
     return task.name in told or all(_alike(task, built_in(name)) for name in told)
 
 
+def _choices(tasks: Collection[str]) -> str:
+    return " or ".join(f"{task} ({built_in(task).describe_labels()})" for task in tasks)
+
+
 def _difference(task: Task, other: Task) -> str:
-    """Return what is another in the other task."""
-    if not task.same_meaning(other):
-        return f"its labels are {other.describe_labels()}"
-    return _rule(other)
+    """Return the other task, and what is another in it."""
+    return _choices([other.name]) if not task.same_meaning(other) else f"{other.name} ({_rule(other)})"
 
 
 def _rule(task: Task) -> str:
