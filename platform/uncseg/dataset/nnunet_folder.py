@@ -50,7 +50,7 @@ def scan_nnunet(
         seen = listed(sorted(path.name for path in (folder / IMAGES).iterdir())) or "nothing"
         problem = Problem(str(folder / IMAGES), f"no case; there is {seen}", "CASE_0000.nii.gz, …", "add the images")
         raise ProblemsFound(f"The dataset {folder} cannot be used.", [problem, *scan.problems], exit_code=1)
-    overwritten = names_of_maps([case.case_id for case in scan.cases])
+    overwritten = names_of_maps([case.case_id for case in scan.cases], task)
     scan.problems.extend(overwritten.values())
     scan.partial.extend(case for case in scan.cases if case.case_id in overwritten)
     scan.cases[:] = [case for case in scan.cases if case.case_id not in overwritten]
