@@ -46,6 +46,14 @@ def test_names_that_tell_several_tasks_are_refused(names, found, advice):
     assert problem.advice == advice
 
 
+def test_names_of_another_task_do_not_tell_which_of_two_it_is():
+    with pytest.raises(ProblemsFound) as caught:
+        task_of_names(["BraTS-PED-00001-000", "BraTS-GLI-00001-000"], "folder", "--task")
+    (problem,) = caught.value.problems
+    assert "BraTS-PED-00001-000" in problem.found
+    assert "ped-2023 (1 NC, 2 ED, 3 ET) or ped-2024 (1 ET, 2 NET, 3 CC, 4 ED)" in problem.expected
+
+
 def test_a_task_that_names_contradict_is_refused():
     names = ["BraTS-MET-00001-000", "BraTS-MET-00002-000", "BraTS-GLI-02062-100", "BraTS-GLI-00001-000", "patient1"]
     with pytest.raises(ProblemsFound) as caught:
@@ -68,3 +76,5 @@ def test_a_task_that_names_allow_is_taken():
     require_names_fit(["BraTS-GLI-00001-000", "Brats18_1"], built_in("ssa"), "folder", "--task")
     own = Task.model_validate({"name": "mine", "modalities": ["ct"], "labels": {"liver": 1}})
     require_names_fit(["BraTS-MET-00001-000"], own, "folder", "--task")
+    of_ones_own = built_in("men").model_copy(update={"lesions": built_in("met").lesions})
+    require_names_fit(["BraTS-MET-00001-000"], of_ones_own, "folder", "--task")

@@ -16,9 +16,9 @@ from uncseg.dataset.labels import (
     rounded,
     title_of,
 )
-from uncseg.dataset.told_task import tasks_of_cases
 from uncseg.dataset.volumes import read_or_note
 from uncseg.errors import Problem, listed
+from uncseg.tasks.by_names import tasks_by_names
 from uncseg.tasks.task import Task
 
 _LISTED = 20
@@ -73,7 +73,7 @@ def problems_of_values(
 
 
 def _fitting(values: frozenset[float], case_ids: list[str], task: Task, convention: Convention) -> list[str]:
-    told = tasks_of_cases(case_ids)
+    told = {other.name for tasks in tasks_by_names(case_ids).values() for other in tasks}
     conventions = [name for name in fitting_conventions(values, task) if name != convention]
     tasks = [other.name for other in fitting_tasks(values, task, convention) if not told or other.name in told]
     return [f"{title_of(task, name)} ({SETTING} {name})" for name in conventions] + [

@@ -24,9 +24,10 @@ from uncseg.dataset.labels import AS_NAMED, AS_SET, TASK_SETTING, Convention, ti
 from uncseg.dataset.lost_cases import case_of, lost_cases, named_as_images, other_case_in
 from uncseg.dataset.nnunet_folder import scan_nnunet
 from uncseg.dataset.patients import patient_of
-from uncseg.dataset.told_task import problems_of_names, remarks_on_names
-from uncseg.errors import Problem, ProblemsFound, listed, raise_if_any
+from uncseg.dataset.told_task import remarks_on_names
+from uncseg.errors import Problem, ProblemsFound, listed
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
+from uncseg.tasks.by_names import require_names_fit
 from uncseg.tasks.fields import MASK
 from uncseg.tasks.task import Task
 
@@ -83,8 +84,7 @@ def scan_folder(
         scan = _scan(folder, references, convention, exclude, skip, taken, task)
     found = [case.case_id for case in (*scan.cases, *scan.partial)]
     if references != "ignored":
-        wrong = problems_of_names(folder, found, task)
-        raise_if_any(wrong, f"Task {task.name} does not fit the dataset {folder}.")
+        require_names_fit(found, task, str(folder), TASK_SETTING)
         scan.remarks.extend(remarks_on_names(found, task))
     return scan
 

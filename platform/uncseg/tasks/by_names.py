@@ -22,6 +22,11 @@ def agree(one: Task, other: Task) -> bool:
     return one.same_meaning(other) and one.lesions == other.lesions
 
 
+def is_built_in(task: Task) -> bool:
+    """Return whether a task is a built-in one, and not one of one's own of this name."""
+    return task.name in built_in_names() and agree(task, built_in(task.name))
+
+
 def task_of_names(case_ids: Collection[str], where: str, setting: str) -> Task | None:
     """Return the built-in task that names of cases tell; the paper's where it agrees with that.
 
@@ -41,17 +46,29 @@ def task_of_names(case_ids: Collection[str], where: str, setting: str) -> Task |
     fitting = [task for task in possible.values() if all(_fits(task, tasks) for tasks in told.values())]
     if not told:
         return None
+    _refuse_unclear(told, where, setting)
     if not fitting:
         found = " and ".join(f"names of {_names(tasks)} ({case})" for case, tasks in _one_of_each(told).items())
         problem = Problem(where, found, "cases of one task", "keep them in folders of their own")
         raise ProblemsFound(_DOES_NOT_FIT, [problem])
-    if not all(agree(fitting[0], task) for task in fitting):
-        found = f"names of {_names(fitting)}, in which labels or lesions differ ({next(iter(told))})"
-        names = [task.name for task in fitting]
-        problem = Problem(where, found, "one task", f"set {setting} to {' or '.join(names)}")
-        raise ProblemsFound("It is not clear which task it is.", [problem])
     paper = paper_task()
     return paper if agree(paper, fitting[0]) else fitting[0]
+
+
+def _refuse_unclear(told: dict[str, tuple[Task, ...]], where: str, setting: str) -> None:
+    """Refuse names that may be of several tasks which do not agree, whatever the names of other cases tell."""
+    unclear = {case: tasks for case, tasks in told.items() if not all(agree(tasks[0], task) for task in tasks)}
+    problems = [
+        Problem(
+            where,
+            f"names of {_names(tasks)}, in which labels or lesions differ ({case})",
+            "one task: " + " or ".join(f"{task.name} ({task.describe_labels()})" for task in tasks),
+            f"set {setting} to {' or '.join(task.name for task in tasks)}",
+        )
+        for case, tasks in _one_of_each(unclear).items()
+    ]
+    if problems:
+        raise ProblemsFound("It is not clear which task it is.", problems)
 
 
 def require_names_fit(case_ids: Collection[str], task: Task, where: str, setting: str) -> None:
@@ -64,14 +81,14 @@ def require_names_fit(case_ids: Collection[str], task: Task, where: str, setting
     Raises:
         ProblemsFound: naming each other task (exit code 2).
     """
-    if task.name not in built_in_names():
+    if not is_built_in(task):
         return
     others = {case: tasks for case, tasks in tasks_by_names(case_ids).items() if not _allow(tasks, task)}
     problems = [
         Problem(
             where,
             f"names of {_names(tasks)} ({case})",
-            f"cases of task {task.name}",
+            f"cases of task {task.name} ({_meaning(task)}), and in {tasks[-1].name} it is {_meaning(tasks[-1])}",
             f"set {setting} to {' or '.join(other.name for other in tasks)}",
         )
         for case, tasks in _one_of_each(others).items()
@@ -93,6 +110,12 @@ def _one_of_each(told: dict[str, tuple[Task, ...]]) -> dict[str, tuple[Task, ...
     """Return one case for each set of tasks that are told."""
     first = {tuple(task.name for task in tasks): case for case, tasks in reversed(told.items())}
     return {case: told[case] for case in sorted(first.values())}
+
+
+def _meaning(task: Task) -> str:
+    rule = task.lesions
+    lesions = f"{rule.dilations} dilation{'s' * (rule.dilations != 1)}, {rule.smallest_mm3:g} mm³"
+    return f"{task.describe_labels()}; lesions: {lesions}"
 
 
 def _names(tasks: Collection[Task]) -> str:
