@@ -10,6 +10,7 @@ from uncseg.files import read_json
 from uncseg.layout import RunFolder
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.tasks.built_in_tasks import built_in
 from uncseg.tracking.manifest import update_manifest
 
 REGIONS = {"output": "regions"}
@@ -55,6 +56,14 @@ def judged_run(local_ray, experiment_file, four_cases):
 def test_a_run_that_does_not_fit_is_refused(judged_run, model, folds, error_network, found):
     experiment, _ = judged_run(model, folds, error_network=error_network)
     with pytest.raises(ProblemsFound, match=found):
+        require_judged_run(experiment, [0, 1])
+
+
+def test_a_run_of_another_task_is_refused(judged_run):
+    """Its network may have as many channels, but its failures would be those of another region."""
+    task = built_in("gli-2023").model_dump(mode="json") | {"main_region": "TC"}
+    experiment, _ = judged_run({}, dataset={"task": task})
+    with pytest.raises(ProblemsFound, match="task gli-2023 has other labels, regions or another main region"):
         require_judged_run(experiment, [0, 1])
 
 

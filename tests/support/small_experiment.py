@@ -38,7 +38,7 @@ def write_small_experiment(root, /, file="experiment.yaml", **sections):
     """Write the experiment of :func:`small_experiment` to a file below ``root``, and return its path."""
     path = Path(root, file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(small_experiment(Path(root), **sections)), encoding="utf-8")
+    path.write_text(yaml.safe_dump(small_experiment(Path(root), **sections), sort_keys=False), encoding="utf-8")
     return path
 
 

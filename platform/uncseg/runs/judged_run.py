@@ -69,6 +69,10 @@ def _problems_of_run(experiment: Experiment, folds: Sequence[int]) -> list[Probl
         expected, advice = "an experiment of this version of uncseg", "train it again under another name"
         return [Problem(FIELD, f"{run.experiment}, which is not valid", expected, advice)]
     problems = problems_of_judged(judged.model, experiment.model, run.root.name)
+    ours, theirs = experiment.dataset.task, judged.dataset.task
+    if not ours.same_meaning(theirs):
+        found = f"{run.root.name}, whose task {theirs.name} has other labels, regions or another main region"
+        problems.append(Problem(FIELD, found, f"a run of this task, {ours.name}", "give both the same dataset.task"))
     missing = [fold for fold in folds if not run.final_checkpoint(fold).is_file()]
     if missing:
         names = ", ".join(map(str, missing))
