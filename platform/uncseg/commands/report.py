@@ -35,7 +35,8 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
 def _open(root: Path) -> ReportedRun:
     folder, experiment = open_existing_run(root)
     try:
-        found = scan_folder(experiment.dataset.path, convention=experiment.dataset.convention).cases
+        dataset = experiment.dataset
+        found = scan_folder(dataset.path, convention=dataset.convention, task=dataset.task).cases
     except ProblemsFound:  # the page mentions it
         found = []
     return ReportedRun(folder.root.name, folder, experiment, found)

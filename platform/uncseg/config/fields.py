@@ -99,7 +99,10 @@ def _text(value: Any) -> str:
 
 def as_assignments(fields: Mapping[str, Any]) -> list[str]:
     """Return ``FIELD=VALUE`` for each field, as :func:`apply_overrides` takes them."""
-    return [f"{name}={yaml.safe_dump(value, default_flow_style=True).strip()}" for name, value in fields.items()]
+    return [
+        f"{name}={yaml.safe_dump(value, default_flow_style=True, sort_keys=False).strip()}"
+        for name, value in fields.items()
+    ]
 
 
 def apply_overrides(content: dict[str, Any], assignments: Iterable[str]) -> list[Problem]:

@@ -56,7 +56,7 @@ def read_case(run: RunFolder, case: Case, task: Task) -> CaseImages:
     if probability.is_file():
         p = _turned(probability)[0].astype(np.float32)
         maps["var1shot"] = 4 * p * (1 - p)
-    labels, geometry = read_reference(case)
+    labels, geometry = read_reference(case, task)
     reference = _turn(labels, geometry)[0]
     return CaseImages(image, reference, _turned(files.segmentation)[0], maps, spacing_mm)
 

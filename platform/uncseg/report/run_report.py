@@ -66,10 +66,10 @@ def write_report(runs: Sequence[ReportedRun], count: int = 6) -> Path:
 
 def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
     """Return a run's section of a page, whose anchors begin with ``prefix``, and write its tables as LaTeX."""
-    task = run.experiment.dataset.task
     table1, table2, summary = (run.table(name) for name in ("table1", "table2", "scores_summary"))
-    tables = [dice_table(table1, task)] if table1 is not None else []
-    tables += [uncertainty_table(table2, run.experiment.evaluation.last_epochs, task)] if table2 is not None else []
+    tables = [dice_table(table1, run.task)] if table1 is not None else []
+    last_epochs = run.experiment.evaluation.last_epochs
+    tables += [uncertainty_table(table2, last_epochs, run.task)] if table2 is not None else []
     tables += [scores_table(summary)] if summary is not None else []
     work, viewers = _work_list(run, prefix, count)
     for table in [*tables, *([work] if work is not None else [])]:

@@ -130,7 +130,7 @@ def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record], t
     folds = summarize_models(rows.drop(columns="reliability", errors="ignore"))
     write_table(folds, run.tables, f"external_{name}_folds")
     console.print(scores_table(summary, f"Scores of {len(records)} case{'s' * (len(records) != 1)}").to_rich())
-    console.print(models_table(folds).to_rich())
+    console.print(models_table(folds, task).to_rich())
     console.print(f"tables: {run.tables}/external_{name}*", soft_wrap=True)
     table = expectation_table(together, records, task)
     write_table(table, run.tables, f"external_{name}_cases")

@@ -156,7 +156,8 @@ def _write_case(
     if options.overlays:
         shown = read_volume(case.images[min(meaning.shown_channel, len(case.images) - 1)])
         drawn = {} if uncertainty is None else {UNCERTAINTY: uncertainty}
-        draw_overlay(files.overlay, shown.voxels, {"prediction": folds.labels}, drawn, case.case_id, image_name="image")
+        segmentations = {"prediction": folds.labels}
+        draw_overlay(files.overlay, shown.voxels, segmentations, drawn, case.case_id, "image", meaning)
         written.append(files.overlay)
     if options.scores:
         scored = {f"fold_{fold}": alone for fold, alone in zip(task.model.folds, folds.per_fold, strict=True)}

@@ -11,7 +11,7 @@ from uncseg.config.experiment import Experiment, load_experiment
 from uncseg.config.fields import as_assignments
 from uncseg.config.reading import read_yaml, validate
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import read_json, write_json
+from uncseg.files import json_text, read_json, write_text
 from uncseg.section import Name, Section
 from uncseg.studies.study_folder import StudyFolder
 
@@ -73,8 +73,8 @@ def study_record(study: Study, base: Experiment) -> dict[str, Any]:
 
 
 def save_study(folder: StudyFolder, study: Study, base: Experiment) -> None:
-    """Write the study's record into its folder."""
-    write_json(folder.content, study_record(study, base))
+    """Write the study's record into its folder; the order of its fields is kept, because that of regions counts."""
+    write_text(folder.content, json_text(study_record(study, base), indent=2) + "\n")
 
 
 def read_study(folder: StudyFolder, model: type[AnyStudy]) -> tuple[AnyStudy, Experiment]:

@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.own_tasks import LIVER, SHELL
 from support.small_sweeps import CORR, DICE, SPACE
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
+from uncseg.studies.load_study import read_study, save_study
+from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.load_sweep import load_sweep
+from uncseg.studies.sweep.run_sweep import refuse_other_sweep
 from uncseg.studies.sweep.space import base_values, trial_experiment, write_trial
+from uncseg.studies.sweep.sweep_file import Sweep
+from uncseg.tasks.built_in_tasks import built_in
 from uncseg.tracking.spool import SpoolWriter
 
 BOTH = [{"metric": DICE}, {"metric": CORR}]
@@ -22,7 +28,7 @@ def sweep_file(experiment_file, tmp_path):
 
     def write(**fields):
         content = {"name": "test", "base": str(base), "space": SPACE} | fields
-        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         return tmp_path / "sweep.yaml"
 
     return write
@@ -121,6 +127,37 @@ def test_settings_that_do_not_fit_together_are_named(sweep_file, fields, where, 
     assert problem.found.startswith(found)
     assert problem.expected
     assert problem.advice
+
+
+def test_a_weight_of_a_class_that_the_task_does_not_have(sweep_file):
+    space = {"loss.weight_ce.snfh": {"uniform": [0, 1]}}
+    with pytest.raises(ProblemsFound) as caught:
+        load_sweep(sweep_file(space=space))
+    (problem,) = caught.value.problems
+    assert problem.expected == "a class of gli-2023: background, ncr, ed, et"
+    overrides = {"dataset.task": "gli-2024", "loss.weight_ce": None, "loss.weight_ce.rc": 2}
+    sweep, base = load_sweep(sweep_file(space=space, overrides=overrides))
+    trial = trial_experiment(base, "abc_00001", Path("/shared/trials"), {"loss.weight_ce.snfh": 0.25})
+    assert trial.loss.weight_ce == (1, 1, 0.25, 1, 2)
+    assert trial.dataset.task == built_in("gli-2024")
+    assert base_values(sweep.space, base) == {"loss.weight_ce.snfh": 1}
+
+
+@pytest.mark.parametrize("task", [built_in("gli-2024"), LIVER, SHELL], ids=lambda task: task.name)
+def test_the_folder_of_a_sweep_keeps_the_task(sweep_file, tmp_path, task):
+    """Regions have an order, which drawing them needs."""
+    overrides = {"dataset.task": task.model_dump(mode="json"), "loss.weight_ce": None}
+    sweep, base = load_sweep(sweep_file(overrides=overrides))
+    assert base.dataset.task == task
+    folder = SweepFolder(tmp_path / "sweep")
+    save_study(folder, sweep, base)
+    saved, read = read_study(folder, Sweep)
+    assert saved.model_copy(update={"base": sweep.base}) == sweep
+    assert read == base.resolved()
+    assert list(read.dataset.task.regions) == list(task.regions)
+    refuse_other_sweep(folder, sweep, base)
+    write_trial(base, "best", {"loss.unc_weight": 0.3}, tmp_path / "best.yaml")
+    assert load_experiment(tmp_path / "best.yaml").dataset.task == task
 
 
 def test_values_and_overrides_reach_the_trial(sweep_file):

@@ -6,7 +6,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from uncseg.config.case_lists import short_lists
 from uncseg.config.experiment import Experiment
+from uncseg.config.task_files import named_task
 from uncseg.console import console
 from uncseg.estimators.registry import BENCHMARK_FLOORS
 from uncseg.evaluation.figures import KINDS, shown_in
@@ -71,6 +73,8 @@ def close_benchmark(
     figure = folder.figures / "quality_against_cost.png"
     families = {name: f"{method.training}/{method.estimator or name}" for name, method in methods.items()}
     drawn = draw_benchmark(figure, wide.assign(family=wide["method"].map(families)))
+    settings = read_json(folder.content)
+    settings["experiment"] = named_task(short_lists(settings["experiment"]))
     versions = "\n".join(f"{name} {version}" for name, version in describe_versions().items())
     write_benchmark_page(
         folder.page,
@@ -81,7 +85,7 @@ def close_benchmark(
         least,
         figures=[Picture(figure, CAPTION)] if drawn else [],
         commands="uncseg benchmark FILE",
-        configuration=yaml.safe_dump(read_json(folder.content), sort_keys=False),
+        configuration=yaml.safe_dump(settings, sort_keys=False),
         environment=f"{versions}\ncosts measured on: {measured['device']}",
     )
     console.print(benchmark_table(wide, task, least).to_rich())

@@ -120,7 +120,7 @@ def score_case(scored: ScoredFold, case: Case) -> None:
         return
     source = scored.source()  # before the prediction, during which the checkpoints may change
     task = scored.task.experiment.dataset.task
-    reference, _ = read_reference(case)
+    reference, _ = read_reference(case, task)
     image = read_volume(case.images[0])
     prediction = predict_case(scored.task, case.case_id)
     file = scored.shared_labels(case.case_id)
