@@ -37,10 +37,9 @@ def scan_nnunet(
     images, masks = _files(folder, content, scan.problems)
     masks = {} if references == "ignored" else masks
     scan.problems.extend(_problems_of_description(folder / "dataset.json", content, masks or images))
-    scan.excluded.update(_excluded(images, masks, exclude))
-    for name in sorted(images.keys() | masks.keys()):
-        if name in scan.excluded:
-            continue
+    left_out = _left_out(images, masks, exclude)
+    scan.excluded.update(*left_out.values())
+    for name in sorted((images.keys() | masks.keys()) - left_out.keys()):
         problems = [*name_problems(name), *_problems_of_case(name, images, masks, order, references == "required")]
         files = [by_channel[0] for number in order if (by_channel := images.get(name, {}).get(number))]
         case = Case(name, patient_of(name, task), tuple(files), next(iter(masks.get(name, [])), None), convention)
@@ -162,13 +161,13 @@ def _problems_of_description(file: Path, content: Mapping[str, Any], cases: Coll
     return problems
 
 
-def _excluded(images: Images, masks: Mapping[str, list[Path]], exclude: Collection[str]) -> set[str]:
-    """Return the cases to leave out; a file's name stands for its case."""
-    files = {
+def _left_out(images: Images, masks: Mapping[str, list[Path]], exclude: Collection[str]) -> dict[str, set[str]]:
+    """Return the cases to leave out, each with the names that say so; an image's name stands for its case."""
+    names = {
         case: {case, *(file.name for found in images.get(case, {}).values() for file in found)}
         for case in images.keys() | masks.keys()
     }
-    return {case for case, names in files.items() if names.intersection(exclude)}
+    return {case: said for case, own in names.items() if (said := own.intersection(exclude))}
 
 
 def _problems_of_case(

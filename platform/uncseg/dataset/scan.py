@@ -27,7 +27,7 @@ from uncseg.dataset.patients import patient_of
 from uncseg.dataset.told_task import remarks_on_names
 from uncseg.errors import Problem, ProblemsFound, listed
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
-from uncseg.tasks.by_names import require_names_fit
+from uncseg.tasks.by_names import require_names_fit, tasks_by_names
 from uncseg.tasks.fields import MASK
 from uncseg.tasks.task import Task
 
@@ -115,6 +115,7 @@ def _scan(
             by_name[parent.name].append(_Place(parent, files, names))
         elif images:
             scan.problems.append(_stray_images(parent, images, names))
+    _refuse_other_names(folder, seen, names)
     scan.problems.extend(lost_cases(folders, by_name, names))
     if not (by_name or scan.excluded or taken):
         raise _no_case(folder, seen, scan.problems, names)
@@ -167,23 +168,37 @@ def _example(case_id: str, names: FileNames) -> str:
 
 
 def _no_case(folder: Path, seen: Sequence[str], problems: list[Problem], names: FileNames) -> ProblemsFound:
-    """Return the error of a folder without a case; with exit code 2 if its files have the names of other tasks."""
     """Return the error of a folder without a case; with exit code 2 if its files are named as another task's."""
     saw = list(seen)
     if not saw:
         with contextlib.suppress(OSError):  # that it cannot be read is among the problems
             saw = sorted(path.name for path in folder.iterdir())
     expected = f"one folder per case, for example {_example('patient1', names)}"
-    what = f"no case; there is {listed(saw) or 'nothing'}"
-    stems = [name[: -len(ending)] for name in seen if (ending := ending_of(name))]
-    others = [name for name in built_in_names() if any(map(FileNames.of(built_in(name)).split, stems))]
-    if others and not any(map(names.split, stems)):
-        advice = f"name the task of these files: set {TASK_SETTING} to {' or '.join(others)}"
-        title, problem = f"Task {names.task.name} does not fit {folder}.", Problem(str(folder), what, expected, advice)
-        return ProblemsFound(title, [problem])
     advice = "give the folder that holds the cases' folders" + (", or see below" if problems else "")
-    problem = Problem(str(folder), what, expected, advice)
+    problem = Problem(str(folder), f"no case; there is {listed(saw) or 'nothing'}", expected, advice)
     return ProblemsFound(f"The dataset {folder} cannot be used.", [problem, *problems], exit_code=1)
+
+
+def _refuse_other_names(folder: Path, seen: Sequence[str], names: FileNames) -> None:
+    """Refuse files of which none is named as an image of the task, and some as images of other tasks.
+
+    Raises:
+        ProblemsFound: naming these tasks.
+    """
+    stems = [name[: -len(ending)] for name in seen if (ending := ending_of(name))]
+
+    def images(files: FileNames) -> list[str]:
+        return [split[0] for stem in stems if (split := files.split(stem)) and split[1].role != MASK]
+
+    if images(names):
+        return
+    others = {name: cases for name in built_in_names() if (cases := images(FileNames.of(built_in(name))))}
+    if others:
+        told = tasks_by_names({case for cases in others.values() for case in cases})
+        tasks = sorted({task.name for found in told.values() for task in found}) or list(others)
+        found, expected = listed(seen), f"files as task {names.task.name} names them: {_example('CASE', names)}"
+        problem = Problem(str(folder), found, expected, f"set {TASK_SETTING} to {' or '.join(tasks)}")
+        raise ProblemsFound("The task does not fit the files.", [problem])
 
 
 def _same_convention(

@@ -51,7 +51,12 @@ def names_in(folder: Path) -> set[str]:
 def remarks_on_names(case_ids: Collection[str], task: Task) -> list[str]:
     """Return a sentence where a task of one's own counts lesions in another way than the one that the names tell."""
     told = tasks_by_names(case_ids)
-    others = {other.name: case for case, tasks in told.items() for other in tasks if other.lesions != task.lesions}
+    others = {
+        other.name: case
+        for case, tasks in sorted(told.items(), reverse=True)
+        for other in tasks
+        if other.lesions != task.lesions
+    }
     if is_built_in(task) or not others:
         return []
     rule, name = task.lesions, next(iter(others))
