@@ -70,9 +70,10 @@ def local_ray():
 def four_cases(tmp_path_factory):
     """A folder of four phantoms, for tests that only read them; what is prepared of them is shared."""
     from uncseg.dataset.phantom import write_phantoms
+    from uncseg.tasks.built_in_tasks import paper_task
 
     folder = tmp_path_factory.mktemp("four") / "cases"
-    write_phantoms(folder, cases=4, size=28, seed=0)
+    write_phantoms(folder, cases=4, size=28, seed=0, task=paper_task())
     (folder.parent / "prepared").mkdir()
     return folder
 

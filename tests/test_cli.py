@@ -10,6 +10,7 @@ import pytest
 from uncseg.cli import main
 from uncseg.console import console
 from uncseg.dataset.phantom import write_phantoms
+from uncseg.tasks.built_in_tasks import paper_task
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def uncseg(monkeypatch, capsys):
 
 @pytest.fixture
 def cases(tmp_path):
-    write_phantoms(tmp_path / "cases", cases=3, size=24, seed=0)
+    write_phantoms(tmp_path / "cases", cases=3, size=24, seed=0, task=paper_task())
     return tmp_path / "cases"
 
 

@@ -10,14 +10,15 @@ from support.small_experiment import write_small_experiment
 from uncseg.console import console
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.layout import RunFolder
+from uncseg.tasks.built_in_tasks import paper_task
 
 
 @pytest.fixture(scope="session")
 def root(local_ray, tmp_path_factory):
     """Two folds trained for a moment on six cases (``cases``, ``runs/small``), and three other cases (``cohort``)."""
     root = tmp_path_factory.mktemp("trained")
-    write_phantoms(root / "cases", cases=6, size=28, seed=0)
-    write_phantoms(root / "cohort", cases=3, size=28, seed=7)
+    write_phantoms(root / "cases", cases=6, size=28, seed=0, task=paper_task())
+    write_phantoms(root / "cohort", cases=3, size=28, seed=7, task=paper_task())
     training = {"epochs": 20, "iterations_per_epoch": 8, "val_iterations_per_epoch": 2, "checkpoint_every": 10}
     file = write_small_experiment(root, training=training, loss={"warmup_epochs": 10}, evaluation={"last_epochs": 2})
     uncseg("cross-validate", file)
@@ -34,7 +35,7 @@ def run(root):
 def plain_cases(tmp_path_factory):
     """A folder of three small phantoms and nothing else; tests must not change it."""
     folder = tmp_path_factory.mktemp("plain") / "cases"
-    for case in write_phantoms(folder, cases=3, size=24, seed=1):
+    for case in write_phantoms(folder, cases=3, size=24, seed=1, task=paper_task()):
         (case / f"{case.name}-q.nii.gz").unlink()
     (folder / "phantoms.json").unlink()
     return folder

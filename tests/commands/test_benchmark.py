@@ -13,6 +13,7 @@ from support.commands import uncseg
 from support.small_experiment import write_small_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.studies.study_folder import BenchmarkFolder
+from uncseg.tasks.built_in_tasks import paper_task
 
 TRAININGS = {
     "plain": {
@@ -65,7 +66,7 @@ def trainings(request):
 def done(local_ray, trainings, tmp_path_factory):
     """The benchmark's folder, its file, and what the command printed."""
     root = tmp_path_factory.mktemp("benchmark")
-    write_phantoms(root / "cases", cases=CASES, size=28, seed=0)
+    write_phantoms(root / "cases", cases=CASES, size=28, seed=0, task=paper_task())
     base = write_small_experiment(
         root,
         "base.yaml",

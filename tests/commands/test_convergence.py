@@ -7,6 +7,7 @@ import pytest
 
 from support.commands import start_uncseg
 from uncseg.dataset.phantom import write_phantoms
+from uncseg.tasks.built_in_tasks import paper_task
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ def start(folder, name, seed, *settings):
 def results(tmp_path_factory):
     """One row per run: model, seed, Dice out of fold, correlations under the protocol ``reference``."""
     folder = tmp_path_factory.mktemp("convergence")
-    write_phantoms(folder / "cases", cases=20, size=48, seed=0)
+    write_phantoms(folder / "cases", cases=20, size=48, seed=0, task=paper_task())
     rows = []
     for seed in SEEDS:
         # the two to compare run side by side

@@ -21,7 +21,7 @@ from uncseg.tasks.built_in_tasks import paper_task
 @pytest.fixture(scope="module")
 def all_cases(root):
     """The cases that were trained on."""
-    return scan_folder(root / "cases").cases
+    return scan_folder(root / "cases", task=paper_task()).cases
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from support.small_experiment import write_small_experiment
 from uncseg.console import console
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.files import digest, read_json
+from uncseg.tasks.built_in_tasks import paper_task
 
 SITES = {"Bern": [0, 3], "Oslo": [1, 4], "Turin": [2]}
 QUICK = {"epochs": 1, "iterations_per_epoch": 1, "val_iterations_per_epoch": 1}
@@ -25,7 +26,7 @@ def case(number):
 def root(local_ray, tmp_path_factory):
     """Five cases (``cases``) of three sites (``sites.csv``) and four patients (``patients.csv``)."""
     root = tmp_path_factory.mktemp("sites")
-    write_phantoms(root / "cases", cases=5, size=28, seed=0)
+    write_phantoms(root / "cases", cases=5, size=28, seed=0, task=paper_task())
     lines = [f"{case(n)},{site}\n" for site, numbers in SITES.items() for n in numbers]
     (root / "sites.csv").write_text("case,group\n" + "".join(lines))
     patients = "".join(f"{case(n)},patient {n % 4}\n" for n in range(5) if n % 4)

@@ -25,7 +25,7 @@ from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
-from uncseg.tasks.built_in_tasks import built_in
+from uncseg.tasks.built_in_tasks import built_in, paper_task
 
 CHANNELS = ("t1n", "t1c", "t2w", "t2f")
 
@@ -371,7 +371,7 @@ def test_a_model_that_nnunet_trained(root, run, tmp_path, monkeypatch):
 
 def test_other_inputs_and_other_options_are_predicted_anew(root, run, tmp_path):
     cohort, out = tmp_path / "cohort", tmp_path / "out"
-    write_phantoms(cohort, cases=2, size=28, seed=5)
+    write_phantoms(cohort, cases=2, size=28, seed=5, task=paper_task())
     first, second = sorted(path.name for path in cohort.iterdir() if path.is_dir())
     (cohort / first / f"{first}-seg.nii.gz").write_bytes(b"not needed, and broken")
     uncseg("predict", run.root, cohort, out, "--probabilities")
@@ -396,7 +396,7 @@ def test_other_inputs_and_other_options_are_predicted_anew(root, run, tmp_path):
 @pytest.mark.slow
 def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path):
     cohort, out = tmp_path / "cohort", tmp_path / "out"
-    write_phantoms(cohort, cases=12, size=28, seed=3)
+    write_phantoms(cohort, cases=12, size=28, seed=3, task=paper_task())
     command = start_uncseg("predict", run.root, cohort, out, log=tmp_path / "first.log")
     command.wait_until(lambda: len(list(out.glob("*.json"))) >= 3)
     command.kill_group()

@@ -20,6 +20,7 @@ from uncseg.dataset.preprocessing import checked
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.tasks.built_in_tasks import paper_task
 
 OURS = ("patch_size", "batch_size", "base_features", "max_features", "max_stages", "foreground_samples")
 
@@ -27,7 +28,7 @@ OURS = ("patch_size", "batch_size", "base_features", "max_features", "max_stages
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepare") / "phantoms"
-    write_phantoms(folder, cases=6, size=32, seed=0)
+    write_phantoms(folder, cases=6, size=32, seed=0, task=paper_task())
     return folder
 
 
@@ -160,7 +161,7 @@ def test_oracle_is_cropped_like_the_case(local_ray, experiment_file, phantoms):
     case = chosen_cases(experiment)[0][0]
     _, seg, _ = load_arrays(prepared.dataset / "nnUNetPlans_3d_fullres", case.case_id)
     q = np.load(prepared.oracle / f"{case.case_id}.npy").astype(float)
-    labels, _ = read_reference(case)
+    labels, _ = read_reference(case, task=paper_task())
     # a rater's tumour has q's volume up to its own draw, and lies where q is high
     assert q[seg[0] > 0].mean() > 0.8
     assert (seg > 0).sum() == (labels > 0).sum()
@@ -315,7 +316,7 @@ def test_nnunets_preprocessor_saves_no_case_that_is_not_finite(local_ray, experi
     experiment = load(experiment_file, phantoms)
     prepared = prepare_cases(experiment)
     case = chosen_cases(experiment)[0][0]
-    volumes = read_case_volumes(case)
+    volumes = read_case_volumes(case, task=paper_task())
     voxels = volumes.images[1].voxels.astype(np.float32)
     voxels[5, 5, 5] = np.nan
     with_nan = (volumes.images[0], replace(volumes.images[1], voxels=voxels), *volumes.images[2:])

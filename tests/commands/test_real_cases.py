@@ -10,6 +10,7 @@ import yaml
 
 from support.commands import assert_same_geometry, run_uncseg
 from uncseg.dataset.scan import scan_folder
+from uncseg.tasks.built_in_tasks import paper_task
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "brats18" / "cases"
 
@@ -44,7 +45,7 @@ def test_two_folds_of_real_cases_are_trained_and_scored(tmp_path):
     table = pd.read_parquet(run / "tables" / "table2.parquet")
     assert "oracle" not in set(table["estimator"])
     assert table["rmsd_failure"].notna().all()
-    cases = scan_folder(CASES).cases
+    cases = scan_folder(CASES, task=paper_task()).cases
     assert len(per_case) == len(cases) == 10
     for case in cases:
         own = sitk.ReadImage(str(case.images[0]))

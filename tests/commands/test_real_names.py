@@ -10,8 +10,8 @@ import pytest
 from support.checking import assert_accepted, assert_refused
 from support.commands import start_uncseg, uncseg
 from support.odd_files import as_2018, file_of, first_voxels, other_voxels, put_raw, rename
-from uncseg.dataset.cases import MODALITIES
 from uncseg.dataset.inputs import find_inputs
+from uncseg.tasks.built_in_tasks import paper_task
 
 FIRST, SECOND, THIRD = (f"BraTS-GLI-0000{n}-000" for n in range(3))
 
@@ -161,7 +161,9 @@ def test_inputs_whose_outputs_would_overwrite_each_other_are_named(plain_cases, 
     for case, name in ((FIRST, "P1"), (SECOND, "P1_between_folds"), (THIRD, "x" * 201)):
         for channel, role in enumerate(("t1n", "t1c", "t2w", "t2f")):
             shutil.copy(file_of(plain_cases, case, role), tmp_path / f"{name}_{channel:04d}.nii.gz")
-    found = find_inputs(tmp_path, {"channel_names": {str(n): role for n, role in enumerate(MODALITIES)}})
+    found = find_inputs(
+        tmp_path, {"channel_names": {str(n): role for n, role in enumerate(paper_task().modalities)}}, task=paper_task()
+    )
     assert [case.case_id for case in found.cases] == ["P1"]
     assert {problem.where for problem in found.problems} == {"P1_between_folds", "x" * 201}
 

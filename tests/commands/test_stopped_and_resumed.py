@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from support.commands import run_uncseg, start_uncseg, uncseg
 from support.small_experiment import write_small_experiment
 from uncseg.dataset.phantom import write_phantoms
+from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tracking.spool import read_history
 
 EPOCHS, CHECKPOINT_EVERY = 16, 2
@@ -20,7 +21,7 @@ EPOCHS, CHECKPOINT_EVERY = 16, 2
 def stopped(tmp_path_factory):
     """Two folds one after the other; Ctrl-C in the middle of the second; the same command again."""
     root = tmp_path_factory.mktemp("run")
-    write_phantoms(root / "cases", cases=4, size=28, seed=0)
+    write_phantoms(root / "cases", cases=4, size=28, seed=0, task=paper_task())
     incomplete = root / "cases/BraTS-GLI-77777-000/BraTS-GLI-77777-000-t1n.nii.gz"  # excluded, from first to last
     incomplete.parent.mkdir()
     incomplete.write_bytes(b"")

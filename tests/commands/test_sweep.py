@@ -15,6 +15,7 @@ from support.commands import run_process, run_uncseg, start_uncseg
 from uncseg.config.experiment import load_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.files import read_json
+from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tracking.spool import read_history
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,7 @@ DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
 
 @pytest.fixture
 def sweep_file(experiment_file, tmp_path):
-    write_phantoms(tmp_path / "cases", cases=6, size=28, seed=0)
+    write_phantoms(tmp_path / "cases", cases=6, size=28, seed=0, task=paper_task())
 
     def write(epochs, iterations, folds, **fields):
         training = {"epochs": epochs, "iterations_per_epoch": iterations, "checkpoint_every": 2}

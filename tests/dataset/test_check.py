@@ -9,19 +9,19 @@ import pytest
 import SimpleITK as sitk
 
 from uncseg.dataset.case_volumes import read_case_volumes, read_reference
-from uncseg.dataset.cases import MODALITIES
 from uncseg.dataset.check import check_case, check_dataset
 from uncseg.dataset.nnunet_case import write_raw_case
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.scan import scan_folder
 from uncseg.errors import ProblemsFound
+from uncseg.tasks.built_in_tasks import paper_task
 
 BRATS18 = Path(__file__).resolve().parents[3] / "shared" / "brats18" / "cases"
 
 
 @pytest.fixture
 def dataset(tmp_path):
-    write_phantoms(tmp_path / "cases", cases=3, size=24, seed=1)
+    write_phantoms(tmp_path / "cases", cases=3, size=24, seed=1, task=paper_task())
     return tmp_path / "cases"
 
 
@@ -44,7 +44,7 @@ def put(array, value, count=1):
 
 def problems_of(dataset):
     with pytest.raises(ProblemsFound) as caught:
-        check_dataset(dataset)
+        check_dataset(dataset, task=paper_task())
     assert caught.value.exit_code == 1
     return caught.value.problems
 
@@ -53,9 +53,9 @@ FIRST, SECOND, THIRD = (f"BraTS-GLI-0000{n}-000" for n in range(3))
 
 
 def test_clean_cases_have_no_problem(dataset):
-    cases = check_dataset(dataset).scan.cases
+    cases = check_dataset(dataset, task=paper_task()).scan.cases
     assert [case.case_id for case in cases] == [FIRST, SECOND, THIRD]
-    assert [file.name for file in cases[0].images] == [f"{FIRST}-{m}.nii.gz" for m in MODALITIES]
+    assert [file.name for file in cases[0].images] == [f"{FIRST}-{m}.nii.gz" for m in paper_task().modalities]
 
 
 def test_a_missing_modality_is_named(dataset):
@@ -132,7 +132,7 @@ def test_images_with_nan_or_only_zeros_are_named(dataset):
 
 
 def test_a_header_with_two_positions_is_a_warning(dataset):
-    for role in (*MODALITIES, "seg"):
+    for role in (*paper_task().modalities, "seg"):
         file = file_of(dataset, FIRST, role)
         image = nibabel.load(file)
         twice = nibabel.Nifti1Image(np.asanyarray(image.dataobj), image.affine)
@@ -141,7 +141,7 @@ def test_a_header_with_two_positions_is_a_warning(dataset):
         affine[:3, :3] *= 2
         twice.set_sform(affine, 2)
         nibabel.save(twice, file)
-    (warning,) = check_dataset(dataset).warnings
+    (warning,) = check_dataset(dataset, task=paper_task()).warnings
     # the last of 24 voxels along each axis is 23 mm further away
     assert f"up to {23 * 3**0.5:.3g} mm" in warning.found
     assert "spacing (1, 1, 1) mm" in warning.advice
@@ -167,7 +167,7 @@ def test_an_empty_or_absent_folder_is_refused(tmp_path, exists, code):
     if exists:
         folder.mkdir()
     with pytest.raises(ProblemsFound) as caught:
-        check_dataset(folder)
+        check_dataset(folder, task=paper_task())
     assert caught.value.exit_code == code
     assert str(folder) in caught.value.problems[0].where
 
@@ -185,21 +185,21 @@ def as_2018(dataset, case):
 
 
 def test_naming_of_2018_is_recognised_and_mapped(dataset, tmp_path):
-    labels, _ = read_reference(scan_folder(dataset).cases[0])
+    labels, _ = read_reference(scan_folder(dataset, task=paper_task()).cases[0], task=paper_task())
     name = as_2018(dataset, FIRST)
-    case = next(case for case in check_dataset(dataset / "HGG").scan.cases if case.case_id == name)
-    mapped, _ = read_reference(case)
+    case = next(case for case in check_dataset(dataset / "HGG", task=paper_task()).scan.cases if case.case_id == name)
+    mapped, _ = read_reference(case, task=paper_task())
     np.testing.assert_array_equal(mapped, labels)
-    write_raw_case(read_case_volumes(case), tmp_path / "imagesTr", tmp_path / "labelsTr")
+    write_raw_case(read_case_volumes(case, task=paper_task()), tmp_path / "imagesTr", tmp_path / "labelsTr")
     written = sitk.ReadImage(str(tmp_path / "labelsTr" / f"{name}.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(written), labels)
     assert written.GetOrigin() == sitk.ReadImage(str(case.reference)).GetOrigin()
 
 
 def test_unchanged_files_are_linked_and_not_copied(dataset, tmp_path):
-    case = scan_folder(dataset).cases[0]
+    case = scan_folder(dataset, task=paper_task()).cases[0]
     for _ in range(2):
-        write_raw_case(read_case_volumes(case), tmp_path / "imagesTr", tmp_path / "labelsTr")
+        write_raw_case(read_case_volumes(case, task=paper_task()), tmp_path / "imagesTr", tmp_path / "labelsTr")
     links = [*(tmp_path / "imagesTr" / f"{FIRST}_{i:04d}.nii.gz" for i in range(4))]
     links.append(tmp_path / "labelsTr" / f"{FIRST}.nii.gz")
     for link, source in zip(links, (*case.images, case.reference), strict=True):
@@ -208,8 +208,8 @@ def test_unchanged_files_are_linked_and_not_copied(dataset, tmp_path):
 
 @pytest.mark.skipif(not BRATS18.is_dir(), reason="the real cases are not here")
 def test_real_cases_of_2018_are_clean():
-    cases = scan_folder(BRATS18).cases
+    cases = scan_folder(BRATS18, task=paper_task()).cases
     assert len(cases) == 10
-    assert check_case(cases[0]).problems == []
-    labels, _ = read_reference(cases[0])
+    assert check_case(cases[0], task=paper_task()).problems == []
+    labels, _ = read_reference(cases[0], task=paper_task())
     assert set(np.unique(labels)) == {0, 1, 2, 3}

@@ -8,12 +8,13 @@ from uncseg.config.experiment import load_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import ProblemsFound
+from uncseg.tasks.built_in_tasks import paper_task
 
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
     folder = tmp_path_factory.mktemp("excluded") / "cases"
-    write_phantoms(folder, cases=3, size=24, seed=1)
+    write_phantoms(folder, cases=3, size=24, seed=1, task=paper_task())
     return folder
 
 

@@ -27,6 +27,7 @@ from uncseg.console import console
 from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.scan import scan_folder
+from uncseg.tasks.built_in_tasks import paper_task
 
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 IMAGES = ROLES[:4]
@@ -70,7 +71,7 @@ def wide(monkeypatch):
 def trained(tmp_path_factory):
     """A network trained for a moment on plain phantoms."""
     root = tmp_path_factory.mktemp("trained")
-    write_phantoms(root / "cases", cases=3, size=24, seed=0)
+    write_phantoms(root / "cases", cases=3, size=24, seed=0, task=paper_task())
     training = {"epochs": 4, "iterations_per_epoch": 40, "val_iterations_per_epoch": 1}
     experiment = load_experiment(write_small_experiment(root, training=training))
     with pytest.MonkeyPatch.context() as patch:
@@ -210,7 +211,7 @@ def read_back(variant, files):
 
 
 def case_of(folder, variant):
-    return next(case for case in scan_folder(folder).cases if case.case_id == variant.case_id)
+    return next(case for case in scan_folder(folder, task=paper_task()).cases if case.case_id == variant.case_id)
 
 
 def score_plain(folder, name, mask, reference, spacing):
@@ -229,7 +230,7 @@ def require_same_stored(trained, folder, cases, volumes, spacing):
     np.testing.assert_allclose(mine.images, plain.images, rtol=0, atol=2e-3)
     np.testing.assert_array_equal(mine.labels, plain.labels)
     images, labels = [volumes[role].transpose() for role in IMAGES], volumes["seg"].transpose()
-    np.testing.assert_array_equal(read_reference(cases["cases"])[0], labels)
+    np.testing.assert_array_equal(read_reference(cases["cases"], task=paper_task())[0], labels)
     np.testing.assert_array_equal(mine.raw_labels, labels)
     for image, expected in zip(mine.raw_images, images, strict=True):
         np.testing.assert_allclose(image, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ZScoreNormalization
 
-from uncseg.dataset.cases import MODALITIES
 from uncseg.dataset.fingerprint import channel_statistics
 from uncseg.dataset.finite import NotFinite, naming, require_finite, require_finite_channels
 from uncseg.errors import ProblemsFound
+from uncseg.tasks.built_in_tasks import paper_task
 
 CASE = "BraTS-GLI-00000-000"
 
@@ -25,14 +25,14 @@ def images():
 
 
 def test_finite_channels_pass(images):
-    require_finite_channels(normalised(images), MODALITIES)
+    require_finite_channels(normalised(images), paper_task().modalities)
 
 
 def test_a_no_data_value_that_ruins_the_normalisation_is_refused_by_case_and_channel(images):
     images[3, :2] = np.finfo(np.float32).min
     images[1, 0, 0, 0] = np.inf
     with pytest.raises(ProblemsFound) as caught, naming(CASE):
-        require_finite_channels(normalised(images), MODALITIES)
+        require_finite_channels(normalised(images), paper_task().modalities)
     assert caught.value.exit_code == 1
     where = {problem.where: problem for problem in caught.value.problems}
     assert list(where) == [f"{CASE}, channel {name} after normalisation" for name in ("t1c", "t2f")]

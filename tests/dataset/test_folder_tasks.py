@@ -18,7 +18,7 @@ from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.dataset.scan import scan_folder
 from uncseg.errors import ProblemsFound
-from uncseg.tasks.built_in_tasks import built_in
+from uncseg.tasks.built_in_tasks import built_in, paper_task
 from uncseg.tasks.task import Task
 
 LIVER = {"name": "liver", "modalities": ["ct"], "labels": {"liver": 1}}
@@ -156,7 +156,7 @@ def test_a_mask_with_label_4_under_names_of_2023_is_refused(folders, tmp_path):
     folder = copy_as(folders("gli-2023"), tmp_path, ["BraTS-GLI-00005-000", "BraTS-GLI-00006-000"])
     set_values(folder / "BraTS-GLI-00005-000" / "BraTS-GLI-00005-000-seg.nii.gz", [1, 2, 4])
     set_values(folder / "BraTS-GLI-00006-000" / "BraTS-GLI-00006-000-seg.nii.gz", [1, 2])
-    mask, together = refused(lambda: check_dataset(folder), code=1)
+    mask, together = refused(lambda: check_dataset(folder, task=paper_task()), code=1)
     # names tell that it is neither a cavity nor a child's oedema
     assert mask.advice == (
         "if 4 is ET, as in BraTS 2018 to 2021, set dataset.convention or --convention to 2018; else map or remove it"
@@ -169,7 +169,7 @@ def test_a_mask_with_label_4_under_names_that_tell_nothing_may_be_of_several_tas
     folder = copy_as(folders("gli-2023"), tmp_path, ["patient1", "patient2"])
     set_values(folder / "patient1" / "patient1-seg.nii.gz", [1, 2, 4])
     set_values(folder / "patient2" / "patient2-seg.nii.gz", [1, 2, 3])
-    mask, together = refused(lambda: check_dataset(folder), code=1)
+    mask, together = refused(lambda: check_dataset(folder, task=paper_task()), code=1)
     for meaning in ("4 is ET, as in BraTS 2018", "4 is RC, as in task gli-2024", "4 is ED, as in task ped-2024"):
         assert meaning in mask.advice
     # 3 is no label of 2018, so that one of the two others has to be chosen
@@ -187,10 +187,10 @@ def test_masks_that_fit_no_single_task_are_all_named(folders, tmp_path):
     folder = copy_as(folders("gli-2023"), tmp_path, names)
     set_values(folder / names[0] / f"{names[0]}-seg.nii.gz", [1, 2, 4])
     set_values(folder / names[1] / f"{names[1]}-seg.nii.gz", [1, 2, 3])
-    _, together = refused(lambda: check_dataset(folder), code=1)
+    _, together = refused(lambda: check_dataset(folder, task=paper_task()), code=1)
     assert together.found == f"label 3 in {names[1]}; label 4 in {names[0]}"
     # as 2018, the other one is refused
-    mask, together = refused(lambda: check_dataset(folder, "2018"), code=1)
+    mask, together = refused(lambda: check_dataset(folder, "2018", task=paper_task()), code=1)
     assert names[1] in mask.where
     assert together.found == f"label 3 in {names[1]}; label 4 in {names[0]}"
 
@@ -366,7 +366,7 @@ def test_every_problem_of_nnunets_dataset_is_named(folders, tmp_path):
     shutil.copy(raw / "labelsTr" / f"{first}.nii.gz", raw / "stray.nii.gz")
     (raw / "imagesTr" / "picture.mha").touch()
     set_values(raw / "labelsTr" / f"{second}.nii.gz", [5])
-    found = refused(lambda: check_dataset(raw), code=1)
+    found = refused(lambda: check_dataset(raw, task=paper_task()), code=1)
     text = "\n".join(f"{problem.where} {problem.found}" for problem in found)
     assert f"{first} {first}_0004.nii.gz" in text
     assert f"imagesTr/{second}_0001.nii.gz no such file" in text
@@ -380,9 +380,9 @@ def test_every_problem_of_nnunets_dataset_is_named(folders, tmp_path):
 def test_cases_of_nnunets_dataset_can_be_left_out(folders, tmp_path):
     raw = tmp_path / "raw"
     first, second = nnunet_folder(folders("gli-2023"), raw, {"channel_names": CHANNELS, "labels": LABELS})
-    scan = scan_folder(raw, exclude=[first])
+    scan = scan_folder(raw, exclude=[first], task=paper_task())
     assert (scan.excluded, [case.case_id for case in scan.cases]) == ({first}, [second])
-    scan = scan_folder(raw, exclude=[f"{second}_0002.nii.gz", "unknown"])
+    scan = scan_folder(raw, exclude=[f"{second}_0002.nii.gz", "unknown"], task=paper_task())
     assert [case.case_id for case in scan.cases] == [first]
     assert scan.excluded == {f"{second}_0002.nii.gz"}
 
@@ -396,7 +396,7 @@ def test_files_that_dataset_json_lists_are_read_where_they_are(folders, tmp_path
     listing = {"anna": {"images": files, "label": str(source / case / f"{case}-seg.nii.gz")}}
     content = {"channel_names": CHANNELS, "labels": LABELS, "numTraining": 1, "file_ending": ".nii.gz"}
     (raw / "dataset.json").write_text(json.dumps({**content, "dataset": listing}))
-    (found,) = scan_folder(raw).cases
+    (found,) = scan_folder(raw, task=paper_task()).cases
     assert (found.case_id, [str(file) for file in found.images]) == ("anna", files)
 
 
@@ -404,7 +404,7 @@ def test_files_that_dataset_json_lists_are_read_where_they_are(folders, tmp_path
 def test_a_part_of_nnunets_dataset_is_refused_with_the_folder_to_give(folders, tmp_path, part):
     raw = tmp_path / "raw"
     nnunet_folder(folders("gli-2023"), raw, {"channel_names": CHANNELS, "labels": LABELS})
-    found = refused(lambda: scan_folder(raw / part), code=1)
+    found = refused(lambda: scan_folder(raw / part, task=paper_task()), code=1)
     assert any(problem.advice == f"give {raw}" for problem in found)
 
 

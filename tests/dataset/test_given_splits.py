@@ -20,6 +20,7 @@ from uncseg.studies.load_study import read_study, save_study
 from uncseg.studies.study_folder import BenchmarkFolder
 from uncseg.studies.sweep.load_sweep import load_sweep
 from uncseg.studies.sweep.space import trial_experiment
+from uncseg.tasks.built_in_tasks import paper_task
 
 A, B, C, D, E, F = CASES = [f"BraTS-GLI-{n:05d}-000" for n in range(6)]
 
@@ -28,7 +29,7 @@ A, B, C, D, E, F = CASES = [f"BraTS-GLI-{n:05d}-000" for n in range(6)]
 def folder(tmp_path_factory):
     """Six cases of six patients."""
     folder = tmp_path_factory.mktemp("given") / "cases"
-    write_phantoms(folder, cases=7, size=24, seed=0)
+    write_phantoms(folder, cases=7, size=24, seed=0, task=paper_task())
     shutil.rmtree(folder / "BraTS-GLI-00004-001")  # the second scan of a patient
     assert sorted(case.name for case in folder.iterdir() if case.is_dir()) == CASES
     return folder

@@ -4,6 +4,7 @@ import pytest
 
 from uncseg.config.case_lists import PatientList, read_patients
 from uncseg.dataset.patients import find_patients, patient_of, similar_names
+from uncseg.tasks.built_in_tasks import paper_task
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,8 @@ from uncseg.dataset.patients import find_patients, patient_of, similar_names
     ],
 )
 def test_names_tell_the_patient(case, patient):
-    assert patient_of(case) == patient
-    assert find_patients([case])[0].of == {case: patient}
+    assert patient_of(case, task=paper_task()) == patient
+    assert find_patients([case], task=paper_task())[0].of == {case: patient}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_names_tell_the_patient(case, patient):
     ],
 )
 def test_it_is_said_how_patients_are_known(cases, sentence):
-    assert str(find_patients(cases)[0]) == sentence
+    assert str(find_patients(cases, task=paper_task())[0]) == sentence
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_it_is_said_how_patients_are_known(cases, sentence):
     ],
 )
 def test_names_that_differ_in_a_last_part_are_warned_of(names):
-    patients, problems = find_patients(["Brats18_2013_1_1", *names])
+    patients, problems = find_patients(["Brats18_2013_1_1", *names], task=paper_task())
     assert problems == []
     (warning,) = patients.warnings
     differing = [name for name in names if name != "B_1"]
@@ -86,7 +87,7 @@ def test_names_that_differ_in_a_last_part_are_warned_of(names):
     ],
 )
 def test_names_that_number_patients_are_not_warned_of(names):
-    assert find_patients(names)[0].warnings == ()
+    assert find_patients(names, task=paper_task())[0].warnings == ()
 
 
 def test_many_warnings_are_counted():
@@ -105,7 +106,7 @@ def test_a_csv_tells_the_patient(tmp_path):
     file = tmp_path / "patients.csv"
     lines = ["\ufeffsite, Case ,PATIENT", "x, a_1 ,anna", "", "x,a_2, anna", ",,", "y,b,bérta", "y,b,bérta", "z,more,m"]
     file.write_bytes("".join(f"{line}\r\n" for line in lines).encode())
-    patients, problems = find_patients(["a_1", "a_2", "b"], setting(file))
+    patients, problems = find_patients(["a_1", "a_2", "b"], setting(file), task=paper_task())
     assert problems == []
     assert patients.of == {"a_1": "anna", "a_2": "anna", "b": "bérta"}
     assert str(patients) == "2 patients, by patients.csv"
@@ -116,12 +117,14 @@ def test_a_csv_tells_the_patient(tmp_path):
 def test_a_spreadsheets_separators_are_understood(tmp_path, separator):
     file = tmp_path / "patients.CSV"
     file.write_text(f'case{separator}patient\n"a{separator}1"{separator}anna\n')
-    assert find_patients([f"a{separator}1"], setting(file))[0].of == {f"a{separator}1": "anna"}
+    assert find_patients([f"a{separator}1"], setting(file), task=paper_task())[0].of == {f"a{separator}1": "anna"}
 
 
 def test_a_pattern_tells_the_patient():
     pattern = r"(patient\d+)_"
-    patients, problems = find_patients(["patient1_pre", "patient1_post", "patient12_pre"], setting(pattern))
+    patients, problems = find_patients(
+        ["patient1_pre", "patient1_post", "patient12_pre"], setting(pattern), task=paper_task()
+    )
     assert problems == []
     assert patients.of == {"patient1_pre": "patient1", "patient1_post": "patient1", "patient12_pre": "patient12"}
     assert str(patients) == r"2 patients, by the pattern (patient\d+)_"
@@ -131,14 +134,14 @@ def test_a_pattern_tells_the_patient():
 def test_cases_without_a_patient_are_named(tmp_path):
     file = tmp_path / "patients.csv"
     file.write_text("case,patient\na_1,anna\n")
-    _, problems = find_patients(["a_1", "c", "b"], setting(file))
+    _, problems = find_patients(["a_1", "c", "b"], setting(file), task=paper_task())
     assert [problem.found for problem in problems] == ["no line for b", "no line for c"]
     assert problems[0].where == f"dataset.patients: {file}"
-    _, problems = find_patients(["a_1", "b"], r"(\w*)_", "--patients")
+    _, problems = find_patients(["a_1", "b"], r"(\w*)_", "--patients", task=paper_task())
     (problem,) = problems
     assert problem.where == "--patients"
     assert problem.found.endswith("finds no patient for b")
-    _, problems = find_patients(["_1"], r"(\w*)_")
+    _, problems = find_patients(["_1"], r"(\w*)_", task=paper_task())
     assert len(problems) == 1  # it fits, and the patient has no name
 
 
@@ -207,4 +210,4 @@ def test_many_problems_are_counted(tmp_path):
     assert len(problems) == 20
     assert problems[-1].found == "981 more of this kind"
     given = PatientList(read_from=file, patients={"a": "1"})
-    assert len(find_patients([f"c{n}" for n in range(1000)], given)[1]) == 20
+    assert len(find_patients([f"c{n}" for n in range(1000)], given, task=paper_task())[1]) == 20

@@ -62,12 +62,12 @@ def test_raters_are_correlated_in_space():
 
 def test_cases_are_like_brats(tmp_path):
     write_phantoms(tmp_path, cases=6, size=40, seed=0, task=PAPER)
-    cases = scan_folder(tmp_path).cases
+    cases = scan_folder(tmp_path, task=paper_task()).cases
     assert len(cases) == 6
     assert len({case.patient for case in cases}) == 5
     stored = set()
     for case in cases:
-        labels, reference = read_reference(case)
+        labels, reference = read_reference(case, task=paper_task())
         assert set(np.unique(labels)) == {0, 1, 2, 3}
         for file in (*case.images, oracle_path(case)):
             image = sitk.ReadImage(str(file))

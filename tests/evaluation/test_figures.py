@@ -118,7 +118,7 @@ def test_a_figure_of_scores_is_one_line(add, tmp_path):
     assert [row.cells[0] for row in scores_table(summary).rows] == ["Dice", "HD95 (mm)", "sharpness (bit)"]
     paired = differences_table(compare(scores(), scores(0.25)), "a", "b")
     assert ["sharpness (bit)", "12", "0.5550", "0.8050", "+0.2500 [+0.2500, +0.2500]", "< 0.001"] in words(paired)
-    models = models_table(summarize_models(scores().assign(model="mean")))
+    models = models_table(summarize_models(scores().assign(model="mean")), task=paper_task())
     assert models.header[-1] == "sharpness (bit)"
     assert models.terminal["sharpness (bit)"] == "sharp"
     run = RunFolder(tmp_path)

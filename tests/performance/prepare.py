@@ -59,7 +59,7 @@ def write_experiment(folder: Path, phantoms: Path) -> Path:
 def write_raw(folder: Path, phantoms: Path) -> PreparedFolder:
     """What nnU-Net's command starts from."""
     raw = PreparedFolder(folder, "Dataset501_Phantoms")
-    cases = scan_folder(phantoms).cases
+    cases = scan_folder(phantoms, task=paper_task()).cases
     for case in cases:
         write_raw_case(read_case_volumes(case, PAPER), raw.raw_dataset / "imagesTr", raw.raw_dataset / "labelsTr")
     write_json(raw.raw_dataset / "dataset.json", dataset_description("labels", len(cases), PAPER))
@@ -117,7 +117,7 @@ def assert_equal(ours: PreparedFolder, peer: PreparedFolder) -> None:
 def measure(options: argparse.Namespace, work: Path) -> dict[str, list[float]]:
     """Seconds of every run."""
     phantoms = work / "phantoms"
-    write_phantoms(phantoms, options.cases, options.size, seed=0)
+    write_phantoms(phantoms, options.cases, options.size, seed=0, task=paper_task())
     seconds: dict[str, list[float]] = {"peer": [], "warm": [], "cold": []}
     for run in range(options.runs):
         here = work / str(run)

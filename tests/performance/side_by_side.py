@@ -29,6 +29,7 @@ from uncseg.layout import PreparedFolder
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training.trainer import UncertaintyTrainer
 from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.tasks.built_in_tasks import paper_task
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # where torch was imported before this file
 
@@ -57,7 +58,7 @@ def prepared_phantoms(
     """Prepare phantoms for the patch and network that are measured, in a folder that ends with the block."""
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        write_phantoms(folder / "cases", options.cases, options.size, seed=0)
+        write_phantoms(folder / "cases", options.cases, options.size, seed=0, task=paper_task())
         content = {
             "name": "measured",
             "dataset": {"path": str(folder / "cases"), "name": "Phantoms"},

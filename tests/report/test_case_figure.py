@@ -114,8 +114,8 @@ def test_one_scale_for_all_maps_and_no_panel_for_a_map_that_is_not_there(tmp_pat
 
 def test_a_case_is_turned_as_radiologists_look_at_it(tmp_path):
     """Files that run from left to right and from back to front give the same volumes as BraTS' own."""
-    write_phantoms(tmp_path / "cases", cases=1, size=28, seed=0)
-    (case,) = scan_folder(tmp_path / "cases").cases
+    write_phantoms(tmp_path / "cases", cases=1, size=28, seed=0, task=paper_task())
+    (case,) = scan_folder(tmp_path / "cases", task=paper_task()).cases
     run = RunFolder(tmp_path / "run")
     files = CaseFiles(run.out_of_fold, case.case_id)
     files.root.mkdir(parents=True)

@@ -6,11 +6,12 @@ from matplotlib import image as mpl_image
 from scipy import ndimage
 
 from uncseg.report.overlay import draw_overlay
+from uncseg.tasks.built_in_tasks import paper_task
 
 
 def overlay(path, image, reference, prediction, error, uncertainty, title, uncertainty_name="uncertainty"):
     labels = {"reference": reference, "prediction": prediction}
-    draw_overlay(path, image, labels, {"error memory": error, uncertainty_name: uncertainty}, title)
+    draw_overlay(path, image, labels, {"error memory": error, uncertainty_name: uncertainty}, title, task=paper_task())
 
 
 def shown(path):

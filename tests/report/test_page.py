@@ -183,7 +183,7 @@ def test_the_page_needs_nothing_but_itself(evaluated, open_page):
 def test_slices_move_and_overlays_switch(page_file, open_page):
     page = open_page(page_file)
     canvas = page.locator(".viewer canvas").first
-    worst = scan_folder(page_file.parents[2] / "cases").cases[3]
+    worst = scan_folder(page_file.parents[2] / "cases", task=paper_task()).cases[3]
     tumour = sitk.GetArrayFromImage(sitk.ReadImage(str(worst.reference))) > 0
     inside = sitk.GetArrayFromImage(sitk.ReadImage(str(worst.images[3]))) != 0
     first = max(0, int(np.nonzero(inside)[0].min()) - 3)  # slices are counted from the cropped volume's
@@ -367,7 +367,7 @@ def test_pictures_of_the_training_are_shown_first_and_last(run, open_page):
             patch = SimpleNamespace(
                 image=zeros, reference=labels, prediction=labels, error=zeros, variance=zeros, uncertainty=zeros
             )
-            draw_progress(run.progress / f"fold_{fold}_epoch_{epoch:04d}.png", patch, "a patch")
+            draw_progress(run.progress / f"fold_{fold}_epoch_{epoch:04d}.png", patch, "a patch", task=paper_task())
     assert report(run.root) == 0
     shown = open_page(run.root / "report.html").locator(".progress img")
     names = shown.evaluate_all("all => all.map(one => one.alt)")

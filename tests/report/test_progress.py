@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from uncseg.report.progress import draw_progress
+from uncseg.tasks.built_in_tasks import paper_task
 
 
 def patch(shape, uncertainty=0.5):
@@ -36,15 +37,15 @@ def colour(value):
 
 @pytest.mark.parametrize("shape", [(32, 32, 32), (16, 24, 40), (1, 64, 48), (20, 320, 320)])
 def test_all_patches_give_pictures_of_one_size(tmp_path, shape):
-    draw_progress(tmp_path / "a.png", patch((8, 8, 8)), "a")
-    draw_progress(tmp_path / "b.png", patch(shape), "b")
+    draw_progress(tmp_path / "a.png", patch((8, 8, 8)), "a", task=paper_task())
+    draw_progress(tmp_path / "b.png", patch(shape), "b", task=paper_task())
     assert drawn(tmp_path / "a.png").shape == drawn(tmp_path / "b.png").shape
     assert (tmp_path / "b.png").stat().st_size < 300_000
 
 
 @pytest.mark.parametrize(("uncertainty", "expected"), [(0.5, 0.5), (0.9, 0.9), (None, 0.25)])
 def test_the_last_panel_is_the_map_or_the_variance(tmp_path, uncertainty, expected):
-    draw_progress(tmp_path / "a.png", patch((32, 32, 32), uncertainty), "a")
+    draw_progress(tmp_path / "a.png", patch((32, 32, 32), uncertainty), "a", task=paper_task())
     assert last_panel(tmp_path / "a.png") == colour(expected)
 
 
@@ -54,5 +55,5 @@ def test_a_patch_without_contrast_or_tumour(tmp_path):
     shown = SimpleNamespace(
         image=nothing, reference=labels, prediction=labels, error=nothing, variance=nothing, uncertainty=nothing
     )
-    draw_progress(tmp_path / "a.png", shown, "nothing")
+    draw_progress(tmp_path / "a.png", shown, "nothing", task=paper_task())
     assert drawn(tmp_path / "a.png").ndim == 3

@@ -32,7 +32,7 @@ def test_networks_without_a_map_beside_one_that_has_one(tmp_path):
     assert summary.set_index(["figure", "region"]).loc[("dice", "WT"), "mean"] > 0.5
     assert not (tmp_path / "scores_reliability.csv").exists()
     with console.capture() as captured:
-        console.print(models_table(summarize_models(rows.drop(columns="reliability"))).to_rich())
+        console.print(models_table(summarize_models(rows.drop(columns="reliability")), task=paper_task()).to_rich())
     lines = [line for line in captured.get().splitlines() if "mean " in line or "entropy" in line]
     assert "–" in lines[0]
     assert "–" not in lines[1]

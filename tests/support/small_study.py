@@ -5,13 +5,14 @@ import yaml
 from support.commands import run_uncseg
 from support.small_experiment import write_small_experiment
 from uncseg.dataset.phantom import write_phantoms
+from uncseg.tasks.built_in_tasks import paper_task
 
 DICE, CORR = "val_patch/dice_mean", "uncertainty/union/corr_ema/uncertainty"
 
 
 def write_study(root):
     """Write cases, two experiments that differ in two settings, and a sweep; return the folder of the runs."""
-    write_phantoms(root / "cases", cases=6, size=28, seed=0)
+    write_phantoms(root / "cases", cases=6, size=28, seed=0, task=paper_task())
     training = {"epochs": 8, "val_iterations_per_epoch": 4, "checkpoint_every": 2}
     differences = {"paper": {}, "union": {"cancer_mask": "union", "unc_weight": 0.2}}
     for name, loss in differences.items():

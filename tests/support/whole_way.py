@@ -106,7 +106,7 @@ def store_for_training(trained: Trained, case: Case, folder: Path) -> Stored:
 
 def predict_folder(trained: Trained, cases: Path, case_id: str, output: Path) -> CaseFiles:
     """Predict a case of a folder, and return its files."""
-    found = find_inputs(cases, trained.model.folder.dataset_json).cases
+    found = find_inputs(cases, trained.model.folder.dataset_json, task=paper_task()).cases
     (case,) = (case for case in found if case.case_id == case_id)
     task = PredictionTask(trained.model, PredictionOptions(), output, threads=1)
     output.mkdir(parents=True, exist_ok=True)

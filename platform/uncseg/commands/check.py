@@ -28,7 +28,7 @@ def check_folder(
     require_folder(folder)
     known, reason = told_task(folder) if named is None else (named, AS_SET)
     console.print(describe_task(known, reason), soft_wrap=True)
-    checked = check_dataset(folder, as_convention(convention, "--convention", known), setting, known)
+    checked = check_dataset(folder, known, as_convention(convention, "--convention", known), setting)
     for note in checked.notes:
         console.print(note, soft_wrap=True)
     console.print(f"patients: {checked.patients}", soft_wrap=True)

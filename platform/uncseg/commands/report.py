@@ -34,8 +34,8 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
 
 def _open(root: Path) -> ReportedRun:
     folder, experiment = open_existing_run(root)
+    dataset = experiment.dataset
     try:
-        dataset = experiment.dataset
         found = scan_folder(dataset.path, convention=dataset.convention, task=dataset.task).cases
     except ProblemsFound:  # the page mentions it
         found = []

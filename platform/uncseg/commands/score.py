@@ -57,7 +57,7 @@ def score_folders(
     pairs, problems = found.complete, found.problems
     for note in found.notes:
         console.print(note, soft_wrap=True)
-    known = require_patients([pair.case_id for pair in pairs], setting)
+    known = require_patients([pair.case_id for pair in pairs], setting, found.task)
     kept = out.resolve().parent / f"{out.stem}_cases"
     with ray_session(None, dashboard=False) as own_ray, counting() as progress:
         require_folders({"--out": out.parent}, folders, own_ray)

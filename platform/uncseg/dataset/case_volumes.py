@@ -10,7 +10,6 @@ from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.labels import convert_labels
 from uncseg.dataset.volumes import Geometry, Volume, geometry_problems, read_or_note, read_volume
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 MAX_PROBLEMS = 6
@@ -50,7 +49,7 @@ class CaseVolumes:
         return self.images[0].geometry
 
 
-def read_case_volumes(case: Case, task: Task = paper_task()) -> CaseVolumes:  # noqa: B008
+def read_case_volumes(case: Case, task: Task) -> CaseVolumes:
     """Read all files of a case of a task.
 
     Problems are files that cannot be read, geometries that differ among the files, images whose values are not finite
@@ -164,7 +163,7 @@ def _two_positions(images: list[Volume]) -> list[Problem]:
     return [Problem(str(volume.file), found, "one position", advice)]
 
 
-def read_reference(case: Case, task: Task = paper_task()) -> tuple[np.ndarray, Geometry]:  # noqa: B008
+def read_reference(case: Case, task: Task) -> tuple[np.ndarray, Geometry]:
     """Return the labels of the reference as the task numbers them, (D, H, W) uint8, and their geometry.
 
     Raises:

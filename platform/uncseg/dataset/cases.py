@@ -7,17 +7,14 @@ make no difference.
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from uncseg.config.sections import Convention
 from uncseg.errors import Problem
 from uncseg.layout import maps_beside_segmentation
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.fields import MASK
 from uncseg.tasks.task import Task
 
-MODALITIES = paper_task().modalities  # until every room asks the task
 ENDINGS = (".nii.gz", ".nii")
 OTHER_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr", ".img", ".hdr", ".dcm", ".mgz", ".nii.zip", ".nii.bz2", ".nii.xz")
 
@@ -104,23 +101,6 @@ class FileNames:
         """Return the name of a case's file in a convention."""
         named = self.task.conventions[convention]
         return f"{case_id}{named.mask if role == MASK else named.images[role]}.nii.gz"
-
-
-@cache
-def _paper_names() -> FileNames:
-    return FileNames.of(paper_task())
-
-
-def role_in_case(case_id: str, file_name: str) -> tuple[str, Convention] | None:
-    """Return role and convention of a file in the folder of a case; None for a file that has none."""
-    found = _paper_names().in_case(case_id, file_name)
-    return None if found is None else (found.role, found.conventions[0])
-
-
-def role_of(stem: str) -> tuple[str, str, Convention] | None:
-    """Return case, role and convention of a file's name without its ending; None if it does not end in a role."""
-    found = _paper_names().split(stem)
-    return None if found is None else (found[0], found[1].role, found[1].conventions[0])
 
 
 def ending_of(name: str) -> str | None:

@@ -18,7 +18,6 @@ from uncseg.dataset.mask_values import problems_of_values, values_of_mask
 from uncseg.dataset.patients import OPTION, UNKNOWN, Patients, find_patients
 from uncseg.dataset.scan import scan_folder
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 MOST_CASES_AT_ONCE = 8
@@ -56,17 +55,17 @@ class DatasetCheck:
 
 def check_dataset(
     folder: Path,
+    task: Task,
     convention: Convention | None = None,
     patients: PatientList | str | None = None,
-    task: Task = paper_task(),  # noqa: B008
 ) -> DatasetCheck:
     """Open every file of every case of a folder.
 
     Args:
         folder: one folder per case, or nnU-Net's raw dataset.
+        task: what the files mean.
         convention: of the task, for the labels; None: as the names of the files say.
         patients: who is a patient, as the option ``--patients`` says; None: the names tell.
-        task: what the files mean.
 
     Raises:
         ProblemsFound: every problem of every case at once, of the layout, of the contents, and of who is a patient
@@ -122,7 +121,7 @@ def same_cases(digests: Mapping[str, str]) -> list[Problem]:
     )
 
 
-def check_case(case: Case, task: Task = paper_task()) -> CaseCheck:  # noqa: B008
+def check_case(case: Case, task: Task) -> CaseCheck:
     """Open all files of a case of a task; whatever one of them holds, nothing is raised."""
     try:
         volumes = read_case_volumes(case, task)

@@ -14,7 +14,6 @@ from uncseg.dataset.labels import Convention
 from uncseg.dataset.patients import patient_of
 from uncseg.dataset.scan import scan_folder
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 
@@ -25,7 +24,7 @@ def find_inputs(
     convention: Convention | None = None,
     skip: Path | None = None,
     *,
-    task: Task = paper_task(),  # noqa: B008
+    task: Task,
 ) -> Scan:
     """Find the cases to predict. A folder may hold nnU-Net's files and folders of cases side by side.
 

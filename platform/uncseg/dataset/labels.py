@@ -15,7 +15,7 @@ from uncseg.config.sections import Convention
 from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.volumes import Volume
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
+from uncseg.tasks.built_in_tasks import built_in, built_in_names
 from uncseg.tasks.by_names import tasks_by_names
 from uncseg.tasks.task import Task
 
@@ -26,26 +26,18 @@ ROUNDING = 1e-3
 _SHOWN = 5
 SETTING, TASK_SETTING = "dataset.convention or --convention", "dataset.task or --task"
 
-# until every room asks the task
-LABELS = dict(paper_task().labels)
-REGIONS = paper_task().numbers
-CONVENTION_LABELS: dict[str, tuple[int, ...]] = {
-    name: (0, *paper_task().values(name).values()) for name in paper_task().conventions
-}
-CONVENTION_NAMES: dict[str, str] = {name: one.title for name, one in paper_task().conventions.items()}
-
 
 def title_of(task: Task, convention: Convention) -> str:
     """Return what a convention is called in messages: by its title, else by its task's name."""
     return task.conventions[convention].title or f"task {task.name}"
 
 
-def describe_convention(convention: Convention, reason: str, task: Task = paper_task()) -> str:  # noqa: B008
+def describe_convention(convention: Convention, reason: str, task: Task) -> str:
     """Return a line that says what the labels of a folder mean, and how that is known."""
     return f"labels of {title_of(task, convention)}: {task.describe_labels(convention)} ({reason})"
 
 
-def as_convention(text: str | None, option: str, task: Task = paper_task()) -> Convention | None:  # noqa: B008
+def as_convention(text: str | None, option: str, task: Task) -> Convention | None:
     """Return the convention of a task that an option names.
 
     Raises:
@@ -67,7 +59,7 @@ def convert_labels(
     problems: list[Problem],
     setting: str = SETTING,
     *,
-    task: Task = paper_task(),  # noqa: B008
+    task: Task,
 ) -> np.ndarray | None:
     """Return labels as the task numbers them, (D, H, W) uint8; or add the problem of other values and return None.
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from uncseg.config.case_lists import PATIENTS, PatientList, read_patients
 from uncseg.errors import Problem, first_problems, listed, raise_if_any
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 OPTION, UNKNOWN = "--patients", "It is not known who is a patient."
@@ -45,7 +44,7 @@ class Patients:
         return f"{number} patient{'s' * (number != 1)}, {self.known_by}"
 
 
-def patient_of(case_id: str, task: Task = paper_task()) -> str:  # noqa: B008
+def patient_of(case_id: str, task: Task) -> str:
     """Return the patient that a case's name tells: BraTS-GLI-00012 of BraTS-GLI-00012-000; of other names the name."""
     known = _known_name(case_id, task)
     return case_id if known is None else known[1]
@@ -66,7 +65,7 @@ def find_patients(
     setting: PatientList | str | None = None,
     where: str = PATIENTS,
     *,
-    task: Task = paper_task(),  # noqa: B008
+    task: Task,
 ) -> tuple[Patients, list[Problem]]:
     """Return the patients of cases, and the cases whose patient a setting does not tell.
 
@@ -108,7 +107,7 @@ def as_patients(option: str | None) -> PatientList | str | None:
 def require_patients(
     case_ids: Collection[str],
     setting: PatientList | str | None,
-    task: Task = paper_task(),  # noqa: B008
+    task: Task,
 ) -> Patients:
     """Return the patients of cases as the option ``--patients`` says.
 

@@ -17,7 +17,6 @@ from uncseg.dataset.phantom_images import draw_images
 from uncseg.dataset.volumes import Geometry, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json, write_json
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 ORIGIN_MM = (0.0, -239.0, 0.0)
@@ -35,7 +34,7 @@ class PhantomCase:
     scan: int
 
 
-def phantom_cases(cases: int, task: Task = paper_task()) -> list[PhantomCase]:  # noqa: B008
+def phantom_cases(cases: int, task: Task) -> list[PhantomCase]:
     """Return the first phantoms of a task.
 
     Every fifth patient has two scans, where the task's names of cases tell that they are one patient's.
@@ -49,7 +48,7 @@ def phantom_cases(cases: int, task: Task = paper_task()) -> list[PhantomCase]:  
     return found[:cases]
 
 
-def write_phantoms(out: Path, cases: int, size: int, seed: int, task: Task = paper_task()) -> list[Path]:  # noqa: B008
+def write_phantoms(out: Path, cases: int, size: int, seed: int, task: Task) -> list[Path]:
     """Write phantoms as a folder of a task, with q as CASE-q.nii.gz, and return the cases' folders.
 
     Each has ``size`` voxels of 1 mm along each axis. q is the probability that a rater gives a voxel to the main
@@ -92,7 +91,7 @@ def _name(task: Task, patient: int, scan: int) -> str:
 
 def _names_tell_patients(task: Task) -> bool:
     names = {_name(task, 0, scan) for scan in range(2)}
-    patients, problems = find_patients(names, task.patients)
+    patients, problems = find_patients(names, task.patients, task=task)
     return len(names) == 2 and not problems and len(set(patients.of.values())) == 1
 
 

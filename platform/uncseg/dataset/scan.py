@@ -26,7 +26,7 @@ from uncseg.dataset.nnunet_folder import scan_nnunet
 from uncseg.dataset.patients import patient_of
 from uncseg.dataset.told_task import remarks_on_names
 from uncseg.errors import Problem, ProblemsFound, listed
-from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
+from uncseg.tasks.built_in_tasks import built_in, built_in_names
 from uncseg.tasks.by_names import require_names_fit, tasks_by_names
 from uncseg.tasks.fields import MASK
 from uncseg.tasks.task import Task
@@ -60,7 +60,7 @@ def scan_folder(
     skip: Path | None = None,
     taken: Collection[Path] = (),
     *,
-    task: Task = paper_task(),  # noqa: B008
+    task: Task,
 ) -> Scan:
     """Find the cases of a folder: folders with image files, directly in it or deeper (HGG/CASE, LGG/CASE).
 

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from uncseg.report import style
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 PANEL_INCHES = 2.3
@@ -20,8 +19,8 @@ def draw_overlay(
     segmentations: Mapping[str, np.ndarray],
     maps: Mapping[str, np.ndarray],
     title: str,
+    task: Task,
     image_name: str | None = None,
-    task: Task = paper_task(),  # noqa: B008
 ) -> None:
     """Draw an axial slice: a panel for the image, for each segmentation and for each map.
 

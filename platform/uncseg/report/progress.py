@@ -11,7 +11,6 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from uncseg.files import whole_file
 from uncseg.report.style import FAINTEST, MAP_COLOURS, as_grey, fullest_slice, label_colours
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 if TYPE_CHECKING:  # its module imports nnU-Net
@@ -23,7 +22,7 @@ ENTRY_WIDTH, ENTRY_HEIGHT = 58, 18
 INK, SOFT, PAPER = (31, 35, 40), (89, 99, 110), (255, 255, 255)
 
 
-def draw_progress(path: Path, patch: "Observation", title: str, task: Task = paper_task()) -> None:  # noqa: B008
+def draw_progress(path: Path, patch: "Observation", title: str, task: Task) -> None:
     """Draw the axial slice with most of the main region: image, reference, prediction, error memory and uncertainty.
 
     Without an uncertainty, variance_stable is drawn in its place. The training waits for the picture, so Pillow draws

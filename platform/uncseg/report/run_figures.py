@@ -75,7 +75,7 @@ def draw_run(run: ReportedRun) -> None:
             shown = ("error memory", "uncertainty" if "uncertainty" in images.maps else "variance_stable")
             labels = {"reference": images.reference, "prediction": images.prediction}
             maps = {name: images.maps[name] for name in shown}
-            draw_overlay(figures / "overlay.png", images.image, labels, maps, title, task=task)
+            draw_overlay(figures / "overlay.png", images.image, labels, maps, title, task)
     for file in figure1(run.folder, "").parent.glob("figure1_*.png"):
         if drawn and file not in {figure1(run.folder, case) for case in drawn}:
             file.unlink()  # it belongs to an earlier evaluation

@@ -15,7 +15,6 @@ from uncseg.evaluation.summary import summarize
 from uncseg.page_table import PageTable, Row, fixed, with_interval
 from uncseg.report.style import region_styles, save_figure
 from uncseg.table_files import write_table
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 MOST_WITH_INTERVALS = 3
@@ -101,7 +100,7 @@ def summarize_models(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, names=["model"]).reset_index("model").reset_index(drop=True)
 
 
-def models_table(summary: pd.DataFrame, task: Task = paper_task()) -> PageTable:  # noqa: B008
+def models_table(summary: pd.DataFrame, task: Task) -> PageTable:
     """Return :func:`summarize_models` as a table: each model's Dice and HD95, and the scores of its maps.
 
     A terminal shows the HD95 of few regions only.

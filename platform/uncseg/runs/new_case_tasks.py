@@ -157,7 +157,7 @@ def _write_case(
         shown = read_volume(case.images[min(meaning.shown_channel, len(case.images) - 1)])
         drawn = {} if uncertainty is None else {UNCERTAINTY: uncertainty}
         segmentations = {"prediction": folds.labels}
-        draw_overlay(files.overlay, shown.voxels, segmentations, drawn, case.case_id, "image", meaning)
+        draw_overlay(files.overlay, shown.voxels, segmentations, drawn, case.case_id, meaning, "image")
         written.append(files.overlay)
     if options.scores:
         scored = {f"fold_{fold}": alone for fold, alone in zip(task.model.folds, folds.per_fold, strict=True)}

@@ -164,8 +164,8 @@ def test_region_probabilities():
     ],
 )
 def test_images_come_in_the_models_order(tmp_path, channels, order):
-    write_phantoms(tmp_path, cases=1, size=24, seed=0)
-    scan = find_inputs(tmp_path, {"channel_names": dict(enumerate(channels))})
+    write_phantoms(tmp_path, cases=1, size=24, seed=0, task=paper_task())
+    scan = find_inputs(tmp_path, {"channel_names": dict(enumerate(channels))}, task=paper_task())
     (case,) = scan.cases
     assert scan.problems == []
     assert [image.name.removesuffix(".nii.gz").rpartition("-")[2] for image in case.images] == order
@@ -173,9 +173,9 @@ def test_images_come_in_the_models_order(tmp_path, channels, order):
 
 @pytest.mark.parametrize("channels", [["FLAIR", "T1", "T1gd", "ADC"], ["T1", "T2"], ["T1", "T1", "T2", "FLAIR"]])
 def test_channels_other_than_brats_are_refused(tmp_path, channels):
-    write_phantoms(tmp_path, cases=1, size=24, seed=0)
+    write_phantoms(tmp_path, cases=1, size=24, seed=0, task=paper_task())
     with pytest.raises(ProblemsFound, match="CASE_0000"):
-        find_inputs(tmp_path, {"channel_names": dict(enumerate(channels))})
+        find_inputs(tmp_path, {"channel_names": dict(enumerate(channels))}, task=paper_task())
 
 
 def test_reader_that_reorients_images_is_refused(tmp_path: Path):

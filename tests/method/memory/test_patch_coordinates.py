@@ -9,6 +9,7 @@ from uncseg.config.sections import Memory
 from uncseg.method.memory.error_memory import ErrorMemory, make_memory
 from uncseg.method.memory.patch_geometry import PatchGeometry
 from uncseg.method.training.observed_patch import choose_patch, observe
+from uncseg.tasks.built_in_tasks import paper_task
 
 CASE = (40, 32, 24)
 PATCHES = {"3d": ((8, 16, 16), [0, 0, 0], [16, 9, 5]), "2d": ((16, 16), [3, 0, 0], [7, 9, 5])}
@@ -96,5 +97,5 @@ def test_trainer_keeps_patches_on_their_own_grid(trainer_for):
     # a case's second patch finds every voxel visited, whatever anatomy it shows
     assert metrics["uncertainty/memory/visited_share_union"] == 1
     case = next(iter(trainer.memories["validation"].cases))
-    patch = choose_patch(trainer.preprocessed_dataset_folder, [case], size)
+    patch = choose_patch(trainer.preprocessed_dataset_folder, [case], size, task=paper_task())
     assert not observe(trainer, patch).error.any()

@@ -10,6 +10,7 @@ import torch
 from support.training import SHORT, train, train_in_two_parts
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.method.training.batches import TRAINING, LoaderWithGeometry
+from uncseg.tasks.built_in_tasks import paper_task
 
 
 class Changed:
@@ -90,7 +91,7 @@ def test_constant_error_gives_no_correlation_term(trainer_for):
 
 
 def test_case_without_tumour_and_cases_smaller_than_the_patch_train(trainer_for, tmp_path):
-    write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0)
+    write_phantoms(tmp_path / "cases", cases=4, size=28, seed=0, task=paper_task())
     for number in (0, 1):
         case = f"BraTS-GLI-{number:05d}-000"
         file = tmp_path / "cases" / case / f"{case}-seg.nii.gz"

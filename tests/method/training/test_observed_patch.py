@@ -10,6 +10,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from support.training import SHORT, train
 from uncseg.files import read_json
 from uncseg.method.training.observed_patch import choose_patch, observe
+from uncseg.tasks.built_in_tasks import paper_task
 
 KINDS = {
     "labels": {},
@@ -26,7 +27,7 @@ def validation_cases(trainer):
 
 def patch_of(trainer):
     size = trainer.configuration_manager.patch_size
-    return choose_patch(trainer.preprocessed_dataset_folder, validation_cases(trainer), size)
+    return choose_patch(trainer.preprocessed_dataset_folder, validation_cases(trainer), size, task=paper_task())
 
 
 def cut(volume, patch):
@@ -128,4 +129,4 @@ def test_cases_without_tumour_are_passed_over(trainer_for, monkeypatch):
 
     monkeypatch.setattr(nnUNetDatasetBlosc2, "load_case", without_tumour_in_the_first)
     assert patch_of(trainer).case_id == cases[1]
-    assert choose_patch(trainer.preprocessed_dataset_folder, cases[:1], [16, 16, 16]) is None
+    assert choose_patch(trainer.preprocessed_dataset_folder, cases[:1], [16, 16, 16], task=paper_task()) is None

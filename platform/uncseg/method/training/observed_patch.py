@@ -17,7 +17,6 @@ from uncseg.method.loss.terms import dilate
 from uncseg.method.memory.patch_geometry import PatchGeometry
 from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork, full_resolution, predicted_regions
 from uncseg.method.nnunet_internals import unwrapped
-from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.task import Task
 
 
@@ -53,7 +52,7 @@ def choose_patch(
     folder: Path,
     case_ids: Sequence[str],
     patch_size: Sequence[int],
-    task: Task = paper_task(),  # noqa: B008
+    task: Task,
 ) -> ObservedPatch | None:
     """Choose a patch around the main region of the first preprocessed case, by id, that has one; None if none has.
 
