@@ -8,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from support.own_tasks import PROSTATE
 from uncseg.evaluation.calibration import calibration_errors, reliability
 from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.expectation import mean_uncertainty
 from uncseg.evaluation.qu_brats import qu_brats
 from uncseg.evaluation.uncertainty import protocol_mask, rmsd, score_map
 from uncseg.studies.benchmark.map_scores import HISTOGRAMS, scaled_figures, score_method_case
-from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.built_in_tasks import built_in, paper_task
 
-PAPER = paper_task()
+PAPER, POST = paper_task(), built_in("gli-2024")
 
 SHAPE = (9, 8, 10)
 labels = arrays(np.uint8, SHAPE, elements=st.sampled_from((0, 0, 1, 2, 3)))
@@ -171,3 +172,17 @@ def test_counts_are_small_and_add_up():
     union = protocol_mask(reference > 0, predicted > 0, "union")
     assert voxels["tp"] + voxels["fp"] + voxels["fn"] + voxels["tn_union"] == union.sum()
     assert counts["histograms"].nbytes < 40_000
+
+
+def test_errors_are_those_of_the_main_region():
+    """A missed resection cavity, which is in no tumour region, is no failure; its Dice is there all the same."""
+    reference, predicted, brain, q = case()
+    cavity = np.zeros_like(reference)
+    cavity[:3, :3, :3] = POST.labels["RC"]
+    known = score_method_case(reference, predicted, q, brain, PAPER, q)
+    with_cavity = score_method_case(np.where(cavity, cavity, reference), predicted, q, brain, POST, q)
+    assert with_cavity.figures == pytest.approx(known.figures | {"dice_rc": 0.0}, nan_ok=True)
+    np.testing.assert_array_equal(with_cavity.counts["histograms"], known.counts["histograms"])
+    one = score_method_case(reference > 0, predicted > 0, q, brain, PROSTATE, q)
+    assert one.figures["dice_prostate"] == known.figures["dice_wt"]
+    assert one.figures["corr_failure_union"] == known.figures["corr_failure_union"]
