@@ -147,9 +147,12 @@ def test_a_folder_of_two_tasks_is_refused_unless_cases_are_left_out(folders, tmp
 
 def test_files_that_are_named_as_another_task_names_them_are_refused(folders, tmp_path):
     (problem,) = refused(lambda: scan_folder(folders("met"), task=liver()))
-    assert "BraTS-MET-00000-000-t1n.nii.gz" in problem.found
-    assert "patient1/patient1-ct.nii.gz" in problem.expected
-    assert "met" in problem.advice
+    assert "BraTS-MET-00000-000" in problem.found
+    assert "CASE/CASE-ct.nii.gz" in problem.expected
+    assert problem.advice == "set dataset.task or --task to met"
+    folder = copy_as(folders("gli-2018"), tmp_path, ["patient1", "patient2"])
+    (problem,) = refused(lambda: scan_folder(folder, task=built_in("men")))
+    assert problem.advice == "set dataset.task or --task to gli-2018 or gli-2023"
 
 
 def test_a_mask_with_label_4_under_names_of_2023_is_refused(folders, tmp_path):

@@ -34,7 +34,7 @@ def told_task(folder: Path, option: str = "--task") -> tuple[Task, str]:
         if task is None:
             raise ProblemsFound(f"The dataset {folder} cannot be used.", problems)
         return task, BY_DATASET_JSON
-    found = task_of_names(names_in(folder), str(folder), option)
+    found = task_of_names(sorted(names_in(folder)), str(folder), option)
     return (paper_task(), "no name tells another") if found is None else (found, BY_CASES)
 
 
@@ -51,15 +51,10 @@ def names_in(folder: Path) -> set[str]:
 def remarks_on_names(case_ids: Collection[str], task: Task) -> list[str]:
     """Return a sentence where a task of one's own counts lesions in another way than the one that the names tell."""
     told = tasks_by_names(case_ids)
-    others = {
-        other.name: case
-        for case, tasks in sorted(told.items(), reverse=True)
-        for other in tasks
-        if other.lesions != task.lesions
-    }
+    others = [(case, one) for case, tasks in sorted(told.items()) for one in tasks if one.lesions != task.lesions]
     if is_built_in(task) or not others:
         return []
-    rule, name = task.lesions, next(iter(others))
+    rule, (case, other) = task.lesions, others[0]
     dilations = f"{rule.dilations} dilation{'s' * (rule.dilations != 1)}"
     counted = f"task {task.name} counts lesions with {dilations} above {rule.smallest_mm3:g} mm³"
-    return [f"{others[name]} is a name of task {name}, and {counted}"]
+    return [f"{case} is a name of task {other.name}, and {counted}"]
