@@ -3,6 +3,8 @@
 import pytest
 
 from uncseg.files import compute_once, keep_record, kept_record, read_json
+from uncseg.layout import CaseFiles, region_probabilities
+from uncseg.tasks.built_in_tasks import built_in
 
 
 @pytest.fixture
@@ -40,3 +42,14 @@ def test_nothing_is_kept_if_the_work_fails(tmp_path):
     with pytest.raises(ZeroDivisionError):
         compute_once(file, "a", lambda: {"share": 1 / 0})
     assert kept_record(file, "a") is None
+
+
+def test_no_file_of_a_case_is_left_whatever_task_it_was_predicted_for(tmp_path):
+    glioma, cavity = built_in("gli-2023"), built_in("gli-2024")
+    files, other = CaseFiles(tmp_path, "case"), CaseFiles(tmp_path, "case_2")
+    maps = [files.map(name) for name in region_probabilities(cavity).values()]
+    for file in (*maps, files.segmentation, files.map("uncertainty"), other.segmentation):
+        file.touch()
+    keep_record(files.scores, "a", {"files": [file.name for file in maps]})
+    files.remove(glioma)
+    assert list(tmp_path.iterdir()) == [other.segmentation]

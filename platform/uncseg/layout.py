@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from uncseg.estimators.registry import ONE_PASS, SEVERAL_PASS_MAPS
+from uncseg.files import read_json
 from uncseg.tasks.task import Task
 
 
@@ -140,7 +141,11 @@ class CaseFiles:
         return self.root / f"{self.case_id}_{name}.nii.gz"
 
     def remove(self, task: Task) -> None:
-        """Remove all of them, the record first, because it tells that the others are complete."""
-        maps = map(self.map, maps_beside_segmentation(task))
+        """Remove all of them, and those that the record lists, which may be of a model with other regions.
+
+        The record goes first, because it tells that the others are complete.
+        """
+        listed = read_json(self.scores).get("files", ()) if self.scores.is_file() else ()
+        maps = (*map(self.map, maps_beside_segmentation(task)), *(self.root / Path(name).name for name in listed))
         for file in (self.scores, self.segmentation, self.overlay, *maps):
             file.unlink(missing_ok=True)
