@@ -215,8 +215,9 @@ def test_another_cohort_is_scored_by_its_own_rule_of_lesions(root, run, tmp_path
     out = tmp_path / "scores.parquet"
     uncseg("score", run.root / "external" / "metastases", metastases, "--out", out)
     columns = ["case", "region", "lesionwise_dice", "num_tp", "num_fp", "num_fn"]
-    own, files = (pd.read_parquet(file)[columns] for file in (run.tables / "external_metastases.parquet", out))
-    pd.testing.assert_frame_equal(own.sort_values(columns[:2], ignore_index=True), files, check_like=True)
+    tables = (pd.read_parquet(file)[columns] for file in (run.tables / "external_metastases.parquet", out))
+    own, files = (table.sort_values(columns[:2], ignore_index=True) for table in tables)
+    pd.testing.assert_frame_equal(own, files)
     # the rule is another one, if it is said
     fine = {**built_in("met").model_dump(mode="json"), "name": "fine", "lesions": {"dilations": 0, "smallest_mm3": 0}}
     (tmp_path / "fine.yaml").write_text(yaml.safe_dump(fine))

@@ -1,15 +1,12 @@
 """By which task two folders of masks are scored: as set, by the names of the cases, or by nnU-Net's dataset.json."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from uncseg.config.sections import Convention
 from uncseg.config.task_files import OPTION, nnunet_dataset_json
-from uncseg.dataset.cases import ending_of
-from uncseg.dataset.folders import walk_folders
-from uncseg.dataset.labels import AS_SET, case_like
-from uncseg.errors import Problem
+from uncseg.dataset.labels import AS_SET
+from uncseg.dataset.told_task import BY_CASES, BY_DATASET_JSON, names_in, told_task
 from uncseg.evaluation.nnunet_labels import MasksDescription
 from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.by_names import require_names_fit, task_of_names
@@ -56,24 +53,27 @@ def choose_task(predictions: Path, references: Path, wanted: Task | None) -> Cho
         ProblemsFound: names of cases tell another task than the one that was set, or several (exit code 2); or
             dataset.json describes none.
     """
-    names = sorted({*case_names(predictions), *case_names(references)})
-    where = f"{predictions}, {references}"
+    names = sorted(names_in(predictions) | names_in(references))
+    where, dataset = f"{predictions}, {references}", references.resolve().parent
     if wanted is not None:
         require_names_fit(names, wanted, where, OPTION)
-        return ChosenTask(with_own_numbers(wanted), AS_SET)
-    if (told := task_of_names(names, where, OPTION)) is not None:
-        return ChosenTask(with_own_numbers(told), "by the names of the cases")
-    described = _described(predictions, references)
-    if described is not None:
-        return ChosenTask(with_own_numbers(described), "by dataset.json")
-    return ChosenTask(with_own_numbers(paper_task()), "by default")
+        task, reason = wanted, AS_SET
+    elif nnunet_dataset_json(dataset) is not None:
+        task, reason = told_task(dataset)
+    elif (told := task_of_names(names, where, OPTION)) is not None:
+        task, reason = told, BY_CASES
+    elif (described := _described(predictions, references)) is not None:
+        task, reason = described, BY_DATASET_JSON
+    else:
+        task, reason = paper_task(), "by default"
+    return ChosenTask(with_own_numbers(task), reason)
 
 
 def _described(predictions: Path, references: Path) -> Task | None:
-    """Return the task of nnU-Net's dataset.json.
+    """Return the task of nnU-Net's dataset.json beside or above masks.
 
     A built-in task that has its labels is preferred, so that regions have their usual names. Where these are numbered
-    in another way, the numbers of dataset.json hold only if both folders, or a whole dataset of nnU-Net's, have them.
+    in another way, the numbers of dataset.json hold only if both folders have them.
     """
     both = [MasksDescription.of(folder) for folder in (references, predictions)]
     known = [description for description in both if description is not None]
@@ -81,8 +81,7 @@ def _described(predictions: Path, references: Path) -> Task | None:
         return None
     task = known[0].built_in_task()
     alike = len(known) == len(both) and known[0].labels == known[1].labels
-    whole = nnunet_dataset_json(references.resolve().parent) is not None
-    if task is None or ((alike or whole) and not known[0].is_numbered_as(task)):
+    if task is None or (alike and not known[0].is_numbered_as(task)):
         return known[0].own_task()
     return task
 
@@ -99,12 +98,3 @@ def with_own_numbers(task: Task) -> Task:
 def own_convention(task: Task) -> Convention:
     """Return the convention of :func:`with_own_numbers`."""
     return next(name for name in task.conventions if task.values(name) == task.labels)
-
-
-def case_names(folder: Path) -> Iterable[str]:
-    """Yield what names of folders and masks may tell of cases."""
-    problems: list[Problem] = []
-    for parent, entries in walk_folders(folder, problems):
-        files = [name for name in entries if ending_of(name)]
-        yield from ([parent.name] if files else [])
-        yield from (case_like(parent / name) for name in files)

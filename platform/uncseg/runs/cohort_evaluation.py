@@ -11,9 +11,10 @@ from uncseg.console import console, show_warnings
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.labels import AS_SET, as_convention, describe_convention
 from uncseg.dataset.patients import require_patients
+from uncseg.dataset.told_task import BY_CASES, names_in
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import WORDS, expected_dice_column
-from uncseg.evaluation.masks_task import ChosenTask, case_names
+from uncseg.evaluation.masks_task import ChosenTask
 from uncseg.evaluation.summary import spearman
 from uncseg.files import write_text
 from uncseg.layout import RunFolder
@@ -38,12 +39,12 @@ def cohort_task(dataset: Path, model: Task, wanted: Task | None) -> ChosenTask:
     Raises:
         ProblemsFound: the regions are others than the model's, or names of cases tell another task (exit code 2).
     """
-    names, where = sorted(set(case_names(dataset))), str(dataset)
+    names, where = sorted(names_in(dataset)), str(dataset)
     if wanted is not None:
         require_names_fit(names, wanted, where, OPTION)
         chosen = ChosenTask(wanted, AS_SET)
     elif model.name in built_in_names() and (told := task_of_names(names, where, OPTION)) is not None:
-        chosen = ChosenTask(told, "by the names of the cases")
+        chosen = ChosenTask(told, BY_CASES)
     else:
         chosen = ChosenTask(model, "the model's")
     if not chosen.task.same_meaning(model):
