@@ -220,7 +220,7 @@ def test_another_cohort_is_scored_by_its_own_rule_of_lesions(root, run, tmp_path
     pd.testing.assert_frame_equal(own, files)
     # the rule is another one, if it is said
     fine = {**built_in("met").model_dump(mode="json"), "name": "fine", "lesions": {"dilations": 0, "smallest_mm3": 0}}
-    (tmp_path / "fine.yaml").write_text(yaml.safe_dump(fine))
+    (tmp_path / "fine.yaml").write_text(yaml.safe_dump(fine, sort_keys=False))
     said = uncseg("evaluate", run.root, "--dataset", metastases, "--task", tmp_path / "fine.yaml")
     assert "task fine: lesions of more than 0 mm³, no dilations (as set)" in said
     finer = pd.read_parquet(run.tables / "external_metastases.parquet")
