@@ -193,7 +193,7 @@ def test_masks_that_fit_no_single_task_are_all_named(folders, tmp_path):
     _, together = refused(lambda: check_dataset(folder, task=paper_task()), code=1)
     assert together.found == f"label 3 in {names[1]}; label 4 in {names[0]}"
     # as 2018, the other one is refused
-    mask, together = refused(lambda: check_dataset(folder, "2018", task=paper_task()), code=1)
+    mask, together = refused(lambda: check_dataset(folder, paper_task(), "2018"), code=1)
     assert names[1] in mask.where
     assert together.found == f"label 3 in {names[1]}; label 4 in {names[0]}"
 
@@ -248,7 +248,7 @@ def test_conventions_that_share_names_are_told_apart_by_the_setting(tmp_path):
         set_values(case.reference, [7, 7])
     problem, *_ = refused(lambda: check_dataset(folder, task=task), code=1)
     assert "if 7 is liver, as in task liver, set dataset.convention or --convention to before" in problem.advice
-    (case, _) = check_dataset(folder, "before", task=task).scan.cases
+    (case, _) = check_dataset(folder, task, "before").scan.cases
     assert read_reference(case, task)[0].sum() == 2
 
 
