@@ -13,6 +13,7 @@ from uncseg.cli import app
 from uncseg.config.experiment import load_experiment
 from uncseg.dataset.case_volumes import read_case_volumes, read_reference
 from uncseg.dataset.check import check_dataset
+from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.nnunet_case import write_raw_case
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import chosen_cases
@@ -385,6 +386,8 @@ def test_cases_of_nnunets_dataset_can_be_left_out(folders, tmp_path):
     first, second = nnunet_folder(folders("gli-2023"), raw, {"channel_names": CHANNELS, "labels": LABELS})
     scan = scan_folder(raw, exclude=[first], task=paper_task())
     assert (scan.excluded, [case.case_id for case in scan.cases]) == ({first}, [second])
+    scan = scan_folder(raw, exclude=[f"{second}.nii.gz"], task=paper_task())
+    assert [case.case_id for case in scan.cases] == [first]
     scan = scan_folder(raw, exclude=[f"{second}_0002.nii.gz", "unknown"], task=paper_task())
     assert [case.case_id for case in scan.cases] == [first]
     assert scan.excluded == {f"{second}_0002.nii.gz"}
@@ -418,3 +421,41 @@ def test_another_lesion_rule_than_names_tell_is_a_remark(folders, tmp_path):
     assert found.exit_code == 0, found.output
     assert "BraTS-MET-00000-000 is a name of task met" in found.output
     assert "counts lesions with 3 dilations above 50 mm³" in found.output
+
+
+def test_a_task_of_ones_own_may_choose_regions_and_lesions_of_nnunets_dataset(folders, tmp_path):
+    raw = tmp_path / "raw"
+    nnunet_folder(folders("met"), raw, {"channel_names": CHANNELS, "labels": LABELS})
+    own = {
+        "modalities": ["t2f", "t1n", "t1c", "t2w"],
+        "labels": {"NCR": 1, "ED": 2, "ET": 3},
+        "regions": {"all_tumour": ["NCR", "ED", "ET"], "ET": ["ET"]},
+        "lesions": {"dilations": 0, "smallest_mm3": 5},
+    }
+    (case, _) = scan_folder(raw, task=Task.model_validate(own)).cases
+    assert [file.name for file in case.images] == [f"BraTS-MET-00000-000_{n:04d}.nii.gz" for n in (3, 0, 1, 2)]
+    # nnU-Net's numbers hold, whatever the task's files hold elsewhere
+    elsewhere = {"hospital": {"images": {name: f"_{name}" for name in own["modalities"]}}}
+    values = {"NCR": 10, "ED": 20, "ET": 30}
+    own["conventions"] = {"hospital": {**elsewhere["hospital"], "values": values}}
+    (problem,) = refused(lambda: scan_folder(raw, task=Task.model_validate(own)))
+    assert problem.expected == "those of task own: 10 NCR, 20 ED, 30 ET"
+    own["conventions"]["nnunet"] = {"images": {name: f"_{n:04d}" for n, name in enumerate(own["modalities"])}}
+    scan = scan_folder(raw, task=Task.model_validate(own))
+    assert (scan.convention, scan.convention_reason) == ("nnunet", "by dataset.json")
+
+
+def test_cases_to_predict_of_nnunets_dataset_have_the_models_channels(folders, tmp_path):
+    raw, task = tmp_path / "raw", built_in("gli-2023")
+    names = nnunet_folder(folders("gli-2023"), raw, {"channel_names": CHANNELS, "labels": LABELS})
+    model = {"channel_names": {"0": "T2f", "1": "T1c", "2": "T2w", "3": "T1n"}}
+    for references in ("ignored", "optional"):
+        cases = find_inputs(raw, model, references, task=task).cases
+        assert [case.case_id for case in cases] == names
+        assert [file.name for file in cases[0].images] == [f"{names[0]}_{n:04d}.nii.gz" for n in (3, 1, 2, 0)]
+        assert (cases[0].reference is None) == (references == "ignored")
+    # of cases without a reference, none can be scored, and all can be predicted
+    (raw / "labelsTr" / f"{names[0]}.nii.gz").unlink()
+    (raw / "dataset.json").write_text(json.dumps({"channel_names": CHANNELS, "labels": LABELS}))
+    first, second = find_inputs(raw, model, "optional", task=task).cases
+    assert (first.reference, second.reference is None) == (None, False)

@@ -138,6 +138,7 @@ def test_every_contradiction_at_once():
         ({"conventions": {"x": {"images": {"t2": "-t2"}}}}, "conventions.x.images lacks adc"),
         ({"conventions": {"x": {"images": {"t2": "-t2", "adc": "-T2"}}}}, "the ending -t2 twice"),
         ({"conventions": {"x": {"images": {"t2": "-t2", "adc": "-seg"}}}}, "the ending -seg twice"),
+        ({"conventions": {"x": {"images": {"t2": "-t2", "adc": "-Q"}}}}, "which true probabilities of phantoms have"),
         (
             {"conventions": {"x": {"images": {"t2": "-t2", "adc": "-adc"}, "values": {"a": 1, "b": 1, "c": 2}}}},
             "values has 1 twice",

@@ -12,7 +12,7 @@ from pathlib import Path
 from uncseg.config.sections import Convention
 from uncseg.errors import Problem
 from uncseg.layout import maps_beside_segmentation
-from uncseg.tasks.fields import MASK
+from uncseg.tasks.fields import MASK, ORACLE
 from uncseg.tasks.task import Task
 
 ENDINGS = (".nii.gz", ".nii")
@@ -20,8 +20,6 @@ OTHER_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr", ".img", ".hdr", ".dcm", ".mgz
 
 MOST_BYTES = 200
 """Longest name of a case: files of 255 bytes hold it, the name of a map and what marks a partial file."""
-ORACLE = "-q"
-"""Ending of a phantom's true probabilities, which lie beside its images."""
 
 
 @dataclass(frozen=True)

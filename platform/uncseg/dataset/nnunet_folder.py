@@ -76,8 +76,8 @@ def _description(folder: Path, task: Task, wanted: Convention | None) -> tuple[d
     if described is None:
         raise ProblemsFound(f"The dataset {folder} cannot be used.", problems)
     content = dict(read_json(file))
-    if described.same_meaning(task) and (described.labels, described.modalities) == (task.labels, task.modalities):
-        return content, list(range(len(task.modalities))), wanted or task.convention
+    if described == task:
+        return content, list(range(len(task.modalities))), task.convention
     advice = f"leave {TASK_SETTING} out, so that dataset.json says what they mean, or name the task that it describes"
     numbers = modalities_of(described.modalities, task)
     if len(numbers) != len(task.modalities) or set(numbers) != set(range(len(task.modalities))):
@@ -162,9 +162,9 @@ def _problems_of_description(file: Path, content: Mapping[str, Any], cases: Coll
 
 
 def _left_out(images: Images, masks: Mapping[str, list[Path]], exclude: Collection[str]) -> dict[str, set[str]]:
-    """Return the cases to leave out, each with the names that say so; an image's name stands for its case."""
+    """Return the cases to leave out, each with the names that say so; a file's name stands for its case."""
     names = {
-        case: {case, *(file.name for found in images.get(case, {}).values() for file in found)}
+        case: {case, *(file.name for found in (*images.get(case, {}).values(), masks.get(case, [])) for file in found)}
         for case in images.keys() | masks.keys()
     }
     return {case: said for case, own in names.items() if (said := own.intersection(exclude))}

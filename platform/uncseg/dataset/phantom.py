@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from uncseg.config.sections import Dataset
-from uncseg.dataset.cases import ORACLE
 from uncseg.dataset.patients import find_patients
 from uncseg.dataset.phantom_anatomy import draw_anatomy, draw_rater
 from uncseg.dataset.phantom_images import draw_images
 from uncseg.dataset.volumes import Geometry, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json, write_json
+from uncseg.tasks.fields import ORACLE
 from uncseg.tasks.task import Task
 
 ORIGIN_MM = (0.0, -239.0, 0.0)

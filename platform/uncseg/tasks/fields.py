@@ -8,6 +8,8 @@ from uncseg.section import Name, Positive, Section
 
 MASK = "seg"
 """Role of the reference among a case's files; the other roles are the modalities."""
+ORACLE = "-q"
+"""Ending of a phantom's true probabilities, which lie beside its images."""
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=40)]
 """A name that becomes part of the names of columns, metrics and files."""
 Ending = Annotated[str, Field(pattern=r"^[-_.][A-Za-z0-9._-]*[A-Za-z0-9]$")]

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
-from uncseg.tasks.fields import TaskFields
+from uncseg.tasks.fields import ORACLE, TaskFields
 
 RESERVED = ("background", "mean", "uncertainty", "error", "ignore", "all")
 """Names that columns and files have for something else."""
@@ -137,6 +137,8 @@ def _problems_of_conventions(task: TaskFields) -> Iterator[str]:
         roles = [(role, ending.lower()) for role, ending in (*convention.images.items(), ("seg", convention.mask))]
         for ending in _repeated(ending for _, ending in roles):
             yield f"{field} has the ending {ending} twice; give each file an ending of its own"
+        if ORACLE in (ending for _, ending in roles):
+            yield f"{field} has the ending {ORACLE}, which true probabilities of phantoms have; take another one"
         for role, ending in roles:
             known_role, known_name = used.setdefault(ending, (role, name))
             if known_name != name and known_role != role:
