@@ -420,3 +420,27 @@ def test_runs_of_different_tasks_side_by_side(tmp_path, open_page):
     assert columns == ["run", "model", "folds", "cases", "Dice WT", "Dice TC", "Dice ET"]
     settings = page.locator("#compared-settings + .wide tr").all_inner_texts()
     assert any(row.split() == ["dataset.task", "gli-2023", "gli-2024"] for row in settings)
+
+
+def test_two_runs_by_command_whose_tasks_differ(tmp_path):
+    """The same cases, but for the second task the organ is the main region, and lesions are told apart otherwise."""
+    named = LIVER.model_copy(update={"phantom": LIVER.phantom.model_copy(update={"cases": "c-{patient}-{scan}"})})
+    lesions = named.lesions.model_copy(update={"dilations": 0})
+    organ = named.model_copy(update={"name": "organ", "main_region": "liver", "lesions": lesions})
+    first, other = (
+        evaluate(write_run(tmp_path, t, t.name), tmp_path / f"cases_of_{t.name}", task=t) for t in (named, organ)
+    )
+    with console.capture() as captured, pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(first.root), str(other.root)])
+    assert not ended.value.code
+    said = " ".join(captured.get().split())
+    assert "liver and organ have different tasks (liver, organ): only liver and tumour are compared, by name." in said
+    assert "tell lesions apart by different rules (3 dilations, more than 50 mm³; 0 dilations" in said
+    table = pd.read_parquet(first.tables / "difference_from_organ.parquet")
+    assert {"dice", "hd95_mm", "ece"} <= set(table["figure"])
+    assert not table["figure"].str.startswith(("lesionwise", "num_")).any()
+    prostate = evaluate(write_run(tmp_path, PROSTATE, "p"), tmp_path / "cases_of_prostate", task=PROSTATE)
+    with console.capture() as captured, pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(first.root), str(prostate.root)])
+    assert ended.value.code == 2
+    assert "no case in both" in captured.get()
