@@ -25,6 +25,13 @@ def _argument(help: str, metavar: str | None = None) -> Any:
     return typer.Argument(metavar=metavar, help=help, show_default=False)
 
 
+def _task_option(default: str) -> Any:
+    meaning = (
+        "What images, labels, regions and lesions mean: a built-in task, or a file (.yaml, nnU-Net's dataset.json)."
+    )
+    return typer.Option("--task", metavar="NAME_OR_FILE", help=meaning, show_default=default)
+
+
 ExperimentFile = Annotated[Path, _argument("Experiment file, YAML.")]
 StudyRoot = Annotated[Path, _argument("Folder of a run, a sweep or a benchmark.")]
 SET_HELP = "Change a field, for example evaluation.mirroring=true."
@@ -38,18 +45,8 @@ PATIENTS_HELP = (
 PatientsOption = Annotated[
     str | None, typer.Option("--patients", metavar="FILE_OR_PATTERN", help=PATIENTS_HELP, show_default="by names")
 ]
-TASK_HELP = (
-    "What images, labels, regions and lesions mean: a built-in task, or a file (.yaml, or nnU-Net's dataset.json)."
-)
-TaskOption = Annotated[
-    str | None, typer.Option("--task", metavar="NAME_OR_FILE", help=TASK_HELP, show_default="gli-2023")
-]
-FolderTask = Annotated[
-    str | None,
-    typer.Option(
-        "--task", metavar="NAME_OR_FILE", help=TASK_HELP, show_default="as names or dataset.json tell, else gli-2023"
-    ),
-]
+TaskOption = Annotated[str | None, _task_option("gli-2023")]
+FolderTask = Annotated[str | None, _task_option("as names or dataset.json tell, else gli-2023")]
 Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints run code of their own.")]
 
 
@@ -211,7 +208,7 @@ def predict(
     output: Annotated[Path, _argument("Folder to write.")],
     folds: Annotated[str | None, typer.Option(help="Folds to average, for example 0,1. Default: all finished.")] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write the probability of each region.")
+        bool, typer.Option("--probabilities", help="Also write the regions' probabilities.")
     ] = False,
     overlays: Annotated[bool, typer.Option("--overlays", help="Also draw a PNG per case.")] = False,
     mirroring: Annotated[
