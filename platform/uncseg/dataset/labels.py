@@ -19,8 +19,8 @@ from uncseg.tasks.built_in_tasks import built_in, built_in_names
 from uncseg.tasks.by_names import tasks_by_names
 from uncseg.tasks.task import Task
 
-AS_SET, AS_NAMED = "as set", "by the names of the files"
-"""How a convention is known."""
+AS_SET, AS_NAMED, BY_DATASET_JSON = "as set", "by the names of the files", "by dataset.json"
+"""How a convention or a task is known."""
 ROUNDING = 1e-3
 """Largest distance from a whole number at which a label is rounded: scale factors make 1.00000002 of 1."""
 _SHOWN = 5

@@ -11,14 +11,13 @@ from uncseg.config.task_files import nnunet_dataset_json, read_dataset_json
 from uncseg.dataset.cases import Case, ending_of, is_image, is_oracle, name_problems, names_of_maps
 from uncseg.dataset.channels import by_all_names, modalities_of, plain
 from uncseg.dataset.folders import References, Scan
-from uncseg.dataset.labels import AS_SET, TASK_SETTING
+from uncseg.dataset.labels import AS_SET, BY_DATASET_JSON, TASK_SETTING
 from uncseg.dataset.patients import patient_of
 from uncseg.errors import Problem, ProblemsFound, listed
 from uncseg.files import read_json
 from uncseg.tasks.task import Task
 
 IMAGES, REFERENCES = "imagesTr", "labelsTr"
-BY_DATASET_JSON = "by dataset.json"
 Images = dict[str, dict[int, list[Path]]]
 """Files by case and channel; more than one where a file is there as .nii and as .nii.gz."""
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from uncseg.config.task_files import nnunet_dataset_json, read_dataset_json
 from uncseg.dataset.cases import FileNames, ending_of
 from uncseg.dataset.folders import walk_folders
+from uncseg.dataset.labels import BY_DATASET_JSON
 from uncseg.errors import ProblemsFound
 from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.by_names import is_built_in, task_of_names, tasks_by_names
 from uncseg.tasks.task import Task
 
-BY_DATASET_JSON, BY_CASES = "by dataset.json", "by the names of the cases"
+BY_CASES = "by the names of the cases"
 
 
 def describe_task(task: Task, reason: str) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from uncseg.config.sections import Convention
 from uncseg.config.task_files import OPTION, nnunet_dataset_json
-from uncseg.dataset.labels import AS_SET
-from uncseg.dataset.told_task import BY_CASES, BY_DATASET_JSON, names_in, told_task
+from uncseg.dataset.labels import AS_SET, BY_DATASET_JSON
+from uncseg.dataset.told_task import BY_CASES, names_in, told_task
 from uncseg.evaluation.nnunet_labels import MasksDescription
 from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.by_names import require_names_fit, task_of_names

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from uncseg.cluster.resources import MAX_CPUS_PER_GPU, MIN_CPUS_PER_GPU, Cluster, Slots
 from uncseg.config.experiment import Experiment
+from uncseg.config.task_files import nnunet_dataset_json
 from uncseg.console import console, show_warnings
-from uncseg.dataset.labels import AS_NAMED, AS_SET, describe_convention
+from uncseg.dataset.labels import AS_NAMED, AS_SET, BY_DATASET_JSON, describe_convention
 from uncseg.dataset.patients import find_patients
 from uncseg.dataset.told_task import describe_task
 from uncseg.files import read_json
@@ -67,7 +68,9 @@ def print_plan(task: RunTask, folds: Sequence[int], cluster: Cluster, timing: St
 def print_cases(experiment: Experiment, prepared: PreparedFolder) -> None:
     """Print what the labels mean and how many patients there are, each with how it is known, and the split's source."""
     split, folds = experiment.split, read_json(prepared.splits)
-    reason = AS_NAMED if experiment.dataset.convention is None else AS_SET
+    dataset = experiment.dataset
+    named = BY_DATASET_JSON if nnunet_dataset_json(dataset.path) is not None else AS_NAMED
+    reason = named if dataset.convention is None else AS_SET
     task = experiment.dataset.task
     console.print(describe_task(task, "dataset.task"))
     console.print(describe_convention(read_json(prepared.done)["convention"], reason, task))
