@@ -39,9 +39,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VAL
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan, but train nothing.")]
 CONVENTION_HELP = "How files are named and labels numbered: one of the task's conventions, for BraTS 2023 or 2018."
 ConventionOption = Annotated[str | None, typer.Option(help=CONVENTION_HELP, show_default="as the files are named")]
-PATIENTS_HELP = (
-    "Who is a patient: a csv file (case, patient), or a regular expression whose first group is the patient."
-)
+PATIENTS_HELP = "Who is a patient: a csv file (case, patient), or a regular expression, whose first group it is."
 PatientsOption = Annotated[
     str | None, typer.Option("--patients", metavar="FILE_OR_PATTERN", help=PATIENTS_HELP, show_default="by names")
 ]

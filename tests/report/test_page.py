@@ -7,81 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
-import yaml
-from playwright.sync_api import sync_playwright
 
-from support.own_tasks import LIVER, PROSTATE
-from uncseg.cli import main
+from support.evaluated_runs import evaluate, report, train, write_other, write_run
 from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.console import console
-from uncseg.dataset.case_volumes import read_reference
-from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.scan import scan_folder
-from uncseg.dataset.volumes import write_volume
-from uncseg.evaluation.case_scores import score_case
-from uncseg.evaluation.tables import table1, table2
-from uncseg.layout import CaseFiles, RunFolder
+from uncseg.layout import RunFolder
 from uncseg.report.progress import draw_progress
-from uncseg.report.score_tables import write_scores
-from uncseg.table_files import write_table
-from uncseg.tasks.built_in_tasks import built_in, paper_task
+from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.spool import SpoolWriter
-
-PAPER, POST = paper_task(), built_in("gli-2024")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
 def run(tmp_path):
     """The folder of a run as it is before its evaluation."""
     return write_run(tmp_path)
-
-
-def write_run(root, task=PAPER, name="small"):
-    run = RunFolder(root / "runs" / name)
-    run.root.mkdir(parents=True)
-    cases = root / f"cases_of_{task.name}" if task != PAPER else root / "cases"
-    write_phantoms(cases, cases=4, size=28, seed=0, task=task)
-    dataset = {"path": str(cases), "name": "Small", "task": task.model_dump(mode="json")}
-    file = root / f"{name}.yaml"
-    content = {"name": name, "dataset": dataset, "storage": {"path": f"{root}/runs"}}
-    file.write_text(yaml.safe_dump(content, sort_keys=False))
-    save_experiment(load_experiment(file), run.experiment)
-    return run
-
-
-def evaluate(run, folder, shift=lambda number: number, leave_out=(), moved=(), task=PAPER):
-    """The outputs of a model that shifts every tumour by some voxels."""
-    rows, per_case = [], []
-    for number, case in enumerate(scan_folder(folder, task=task).cases):
-        if case.case_id in leave_out:
-            continue
-        labels, image = read_reference(case, task)
-        files = CaseFiles(run.out_of_fold, case.case_id)
-        shifted = np.roll(labels, shift(number), axis=2)
-        u = np.where(shifted > 0, 0.2 * number + 0.05, 0).astype(np.float32)
-        write_volume(files.segmentation, shifted, image)
-        write_volume(files.map("uncertainty"), u, image)
-        write_volume(files.map("error"), (labels != shifted).astype(np.float32), image)
-        write_volume(
-            files.map(f"{task.main_key}_probability"), np.where(shifted > 0, 0.9, 0.1).astype(np.float32), image
-        )
-        keys = {"case": case.case_id, "patient": case.patient, "fold": (number + (case.case_id in moved)) % 2}
-        scores = score_case(labels, shifted, image.spacing_dhw_mm, task, dict.fromkeys(task.regions, u))
-        rows += [keys | row for row in scores]
-        dices = {f"dice_{row['region'].lower()}": row["dice"] for row in scores}
-        corr = {"uncertainty/union/corr_failure": 0.5 + number / 10, "one_minus_max/union/corr_failure": 0.1}
-        corr |= {name.replace("corr", "rmsd"): 0.2 for name in corr}
-        per_case.append(
-            keys | dices | {"dice_mean": np.mean(list(dices.values())), f"expected_dice_{task.main_key}": 0.5} | corr
-        )
-    frame = pd.DataFrame(per_case)
-    write_table(frame, run.tables, "per_case")
-    write_table(table1(frame, task), run.tables, "table1")
-    write_table(table2(frame, pd.DataFrame({"fold": [], "epoch": []}), 3, task), run.tables, "table2")
-    write_scores(pd.DataFrame(rows), run.tables, "scores")
-    return run
 
 
 @pytest.fixture
@@ -103,61 +44,6 @@ def page_file(tmp_path_factory):
 def other(evaluated, tmp_path):
     """Another run on the same cases but for one, another of which is in another fold."""
     return write_other(tmp_path, ["BraTS-GLI-00000-000"], ["BraTS-GLI-00002-000"])
-
-
-def write_other(root, leave_out, moved=()):
-    run = RunFolder(root / "runs" / "other")
-    run.root.mkdir(parents=True)
-    sets = ["name=other", "loss.cancer_mask=union", "training.loader_processes=3", "resources.gpus_per_fold=2"]
-    save_experiment(load_experiment(root / "small.yaml", sets), run.experiment)
-    return evaluate(run, root / "cases", lambda _number: 1, leave_out, moved)
-
-
-def train(run, fold, epochs, finish=False):
-    """Write the records of a fold."""
-    writer = SpoolWriter(run.spool, fold, first_epoch=0)
-    for epoch in range(epochs):
-        writer.epoch(epoch, {"train/loss": 1 - epoch / 10, "val_patch/dice_mean": epoch / 10})
-    writer.checkpoint(epochs - 2)
-    if finish:
-        writer.state("finished")
-
-
-def report(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["report", *map(str, arguments)])
-    return ended.value.code or 0
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser):
-    """A function that opens a file; ``said`` are the page's messages, ``asked`` the addresses that it asked for."""
-    pages = []
-
-    def open_it(file, width=1200):
-        page = browser.new_page(viewport={"width": width, "height": 800})
-        pages.append(page)
-        page.said, page.asked = [], []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(file.as_uri())
-        page.wait_for_load_state("load")
-        return page
-
-    yield open_it
-    for page in pages:
-        page.close()
 
 
 def test_the_page_needs_nothing_but_itself(evaluated, open_page):
@@ -384,63 +270,3 @@ def test_images_that_have_moved(evaluated, tmp_path, open_page):
 def test_an_unknown_run(tmp_path, capsys):
     assert report(tmp_path) == 2
     assert "no experiment.yaml" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("task", [POST, PROSTATE, LIVER], ids=lambda task: task.name)
-def test_a_page_speaks_of_the_task_of_its_run(tmp_path, open_page, task):
-    run = evaluate(write_run(tmp_path, task), tmp_path / f"cases_of_{task.name}", task=task)
-    assert report(run.root) == 0
-    page = open_page(run.root / "report.html")
-    assert page.said == []
-    (heading,) = [text for text in page.locator("h1").all_inner_texts() if task.name in text or task.title in text]
-    assert heading.startswith("small: ")
-    columns = page.locator("#table1 + .wide th").all_inner_texts()
-    assert columns == ["", "fold", "cases", *(f"Dice {region}" for region in task.regions), "mean"]
-    assert page.locator("#scores + .wide th").all_inner_texts() == ["", *task.regions]
-    legend = page.locator("p:has(> .key)").inner_text()
-    assert " ".join(task.labels) + ";" in " ".join(legend.split())
-    assert page.locator(".viewer").count() >= 3
-    body = page.locator("body").inner_text()
-    assert f"expected Dice {task.main_region}" in body
-    for other in {"WT", "TC", "ET", "NCR"} - {*task.regions, *task.labels}:
-        assert other not in body.split("Configuration")[0].replace(task.name, "")
-    figures = sorted(file.name for file in run.figures.rglob("*.png"))
-    assert {"folds.png", "overlay.png", "risk_coverage.png"} <= set(figures)
-
-
-def test_runs_of_different_tasks_side_by_side(tmp_path, open_page):
-    """Of the second run's cases none is in the first; Table 1 shows what both have."""
-    first = evaluate(write_run(tmp_path), tmp_path / "cases")
-    other = evaluate(write_run(tmp_path, POST, "post"), tmp_path / "cases_of_gli-2024", task=POST)
-    assert report(first.root, other.root) == 0
-    page = open_page(first.root / "report_small_post.html")
-    said = page.locator(".missing").all_inner_texts()
-    assert "small and post have different tasks (gli-2023, gli-2024): only WT, TC and ET are compared, by name." in said
-    columns = page.locator("#compared-dice + .wide th").all_inner_texts()
-    assert columns == ["run", "model", "folds", "cases", "Dice WT", "Dice TC", "Dice ET"]
-    settings = page.locator("#compared-settings + .wide tr").all_inner_texts()
-    assert any(row.split() == ["dataset.task", "gli-2023", "gli-2024"] for row in settings)
-
-
-def test_two_runs_by_command_whose_tasks_differ(tmp_path):
-    """The same cases, but for the second task the organ is the main region, and lesions are told apart otherwise."""
-    named = LIVER.model_copy(update={"phantom": LIVER.phantom.model_copy(update={"cases": "c-{patient}-{scan}"})})
-    lesions = named.lesions.model_copy(update={"dilations": 0})
-    organ = named.model_copy(update={"name": "organ", "main_region": "liver", "lesions": lesions})
-    first, other = (
-        evaluate(write_run(tmp_path, t, t.name), tmp_path / f"cases_of_{t.name}", task=t) for t in (named, organ)
-    )
-    with console.capture() as captured, pytest.raises(SystemExit) as ended:
-        main(["evaluate", str(first.root), str(other.root)])
-    assert not ended.value.code
-    said = " ".join(captured.get().split())
-    assert "liver and organ have different tasks (liver, organ): only liver and tumour are compared, by name." in said
-    assert "tell lesions apart by different rules (3 dilations, more than 50 mm³; 0 dilations" in said
-    table = pd.read_parquet(first.tables / "difference_from_organ.parquet")
-    assert {"dice", "hd95_mm", "ece"} <= set(table["figure"])
-    assert not table["figure"].str.startswith(("lesionwise", "num_")).any()
-    prostate = evaluate(write_run(tmp_path, PROSTATE, "p"), tmp_path / "cases_of_prostate", task=PROSTATE)
-    with console.capture() as captured, pytest.raises(SystemExit) as ended:
-        main(["evaluate", str(first.root), str(prostate.root)])
-    assert ended.value.code == 2
-    assert "no case in both" in captured.get()
