@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from functools import cache
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -15,7 +16,6 @@ from PIL import Image
 from rich.console import Console
 
 from support.own_tasks import LIVER, PROSTATE, SHELL
-from uncseg.evaluation.summary import summarize
 from uncseg.report.case_figure import draw_case
 from uncseg.report.case_images import CaseImages, largest_disagreement
 from uncseg.report.case_level import draw_folds, draw_risk_coverage
@@ -190,6 +190,12 @@ def test_curves_of_each_region(tmp_path, task):
         assert share(drawn, style["color"]) > 1e-4
 
 
+@cache
+def models_of(name):
+    """Means of one model, with intervals from many resamples: made once."""
+    return summarize_models(scores(next(task for task in TASKS if task.name == name)).assign(model="mean"))
+
+
 def in_terminal(table, width):
     stream = io.StringIO()
     Console(file=stream, width=width).print(table.to_rich())
@@ -199,9 +205,9 @@ def in_terminal(table, width):
 @pytest.mark.parametrize("task", TASKS, **BY_NAME)
 def test_numbers_of_every_region_fit_into_a_terminal(task):
     """Words of a table with eight regions are folded in narrow terminals; a number is not cut into two."""
-    summary = summarize(scores(task))
+    summary = models_of(task.name).drop(columns="model")
     means = [f"{mean:.3f}" for mean in summary[summary["figure"] == "dice"]["mean"]]
-    models = models_table(summarize_models(scores(task).assign(model="mean")), task)
+    models = models_table(models_of(task.name), task)
     for width in (80, 100, 120):
         text = in_terminal(scores_table(summary), width)
         (line,) = [line for line in text.splitlines() if re.match(r"Dice +\d", line)]
@@ -214,7 +220,7 @@ def test_numbers_of_every_region_fit_into_a_terminal(task):
 
 @pytest.mark.parametrize("task", TASKS, **BY_NAME)
 def test_maps_of_models_are_those_of_the_main_region(task):
-    summary = summarize_models(scores(task).assign(model="mean"))
+    summary = models_of(task.name)
     table = models_table(summary, task)
     known = summary.set_index(["figure", "region"])["mean"]
     (row,) = table.rows
