@@ -187,7 +187,7 @@ def test_every_fifth_patient_has_two_scans_where_names_tell_patients(task, scans
     cases = phantom_cases(12, task)
     assert [case.name for case in cases if case.patient == 4] == [case.name for case in cases[4 : 4 + scans]]
     assert max(case.scan for case in cases) == scans - 1
-    patients, _ = find_patients([case.name for case in cases], task.patients)
+    patients, _ = find_patients([case.name for case in cases], task.patients, task=task)
     assert len(set(patients.of.values())) == len({case.patient for case in cases})
 
 
