@@ -10,7 +10,7 @@ from uncseg.dataset.cases import Case
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.settings import TrainerSettings
 from uncseg.runs.model_sources import PredictionModel
-from uncseg.runs.prediction_task import PredictionOptions, PredictionTask
+from uncseg.runs.prediction_request import PredictionOptions, PredictionRequest
 from uncseg.tasks.built_in_tasks import built_in
 
 CHANGED = {
@@ -42,7 +42,7 @@ def task(tmp_path):
     (tmp_path / "model" / "dataset.json").write_text(json.dumps({"labels": labels}))
     folder = ModelFolder(tmp_path / "model", "3d_fullres")
     model = PredictionModel(folder, (0, 1), Resources(), Evaluation(), review_below=0.8)
-    return PredictionTask(model, PredictionOptions(), tmp_path / "out", threads=1)
+    return PredictionRequest(model, PredictionOptions(), tmp_path / "out", threads=1)
 
 
 @pytest.mark.parametrize("option", [option.name for option in fields(PredictionOptions)])

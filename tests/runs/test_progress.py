@@ -7,7 +7,7 @@ from PIL import Image
 
 from uncseg.config.experiment import load_experiment
 from uncseg.layout import RunFolder
-from uncseg.runs.fold_task import FoldTask, is_done
+from uncseg.runs.fold_request import FoldRequest, is_done
 from uncseg.runs.fold_worker import train_fold
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.step_timing import measure_steps
@@ -21,7 +21,9 @@ def task(local_ray, experiment_file, four_cases, monkeypatch, request):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     file = experiment_file(four_cases, training={"checkpoint_every": 2}, name=request.node.name)
     experiment = load_experiment(file)
-    return FoldTask(experiment.resolved(), prepare_cases(experiment), RunFolder(experiment.run_folder), fold=1, cpus=1)
+    return FoldRequest(
+        experiment.resolved(), prepare_cases(experiment), RunFolder(experiment.run_folder), fold=1, cpus=1
+    )
 
 
 def ignore(_metrics):

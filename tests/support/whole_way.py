@@ -24,7 +24,7 @@ from uncseg.layout import CaseFiles, PreparedFolder
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training.trainer import UncertaintyTrainer
 from uncseg.runs.model_sources import PredictionModel, find_model
-from uncseg.runs.new_case_tasks import PredictionOptions, PredictionTask, predict_case, read_case, write_case
+from uncseg.runs.new_case_tasks import PredictionOptions, PredictionRequest, predict_case, read_case, write_case
 from uncseg.tasks.built_in_tasks import paper_task
 
 
@@ -108,10 +108,10 @@ def predict_folder(trained: Trained, cases: Path, case_id: str, output: Path) ->
     """Predict a case of a folder, and return its files."""
     found = find_inputs(cases, trained.model.folder.dataset_json, task=paper_task()).cases
     (case,) = (case for case in found if case.case_id == case_id)
-    task = PredictionTask(trained.model, PredictionOptions(), output, threads=1)
+    request = PredictionRequest(trained.model, PredictionOptions(), output, threads=1)
     output.mkdir(parents=True, exist_ok=True)
-    data, properties = read_case(task, case)
-    write_case(task, case, "source", properties, predict_case(task, case_id, data))
+    data, properties = read_case(request, case)
+    write_case(request, case, "source", properties, predict_case(request, case_id, data))
     return CaseFiles(output, case_id)
 
 

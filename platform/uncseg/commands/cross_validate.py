@@ -13,7 +13,7 @@ from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
 from uncseg.runs.cross_validation import train_and_evaluate
-from uncseg.runs.fold_task import RunTask, all_members_done
+from uncseg.runs.fold_request import RunRequest, all_members_done
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preflight import preflight, require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
@@ -49,18 +49,18 @@ def cross_validate(
         with counting() as progress:
             prepared = prepare_cases(experiment, progress=progress)
             require_same_data(experiment, folds, prepared)
-            task = RunTask(experiment, prepared, run, slots, trust)
+            request = RunRequest(experiment, prepared, run, slots, trust)
             # with a Ray of the command's own the first epochs tell the same at no cost
             todo = [fold for fold in folds if not all_members_done(experiment, run, fold)]
             measure = bool(todo) and (dry_run or not (own_ray or begun))
-            timing = time_steps(task, todo[0], progress) if measure else None
+            timing = time_steps(request, todo[0], progress) if measure else None
         if not own_ray and connected_cluster(experiment.resources, own_ray).nodes != cluster.nodes:
             require_storage(experiment, own_ray)  # check the nodes that have joined meanwhile
-        print_plan(task, folds, cluster, timing)
+        print_plan(request, folds, cluster, timing)
         if dry_run:
             return 0
         with locked_folds(run, folds):
-            failed, left = train_and_evaluate(task, folds, own_ray)
+            failed, left = train_and_evaluate(request, folds, own_ray)
     _print_end(experiment, run, failed, left)
     return 1 if failed else 0
 

@@ -11,7 +11,7 @@ from uncseg.dataset.patients import as_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.layout import RunFolder
 from uncseg.runs.cohort_evaluation import cohort_task, predict_cohort, write_cohort_tables
-from uncseg.runs.fold_task import RunTask
+from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.preflight import require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
@@ -36,7 +36,7 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
         slots = plan_slots(experiment.resources, len(folds), connected_cluster(experiment.resources, own_ray))
         with counting() as progress:
             prepared = prepare_cases(experiment, progress=progress)
-        evaluate_and_write_tables(RunTask(experiment, prepared, run, slots, trust), folds)
+        evaluate_and_write_tables(RunRequest(experiment, prepared, run, slots, trust), folds)
     return 0
 
 

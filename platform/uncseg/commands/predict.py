@@ -9,7 +9,7 @@ from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.expectation import WORDS
 from uncseg.runs.model_sources import PredictionModel, find_model
 from uncseg.runs.new_case_tasks import Record, predict_new_cases
-from uncseg.runs.prediction_task import PredictionOptions
+from uncseg.runs.prediction_request import PredictionOptions
 from uncseg.table_files import remove_table, table_of, write_table
 
 TABLE = "predictions"

@@ -21,7 +21,7 @@ from uncseg.layout import RunFolder
 from uncseg.report.score_tables import models_table, scores_table, summarize_models, write_scores
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.new_case_tasks import FOLD_MEAN, Record, predict_new_cases
-from uncseg.runs.prediction_task import PredictionOptions
+from uncseg.runs.prediction_request import PredictionOptions
 from uncseg.table_files import table_of, write_table
 from uncseg.tasks.built_in_tasks import built_in_names
 from uncseg.tasks.by_names import require_names_fit, task_of_names

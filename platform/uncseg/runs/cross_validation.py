@@ -9,7 +9,7 @@ from uncseg.console import console
 from uncseg.provenance import describe_source, describe_versions, git_commit
 from uncseg.report.skipped import skipped_lines
 from uncseg.runs.fold_progress import FoldProgress
-from uncseg.runs.fold_task import RunTask, member_tasks
+from uncseg.runs.fold_request import RunRequest, member_requests
 from uncseg.runs.run_opening import finished_folds, open_members
 from uncseg.runs.run_tables import evaluate_and_write_tables
 from uncseg.runs.train_folds import train_folds
@@ -18,7 +18,7 @@ from uncseg.tracking.record import RunDescription
 from uncseg.tracking.syncer import Syncer
 
 
-def train_and_evaluate(task: RunTask, folds: Sequence[int], own_ray: bool) -> tuple[dict[int, str], int]:
+def train_and_evaluate(request: RunRequest, folds: Sequence[int], own_ray: bool) -> tuple[dict[int, str], int]:
     """Train the folds, evaluate the finished ones, and fill MLflow. Ctrl-C ends the process.
 
     Returns:
@@ -27,16 +27,16 @@ def train_and_evaluate(task: RunTask, folds: Sequence[int], own_ray: bool) -> tu
     Raises:
         ProblemsFound: naming every case that could not be evaluated.
     """
-    experiment, run = task.experiment, task.run
-    digests = open_members(experiment, task.prepared)
-    syncer = Syncer(run, Destination.from_experiment(experiment), _describe(task, digests), folds)
+    experiment, run = request.experiment, request.run
+    digests = open_members(experiment, request.prepared)
+    syncer = Syncer(run, Destination.from_experiment(experiment), _describe(request, digests), folds)
     syncer.start()
     outcome: Literal["finished", "failed", "interrupted"] = "interrupted"
     try:
-        failed = _train(task, folds, own_ray)
+        failed = _train(request, folds, own_ray)
         # folds that an earlier command trained belong to the run's tables too
         if finished := finished_folds(experiment, run):
-            evaluate_and_write_tables(task, finished)
+            evaluate_and_write_tables(request, finished)
         syncer.finish()
         outcome = "failed" if failed else "finished"
     except KeyboardInterrupt:
@@ -48,31 +48,31 @@ def train_and_evaluate(task: RunTask, folds: Sequence[int], own_ray: bool) -> tu
     return failed, left
 
 
-def _describe(task: RunTask, digests: dict[str, str]) -> RunDescription:
+def _describe(request: RunRequest, digests: dict[str, str]) -> RunDescription:
     tags = {f"{name}_digest": value for name, value in digests.items()}
     tags |= {f"version_{name}": value for name, value in describe_versions().items()}
     commit = git_commit(Path(__file__).parent)
     tags |= describe_source("uncseg cross-validate", commit) | ({} if commit is None else {"git_commit": commit})
-    return RunDescription.from_experiment(task.experiment.model_dump(mode="json"), task.run.root.name, tags)
+    return RunDescription.from_experiment(request.experiment.model_dump(mode="json"), request.run.root.name, tags)
 
 
-def _train(task: RunTask, folds: Sequence[int], own_ray: bool) -> dict[int, str]:
-    run, training = task.run, task.experiment.training
+def _train(request: RunRequest, folds: Sequence[int], own_ray: bool) -> dict[int, str]:
+    run, training = request.run, request.experiment.training
     others = [
         FoldProgress(run.member(number), folds, training.epochs, f"member {number} ")
         for number in range(1, training.members)
     ]
-    tasks = [member for fold in folds for member in member_tasks(task.fold(fold))]
+    requests = [member for fold in folds for member in member_requests(request.fold(fold))]
     with FoldProgress(run, folds, training.epochs).shown() as progress:
 
         def show() -> None:
             for shown in (progress, *others):
                 shown()
 
-        ended = train_folds(tasks, task.slots, show, own_ray)
+        ended = train_folds(requests, request.slots, show, own_ray)
     for failed, message in ended:
         member = "" if failed.run == run else f" of member {failed.run.root.name}"
         console.print(f"fold {failed.fold}{member} failed: {message}")
-    for line in skipped_lines(run, task.experiment):
+    for line in skipped_lines(run, request.experiment):
         console.print(line, soft_wrap=True)
     return {failed.fold: message for failed, message in ended}

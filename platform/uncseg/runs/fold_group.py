@@ -20,7 +20,7 @@ from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from uncseg.cluster.resources import FoldResources
-from uncseg.runs.fold_task import FoldTask
+from uncseg.runs.fold_request import FoldRequest
 from uncseg.runs.fold_worker import train_fold
 from uncseg.tracking.spool import read_history
 
@@ -38,38 +38,38 @@ class IndependentTorchConfig(TorchConfig):
 
 
 def _train_on_worker(config: dict[str, Any]) -> None:
-    tasks: list[FoldTask] = config["tasks"]
+    requests: list[FoldRequest] = config["requests"]
     rank = ray.train.get_context().get_world_rank()
 
     # Ray keeps only what rank 0 reports with checkpoints; the spool is the metric table
     def report(metrics: dict[str, float]) -> None:
         ray.train.report({name: float(value) for name, value in metrics.items()})
 
-    if len(tasks) > 1:
-        _train_in_step(tasks, rank, report)
-    elif tasks[0].processes == 1:
-        train_fold(tasks[0], report)
+    if len(requests) > 1:
+        _train_in_step(requests, rank, report)
+    elif requests[0].processes == 1:
+        train_fold(requests[0], report)
     else:
-        with _process_group(rank, tasks[0].processes):
-            train_fold(tasks[0], report, rank)
+        with _process_group(rank, requests[0].processes):
+            train_fold(requests[0], report, rank)
 
 
-def _train_in_step(tasks: list[FoldTask], rank: int, report: Callable[[dict[str, float]], None]) -> None:
+def _train_in_step(requests: list[FoldRequest], rank: int, report: Callable[[dict[str, float]], None]) -> None:
     """Train one fold of a group whose reports meet: Ray waits at each report until all ranks have sent theirs."""
 
     def first_common_epoch(_first: int) -> int:
         # after a kill one fold may be a checkpoint ahead: it would report its epoch 8 beside the others' epoch 4
         barrier()
-        histories = [read_history(task.run.spool, task.fold) for task in tasks]
+        histories = [read_history(request.run.spool, request.fold) for request in requests]
         return max(history.first_epochs[history.attempt] for history in histories)
 
-    task = tasks[rank]
-    train_fold(task, report, report_from=first_common_epoch)
-    history = read_history(task.run.spool, task.fold)
+    request = requests[rank]
+    train_fold(request, report, report_from=first_common_epoch)
+    history = read_history(request.run.spool, request.fold)
     # raise, or the others would wait for its reports forever, also if a full disk kept it from recording how it ended;
     # a fold that was stopped is about to be killed with them
     if history.state not in ("finished", "stopped"):
-        raise RuntimeError(f"fold {task.fold}: {history.message or 'it ended without a message'}")
+        raise RuntimeError(f"fold {request.fold}: {history.message or 'it ended without a message'}")
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def _process_group(rank: int, processes: int) -> Iterator[None]:
 
 
 def run_fold_group(
-    tasks: list[FoldTask],
+    requests: list[FoldRequest],
     resources: FoldResources,
     callbacks: Sequence[UserCallback] = (),
     max_deaths: int = MAX_WORKER_DEATHS,
@@ -103,27 +103,27 @@ def run_fold_group(
     resumes; Ray keeps no second copy.
 
     Args:
-        tasks: folds of one run, each of which takes ``resources``.
+        requests: folds of one run, each of which takes ``resources``.
         callbacks: Ray Train's, called with one report per fold, all of the same epoch.
         max_deaths: how often the workers are restarted after one has died.
 
     Raises:
         Exception: whatever Ray raises if workers died more often; for a fold group also if a fold has failed.
     """
-    assert len(tasks) == 1 or resources.processes == 1, "folds of a group have at most one GPU each"
-    folds = "-".join(str(task.fold) for task in tasks)
+    assert len(requests) == 1 or resources.processes == 1, "folds of a group have at most one GPU each"
+    folds = "-".join(str(request.fold) for request in requests)
     worker = resources.worker
     per_worker = {"CPU": worker.cpus} | ({"GPU": worker.gpus} if worker.gpus else {})
     TorchTrainer(
         _train_on_worker,
-        train_loop_config={"tasks": tasks},
+        train_loop_config={"requests": requests},
         torch_config=IndependentTorchConfig(),
         scaling_config=ScalingConfig(
-            num_workers=len(tasks) * resources.processes, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
+            num_workers=len(requests) * resources.processes, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
         ),
         run_config=RunConfig(
             name=f"folds_{folds}",
-            storage_path=str(tasks[0].run.root / "ray"),
+            storage_path=str(requests[0].run.root / "ray"),
             failure_config=FailureConfig(max_failures=max_deaths),
             callbacks=list(callbacks),
         ),

@@ -27,7 +27,7 @@ from uncseg.method.inference.native_space import (
 from uncseg.method.inference.predictor import UncertaintyPredictor, loaded_predictor
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.method.memory.error_memory import ErrorMemory, make_memory
-from uncseg.runs.fold_task import FoldTask
+from uncseg.runs.fold_request import FoldRequest
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class Prediction:
     """One per estimator of several passes that the experiment asks for, each with its own segmentation."""
 
 
-def loaded_members(task: FoldTask) -> list[UncertaintyPredictor]:
+def loaded_members(request: FoldRequest) -> list[UncertaintyPredictor]:
     """Return the fold's networks with their final checkpoints: the run's own first, then those of a deep ensemble."""
-    settings, configuration = task.experiment.evaluation, task.experiment.plan.configuration
-    count = task.experiment.training.members if settings.estimators.combine_members else 1
-    models = (ModelFolder(task.run.member(number).model, configuration) for number in range(count))
-    return [loaded_predictor(m, task.fold, settings.tile_step, settings.mirroring, task.trust) for m in models]
+    settings, configuration = request.experiment.evaluation, request.experiment.plan.configuration
+    count = request.experiment.training.members if settings.estimators.combine_members else 1
+    models = (ModelFolder(request.run.member(number).model, configuration) for number in range(count))
+    return [loaded_predictor(m, request.fold, settings.tile_step, settings.mirroring, request.trust) for m in models]
 
 
-def preprocessed_case(task: FoldTask, case_id: str) -> tuple[np.ndarray, dict[str, Any]]:
+def preprocessed_case(request: FoldRequest, case_id: str) -> tuple[np.ndarray, dict[str, Any]]:
     """Return a case as the network takes it, (channels, D, H, W) float32, and nnU-Net's properties.
 
     Raises:
@@ -60,47 +60,47 @@ def preprocessed_case(task: FoldTask, case_id: str) -> tuple[np.ndarray, dict[st
     """
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    model = ModelFolder(task.run.model, task.experiment.plan.configuration)
-    folder = task.prepared.dataset / model.configuration_manager.data_identifier
+    model = ModelFolder(request.run.model, request.experiment.plan.configuration)
+    folder = request.prepared.dataset / model.configuration_manager.data_identifier
     volume, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
     data = np.asarray(volume[:])
-    modalities = task.experiment.dataset.task.modalities
-    require_finite_channels(data, modalities, f"delete {task.prepared.root}: the same command prepares it again")
+    modalities = request.experiment.dataset.task.modalities
+    require_finite_channels(data, modalities, f"delete {request.prepared.root}: the same command prepares it again")
     return data, properties
 
 
-def predict_case(task: FoldTask, case_id: str) -> Prediction:
+def predict_case(request: FoldRequest, case_id: str) -> Prediction:
     """Predict a case from its preprocessed volume with one fold's final checkpoint.
 
     Raises:
         ProblemsFound: values of the prepared case, or of a prediction of it, are not finite.
     """
     with naming(case_id):
-        return _predict_case(task, case_id)
+        return _predict_case(request, case_id)
 
 
-def _predict_case(task: FoldTask, case_id: str) -> Prediction:
-    estimators = task.experiment.evaluation.estimators
-    members = loaded_members(task)
+def _predict_case(request: FoldRequest, case_id: str) -> Prediction:
+    estimators = request.experiment.evaluation.estimators
+    members = loaded_members(request)
     predictor = members[0]
-    data, properties = preprocessed_case(task, case_id)
-    native = native_prediction(predict_grid(predictor, data), predictor, properties, task.cpus)
-    memory = _memory_maps(task, case_id, tuple(int(n) for n in data.shape[1:]))
+    data, properties = preprocessed_case(request, case_id)
+    native = native_prediction(predict_grid(predictor, data), predictor, properties, request.cpus)
+    memory = _memory_maps(request, case_id, tuple(int(n) for n in data.shape[1:]))
     maps = native_maps(memory, properties, predictor) | native.maps
     probabilities, outputs = native.probabilities, predictor.outputs
     p_main = probabilities[outputs.main_channels].sum(0).clip(0, 1)
     max_probability = decision_probability(probabilities, p_main, outputs.kind == "regions")
     estimates = {
-        name: native_prediction(estimate_grid(name, members, data, estimators), predictor, properties, task.cpus)
+        name: native_prediction(estimate_grid(name, members, data, estimators), predictor, properties, request.cpus)
         for name in estimators.several_pass
     }
     return Prediction(native.labels, p_main.astype(np.float32), max_probability, maps, estimates)
 
 
-def _memory_maps(task: FoldTask, case_id: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _memory_maps(request: FoldRequest, case_id: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Return what the validation memory holds of a case, (D, H, W) on the preprocessed grid."""
     d, h, w = shape
-    memory = _validation_memory(task.run.fold(task.fold), task.experiment.memory)
+    memory = _validation_memory(request.run.fold(request.fold), request.experiment.memory)
     box = memory.read_box(case_id, (slice(0, d), slice(0, h), slice(0, w)))
     error, variance = box.values["error"][0, 0].numpy(), box.values["variance"][0, 0].numpy()
     return {"error": error, "variance_stable": variance, "visited": box.visited[0, 0].numpy()}
@@ -135,12 +135,12 @@ def as_batch(volume: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(volume))[None, None]
 
 
-def source_digest(task: FoldTask) -> str:
+def source_digest(request: FoldRequest) -> str:
     """Return a digest of what a fold's predictions and scores depend on: its checkpoints and how they are applied."""
-    evaluation = task.experiment.evaluation
+    evaluation = request.experiment.evaluation
     estimators = evaluation.estimators
-    members = range(task.experiment.training.members if estimators.several_pass else 1)
-    checkpoints = [task.run.member(number).final_checkpoint(task.fold).stat() for number in members]
+    members = range(request.experiment.training.members if estimators.several_pass else 1)
+    checkpoints = [request.run.member(number).final_checkpoint(request.fold).stat() for number in members]
     states = [(file.st_size, file.st_mtime_ns) for file in checkpoints]
     applied = [evaluation.tile_step, evaluation.mirroring, estimators.model_dump(exclude={"one_pass"})]
-    return digest([definition_of_scores(task.experiment.dataset.task), task.fold, states, applied])
+    return digest([definition_of_scores(request.experiment.dataset.task), request.fold, states, applied])

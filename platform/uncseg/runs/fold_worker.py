@@ -10,13 +10,13 @@ from pathlib import Path
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json, write_json, write_text
 from uncseg.method.settings import TrainerSettings
-from uncseg.runs.fold_task import DONE, FoldTask
+from uncseg.runs.fold_request import DONE, FoldRequest
 from uncseg.runs.judged_run import find_judged_run
 from uncseg.tracking.spool import SpoolWriter, write_state
 
 
 def train_fold(
-    task: FoldTask,
+    request: FoldRequest,
     report: Callable[[dict[str, float]], None],
     rank: int = 0,
     report_from: Callable[[int], int] = lambda first: first,
@@ -32,10 +32,10 @@ def train_fold(
         report_from: given the first epoch that is trained, returns the first epoch to report.
     """
     try:
-        _train(task, report, rank, report_from)
+        _train(request, report, rank, report_from)
     except Exception as error:
-        suffix = f"_rank_{rank}" if task.processes > 1 else ""
-        log = task.run.results / f"fold_{task.fold}{suffix}_failure.txt"
+        suffix = f"_rank_{rank}" if request.processes > 1 else ""
+        log = request.run.results / f"fold_{request.fold}{suffix}_failure.txt"
         text = f"{type(error).__name__}: {error}"
         if type(error).__name__ == "OutOfMemoryError":
             text += "; give each fold more of a GPU (resources.gpus_per_fold), or, in a run of another name,"
@@ -44,48 +44,48 @@ def train_fold(
         with contextlib.suppress(OSError):
             write_text(log, traceback.format_exc())
         with contextlib.suppress(OSError):
-            write_state(task.run.spool, task.fold, "failed", f"{text} (see {log})")
+            write_state(request.run.spool, request.fold, "failed", f"{text} (see {log})")
 
 
-def start_trainer(task: FoldTask):  # type: ignore[no-untyped-def]
+def start_trainer(request: FoldRequest):  # type: ignore[no-untyped-def]
     """Set up the process for a fold (threads, nnU-Net's folders) and return its initialised trainer."""
     import torch
 
     gpu = torch.cuda.is_available()
-    task = _with_loaders(task, gpu)
-    torch.set_num_threads(max(1, task.cpus - (task.experiment.training.loader_processes or 0)))
+    request = _with_loaders(request, gpu)
+    torch.set_num_threads(max(1, request.cpus - (request.experiment.training.loader_processes or 0)))
     # as nnU-Net's own command sets it: the patch size never changes
     torch.backends.cudnn.benchmark = gpu
-    os.environ.update(nnunet_environment(task.prepared, task.run.results))
+    os.environ.update(nnunet_environment(request.prepared, request.run.results))
     os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 - nnU-Net's name; our loader has its own processes
     from uncseg.method.training.trainer import UncertaintyTrainer  # nnU-Net reads its environment when imported
 
-    plans = TrainerSettings.from_experiment(task.experiment).into_plans(read_json(task.prepared.plans))
-    dataset_json = read_json(task.prepared.dataset / "dataset.json")
-    configuration, device = task.experiment.plan.configuration, torch.device("cuda" if gpu else "cpu")
+    plans = TrainerSettings.from_experiment(request.experiment).into_plans(read_json(request.prepared.plans))
+    dataset_json = read_json(request.prepared.dataset / "dataset.json")
+    configuration, device = request.experiment.plan.configuration, torch.device("cuda" if gpu else "cpu")
     with contextlib.redirect_stdout(None):
-        trainer = UncertaintyTrainer(plans, configuration, task.fold, dataset_json, device)
+        trainer = UncertaintyTrainer(plans, configuration, request.fold, dataset_json, device)
         trainer.initialize()
-    trainer.trust = task.trust
+    trainer.trust = request.trust
     return trainer
 
 
 def _train(
-    task: FoldTask, report: Callable[[dict[str, float]], None], rank: int, report_from: Callable[[int], int]
+    request: FoldRequest, report: Callable[[dict[str, float]], None], rank: int, report_from: Callable[[int], int]
 ) -> None:
     from uncseg.method.checkpoints import keep_best_and_final
     from uncseg.method.distributed_fold import process_count
 
-    assert process_count() == task.processes, "a process group across folds would average gradients over them"
-    trainer = start_trainer(task)
+    assert process_count() == request.processes, "a process group across folds would average gradients over them"
+    trainer = start_trainer(request)
     from uncseg.runs.training_pictures import TrainingPictures  # nnU-Net reads its environment when imported
 
     folder = Path(trainer.output_folder)
     first_epoch, note = _resume(trainer, folder, rank)
     if first_epoch == 0:  # its own checkpoints hold the judged run's network too
-        load_judged_segmentation(task, trainer)
-    spool = SpoolWriter(task.run.spool, task.fold, first_epoch=first_epoch) if rank == 0 else None
-    pictures = TrainingPictures(trainer, read_json(task.prepared.splits)[task.fold]["val"], task.run.progress)
+        load_judged_segmentation(request, trainer)
+    spool = SpoolWriter(request.run.spool, request.fold, first_epoch=first_epoch) if rank == 0 else None
+    pictures = TrainingPictures(trainer, read_json(request.prepared.splits)[request.fold]["val"], request.run.progress)
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         if spool is not None:
@@ -93,7 +93,7 @@ def _train(
             if epoch == 0:
                 pictures.draw(epoch)
         if epoch >= first_reported:
-            report({"epoch": epoch, **{name: metrics[name] for name in task.reported if name in metrics}})
+            report({"epoch": epoch, **{name: metrics[name] for name in request.reported if name in metrics}})
 
     def on_checkpoint(epoch: int) -> None:
         assert spool is not None
@@ -115,11 +115,11 @@ def _train(
         spool.checkpoint(first_epoch - 1)
         keep_best_and_final(folder, first_epoch)
     if spool is not None:
-        write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": task.fold})
+        write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": request.fold})
         spool.state("finished")
 
 
-def load_judged_segmentation(task: FoldTask, trainer) -> None:  # type: ignore[no-untyped-def]
+def load_judged_segmentation(request: FoldRequest, trainer) -> None:  # type: ignore[no-untyped-def]
     """Load the network of the run that an error network judges; other trainers need none.
 
     Raises:
@@ -128,10 +128,10 @@ def load_judged_segmentation(task: FoldTask, trainer) -> None:  # type: ignore[n
     from uncseg.method.network.error_network import ErrorNetwork, load_segmentation
     from uncseg.method.nnunet_internals import unwrapped
 
-    if (error_network := task.experiment.model.error_network) is not None:
-        judged, network = find_judged_run(task.run.root, error_network.run), unwrapped(trainer.network)
+    if (error_network := request.experiment.model.error_network) is not None:
+        judged, network = find_judged_run(request.run.root, error_network.run), unwrapped(trainer.network)
         assert isinstance(network, ErrorNetwork)
-        load_segmentation(network, judged.final_checkpoint(task.fold), task.trust)
+        load_segmentation(network, judged.final_checkpoint(request.fold), request.trust)
 
 
 def _resume(trainer, folder: Path, rank: int) -> tuple[int, str]:  # type: ignore[no-untyped-def]
@@ -175,12 +175,12 @@ def _load_newest(trainer, folder: Path) -> tuple[str, str]:  # type: ignore[no-u
     return "", ""
 
 
-def _with_loaders(task: FoldTask, gpu: bool) -> FoldTask:
+def _with_loaders(request: FoldRequest, gpu: bool) -> FoldRequest:
     """Fill in the number of loader processes if the experiment leaves it open."""
-    training = task.experiment.training
+    training = request.experiment.training
     if training.loader_processes is not None:
-        return task
+        return request
     # with a GPU the cores have nothing else to do; without one they train
-    processes = task.cpus - 1 if gpu else task.cpus // 4
+    processes = request.cpus - 1 if gpu else request.cpus // 4
     filled = training.model_copy(update={"loader_processes": processes})
-    return replace(task, experiment=task.experiment.model_copy(update={"training": filled}))
+    return replace(request, experiment=request.experiment.model_copy(update={"training": filled}))

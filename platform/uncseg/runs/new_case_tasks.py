@@ -1,6 +1,6 @@
 """One new case in three Ray tasks: read and preprocess, predict, write. One fold or several together predict it.
 
-The three are tasks of their own so that a GPU predicts one case while the one before it is written and the next one is
+They are three Ray tasks so that a GPU predicts one case while the one before it is written and the next one is
 read.
 """
 
@@ -39,7 +39,7 @@ from uncseg.report.overlay import draw_overlay
 from uncseg.runs.fold_prediction import as_batch
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.out_of_fold import region_scores
-from uncseg.runs.prediction_task import PredictionOptions, PredictionTask
+from uncseg.runs.prediction_request import PredictionOptions, PredictionRequest
 from uncseg.runs.preflight import require_folders
 from uncseg.tasks.task import Task
 
@@ -63,7 +63,7 @@ class GridPredictions:
     """Each fold's segmentation by such an estimator; empty unless it is scored."""
 
 
-def read_case(task: PredictionTask, case: Case) -> tuple[np.ndarray, dict[str, Any]]:
+def read_case(request: PredictionRequest, case: Case) -> tuple[np.ndarray, dict[str, Any]]:
     """Check and preprocess a case; return (C, D, H, W) float32 on the grid of the plans, and nnU-Net's properties.
 
     The properties also hold the first image's geometry and the case's warnings.
@@ -72,10 +72,10 @@ def read_case(task: PredictionTask, case: Case) -> tuple[np.ndarray, dict[str, A
         ProblemsFound: the case's files cannot be used, or its values are not finite after normalisation.
     """
     torch.set_num_threads(1)
-    volumes = read_case_volumes(case, task.scoring)
+    volumes = read_case_volumes(case, request.scoring)
     from uncseg.dataset.nnunet_case import LoadedCase
 
-    model = _same_object(task.model.folder)
+    model = _same_object(request.model.folder)
     preprocessor = model.configuration_manager.preprocessor_class(verbose=False)
     images, properties = LoadedCase(volumes).read_images([])
     managers = model.plans_manager, model.configuration_manager, model.dataset_json
@@ -92,16 +92,16 @@ def _same_object(model: ModelFolder) -> ModelFolder:
     return model
 
 
-def predict_case(task: PredictionTask, case_id: str, data: np.ndarray) -> GridPredictions:
+def predict_case(request: PredictionRequest, case_id: str, data: np.ndarray) -> GridPredictions:
     """Predict a preprocessed case, (C, D, H, W), with every fold and estimator; refuse values that are not finite."""
-    torch.set_num_threads(task.threads)
+    torch.set_num_threads(request.threads)
     # copy, because Ray's memory is read-only and torch warns about such memory
     data = np.array(data)
-    model, evaluation = task.model, task.model.evaluation
+    model, evaluation = request.model, request.model.evaluation
     estimators = evaluation.estimators
-    predictions = GridPredictions([], {}, {name: [] for name in estimators.several_pass if task.options.scores})
+    predictions = GridPredictions([], {}, {name: [] for name in estimators.several_pass if request.options.scores})
     maps = predictions.maps
-    applied = evaluation.tile_step, task.mirroring, task.trust
+    applied = evaluation.tile_step, request.mirroring, request.trust
     for fold in model.folds:
         networks = [loaded_predictor(folder, fold, *applied) for folder in (model.folder, *model.members)]
         with naming(case_id):
@@ -117,7 +117,7 @@ def predict_case(task: PredictionTask, case_id: str, data: np.ndarray) -> GridPr
 
 
 def write_case(
-    task: PredictionTask, case: Case, source: str, properties: dict[str, Any], predictions: GridPredictions
+    request: PredictionRequest, case: Case, source: str, properties: dict[str, Any], predictions: GridPredictions
 ) -> Record:
     """Bring a case's predictions into its native space, write them, and return its record, which is written last.
 
@@ -126,27 +126,27 @@ def write_case(
     """
     try:
         with naming(case.case_id):
-            return _write_case(task, case, source, properties, predictions)
+            return _write_case(request, case, source, properties, predictions)
     except Exception:
-        CaseFiles(task.output, case.case_id).remove(task.model.task)
+        CaseFiles(request.output, case.case_id).remove(request.model.task)
         raise
 
 
 def _write_case(
-    task: PredictionTask, case: Case, source: str, properties: dict[str, Any], predictions: GridPredictions
+    request: PredictionRequest, case: Case, source: str, properties: dict[str, Any], predictions: GridPredictions
 ) -> Record:
     torch.set_num_threads(1)
-    model, options, meaning = _same_object(task.model.folder), task.options, task.model.task
+    model, options, task = _same_object(request.model.folder), request.options, request.model.task
     folds = average_folds(model, predictions.folds, properties)
     geometry = properties[GEOMETRY]
-    files = CaseFiles(task.output, case.case_id)
-    predicted = main_mask(folds.labels, meaning)
+    files = CaseFiles(request.output, case.case_id)
+    predicted = main_mask(folds.labels, task)
     uncertainty = around_prediction(folds.uncertainty, predicted)
-    record = describe(folds.labels, uncertainty, geometry.spacing_mm, task.review_below, meaning)
+    record = describe(folds.labels, uncertainty, geometry.spacing_mm, request.review_below, task)
     maps = {UNCERTAINTY: uncertainty, BETWEEN_FOLDS: folds.between_folds if len(predictions.folds) > 1 else None}
     if options.probabilities:
-        maps |= dict(zip(region_probabilities(meaning).values(), folds.probabilities, strict=True))
-    one_pass = _one_pass_maps(task.model, folds, predicted)
+        maps |= dict(zip(region_probabilities(task).values(), folds.probabilities, strict=True))
+    one_pass = _one_pass_maps(request.model, folds, predicted)
     several = native_maps(predictions.maps, properties, model)
     known = {name: values for name, values in (maps | one_pass | several).items() if values is not None}
     for name, values in known.items():
@@ -154,21 +154,21 @@ def _write_case(
     write_volume(files.segmentation, folds.labels, geometry)
     written = [files.segmentation, *map(files.map, known)]
     if options.overlays:
-        shown = read_volume(case.images[min(meaning.shown_channel, len(case.images) - 1)])
+        shown = read_volume(case.images[min(task.shown_channel, len(case.images) - 1)])
         drawn = {} if uncertainty is None else {UNCERTAINTY: uncertainty}
         segmentations = {"prediction": folds.labels}
-        draw_overlay(files.overlay, shown.voxels, segmentations, drawn, case.case_id, meaning, "image")
+        draw_overlay(files.overlay, shown.voxels, segmentations, drawn, case.case_id, task, "image")
         written.append(files.overlay)
     if options.scores:
-        scored = {f"fold_{fold}": alone for fold, alone in zip(task.model.folds, folds.per_fold, strict=True)}
+        scored = {f"fold_{fold}": alone for fold, alone in zip(request.model.folds, folds.per_fold, strict=True)}
         scored[FOLD_MEAN] = folds.labels, folds.uncertainty
         scored |= {name: (folds.labels, values) for name, values in one_pass.items()}
         for estimator, grids in predictions.segmentations.items():
             labels = average_folds(model, grids, properties).labels
             scored |= {name: (labels, several[name]) for name in ESTIMATORS[estimator].maps}
-        record["scores"] = _scores(case, scored, task.scoring)
+        record["scores"] = _scores(case, scored, request.scoring)
     warnings = [f"{warning.where}: {warning.found}" for warning in properties[WARNINGS]]
-    about = {"case": case.case_id, "warnings": warnings, "folds": list(task.model.folds)}
+    about = {"case": case.case_id, "warnings": warnings, "folds": list(request.model.folds)}
     about["files"] = [file.name for file in written]
     return keep_record(files.scores, source, about | record)
 
@@ -215,7 +215,7 @@ def predict_new_cases(
         The contents of CASE.json by case, and the problems of the cases that could not be predicted.
 
     Raises:
-        ProblemsFound: the options exclude each other, the labels' meaning is unknown, or a node does not see a folder.
+        ProblemsFound: the options exclude each other, the model's labels are unknown, or a node does not see a folder.
     """
     chosen = model.evaluation.estimators.several_pass if options.mirroring else ()
     if mirrors := [name for name in chosen if NOT_MIRRORED in ESTIMATORS[name].needs]:
@@ -226,18 +226,19 @@ def predict_new_cases(
     with ray_session(model.resources.ray_address) as own_ray:
         require_folders(writes, reads, own_ray)
         slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
-        _ = model.folder.meaning  # raises where the labels are unknown
-        task = PredictionTask(model, options, output.resolve(), slots.cpus_per_process, trust)
-        task.output.mkdir(parents=True, exist_ok=True)
-        sources = task.sources(cases)
+        _ = model.folder.task  # raises where the labels are unknown
+        request = PredictionRequest(model, options, output.resolve(), slots.cpus_per_process, trust)
+        request.output.mkdir(parents=True, exist_ok=True)
+        sources = request.sources(cases)
         records = {
-            name: _finished_record(CaseFiles(task.output, name), source, model.task) for name, source in sources.items()
+            name: _finished_record(CaseFiles(request.output, name), source, model.task)
+            for name, source in sources.items()
         }
         finished = {name: record for name, record in records.items() if record is not None}
         todo = [case for case in cases if case.case_id not in finished]
         with counting() as progress, Workers(slots, len(todo)) as workers:
             progress("predicted cases", len(finished), len(cases))
-            calls = [(case.case_id, _start_tasks, (task, case, sources[case.case_id], workers)) for case in todo]
+            calls = [(case.case_id, _start_tasks, (request, case, sources[case.case_id], workers)) for case in todo]
             predicted, problems = map_cases(
                 calls,
                 lambda ended, _: progress("predicted cases", len(finished) + ended, len(cases)),
@@ -245,7 +246,7 @@ def predict_new_cases(
                 "a prediction",
                 start=lambda function, arguments: function(*arguments),
             )
-    remove_partial(task.output)
+    remove_partial(request.output)
     return finished | predicted, problems
 
 
@@ -258,8 +259,8 @@ def _finished_record(files: CaseFiles, source: str, task: Task) -> Record | None
     return record
 
 
-def _start_tasks(task: PredictionTask, case: Case, source: str, workers: Workers) -> Any:
-    """Start a case's three tasks and return the reference of the last one's result."""
-    data, properties = start_as_task(1.0, returns=2)(read_case, (task, case))
-    predictions = workers.start(predict_case, (task, case.case_id, data))
-    return start_as_task(1.0)(write_case, (task, case, source, properties, predictions))
+def _start_tasks(request: PredictionRequest, case: Case, source: str, workers: Workers) -> Any:
+    """Start a case's three Ray tasks and return the reference of the last one's result."""
+    data, properties = start_as_task(1.0, returns=2)(read_case, (request, case))
+    predictions = workers.start(predict_case, (request, case.case_id, data))
+    return start_as_task(1.0)(write_case, (request, case, source, properties, predictions))

@@ -25,13 +25,13 @@ from uncseg.files import compute_once, read_json
 from uncseg.layout import UNCERTAINTY, UNMASKED, CaseFiles, case_maps, main_probability
 from uncseg.metric_keys import case_key
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest
-from uncseg.runs.fold_task import FoldTask, RunTask
+from uncseg.runs.fold_request import FoldRequest, RunRequest
 from uncseg.table_files import table_of
 from uncseg.tasks.task import Task
 
 
 def evaluate_out_of_fold(
-    task: RunTask, folds: Sequence[int], cases: Sequence[Case], progress: Callable[[int, int], None]
+    request: RunRequest, folds: Sequence[int], cases: Sequence[Case], progress: Callable[[int, int], None]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict and score every validation case of the given folds, one Ray task per case, unless that is done.
 
@@ -43,10 +43,10 @@ def evaluate_out_of_fold(
         ProblemsFound: naming every case that could not be evaluated; the others are kept on disk.
     """
     by_id = {case.case_id: case for case in cases}
-    splits = read_json(task.prepared.splits)
+    splits = read_json(request.prepared.splits)
     # a worker keeps a fold's network and its error memory, so the cases of a fold stay together
-    calls = [(case, evaluate_case, (task.fold(fold), by_id[case])) for fold in folds for case in splits[fold]["val"]]
-    records, problems = map_cases_on_workers(calls, task.slots, progress)
+    calls = [(case, evaluate_case, (request.fold(fold), by_id[case])) for fold in folds for case in splits[fold]["val"]]
+    records, problems = map_cases_on_workers(calls, request.slots, progress)
     raise_if_any(problems, "Some cases could not be evaluated.", exit_code=1)
     per_case = table_of(record["row"] for record in records.values())
     scores = table_of(row for record in records.values() for row in record["scores"])
@@ -54,39 +54,39 @@ def evaluate_out_of_fold(
     return per_case.sort_values(order, ignore_index=True), scores.sort_values(order, ignore_index=True, kind="stable")
 
 
-def evaluate_case(task: FoldTask, case: Case) -> dict[str, Any]:
+def evaluate_case(request: FoldRequest, case: Case) -> dict[str, Any]:
     """Predict and score one case and write its files, unless the same checkpoint has already done so.
 
     The record's ``row`` has the columns of ``evaluation.tables``, its ``scores`` are :func:`region_scores`.
     """
-    torch.set_num_threads(task.cpus)
-    record = CaseFiles(task.run.out_of_fold, case.case_id).scores
-    return compute_once(record, source_digest(task), lambda: _evaluate(task, case))
+    torch.set_num_threads(request.cpus)
+    record = CaseFiles(request.run.out_of_fold, case.case_id).scores
+    return compute_once(record, source_digest(request), lambda: _evaluate(request, case))
 
 
-def _evaluate(task: FoldTask, case: Case) -> dict[str, Any]:
-    files = CaseFiles(task.run.out_of_fold, case.case_id)
+def _evaluate(request: FoldRequest, case: Case) -> dict[str, Any]:
+    files = CaseFiles(request.run.out_of_fold, case.case_id)
     try:
-        return _predict_and_score(task, case, files)
+        return _predict_and_score(request, case, files)
     except Exception:
-        files.remove(task.experiment.dataset.task)  # some may be new, and others of an earlier checkpoint
+        files.remove(request.experiment.dataset.task)  # some may be new, and others of an earlier checkpoint
         raise
 
 
-def _predict_and_score(task: FoldTask, case: Case, files: CaseFiles) -> dict[str, Any]:
-    meaning = task.experiment.dataset.task
-    reference, geometry = read_reference(case, meaning)
+def _predict_and_score(request: FoldRequest, case: Case, files: CaseFiles) -> dict[str, Any]:
+    task = request.experiment.dataset.task
+    reference, geometry = read_reference(case, task)
     image = read_volume(case.images[0])
-    prediction = predict_case(task, case.case_id)
-    predicted = main_mask(prediction.labels, meaning)
+    prediction = predict_case(request, case.case_id)
+    predicted = main_mask(prediction.labels, task)
     masked = around_prediction(prediction.maps.get(UNCERTAINTY), predicted)
-    _write_case(files, prediction, masked, image.geometry, meaning)
+    _write_case(files, prediction, masked, image.geometry, task)
     brain = image.voxels != 0
-    keys = {"case": case.case_id, "patient": case.patient, "fold": task.fold}
-    scores = [keys | row for row in region_scores(reference, prediction.labels, masked, brain, geometry, meaning)]
+    keys = {"case": case.case_id, "patient": case.patient, "fold": request.fold}
+    scores = [keys | row for row in region_scores(reference, prediction.labels, masked, brain, geometry, task)]
     expected = math.nan if masked is None or not predicted.any() else expected_dice(predicted, masked)
-    row = keys | _overlap_row(scores, meaning) | {expected_dice_column(meaning): expected}
-    row |= _uncertainty_row(case, reference, prediction, meaning) | _several_pass_row(reference, prediction, meaning)
+    row = keys | _overlap_row(scores, task) | {expected_dice_column(task): expected}
+    row |= _uncertainty_row(case, reference, prediction, task) | _several_pass_row(reference, prediction, task)
     return {"row": row, "scores": scores}
 
 

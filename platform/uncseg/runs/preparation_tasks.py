@@ -1,4 +1,4 @@
-"""``uncseg prepare`` on Ray: one task per case, resumable."""
+"""``uncseg prepare`` on Ray: one Ray task per case, resumable."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +115,7 @@ def _fingerprint(folder: Path, surveys: Surveys, task: Task, progress: Progress)
 
 
 def _run(what: str, calls: Sequence[Call], progress: Progress) -> dict[str, Any]:
-    """Run every call as a task of one CPU and return the results by name, in the order of the calls.
+    """Run every call as a Ray task of one CPU and return the results by name, in the order of the calls.
 
     Raises:
         ProblemsFound: as the function raised it, or naming a file that could not be read or written; no further task

@@ -14,7 +14,7 @@ from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import file_lock, read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.provenance import describe_versions
-from uncseg.runs.fold_task import all_members_done, member_experiment
+from uncseg.runs.fold_request import all_members_done, member_experiment
 from uncseg.tracking.manifest import update_manifest
 
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")

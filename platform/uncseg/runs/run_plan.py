@@ -12,11 +12,11 @@ from uncseg.dataset.told_task import describe_task
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
 from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
-from uncseg.runs.fold_task import RunTask, all_members_done
+from uncseg.runs.fold_request import RunRequest, all_members_done
 from uncseg.runs.step_timing import StepTiming
 
 
-def print_plan(task: RunTask, folds: Sequence[int], cluster: Cluster, timing: StepTiming | str | None) -> None:
+def print_plan(request: RunRequest, folds: Sequence[int], cluster: Cluster, timing: StepTiming | str | None) -> None:
     """Print folds, slots, waves, folders, disk space and, if steps were timed, hours.
 
     Args:
@@ -24,7 +24,7 @@ def print_plan(task: RunTask, folds: Sequence[int], cluster: Cluster, timing: St
         cluster: its nodes are listed if there are several.
         timing: the measurement, or why nothing was measured; None: not asked for.
     """
-    experiment, prepared, run, slots = task.experiment, task.prepared, task.run, task.slots
+    experiment, prepared, run, slots = request.experiment, request.prepared, request.run, request.slots
     fold = slots.fold
     todo = [number for number in folds if not all_members_done(experiment, run, number)]
     networks = len(todo) * experiment.training.members

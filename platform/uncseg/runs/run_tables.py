@@ -15,28 +15,28 @@ from uncseg.layout import RunFolder
 from uncseg.report.run_figures import ReportedRun, draw_run
 from uncseg.report.run_report import write_report
 from uncseg.report.score_tables import scores_table, write_scores
-from uncseg.runs.fold_task import RunTask
+from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
 from uncseg.table_files import write_table
 from uncseg.tracking.spool import epoch_table
 
 
-def evaluate_and_write_tables(task: RunTask, folds: Sequence[int]) -> None:
+def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None:
     """Predict and score every case of the given folds, then write and print the run's tables and figures.
 
     Raises:
         ProblemsFound: naming every case that could not be evaluated; the others are kept.
     """
-    experiment, run = task.experiment, task.run
+    experiment, run = request.experiment, request.run
     cases, _ = chosen_cases(experiment)
     with counting() as progress:
-        per_case, scores = evaluate_out_of_fold(task, folds, cases, partial(progress, "out-of-fold cases"))
+        per_case, scores = evaluate_out_of_fold(request, folds, cases, partial(progress, "out-of-fold cases"))
     last_epochs = experiment.evaluation.last_epochs
     epochs = epoch_table(run.spool)
     epochs = epochs[epochs["fold"].isin(folds)]
-    meaning = experiment.dataset.task
-    first = table1(per_case, meaning, _baseline(experiment, per_case))
-    second = table2(per_case, epochs, last_epochs, meaning)
+    task = experiment.dataset.task
+    first = table1(per_case, task, _baseline(experiment, per_case))
+    second = table2(per_case, epochs, last_epochs, task)
     for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
         write_table(frame, run.tables, name)
     summary = write_scores(scores, run.tables, "scores")
@@ -46,7 +46,7 @@ def evaluate_and_write_tables(task: RunTask, folds: Sequence[int]) -> None:
         console.print(f"report:  {write_report([reported])}", soft_wrap=True)
     except Exception as error:  # the report shows nothing that is not in the tables
         console.print(f"no report ({error}); once that is fixed: uncseg report {run.root}", soft_wrap=True)
-    for table in (scores_table(summary), dice_table(first, meaning), uncertainty_table(second, last_epochs, meaning)):
+    for table in (scores_table(summary), dice_table(first, task), uncertainty_table(second, last_epochs, task)):
         console.print(table.to_rich())
     for line in beats_floor(second):
         console.print(line)

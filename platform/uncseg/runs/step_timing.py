@@ -13,7 +13,7 @@ import ray.exceptions
 
 from uncseg.config.experiment import Experiment
 from uncseg.layout import RunFolder
-from uncseg.runs.fold_task import FoldTask, RunTask
+from uncseg.runs.fold_request import FoldRequest, RunRequest
 from uncseg.runs.fold_worker import start_trainer
 
 WARM_UP_STEPS, TIMED_STEPS = 3, 8  # the first steps compile, choose algorithms and start loaders
@@ -37,16 +37,16 @@ class StepTiming:
         return training.epochs * epoch / 3600
 
 
-def time_steps(task: RunTask, fold: int, progress: Callable[[str, int, int], None]) -> StepTiming | str:
+def time_steps(request: RunRequest, fold: int, progress: Callable[[str, int, int], None]) -> StepTiming | str:
     """Train and validate a few steps of a fold, and discard them; return the measurement, or why there is none.
 
     On a busy cluster this waits for its turn as a fold does; ``progress`` is called with (what, done, total).
     """
-    if task.slots.fold.processes > 1:
+    if request.slots.fold.processes > 1:
         return "a fold takes several GPUs; the first epochs will show it"
-    worker = task.slots.fold.worker
+    worker = request.slots.fold.worker
     remote = ray.remote(num_cpus=worker.cpus, num_gpus=worker.gpus, max_retries=1)(measure_steps)
-    measured = remote.remote(task.fold(fold))
+    measured = remote.remote(request.fold(fold))
     progress("measuring a few steps", 0, 1)
     try:
         result = ray.get(measured)
@@ -57,9 +57,9 @@ def time_steps(task: RunTask, fold: int, progress: Callable[[str, int, int], Non
     return result
 
 
-def measure_steps(task: FoldTask) -> StepTiming:
+def measure_steps(request: FoldRequest) -> StepTiming:
     """Train and validate a few steps of a fold in this process, in a temporary folder."""
-    with temporary_trainer(task) as (trainer, folder):
+    with temporary_trainer(request) as (trainer, folder):
         trainer.network.train()
         training = _seconds(lambda: trainer.train_step(next(trainer.dataloader_train)))
         trainer.network.eval()
@@ -70,10 +70,10 @@ def measure_steps(task: FoldTask) -> StepTiming:
 
 
 @contextmanager
-def temporary_trainer(task: FoldTask) -> Iterator[tuple[Any, Path]]:
+def temporary_trainer(request: FoldRequest) -> Iterator[tuple[Any, Path]]:
     """Yield the trainer of a fold with its streams of batches open, and its folder, which goes with the block."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = start_trainer(replace(task, run=RunFolder(Path(folder))))
+        trainer = start_trainer(replace(request, run=RunFolder(Path(folder))))
         streams = trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
         try:
             yield trainer, Path(folder)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from uncseg.cluster.resources import Slots
 from uncseg.runs.fold_group import run_fold_group
-from uncseg.runs.fold_task import FoldTask, is_done
+from uncseg.runs.fold_request import FoldRequest, is_done
 from uncseg.tracking.spool import read_history, write_state
 
 POLL_S = 0.5
@@ -18,15 +18,15 @@ FULL_BYTES = 2**20
 
 
 def train_folds(
-    tasks: Sequence[FoldTask], slots: Slots, show: Callable[[], None] = lambda: None, own_ray: bool = True
-) -> list[tuple[FoldTask, str]]:
+    requests: Sequence[FoldRequest], slots: Slots, show: Callable[[], None] = lambda: None, own_ray: bool = True
+) -> list[tuple[FoldRequest, str]]:
     """Train folds side by side, as many as there are slots; the others wait. A failed fold does not stop the others.
 
     With a Ray of the command's own, folds wait in this process, where waiting costs nothing. On a cluster they wait in
     Ray's queue: its autoscaler sees what they need, and nodes that join meanwhile are used at once.
 
     Args:
-        tasks: folds of one run or of several, each taking a slot.
+        requests: folds of one run or of several, each taking a slot.
         show: called a few times per second, in the calling thread.
         own_ray: the connected Ray was started by this command.
 
@@ -40,7 +40,7 @@ def train_folds(
     def train(number: int) -> None:
         with free:
             try:
-                message = _train_fold(tasks[number], slots)
+                message = _train_fold(requests[number], slots)
             except Exception as error:  # for example, the storage did not answer
                 message = short_message(error)
         if message is not None:
@@ -48,9 +48,9 @@ def train_folds(
 
     # daemons and not a pool, whose threads are joined at exit: after Ctrl-C nothing may wait for a fold
     threads = [
-        threading.Thread(target=train, args=(number,), name=f"fold-{task.fold}", daemon=True)
-        for number, task in enumerate(tasks)
-        if not is_done(task.run, task.fold)
+        threading.Thread(target=train, args=(number,), name=f"fold-{request.fold}", daemon=True)
+        for number, request in enumerate(requests)
+        if not is_done(request.run, request.fold)
     ]
     for thread in threads:
         thread.start()
@@ -58,10 +58,10 @@ def train_folds(
         show()
         time.sleep(POLL_S)
     show()
-    for number, task in enumerate(tasks):
-        if number not in failed and not is_done(task.run, task.fold):
+    for number, request in enumerate(requests):
+        if number not in failed and not is_done(request.run, request.fold):
             failed[number] = "its training did not end"
-    return [(tasks[number], message) for number, message in sorted(failed.items())]
+    return [(requests[number], message) for number, message in sorted(failed.items())]
 
 
 def set_ray_train_defaults() -> None:
@@ -71,27 +71,27 @@ def set_ray_train_defaults() -> None:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACEMENT_TIMEOUT_S)
 
 
-def _train_fold(task: FoldTask, slots: Slots) -> str | None:
+def _train_fold(request: FoldRequest, slots: Slots) -> str | None:
     """Train one fold with Ray Train; return None, or what went wrong."""
     # checkpoints lie in the run's folder; a snapshot of a killed command is truncated or says that Ray gave up
-    shutil.rmtree(task.run.root / "ray" / f"folds_{task.fold}", ignore_errors=True)
-    message, before = None, read_history(task.run.spool, task.fold).offset
+    shutil.rmtree(request.run.root / "ray" / f"folds_{request.fold}", ignore_errors=True)
+    message, before = None, read_history(request.run.spool, request.fold).offset
     try:
-        run_fold_group([task], slots.fold)
+        run_fold_group([request], slots.fold)
     except Exception as error:
         # Ray reports dead workers, lost nodes and broken snapshots with many types
         message = short_message(error)
-    if is_done(task.run, task.fold):
+    if is_done(request.run, request.fold):
         return None
-    history = read_history(task.run.spool, task.fold)
+    history = read_history(request.run.spool, request.fold)
     if history.state == "failed" and history.offset > before:  # as the worker itself reported it
         return history.message
     message = message or "the worker ended before its last epoch"
-    if (free := shutil.disk_usage(task.run.root).free) <= FULL_BYTES:
-        message = f"the disk of {task.run.root} is full ({free / 1e6:.1f} MB free)"
+    if (free := shutil.disk_usage(request.run.root).free) <= FULL_BYTES:
+        message = f"the disk of {request.run.root} is full ({free / 1e6:.1f} MB free)"
         message += "; free some space and run the same command again"
     with contextlib.suppress(OSError):
-        write_state(task.run.spool, task.fold, "failed", message)
+        write_state(request.run.spool, request.fold, "failed", message)
     return message
 
 

@@ -15,7 +15,7 @@ from uncseg.dataset.preparation import nnunet_environment
 from uncseg.layout import RunFolder
 from uncseg.method.network.error_network import ErrorNetwork
 from uncseg.method.training.epoch_metrics import epoch_metric_names
-from uncseg.runs.fold_task import FoldTask
+from uncseg.runs.fold_request import FoldRequest
 from uncseg.runs.fold_worker import train_fold
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.tracking.spool import read_history
@@ -42,7 +42,7 @@ def task_for(local_ray, experiment_file, four_cases, tmp_path, monkeypatch):
             monkeypatch.setenv(variable, value)  # the worker sets them for its process
         run.root.mkdir(parents=True, exist_ok=True)
         save_experiment(experiment, run.experiment)
-        return FoldTask(experiment, prepared, run, 0, cpus=1)
+        return FoldRequest(experiment, prepared, run, 0, cpus=1)
 
     return make
 

@@ -98,7 +98,7 @@ def close_benchmark(
 
 def _left_out(finished: Sequence[ScoredFold]) -> list[str]:
     """Return what the trainings have left out, each named by its run."""
-    runs = {part.task.run: part.task.experiment for part in finished}
+    runs = {part.request.run: part.request.experiment for part in finished}
     return [f"{run.root.name}: {line}" for run, trained in runs.items() for line in skipped_lines(run, trained)]
 
 
@@ -128,8 +128,8 @@ def against_memory(finished: Sequence[ScoredFold]) -> pd.DataFrame:
         ``KIND_ema`` and ``KIND_ema_sd``: means over folds, then mean and sample sd over seeds.
     """
     tables = []
-    for root, part in {part.task.run.root: part for part in finished}.items():
-        experiment = part.task.experiment
+    for root, part in {part.request.run.root: part for part in finished}.items():
+        experiment = part.request.experiment
         last_epochs, task = experiment.evaluation.last_epochs, experiment.dataset.task
         table = table2(pd.DataFrame(), epoch_table(RunFolder(root).spool), last_epochs, task)
         tables.append(

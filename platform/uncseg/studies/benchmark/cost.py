@@ -45,7 +45,7 @@ def measure_costs(scored: Sequence[ScoredFold], case_id: str, repeats: int, slot
 
 
 def _measure(scored: list[ScoredFold], case_id: str, repeats: int) -> dict[str, Any]:
-    torch.set_num_threads(scored[0].task.cpus)
+    torch.set_num_threads(scored[0].request.cpus)
     shared = next(part.training.name for part in scored if part.is_shared)
     return {
         "training": _time_in_turn(_training_steps(scored), repeats, NNUNET),
@@ -71,9 +71,9 @@ def _predictions(scored: list[ScoredFold], case_id: str) -> Work:
     """Return the prediction of the case with each estimator."""
     work: Work = {}
     for part in scored:
-        data, _ = preprocessed_case(part.task, case_id)
-        members = loaded_members(part.task)
-        settings = part.task.experiment.evaluation.estimators
+        data, _ = preprocessed_case(part.request, case_id)
+        members = loaded_members(part.request)
+        settings = part.request.experiment.evaluation.estimators
         for estimator in dict.fromkeys(method.estimator for method in part.methods):
             name = f"{part.training.name}/{estimator or ''}"
             if estimator is None:
@@ -90,7 +90,7 @@ def _training_steps(scored: list[ScoredFold]) -> Work:
 
     work: Work = {}
     for part in scored:
-        with temporary_trainer(part.task) as (trainer, _):
+        with temporary_trainer(part.request) as (trainer, _):
             batches = [next(trainer.dataloader_train) for _ in range(STEPS)]
         trainer.network.train()
         work[part.training.name] = partial(_train_on, batches, trainer.train_step)

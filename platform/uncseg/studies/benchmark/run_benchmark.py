@@ -15,7 +15,7 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import compute_once, digest, read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.runs.fold_prediction import source_digest
-from uncseg.runs.fold_task import FoldTask, RunTask, all_members_done, is_done
+from uncseg.runs.fold_request import FoldRequest, RunRequest, all_members_done, is_done
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_opening import locked, open_members, refuse_other_settings
@@ -25,7 +25,7 @@ from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, r
 from uncseg.studies.benchmark.benchmark_results import close_benchmark
 from uncseg.studies.benchmark.cost import measure_costs
 from uncseg.studies.benchmark.methods import methods_of
-from uncseg.studies.benchmark.score_maps import ScoredFold, comparable, fold_tasks, score_cases
+from uncseg.studies.benchmark.score_maps import ScoredFold, comparable, fold_requests, score_cases
 from uncseg.studies.load_study import save_study
 from uncseg.studies.study_folder import BenchmarkFolder
 
@@ -66,7 +66,7 @@ def run_benchmark(
     with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
         cluster = connected_cluster(base.resources, own_ray)
         slots = preflight(base, networks, cluster, own_ray, folder.content.exists())
-        scored = _scored_folds(benchmark, folder, trainings, _run_tasks(base, trainings, slots, trust))
+        scored = _scored_folds(benchmark, folder, trainings, _run_requests(base, trainings, slots, trust))
         _print_plan(benchmark, folder, scored, slots)
         if dry_run:
             return 0
@@ -101,35 +101,37 @@ def _refuse_other_settings(folder: BenchmarkFolder, trainings: Sequence[SeededTr
         raise ProblemsFound(f"The benchmark {folder.root} holds trainings with other settings.", problems)
 
 
-def _run_tasks(base: Experiment, trainings: Sequence[SeededTraining], slots: Slots, trust: bool) -> dict[str, RunTask]:
+def _run_requests(
+    base: Experiment, trainings: Sequence[SeededTraining], slots: Slots, trust: bool
+) -> dict[str, RunRequest]:
     """Prepare the cases of each training, which those with the same plan share; return the runs by their names.
 
     Raises:
         ProblemsFound: the folds are not the same for all.
     """
     prepared: dict[str, PreparedFolder] = {}
-    tasks = {}
+    requests = {}
     with counting() as progress:
         for training in trainings:
             if training.name not in prepared:
                 placed = training.experiment.model_copy(update={"storage": base.storage}).resolved()
                 prepared[training.name] = prepare_cases(placed, progress=progress)
             experiment, run = training.experiment.resolved(), RunFolder(training.experiment.run_folder)
-            tasks[training.run_name] = RunTask(experiment, prepared[training.name], run, slots, trust)
+            requests[training.run_name] = RunRequest(experiment, prepared[training.name], run, slots, trust)
     splits = {name: read_json(cases.done)["digests"]["split"] for name, cases in prepared.items()}
     if len(set(splits.values())) > 1:
         problem = Problem("trainings", str(splits), "one split of the same cases", "remove what changes it")
         raise ProblemsFound("The trainings cannot be compared.", [problem])
-    return tasks
+    return requests
 
 
 def _scored_folds(
-    benchmark: Benchmark, folder: BenchmarkFolder, trainings: Sequence[SeededTraining], tasks: dict[str, RunTask]
+    benchmark: Benchmark, folder: BenchmarkFolder, trainings: Sequence[SeededTraining], requests: dict[str, RunRequest]
 ) -> list[ScoredFold]:
     """Return every fold of every training, with its methods and the training whose segmentation is shared."""
     scored = []
     for training in trainings:
-        own, shared = tasks[training.run_name], tasks[run_name(benchmark.shared, training.seed)]
+        own, shared = requests[training.run_name], requests[run_name(benchmark.shared, training.seed)]
         methods = tuple(methods_of(training, training.name == benchmark.shared))
         for fold in benchmark.folds_of(training.experiment):
             scored.append(ScoredFold(folder, training, own.fold(fold), methods, shared.fold(fold)))
@@ -137,36 +139,39 @@ def _scored_folds(
 
 
 def _print_plan(benchmark: Benchmark, folder: BenchmarkFolder, scored: Sequence[ScoredFold], slots: Slots) -> None:
-    tasks = fold_tasks(scored)
-    left = sum(not is_done(task.run, task.fold) for task in tasks)
+    requests = fold_requests(scored)
+    left = sum(not is_done(request.run, request.fold) for request in requests)
     methods = {method.name for part in scored for method in part.methods}
-    training = scored[0].task.experiment.training
+    training = scored[0].request.experiment.training
     console.print(
         f"{benchmark.name}: {len(benchmark.trainings)} trainings, seeds {', '.join(map(str, benchmark.seeds))}, "
-        f"{len({part.task.fold for part in scored})} folds: {len(tasks)} networks, {left} of them to be trained, "
+        f"{len({part.request.fold for part in scored})} folds: {len(requests)} networks, {left} of them to be trained, "
         f"{training.epochs * training.iterations_per_epoch} steps each, {slots.max_count} side by side\n"
         f"{len(methods)} maps to compare; everything goes to {folder.root}",
         soft_wrap=True,
     )
-    print_cases(scored[0].task.experiment, scored[0].task.prepared)
+    print_cases(scored[0].request.experiment, scored[0].request.prepared)
 
 
 def _train(work: _Work) -> bool:
     """Train everything; return whether a fold failed."""
     for part in work.scored:
-        open_members(part.task.experiment, part.task.prepared)
+        open_members(part.request.experiment, part.request.prepared)
     # error networks judge finished segmentations
-    judges = [part for part in work.scored if part.task.experiment.model.error_network is not None]
-    others = [part for part in work.scored if part.task.experiment.model.error_network is None]
+    judges = [part for part in work.scored if part.request.experiment.model.error_network is not None]
+    others = [part for part in work.scored if part.request.experiment.model.error_network is None]
     failed = False
     with counting() as progress:
-        for what, tasks in (("trained networks", fold_tasks(others)), ("trained error networks", fold_tasks(judges))):
+        for what, requests in (
+            ("trained networks", fold_requests(others)),
+            ("trained error networks", fold_requests(judges)),
+        ):
 
-            def show(what: str = what, tasks: list[FoldTask] = tasks) -> None:
-                progress(what, sum(is_done(task.run, task.fold) for task in tasks), len(tasks))
+            def show(what: str = what, requests: list[FoldRequest] = requests) -> None:
+                progress(what, sum(is_done(request.run, request.fold) for request in requests), len(requests))
 
-            for task, message in train_folds(tasks, work.slots, show, work.own_ray):
-                console.print(f"{task.run.root.name}, fold {task.fold} failed: {message}", soft_wrap=True)
+            for request, message in train_folds(requests, work.slots, show, work.own_ray):
+                console.print(f"{request.run.root.name}, fold {request.fold} failed: {message}", soft_wrap=True)
                 failed = True
     if failed:
         console.print("the same command tries the failed folds again")
@@ -176,10 +181,10 @@ def _train(work: _Work) -> bool:
 def _finished(work: _Work) -> list[ScoredFold]:
     """Return the folds of trainings whose folds have all ended, and those of their shared training as well."""
 
-    def ended(task: FoldTask) -> bool:
-        return all_members_done(task.experiment, task.run, task.fold)
+    def ended(request: FoldRequest) -> bool:
+        return all_members_done(request.experiment, request.run, request.fold)
 
-    broken = {part.training.run_name for part in work.scored if not (ended(part.task) and ended(part.shared))}
+    broken = {part.training.run_name for part in work.scored if not (ended(part.request) and ended(part.shared))}
     return [part for part in work.scored if part.training.run_name not in broken]
 
 
@@ -191,11 +196,11 @@ def _score(work: _Work, finished: list[ScoredFold]) -> list[Problem]:
 
 def _measure_costs(work: _Work, compared: list[ScoredFold]) -> None:
     """Measure each estimator on one case, unless that was done with the same networks."""
-    fold = compared[0].task.fold
+    fold = compared[0].request.fold
     # of each training the first seed that is compared
-    by_name = {part.training.name: part for part in reversed(compared) if part.task.fold == fold}
+    by_name = {part.training.name: part for part in reversed(compared) if part.request.fold == fold}
     first = [by_name[name] for name in work.benchmark.trainings if name in by_name]
-    networks = [[source_digest(part.task), [method.name for method in part.methods]] for part in first]
+    networks = [[source_digest(part.request), [method.name for method in part.methods]] for part in first]
     repeats = work.benchmark.cost_repeats
 
     def measure() -> dict[str, Any]:

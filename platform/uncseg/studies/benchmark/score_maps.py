@@ -21,7 +21,7 @@ from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.overlap import main_mask
 from uncseg.files import digest, keep_record, kept_record, read_json, whole_file
 from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, source_digest
-from uncseg.runs.fold_task import FoldTask, member_tasks
+from uncseg.runs.fold_request import FoldRequest, member_requests
 from uncseg.studies.benchmark.benchmark_file import SeededTraining
 from uncseg.studies.benchmark.benchmark_table import SEGMENTATIONS
 from uncseg.studies.benchmark.map_scores import score_method_case
@@ -38,20 +38,20 @@ class ScoredFold:
 
     folder: BenchmarkFolder
     training: SeededTraining
-    task: FoldTask
+    request: FoldRequest
     methods: tuple[Method, ...]
-    shared: FoldTask
+    shared: FoldRequest
     """The same fold of the training with the same seed whose segmentation is shared."""
 
     @property
     def is_shared(self) -> bool:
         """Whether this is the training whose segmentation is shared."""
-        return self.task.run == self.shared.run
+        return self.request.run == self.shared.run
 
     @property
     def cases(self) -> list[str]:
         """The fold's validation cases."""
-        cases: list[str] = read_json(self.task.prepared.splits)[self.task.fold]["val"]
+        cases: list[str] = read_json(self.request.prepared.splits)[self.request.fold]["val"]
         return cases
 
     def record(self, case_id: str) -> Path:
@@ -64,7 +64,7 @@ class ScoredFold:
 
     def source(self) -> str:
         """Return a digest of what the scores depend on: checkpoints, how they are applied, and the maps."""
-        sources = [source_digest(self.task), *([] if self.is_shared else [source_digest(self.shared)])]
+        sources = [source_digest(self.request), *([] if self.is_shared else [source_digest(self.shared)])]
         return digest([*sources, [method.name for method in self.methods]])
 
     def is_scored(self, case_id: str) -> bool:
@@ -72,9 +72,9 @@ class ScoredFold:
         return self.shared_labels(case_id).is_file() and kept_record(self.record(case_id), self.source()) is not None
 
 
-def fold_tasks(scored: Iterable[ScoredFold]) -> list[FoldTask]:
+def fold_requests(scored: Iterable[ScoredFold]) -> list[FoldRequest]:
     """Return what is to be trained, the members of ensembles included."""
-    return [task for part in scored for task in member_tasks(part.task)]
+    return [request for part in scored for request in member_requests(part.request)]
 
 
 def comparable(finished: Sequence[ScoredFold]) -> list[ScoredFold]:
@@ -115,14 +115,14 @@ def score_case(scored: ScoredFold, case: Case) -> None:
     Raises:
         ProblemsFound: the shared segmentation is missing.
     """
-    torch.set_num_threads(scored.task.cpus)
+    torch.set_num_threads(scored.request.cpus)
     if scored.is_scored(case.case_id):
         return
     source = scored.source()  # before the prediction, during which the checkpoints may change
-    task = scored.task.experiment.dataset.task
+    task = scored.request.experiment.dataset.task
     reference, _ = read_reference(case, task)
     image = read_volume(case.images[0])
-    prediction = predict_case(scored.task, case.case_id)
+    prediction = predict_case(scored.request, case.case_id)
     file = scored.shared_labels(case.case_id)
     if scored.is_shared:
         write_volume(file, prediction.labels.astype(np.uint8), image.geometry)
@@ -133,7 +133,7 @@ def score_case(scored: ScoredFold, case: Case) -> None:
     brain = image.voxels != 0
     q_file = oracle_path(case)
     q = None if q_file is None else read_volume(q_file).voxels.astype(np.float32)
-    common = {"seed": scored.training.seed, "fold": scored.task.fold, "case": case.case_id, "patient": case.patient}
+    common = {"seed": scored.training.seed, "fold": scored.request.fold, "case": case.case_id, "patient": case.patient}
     rows: list[dict[str, Any]] = []
     counts: dict[str, np.ndarray] = {}
     for method, own, uncertainty in _maps(scored.methods, case, prediction, task):

@@ -13,7 +13,7 @@ from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
 from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
 from uncseg.runs.fold_progress import FoldProgress
-from uncseg.runs.fold_task import is_done
+from uncseg.runs.fold_request import is_done
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
@@ -146,19 +146,19 @@ def _promote(setup: TrialSetup, events: TrialEvents, cluster: Cluster, own_ray: 
     if not names:
         return names
     setup = with_slots_for(setup, names, cluster)
-    progress, tasks = [], []
+    progress, requests = [], []
     for name in names:
         run = setup.run(name)
         values = read_json(run.root / VALUES)
         events.begin(name, values, folds)
         progress.append(FoldProgress(run, folds, setup.base.training.epochs, f"trial {name} "))
-        tasks += setup.tasks(name, values, folds)
+        requests += setup.requests(name, values, folds)
 
     def show() -> None:
         for run_progress in progress:
             run_progress()
 
     console.print(f"promoted to folds {', '.join(map(str, folds))}: {', '.join(names)}")
-    train_folds(tasks, setup.slots, show, own_ray)  # the spools say how the folds ended
+    train_folds(requests, setup.slots, show, own_ray)  # the spools say how the folds ended
     events.end_all()
     return names

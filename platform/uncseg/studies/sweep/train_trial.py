@@ -19,7 +19,7 @@ from uncseg.evaluation.figures import shown_in
 from uncseg.files import write_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.runs.fold_group import MAX_WORKER_DEATHS, run_fold_group
-from uncseg.runs.fold_task import FoldTask, RunTask, is_done
+from uncseg.runs.fold_request import FoldRequest, RunRequest, is_done
 from uncseg.runs.run_opening import open_run
 from uncseg.runs.train_folds import short_message
 from uncseg.studies.study_folder import SweepFolder
@@ -47,11 +47,11 @@ class TrialSetup:
         """Return the experiment of a trial."""
         return trial_experiment(self.base, trial_id, self.folder.runs, values)
 
-    def tasks(self, trial_id: str, values: Mapping[str, Any], folds: tuple[int, ...]) -> list[FoldTask]:
+    def requests(self, trial_id: str, values: Mapping[str, Any], folds: tuple[int, ...]) -> list[FoldRequest]:
         """Return the training of each fold of a trial, which goes on from its last checkpoint."""
         reported = tuple(dict.fromkeys([*shown_in("progress"), *self.sweep.metrics]))
-        task = RunTask(self.experiment(trial_id, values), self.prepared, self.run(trial_id), self.slots)
-        return [replace(task.fold(fold), reported=reported) for fold in folds]
+        request = RunRequest(self.experiment(trial_id, values), self.prepared, self.run(trial_id), self.slots)
+        return [replace(request.fold(fold), reported=reported) for fold in folds]
 
 
 class FoldMeanToTune(TuneReportCallback):
@@ -100,8 +100,8 @@ def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
     pass_to_train_workers("RAY_ADDRESS")
     trial_id, folds = ray.tune.get_context().get_trial_id(), setup.sweep.folds
     write_json(setup.run(trial_id).root / VALUES, dict(values))
-    tasks = setup.tasks(trial_id, values, folds)
-    run = open_run(tasks[0].experiment)
+    requests = setup.requests(trial_id, values, folds)
+    run = open_run(requests[0].experiment)
     message = "the workers ended before their last epoch"
     for _ in range(MAX_WORKER_DEATHS + 1):
         if all(is_done(run, fold) for fold in folds):
@@ -110,7 +110,7 @@ def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
         shutil.rmtree(run.root / "ray", ignore_errors=True)
         before = [read_history(run.spool, fold).offset for fold in folds]
         try:
-            run_fold_group(tasks, setup.slots.fold, [FoldMeanToTune(setup.sweep)], max_deaths=0)
+            run_fold_group(requests, setup.slots.fold, [FoldMeanToTune(setup.sweep)], max_deaths=0)
         except Exception as error:
             # Ray reports dead workers, lost nodes and a fold's own failure with many types
             message = short_message(error)

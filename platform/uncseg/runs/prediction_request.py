@@ -30,7 +30,7 @@ class PredictionOptions:
 
 
 @dataclass(frozen=True)
-class PredictionTask:
+class PredictionRequest:
     """What to predict with, what to write, and where."""
 
     model: PredictionModel

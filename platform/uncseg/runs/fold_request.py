@@ -15,7 +15,7 @@ DONE = "done.json"
 
 
 @dataclass(frozen=True)
-class FoldTask:
+class FoldRequest:
     """One fold of a run, as a worker process trains, evaluates or measures it."""
 
     experiment: Experiment
@@ -33,7 +33,7 @@ class FoldTask:
 
 
 @dataclass(frozen=True)
-class RunTask:
+class RunRequest:
     """A run to be trained or evaluated on the connected cluster."""
 
     experiment: Experiment
@@ -42,10 +42,10 @@ class RunTask:
     slots: Slots
     trust: bool = False
 
-    def fold(self, fold: int) -> FoldTask:
-        """Return the task of one fold."""
+    def fold(self, fold: int) -> FoldRequest:
+        """Return the request for one fold."""
         cpus, processes = self.slots.cpus_per_process, self.slots.fold.processes
-        return FoldTask(self.experiment, self.prepared, self.run, fold, cpus, processes, self.trust)
+        return FoldRequest(self.experiment, self.prepared, self.run, fold, cpus, processes, self.trust)
 
 
 def is_done(run: RunFolder, fold: int) -> bool:
@@ -67,11 +67,11 @@ def member_experiment(experiment: Experiment, number: int) -> Experiment:
     return experiment.model_copy(update=update)
 
 
-def member_tasks(task: FoldTask) -> list[FoldTask]:
-    """Return one task per member of the ensemble for a fold."""
+def member_requests(request: FoldRequest) -> list[FoldRequest]:
+    """Return one request per member of the ensemble for a fold."""
     return [
-        replace(task, experiment=member_experiment(task.experiment, number), run=task.run.member(number))
-        for number in range(task.experiment.training.members)
+        replace(request, experiment=member_experiment(request.experiment, number), run=request.run.member(number))
+        for number in range(request.experiment.training.members)
     ]
 
 
