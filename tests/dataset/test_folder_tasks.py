@@ -459,3 +459,11 @@ def test_cases_to_predict_of_nnunets_dataset_have_the_models_channels(folders, t
     (raw / "dataset.json").write_text(json.dumps({"channel_names": CHANNELS, "labels": LABELS}))
     first, second = find_inputs(raw, model, "optional", task=task).cases
     assert (first.reference, second.reference is None) == (None, False)
+
+
+def test_what_nnunets_references_mean_is_no_matter_where_they_are_not_read(folders, tmp_path):
+    raw, task = tmp_path / "raw", built_in("gli-2023")
+    nnunet_folder(folders("met"), raw, {"channel_names": CHANNELS, "labels": {"background": 0, "metastasis": 1}})
+    assert len(find_inputs(raw, {"channel_names": CHANNELS}, task=task).cases) == 2
+    (problem,) = refused(lambda: find_inputs(raw, {"channel_names": CHANNELS}, "optional", task=task))
+    assert "metastasis 1" in problem.found

@@ -135,6 +135,7 @@ def test_every_contradiction_at_once():
         ({"labels": {"a": 1, "b": 2, "c": 4}}, "under conventions.NAME.values"),
         ({"labels": {"a": 0, "b": 1, "c": 2}}, "{a: 1, b: 2, c: 3}"),
         ({"labels": {"a": 1, "background": 2, "c": 3}}, "background"),
+        ({"labels": {f"l{number}": number for number in range(1, 257)}}, "masks hold at most 255"),
         ({"conventions": {"x": {"images": {"t2": "-t2"}}}}, "conventions.x.images lacks adc"),
         ({"conventions": {"x": {"images": {"t2": "-t2", "adc": "-T2"}}}}, "the ending -t2 twice"),
         ({"conventions": {"x": {"images": {"t2": "-t2", "adc": "-seg"}}}}, "the ending -seg twice"),

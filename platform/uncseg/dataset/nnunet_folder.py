@@ -13,7 +13,7 @@ from uncseg.dataset.channels import by_all_names, modalities_of, plain
 from uncseg.dataset.folders import References, Scan
 from uncseg.dataset.labels import AS_SET, BY_DATASET_JSON, TASK_SETTING
 from uncseg.dataset.patients import patient_of
-from uncseg.errors import Problem, ProblemsFound, listed
+from uncseg.errors import Problem, ProblemsFound, first_problems, listed
 from uncseg.files import read_json
 from uncseg.tasks.task import Task
 
@@ -31,7 +31,7 @@ def scan_nnunet(
         ProblemsFound: the task does not fit dataset.json (exit code 2), or there is no case (1).
     """
     folder = folder.resolve()
-    content, order, convention = _description(folder, task, wanted)
+    content, order, convention = _description(folder, task, wanted, with_labels=references != "ignored")
     scan = Scan(task, convention, AS_SET if wanted is not None else BY_DATASET_JSON)
     images, masks = _files(folder, content, scan.problems)
     masks = {} if references == "ignored" else masks
@@ -57,17 +57,13 @@ def scan_nnunet(
     return scan
 
 
-def references_of(folder: Path) -> dict[str, list[Path]]:
-    """Return the references of nnU-Net's raw dataset by case; more than one where both endings are there."""
-    folder = folder.resolve()
-    return _files(folder, read_json(folder / "dataset.json"), [])[1]
-
-
-def _description(folder: Path, task: Task, wanted: Convention | None) -> tuple[dict[str, Any], list[int], Convention]:
+def _description(
+    folder: Path, task: Task, wanted: Convention | None, with_labels: bool
+) -> tuple[dict[str, Any], list[int], Convention]:
     """Return dataset.json, the channel of each of the task's modalities, and the convention of the masks.
 
     Raises:
-        ProblemsFound: the task has other channels or labels.
+        ProblemsFound: the task has other channels, or other labels where these are needed.
     """
     file = nnunet_dataset_json(folder)
     assert file is not None
@@ -83,16 +79,24 @@ def _description(folder: Path, task: Task, wanted: Convention | None) -> tuple[d
         found, expected = "channels " + ", ".join(described.modalities), ", ".join(task.modalities)
         problems.append(Problem(str(file), found, f"those of task {task.name}: {expected}", advice))
     conventions = list(task.conventions) if wanted is None else [wanted]
-    regions = any(isinstance(value, list) for value in content["labels"].values())
-    same = _same_regions if regions else _same_labels
-    fitting = [name for name in conventions if same(described, task.values(name), task)]
-    if not fitting:
+    fitting = _fitting(content, described, task, conventions)
+    if with_labels and not fitting:
         found = ", ".join(f"{name} {value}" for name, value in content["labels"].items())
         expected = " or ".join(dict.fromkeys(task.describe_labels(name) for name in conventions))
         problems.append(Problem(str(file), f"labels {found}", f"those of task {task.name}: {expected}", advice))
     if problems:
         raise ProblemsFound(f"Task {task.name} does not fit the dataset {folder}.", problems)
-    return content, [numbers.index(number) for number in range(len(task.modalities))], fitting[0]
+    order = [numbers.index(number) for number in range(len(task.modalities))]
+    return content, order, fitting[0] if fitting else task.convention
+
+
+def _fitting(
+    content: Mapping[str, Any], described: Task, task: Task, conventions: Sequence[Convention]
+) -> list[Convention]:
+    """Return the conventions in which the task's labels, or its regions, have the values of dataset.json."""
+    regions = any(isinstance(value, list) for value in content["labels"].values())
+    same = _same_regions if regions else _same_labels
+    return [name for name in conventions if same(described, task.values(name), task)]
 
 
 def _same_labels(described: Task, values: Mapping[str, int], task: Task) -> bool:
@@ -136,11 +140,12 @@ def _files(folder: Path, content: Mapping[str, Any], problems: list[Problem]) ->
             others.append(file)
     strays = [file for file in [*others, *folder.iterdir()] if is_image(file.name)]
     expected, advice = "CASE_0000.nii.gz, or in labelsTr CASE.nii.gz", "rename it, or move it away"
-    problems += [
+    stray = [
         Problem(str(file), "an image of another name or format", expected, advice)
         for file in strays
         if not any(is_oracle(case, file.name) for case in images)
     ]
+    problems += first_problems(stray)
     return images, masks
 
 

@@ -23,6 +23,9 @@ SUFFIXES = ("_probability", "_std", "_sd")
 MOST_LESIONS = 30
 """Bodies of the main region that a phantom has room for."""
 
+MOST_LABELS = 255
+"""Labels that a mask of one byte per voxel holds."""
+
 
 def problems_of_task(task: TaskFields) -> list[str]:
     """Return every contradiction among the fields of a task."""
@@ -91,6 +94,8 @@ def _problems_of_names(task: TaskFields) -> Iterator[str]:
 
 
 def _problems_of_labels(task: TaskFields) -> Iterator[str]:
+    if len(task.labels) > MOST_LABELS:
+        yield f"labels are {len(task.labels)}, and masks hold at most {MOST_LABELS}; leave some out"
     if list(task.labels.values()) != list(range(1, len(task.labels) + 1)):
         found = ", ".join(f"{name} {value}" for name, value in task.labels.items())
         right = ", ".join(f"{name}: {number}" for number, name in enumerate(task.labels, 1))
