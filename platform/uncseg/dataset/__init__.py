@@ -1,1 +1,1 @@
-"""From a BraTS folder to checked, split and preprocessed cases."""
+"""From a folder of cases to checked, split and preprocessed cases."""
