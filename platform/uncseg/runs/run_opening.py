@@ -10,6 +10,7 @@ import yaml
 from uncseg.config.case_lists import short_lists
 from uncseg.config.experiment import Experiment, load_experiment, save_experiment
 from uncseg.config.fields import differences, is_within
+from uncseg.config.task_files import short_task, task_of
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import file_lock, read_json
 from uncseg.layout import PreparedFolder, RunFolder
@@ -79,10 +80,16 @@ def refuse_other_settings(experiment: Experiment, run: RunFolder, advice: str = 
 
 
 def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], advice: str = NEW_RUN) -> list[Problem]:
-    """Return a problem per field that differs, except those of ``FREE_TO_CHANGE``; a list of cases is one field."""
+    """Return a problem per field that differs, except those of ``FREE_TO_CHANGE``.
+
+    A list of cases is one field, and so is a task, unless both have the same name.
+    """
+    before, now = short_lists(before), short_lists(now)
+    if task_of(before).name != task_of(now).name:
+        before, now = short_task(before), short_task(now)
     return [
         Problem(name, str(new), f"{old}, as the run was started", advice)
-        for name, old, new in differences(short_lists(before), short_lists(now))
+        for name, old, new in differences(before, now)
         if not is_within(name, FREE_TO_CHANGE)
     ]
 

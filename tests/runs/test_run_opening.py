@@ -1,0 +1,31 @@
+"""What is said of a run that is continued with another task."""
+
+import yaml
+
+from support.own_tasks import LIVER
+from uncseg.config.experiment import load_experiment
+from uncseg.runs.run_opening import differing_settings
+from uncseg.tasks.built_in_tasks import built_in, paper_task
+
+
+def settings(tmp_path, task):
+    file = tmp_path / "e.yaml"
+    dataset = {"path": "cases", "task": task.model_dump(mode="json")}
+    file.write_text(yaml.safe_dump({"name": "e", "dataset": dataset}, sort_keys=False))
+    return load_experiment(file).model_dump(mode="json")
+
+
+def test_another_task_is_one_problem(tmp_path):
+    paper, met, liver = (settings(tmp_path, task) for task in (paper_task(), built_in("met"), LIVER))
+    assert differing_settings(paper, paper) == []
+    (problem,) = differing_settings(paper, met)
+    assert (problem.where, problem.found, problem.expected.split(",")[0]) == ("dataset.task", "met", "gli-2023")
+    (problem,) = differing_settings(paper, liver)
+    assert problem.found.startswith("liver, digest ")
+
+
+def test_fields_of_a_task_of_ones_own_are_named(tmp_path):
+    changed = LIVER.model_copy(update={"lesions": LIVER.lesions.model_copy(update={"dilations": 1})})
+    before, now = (settings(tmp_path, task) for task in (LIVER, changed))
+    (problem,) = differing_settings(before, now)
+    assert (problem.where, problem.found) == ("dataset.task.lesions.dilations", "1")
