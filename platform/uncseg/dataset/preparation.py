@@ -112,7 +112,7 @@ def preparation_digest(experiment: Experiment, cases: Sequence[Case]) -> str:
         "files": _file_states(experiment, cases),
         "plan": experiment.plan.model_dump(mode="json"),
         "output": experiment.model.output,
-        "regions": experiment.dataset.task.numbers,
+        "regions": list(experiment.dataset.task.numbers.items()),  # in the order of the channels
         "split": _split_content(experiment, cases),
         "patients": {case.case_id: case.patient for case in cases},
         "dataset": [experiment.dataset.id, experiment.dataset.name],

@@ -1,6 +1,6 @@
 """One patch of a validation case, observed again and again while the network trains. The training stays as it is.
 
-patch = choose_patch(cases_folder, validation_cases, patch_size)
+patch = choose_patch(cases_folder, validation_cases, patch_size, task)
 observation = observe(trainer, patch)
 """
 
