@@ -310,7 +310,7 @@ def test_nnunets_dataset_is_taken_as_it_is(folders, tmp_path):
     source, raw = folders("gli-2023"), tmp_path / "Dataset007_Brain"
     cases = nnunet_folder(source, raw, {"channel_names": CHANNELS, "labels": {**LABELS, "oedema rim": 2} | {"ED": 2}})
     # two names of one number
-    (problem,) = refused(lambda: scan_folder(raw, task=liver()))
+    (problem,) = refused(lambda: scan_folder(raw, task=liver()), code=1)
     assert "labels are" in problem.found
     nnunet = {"channel_names": {"0": "first", "1": "b c", "2": "c", "3": "d"}, "labels": LABELS}
     shutil.rmtree(raw)

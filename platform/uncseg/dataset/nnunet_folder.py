@@ -28,7 +28,7 @@ def scan_nnunet(
     """Find the cases of nnU-Net's raw dataset, as :func:`~uncseg.dataset.scan.scan_folder` does.
 
     Raises:
-        ProblemsFound: the task does not fit dataset.json (exit code 2), or there is no case (1).
+        ProblemsFound: the task does not fit dataset.json (exit code 2), or that or the cases are wrong (1).
     """
     folder = folder.resolve()
     content, order, convention = _description(folder, task, wanted, with_labels=references != "ignored")
@@ -69,7 +69,7 @@ def _description(
     assert file is not None
     described, problems = read_dataset_json(file, str(file))
     if described is None:
-        raise ProblemsFound(f"The dataset {folder} cannot be used.", problems)
+        raise ProblemsFound(f"The dataset {folder} cannot be used.", problems, exit_code=1)
     content = dict(read_json(file))
     if described == task:
         return content, list(range(len(task.modalities))), task.convention

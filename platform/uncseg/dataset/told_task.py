@@ -28,12 +28,12 @@ def told_task(folder: Path, option: str = "--task") -> tuple[Task, str]:
         option: by which a user says the task.
 
     Raises:
-        ProblemsFound: dataset.json describes none, or names of cases fit no single one.
+        ProblemsFound: dataset.json describes none (exit code 1), or names of cases fit no single one (2).
     """
     if (file := nnunet_dataset_json(folder)) is not None:
         task, problems = read_dataset_json(file, str(file))
         if task is None:
-            raise ProblemsFound(f"The dataset {folder} cannot be used.", problems)
+            raise ProblemsFound(f"The dataset {folder} cannot be used.", problems, exit_code=1)
         return task, BY_DATASET_JSON
     found = task_of_names(sorted(names_in(folder)), str(folder), option)
     return (paper_task(), "no name tells another") if found is None else (found, BY_CASES)
