@@ -127,3 +127,25 @@ def test_settings_show_the_name_of_a_task(tmp_path):
     assert shown[0] == "met"
     assert shown[1].startswith("own, digest ")
     assert shown[1] != shown[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b"modalities: [t2]\nlabels: {a: 1, b: 2, a: 3}\n", "a a second time"),
+        ("title: Möhre\nmodalities: [t2]\nlabels: {a: 1}\n".encode("latin-1"), "text that is not UTF-8"),
+        (b"modalities: [t2]\nlabels: {a: 1}\ntitle: 2026-13-01\n", "month must be in 1..12"),
+    ],
+)
+def test_a_file_of_a_task_that_cannot_be_read(tmp_path, text, found):
+    (tmp_path / "own.yaml").write_bytes(text)
+    (problem,) = problems_of(write(tmp_path, str(tmp_path / "own.yaml"))).values()
+    assert problem.found == found
+
+
+def test_a_field_may_come_from_another_mapping_too(tmp_path):
+    file = tmp_path / "own.yaml"
+    lesions = "{<<: {dilations: 5, smallest_mm3: 7}, dilations: 1}"
+    file.write_text(f"modalities: [t2]\nlabels: {{a: 1}}\nlesions: {lesions}\n")
+    lesions = load_experiment(write(tmp_path, str(file))).dataset.task.lesions
+    assert (lesions.dilations, lesions.smallest_mm3) == (1, 7)

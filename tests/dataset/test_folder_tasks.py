@@ -406,6 +406,23 @@ def test_files_that_dataset_json_lists_are_read_where_they_are(folders, tmp_path
     assert (found.case_id, [str(file) for file in found.images]) == ("anna", files)
 
 
+@pytest.mark.parametrize("listed", [None, [1], {"images": "a.nii.gz", "label": 5}, {"images": ["a.nii.gz"]}])
+def test_a_list_of_dataset_json_that_names_no_files_is_refused(folders, tmp_path, listed):
+    raw = tmp_path / "raw"
+    content = {"channel_names": CHANNELS, "labels": LABELS, "dataset": {"anna": listed}}
+    nnunet_folder(folders("gli-2023"), raw, content)
+    (problem,) = refused(lambda: scan_folder(raw, task=paper_task()), code=1)
+    assert "dataset.anna" in problem.where
+
+
+def test_a_dataset_json_may_begin_with_a_byte_order_mark(folders, tmp_path):
+    raw = tmp_path / "raw"
+    cases = nnunet_folder(folders("gli-2023"), raw, {"channel_names": CHANNELS, "labels": LABELS})
+    file = raw / "dataset.json"
+    file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert len(scan_folder(raw, task=paper_task()).cases) == len(cases)
+
+
 @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
 def test_a_part_of_nnunets_dataset_is_refused_with_the_folder_to_give(folders, tmp_path, part):
     raw = tmp_path / "raw"

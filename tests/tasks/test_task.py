@@ -154,7 +154,19 @@ def test_every_contradiction_at_once():
             },
             "conventions.y gives the ending -adc to t2, and conventions.x to adc",
         ),
+        (
+            {"conventions": {"x": {"images": {"t2": "-t2.nii", "adc": "-ADC.NII.GZ"}}}},
+            ".nii or .nii.gz follows by itself",
+        ),
+        (
+            {"conventions": {"x": {"images": {"t2": "-t2", "adc": "-adc"}, "values": {"a": 1, "b": 2, "c": 10**20}}}},
+            str(2**24),
+        ),
+        ({"conventions": {2018: {"images": {}}, "2018": {"images": {}}}}, "valid string"),
         ({"patients": "patient"}, "has no group"),
+        ({"phantom": {"cases": "{patient:300d}"}}, "names of 300 bytes"),
+        ({"phantom": {"cases": "{patient:99999999999d}"}}, "cannot be filled in"),
+        ({"phantom": {"cases": ".{patient}"}}, "names no case"),
         ({"lesions": {"dilations": -1}}, "greater than or equal to 0"),
         ({"regions": {"a b": ["a", "b", "c"]}}, "pattern"),
     ],
@@ -226,6 +238,8 @@ def test_dataset_json_of_the_decathlon():
         {"channel_names": {"0": "T1"}, "labels": {"background": 0, "a": [1, 2], "b": [2, 3]}},
         {"channel_names": {"0": "T1"}, "labels": {"background": 0, "a": None}},
         {"channel_names": {"x": "T1"}, "labels": {"background": 0, "a": 1}},
+        {"channel_names": {"0": "T1", "2": "T2"}, "labels": {"background": 0, "a": 1}},
+        {"channel_names": {"1": "T1", "2": "T2"}, "labels": {"background": 0, "a": 1}},
     ],
 )
 def test_a_dataset_json_that_says_no_task(content):
@@ -233,3 +247,17 @@ def test_a_dataset_json_that_says_no_task(content):
     assert task is None
     assert all(problem.where == "folder/dataset.json" and problem.advice for problem in wrong)
     assert wrong
+
+
+@pytest.mark.parametrize(
+    ("channels", "labels", "found"),
+    [
+        ({"0": "CT", "1": "CT"}, {"a": 1}, "channels CT, of which one is there twice"),
+        ({"0": "T 1", "1": "t-1"}, {"a": 1}, "channels T 1 and t-1, which both become t_1"),
+        ({"0": "T1"}, {"Leber": 1, "肝": 2, "腫瘍": 3}, "labels 肝 and 腫瘍, which both become unnamed"),
+    ],
+)
+def test_names_of_a_dataset_json_that_would_be_one_name(channels, labels, found):
+    task, (problem,) = task_of_dataset_json({"channel_names": channels, "labels": {"background": 0, **labels}}, "file")
+    assert task is None
+    assert problem.found == found

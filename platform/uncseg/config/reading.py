@@ -13,6 +13,29 @@ from uncseg.section import Section
 Checked = TypeVar("Checked", bound=Section)
 
 
+class FieldTwiceError(yaml.YAMLError):
+    """A field that a mapping has twice, of which YAML's reader would keep the last."""
+
+    def __init__(self, field: str, line: int) -> None:
+        super().__init__(f"{field} twice")
+        self.field, self.line = field, line
+
+
+class FieldsLoader(yaml.SafeLoader):
+    """YAML's reader, which refuses a field that is there twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return a mapping as it is written."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set[tuple[str, str]]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise FieldTwiceError(key.value, key.start_mark.line + 1)
+                seen.add((key.tag, key.value))
+        return node
+
+
 def read_yaml(path: Path, title: str, example: str) -> dict[str, Any]:
     """Read the fields of a YAML file; the error has this title, and names the example if the file holds no fields.
 
@@ -20,9 +43,16 @@ def read_yaml(path: Path, title: str, example: str) -> dict[str, Any]:
         ProblemsFound: the file cannot be read, or holds no fields.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), FieldsLoader)
     except OSError as error:
         problem = Problem(str(path), error.strerror or str(error), "a readable YAML file", "correct the path")
+    except UnicodeDecodeError:
+        problem = Problem(str(path), "text that is not UTF-8", "YAML in UTF-8", "save it again as UTF-8 text")
+    except (ValueError, RecursionError) as error:  # 2026-13-01 is no date
+        problem = Problem(str(path), str(error), "SECTION: and FIELD: VALUE lines", "correct the value")
+    except FieldTwiceError as error:
+        where = f"{path}, line {error.line}"
+        problem = Problem(where, f"{error.field} a second time", "each field once", "remove one of the two")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = str(path) if mark is None else f"{path}, line {mark.line + 1}"

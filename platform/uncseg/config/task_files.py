@@ -63,7 +63,7 @@ def read_dataset_json(path: Path, where: str) -> tuple[Task | None, list[Problem
         return None, problems
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return None, [Problem(where, f"no JSON: {error}", "nnU-Net's dataset.json", "correct the file")]
     return task_of_dataset_json(content, where, as_word(path.absolute().parent.name))
 

@@ -13,7 +13,7 @@ from uncseg.dataset.channels import by_all_names, modalities_of, plain
 from uncseg.dataset.folders import References, Scan
 from uncseg.dataset.labels import AS_SET, BY_DATASET_JSON, TASK_SETTING
 from uncseg.dataset.patients import patient_of
-from uncseg.errors import Problem, ProblemsFound, first_problems, listed
+from uncseg.errors import Problem, ProblemsFound, first_problems, listed, raise_if_any
 from uncseg.files import read_json
 from uncseg.tasks.task import Task
 
@@ -117,8 +117,13 @@ def _same_regions(described: Task, values: Mapping[str, int], task: Task) -> boo
 
 
 def _files(folder: Path, content: Mapping[str, Any], problems: list[Problem]) -> tuple[Images, dict[str, list[Path]]]:
-    """Return images and references by case: those that dataset.json lists, or else all that are there."""
+    """Return images and references by case: those that dataset.json lists, or else all that are there.
+
+    Raises:
+        ProblemsFound: the list of dataset.json cannot be read.
+    """
     if isinstance(listing := content.get("dataset"), Mapping):
+        _require_files(folder / "dataset.json", listing)
         listed_images = {
             name: {number: [folder / file] for number, file in enumerate(files["images"])}
             for name, files in listing.items()
@@ -147,6 +152,18 @@ def _files(folder: Path, content: Mapping[str, Any], problems: list[Problem]) ->
     ]
     problems += first_problems(stray)
     return images, masks
+
+
+def _require_files(file: Path, listing: Mapping[str, Any]) -> None:
+    expected = "{images: [FILE, …], label: FILE}"
+    wrong = [
+        Problem(f"{file}: dataset.{name}", "no list of files", expected, "correct the file")
+        for name, files in listing.items()
+        if not isinstance(files, Mapping)
+        or not isinstance(images := files.get("images"), list)
+        or not all(isinstance(path, str) for path in [*images, files.get("label")])
+    ]
+    raise_if_any(first_problems(wrong), f"The dataset {file.parent} cannot be used.", exit_code=1)
 
 
 def _stem(file: Path) -> str:

@@ -10,6 +10,7 @@ from uncseg.errors import Problem
 from uncseg.tasks.task import Task
 
 CONVENTION = "nnunet"
+CHANNELS = ("channel_names", "modality")
 FIELDS = "channel_names and labels, as nnU-Net writes them"
 
 
@@ -23,11 +24,13 @@ def task_of_dataset_json(content: Any, where: str, name: str = "nnunet") -> tupl
         where: the file, for the problems.
         name: of the task.
     """
-    channels, labels = _by_name(content, "channel_names", "modality"), _by_name(content, "labels")
+    channels, labels = _by_name(content, *CHANNELS), _by_name(content, "labels")
     numbers = [*channels.values(), *(n for value in labels.values() for n in _as_list(value))]
     if not channels or not labels or not all(isinstance(number, int) for number in numbers):
         found = listing(content)
         return None, [Problem(where, found, FIELDS, "correct the file, or name a task: dataset.task or --task")]
+    if wrong := _problems_of_names(content, channels, labels):
+        return None, [Problem(where, found, FIELDS, "correct the file") for found in wrong]
     if "ignore" in labels:
         expected = "labels of every voxel"
         return None, [Problem(where, "a label ignore", expected, "uncseg has no ignored voxels: label them, or give 0")]
@@ -51,6 +54,23 @@ def task_of_dataset_json(content: Any, where: str, name: str = "nnunet") -> tupl
             line for item in error.errors() for line in item["msg"].removeprefix("Value error, ").split("\n")
         )
         return None, [Problem(where, found, "a dataset that nnU-Net can train", "correct the file")]
+
+
+def _problems_of_names(content: Mapping[str, Any], channels: Mapping[str, int], labels: Mapping[str, Any]) -> list[str]:
+    """Return which channels have no file, and which names of channels or labels become one name."""
+    problems = []
+    listed = next(len(content[field]) for field in CHANNELS if isinstance(content.get(field), Mapping))
+    if listed == len(channels) and sorted(channels.values()) != list(range(listed)):
+        found = ", ".join(f"{name} {number}" for name, number in channels.items())
+        problems.append(f"channels {found}, and nnU-Net numbers them from 0 without a gap")
+    elif listed != len(channels):
+        problems.append(f"channels {', '.join(channels)}, of which one is there twice")
+    for what, names in (("channels", channels), ("labels", labels)):
+        words: dict[str, str] = {}
+        for name in names:
+            if (other := words.setdefault(as_word(name).lower(), name)) != name:
+                problems.append(f"{what} {other} and {name}, which both become {as_word(name)}")
+    return problems
 
 
 def as_word(name: str) -> str:

@@ -26,6 +26,11 @@ MOST_LESIONS = 30
 MOST_LABELS = 255
 """Labels that a mask of one byte per voxel holds."""
 
+LARGEST_VALUE = 2**24
+"""Largest value of a label: all whole numbers up to it are exact in single precision."""
+LONGEST_NAME = 100
+"""Bytes of the name of a phantom."""
+
 
 def problems_of_task(task: TaskFields) -> list[str]:
     """Return every contradiction among the fields of a task."""
@@ -142,6 +147,8 @@ def _problems_of_conventions(task: TaskFields) -> Iterator[str]:
         roles = [(role, ending.lower()) for role, ending in (*convention.images.items(), ("seg", convention.mask))]
         for ending in _repeated(ending for _, ending in roles):
             yield f"{field} has the ending {ending} twice; give each file an ending of its own"
+        for ending in (ending for _, ending in roles if ending.endswith((".nii", ".nii.gz"))):
+            yield f"{field} has the ending {ending}, and .nii or .nii.gz follows by itself; leave it out"
         if ORACLE in (ending for _, ending in roles):
             yield f"{field} has the ending {ORACLE}, which true probabilities of phantoms have; take another one"
         for role, ending in roles:
@@ -155,6 +162,8 @@ def _problems_of_conventions(task: TaskFields) -> Iterator[str]:
             yield from _differences(f"{field}.values", convention.values, task.labels, "label")
             for value in _repeated(convention.values.values()):
                 yield f"{field}.values has {value} twice; give each label a value of its own"
+            if (largest := max(convention.values.values(), default=0)) > LARGEST_VALUE:
+                yield f"{field}.values has {largest}, and masks hold at most {LARGEST_VALUE}; give the values in masks"
 
 
 def _problems_of_patterns(task: TaskFields) -> Iterator[str]:
@@ -179,10 +188,12 @@ def _problems_of_phantoms(task: TaskFields) -> Iterator[str]:
     advice = "write a name with {patient}, as in own-{patient:05d}-{scan:03d}"
     try:
         names = {text.format(patient=patient, scan=0) for patient in range(2)}
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError, MemoryError) as error:
         yield f"phantom.cases is {text}, which cannot be filled in: {error}; {advice}"
         return
-    if len(names) == 1 or any(set(name) & set("/\\\0") for name in names):
+    if (longest := max(len(name.encode()) for name in names)) > LONGEST_NAME:
+        yield f"phantom.cases is {text}, which makes names of {longest} bytes; write at most {LONGEST_NAME}"
+    elif len(names) == 1 or any(set(name) & set("/\\\0") or name.startswith(".") for name in names):
         yield f"phantom.cases is {text}, which names no case of each patient; {advice}"
 
 

@@ -40,5 +40,7 @@ def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
     if filled.get("conventions") is None and isinstance(modalities, list | tuple):
         filled["conventions"] = {"files": {"images": {str(name): f"-{name}" for name in modalities}}}
     elif isinstance(filled.get("conventions"), Mapping):  # YAML reads 2018 as a number
-        filled["conventions"] = {str(name): convention for name, convention in filled["conventions"].items()}
+        named = {str(name): convention for name, convention in filled["conventions"].items()}
+        if len(named) == len(filled["conventions"]):  # and 2018 is not there beside "2018"
+            filled["conventions"] = named
     return filled
