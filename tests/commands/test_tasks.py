@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -158,3 +159,33 @@ def test_a_sweep_of_two_trials_finds_the_best(made):
     assert set(table["state"]) == {"finished"}
     best = yaml.safe_load((made.root / "runs/search/best.yaml").read_text())
     assert best["dataset"]["task"]["labels"] == dict(made.task.labels)
+
+
+@pytest.mark.slow
+def test_a_network_of_regions_draws_the_cavity_too(local_ray, tmp_path):
+    task = built_in("gli-2024")
+    file = write_small_experiment(
+        tmp_path,
+        dataset={"task": "gli-2024", "phantoms": {"cases": 6, "size": 32, "seed": 1}},
+        model={"output": "regions"},
+        training=TINY | {"epochs": 12, "iterations_per_epoch": 16},
+        loss={"weight_ce": None, "warmup_epochs": 0},
+        evaluation={"last_epochs": 1},
+    )
+    uncseg("cross-validate", file)
+    uncseg("phantom", tmp_path / "new", "--task", "gli-2024", "--cases", 2, "--size", 32, "--seed", 2)
+    uncseg("predict", tmp_path / "runs/small", tmp_path / "new", tmp_path / "out", "--probabilities")
+    found = set()
+    for file in (tmp_path / "out").glob("BraTS-GLI-*-???.nii.gz"):
+        labels, name = voxels(file), file.name.removesuffix(".nii.gz")
+        above = {
+            region: voxels(file.with_name(f"{name}_{key}_probability.nii.gz")) > 0.5
+            for region, key in task.region_keys.items()
+        }
+        # regions are drawn one over the other, in the task's order, each as the label that it has for itself
+        drawn = np.zeros_like(labels)
+        for region, label in (("WT", "SNFH"), ("TC", "NETC"), ("ET", "ET"), ("RC", "RC")):
+            drawn[above[region]] = task.labels[label]
+        np.testing.assert_array_equal(labels, drawn)
+        found |= set(np.unique(labels))
+    assert task.labels["SNFH"] in found
