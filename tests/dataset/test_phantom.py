@@ -12,6 +12,7 @@ from support.commands import uncseg
 from support.own_tasks import APART, LIVER, PROSTATE, SHELL
 from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.cases import oracle_path
+from uncseg.dataset.check import check_dataset
 from uncseg.dataset.patients import find_patients
 from uncseg.dataset.phantom import phantom_cases, write_phantoms
 from uncseg.dataset.phantom_anatomy import draw_anatomy, draw_rater, smooth_field
@@ -20,6 +21,7 @@ from uncseg.dataset.phantom_images import contrast, draw_images
 from uncseg.dataset.scan import scan_folder
 from uncseg.errors import ProblemsFound
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
+from uncseg.tasks.nnunet_dataset import task_of_dataset_json
 from uncseg.tasks.task import Task
 
 PAPER = paper_task()
@@ -218,3 +220,21 @@ def test_the_command_writes_phantoms_of_a_task(tmp_path):
 def test_phantoms_that_cannot_be_drawn_are_refused(phantom, found):
     with pytest.raises(ValueError, match=re.escape(found)):
         Task.model_validate(PROSTATE.model_dump() | {"phantom": phantom})
+
+
+FROM_JSON, _ = task_of_dataset_json(
+    {"channel_names": {"0": "T2", "1": "ADC"}, "labels": {"background": 0, "whole": [1, 2], "inner": 2}}, "a file"
+)
+LARGE_VALUES = {"own": {"images": {"t2w": "_T2"}, "mask": "_mask", "values": {"prostate": 4095}}}
+LARGE = Task.model_validate(PROSTATE.model_dump() | {"name": "large", "conventions": LARGE_VALUES})
+
+
+@pytest.mark.parametrize("task", **named([*ALL, FROM_JSON, LARGE]))
+def test_phantoms_pass_the_check_of_their_task(tmp_path, task):
+    write_phantoms(tmp_path, cases=6, size=32, seed=4, task=task)
+    checked = check_dataset(tmp_path, task)
+    assert checked.warnings == []
+    assert len(set(checked.patients.of.values())) == len({case.patient for case in phantom_cases(6, task)})
+    scan = scan_folder(tmp_path, task=task)
+    found = {number for case in scan.cases for number in np.unique(read_reference(case, task)[0])}
+    assert found == {0, *task.labels.values()}
