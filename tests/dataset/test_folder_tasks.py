@@ -381,6 +381,21 @@ def test_every_problem_of_nnunets_dataset_is_named(folders, tmp_path):
     assert f"{second}.nii.gz label 5 (1 voxels)" in text
 
 
+def test_images_in_other_folders_of_nnunets_dataset_are_remarked(folders, tmp_path):
+    raw = tmp_path / "raw"
+    cases = nnunet_folder(folders("gli-2023"), raw, {"channel_names": CHANNELS, "labels": LABELS})
+    shutil.copytree(folders("met"), raw / "more")
+    (raw / "imagesTs").mkdir()
+    (raw / "code").mkdir()
+    (raw / "code" / "notes.txt").touch()
+    shutil.copy(raw / "labelsTr" / f"{cases[0]}.nii.gz", raw / "imagesTs")
+    scan = scan_folder(raw, task=paper_task())
+    assert [case.case_id for case in scan.cases] == cases
+    assert scan.notes == [
+        "imagesTs, more/BraTS-MET-00000-000, more/BraTS-MET-00001-000 of raw: not used",
+    ]
+
+
 def test_cases_of_nnunets_dataset_can_be_left_out(folders, tmp_path):
     raw = tmp_path / "raw"
     first, second = nnunet_folder(folders("gli-2023"), raw, {"channel_names": CHANNELS, "labels": LABELS})

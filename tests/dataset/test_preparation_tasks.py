@@ -1,5 +1,7 @@
 """What nnU-Net is told of a task, and which volumes count."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -69,12 +71,15 @@ def test_a_preparation_depends_on_the_task(tmp_path):
     dataset = {"path": cases}
     content = {"name": "a", "storage": {"path": tmp_path}, "split": {"folds": 2}}
     fields = built_in("gli-2023").model_dump(mode="json", exclude={"meanings"})
+    images = {"t1n": "-t1c", "t1c": "-t1n", "t2w": "-t2w", "t2f": "-t2f"}
+    swapped = {**fields["conventions"]["2023"], "images": images}
     without_tc = {region: labels for region, labels in fields["regions"].items() if region != "TC"}
     others = {
         "task": {"task": fields},
         "named": {"task": "gli-2023"},
         "regions": {"task": {**fields, "regions": without_tc}},
         "order": {"task": {**fields, "modalities": ["t1c", "t1n", "t2w", "t2f"]}},
+        "swapped": {"task": {**fields, "conventions": {"2023": swapped}}},
         "main": {"task": {**fields, "main_region": "TC"}},
         "convention": {"convention": "2018"},
     }
@@ -85,7 +90,28 @@ def test_a_preparation_depends_on_the_task(tmp_path):
         assert problems == []
         digests[name] = preparation_digest(experiment, found), survey_folder(experiment, found)
     assert digests["task"] == digests["named"]
-    assert len({digest for digest, _ in digests.values()}) == 5
+    assert len({digest for digest, _ in digests.values()}) == 6
     # the fingerprint of all labels does not depend on regions, but on who has a tumour of which volume
     assert digests["regions"][1] == digests["task"][1]
-    assert len({survey for _, survey in digests.values()}) == 4
+    assert len({survey for _, survey in digests.values()}) == 5
+
+
+def test_files_of_an_nnunet_dataset_may_lie_elsewhere(tmp_path):
+    task, raw = Task.model_validate({"modalities": ["t2"], "labels": {"a": 1}}), tmp_path / "raw"
+    write_phantoms(tmp_path / "elsewhere", cases=2, size=24, seed=2, task=task)
+    for name in ("imagesTr", "labelsTr"):
+        (raw / name).mkdir(parents=True)
+    listed = {
+        case.name: {"images": [str(case / f"{case.name}-t2.nii.gz")], "label": str(case / f"{case.name}-seg.nii.gz")}
+        for case in (tmp_path / "elsewhere").iterdir()
+        if case.is_dir()
+    }
+    described = {"channel_names": {"0": "t2"}, "labels": {"background": 0, "a": 1}, "dataset": listed}
+    (raw / "dataset.json").write_text(json.dumps(described))
+    content = {"name": "a", "split": {"folds": 2}, "dataset": {"path": raw, "task": task.model_dump(mode="json")}}
+    experiment = Experiment.model_validate(content)
+    cases, problems = chosen_cases(experiment)
+    assert (len(cases), problems) == (2, [])
+    before = preparation_digest(experiment, cases)
+    cases[0].images[0].touch()
+    assert preparation_digest(experiment, cases) != before

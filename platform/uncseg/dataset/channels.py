@@ -9,7 +9,8 @@ from uncseg.tasks.task import Task
 def modalities_of(channels: Sequence[str], task: Task) -> list[int | None]:
     """Return the number of the task's modality that each channel is called by, by one of its names; None of others."""
     names = by_all_names({modality: number for number, modality in enumerate(task.modalities)}, task)
-    return [names.get(plain(channel)) for channel in channels]
+    own = {modality.lower(): number for number, modality in enumerate(task.modalities)}
+    return [own.get(channel.lower(), names.get(plain(channel))) for channel in channels]  # its own name first
 
 
 def by_all_names(numbers: Mapping[str, int], task: Task) -> dict[str, int]:

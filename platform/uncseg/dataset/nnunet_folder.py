@@ -10,7 +10,7 @@ from uncseg.config.sections import Convention
 from uncseg.config.task_files import nnunet_dataset_json, read_dataset_json
 from uncseg.dataset.cases import Case, ending_of, is_image, is_oracle, name_problems, names_of_maps
 from uncseg.dataset.channels import by_all_names, modalities_of, plain
-from uncseg.dataset.folders import References, Scan
+from uncseg.dataset.folders import References, Scan, walk_folders
 from uncseg.dataset.labels import AS_SET, BY_DATASET_JSON, TASK_SETTING
 from uncseg.dataset.patients import patient_of
 from uncseg.errors import Problem, ProblemsFound, first_problems, listed, raise_if_any
@@ -52,8 +52,10 @@ def scan_nnunet(
     scan.problems.extend(overwritten.values())
     scan.partial.extend(case for case in scan.cases if case.case_id in overwritten)
     scan.cases[:] = [case for case in scan.cases if case.case_id not in overwritten]
-    if (folder / "imagesTs").is_dir():
-        scan.remarks.append(f"imagesTs of {folder.name}: not used")
+    with_images = [parent for parent, names in walk_folders(folder, []) if any(map(is_image, names))]
+    own = (folder, folder / IMAGES, folder / REFERENCES)
+    if unused := sorted(str(parent.relative_to(folder)) for parent in with_images if parent not in own):
+        scan.remarks.append(f"{listed(unused)} of {folder.name}: not used")
     return scan
 
 

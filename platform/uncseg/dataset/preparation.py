@@ -87,14 +87,19 @@ def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]
 
 
 def _file_states(experiment: Experiment, cases: Sequence[Case]) -> dict[str, Any]:
-    """Return size and time of every file by name: while they stay the same, no file needs to be read again."""
+    """Return size and time of every file by name, and which images each case has in the order of the modalities.
+
+    While they stay the same, no file needs to be read again.
+    """
     root = experiment.dataset.path.resolve()
     files = [file for case in cases for file in (*case.files, oracle_path(case)) if file is not None]
-    states = {str(Path(name).relative_to(root)): state for name, *state in file_states(files)}
+    # files that an nnU-Net dataset lists may lie elsewhere
+    states = {os.path.relpath(name, root): state for name, *state in file_states(files)}
+    images = {case.case_id: [os.path.relpath(file, root) for file in case.images] for case in cases}
     task, conventions = experiment.dataset.task, {case.convention for case in cases}
     values = {name: task.values(name) for name in sorted(conventions)}
     labels = {"values": values, "labels": task.labels, "main": task.numbers[task.main_region]}
-    return {"folder": str(root), "modalities": task.modalities, **labels, **states}
+    return {"folder": str(root), "modalities": task.modalities, "images": images, **labels, "files": states}
 
 
 def survey_folder(experiment: Experiment, cases: Sequence[Case]) -> Path:

@@ -8,6 +8,7 @@ import pandas as pd
 from uncseg.config.case_lists import PatientList
 from uncseg.config.task_files import OPTION, write_task
 from uncseg.console import console, show_warnings
+from uncseg.dataset.channels import modalities_of
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.labels import AS_SET, as_convention, describe_convention
 from uncseg.dataset.patients import require_patients
@@ -47,6 +48,11 @@ def cohort_task(dataset: Path, model: Task, wanted: Task | None) -> ChosenTask:
         chosen = ChosenTask(told, BY_CASES)
     else:
         chosen = ChosenTask(model, "the model's")
+    if set(modalities_of(model.modalities, chosen.task)) != set(range(len(chosen.task.modalities))):
+        found = f"task {chosen.task.name} ({chosen.reason}): {', '.join(chosen.task.modalities)}"
+        expected = f"the model's modalities: {', '.join(model.modalities)}"
+        advice = "give a cohort with these images, or say in the task's other_names which of them each one is"
+        raise ProblemsFound("The cohort does not fit the model.", [Problem(where, found, expected, advice)])
     if not chosen.task.same_meaning(model):
         found = f"task {chosen.task.name} ({chosen.reason}): {_regions(chosen.task)}"
         expected = f"the model's regions and labels: {_regions(model)}"

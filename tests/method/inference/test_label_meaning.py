@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from uncseg.dataset.channels import modalities_of
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.preparation import dataset_description
 from uncseg.errors import ProblemsFound
 from uncseg.estimators.moments import Moments
 from uncseg.method.inference.label_meaning import (
@@ -88,6 +90,19 @@ def test_regions_that_are_alike_are_told_by_their_names_alone():
     )
     assert label_numbers({"background": 0, "Spleen": [1], "Liver": [2]}, task) == {1: 2, 2: 1}
     assert label_numbers({"background": 0, "a": [1], "b": [2]}, task) is None
+
+
+def test_names_that_differ_in_an_underscore_are_told_apart():
+    alike = Task.model_validate(
+        {
+            "modalities": ["t_1", "t1"],
+            "labels": {"a_1": 1, "a1": 2, "b": 3},
+            "regions": {"b_1": ["a_1", "a1", "b"], "b1": ["a1", "b"], "b": ["b"]},
+        }
+    )
+    for output in ("labels", "regions"):
+        assert label_numbers(dataset_description(output, 1, alike)["labels"], alike) == {1: 1, 2: 2, 3: 3}
+    assert modalities_of(["T_1", "T1"], alike) == [0, 1]
 
 
 @pytest.fixture

@@ -38,19 +38,23 @@ def label_numbers(labels: Mapping[str, Any], task: Task) -> dict[int, int] | Non
         numbers = {value: number for name, value in own.items() if (number := _number_of(name, task)) is not None}
         complete = len(own) == len(task.labels) and sorted(numbers.values()) == sorted(task.labels.values())
         return numbers if complete else None
-    parts = {_plain(name): set(np.atleast_1d(value).tolist()) for name, value in own.items()}
-    known = {_plain(name): set(numbers) for name, numbers in task.numbers.items()}
+    parts = {name: set(np.atleast_1d(value).tolist()) for name, value in own.items()}
+    known = {name: set(numbers) for name, numbers in task.numbers.items()}
     # regions with the task's names are known by these, others by their sizes
-    return _paired(parts, known, lambda _, region: region) or _paired(
-        parts, known, lambda regions, region: str(len(regions[region]))
+    return (
+        _paired(parts, known, lambda _, region: region.lower())
+        or _paired(parts, known, lambda _, region: _plain(region))
+        or _paired(parts, known, lambda regions, region: str(len(regions[region])))
     )
 
 
 def _number_of(name: str, task: Task) -> int | None:
-    for known in (name.lower(), _plain(name)):
-        for label, number in task.labels.items():
-            if known in (label.lower(), _plain(label), *task.other_names.get(label, ())):
-                return number
+    own = {label.lower(): number for label, number in task.labels.items()}
+    if name.lower() in own:  # before names that are like it: t_1 and t1
+        return own[name.lower()]
+    for label, number in task.labels.items():
+        if _plain(name) in (_plain(label), *task.other_names.get(label, ())):
+            return number
     return None
 
 
