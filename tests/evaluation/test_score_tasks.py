@@ -219,3 +219,21 @@ def test_masks_of_two_meanings_are_refused(tmp_path):
     assert "1 spleen" in output
     assert "1 liver, 2 tumour" in output
     assert scores is None
+
+
+@pytest.mark.parametrize("ending", ["_gt", "_seg"])
+def test_each_ending_of_a_task_of_ones_own_tells_its_convention(tmp_path, ending):
+    """Masks of two hospitals that number the same labels the other way round."""
+    images = {
+        "first": {"images": {"t2": "_t2"}, "mask": "_contour"},
+        "second": {"images": {"t2": "_b"}, "mask": ending},
+    }
+    images["second"]["values"] = {"a": 2, "b": 1}
+    own = {"modalities": ["t2"], "labels": {"a": 1, "b": 2}, "conventions": images}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own, sort_keys=False))
+    save(tmp_path / "r", f"anna{ending}", blocks(2, 1))
+    save(tmp_path / "p", "anna", blocks(1, 2))
+    said, found = score(tmp_path, "--task", tmp_path / "own.yaml")
+    assert "REFERENCES: labels of task own: 2 a, 1 b (by the names of the files)" in said
+    assert "PREDICTIONS: labels of task own: 1 a, 2 b (no name tells another)" in said
+    assert list(found["dice"]) == [1, 1, 1]

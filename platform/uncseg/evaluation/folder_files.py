@@ -11,7 +11,7 @@ from uncseg.dataset.cases import FileNames, FileRole, ending_of, is_image
 from uncseg.dataset.folders import walk_folders
 from uncseg.errors import Problem
 from uncseg.layout import maps_beside_segmentation
-from uncseg.tasks.by_names import tasks_by_names
+from uncseg.tasks.by_names import is_built_in, tasks_by_names
 from uncseg.tasks.fields import MASK
 from uncseg.tasks.task import Task
 
@@ -88,11 +88,11 @@ def _roles(stems: Mapping[str, str], wanted: str, names: FileNames) -> _Roles:
 def _told(case: str, part: FileRole, task: Task) -> Iterable[Convention]:
     """Return the convention that a file's name tells, if it tells one.
 
-    The reference's ending in an earlier convention, such as CASE_seg, is common, and tells it only where the case's
-    name tells a task with this convention.
+    CASE_seg, the reference's ending in an earlier convention of a built-in task, is common, and tells it only where the
+    case's name tells a task with this convention. In a task of one's own, each ending tells its convention.
     """
     usual = next((name for name in task.conventions if name in part.conventions), None)
-    if usual is None or usual == task.convention or part.role != MASK:
+    if usual is None or usual == task.convention or part.role != MASK or not is_built_in(task):
         return [] if usual is None else [usual]
     told = tasks_by_names([case]).get(case, ())
     return [usual] if any(usual in other.conventions for other in told) else []
