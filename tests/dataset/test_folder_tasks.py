@@ -284,6 +284,15 @@ def test_patients_are_told_by_the_task(tmp_path):
     known = check_dataset(folder, task=task).patients
     assert known.of == {f"scan-{n:02d}-{scan}": f"{n:02d}" for n in range(5) for scan in ((0, 1) if n == 4 else (0,))}
     assert "task liver" in str(known)
+    assert known.warnings == ()
+
+
+def test_a_tasks_pattern_that_does_not_fit_all_cases_is_a_warning(tmp_path):
+    task = liver(patients=r"scan-(0[0-3])", phantom={"cases": "scan-{patient:02d}-{scan}"})
+    folder = liver_folder(tmp_path / "cases", task, cases=6)
+    (warning, *_) = check_dataset(folder, task=task).warnings
+    assert warning.where == "task liver: patients"
+    assert "finds no patient in scan-04-0, scan-04-1, so" in warning.found
 
 
 def nnunet_folder(source, target, content, order=(0, 1, 2, 3)):

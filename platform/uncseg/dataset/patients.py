@@ -32,7 +32,8 @@ class Patients:
     Args:
         of: patient by case.
         known_by: how they are known, for example "by patients.csv".
-        warnings: names that look like scans of one patient, and count as several patients.
+        warnings: names in which the task's pattern finds no patient, and names that look like scans of one patient and
+            count as several patients.
     """
 
     of: Mapping[str, str]
@@ -130,7 +131,16 @@ def _by_names(case_ids: Collection[str], task: Task) -> Patients:
         known_by = "by the names " + " and ".join(written)
         if others:
             known_by += f", and {len(others)} case{'s' * (len(others) != 1)} of other names, each its own"
-    return Patients(patients, known_by, tuple(similar_names(others)))
+    return Patients(patients, known_by, (*_not_told(others, task), *similar_names(others)))
+
+
+def _not_told(others: Collection[str], task: Task) -> list[Problem]:
+    """Return the problem of a task's pattern that finds no patient in some names."""
+    if task.patients is None or not others:
+        return []
+    found = f"{task.patients}, which finds no patient in {listed(others)}, so that each counts as one"
+    expected = "a pattern that fits every case"
+    return [Problem(f"task {task.name}: patients", found, expected, "correct the pattern, or give --patients")]
 
 
 def similar_names(case_ids: Collection[str]) -> list[Problem]:
