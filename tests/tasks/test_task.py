@@ -134,6 +134,8 @@ def test_every_contradiction_at_once():
         ({"regions": {"A": ["a", "b", "c"], "a": ["b"]}}, "regions a is there twice"),
         ({"labels": {"a": 1, "b": 2, "c": 4}}, "under conventions.NAME.values"),
         ({"labels": {"a": 0, "b": 1, "c": 2}}, "{a: 1, b: 2, c: 3}"),
+        ({"labels": {"a": 3, "b": 1, "c": 2}}, "write {b: 1, c: 2, a: 3}, in this order"),
+        ({"labels": {"a": 7, "b": 1, "c": 2}}, "write {b: 1, c: 2, a: 3}, and the values in masks"),
         ({"labels": {"a": 1, "background": 2, "c": 3}}, "background"),
         ({"labels": {f"l{number}": number for number in range(1, 257)}}, "masks hold at most 255"),
         ({"conventions": {"x": {"images": {"t2": "-t2"}}}}, "conventions.x.images lacks adc"),

@@ -103,11 +103,11 @@ def _problems_of_labels(task: TaskFields) -> Iterator[str]:
         yield f"labels are {len(task.labels)}, and masks hold at most {MOST_LABELS}; leave some out"
     if list(task.labels.values()) != list(range(1, len(task.labels) + 1)):
         found = ", ".join(f"{name} {value}" for name, value in task.labels.items())
-        right = ", ".join(f"{name}: {number}" for number, name in enumerate(task.labels, 1))
-        yield (
-            f"labels are {found}, and a network numbers them from 1 without a gap; "
-            f"write {{{right}}}, and the values in masks under conventions.NAME.values"
-        )
+        in_order = sorted(task.labels, key=lambda name: task.labels[name])
+        right = ", ".join(f"{name}: {number}" for number, name in enumerate(in_order, 1))
+        without_gap = sorted(task.labels.values()) == list(range(1, len(task.labels) + 1))
+        more = "in this order" if without_gap else "and the values in masks under conventions.NAME.values"
+        yield f"labels are {found}, and a network numbers them from 1 without a gap; write {{{right}}}, {more}"
 
 
 def _problems_of_regions(task: TaskFields) -> Iterator[str]:
