@@ -274,7 +274,7 @@ def test_a_folder_without_the_main_region_is_refused(folders, tmp_path):
         set_values(mask, [4, 4])
     # the resection cavity is in no region of the tumour
     (problem,) = refused(lambda: check_dataset(folder, task=task), code=1)
-    assert problem.found == "no WT in any reference"
+    assert problem.found == "no WT (whole tumour) in any reference"
     assert problem.expected == "labels NETC or SNFH or ET in some of them"
 
 

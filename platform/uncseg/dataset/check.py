@@ -100,8 +100,10 @@ def _problems_of_masks(folder: Path, scan: Scan, problems: list[Problem], pool: 
 
 def none_of_main_region(where: str, task: Task) -> Problem:
     """Return the problem of cases none of which has the main region in its reference."""
-    labels, advice = " or ".join(task.regions[task.main_region]), "give the folder that holds the references"
-    return Problem(where, f"no {task.main_region} in any reference", f"labels {labels} in some of them", advice)
+    region, labels = task.main_region, " or ".join(task.regions[task.main_region])
+    name = f"{region} ({task.meanings[region]})" if region in task.meanings else region
+    advice = "give the folder that holds the references"
+    return Problem(where, f"no {name} in any reference", f"labels {labels} in some of them", advice)
 
 
 def same_cases(digests: Mapping[str, str]) -> list[Problem]:
