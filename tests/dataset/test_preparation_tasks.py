@@ -115,3 +115,18 @@ def test_files_of_an_nnunet_dataset_may_lie_elsewhere(tmp_path):
     before = preparation_digest(experiment, cases)
     cases[0].images[0].touch()
     assert preparation_digest(experiment, cases) != before
+
+
+def test_a_preparation_depends_on_the_order_of_regions(tmp_path):
+    """It is that of nnU-Net's channels with ``model.output: regions``; two orders must not share one dataset.json."""
+    write_phantoms(tmp_path / "cases", cases=2, size=24, seed=2, task=built_in("gli-2024"))
+    fields = built_in("gli-2024").model_dump(mode="json")
+    orders = fields["regions"], {"RC": ["RC"], **fields["regions"]}
+    dataset = {"path": tmp_path / "cases"}
+    content = {"name": "a", "storage": {"path": tmp_path}, "split": {"folds": 2}, "model": {"output": "regions"}}
+    experiments = [
+        Experiment.model_validate({**content, "dataset": {**dataset, "task": {**fields, "regions": regions}}})
+        for regions in orders
+    ]
+    digests = [preparation_digest(experiment, chosen_cases(experiment)[0]) for experiment in experiments]
+    assert digests[0] != digests[1]

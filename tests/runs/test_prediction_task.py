@@ -12,6 +12,7 @@ from uncseg.method.settings import TrainerSettings
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.prediction_request import PredictionOptions, PredictionRequest
 from uncseg.tasks.built_in_tasks import built_in
+from uncseg.tasks.task import Task
 
 CHANGED = {
     "probabilities": True,
@@ -81,3 +82,13 @@ def test_folds_checkpoints_and_images_count_and_references_only_if_they_are_scor
     task.model.folder.checkpoint(1).write_bytes(b"other weights")
     assert task.sources([case]) != changed
     assert replace(task, model=replace(task.model, folds=(0,))).sources([case]) != changed
+
+
+def test_the_values_of_labels_count_whatever_their_convention_is_called(task, case):
+    fields = built_in("gli-2023").model_dump(mode="json")
+    values = {"NCR": 3, "ED": 2, "ET": 1}
+    other = Task.model_validate(
+        {**fields, "conventions": {"2023": {**fields["conventions"]["2023"], "values": values}}}
+    )
+    scored = [replace(task, options=PredictionOptions(scores=True, scored_as=t)) for t in (built_in("gli-2023"), other)]
+    assert scored[0].sources([case]) != scored[1].sources([case])

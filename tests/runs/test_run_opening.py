@@ -29,3 +29,12 @@ def test_fields_of_a_task_of_ones_own_are_named(tmp_path):
     before, now = (settings(tmp_path, task) for task in (LIVER, changed))
     (problem,) = differing_settings(before, now)
     assert (problem.where, problem.found) == ("dataset.task.lesions.dilations", "1")
+
+
+def test_regions_in_another_order_are_another_task(tmp_path):
+    """With ``model.output: regions`` it is the order of the network's channels."""
+    task = built_in("gli-2024")
+    cavity_first = task.model_copy(update={"regions": {"RC": ("RC",), **task.regions}})
+    before, now = (settings(tmp_path, each) for each in (task, cavity_first))
+    (problem,) = differing_settings(before, now)
+    assert (problem.where, problem.found) == ("dataset.task.regions", "RC, WT, TC, ET")

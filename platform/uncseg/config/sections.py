@@ -74,7 +74,7 @@ class Dataset(Section):
 
 
 class Split(Section):
-    """The split into folds: grouped by patient and balanced by tumour volume, or one's own."""
+    """The split into folds: grouped by patient and balanced by the main region's volume, or one's own."""
 
     folds: Annotated[int, Field(ge=2)] = 5
     """Number of folds; ``file`` and ``groups`` tell it themselves."""

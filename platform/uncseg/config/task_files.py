@@ -10,7 +10,7 @@ import yaml
 from uncseg.config.list_files import read_text_file
 from uncseg.config.reading import read_yaml, validate
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import digest, write_text
+from uncseg.files import digest, json_text, write_text
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
 from uncseg.tasks.nnunet_dataset import as_word, task_of_dataset_json
 from uncseg.tasks.task import Task
@@ -117,7 +117,7 @@ def short_task(content: Mapping[str, Any]) -> dict[str, Any]:
     dataset = short.get("dataset")
     if not isinstance(dataset, Mapping) or not isinstance(task := dataset.get("task"), Mapping):
         return short
-    return {**short, "dataset": {**dataset, "task": f"{task.get('name')}, digest {digest(dict(task))[:10]}"}}
+    return {**short, "dataset": {**dataset, "task": f"{task.get('name')}, digest {digest(json_text(dict(task)))[:10]}"}}
 
 
 def task_of(content: Mapping[str, Any]) -> Task:

@@ -144,6 +144,6 @@ def is_oracle(case_id: str, name: str) -> bool:
 
 
 def oracle_path(case: Case) -> Path | None:
-    """Return the file of a phantom's q, the probability per voxel that a rater calls it tumour; None for real cases."""
+    """Return the file of a phantom's q, the probability that a rater gives a voxel to the main region; else None."""
     file = case.images[0].parent / f"{case.case_id}{ORACLE}.nii.gz"
     return file if file.is_file() else None

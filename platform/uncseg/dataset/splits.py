@@ -1,4 +1,4 @@
-"""The cross-validation split, written once: grouped by patient, balanced by tumour volume and seeded, or one's own."""
+"""The cross-validation split, written once: grouped by patient, balanced by volume and seeded, or one's own."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -17,11 +17,11 @@ Splits = list[dict[str, list[str]]]
 def make_splits(volumes_ml: Mapping[str, float], patients: Mapping[str, str], folds: int, seed: int) -> Splits:
     """Distribute patients over folds.
 
-    Patients are taken from the largest tumour volume to the smallest, in rounds of one per fold. Within a round the
+    Patients are taken from the largest volume to the smallest, in rounds of one per fold. Within a round the
     larger patients go to the folds with the fewest cases and then the least volume so far; the seed breaks ties.
 
     Args:
-        volumes_ml, patients: whole-tumour volume (mL) and patient of each case.
+        volumes_ml, patients: volume of the main region (mL) and patient of each case.
         folds: number of folds.
         seed: of the order of tied folds.
 

@@ -24,10 +24,12 @@ class MasksDescription:
     Args:
         file: beside predictions, above labelsTr and gt_segmentations, or above a fold that has a folder validation.
         labels: the number of each label, or the numbers of each region.
+        images: number of images of a case; None: the file does not say it.
     """
 
     file: Path
     labels: Mapping[str, Any]
+    images: int | None
 
     @classmethod
     def of(cls, folder: Path) -> "MasksDescription | None":
@@ -37,11 +39,11 @@ class MasksDescription:
         places = (folder, *folder.parents[:above])
         file = next((file for place in places if (file := place / DATASET_JSON).is_file()), None)
         labels = None if file is None else _labels(file)
-        return None if file is None or labels is None else cls(file, labels)
+        return None if file is None or labels is None else cls(file, labels, _images(file))
 
     def built_in_task(self) -> Task | None:
         """Return the built-in task whose labels these are, the paper's first, however they are numbered."""
-        known = known_task(self.labels)
+        known = known_task(self.labels, self.images)
         return None if known is None else known[0]
 
     def is_numbered_as(self, task: Task) -> bool:
@@ -108,3 +110,10 @@ def _labels(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return labels if isinstance(labels, dict) else None
+
+
+def _images(file: Path) -> int | None:
+    """Return the number of images of a case, which the Medical Segmentation Decathlon calls modalities."""
+    content = read_json(file)
+    channels = content.get("channel_names", content.get("modality"))
+    return len(channels) if isinstance(channels, dict) else None

@@ -41,7 +41,7 @@ def qu_brats_of_counts(
 ) -> dict[str, float]:
     """Return what :func:`qu_brats` returns, from numbers of voxels by :func:`certain_from`, (41,) or shorter each.
 
-    They are tumour in both reference and prediction, in one of them, and in the brain in both and in neither.
+    They are of the region in both reference and prediction, in one of them, and in the brain in both and in neither.
     """
 
     def certain(counts: np.ndarray) -> np.ndarray:

@@ -24,8 +24,7 @@ from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.new_case_tasks import FOLD_MEAN, Record, predict_new_cases
 from uncseg.runs.prediction_request import PredictionOptions
 from uncseg.table_files import table_of, write_table
-from uncseg.tasks.built_in_tasks import built_in_names
-from uncseg.tasks.by_names import require_names_fit, task_of_names
+from uncseg.tasks.by_names import is_built_in, require_names_fit, task_of_names
 from uncseg.tasks.task import Task
 
 
@@ -44,7 +43,7 @@ def cohort_task(dataset: Path, model: Task, wanted: Task | None) -> ChosenTask:
     if wanted is not None:
         require_names_fit(names, wanted, where, OPTION)
         chosen = ChosenTask(wanted, AS_SET)
-    elif model.name in built_in_names() and (told := task_of_names(names, where, OPTION)) is not None:
+    elif is_built_in(model) and (told := task_of_names(names, where, OPTION)) is not None:
         chosen = ChosenTask(told, BY_CASES)
     else:
         chosen = ChosenTask(model, "the model's")

@@ -66,4 +66,5 @@ class PredictionRequest:
         source = digest([networks, options, evaluation.tile_step, evaluation.estimators.model_dump()])
         if not self.options.scores:
             return {case.case_id: digest([source, file_states(case.images)]) for case in cases}
-        return {case.case_id: digest([source, file_states(case.files), case.convention]) for case in cases}
+        values = self.scoring.values
+        return {case.case_id: digest([source, file_states(case.files), values(case.convention)]) for case in cases}

@@ -16,6 +16,7 @@ from uncseg.files import file_lock, read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.provenance import describe_versions
 from uncseg.runs.fold_request import all_members_done, member_experiment
+from uncseg.tasks.task import Task
 from uncseg.tracking.manifest import update_manifest
 
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")
@@ -85,13 +86,22 @@ def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], advice
     A list of cases is one field, and so is a task, unless both have the same name.
     """
     before, now = short_lists(before), short_lists(now)
-    if task_of(before).name != task_of(now).name:
+    tasks = task_of(before), task_of(now)
+    if tasks[0].name != tasks[1].name:
         before, now = short_task(before), short_task(now)
+    differing = [*differences(before, now), *_moved_regions(*tasks)]
     return [
         Problem(name, str(new), f"{old}, as the run was started", advice)
-        for name, old, new in differences(before, now)
+        for name, old, new in differing
         if not is_within(name, FREE_TO_CHANGE)
     ]
+
+
+def _moved_regions(before: Task, now: Task) -> list[tuple[str, str, str]]:
+    """Return regions in another order, which may be that of a network's channels, as a field that differs."""
+    old, new = list(before.regions), list(now.regions)
+    moved = old != new and set(old) == set(new)
+    return [("dataset.task.regions", ", ".join(old), ", ".join(new))] if moved and before.name == now.name else []
 
 
 def locked_folds(run: RunFolder, folds: Sequence[int]) -> contextlib.AbstractContextManager[None]:

@@ -80,7 +80,7 @@ def print_cases(experiment: Experiment, prepared: PreparedFolder) -> None:
     show_warnings(patients.warnings)
     sizes = [f"{len(fold['val'])} case{'s' * (len(fold['val']) != 1)}" for fold in folds]
     if split.given is None:
-        source = f"drawn with seed {split.seed}, grouped by patient and balanced by tumour volume"
+        source = f"drawn with seed {split.seed}, grouped by patient and balanced by volume of {task.main_region}"
     else:
         source = f"as in {split.given.read_from.name}"
         if split.allow_shared_patients:

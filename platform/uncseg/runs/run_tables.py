@@ -8,7 +8,6 @@ import pandas as pd
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.preparation import chosen_cases
-from uncseg.evaluation.figures import dice_columns
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
 from uncseg.layout import RunFolder
@@ -18,6 +17,7 @@ from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
 from uncseg.table_files import write_table
+from uncseg.tracking.run_settings import read_task
 from uncseg.tracking.spool import epoch_table
 
 
@@ -35,7 +35,7 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None
     epochs = epoch_table(run.spool)
     epochs = epochs[epochs["fold"].isin(folds)]
     task = experiment.dataset.task
-    first = table1(per_case, task, _baseline(experiment, per_case))
+    first = table1(per_case, task, baseline_table(experiment, per_case))
     second = table2(per_case, epochs, last_epochs, task)
     for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
         write_table(frame, run.tables, name)
@@ -52,18 +52,18 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None
         console.print(line)
 
 
-def _baseline(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:
-    """Return the per-case table of the run without the head, if it has the same cases in the same folds."""
+def baseline_table(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the per-case table of the run without the head, if it has the same cases, folds and regions."""
     if experiment.evaluation.baseline is None:
         return None
-    file = RunFolder(experiment.storage.path.resolve() / experiment.evaluation.baseline).tables / "per_case.parquet"
-    reason = "does not exist yet"
+    run, task = RunFolder(experiment.storage.path.resolve() / experiment.evaluation.baseline), experiment.dataset.task
+    file, reason = run.tables / "per_case.parquet", "does not exist yet"
     if file.is_file():
         baseline = pd.read_parquet(file)
         baseline = baseline[baseline["fold"].isin(per_case["fold"])]
         ours, theirs = (set(map(tuple, table[["case", "fold"]].to_numpy())) for table in (per_case, baseline))
-        if ours == theirs and set(dice_columns(experiment.dataset.task)) <= set(baseline.columns):
+        if ours == theirs and read_task(run).numbers == task.numbers:
             return baseline
-        reason = "holds other cases or folds" if ours != theirs else "holds other regions"
+        reason = "holds other cases or folds" if ours != theirs else "holds other regions or labels"
     console.print(f"Table 1 has no column without the head: {file} {reason}.")
     return None

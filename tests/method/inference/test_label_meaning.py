@@ -64,7 +64,7 @@ from uncseg.tasks.task import Task
     ],
 )
 def test_labels_are_found_by_their_usual_names(labels, task, meaning):
-    found, numbers = known_task(labels)
+    found, numbers = known_task(labels, 4)
     assert (found.name, numbers) == (task, meaning)
     own = np.array([0, *meaning])
     np.testing.assert_array_equal(renumbered(own, meaning), [0, *meaning.values()])
@@ -81,7 +81,15 @@ def test_labels_are_found_by_their_usual_names(labels, task, meaning):
     ],
 )
 def test_labels_other_than_brats_are_of_no_known_task(labels):
-    assert known_task(labels) is None
+    assert known_task(labels, 4) is None
+
+
+def test_regions_of_another_organ_are_not_taken_for_those_of_brats_by_their_sizes(model_of):
+    """KiTS: as many regions of as many labels as in BraTS, and one image."""
+    model = model_of({"background": 0, "kidney": [1, 2, 3], "masses": [2, 3], "tumor": 2})
+    assert list(model.task.regions) == ["kidney", "masses", "tumor"]
+    assert model.task.main_region == "kidney"
+    assert model.meaning == {1: 1, 2: 2, 3: 3}
 
 
 def test_regions_that_are_alike_are_told_by_their_names_alone():

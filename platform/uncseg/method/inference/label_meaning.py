@@ -13,18 +13,23 @@ Parts = Mapping[str, set[int]]
 """The labels of each region."""
 
 
-def known_task(labels: Mapping[str, Any]) -> tuple[Task, dict[int, int]] | None:
+def known_task(labels: Mapping[str, Any], images: int | None) -> tuple[Task, dict[int, int]] | None:
     """Return the built-in task that has a model's labels, the paper's first, and its number of each of them.
 
-    None where there is none. Arguments are as in :func:`label_numbers`.
+    None where there is none.
+
+    Args:
+        labels: as in :func:`label_numbers`.
+        images: number of images of a case; None: unknown. Where it is not the task's, sizes of regions tell nothing,
+            because a kidney, its masses and a tumour in them have those of BraTS.
     """
     for task in (paper_task(), *map(built_in, built_in_names())):
-        if numbers := label_numbers(labels, task):
+        if numbers := label_numbers(labels, task, by_sizes=images in (None, len(task.modalities))):
             return task, numbers
     return None
 
 
-def label_numbers(labels: Mapping[str, Any], task: Task) -> dict[int, int] | None:
+def label_numbers(labels: Mapping[str, Any], task: Task, by_sizes: bool = True) -> dict[int, int] | None:
     """Return the task's number of each of a model's labels; None where they are not those of the task.
 
     Labels are known by their names or, where dataset.json names regions, by the regions that they lie in.
@@ -32,6 +37,7 @@ def label_numbers(labels: Mapping[str, Any], task: Task) -> dict[int, int] | Non
     Args:
         labels: of dataset.json: the number of each label, or the numbers of each region.
         task: whose names, and ``other_names``, they may have.
+        by_sizes: whether regions of other names than the task's are known by their sizes.
     """
     own = {name: value for name, value in labels.items() if value not in (0, [0]) and name != "ignore"}
     if all(isinstance(value, int) for value in own.values()):
@@ -40,12 +46,11 @@ def label_numbers(labels: Mapping[str, Any], task: Task) -> dict[int, int] | Non
         return numbers if complete else None
     parts = {name: set(np.atleast_1d(value).tolist()) for name, value in own.items()}
     known = {name: set(numbers) for name, numbers in task.numbers.items()}
-    # regions with the task's names are known by these, others by their sizes
-    return (
-        _paired(parts, known, lambda _, region: region.lower())
-        or _paired(parts, known, lambda _, region: _plain(region))
-        or _paired(parts, known, lambda regions, region: str(len(regions[region])))
-    )
+    by_names = _paired(parts, known, lambda _, region: region.lower())
+    by_names = by_names or _paired(parts, known, lambda _, region: _plain(region))
+    if by_names or not by_sizes:
+        return by_names
+    return _paired(parts, known, lambda regions, region: str(len(regions[region])))
 
 
 def _number_of(name: str, task: Task) -> int | None:

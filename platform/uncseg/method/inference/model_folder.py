@@ -69,7 +69,7 @@ class ModelFolder:
                 problem = Problem(where, f"labels {labels}", expected, "fetch the file again")
                 raise ProblemsFound(CANNOT_BE_USED, [problem])
             return task, meaning
-        if known := known_task(labels):
+        if known := known_task(labels, len(self.dataset_json["channel_names"])):
             return known
         own = {name: value for name, value in labels.items() if name != "ignore"}  # no channel is trained for it
         name = as_word(str(self.plans_manager.dataset_name))
