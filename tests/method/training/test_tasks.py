@@ -7,7 +7,6 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from support.training import SHORT, predictor_of_checkpoint, train
 from uncseg.dataset.phantom import write_phantoms
-from uncseg.errors import ProblemsFound
 from uncseg.estimators.registry import Augmentation
 from uncseg.files import read_json
 from uncseg.method.inference.native_space import predict_grid
@@ -15,7 +14,6 @@ from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork
 from uncseg.method.training.epoch_metrics import epoch_metric_names
 from uncseg.method.training.observed_patch import choose_patch, observe
-from uncseg.method.training.trainer import UncertaintyTrainer
 from uncseg.tasks.built_in_tasks import built_in
 from uncseg.tasks.task import Task
 
@@ -156,13 +154,3 @@ def test_estimators_and_the_loaded_network_see_the_same_main_region(trainer_of_t
         p = 1 / (1 + np.exp(-logits[main]))
     np.testing.assert_allclose(estimate.maps["augmentation_total"], 4 * p * (1 - p), atol=1e-3)
     assert estimate.maps["augmentation_variance"].max() == 0
-
-
-def test_a_dataset_json_of_other_labels_is_refused(trainer_of_task):
-    """Its order is that of the network's channels, so a wrong one would train on the errors of another region."""
-    trainer = trainer_of_task(built_in("gli-2024"), model={"output": "regions"})
-    given = trainer.my_init_kwargs
-    by_name = {"background": 0, "ET": [3], "RC": [4], "TC": [1, 3], "WT": [1, 2, 3]}
-    for labels in (by_name, {"background": 0, "gland": 1}):
-        with pytest.raises(ProblemsFound, match=r"the regions of task gli-2024"):
-            UncertaintyTrainer(**{**given, "dataset_json": {**given["dataset_json"], "labels": labels}})

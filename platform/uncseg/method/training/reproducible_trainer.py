@@ -27,6 +27,27 @@ from uncseg.method.training.skipped_batches import SkippedBatches
 GRADIENT_NORM = 12  # nnU-Net's
 
 
+def require_fitting_labels(dataset_json: dict[str, Any], labels: Any, settings: TrainerSettings) -> None:
+    """Refuse a dataset.json whose labels or regions are others than the task's, or in another order.
+
+    Args:
+        labels: nnU-Net's reader of dataset.json.
+
+    Raises:
+        ProblemsFound: they would be taken for those of the task.
+    """
+    task, outputs = settings.task, settings.outputs
+    parts = labels.foreground_regions if labels.has_regions else labels.foreground_labels
+    found = [set(np.atleast_1d(part).tolist()) for part in parts]
+    own = outputs.regions if outputs.kind == "regions" else [(number,) for number in task.labels.values()]
+    if found != [set(numbers) for numbers in own]:
+        numbers = task.numbers if outputs.kind == "regions" else task.labels
+        expected = f"the {outputs.kind} of task {task.name}: {numbers}"
+        advice = "prepare the cases again, or train with the plans that uncseg wrote for this dataset"
+        problem = Problem("dataset.json", f"labels {dataset_json['labels']}", expected, advice)
+        raise ProblemsFound("The fold cannot be trained.", [problem])
+
+
 class _LoggerWithoutPlots(MetaLogger):
     def plot_progress_png(self, output_folder: str) -> None:
         """nnU-Net redraws a plot every epoch; here MLflow shows the metrics instead."""
@@ -53,7 +74,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.device = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
         self.settings = TrainerSettings.from_plans(plans)
         self.outputs = self.settings.outputs
-        self._require_fitting_labels()
+        require_fitting_labels(dataset_json, self.label_manager, self.settings)
         self.main = slice(self.outputs.main, self.outputs.main + 1)  # among the regions
         self.logger = _LoggerWithoutPlots(self.output_folder, False)
         training = self.settings.training
@@ -67,18 +88,6 @@ class ReproducibleTrainer(nnUNetTrainer):
         # nnU-Net gives the lowest resolution no weight: with a single output its weights would be 0/0
         outputs = len(self.configuration_manager.pool_op_kernel_sizes) - 1
         self.enable_deep_supervision = self.settings.model.deep_supervision and outputs > 1
-
-    def _require_fitting_labels(self) -> None:
-        """Refuse a dataset.json whose labels or regions are others than the task's, or in another order."""
-        labels, outputs = self.label_manager, self.outputs
-        found = [set(np.atleast_1d(part).tolist()) for part in labels.foreground_regions or labels.foreground_labels]
-        own = outputs.regions if outputs.kind == "regions" else [(number,) for number in range(1, outputs.labels + 1)]
-        if found != [set(numbers) for numbers in own]:
-            task = self.settings.task
-            expected = f"the {outputs.kind} of task {task.name}: {task.numbers if labels.has_regions else task.labels}"
-            advice = "prepare the cases again, or train with the plans that uncseg wrote for this dataset"
-            problem = Problem("dataset.json", f"labels {self.dataset_json['labels']}", expected, advice)
-            raise ProblemsFound("The fold cannot be trained.", [problem])
 
     def initialize(self) -> None:
         """nnU-Net builds network, optimiser and loss here, unseeded; ours start from (seed, fold).
