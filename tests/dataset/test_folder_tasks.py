@@ -156,6 +156,12 @@ def test_files_that_are_named_as_another_task_names_them_are_refused(folders, tm
     assert problem.advice == "set dataset.task or --task to gli-2018 or gli-2023"
 
 
+def test_cases_of_another_task_than_a_models_need_another_model(folders):
+    model = {"channel_names": {"0": "arterial", "1": "venous"}}
+    (problem,) = refused(lambda: find_inputs(folders("gli-2023"), model, task=liver()))
+    assert problem.advice == "give cases of task liver, or a model of gli-2023"
+
+
 def test_a_mask_with_label_4_under_names_of_2023_is_refused(folders, tmp_path):
     folder = copy_as(folders("gli-2023"), tmp_path, ["BraTS-GLI-00005-000", "BraTS-GLI-00006-000"])
     set_values(folder / "BraTS-GLI-00005-000" / "BraTS-GLI-00005-000-seg.nii.gz", [1, 2, 4])

@@ -115,7 +115,7 @@ def _scan(
             by_name[parent.name].append(_Place(parent, files, names))
         elif images:
             scan.problems.append(_stray_images(parent, images, names))
-    _refuse_other_names(folder, seen, names)
+    _refuse_other_names(folder, seen, names, references)
     scan.problems.extend(lost_cases(folders, by_name, names))
     if not (by_name or scan.excluded or taken):
         raise _no_case(folder, seen, scan.problems, names)
@@ -179,7 +179,7 @@ def _no_case(folder: Path, seen: Sequence[str], problems: list[Problem], names: 
     return ProblemsFound(f"The dataset {folder} cannot be used.", [problem, *problems], exit_code=1)
 
 
-def _refuse_other_names(folder: Path, seen: Sequence[str], names: FileNames) -> None:
+def _refuse_other_names(folder: Path, seen: Sequence[str], names: FileNames, references: References) -> None:
     """Refuse files of which none is named as an image of the task, and some as images of other tasks.
 
     Raises:
@@ -197,7 +197,10 @@ def _refuse_other_names(folder: Path, seen: Sequence[str], names: FileNames) -> 
         told = tasks_by_names({case for cases in others.values() for case in cases})
         tasks = sorted({task.name for found in told.values() for task in found}) or list(others)
         found, expected = listed(seen), f"files as task {names.task.name} names them: {_example('CASE', names)}"
-        problem = Problem(str(folder), found, expected, f"set {TASK_SETTING} to {' or '.join(tasks)}")
+        advice = f"set {TASK_SETTING} to {' or '.join(tasks)}"
+        if references == "ignored":  # to predict, by a model that is trained
+            advice = f"give cases of task {names.task.name}, or a model of {' or '.join(tasks)}"
+        problem = Problem(str(folder), found, expected, advice)
         raise ProblemsFound("The task does not fit the files.", [problem])
 
 
