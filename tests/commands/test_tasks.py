@@ -116,10 +116,20 @@ def test_predictions_are_scored_by_the_tasks_rule(made):
 
 def test_scores_without_a_task_are_those_of_the_run(made):
     """The names of the cases, or what a run has left beside its predictions, tell the task."""
-    if not made.task.cases:
-        pytest.skip("names tell no task of one's own")
     uncseg("score", made.root / "out", made.root / "new", "--out", made.root / "again.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(made.root / "again.parquet"), pd.read_parquet(made.scores))
+
+
+def test_the_map_of_the_main_region_is_scored_in_it_and_in_the_regions_within(made):
+    """A resection cavity lies outside of the tumour, whose errors are all that the map shows."""
+    task = made.task
+    expected = {region for region, labels in task.regions.items() if set(labels) <= set(task.regions[task.main_region])}
+    own = pd.read_parquet(made.run.tables / "scores.parquet")
+    maps = made.root / "with_maps.parquet"
+    uncseg("score", made.root / "out", made.root / "new", "--uncertainty", made.root / "out", "--out", maps)
+    for table in (own, pd.read_parquet(maps)):
+        assert set(table.dropna(subset=["qu_score"])["region"]) == expected
+        assert set(table["region"]) == set(task.regions)
 
 
 def test_another_cohort_is_evaluated(made):

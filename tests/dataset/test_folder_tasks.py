@@ -467,7 +467,7 @@ def test_another_lesion_rule_than_names_tell_is_a_remark(folders, tmp_path):
     found = check(raw)
     assert found.exit_code == 0, found.output
     assert "BraTS-MET-00000-000 is a name of task met" in found.output
-    assert "counts lesions with 3 dilations above 50 mm³" in found.output
+    assert "counts lesions of more than 50 mm³, 3 dilations" in found.output
 
 
 def test_a_task_of_ones_own_may_choose_regions_and_lesions_of_nnunets_dataset(folders, tmp_path):

@@ -266,7 +266,8 @@ def test_lesions_told_apart_in_different_ways_are_not_compared():
     paper, met = paper_task(), built_in("met")
     (line,) = task_sentences("a", paper, "b", met)
     assert line == (
-        "a and b tell lesions apart by different rules (3 dilations, more than 50 mm³; 1 dilations, more than 2 mm³): "
+        "a and b tell lesions apart by different rules "
+        "(lesions of more than 50 mm³, 3 dilations; lesions of more than 2 mm³, 1 dilation): "
         "their lesion-wise figures are not compared."
     )
     table = scores(paper)

@@ -61,7 +61,8 @@ def test_two_runs_by_command_whose_tasks_differ(tmp_path):
     assert not ended.value.code
     said = " ".join(captured.get().split())
     assert "liver and organ have different tasks (liver, organ): only liver and tumour are compared, by name." in said
-    assert "tell lesions apart by different rules (3 dilations, more than 50 mm³; 0 dilations" in said
+    rules = "(lesions of more than 50 mm³, 3 dilations; lesions of more than 50 mm³, no dilations)"
+    assert f"tell lesions apart by different rules {rules}" in said
     table = pd.read_parquet(first.tables / "difference_from_organ.parquet")
     assert {"dice", "hd95_mm", "ece"} <= set(table["figure"])
     assert not table["figure"].str.startswith(("lesionwise", "num_")).any()

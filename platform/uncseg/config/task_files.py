@@ -17,6 +17,8 @@ from uncseg.tasks.task import Task
 
 FIELD, OPTION = "dataset.task", "--task"
 DATASET_JSON = "dataset.json"
+TASK_FILE = "task.yaml"
+"""The task of predictions, beside them."""
 
 
 def read_task(text: str, where: str) -> tuple[Task | None, list[Problem]]:
@@ -48,9 +50,16 @@ def require_task(option: str | None) -> Task | None:
     Raises:
         ProblemsFound: the option names none.
     """
-    if option is None:
-        return None
-    task, problems = read_task(option, OPTION)
+    return None if option is None else required_task(option, OPTION)
+
+
+def required_task(text: str, where: str) -> Task:
+    """Return the task that a setting names; arguments as in :func:`read_task`.
+
+    Raises:
+        ProblemsFound: it names none.
+    """
+    task, problems = read_task(text, where)
     if task is None:
         raise ProblemsFound("The task cannot be used.", problems)
     return task

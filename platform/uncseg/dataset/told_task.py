@@ -55,7 +55,5 @@ def remarks_on_names(case_ids: Collection[str], task: Task) -> list[str]:
     others = [(case, one) for case, tasks in sorted(told.items()) for one in tasks if one.lesions != task.lesions]
     if is_built_in(task) or not others:
         return []
-    rule, (case, other) = task.lesions, others[0]
-    dilations = f"{rule.dilations} dilation{'s' * (rule.dilations != 1)}"
-    counted = f"task {task.name} counts lesions with {dilations} above {rule.smallest_mm3:g} mm³"
-    return [f"{case} is a name of task {other.name}, and {counted}"]
+    case, other = others[0]
+    return [f"{case} is a name of task {other.name}, and task {task.name} counts {task.lesions}"]

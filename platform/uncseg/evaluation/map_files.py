@@ -16,8 +16,8 @@ class MapFolder:
     """A folder of maps.
 
     Args:
-        folder: CASE_REGION.nii.gz for some or all regions, or one map for all regions: CASE_uncertainty.nii.gz or
-            CASE.nii.gz.
+        folder: CASE_REGION.nii.gz for some or all regions, or one map for the main region and those within it:
+            CASE_uncertainty.nii.gz or CASE.nii.gz.
         files: NIfTI files in it by their names without the ending, in lower case.
         task: whose regions they are.
     """
@@ -52,7 +52,7 @@ class MapFolder:
         whole = find(f"_{UNCERTAINTY}") or find("")
         if whole is not None:
             # beside maps of other regions it is that of the main one
-            maps = {self.task.main_region: whole, **maps} if maps else dict.fromkeys(keys, whole)
+            maps = {self.task.main_region: whole, **maps} if maps else dict.fromkeys(self.task.regions_of_map, whole)
         if not maps:
             expected = ", ".join(f"{case}_{key}.nii.gz" for key in keys.values()) + f", or {case}.nii.gz"
             found = f"no map in {self.folder}"

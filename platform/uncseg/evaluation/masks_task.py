@@ -1,17 +1,16 @@
-"""By which task two folders of masks are scored: as set, by the names of the cases, or by nnU-Net's dataset.json."""
+"""By which task two folders of masks are scored: as set, by names of cases, or by what lies beside the masks."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from uncseg.config.sections import Convention
-from uncseg.config.task_files import OPTION, nnunet_dataset_json
+from uncseg.config.task_files import OPTION, TASK_FILE, nnunet_dataset_json, required_task
 from uncseg.dataset.labels import AS_SET, BY_DATASET_JSON
 from uncseg.dataset.told_task import BY_CASES, names_in, told_task
 from uncseg.evaluation.nnunet_labels import MasksDescription
 from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.by_names import require_names_fit, task_of_names
 from uncseg.tasks.fields import Convention as Naming
-from uncseg.tasks.fields import LesionRule
 from uncseg.tasks.task import Task
 
 OWN = "uncseg"
@@ -28,13 +27,7 @@ class ChosenTask:
     @property
     def note(self) -> str:
         """A sentence that says which task and which lesion rule are applied."""
-        return f"task {self.task.name}: {describe_lesions(self.task.lesions)} ({self.reason})"
-
-
-def describe_lesions(rule: LesionRule) -> str:
-    """Return what counts as a lesion, as "lesions of more than 50 mm³, 3 dilations"."""
-    times = f"{rule.dilations or 'no'} dilation{'s' * (rule.dilations != 1)}"
-    return f"lesions of more than {rule.smallest_mm3:g} mm³, {times}"
+        return f"task {self.task.name}: {self.task.lesions} ({self.reason})"
 
 
 def folder_of_masks(folder: Path) -> Path:
@@ -47,7 +40,8 @@ def choose_task(predictions: Path, references: Path, wanted: Task | None) -> Cho
 
     Args:
         predictions, references: folders of masks.
-        wanted: the task that was set; None: as names tell, else as dataset.json, else the paper's.
+        wanted: the task that was set; None: as names tell, else as task.yaml beside predictions, else as dataset.json,
+            else the paper's.
 
     Raises:
         ProblemsFound: names of cases tell another task than the one that was set, or several (exit code 2); or
@@ -62,6 +56,8 @@ def choose_task(predictions: Path, references: Path, wanted: Task | None) -> Cho
         task, reason = told_task(dataset)
     elif (told := task_of_names(names, where, OPTION)) is not None:
         task, reason = told, BY_CASES
+    elif (file := predictions / TASK_FILE).is_file():
+        task, reason = required_task(str(file), str(file)), f"by {TASK_FILE}"
     elif (described := _described(predictions, references)) is not None:
         task, reason = described, BY_DATASET_JSON
     else:

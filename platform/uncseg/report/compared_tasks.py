@@ -6,7 +6,6 @@ import pandas as pd
 
 from uncseg.evaluation.figures import dice_columns
 from uncseg.page_table import listed
-from uncseg.tasks.fields import LesionRule
 from uncseg.tasks.task import Task
 
 LESION_FIGURES = r"lesionwise_|num_"
@@ -49,11 +48,7 @@ def task_sentences(first: str, a: Task, other: str, b: Task) -> list[str]:
             lines.append(f"The maps of {first} are those of {a.main_region}, of {other} those of {b.main_region}.")
     if a.lesions != b.lesions:
         lines.append(
-            f"{first} and {other} tell lesions apart by different rules ({_rule(a.lesions)}; {_rule(b.lesions)}): "
+            f"{first} and {other} tell lesions apart by different rules ({a.lesions}; {b.lesions}): "
             "their lesion-wise figures are not compared."
         )
     return lines
-
-
-def _rule(rule: LesionRule) -> str:
-    return f"{rule.dilations} dilations, more than {rule.smallest_mm3:g} mm³"

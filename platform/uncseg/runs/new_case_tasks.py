@@ -18,6 +18,7 @@ from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, start_as_task
 from uncseg.cluster.workers import Workers
+from uncseg.config.task_files import TASK_FILE, write_task
 from uncseg.console import counting
 from uncseg.dataset.case_volumes import read_case_volumes, read_reference
 from uncseg.dataset.cases import Case
@@ -229,6 +230,7 @@ def predict_new_cases(
         _ = model.folder.task  # raises where the labels are unknown
         request = PredictionRequest(model, options, output.resolve(), slots.cpus_per_process, trust)
         request.output.mkdir(parents=True, exist_ok=True)
+        write_task(request.output / TASK_FILE, model.task)
         sources = request.sources(cases)
         records = {
             name: _finished_record(CaseFiles(request.output, name), source, model.task)

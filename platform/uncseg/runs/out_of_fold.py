@@ -10,6 +10,7 @@ import torch
 
 from uncseg.cluster.workers import map_cases_on_workers
 from uncseg.config.sections import PROTOCOLS
+from uncseg.config.task_files import TASK_FILE, write_task
 from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.cases import Case
 from uncseg.dataset.volumes import Geometry, read_volume, write_volume
@@ -42,6 +43,7 @@ def evaluate_out_of_fold(
     Raises:
         ProblemsFound: naming every case that could not be evaluated; the others are kept on disk.
     """
+    write_task(request.run.out_of_fold / TASK_FILE, request.experiment.dataset.task)
     by_id = {case.case_id: case for case in cases}
     splits = read_json(request.prepared.splits)
     # a worker keeps a fold's network and its error memory, so the cases of a fold stay together
@@ -114,7 +116,7 @@ def region_scores(
     geometry: Geometry,
     task: Task,
 ) -> list[ScoreRow]:
-    """Return one row of scores per region; one map stands for all regions, as in the challenge.
+    """Return one row of scores per region; one map stands for the main region and those within it, as in the challenge.
 
     Args:
         reference, labels: (D, H, W), as the task numbers labels.
@@ -123,7 +125,7 @@ def region_scores(
         geometry: the reference's, for the spacing.
         task: what the labels mean.
     """
-    maps = None if uncertainty is None else dict.fromkeys(task.regions, uncertainty)
+    maps = None if uncertainty is None else dict.fromkeys(task.regions_of_map, uncertainty)
     return score_case(reference, labels, geometry.spacing_dhw_mm, task, maps, brain)
 
 

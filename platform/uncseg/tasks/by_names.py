@@ -113,9 +113,7 @@ def _one_of_each(told: dict[str, tuple[Task, ...]]) -> dict[str, tuple[Task, ...
 
 
 def _meaning(task: Task) -> str:
-    rule = task.lesions
-    lesions = f"{rule.dilations} dilation{'s' * (rule.dilations != 1)}, {rule.smallest_mm3:g} mm³"
-    return f"{task.describe_labels()}; lesions: {lesions}"
+    return f"{task.describe_labels()}; {task.lesions}"
 
 
 def _names(tasks: Collection[Task]) -> str:

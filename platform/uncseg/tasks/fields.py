@@ -23,6 +23,11 @@ class LesionRule(Section):
     smallest_mm3: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 50
     """Largest volume of a lesion, in mm³, that does not count."""
 
+    def __str__(self) -> str:
+        """Return what counts as a lesion, as "lesions of more than 50 mm³, 3 dilations"."""
+        times = f"{self.dilations or 'no'} dilation{'s' * (self.dilations != 1)}"
+        return f"lesions of more than {self.smallest_mm3:g} mm³, {times}"
+
 
 class Convention(Section):
     """How the files of a folder are named, and which value each label has in its masks."""
@@ -102,6 +107,12 @@ class TaskFields(Section):
     def region_keys(self) -> dict[str, str]:
         """What regions are called in the names of columns, metrics and files: in lower case."""
         return {region: region.lower() for region in self.regions}
+
+    @property
+    def regions_of_map(self) -> tuple[str, ...]:
+        """The regions whose errors the map of the main region shows: itself, and those within it."""
+        whole = set(self.numbers[self.main_region])
+        return tuple(region for region, numbers in self.numbers.items() if whole.issuperset(numbers))
 
     @property
     def main_key(self) -> str:

@@ -1,11 +1,11 @@
 """What a model's labels mean: nnU-Net models trained on the same task may number them in several ways."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from uncseg.dataset.channels import plain
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
 from uncseg.tasks.task import Task
 
@@ -47,7 +47,7 @@ def label_numbers(labels: Mapping[str, Any], task: Task, by_sizes: bool = True) 
     parts = {name: set(np.atleast_1d(value).tolist()) for name, value in own.items()}
     known = {name: set(numbers) for name, numbers in task.numbers.items()}
     by_names = _paired(parts, known, lambda _, region: region.lower())
-    by_names = by_names or _paired(parts, known, lambda _, region: _plain(region))
+    by_names = by_names or _paired(parts, known, lambda _, region: plain(region))
     if by_names or not by_sizes:
         return by_names
     return _paired(parts, known, lambda regions, region: str(len(regions[region])))
@@ -58,13 +58,9 @@ def _number_of(name: str, task: Task) -> int | None:
     if name.lower() in own:  # before names that are like it: t_1 and t1
         return own[name.lower()]
     for label, number in task.labels.items():
-        if _plain(name) in (_plain(label), *task.other_names.get(label, ())):
+        if plain(name) in (plain(label), *task.other_names.get(label, ())):
             return number
     return None
-
-
-def _plain(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def _paired(own: Parts, known: Parts, told: Callable[[Parts, str], str]) -> dict[int, int] | None:
