@@ -11,14 +11,13 @@ from uncseg.config.case_lists import FoldList, PatientList
 from uncseg.estimators.registry import ESTIMATORS, ONE_PASS, SEVERAL_PASSES
 from uncseg.section import Name, Positive, Section, Weight
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
+from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
 Protocol = Literal["reference", "union"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """Masks in which uncertainty is compared with error: the reference tumour, as in the paper, or the union of reference
 and prediction, dilated by 2 voxels."""
-Convention = str
-"""Name of one of the conventions of a task: how files are named, and which values labels have."""
 
 
 def _year(value: Any) -> Any:
@@ -67,7 +66,7 @@ class Dataset(Section):
     """Who is a patient: a csv file (columns case and patient; its name ends in .csv), or a regular expression that is
     searched for in a case's name, and whose first group is the patient. None: the names tell, as in
     ``dataset/patients.py``."""
-    convention: Annotated[Convention | None, BeforeValidator(_year)] = None
+    convention: Annotated[ConventionName | None, BeforeValidator(_year)] = None
     """Which of the task's conventions numbers the labels, for example 2018, where ET is 4. None: as files are named."""
     phantoms: Phantoms | None = None
     """Phantoms that are written to ``path`` first, unless something is there. None: the cases are there."""

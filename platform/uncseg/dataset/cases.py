@@ -9,10 +9,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from uncseg.config.sections import Convention
 from uncseg.errors import Problem
 from uncseg.layout import maps_beside_segmentation
-from uncseg.tasks.fields import MASK, ORACLE
+from uncseg.tasks.fields import MASK, ORACLE, ConventionName
 from uncseg.tasks.task import Task
 
 ENDINGS = (".nii.gz", ".nii")
@@ -38,7 +37,7 @@ class Case:
     patient: str
     images: tuple[Path, ...]
     reference: Path | None
-    convention: Convention
+    convention: ConventionName
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -51,7 +50,7 @@ class FileRole:
     """What a file of a case is: a modality or ``seg``, and the conventions that name it so."""
 
     role: str
-    conventions: tuple[Convention, ...]
+    conventions: tuple[ConventionName, ...]
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class FileNames:
                 return stem[: -len(ending)], role
         return None
 
-    def file_name(self, case_id: str, role: str, convention: Convention) -> str:
+    def file_name(self, case_id: str, role: str, convention: ConventionName) -> str:
         """Return the name of a case's file in a convention."""
         named = self.task.conventions[convention]
         return f"{case_id}{named.mask if role == MASK else named.images[role]}.nii.gz"

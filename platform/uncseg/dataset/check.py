@@ -13,11 +13,12 @@ from uncseg.config.list_files import first_problems
 from uncseg.dataset.case_volumes import read_case_volumes
 from uncseg.dataset.cases import Case
 from uncseg.dataset.folders import Scan
-from uncseg.dataset.labels import Convention, describe_convention, in_main_region
+from uncseg.dataset.labels import describe_convention, in_main_region
 from uncseg.dataset.mask_values import problems_of_values, values_of_mask
 from uncseg.dataset.patients import OPTION, UNKNOWN, Patients, find_patients
 from uncseg.dataset.scan import scan_folder
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
 MOST_CASES_AT_ONCE = 8
@@ -56,7 +57,7 @@ class DatasetCheck:
 def check_dataset(
     folder: Path,
     task: Task,
-    convention: Convention | None = None,
+    convention: ConventionName | None = None,
     patients: PatientList | str | None = None,
 ) -> DatasetCheck:
     """Open every file of every case of a folder.

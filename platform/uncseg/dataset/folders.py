@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from uncseg.config.sections import Convention
 from uncseg.dataset.cases import Case, ending_of
 from uncseg.errors import Problem, ProblemsFound, listed
+from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
 References = Literal["required", "optional", "ignored"]
@@ -31,7 +31,7 @@ class Scan:
     """
 
     task: Task
-    convention: Convention
+    convention: ConventionName
     convention_reason: str = "by default"
     cases: list[Case] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)

@@ -10,10 +10,10 @@ from typing import Any
 from uncseg.dataset.cases import Case, ending_of, name_problems, names_of_maps
 from uncseg.dataset.channels import modalities_of
 from uncseg.dataset.folders import References, Scan, require_folder
-from uncseg.dataset.labels import Convention
 from uncseg.dataset.patients import patient_of
 from uncseg.dataset.scan import scan_folder
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
 
@@ -21,7 +21,7 @@ def find_inputs(
     folder: Path,
     dataset_json: Mapping[str, Any],
     references: References = "ignored",
-    convention: Convention | None = None,
+    convention: ConventionName | None = None,
     skip: Path | None = None,
     *,
     task: Task,

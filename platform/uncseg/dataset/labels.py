@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from uncseg.config.sections import Convention
 from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.volumes import Volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.tasks.built_in_tasks import built_in, built_in_names
 from uncseg.tasks.by_names import tasks_by_names
+from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
 AS_SET, AS_NAMED, BY_DATASET_JSON = "as set", "by the names of the files", "by dataset.json"
@@ -27,17 +27,17 @@ _SHOWN = 5
 SETTING, TASK_SETTING = "dataset.convention or --convention", "dataset.task or --task"
 
 
-def title_of(task: Task, convention: Convention) -> str:
+def title_of(task: Task, convention: ConventionName) -> str:
     """Return what a convention is called in messages: by its title, else by its task's name."""
     return task.conventions[convention].title or f"task {task.name}"
 
 
-def describe_convention(convention: Convention, reason: str, task: Task) -> str:
+def describe_convention(convention: ConventionName, reason: str, task: Task) -> str:
     """Return a line that says what the labels of a folder mean, and how that is known."""
     return f"labels of {title_of(task, convention)}: {task.describe_labels(convention)} ({reason})"
 
 
-def as_convention(text: str | None, option: str, task: Task) -> Convention | None:
+def as_convention(text: str | None, option: str, task: Task) -> ConventionName | None:
     """Return the convention of a task that an option names.
 
     Raises:
@@ -55,7 +55,7 @@ def as_convention(text: str | None, option: str, task: Task) -> Convention | Non
 
 def convert_labels(
     volume: Volume,
-    convention: Convention,
+    convention: ConventionName,
     problems: list[Problem],
     setting: str = SETTING,
     *,
@@ -100,7 +100,9 @@ def rounded(voxels: np.ndarray) -> np.ndarray | None:
     return np.where(np.abs(voxels - whole) <= ROUNDING, whole, voxels)
 
 
-def _unknown_labels(volume: Volume, voxels: np.ndarray, task: Task, convention: Convention, setting: str) -> Problem:
+def _unknown_labels(
+    volume: Volume, voxels: np.ndarray, task: Task, convention: ConventionName, setting: str
+) -> Problem:
     own = {0, *task.values(convention).values()}
     values, counts = np.unique(voxels, return_counts=True)
     pairs = zip(values.tolist(), counts.tolist(), strict=True)
@@ -126,7 +128,12 @@ def known_values(values: Collection[int]) -> str:
 
 
 def _other_meanings(
-    file: Path, values: Collection[float], strange: Sequence[float], task: Task, convention: Convention, setting: str
+    file: Path,
+    values: Collection[float],
+    strange: Sequence[float],
+    task: Task,
+    convention: ConventionName,
+    setting: str,
 ) -> list[str]:
     """Return under which other conventions and tasks a mask has no unknown value, and what these values are there."""
     found = {
@@ -142,17 +149,17 @@ def _other_meanings(
     return [f"if {meant}, as in {where}" for meant, where in found.items()]
 
 
-def _meanings(values: Iterable[float], task: Task, convention: Convention) -> str:
+def _meanings(values: Iterable[float], task: Task, convention: ConventionName) -> str:
     names = {value: name for name, value in task.values(convention).items()}
     return " and ".join(f"{value:g} is {names[int(value)]}" for value in values if value in names)
 
 
-def fitting_conventions(values: Collection[float], task: Task) -> list[Convention]:
+def fitting_conventions(values: Collection[float], task: Task) -> list[ConventionName]:
     """Return the conventions of a task that know all values of a mask."""
     return [name for name in task.conventions if set(values) <= {0, *task.values(name).values()}]
 
 
-def fitting_tasks(values: Collection[float], task: Task, convention: Convention) -> list[Task]:
+def fitting_tasks(values: Collection[float], task: Task, convention: ConventionName) -> list[Task]:
     """Return the other built-in tasks that name images as a convention does, and know all values of a mask."""
     others = [built_in(name) for name in built_in_names() if name != task.name]
     names = task.conventions[convention].images

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from uncseg.config.sections import Convention
 from uncseg.dataset.labels import (
     SETTING,
     TASK_SETTING,
@@ -19,6 +18,7 @@ from uncseg.dataset.labels import (
 from uncseg.dataset.volumes import read_or_note
 from uncseg.errors import Problem, listed
 from uncseg.tasks.by_names import tasks_by_names
+from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
 _LISTED = 20
@@ -34,7 +34,7 @@ def values_of_mask(file: Path) -> frozenset[float] | None:
 
 
 def problems_of_values(
-    folder: Path, masks: Mapping[str, frozenset[float]], task: Task, convention: Convention
+    folder: Path, masks: Mapping[str, frozenset[float]], task: Task, convention: ConventionName
 ) -> list[Problem]:
     """Return what all masks together say, where one of them has values that the task's convention does not know.
 
@@ -72,7 +72,7 @@ def problems_of_values(
     return [Problem(str(folder), found, "labels of one task in all masks", advice)]
 
 
-def _fitting(values: frozenset[float], case_ids: list[str], task: Task, convention: Convention) -> list[str]:
+def _fitting(values: frozenset[float], case_ids: list[str], task: Task, convention: ConventionName) -> list[str]:
     told = {other.name for tasks in tasks_by_names(case_ids).values() for other in tasks}
     conventions = [name for name in fitting_conventions(values, task) if name != convention]
     tasks = [other.name for other in fitting_tasks(values, task, convention) if not told or other.name in told]

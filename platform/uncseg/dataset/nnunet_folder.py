@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from uncseg.config.sections import Convention
 from uncseg.config.task_files import nnunet_dataset_json, read_dataset_json
 from uncseg.dataset.cases import Case, ending_of, is_image, is_oracle, name_problems, names_of_maps
 from uncseg.dataset.channels import by_all_names, modalities_of, plain
@@ -15,6 +14,7 @@ from uncseg.dataset.labels import AS_SET, BY_DATASET_JSON, TASK_SETTING
 from uncseg.dataset.patients import patient_of
 from uncseg.errors import Problem, ProblemsFound, first_problems, listed, raise_if_any
 from uncseg.files import read_json
+from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
 IMAGES, REFERENCES = "imagesTr", "labelsTr"
@@ -23,7 +23,7 @@ Images = dict[str, dict[int, list[Path]]]
 
 
 def scan_nnunet(
-    folder: Path, references: References, wanted: Convention | None, exclude: Collection[str], task: Task
+    folder: Path, references: References, wanted: ConventionName | None, exclude: Collection[str], task: Task
 ) -> Scan:
     """Find the cases of nnU-Net's raw dataset, as :func:`~uncseg.dataset.scan.scan_folder` does.
 
@@ -60,8 +60,8 @@ def scan_nnunet(
 
 
 def _description(
-    folder: Path, task: Task, wanted: Convention | None, with_labels: bool
-) -> tuple[dict[str, Any], list[int], Convention]:
+    folder: Path, task: Task, wanted: ConventionName | None, with_labels: bool
+) -> tuple[dict[str, Any], list[int], ConventionName]:
     """Return dataset.json, the channel of each of the task's modalities, and the convention of the masks.
 
     Raises:
@@ -93,8 +93,8 @@ def _description(
 
 
 def _fitting(
-    content: Mapping[str, Any], described: Task, task: Task, conventions: Sequence[Convention]
-) -> list[Convention]:
+    content: Mapping[str, Any], described: Task, task: Task, conventions: Sequence[ConventionName]
+) -> list[ConventionName]:
     """Return the conventions in which the task's labels, or its regions, have the values of dataset.json."""
     regions = any(isinstance(value, list) for value in content["labels"].values())
     same = _same_regions if regions else _same_labels

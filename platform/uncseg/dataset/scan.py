@@ -20,7 +20,7 @@ from uncseg.dataset.cases import (
     names_of_maps,
 )
 from uncseg.dataset.folders import References, Scan, require_folder, walk_folders
-from uncseg.dataset.labels import AS_NAMED, AS_SET, TASK_SETTING, Convention, title_of
+from uncseg.dataset.labels import AS_NAMED, AS_SET, TASK_SETTING, ConventionName, title_of
 from uncseg.dataset.lost_cases import case_of, lost_cases, named_as_images, other_case_in
 from uncseg.dataset.nnunet_folder import scan_nnunet
 from uncseg.dataset.patients import patient_of
@@ -55,7 +55,7 @@ class _Place:
 def scan_folder(
     folder: Path,
     references: References = "required",
-    convention: Convention | None = None,
+    convention: ConventionName | None = None,
     exclude: Collection[str] = (),
     skip: Path | None = None,
     taken: Collection[Path] = (),
@@ -92,7 +92,7 @@ def scan_folder(
 def _scan(
     folder: Path,
     references: References,
-    convention: Convention | None,
+    convention: ConventionName | None,
     exclude: Collection[str],
     skip: Path | None,
     taken: Collection[Path],
@@ -208,13 +208,13 @@ def _same_convention(
     folder: Path,
     by_name: Mapping[str, Sequence[_Place]],
     references: References,
-    wanted: Convention | None,
+    wanted: ConventionName | None,
     scan: Scan,
-) -> tuple[Convention, str]:
+) -> tuple[ConventionName, str]:
     """Return the convention of a folder's labels and how it is known; names that fit no single one are a problem."""
     if wanted is not None:
         return wanted, AS_SET
-    examples: dict[tuple[Convention, ...], list[str]] = defaultdict(list)
+    examples: dict[tuple[ConventionName, ...], list[str]] = defaultdict(list)
     for places in by_name.values():
         for place in places:
             found = {role.conventions: name for name, role in reversed(place.roles.items())}

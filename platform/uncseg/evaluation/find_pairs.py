@@ -4,7 +4,6 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uncseg.config.sections import Convention
 from uncseg.dataset.cases import FileNames
 from uncseg.dataset.labels import AS_NAMED, AS_SET, as_convention, describe_convention, title_of
 from uncseg.errors import Problem, ProblemsFound, listed
@@ -13,7 +12,7 @@ from uncseg.evaluation.map_files import MapFolder, without_a_region
 from uncseg.evaluation.masks_task import choose_task, folder_of_masks, own_convention
 from uncseg.evaluation.nnunet_labels import MasksDescription
 from uncseg.evaluation.pairs import Pair
-from uncseg.tasks.fields import MASK
+from uncseg.tasks.fields import MASK, ConventionName
 from uncseg.tasks.task import Task
 
 NOTHING = "There is nothing to score."
@@ -41,7 +40,7 @@ class _Masks:
     """The masks of a folder by case, and what their labels mean."""
 
     files: dict[str, Path]
-    convention: Convention
+    convention: ConventionName
 
 
 def find_pairs(
@@ -149,7 +148,7 @@ def _masks(folder: Path, side: str, names: FileNames, wanted: str | None, found:
     return _Masks(there.files, chosen)
 
 
-def _several_conventions(folder: Path, examples: Mapping[Convention, str], task: Task, option: str) -> Problem:
+def _several_conventions(folder: Path, examples: Mapping[ConventionName, str], task: Task, option: str) -> Problem:
     found = " and ".join(f"names of {title_of(task, key)} ({name})" for key, name in examples.items())
     expected = "one convention per folder, because a value may have a meaning in one of them only"
     return Problem(str(folder), found, expected, f"keep them in two folders, or give {option}")

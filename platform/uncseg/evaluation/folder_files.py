@@ -6,13 +6,12 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uncseg.config.sections import Convention
 from uncseg.dataset.cases import FileNames, FileRole, ending_of, is_image
 from uncseg.dataset.folders import walk_folders
 from uncseg.errors import Problem
 from uncseg.layout import maps_beside_segmentation
 from uncseg.tasks.by_names import is_built_in, tasks_by_names
-from uncseg.tasks.fields import MASK
+from uncseg.tasks.fields import MASK, ConventionName
 from uncseg.tasks.task import Task
 
 _Roles = Mapping[str, tuple[str, FileRole]]
@@ -30,7 +29,7 @@ class FolderFiles:
     """
 
     files: dict[str, Path]
-    examples: dict[Convention, str] = field(default_factory=dict)
+    examples: dict[ConventionName, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
 
 
@@ -47,7 +46,7 @@ def files_by_case(folder: Path, role: str, names: FileNames, problems: list[Prob
         problems: gets images of other formats, and cases with several files.
     """
     found: dict[str, list[Path]] = defaultdict(list)
-    examples: dict[Convention, str] = {}
+    examples: dict[ConventionName, str] = {}
     left: list[str] = []
     for parent, entries in walk_folders(folder, problems):
         stems = {name: name[: -len(ending)] for name in entries if (ending := ending_of(name))}
@@ -85,7 +84,7 @@ def _roles(stems: Mapping[str, str], wanted: str, names: FileNames) -> _Roles:
     return {name: parts for name, parts in roles.items() if parts[1].role in (MASK, wanted) or parts[0] in with_mask}
 
 
-def _told(case: str, part: FileRole, task: Task) -> Iterable[Convention]:
+def _told(case: str, part: FileRole, task: Task) -> Iterable[ConventionName]:
     """Return the convention that a file's name tells, if it tells one.
 
     CASE_seg, the reference's ending in an earlier convention of a built-in task, is common, and tells it only where the

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from uncseg.config.sections import Convention
 from uncseg.config.task_files import OPTION, TASK_FILE, nnunet_dataset_json, required_task
 from uncseg.dataset.labels import AS_SET, BY_DATASET_JSON
 from uncseg.dataset.told_task import BY_CASES, names_in, told_task
 from uncseg.evaluation.nnunet_labels import MasksDescription
 from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.by_names import require_names_fit, task_of_names
-from uncseg.tasks.fields import Convention as Naming
+from uncseg.tasks.fields import Convention, ConventionName
 from uncseg.tasks.task import Task
 
 OWN = "uncseg"
@@ -87,10 +86,10 @@ def with_own_numbers(task: Task) -> Task:
     if any(task.values(name) == task.labels for name in task.conventions):
         return task
     usual = task.conventions[task.convention]
-    own = Naming(title=f"{OWN}, which numbers labels from 1", images=usual.images, mask=usual.mask)
+    own = Convention(title=f"{OWN}, which numbers labels from 1", images=usual.images, mask=usual.mask)
     return task.model_copy(update={"conventions": {**task.conventions, OWN: own}})
 
 
-def own_convention(task: Task) -> Convention:
+def own_convention(task: Task) -> ConventionName:
     """Return the convention of :func:`with_own_numbers`."""
     return next(name for name in task.conventions if task.values(name) == task.labels)

@@ -6,11 +6,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from uncseg.config.sections import Convention
 from uncseg.config.task_files import DATASET_JSON, read_dataset_json
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
 from uncseg.method.inference.label_meaning import known_task, label_numbers
+from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
 _ABOVE = {"labels*": 1, "gt_segmentations": 1, "validation*": 2}
@@ -61,7 +61,7 @@ class MasksDescription:
             raise ProblemsFound("The masks cannot be scored.", problems, exit_code=1)
         return task
 
-    def convention(self, task: Task, option: str) -> Convention:
+    def convention(self, task: Task, option: str) -> ConventionName:
         """Return the convention of a task that has these numbers.
 
         nnU-Net's own BraTS datasets and the Medical Segmentation Decathlon call oedema 1, in place of 2, so their masks
@@ -89,7 +89,7 @@ class MasksDescription:
         raise ProblemsFound("The masks have other labels.", [problem], exit_code=1)
 
     @staticmethod
-    def _convention(numbers: Mapping[int, int] | None, task: Task) -> Convention | None:
+    def _convention(numbers: Mapping[int, int] | None, task: Task) -> ConventionName | None:
         """Return the first convention whose values have these numbers."""
         by_value = {
             name: {value: task.labels[label] for label, value in task.values(name).items()} for name in task.conventions

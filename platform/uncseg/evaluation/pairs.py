@@ -6,13 +6,13 @@ from typing import Literal
 
 import numpy as np
 
-from uncseg.config.sections import Convention
 from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.labels import convert_labels
 from uncseg.dataset.patients import patient_of
 from uncseg.dataset.volumes import GEOMETRY_TOLERANCE, Volume, geometry_problems, read_or_note
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.case_scores import ScoreRow, score_case
+from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
 Scale = Literal["unit", "percent"]
@@ -33,9 +33,9 @@ class Pair:
     """By region; one file may stand for all regions. Empty: no maps are scored."""
     brain: Path | None
     task: Task
-    reference_convention: Convention
+    reference_convention: ConventionName
     """Convention of the task that says what the reference's values mean."""
-    prediction_convention: Convention
+    prediction_convention: ConventionName
 
     @property
     def files(self) -> list[Path]:
@@ -60,7 +60,7 @@ def score_pair(pair: Pair, scale: Scale) -> list[ScoreRow]:
         for volume in volumes.values():
             problems += geometry_problems(volume, reference, PAIR_TOLERANCE) if volume is not reference else []
 
-    def labels(file: Path, convention: Convention, option: str) -> np.ndarray | None:
+    def labels(file: Path, convention: ConventionName, option: str) -> np.ndarray | None:
         return convert_labels(volumes[file], convention, problems, option, task=pair.task) if file in volumes else None
 
     expected = labels(pair.reference, pair.reference_convention, "--reference-convention")

@@ -15,6 +15,10 @@ Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=40
 Ending = Annotated[str, Field(pattern=r"^[-_.][A-Za-z0-9._-]*[A-Za-z0-9]$")]
 
 
+ConventionName = str
+"""Name of one of the conventions of a task."""
+
+
 class LesionRule(Section):
     """How lesions are told apart and which count, as in the BraTS challenge of the task."""
 

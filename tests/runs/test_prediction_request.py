@@ -33,7 +33,7 @@ def case(tmp_path):
 
 
 @pytest.fixture
-def task(tmp_path):
+def of_two_folds(tmp_path):
     for fold in (0, 1):
         checkpoint = tmp_path / "model" / f"fold_{fold}" / "checkpoint_final.pth"
         checkpoint.parent.mkdir(parents=True)
@@ -47,48 +47,51 @@ def task(tmp_path):
 
 
 @pytest.mark.parametrize("option", [option.name for option in fields(PredictionOptions)])
-def test_every_option_changes_what_a_prediction_depends_on(task, case, option):
-    other = replace(task, options=replace(task.options, **{option: CHANGED[option]}))
-    assert other.sources([case]) != task.sources([case])
+def test_every_option_changes_what_a_prediction_depends_on(of_two_folds, case, option):
+    other = replace(of_two_folds, options=replace(of_two_folds.options, **{option: CHANGED[option]}))
+    assert other.sources([case]) != of_two_folds.sources([case])
 
 
-def test_an_option_that_repeats_the_model_changes_nothing(task, case):
-    same = replace(task, options=PredictionOptions(mirroring=False, review_below=0.8))
-    assert same.sources([case]) == task.sources([case])
+def test_an_option_that_repeats_the_model_changes_nothing(of_two_folds, case):
+    same = replace(of_two_folds, options=PredictionOptions(mirroring=False, review_below=0.8))
+    assert same.sources([case]) == of_two_folds.sources([case])
 
 
 @pytest.mark.parametrize("evaluation", [{"tile_step": 0.25}, {"estimators": {"one_pass": ["entropy"]}}])
-def test_settings_of_the_evaluation_count_if_predictions_depend_on_them(task, case, evaluation):
+def test_settings_of_the_evaluation_count_if_predictions_depend_on_them(of_two_folds, case, evaluation):
     def sources(**settings):
-        model = replace(task.model, evaluation=Evaluation.model_validate(settings))
-        return replace(task, model=model).sources([case])
+        model = replace(of_two_folds.model, evaluation=Evaluation.model_validate(settings))
+        return replace(of_two_folds, model=model).sources([case])
 
-    assert sources(**evaluation) != task.sources([case])
-    assert sources(baseline="another") == task.sources([case])
+    assert sources(**evaluation) != of_two_folds.sources([case])
+    assert sources(baseline="another") == of_two_folds.sources([case])
 
 
-def test_folds_checkpoints_and_images_count_and_references_only_if_they_are_scored(task, case):
-    before = task.sources([case])
-    scored = replace(task, options=PredictionOptions(scores=True))
+def test_folds_checkpoints_and_images_count_and_references_only_if_they_are_scored(of_two_folds, case):
+    before = of_two_folds.sources([case])
+    scored = replace(of_two_folds, options=PredictionOptions(scores=True))
     scored_before = scored.sources([case])
     case.reference.write_bytes(b"another reference")
-    assert task.sources([case]) == before
+    assert of_two_folds.sources([case]) == before
     assert scored.sources([case]) != scored_before
     other = replace(case, convention="2018")
-    assert task.sources([other]) == before
+    assert of_two_folds.sources([other]) == before
     assert scored.sources([other]) != scored.sources([case])
     case.images[2].write_bytes(b"another image")
-    assert (changed := task.sources([case])) != before
-    task.model.folder.checkpoint(1).write_bytes(b"other weights")
-    assert task.sources([case]) != changed
-    assert replace(task, model=replace(task.model, folds=(0,))).sources([case]) != changed
+    assert (changed := of_two_folds.sources([case])) != before
+    of_two_folds.model.folder.checkpoint(1).write_bytes(b"other weights")
+    assert of_two_folds.sources([case]) != changed
+    assert replace(of_two_folds, model=replace(of_two_folds.model, folds=(0,))).sources([case]) != changed
 
 
-def test_the_values_of_labels_count_whatever_their_convention_is_called(task, case):
+def test_the_values_of_labels_count_whatever_their_convention_is_called(of_two_folds, case):
     fields = built_in("gli-2023").model_dump(mode="json")
     values = {"NCR": 3, "ED": 2, "ET": 1}
     other = Task.model_validate(
         {**fields, "conventions": {"2023": {**fields["conventions"]["2023"], "values": values}}}
     )
-    scored = [replace(task, options=PredictionOptions(scores=True, scored_as=t)) for t in (built_in("gli-2023"), other)]
+    scored = [
+        replace(of_two_folds, options=PredictionOptions(scores=True, scored_as=t))
+        for t in (built_in("gli-2023"), other)
+    ]
     assert scored[0].sources([case]) != scored[1].sources([case])
