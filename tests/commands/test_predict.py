@@ -227,6 +227,14 @@ def test_another_cohort_is_scored_by_its_own_rule_of_lesions(root, run, tmp_path
     assert finer["num_tp"].sum() + finer["num_fn"].sum() > files["num_tp"].sum() + files["num_fn"].sum()
 
 
+def test_names_of_another_task_than_the_models_are_told(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "width", 600)
+    write_phantoms(tmp_path / "new", cases=1, size=28, seed=5, task=built_in("gli-2024"))
+    said = uncseg("predict", run.root, tmp_path / "new", tmp_path / "out", "--folds", 0)
+    assert "names of task gli-2024: 1 case, such as BraTS-GLI-" in said
+    assert "the model was trained for gli-2023, and its labels are written" in said
+
+
 @pytest.mark.parametrize(
     ("cohort", "task", "words"),
     [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from uncseg.console import console
 from uncseg.dataset.inputs import find_inputs
+from uncseg.dataset.told_task import names_of_other_tasks
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.expectation import WORDS
 from uncseg.runs.model_sources import PredictionModel, find_model
@@ -44,7 +45,7 @@ def predict_folder(
     scan = find_inputs(folder.resolve(), model.folder.dataset_json, skip=output, task=model.task)
     reads, writes = {"INPUT": folder, "MODEL": model.folder.root}, {"OUTPUT": output}
     records, failed = predict_new_cases(model, scan.cases, output, options, trust, reads, writes)
-    for note in scan.notes:
+    for note in [*names_of_other_tasks([case.case_id for case in scan.cases], model.task), *scan.notes]:
         console.print(note, soft_wrap=True)
     if records:
         _show(output, model, records)

@@ -57,3 +57,14 @@ def remarks_on_names(case_ids: Collection[str], task: Task) -> list[str]:
         return []
     case, other = others[0]
     return [f"{case} is a name of task {other.name}, and task {task.name} counts {task.lesions}"]
+
+
+def names_of_other_tasks(case_ids: Collection[str], task: Task) -> list[str]:
+    """Return a sentence on cases to predict whose names tell other tasks than that of the model."""
+    told = tasks_by_names(case_ids)
+    others = {case: tasks for case, tasks in sorted(told.items()) if task.name not in [one.name for one in tasks]}
+    if not others:
+        return []
+    names = " and ".join(dict.fromkeys(one.name for tasks in others.values() for one in tasks))
+    what = f"{len(others)} case{'s' * (len(others) != 1)}, such as {next(iter(others))}"
+    return [f"names of task {names}: {what}; the model was trained for {task.name}, and its labels are written"]
