@@ -141,7 +141,7 @@ def copied(root, run, tmp_path):
     copy = RunFolder(tmp_path / "runs" / "small")
     experiment = yaml.safe_load(copy.experiment.read_text())
     experiment["storage"]["path"] = str(tmp_path / "runs")
-    copy.experiment.write_text(yaml.safe_dump(experiment))
+    copy.experiment.write_text(yaml.safe_dump(experiment, sort_keys=False))
     for file in copy.out_of_fold.glob("*.json"):
         file.unlink()
     return copy
