@@ -11,7 +11,8 @@ from uncseg.console import console, show_problems
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ONE_PASS
 from uncseg.evaluation.case_scores import score_case
-from uncseg.report.score_tables import models_table, summarize_models, write_scores
+from uncseg.evaluation.summary import summarize
+from uncseg.report.score_tables import models_table, scores_table, summarize_models, write_scores
 from uncseg.runs.cohort_evaluation import expectation_lines
 from uncseg.tasks.built_in_tasks import built_in, paper_task
 
@@ -36,6 +37,18 @@ def test_networks_without_a_map_beside_one_that_has_one(tmp_path):
     lines = [line for line in captured.get().splitlines() if "mean " in line or "entropy" in line]
     assert "–" in lines[0]
     assert "–" not in lines[1]
+
+
+def test_a_region_that_a_map_says_nothing_of_has_no_score_of_maps():
+    task, doubt = built_in("gli-2024"), np.random.default_rng(0).random(REFERENCE.shape, np.float32)
+    maps = dict.fromkeys(("WT", "TC", "ET"), doubt)
+    rows = score_case(REFERENCE, PREDICTED, (1, 1, 1), task, maps, np.ones_like(REFERENCE, bool))
+    scores = pd.DataFrame([{"case": "a", "patient": "a", **row} for row in rows]).drop(columns="reliability")
+    table = scores_table(summarize(scores))
+    cells = {row.cells[0]: row.cells[1:] for row in table.rows}
+    assert [cell == "–" for cell in cells["QU-BraTS"]] == [False, False, False, True]
+    assert [cell == "too few" for cell in cells["AURC of cases"]] == [True, True, True, False]
+    assert "–" not in cells["Dice"]
 
 
 def test_nothing_is_said_of_an_expectation_that_nobody_had():

@@ -57,7 +57,7 @@ def find_pairs(
     Args:
         predictions, references: CASE.nii.gz, or CASE with an ending of the task's references (CASE-seg.nii.gz), also in
             subfolders, so that a folder of cases can serve as references. Or nnU-Net's raw dataset, with labelsTr.
-        uncertainty: CASE_REGION.nii.gz for some or all regions, or one map for all regions: CASE_uncertainty.nii.gz or
+        uncertainty: CASE_REGION.nii.gz for some or all regions, or one map: CASE_uncertainty.nii.gz or
             CASE.nii.gz.
         brain: CASE.nii.gz, or a folder of cases, of which the first modality is read; the brain is where it is not 0.
         prediction_convention, reference_convention: names of the task's conventions; None: as its files are named.

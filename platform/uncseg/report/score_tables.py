@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from uncseg.evaluation.calibration import BINS
 from uncseg.evaluation.figures import shown_in
 from uncseg.evaluation.summary import summarize
-from uncseg.page_table import PageTable, Row, fixed, with_interval
+from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, with_interval
 from uncseg.report.style import region_styles, save_figure
 from uncseg.table_files import write_table
 from uncseg.tasks.task import Task
@@ -82,7 +82,7 @@ def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold") -> Pa
     note = (
         "Mean over cases [95 % interval, patients resampled; needs 10 patients]. A region that both sides lack has "
         "Dice 1 and HD95 0 mm; one that a single side lacks has 0 and 374 mm. * floor: needs no model. A single map "
-        "for all regions is compared with the errors of each region."
+        "is compared with the errors of the main region and of those within it."
     )
     intervals = len(regions) <= MOST_WITH_INTERVALS
     return PageTable("scores", title, ["", *regions], rows, note, terminal_intervals=intervals)
@@ -90,7 +90,7 @@ def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold") -> Pa
 
 def _score(row: Mapping[Any, Any]) -> str:
     if math.isnan(row["mean"]):
-        return "too few"
+        return "too few" if row["cases"] else UNKNOWN
     return with_interval(row["mean"], row["ci_low"], row["ci_high"], 3)
 
 
