@@ -108,6 +108,14 @@ def test_every_contradiction_of_a_task_with_its_field(tmp_path):
     }
 
 
+def test_a_class_weight_too_few_beside_a_wrong_task(tmp_path):
+    task = LESION | {"labels": {"a": 1, "b": 2}, "regions": {"A": ["a"]}}
+    found = problems_of(write(tmp_path, task, loss={"weight_ce": [1, 1]}))
+    assert set(found) == {"dataset.task.regions", "loss.weight_ce"}
+    assert "2 weights, and task own has 3 classes" in found["loss.weight_ce"].found
+    assert set(problems_of(write(tmp_path, task, loss={"weight_ce": [1, 1, 1]}))) == {"dataset.task.regions"}
+
+
 @pytest.mark.parametrize("value", ["glioma", "absent.yaml", 5, ["met"], ""])
 def test_a_name_of_no_task(tmp_path, value):
     assert problems_of(write(tmp_path, value))

@@ -12,7 +12,14 @@ from uncseg.config import sections
 from uncseg.config.case_lists import read_lists
 from uncseg.config.fields import apply_overrides
 from uncseg.config.reading import read_yaml, validate
-from uncseg.config.rules import problems_of_estimators, rules_of_model, rules_of_split, rules_of_task, rules_of_values
+from uncseg.config.rules import (
+    problems_beside_a_wrong_task,
+    problems_of_estimators,
+    rules_of_model,
+    rules_of_split,
+    rules_of_task,
+    rules_of_values,
+)
 from uncseg.config.task_files import resolve_task
 from uncseg.files import write_text
 from uncseg.section import Name, Section
@@ -78,7 +85,8 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
     title = f"The experiment {path} cannot be used."
     content = read_yaml(path, title, "experiments/demo.yaml")
     problems = apply_overrides(content, overrides or [])
-    return validate(Experiment, content, path, title, problems + resolve_task(content) + read_lists(content))
+    problems += resolve_task(content) + read_lists(content) + problems_beside_a_wrong_task(content)
+    return validate(Experiment, content, path, title, problems)
 
 
 def save_experiment(experiment: Experiment, path: Path) -> None:

@@ -3,14 +3,19 @@
 Each problem is one line, "FIELD what is wrong; what to do". In a dictionary of rules, the value says if it is there.
 """
 
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from uncseg.config.sections import Dataset, Evaluation, Loss, Memory, Model, Plan, Split, Tracking, Training
+from uncseg.config.task_files import classes_of
 from uncseg.errors import Problem
 from uncseg.estimators.registry import ESTIMATORS
 from uncseg.tasks.rules import problems_of_drawing
+from uncseg.tasks.task import Task
 
 
 def rules_of_task(dataset: Dataset, model: Model, loss: Loss) -> dict[str, Any]:
@@ -20,10 +25,33 @@ def rules_of_task(dataset: Dataset, model: Model, loss: Loss) -> dict[str, Any]:
     return {
         f"dataset.convention is {dataset.convention}, and task {task.name} knows {', '.join(task.conventions)}; "
         "write one of these": dataset.convention is not None and dataset.convention not in task.conventions,
-        f"loss.weight_ce has {len(weights or ())} weights, and task {task.name} has {len(task.classes)} classes; "
-        f"write one each for {', '.join(task.classes)}": weights is not None and len(weights) != len(task.classes),
+        _weights_rule(weights or (), task.name, task.classes): weights is not None
+        and len(weights) != len(task.classes),
         **dict.fromkeys(drawing, True),
     }
+
+
+def _weights_rule(weights: Sequence[Any], task: str, classes: Sequence[str]) -> str:
+    number = f"{len(weights)} weight{'s' * (len(weights) != 1)}"
+    return (
+        f"loss.weight_ce has {number}, and task {task} has {len(classes)} classes; "
+        f"write one each for {', '.join(classes)}"
+    )
+
+
+def problems_beside_a_wrong_task(content: Mapping[str, Any]) -> list[Problem]:
+    """Return the problem of class weights where the task is refused, so that no rule on whole experiments is asked."""
+    dataset, loss = (content.get(name) for name in ("dataset", "loss"))
+    task = dataset.get("task") if isinstance(dataset, Mapping) else None
+    weights, classes = loss.get("weight_ce") if isinstance(loss, Mapping) else None, classes_of(content)
+    try:
+        Task.model_validate(task)
+    except ValidationError:
+        if isinstance(weights, list) and classes and len(weights) != len(classes):
+            name = str(task.get("name", "own")) if isinstance(task, Mapping) else "own"
+            found, _, advice = _weights_rule(weights, name, classes).partition("; ")
+            return [Problem("loss.weight_ce", found, f"{len(classes)} weights", advice)]
+    return []
 
 
 def rules_of_split(split: Split) -> dict[str, Any]:
