@@ -1,4 +1,4 @@
-"""What nnU-Net is told of a task, and which volumes count."""
+"""What nnU-Net is told about a task, and which volumes count."""
 
 import json
 

@@ -76,7 +76,7 @@ def _paired(own: Parts, known: Parts, told: Callable[[Parts, str], str]) -> dict
 
 
 def _together(parts: Parts, told: Callable[[Parts, str], str]) -> dict[tuple[str, ...], list[int]]:
-    """Return the labels that lie in the same regions, by what is told of these; empty if others are told alike."""
+    """Group labels by the regions that they lie in; empty where two groups would have the same key."""
     within: dict[frozenset[str], list[int]] = {}
     for label in sorted(set[int]().union(*parts.values())):
         within.setdefault(frozenset(name for name, part in parts.items() if label in part), []).append(label)
