@@ -1,0 +1,114 @@
+"""Folders of one's own: whether this user's uncseg made a folder at the place where it lies now.
+
+    make_own(folder)   # creates it; marks it unless something was in it already
+    is_own(folder)     # False for a folder from someone else, and for one that was moved or copied
+
+A folder from someone else may name addresses, and hold files that run code when they are read; both are used without a
+question only where the folder is one's own. The mark is a code over the folder's place that only a key in the user's
+home can make. It tells nothing about the content: whoever may write into a folder of mine can change what is in it.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from uncseg.files import json_text, read_json, write_text
+
+MARK = ".uncseg-own.json"
+"""The file in a folder that holds its mark."""
+KEY_BYTES = 32
+_MOST_BYTES = 1000
+
+
+def make_own(folder: Path) -> None:
+    """Create a folder if it is absent, and mark it as one's own unless it holds anything already.
+
+    What a killed command left of this function counts as nothing: an empty folder, or a mark that is not whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if all(_is_left_of_mark(file) for file in folder.iterdir()):
+        mark_as_own(folder)
+
+
+def mark_as_own(folder: Path) -> None:
+    """Mark an existing folder as made by this user at this place; without a place for a key it stays unmarked."""
+    if is_own(folder):
+        return
+    with suppress(OSError, RuntimeError):  # a home that is absent or read-only: whatever depends on the mark is asked
+        nonce = secrets.token_hex(KEY_BYTES)
+        write_text(folder / MARK, json_text({"nonce": nonce, "code": _code(_made_key(), nonce, folder)}) + "\n")
+
+
+def is_own(folder: Path) -> bool:
+    """Return whether :func:`mark_as_own` was called for this folder, at this place, by this user."""
+    key, mark = _key(), folder / MARK
+    try:
+        if key is None or not _is_small_file(mark):
+            return False
+        content = read_json(mark)
+        nonce, code = content["nonce"], content["code"]
+    except Exception:  # whatever a stranger wrote there
+        return False
+    whole = isinstance(nonce, str) and isinstance(code, str) and code.isascii()
+    return whole and hmac.compare_digest(code, _code(key, nonce, folder))
+
+
+def _is_left_of_mark(file: Path) -> bool:
+    return file.name.startswith(".part-")
+
+
+def _code(key: bytes, nonce: str, folder: Path) -> str:
+    return hmac.new(key, json_text([nonce, str(folder.resolve())]).encode(), hashlib.sha256).hexdigest()
+
+
+def _key_file() -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    # a relative path is to be ignored, says the standard that names the variable
+    return (state if state.is_absolute() else Path.home() / ".local" / "state") / "uncseg" / "key"
+
+
+def _key() -> bytes | None:
+    """Return this user's key; None if there is none, or others may have read or written it."""
+    try:
+        file = _key_file()
+        status = file.lstat()
+        safe = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+        key = file.read_bytes() if safe and status.st_size == KEY_BYTES else b""
+    except (OSError, RuntimeError):  # absent, or there is no home
+        return None
+    return key if len(key) == KEY_BYTES else None
+
+
+def _made_key() -> bytes:
+    """Return this user's key, which is made if there is none that can be used.
+
+    Raises:
+        OSError: there is no place for it.
+        RuntimeError: there is no home.
+    """
+    if (key := _key()) is not None:
+        return key
+    file = _key_file()
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if file.is_symlink() or file.exists():  # one that others know, or that is not whole
+        file.unlink(missing_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".part-") as stream:  # mode 0600
+        stream.write(secrets.token_bytes(KEY_BYTES))
+        stream.flush()
+        with suppress(FileExistsError):  # another command was faster: its key is the one
+            os.link(stream.name, file)
+    key = _key()
+    if key is None:
+        raise OSError(f"{file} cannot hold a key")
+    return key
+
+
+def _is_small_file(file: Path) -> bool:
+    """Return whether a path is a regular file of a few bytes: reading a pipe could wait for ever."""
+    status = file.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES
