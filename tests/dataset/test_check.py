@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from support.checking import exactly
 from uncseg.dataset.case_volumes import read_case_volumes, read_reference
 from uncseg.dataset.check import check_case, check_dataset
 from uncseg.dataset.nnunet_case import write_raw_case
@@ -60,7 +61,7 @@ def test_clean_cases_have_no_problem(dataset):
 
 def test_a_missing_modality_is_named(dataset):
     file_of(dataset, SECOND, "t1c").unlink()
-    (problem,) = problems_of(dataset)
+    (problem,) = exactly(1, problems_of(dataset))
     assert problem.where == f"{SECOND}/{SECOND}-t1c.nii.gz"
 
 
@@ -68,7 +69,7 @@ def test_the_other_files_of_an_incomplete_case_are_looked_at(dataset):
     file_of(dataset, SECOND, "t1n").unlink()
     change(file_of(dataset, SECOND, "t2w"), lambda a: a * 0)
     change(file_of(dataset, SECOND, "seg"), lambda a: put(a, 7))
-    missing, label, zero = problems_of(dataset)
+    missing, label, zero = exactly(3, problems_of(dataset))
     assert missing.where == f"{SECOND}/{SECOND}-t1n.nii.gz"
     assert label.found == "label 7 (1 voxels)"
     assert zero.found == "zero everywhere"
@@ -78,7 +79,7 @@ def test_a_truncated_file_is_named(dataset):
     file = file_of(dataset, SECOND, "t2f")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert sitk.ReadImage(str(file)).GetSize() == (24, 24, 24)  # ITK reads it, the rest as zeros
-    (problem,) = problems_of(dataset)
+    (problem,) = exactly(1, problems_of(dataset))
     assert problem.where == str(file)
     assert "EOFError" in problem.found
     assert problem.expected == "a complete NIfTI image"
@@ -86,14 +87,14 @@ def test_a_truncated_file_is_named(dataset):
 
 def test_an_unknown_label_is_named(dataset):
     change(file_of(dataset, FIRST, "seg"), lambda a: put(a, 7, count=5))
-    (problem,) = problems_of(dataset)
+    (problem,) = exactly(1, problems_of(dataset))
     assert problem.found == "label 7 (5 voxels)"
     assert "0, 1, 2, 3" in problem.expected
 
 
 def test_label_four_is_known_only_in_the_naming_of_2018(dataset):
     change(file_of(dataset, FIRST, "seg"), lambda a: put(a, 4))
-    (problem,) = problems_of(dataset)
+    (problem,) = exactly(1, problems_of(dataset))
     assert "label 4" in problem.found
 
 
@@ -101,7 +102,7 @@ def test_a_mask_of_another_size_is_named(dataset):
     file = file_of(dataset, FIRST, "seg")
     image = sitk.ReadImage(str(file))
     sitk.WriteImage(image[:-2, :, :], str(file))
-    (problem,) = problems_of(dataset)
+    (problem,) = exactly(1, problems_of(dataset))
     assert problem.found == "size (22, 24, 24)"
     assert problem.expected.startswith("(24, 24, 24)")
 
@@ -119,7 +120,7 @@ def test_a_mask_of_another_affine_is_named(dataset, name, edit):
     image = sitk.ReadImage(str(file))
     edit(image)
     sitk.WriteImage(image, str(file))
-    (problem,) = problems_of(dataset)
+    (problem,) = exactly(1, problems_of(dataset))
     assert problem.found.startswith(name)
 
 
@@ -149,7 +150,7 @@ def test_a_header_with_two_positions_is_a_warning(dataset):
 
 def test_two_cases_of_one_name_are_named(dataset):
     shutil.copytree(dataset / FIRST, dataset / "more" / FIRST)
-    (problem,) = problems_of(dataset)
+    (problem,) = exactly(1, problems_of(dataset))
     assert problem.where == FIRST
     assert problem.found.startswith("2 cases")
 

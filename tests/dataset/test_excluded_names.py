@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from support.checking import exactly
 from uncseg.config.experiment import load_experiment
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import chosen_cases
@@ -36,7 +37,7 @@ def test_a_list_of_names_that_cannot_be_read_is_a_wrong_request(experiment_file,
         listed.write_text(content, encoding="latin-1")
     with pytest.raises(ProblemsFound) as caught:
         chosen_cases(load_experiment(experiment_file(cases, dataset={"exclude": str(listed)})))
-    (problem,) = caught.value.problems
+    (problem,) = exactly(1, caught.value.problems)
     assert caught.value.exit_code == 2
     assert problem.where.startswith("dataset.exclude")
     assert str(listed) in problem.where
@@ -47,7 +48,7 @@ def test_a_list_of_names_that_cannot_be_read_is_a_wrong_request(experiment_file,
 def test_names_that_yaml_reads_as_numbers_are_refused(experiment_file, cases, names):
     with pytest.raises(ProblemsFound) as caught:
         load_experiment(experiment_file(cases, dataset={"exclude": names}))
-    (problem,) = caught.value.problems
+    (problem,) = exactly(1, caught.value.problems)
     assert problem.where.endswith("dataset.exclude")
     assert "quotes" in problem.expected
 

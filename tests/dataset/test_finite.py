@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ZScoreNormalization
 
+from support.checking import exactly
 from uncseg.dataset.fingerprint import channel_statistics
 from uncseg.dataset.finite import NotFinite, naming, require_finite, require_finite_channels
 from uncseg.errors import ProblemsFound
@@ -50,7 +51,7 @@ def test_one_value_is_enough(kind, value):
     values[2, 3] = value
     with pytest.raises(NotFinite) as caught:
         require_finite(values, "a map", "advice")
-    (problem,) = caught.value.problems
+    (problem,) = exactly(1, caught.value.problems)
     assert (problem.where, problem.found) == ("a map", "1 of 12 values that are not finite")
 
 
@@ -63,7 +64,7 @@ def test_a_fingerprint_that_overflows_names_case_and_channel(tmp_path):
         np.save(tmp_path / f"{case}_0002.npy", np.array([0, largest], np.float32))
     with pytest.raises(ProblemsFound) as caught:
         channel_statistics(tmp_path, ["a", "b", "c"], 2, "t2w")
-    (problem,) = caught.value.problems
+    (problem,) = exactly(1, caught.value.problems)
     assert problem.where == "b, channel t2w"
     assert "3e+19" in problem.found
     assert caught.value.exit_code == 1

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
+from support.checking import exactly
 from uncseg.cli import app
 from uncseg.config.experiment import load_experiment
 from uncseg.dataset.case_volumes import read_case_volumes, read_reference
@@ -130,7 +131,7 @@ def test_a_task_that_the_names_contradict_is_refused_by_check_and_by_an_experime
     assert found.output.count("set dataset.task") == 1
     experiment = tmp_path / "experiment.yaml"
     experiment.write_text(f"name: a\ndataset: {{path: {path}, task: {task}}}\nstorage: {{path: {tmp_path}}}\n")
-    (problem,) = refused(lambda: chosen_cases(load_experiment(experiment)))
+    (problem,) = exactly(1, refused(lambda: chosen_cases(load_experiment(experiment))))
     assert problem.where == str(path)
     assert folder in problem.advice
 
@@ -147,18 +148,18 @@ def test_a_folder_of_two_tasks_is_refused_unless_cases_are_left_out(folders, tmp
 
 
 def test_files_that_are_named_as_another_task_names_them_are_refused(folders, tmp_path):
-    (problem,) = refused(lambda: scan_folder(folders("met"), task=liver()))
+    (problem,) = exactly(1, refused(lambda: scan_folder(folders("met"), task=liver())))
     assert "BraTS-MET-00000-000" in problem.found
     assert "CASE/CASE-ct.nii.gz" in problem.expected
     assert problem.advice == "set dataset.task or --task to met"
     folder = copy_as(folders("gli-2018"), tmp_path, ["patient1", "patient2"])
-    (problem,) = refused(lambda: scan_folder(folder, task=built_in("men")))
+    (problem,) = exactly(1, refused(lambda: scan_folder(folder, task=built_in("men"))))
     assert problem.advice == "set dataset.task or --task to gli-2018 or gli-2023"
 
 
 def test_cases_of_another_task_than_a_models_need_another_model(folders):
     model = {"channel_names": {"0": "arterial", "1": "venous"}}
-    (problem,) = refused(lambda: find_inputs(folders("gli-2023"), model, task=liver()))
+    (problem,) = exactly(1, refused(lambda: find_inputs(folders("gli-2023"), model, task=liver())))
     assert problem.advice == "give cases of task liver, or a model of gli-2023"
 
 
@@ -166,7 +167,7 @@ def test_a_mask_with_label_4_under_names_of_2023_is_refused(folders, tmp_path):
     folder = copy_as(folders("gli-2023"), tmp_path, ["BraTS-GLI-00005-000", "BraTS-GLI-00006-000"])
     set_values(folder / "BraTS-GLI-00005-000" / "BraTS-GLI-00005-000-seg.nii.gz", [1, 2, 4])
     set_values(folder / "BraTS-GLI-00006-000" / "BraTS-GLI-00006-000-seg.nii.gz", [1, 2])
-    mask, together = refused(lambda: check_dataset(folder, task=paper_task()), code=1)
+    mask, together = exactly(2, refused(lambda: check_dataset(folder, task=paper_task()), code=1))
     # names tell that it is neither a cavity nor a child's oedema
     assert mask.advice == (
         "if 4 is ET, as in BraTS 2018 to 2021, set dataset.convention or --convention to 2018; else map or remove it"
@@ -179,7 +180,7 @@ def test_a_mask_with_label_4_under_names_that_tell_nothing_may_be_of_several_tas
     folder = copy_as(folders("gli-2023"), tmp_path, ["patient1", "patient2"])
     set_values(folder / "patient1" / "patient1-seg.nii.gz", [1, 2, 4])
     set_values(folder / "patient2" / "patient2-seg.nii.gz", [1, 2, 3])
-    mask, together = refused(lambda: check_dataset(folder, task=paper_task()), code=1)
+    mask, together = exactly(2, refused(lambda: check_dataset(folder, task=paper_task()), code=1))
     for meaning in ("4 is ET, as in BraTS 2018", "4 is RC, as in task gli-2024", "4 is ED, as in task ped-2024"):
         assert meaning in mask.advice
     # 3 is no label of 2018, so that one of the two others has to be chosen
@@ -197,10 +198,10 @@ def test_masks_that_fit_no_single_task_are_all_named(folders, tmp_path):
     folder = copy_as(folders("gli-2023"), tmp_path, names)
     set_values(folder / names[0] / f"{names[0]}-seg.nii.gz", [1, 2, 4])
     set_values(folder / names[1] / f"{names[1]}-seg.nii.gz", [1, 2, 3])
-    _, together = refused(lambda: check_dataset(folder, task=paper_task()), code=1)
+    _, together = exactly(2, refused(lambda: check_dataset(folder, task=paper_task()), code=1))
     assert together.found == f"label 3 in {names[1]}; label 4 in {names[0]}"
     # as 2018, the other one is refused
-    mask, together = refused(lambda: check_dataset(folder, paper_task(), "2018"), code=1)
+    mask, together = exactly(2, refused(lambda: check_dataset(folder, paper_task(), "2018"), code=1))
     assert names[1] in mask.where
     assert together.found == f"label 3 in {names[1]}; label 4 in {names[0]}"
 
@@ -279,7 +280,7 @@ def test_a_folder_without_the_main_region_is_refused(folders, tmp_path):
     for mask in folder.glob("*/*-seg.nii.gz"):
         set_values(mask, [4, 4])
     # the resection cavity is in no region of the tumour
-    (problem,) = refused(lambda: check_dataset(folder, task=task), code=1)
+    (problem,) = exactly(1, refused(lambda: check_dataset(folder, task=task), code=1))
     assert problem.found == "no WT (whole tumour) in any reference"
     assert problem.expected == "labels NETC or SNFH or ET in some of them"
 
@@ -325,7 +326,7 @@ def test_nnunets_dataset_is_taken_as_it_is(folders, tmp_path):
     source, raw = folders("gli-2023"), tmp_path / "Dataset007_Brain"
     cases = nnunet_folder(source, raw, {"channel_names": CHANNELS, "labels": {**LABELS, "oedema rim": 2} | {"ED": 2}})
     # two names of one number
-    (problem,) = refused(lambda: scan_folder(raw, task=liver()), code=1)
+    (problem,) = exactly(1, refused(lambda: scan_folder(raw, task=liver()), code=1))
     assert "labels are" in problem.found
     nnunet = {"channel_names": {"0": "first", "1": "b c", "2": "c", "3": "d"}, "labels": LABELS}
     shutil.rmtree(raw)
@@ -370,7 +371,7 @@ def test_nnunets_dataset_can_be_read_as_a_built_in_task(folders, tmp_path, label
 def test_a_task_that_does_not_fit_dataset_json_is_refused(folders, tmp_path, change, found):
     raw = tmp_path / "raw"
     nnunet_folder(folders("gli-2023"), raw, {"channel_names": CHANNELS, "labels": LABELS, **change})
-    (problem,) = refused(lambda: scan_folder(raw, task=built_in("gli-2023")))
+    (problem,) = exactly(1, refused(lambda: scan_folder(raw, task=built_in("gli-2023"))))
     assert problem.where == str(raw / "dataset.json")
     assert found in problem.found
     assert "leave dataset.task or --task out" in problem.advice
@@ -441,7 +442,7 @@ def test_a_list_of_dataset_json_that_names_no_files_is_refused(folders, tmp_path
     raw = tmp_path / "raw"
     content = {"channel_names": CHANNELS, "labels": LABELS, "dataset": {"anna": listed}}
     nnunet_folder(folders("gli-2023"), raw, content)
-    (problem,) = refused(lambda: scan_folder(raw, task=paper_task()), code=1)
+    (problem,) = exactly(1, refused(lambda: scan_folder(raw, task=paper_task()), code=1))
     assert "dataset.anna" in problem.where
 
 
@@ -485,7 +486,7 @@ def test_a_task_of_ones_own_may_choose_regions_and_lesions_of_nnunets_dataset(fo
     elsewhere = {"hospital": {"images": {name: f"_{name}" for name in own["modalities"]}}}
     values = {"NCR": 10, "ED": 20, "ET": 30}
     own["conventions"] = {"hospital": {**elsewhere["hospital"], "values": values}}
-    (problem,) = refused(lambda: scan_folder(raw, task=Task.model_validate(own)))
+    (problem,) = exactly(1, refused(lambda: scan_folder(raw, task=Task.model_validate(own))))
     assert problem.expected == "those of task own: 10 NCR, 20 ED, 30 ET"
     own["conventions"]["nnunet"] = {"images": {name: f"_{n:04d}" for n, name in enumerate(own["modalities"])}}
     scan = scan_folder(raw, task=Task.model_validate(own))
@@ -512,5 +513,5 @@ def test_what_nnunets_references_mean_is_no_matter_where_they_are_not_read(folde
     raw, task = tmp_path / "raw", built_in("gli-2023")
     nnunet_folder(folders("met"), raw, {"channel_names": CHANNELS, "labels": {"background": 0, "metastasis": 1}})
     assert len(find_inputs(raw, {"channel_names": CHANNELS}, task=task).cases) == 2
-    (problem,) = refused(lambda: find_inputs(raw, {"channel_names": CHANNELS}, "optional", task=task))
+    (problem,) = exactly(1, refused(lambda: find_inputs(raw, {"channel_names": CHANNELS}, "optional", task=task)))
     assert "metastasis 1" in problem.found

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from support.checking import exactly
 from uncseg.dataset.inputs import find_inputs
 from uncseg.errors import ProblemsFound
 from uncseg.tasks.built_in_tasks import paper_task
@@ -40,7 +41,7 @@ def test_an_incomplete_case_of_nnunets_files_is_named(plain):
     (plain / "extra_0002.nii.gz").unlink()
     scan = find_inputs(plain, MODEL, task=paper_task())
     assert scan.cases == []
-    (problem,) = scan.problems
+    (problem,) = exactly(1, scan.problems)
     assert problem.where.endswith("extra")
     assert "0000, 0001, 0003" in problem.found
 

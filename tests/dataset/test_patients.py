@@ -2,6 +2,7 @@
 
 import pytest
 
+from support.checking import exactly
 from uncseg.config.case_lists import PatientList, read_patients
 from uncseg.dataset.patients import find_patients, patient_of, similar_names
 from uncseg.tasks.built_in_tasks import paper_task
@@ -138,7 +139,7 @@ def test_cases_without_a_patient_are_named(tmp_path):
     assert [problem.found for problem in problems] == ["no line for b", "no line for c"]
     assert problems[0].where == f"dataset.patients: {file}"
     _, problems = find_patients(["a_1", "b"], r"(\w*)_", "--patients", task=paper_task())
-    (problem,) = problems
+    (problem,) = exactly(1, problems)
     assert problem.where == "--patients"
     assert problem.found.endswith("finds no patient for b")
     _, problems = find_patients(["_1"], r"(\w*)_", task=paper_task())

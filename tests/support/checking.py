@@ -5,6 +5,13 @@ import re
 from support.commands import uncseg
 
 
+def exactly(count, found):
+    """Return what was found as a list of this length; otherwise the test shows what there is."""
+    found = list(found)
+    assert len(found) == count, f"{len(found)} and not {count}:\n" + "\n".join(map(str, found))
+    return found
+
+
 def assert_accepted(folder, count=3):
     """Check that all cases are found and none has a problem."""
     output = uncseg("check", folder)
