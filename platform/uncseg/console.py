@@ -1,4 +1,7 @@
-"""What a command prints: problems as one table, and progress as a live line or as plain lines without a terminal."""
+"""What a command prints: results and progress on standard output, problems as one table on standard error.
+
+Progress is a live line, or plain lines where there is no terminal.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,26 +14,29 @@ from uncseg.page_table import PageTable, Row
 # a pipe has no width; tables made for a page are easier to read than ones cut at 80 columns
 # names of cases and files are printed as they are: [bold]2 and :art: are no instructions
 console = Console(width=None if Console().is_terminal else 120, highlight=False, markup=False, emoji=False)
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def show_problems(error: ProblemsFound) -> None:
-    """Print every problem of an error as one table."""
+    """Print every problem of an error as one table, on standard error."""
     count = len(error.problems)
-    _show(error.problems, f"{error.title} ({count} problem{'s' * (count != 1)})")
+    _show(error.problems, f"{error.title} ({count} problem{'s' * (count != 1)})", errors)
 
 
 def show_warnings(warnings: Sequence[Problem]) -> None:
     """Print what is odd, and stops nothing, as one table; nothing without a warning."""
     if warnings:
-        _show(warnings, f"Warnings ({len(warnings)})")
+        _show(warnings, f"Warnings ({len(warnings)})", console)
 
 
-def _show(problems: Sequence[Problem], title: str) -> None:
+def _show(problems: Sequence[Problem], title: str, to: Console) -> None:
     header = ("where", "found", "expected", "what to do")
     rows = [Row((problem.where, problem.found, problem.expected, problem.advice)) for problem in problems]
     table = PageTable("problems", title, header, rows, words=header).to_rich()
     table.expand = True
-    console.print(table)
+    if not to.is_terminal:
+        to.width = console.width
+    to.print(table)
 
 
 @contextmanager

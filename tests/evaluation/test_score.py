@@ -120,7 +120,7 @@ def test_old_labels_and_one_map_for_all_regions(tmp_path, local_ray, capsys, mon
         if convention == "old":
             # the name says 2023, when 4 was no label
             assert score(*folders) == 1
-            assert "set --reference-convention to 2018" in capsys.readouterr().out
+            assert "set --reference-convention to 2018" in capsys.readouterr().err
             folders += ("--reference-convention", "2018")
         assert score(*folders) == 0
     first, second = (pd.read_parquet(tmp_path / name / "scores.parquet") for name in ("new", "old"))
@@ -149,7 +149,7 @@ def test_a_mask_is_not_taken_for_a_map(tmp_path, local_ray, capsys, monkeypatch)
     save(tmp_path / "out", "a", (labels(1) > 0).astype(np.uint8))
     out, maps = tmp_path / "scores.parquet", ("--uncertainty", tmp_path / "out")
     assert score(tmp_path / "out", tmp_path / "references", "--out", out, *maps) == 1
-    assert "no map in" in capsys.readouterr().out
+    assert "no map in" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -204,7 +204,7 @@ def test_every_bad_file_is_named_and_the_good_cases_are_scored(tmp_path, local_r
     out = tmp_path / "scores.parquet"
     assert score(predictions, references, "--out", out, "--uncertainty", maps) == 1
     assert set(pd.read_parquet(out)["case"]) == {"good"}
-    said = "".join(capsys.readouterr().out.split())
+    said = "".join(capsys.readouterr().err.split())
     for word in ("alone", "unpredicted", *(name for name in names if name != "good")):
         assert word in said
     for words in ("noreference", "noprediction", "size(23,24,24)", "7(3voxels)", "NaN", "87.5", "-0.5", "nomapin"):
@@ -220,7 +220,7 @@ def test_a_map_of_another_scale_among_percents(tmp_path, local_ray, capsys):
     out, options = tmp_path / "scores.parquet", ("--uncertainty", tmp_path / "maps", "--uncertainty-scale", "percent")
     assert score(tmp_path / "predictions", tmp_path / "references", "--out", out, *options) == 1
     assert set(pd.read_parquet(out)["case"]) == {"a", "c"}
-    assert "another scale" in " ".join(capsys.readouterr().out.split())
+    assert "another scale" in " ".join(capsys.readouterr().err.split())
 
 
 def test_only_what_is_missing_is_scored_again(tmp_path, local_ray):
@@ -257,7 +257,7 @@ def test_wrong_requests(tmp_path, capsys, monkeypatch, arguments, said):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     assert score(*arguments) == 2
-    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.glob("s.*"))
 
 
@@ -289,7 +289,7 @@ def test_patients_are_told_by_names_or_by_an_option(tmp_path, local_ray, capsys,
     file.write_text("case,patient\nP7_pre,anna\n")
     capsys.readouterr()
     assert score(*arguments, "--patients", file) == 2
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().err.split())
     for name in names:
         assert (f"no line for {name}" in said) == (name != "P7_pre")
     assert score(*arguments, "--patients", "(") == 2

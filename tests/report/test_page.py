@@ -217,7 +217,7 @@ def test_a_folder_of_several_runs_is_refused_with_one_of_them(tmp_path, capsys, 
         (tmp_path / "trials" / trial).mkdir(parents=True)
         (tmp_path / "trials" / trial / "experiment.yaml").touch()
     assert report(tmp_path) == 2
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "a folder of 2 runs" in said
     assert f"give one of them, for example {tmp_path}/trials/a" in said
     assert "experiment.yaml" not in said
@@ -225,7 +225,7 @@ def test_a_folder_of_several_runs_is_refused_with_one_of_them(tmp_path, capsys, 
 
 def test_a_run_is_not_compared_with_itself(evaluated, capsys):
     assert report(evaluated.root, evaluated.root / ".") == 2
-    assert "give each run once" in capsys.readouterr().out
+    assert "give each run once" in capsys.readouterr().err
 
 
 def test_folds_that_are_not_finished_are_named(run, open_page):
@@ -269,4 +269,4 @@ def test_images_that_have_moved(evaluated, tmp_path, open_page):
 
 def test_an_unknown_run(tmp_path, capsys):
     assert report(tmp_path) == 2
-    assert "no experiment.yaml" in capsys.readouterr().out
+    assert "no experiment.yaml" in capsys.readouterr().err

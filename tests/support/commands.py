@@ -27,11 +27,12 @@ def environment(**more):
 
 
 def uncseg(*arguments, code=0):
-    """Run a command in this process, and return what it printed.
+    """Run a command in this process, and return what it printed, on standard output and standard error together.
 
     Where it ends with another exit code than ``code``, the test fails and shows the output.
     """
-    with contextlib.redirect_stdout(io.StringIO()) as output, pytest.raises(SystemExit) as ended:
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), pytest.raises(SystemExit) as ended:
         main([str(argument) for argument in arguments])
     if (ended.value.code or 0) != code:
         line = " ".join(map(str, arguments))

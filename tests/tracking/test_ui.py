@@ -17,7 +17,7 @@ def ui(monkeypatch, capsys):
         monkeypatch.setattr(console, "width", 600)  # no cell wraps
         with pytest.raises(SystemExit) as ended:
             main(["ui", "--no-browser", *map(str, arguments)])
-        return ended.value.code, capsys.readouterr().out
+        return ended.value.code, "".join(capsys.readouterr())
 
     return run
 

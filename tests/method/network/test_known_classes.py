@@ -81,7 +81,7 @@ def test_command_in_the_plans_is_never_run(folder_of, tmp_path, capsys, monkeypa
             load(folder)
         assert "--trust" in caught.value.problems[0].advice
     assert predict(folder, tmp_path) == 2
-    assert "nonlin: os.system" in capsys.readouterr().out
+    assert "nonlin: os.system" in capsys.readouterr().err
     assert not ran.exists()
     # with trust, the plans may name what they want
     assert open_model_folder(folder, trust=True).configuration == "3d_fullres"
