@@ -107,6 +107,13 @@ def test_a_mask_of_another_size_is_named(dataset):
     assert problem.expected.startswith("(24, 24, 24)")
 
 
+def test_a_folder_of_temporary_files_that_cannot_be_used_is_named_and_no_case(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    (problem,) = exactly(1, problems_of(dataset))
+    assert problem.where == str(tmp_path / "absent")
+    assert "TMPDIR" in problem.advice
+
+
 @pytest.mark.parametrize(
     ("name", "edit"),
     [

@@ -69,7 +69,7 @@ def read_case_volumes(case: Case, task: Task) -> CaseVolumes:
         if not wrong and (share := _share_of_contrast(image.voxels)) < ODD_SHARE:
             (problems if share < SMALLEST_SHARE else warnings).append(_far_values(image, share))
     volumes = [*images, *([reference] if reference is not None else [])]
-    problems += _geometries_that_differ(volumes)
+    problems = list(dict.fromkeys([*problems, *_geometries_that_differ(volumes)]))
     if len(problems) > MAX_PROBLEMS:
         left = len(problems) - MAX_PROBLEMS
         problems[MAX_PROBLEMS:] = [Problem(case.case_id, f"{left} more problems", "none", "mend those above first")]

@@ -77,7 +77,8 @@ def check_dataset(
     check = partial(check_case, task=task)
     with ThreadPoolExecutor(min(MOST_CASES_AT_ONCE, os.cpu_count() or 1)) as pool:
         checks, incomplete = list(pool.map(check, scan.cases)), list(pool.map(check, scan.partial))
-        problems = scan.problems + [problem for found in checks + incomplete for problem in found.problems]
+        # what lies outside the cases, as a full folder of temporary files, is said once
+        problems = list(dict.fromkeys([*scan.problems, *(p for found in checks + incomplete for p in found.problems)]))
         problems += _problems_of_masks(folder, scan, problems, pool)
     if not problems and not any(found.has_main for found in checks):
         problems.append(none_of_main_region(str(folder), task))

@@ -65,6 +65,8 @@ def refuse(file: Path, found: str, expected: str, advice: str) -> NoReturn:
 def refuse_cause(file: Path, error: Exception) -> NoReturn:
     """Raise the problem of a file at which a library failed, with the library's words."""
     expected, advice = "a complete NIfTI image", "write or download it again, or exclude the case"
+    if isinstance(error, OSError) and error.errno is not None:  # of the system: the file itself may be whole
+        expected, advice = "a file that can be read", "correct its permissions or the storage, then try again"
     refuse(file, f"{type(error).__name__}: {first_line(error)[:160]}", expected, advice)
 
 

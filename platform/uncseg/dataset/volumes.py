@@ -5,7 +5,8 @@ that of the images that nnU-Net and this program write. Arrays are (D, H, W), ge
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def _read_geometry(file: Path, header: Header, shape: tuple[int, ...]) -> Geomet
     form = next((form for form in ("sform", "qform") if int(header[f"{form}_code"]) > 0), None)
     if form and not all(np.isfinite(header[name]).all() for name in _FORMS[form]):  # ITK would print, or read 0
         refuse(file, f"a position or direction that is NaN or infinite in the {form}", "finite numbers", advice)
-    with tempfile.TemporaryDirectory(prefix="uncseg-") as folder:
+    with _temporary_folder() as folder:
         copy = Path(folder, "header.nii")
         copy.write_bytes(block.binaryblock + bytes(4))
         sitk.ProcessObject.GlobalWarningDisplayOff()  # of two geometries in a header ITK takes one, and says so
@@ -130,6 +131,17 @@ def _read_geometry(file: Path, header: Header, shape: tuple[int, ...]) -> Geomet
         refuse(file, "a position or direction that is NaN or infinite in the header", "finite numbers", advice)
     _require_size_of_head(file, header, geometry)
     return geometry
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """Yield a folder that is removed at the end; where it cannot be used, no file of a case is to blame."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="uncseg-") as folder:
+            yield folder
+    except OSError as error:
+        found, advice = f"{error.strerror or error}", "free some space there, or set TMPDIR to another folder"
+        refuse(Path(tempfile.gettempdir()), found, "a folder for temporary files that can be written", advice)
 
 
 def _require_size_of_head(file: Path, header: Header, geometry: Geometry) -> None:
