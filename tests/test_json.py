@@ -101,7 +101,7 @@ ROWS = [
 def test_a_table_of_records_is_that_of_their_rows_to_the_bit(tmp_path, reason):
     rows = [ROWS[0] | {"reason": reason}, ROWS[1]]
     write_json(tmp_path / "rows.json", rows)
-    table = table_of(read_json(tmp_path / "rows.json"), words=["reason"])[list(ROWS[0])]
+    table = table_of(read_json(tmp_path / "rows.json", shape=list), words=["reason"])[list(ROWS[0])]
     write_table(table, tmp_path, "kept")
     write_table(pd.DataFrame(rows), tmp_path, "direct")  # with NaN, as before they were JSON
     assert (tmp_path / "kept.csv").read_bytes() == (tmp_path / "direct.csv").read_bytes()

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 
 MOST_SHOWN = 20
 """Problems of one kind that are listed; the others are counted."""
@@ -48,6 +50,16 @@ class ProblemsFound(Exception):
     def __str__(self) -> str:
         lines = [f"{p.where}: found {p.found}; expected {p.expected}; {p.advice}" for p in self.problems]
         return "\n".join([self.title, *lines])
+
+
+class DamagedFile(ProblemsFound):
+    """A file of ours cannot be read back: it is empty, truncated, not UTF-8, or of another shape (exit code 1)."""
+
+    @classmethod
+    def of(cls, file: PathLike[str], found: str, expected: str, advice: str) -> "DamagedFile":
+        """Return the error of one file; ``advice`` says what makes the file again."""
+        problem = Problem(str(file), found, expected, advice)
+        return cls(f"{Path(file).name} cannot be read.", [problem], exit_code=1)
 
 
 def raise_if_any(problems: Sequence[Problem], title: str, exit_code: int = 2) -> None:

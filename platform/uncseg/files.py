@@ -1,5 +1,6 @@
-"""Files that are complete or absent: written to a temporary name, then renamed. JSON, and records of finished work."""
+"""The one way to write a file, whole or not at all, and to read ours back. JSON, and records of finished work."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -11,34 +12,57 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from uncseg.errors import DamagedFile, first_line, listed
+from uncseg.partial_files import held, partial_name, sync_folder
+
+RESTORE = "restore it from a copy, or delete it and give the command that made it again"
+"""What to do about a damaged file, where nothing better is known."""
+
 
 @contextmanager
-def whole_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def whole_file(path: Path, *, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yield a temporary name in ``path``'s folder; rename it to ``path`` on success, remove it on failure.
 
-    The temporary name keeps the ending (``.nii.gz``), by which image writers choose the format. ``durable`` waits for
-    the disk before the rename, so that even a power cut leaves the old file or the new one.
+    The temporary name keeps the ending (``.nii.gz``), by which image writers choose the format. File and folder are
+    synced, so that a full disk is noticed before the rename, and even a power cut leaves the old file or the new one.
+
+    Args:
+        path: the final name; the folder is made.
+        verify: called with the temporary file before the rename; it raises where the content is not what was to be
+            written, for writers that do not tell when a disk is full (:func:`not_whole`).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        if durable:
+    with held(path.with_name(partial_name(path.name))) as temporary:
+        try:
+            yield temporary
+            if verify is not None:
+                verify(temporary)
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove the partial files and folders that killed processes left."""
-    for part in list(folder.rglob(".part-*")):
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+def move_whole(file: Path, target: Path) -> None:
+    """Sync a finished file of a :func:`partial_folder`, and give it its final name on the same disk."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    file.replace(target)
+    sync_folder(target.parent)
+
+
+_ROOM_BYTES = 2**22
+
+
+def not_whole(path: Path, found: str) -> OSError:
+    """Return the error of a file whose content is not what was written; the usual cause is a full disk."""
+    full = shutil.disk_usage(Path(path).parent).free < _ROOM_BYTES
+    code = errno.ENOSPC if full else errno.EIO
+    return OSError(code, f"{os.strerror(code)}: {Path(path).name} was not written as a whole ({found})")
 
 
 @contextmanager
@@ -90,35 +114,133 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json_text(content, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Return the parsed content of a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+def read_text(path: Path, advice: str = RESTORE) -> str:
+    """Return the text (UTF-8) of a file that uncseg wrote.
+
+    Raises:
+        DamagedFile: there is no such file, it is empty, or it is not UTF-8; ``advice`` says what makes it again.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DamagedFile.of(path, f"bytes that are not UTF-8, from byte {error.start}", "text", advice) from error
+    except OSError as error:
+        found = "nothing" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+        raise DamagedFile.of(path, found, "a file that can be read", advice) from error
+    if not text.strip("\0 \t\r\n"):
+        found = f"{len(text)} bytes of nothing" if text else "an empty file"
+        raise DamagedFile.of(path, found, "the text that was written", advice)
+    return text
+
+
+def read_json(path: Path, advice: str = RESTORE, shape: Any = dict[str, Any], keys: Iterable[str] = ()) -> Any:
+    """Return the parsed content of a JSON file that uncseg wrote.
+
+    Args:
+        path: the file.
+        advice: what makes the file again, in the imperative mood.
+        shape: the type of the content, as pydantic checks it (``list[dict[str, int]]``).
+        keys: entries that an object must have.
+
+    Raises:
+        DamagedFile: there is no such file, or it is empty, truncated, not UTF-8, or of another shape.
+    """
+    text = read_text(path, advice)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        cause = "brackets nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+        raise DamagedFile.of(path, f"text that is not whole JSON: {cause}", "JSON", advice) from error
+    if missing := [key for key in keys if not isinstance(content, dict) or key not in content]:
+        raise DamagedFile.of(path, f"no {listed(missing)}", "a JSON object with these entries", advice)
+    if shape == dict[str, Any]:
+        if not isinstance(content, dict):
+            raise DamagedFile.of(path, " ".join(text.split())[:60], "a JSON object", advice)
+        return content
+    return _as_shape(path, content, shape, advice)
+
+
+def _as_shape(path: Path, content: Any, shape: Any, advice: str) -> Any:
+    from pydantic import TypeAdapter, ValidationError  # takes a moment to import
+
+    try:
+        return TypeAdapter(shape).validate_python(content)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = ".".join(map(str, wrong["loc"])) or "the content"
+        raise DamagedFile.of(path, f"{place}: {wrong['msg']}", "the content that was written", advice) from error
+
+
+def described(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return ``bytes`` and ``sha256`` of files in a folder by name, from which :func:`is_as_described` knows them."""
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": file_digest(folder / name)} for name in names}
+
+
+def is_as_described(file: Path, description: Any, since_ns: int = 0) -> bool:
+    """Return whether a file has the size and the content of an entry of :func:`described`.
+
+    The content of a large file that is older than ``since_ns`` (a modification time) is not read.
+    """
+    try:
+        status = file.stat()
+        if not file.is_file() or status.st_size != description["bytes"]:
+            return False
+        trusted = status.st_mtime_ns < since_ns and status.st_size > _SMALL_BYTES
+        return trusted or file_digest(file) == description["sha256"]
+    except (OSError, TypeError, KeyError):
+        return False
+
+
+_SMALL_BYTES = 2**20
+"""Files up to this size are always read when work is resumed: segmentations and pictures are among them."""
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 (hex) of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def kept_record(file: Path, source: str) -> dict[str, Any] | None:
-    """Return the record in ``file``, or None unless it was made from ``source`` and its files are still there.
+    """Return the record in ``file``, or None unless it is whole, was made from ``source``, and so are its files.
+
+    A record or a file that is damaged, truncated or changed since counts as absent, so that it is made again.
 
     Args:
-        file: JSON that :func:`keep_record` wrote; an entry ``files`` names files beside it.
+        file: JSON that :func:`keep_record` wrote.
         source: digest of everything that the record depends on.
     """
-    record: dict[str, Any] = read_json(file) if file.is_file() else {}
-    complete = all((file.parent / name).is_file() for name in record.get("files", ()))
-    return record if record.get("source") == source and complete else None
+    try:
+        written = file.stat().st_mtime_ns
+        record: dict[str, Any] = read_json(file)
+    except (OSError, DamagedFile):
+        return None
+    if record.get("source") != source or record.pop(_DIGEST, None) != digest(record):
+        return None
+    files = record.get("files", {})
+    whole = isinstance(files, dict) and all(
+        is_as_described(file.parent / name, files[name], since_ns=written) for name in files
+    )
+    return record if whole else None
+
+
+_DIGEST = "sha256_of_record"
 
 
 def keep_record(file: Path, source: str, record: dict[str, Any]) -> dict[str, Any]:
     """Write ``record`` with its source, after all that it describes is written; return it as it is read from now on.
 
-    Its entries keep their order, which is that of the columns of a table made of it.
+    Its entries keep their order, which is that of the columns of a table made of it. An entry ``files`` that lists
+    names of files beside it is kept as {name: {bytes, sha256}}, by which :func:`kept_record` knows them again.
     """
-    write_text(file, json_text(record | {"source": source}, indent=2) + "\n")
-    kept: dict[str, Any] = read_json(file)
-    return kept
+    files = {"files": described(file.parent, record["files"])} if "files" in record else {}
+    content: dict[str, Any] = json.loads(json_text(record | files | {"source": source}))
+    write_text(file, json_text(content | {_DIGEST: digest(content)}, indent=2) + "\n")
+    return content
 
 
 def compute_once(file: Path, source: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the record in ``file`` if its source is unchanged (:func:`kept_record`); otherwise compute and keep it."""
+    """Return the record in ``file`` if it can be used (:func:`kept_record`); otherwise compute and keep it."""
     record = kept_record(file, source)
     return keep_record(file, source, compute()) if record is None else record
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uncseg.errors import DamagedFile
 from uncseg.estimators.registry import ONE_PASS, SEVERAL_PASS_MAPS
 from uncseg.files import read_json
 from uncseg.tasks.task import Task
@@ -145,7 +146,10 @@ class CaseFiles:
 
         The record goes first, because it tells that the others are complete.
         """
-        listed = read_json(self.scores).get("files", ()) if self.scores.is_file() else ()
+        try:
+            listed = list(read_json(self.scores).get("files") or ())
+        except DamagedFile:  # also where there is none
+            listed = []
         maps = (*map(self.map, maps_beside_segmentation(task)), *(self.root / Path(name).name for name in listed))
         for file in (self.scores, self.segmentation, self.overlay, *maps):
             file.unlink(missing_ok=True)

@@ -16,7 +16,8 @@ from mlflow import MlflowClient
 from support.commands import uncseg
 from support.small_experiment import write_small_experiment
 from uncseg.console import console
-from uncseg.files import read_json
+from uncseg.dataset.splits import read_splits
+from uncseg.files import keep_record, read_json
 from uncseg.layout import RunFolder
 from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_STEPS
 from uncseg.table_files import read_table
@@ -72,7 +73,7 @@ def test_all_json_of_a_run_is_strict(root, run, tmp_path):
 
 
 def test_tables_made_of_kept_records_are_those_of_the_first_evaluation_to_the_bit(run, copied):
-    for file in run.out_of_fold.glob("*.json"):  # with them nothing is predicted again
+    for file in run.out_of_fold.iterdir():  # with them nothing is predicted again
         shutil.copy(file, copied.out_of_fold)
     uncseg("evaluate", copied.root)
     for name in ("per_case", "scores", "table1", "table2"):
@@ -82,11 +83,13 @@ def test_tables_made_of_kept_records_are_those_of_the_first_evaluation_to_the_bi
 
 def test_null_in_a_kept_record_is_nan_in_a_table_of_floats(run, copied):
     for file in sorted(run.out_of_fold.glob("*.json")):
+        for written in run.out_of_fold.glob(f"{file.stem}*"):
+            shutil.copy(written, copied.out_of_fold)
         record = read_json(file)
         record["row"]["expected_dice_wt"] = None  # in all cases, as where nothing is predicted
-        (copied.out_of_fold / file.name).write_text(json.dumps(record))
+        keep_record(copied.out_of_fold / file.name, record["source"], record)
     record["scores"][0]["hd95_mm"] = None  # in the last case alone
-    (copied.out_of_fold / file.name).write_text(json.dumps(record))
+    keep_record(copied.out_of_fold / file.name, record["source"], record)
     uncseg("evaluate", copied.root)
     per_case, before = (read_table(folder.tables, "per_case") for folder in (copied, run))
     assert per_case["expected_dice_wt"].dtype == np.float64
@@ -161,7 +164,7 @@ def write_nan(file, channel, voxels):
 
 def test_a_prepared_case_with_nan_is_not_evaluated_and_the_others_are(copied):
     (splits,) = copied.root.parent.rglob("splits_final.json")
-    case, *others = read_json(splits)[0]["val"]
+    case, *others = read_splits(splits)[0]["val"]
     values = write_nan(prepared_file(copied.root.parent, case), 3, (slice(3, 4), slice(3, 5), slice(3, 4)))
     said = words(uncseg("evaluate", copied.root, code=1))
     assert f"2 of {values} values that are not finite" in said
@@ -181,11 +184,11 @@ def test_a_fold_whose_network_is_damaged_is_not_evaluated(copied):
     next(iter(content["network_weights"].values()))[:] = math.nan
     torch.save(content, file)
     (splits,) = copied.root.parent.rglob("splits_final.json")
-    cases = read_json(splits)[0]["val"]
+    cases = read_splits(splits)[0]["val"]
     said = words(uncseg("evaluate", copied.root, code=1))
     assert all(case in said for case in cases)
     assert "the network of fold 0" in said
-    assert sorted(file.stem for file in copied.out_of_fold.glob("*.json")) == sorted(read_json(splits)[1]["val"])
+    assert sorted(file.stem for file in copied.out_of_fold.glob("*.json")) == sorted(read_splits(splits)[1]["val"])
 
 
 def test_batches_that_were_skipped_are_shown_at_the_end_and_on_the_page(root, tmp_path):
@@ -195,7 +198,7 @@ def test_batches_that_were_skipped_are_shown_at_the_end_and_on_the_page(root, tm
     file = write_small_experiment(tmp_path, training=training, evaluation={"last_epochs": 2})
     uncseg("prepare", file)
     (splits,) = tmp_path.rglob("splits_final.json")
-    case = read_json(splits)[0]["val"][0]  # fold 1 trains on it
+    case = read_splits(splits)[0]["val"][0]  # fold 1 trains on it
     write_nan(prepared_file(tmp_path, case), 3, (slice(0, 8), slice(0, 28), slice(0, 28)))
     said = words(uncseg("cross-validate", file, code=1))
     run = RunFolder(tmp_path / "runs" / "small")

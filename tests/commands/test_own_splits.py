@@ -11,6 +11,7 @@ from support.commands import uncseg
 from support.small_experiment import write_small_experiment
 from uncseg.console import console
 from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.splits import read_splits
 from uncseg.files import digest, read_json
 from uncseg.tasks.built_in_tasks import paper_task
 
@@ -64,7 +65,7 @@ def test_sites_are_left_out_one_by_one(root, tmp_path):
     (done,) = [record for record in map(read_json, root.glob("runs/prepared/*/prepared.json")) if record["groups"]]
     assert done["groups"] == {"fold_0": "Bern", "fold_1": "Oslo", "fold_2": "Turin"}
     assert done["patients"] == 3
-    (splits,) = map(read_json, root.glob("runs/prepared/*/nnUNet_preprocessed/*/splits_final.json"))
+    (splits,) = map(read_splits, root.glob("runs/prepared/*/nnUNet_preprocessed/*/splits_final.json"))
     assert [fold["val"] for fold in splits] == [[case(n) for n in numbers] for numbers in SITES.values()]
     assert done["digests"]["split"] == digest(splits) == read_json(run / "manifest.json")["digests"]["split"]
     # the run holds what it was made from
@@ -94,7 +95,7 @@ def test_nnunets_own_split_is_used_as_it_is(root):
     assert "patients: 5 patients, by the names BraTS-XXX-NNNNN-NNN" in said
     assert "split:    2 folds, as in splits_final.json" in said
     assert "fold 1: 3 cases" in said
-    written = [read_json(path) for path in root.glob("runs/prepared/*/nnUNet_preprocessed/*/splits_final.json")]
+    written = [read_splits(path) for path in root.glob("runs/prepared/*/nnUNet_preprocessed/*/splits_final.json")]
     assert folds in written
 
 

@@ -10,6 +10,7 @@ import torch
 
 from support.commands import run_nnunet, run_process, uncseg
 from uncseg.config.experiment import load_experiment
+from uncseg.dataset.splits import read_splits
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
@@ -134,7 +135,7 @@ def test_all_problems_of_an_input_are_named_at_once(root, downloaded):
 
 def test_nnunets_own_command_predicts_the_same_with_the_weights_alone(root, run, downloaded, tmp_path):
     """Fold 0's own cases, beside what the run itself has predicted of them."""
-    splits = read_json(next(root.rglob("splits_final.json")))
+    splits = read_splits(next(root.rglob("splits_final.json")))
     (tmp_path / "images").mkdir()
     for case in splits[0]["val"]:
         for number, channel in enumerate(CHANNELS):

@@ -13,7 +13,8 @@ from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.case_scores import ScoreRow, definition_of_scores
 from uncseg.evaluation.find_pairs import find_pairs
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
-from uncseg.files import compute_once, digest, file_states, remove_partial, short_name
+from uncseg.files import compute_once, digest, file_states, short_name
+from uncseg.partial_files import remove_partial
 from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.preflight import require_folders
 from uncseg.table_files import table_of

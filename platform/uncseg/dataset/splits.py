@@ -8,7 +8,7 @@ import numpy as np
 
 from uncseg.config.case_lists import FoldList
 from uncseg.config.sections import Split
-from uncseg.errors import Problem, ProblemsFound, first_problems, listed
+from uncseg.errors import DamagedFile, Problem, ProblemsFound, first_problems, listed
 from uncseg.files import digest, read_json, write_json
 
 Splits = list[dict[str, list[str]]]
@@ -148,6 +148,20 @@ def _shared_patients(where: str, given: FoldList, splits: Splits, patients: Mapp
     return problems
 
 
+def read_splits(path: Path) -> Splits:
+    """Return the content of nnU-Net's splits_final.json.
+
+    Raises:
+        DamagedFile: it cannot be read, or holds anything else.
+    """
+    advice = "delete the prepared folder that it lies in: the same command prepares it again"
+    splits: Splits = read_json(path, advice, shape=Splits)
+    for fold in splits:
+        if not {"train", "val"} <= fold.keys():
+            raise DamagedFile.of(path, f"a fold of {listed(fold) or 'nothing'}", "train and val in each fold", advice)
+    return splits
+
+
 def write_splits_once(path: Path, splits: Splits) -> str:
     """Write nnU-Net's splits_final.json unless it exists, and return the SHA-256 (hex) of the split.
 
@@ -156,7 +170,7 @@ def write_splits_once(path: Path, splits: Splits) -> str:
     """
     if not path.exists():
         write_json(path, splits)
-    elif read_json(path) != splits:
+    elif read_splits(path) != splits:
         advice = "delete the prepared folder to split again, or restore the file"
         problem = Problem(str(path), "another split", "the split of these cases", advice)
         raise ProblemsFound("The split was changed after it was written.", [problem])

@@ -107,7 +107,7 @@ def _labels(file: Path) -> dict[str, Any] | None:
         labels = read_json(file)["labels"]
         if all(isinstance(name, str) for name in labels.values()):
             labels = {name: int(value) for value, name in labels.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (ProblemsFound, ValueError, TypeError, KeyError, AttributeError):
         return None
     return labels if isinstance(labels, dict) else None
 

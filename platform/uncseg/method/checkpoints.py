@@ -110,7 +110,7 @@ def resume_file(checkpoint: Path, epochs: int) -> Path:
 def save_resume_file(path: Path, content: dict[str, Any]) -> None:
     """Write a resume file (:data:`RESUME_KEYS`), whole or not at all."""
     assert set(content) == set(RESUME_KEYS)
-    with whole_file(path, durable=True) as temporary:
+    with whole_file(path) as temporary:
         torch.save(content, temporary)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from uncseg.dataset.preparation import nnunet_environment
+from uncseg.dataset.splits import read_splits
 from uncseg.files import read_json, write_json, write_text
 from uncseg.method.settings import TrainerSettings
 from uncseg.runs.fold_request import DONE, FoldRequest
@@ -85,7 +86,9 @@ def _train(
     if first_epoch == 0:  # its own checkpoints hold the judged run's network too
         load_judged_segmentation(request, trainer)
     spool = SpoolWriter(request.run.spool, request.fold, first_epoch=first_epoch) if rank == 0 else None
-    pictures = TrainingPictures(trainer, read_json(request.prepared.splits)[request.fold]["val"], request.run.progress)
+    pictures = TrainingPictures(
+        trainer, read_splits(request.prepared.splits)[request.fold]["val"], request.run.progress
+    )
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         if spool is not None:

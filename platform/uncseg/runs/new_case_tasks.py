@@ -29,13 +29,14 @@ from uncseg.estimators.one_pass import OnePass, estimate_one_pass
 from uncseg.estimators.registry import ESTIMATORS, NOT_MIRRORED
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import main_mask
-from uncseg.files import keep_record, kept_record, remove_partial
+from uncseg.files import keep_record, kept_record
 from uncseg.layout import BETWEEN_FOLDS, UNCERTAINTY, CaseFiles, region_probabilities
 from uncseg.method.inference.fold_average import FoldAverage, average_folds
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, native_maps, predict_grid
 from uncseg.method.inference.predictor import loaded_predictor
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
+from uncseg.partial_files import remove_partial
 from uncseg.report.overlay import draw_overlay
 from uncseg.runs.fold_prediction import as_batch
 from uncseg.runs.model_sources import PredictionModel

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from uncseg.config.sections import PROTOCOLS
 from uncseg.config.task_files import TASK_FILE, write_task
 from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.cases import Case
+from uncseg.dataset.splits import read_splits
 from uncseg.dataset.volumes import Geometry, read_volume, write_volume
 from uncseg.errors import raise_if_any
 from uncseg.estimators.floors import best_constant
@@ -22,7 +24,7 @@ from uncseg.evaluation.expectation import around_prediction, expected_dice, expe
 from uncseg.evaluation.figures import region_dices
 from uncseg.evaluation.overlap import dice, main_mask, region_mask
 from uncseg.evaluation.uncertainty import protocol_mask, score_map
-from uncseg.files import compute_once, read_json
+from uncseg.files import compute_once
 from uncseg.layout import UNCERTAINTY, UNMASKED, CaseFiles, case_maps, main_probability
 from uncseg.metric_keys import case_key
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest
@@ -45,7 +47,7 @@ def evaluate_out_of_fold(
     """
     write_task(request.run.out_of_fold / TASK_FILE, request.experiment.dataset.task)
     by_id = {case.case_id: case for case in cases}
-    splits = read_json(request.prepared.splits)
+    splits = read_splits(request.prepared.splits)
     # a worker keeps a fold's network and its error memory, so the cases of a fold stay together
     calls = [(case, evaluate_case, (request.fold(fold), by_id[case])) for fold in folds for case in splits[fold]["val"]]
     records, problems = map_cases_on_workers(calls, request.slots, progress)
@@ -82,20 +84,20 @@ def _predict_and_score(request: FoldRequest, case: Case, files: CaseFiles) -> di
     prediction = predict_case(request, case.case_id)
     predicted = main_mask(prediction.labels, task)
     masked = around_prediction(prediction.maps.get(UNCERTAINTY), predicted)
-    _write_case(files, prediction, masked, image.geometry, task)
+    written = _write_case(files, prediction, masked, image.geometry, task)
     brain = image.voxels != 0
     keys = {"case": case.case_id, "patient": case.patient, "fold": request.fold}
     scores = [keys | row for row in region_scores(reference, prediction.labels, masked, brain, geometry, task)]
     expected = math.nan if masked is None or not predicted.any() else expected_dice(predicted, masked)
     row = keys | _overlap_row(scores, task) | {expected_dice_column(task): expected}
     row |= _uncertainty_row(case, reference, prediction, task) | _several_pass_row(reference, prediction, task)
-    return {"row": row, "scores": scores}
+    return {"files": [file.name for file in written], "row": row, "scores": scores}
 
 
 def _write_case(
     files: CaseFiles, prediction: Prediction, masked: np.ndarray | None, geometry: Geometry, task: Task
-) -> None:
-    """Write labels and maps; ``masked`` is the head's map inside the dilated prediction."""
+) -> list[Path]:
+    """Write labels and maps, and return their files; ``masked`` is the head's map inside the dilated prediction."""
     write_volume(files.segmentation, prediction.labels.astype(np.uint8), geometry)
     maps = {main_probability(task): prediction.p_main} | prediction.maps
     if masked is not None:
@@ -103,9 +105,10 @@ def _write_case(
         maps |= {UNCERTAINTY: masked, UNMASKED: maps[UNCERTAINTY]}
     for estimate in prediction.estimates.values():
         maps |= estimate.maps
-    for name in (*case_maps(task), *SEVERAL_PASS_MAPS):
-        if name in maps:
-            write_volume(files.map(name), maps[name].astype(np.float32), geometry)
+    known = [name for name in (*case_maps(task), *SEVERAL_PASS_MAPS) if name in maps]
+    for name in known:
+        write_volume(files.map(name), maps[name].astype(np.float32), geometry)
+    return [files.segmentation, *map(files.map, known)]
 
 
 def region_scores(

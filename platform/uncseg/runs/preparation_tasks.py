@@ -18,8 +18,9 @@ from uncseg.dataset.check import check_case, none_of_main_region, same_cases
 from uncseg.dataset.preprocessing import preprocess_case
 from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
-from uncseg.files import file_lock, remove_partial
+from uncseg.files import file_lock
 from uncseg.layout import PreparedFolder
+from uncseg.partial_files import remove_partial
 from uncseg.provenance import describe_versions
 from uncseg.tasks.task import Task
 

@@ -8,6 +8,7 @@ from uncseg.config.task_files import nnunet_dataset_json
 from uncseg.console import console, show_warnings
 from uncseg.dataset.labels import AS_NAMED, AS_SET, BY_DATASET_JSON, describe_convention
 from uncseg.dataset.patients import find_patients
+from uncseg.dataset.splits import read_splits
 from uncseg.dataset.told_task import describe_task
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
@@ -67,7 +68,7 @@ def print_plan(request: RunRequest, folds: Sequence[int], cluster: Cluster, timi
 
 def print_cases(experiment: Experiment, prepared: PreparedFolder) -> None:
     """Print what the labels mean and how many patients there are, each with how it is known, and the split's source."""
-    split, folds = experiment.split, read_json(prepared.splits)
+    split, folds = experiment.split, read_splits(prepared.splits)
     dataset = experiment.dataset
     named = BY_DATASET_JSON if nnunet_dataset_json(dataset.path) is not None else AS_NAMED
     reason = named if dataset.convention is None else AS_SET

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock, read_json, write_json
 
 
@@ -11,17 +10,10 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
     """Return the manifest's content; empty if there is none yet.
 
     Raises:
-        ProblemsFound: the file is not a JSON object.
+        DamagedFile: the file is not a JSON object.
     """
-    try:
-        content = read_json(manifest) if manifest.exists() else {}
-    except ValueError as error:
-        content = str(error)
-    if isinstance(content, dict):
-        return content
     advice = "restore it, or delete it: uncseg sync then creates the MLflow runs again"
-    problem = Problem(str(manifest), str(content)[:100], "a JSON object", advice)
-    raise ProblemsFound(f"{manifest} cannot be read.", [problem], exit_code=1)
+    return dict(read_json(manifest, advice)) if manifest.exists() else {}
 
 
 def update_manifest(manifest: Path, **values: Any) -> None:

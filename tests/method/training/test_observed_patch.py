@@ -8,7 +8,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from support.training import SHORT, train
-from uncseg.files import read_json
+from uncseg.dataset.splits import read_splits
 from uncseg.method.training.observed_patch import choose_patch, observe
 from uncseg.tasks.built_in_tasks import paper_task
 
@@ -22,7 +22,7 @@ KINDS = {
 
 
 def validation_cases(trainer):
-    return sorted(read_json(trainer.preprocessed_dataset_folder_base + "/splits_final.json")[0]["val"])
+    return sorted(read_splits(trainer.preprocessed_dataset_folder_base + "/splits_final.json")[0]["val"])
 
 
 def patch_of(trainer):

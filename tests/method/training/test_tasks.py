@@ -7,8 +7,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from support.training import SHORT, predictor_of_checkpoint, train
 from uncseg.dataset.phantom import write_phantoms
+from uncseg.dataset.splits import read_splits
 from uncseg.estimators.registry import Augmentation
-from uncseg.files import read_json
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork
@@ -121,7 +121,7 @@ def test_the_observed_patch_shows_the_tasks_image_and_labels(trainer_of_task, na
     task = TASKS[name]
     trainer = trainer_of_task(task, model={"output": output})
     train(trainer)
-    cases = read_json(trainer.preprocessed_dataset_folder_base + "/splits_final.json")[0]["val"]
+    cases = read_splits(trainer.preprocessed_dataset_folder_base + "/splits_final.json")[0]["val"]
     patch = choose_patch(trainer.preprocessed_dataset_folder, cases, trainer.configuration_manager.patch_size, task)
     seen = observe(trainer, patch)
     assert np.isin(seen.reference, task.numbers[task.main_region]).any()

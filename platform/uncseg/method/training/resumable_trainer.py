@@ -38,7 +38,7 @@ class ResumableTrainer(ReproducibleTrainer):
                 "next_batch": self.batches_after(epochs),
             }
             checkpoints.save_resume_file(checkpoints.resume_file(path, epochs), content)
-        with whole_file(path, durable=True) as temporary:
+        with whole_file(path) as temporary:
             super().save_checkpoint(str(temporary))
             if path.name == checkpoints.LATEST and path.is_file():
                 path.replace(path.with_name(checkpoints.PREVIOUS))

@@ -3,6 +3,7 @@
 Each case is scored on a method's own segmentation and on the shared one, which its training has written before.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from uncseg.cluster.resources import Slots
 from uncseg.cluster.workers import map_cases_on_workers
 from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.cases import Case, oracle_path
+from uncseg.dataset.splits import read_splits
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ORACLE
@@ -51,7 +53,7 @@ class ScoredFold:
     @property
     def cases(self) -> list[str]:
         """The fold's validation cases."""
-        cases: list[str] = read_json(self.request.prepared.splits)[self.request.fold]["val"]
+        cases: list[str] = read_splits(self.request.prepared.splits)[self.request.fold]["val"]
         return cases
 
     def record(self, case_id: str) -> Path:
@@ -144,7 +146,9 @@ def score_case(scored: ScoredFold, case: Case) -> None:
     record = scored.record(case.case_id)
     with whole_file(record.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **counts)
-    keep_record(record, source, {"rows": rows})
+    written = [record.with_suffix(".npz"), *([file] if scored.is_shared else [])]
+    files = [os.path.relpath(path, record.parent) for path in written]
+    keep_record(record, source, {"files": files, "rows": rows})
 
 
 def _maps(
