@@ -113,7 +113,7 @@ def new_database(tmp_path, empty_database):
     def make(folder):
         database = tmp_path / folder / "mlflow.db"
         if not database.exists():
-            database.parent.mkdir()
+            database.parent.mkdir(exist_ok=True)
             shutil.copy(empty_database, database)
         return f"sqlite:///{database}"
 

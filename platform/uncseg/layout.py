@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uncseg.config.addresses import DATABASE, sqlite_address
 from uncseg.errors import DamagedFile
 from uncseg.estimators.registry import ONE_PASS, SEVERAL_PASS_MAPS
 from uncseg.files import read_json
@@ -18,6 +19,27 @@ class Below:
 
     def __get__(self, folder: Any, _owner: type) -> Path:
         return Path(folder.root, self._path.format_map(vars(folder)))
+
+
+STUDY_FILES = ("sweep.json", "benchmark.json")
+"""JSON in the folder of a study, one for each kind: its file and its base experiment."""
+
+
+def storage_of(root: Path) -> Path:
+    """Return the storage that the folder of a run or a study lies in, wherever that is now.
+
+    The runs of a study, and the members of an ensemble, belong to the storage of their study or run.
+    """
+    above = root.resolve().parents[1]
+    if root.resolve().parent.name == "members" and RunFolder(above).experiment.is_file():
+        return storage_of(above)
+    of_study = any((above / name).is_file() for name in STUDY_FILES)
+    return above.parent if of_study else root.resolve().parent
+
+
+def own_database(root: Path) -> str:
+    """Return the address of the database in the storage of a run or a study, which is the default."""
+    return sqlite_address(storage_of(root) / DATABASE)
 
 
 @dataclass(frozen=True)

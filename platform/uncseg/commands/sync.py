@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from uncseg.console import console
+from uncseg.layout import RunFolder
 from uncseg.studies.benchmark.benchmark_file import Benchmark
 from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark
 from uncseg.studies.parent_run import sync_study
 from uncseg.studies.study_folder import SweepFolder, find_study
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.sweep_mlflow import log_sweep
+from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.syncer import sync_run
 
 
@@ -19,7 +22,11 @@ def sync_folder(root: Path, tracking_uri: str | None = None) -> int:
     """
     study = find_study(root.resolve())
     if study is None:
-        return sync_run(root, tracking_uri)
-    if isinstance(study, SweepFolder):
-        return sync_study(study, Sweep, log_sweep, tracking_uri)
-    return sync_study(study, Benchmark, log_benchmark, tracking_uri)
+        left = sync_run(root, tracking_uri)
+    elif isinstance(study, SweepFolder):
+        left = sync_study(study, Sweep, log_sweep, tracking_uri)
+    else:
+        left = sync_study(study, Benchmark, log_benchmark, tracking_uri)
+    record = MlflowRecord.read(RunFolder(root.resolve()).manifest)
+    console.print(f"MLflow:  {record.tracking_uri}, experiment {record.experiment}", soft_wrap=True)
+    return left

@@ -35,7 +35,7 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
     if record.tracking_uri.startswith("http"):
         _open(record.tracking_uri.rstrip("/") + page, browser)
         return 0
-    console.print("starting MLflow's server …")
+    console.print(f"starting MLflow's server on {record.tracking_uri} …", soft_wrap=True)
     with terminated_like_ctrl_c(), ui_server(record.tracking_uri, free_port(port)) as (address, process):
         _open(address + page, browser)
         console.print("Ctrl-C ends it")

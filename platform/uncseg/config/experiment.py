@@ -9,6 +9,7 @@ import yaml
 from pydantic import model_validator
 
 from uncseg.config import sections
+from uncseg.config.addresses import DATABASE, sqlite_address
 from uncseg.config.case_lists import read_lists
 from uncseg.config.fields import apply_overrides
 from uncseg.config.reading import read_yaml, validate
@@ -69,7 +70,7 @@ class Experiment(Section):
     @property
     def tracking_uri(self) -> str:
         """MLflow tracking URI, with the default, an SQLite database, filled in."""
-        return self.tracking.uri or f"sqlite:///{self.storage.path.resolve() / 'mlflow.db'}"
+        return self.tracking.uri or sqlite_address(self.storage.path / DATABASE)
 
 
 def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:

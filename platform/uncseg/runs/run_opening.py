@@ -7,13 +7,15 @@ from typing import Any
 
 import yaml
 
+from uncseg.config.addresses import sqlite_path
 from uncseg.config.case_lists import short_lists
 from uncseg.config.experiment import Experiment, load_experiment, save_experiment
 from uncseg.config.fields import differences, is_within
+from uncseg.config.sections import Storage
 from uncseg.config.task_files import short_task, task_of
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import file_lock, read_json
-from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.layout import PreparedFolder, RunFolder, own_database, storage_of
 from uncseg.provenance import describe_versions
 from uncseg.runs.fold_request import all_members_done, member_experiment
 from uncseg.tasks.task import Task
@@ -28,8 +30,23 @@ def open_run(experiment: Experiment) -> RunFolder:
     """Create the run's folder if necessary, write the resolved experiment into it, and return it."""
     run = RunFolder(experiment.run_folder)
     run.root.mkdir(parents=True, exist_ok=True)
-    save_experiment(experiment, run.experiment)
+    save_experiment(_in_its_storage(experiment, run.root), run.experiment)
     return run
+
+
+def _in_its_storage(experiment: Experiment, root: Path) -> Experiment:
+    """Return the experiment without the address of its storage's own database, which moves with the run."""
+    if sqlite_path(experiment.tracking_uri) != sqlite_path(own_database(root)):
+        return experiment
+    return experiment.model_copy(update={"tracking": experiment.tracking.model_copy(update={"uri": None})})
+
+
+def located(experiment: Experiment, root: Path) -> Experiment:
+    """Return a run's experiment with the storage in which the run lies now, wherever it was begun."""
+    update: dict[str, Any] = {"name": root.name, "storage": Storage(path=root.parent)}
+    if experiment.tracking.uri is None and storage_of(root) != root.parent:  # the run of a study
+        update["tracking"] = experiment.tracking.model_copy(update={"uri": own_database(root)})
+    return experiment.model_copy(update=update)
 
 
 def open_existing_run(root: Path, overrides: list[str] | None = None) -> tuple[RunFolder, Experiment]:
@@ -51,7 +68,7 @@ def open_existing_run(root: Path, overrides: list[str] | None = None) -> tuple[R
     # never advise to start over here: that would delete the very run that is to be used
     advice = f"leave it out: of a trained run only {', '.join(FREE_TO_CHANGE)} can be changed"
     refuse_other_settings(experiment, run, advice)
-    return run, experiment
+    return run, located(experiment, run.root)
 
 
 def finished_folds(experiment: Experiment, run: RunFolder) -> list[int]:

@@ -10,6 +10,7 @@ from pydantic import Field
 from uncseg.config.experiment import Experiment, load_experiment
 from uncseg.config.fields import as_assignments
 from uncseg.config.reading import read_yaml, validate
+from uncseg.config.sections import Storage
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import json_text, read_json, write_text
 from uncseg.section import Name, Section
@@ -78,7 +79,8 @@ def save_study(folder: StudyFolder, study: Study, base: Experiment) -> None:
 
 
 def read_study(folder: StudyFolder, model: type[AnyStudy]) -> tuple[AnyStudy, Experiment]:
-    """Read the study and its base back from the study's folder."""
+    """Read the study and its base back from the study's folder; the storage is the one in which that lies now."""
     record = read_json(folder.content)
     study = model.model_validate({"base": str(folder.content)} | record[model.kind])
-    return study, Experiment.model_validate(record["experiment"])
+    base = Experiment.model_validate(record["experiment"])
+    return study, base.model_copy(update={"storage": Storage(path=folder.root.parent)})

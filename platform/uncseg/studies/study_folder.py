@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.layout import Below, RunFolder
+from uncseg.layout import STUDY_FILES, Below, RunFolder
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class StudyFolder:
 class SweepFolder(StudyFolder):
     """Everything of one sweep."""
 
-    kind, content, runs = "sweep", Below("sweep.json"), Below("trials")
+    kind, content, runs = "sweep", Below(STUDY_FILES[0]), Below("trials")
     tune = Below("tune")
     """Ray Tune's own state."""
     promoted = Below("promoted.json")
@@ -57,7 +57,7 @@ class SweepFolder(StudyFolder):
 class BenchmarkFolder(StudyFolder):
     """Everything of one benchmark."""
 
-    kind, content, runs = "benchmark", Below("benchmark.json"), Below("trainings")
+    kind, content, runs = "benchmark", Below(STUDY_FILES[1]), Below("trainings")
     costs = Below("costs.json")
     """JSON: seconds of training steps and of predicting one case."""
     page = Below("report.html")

@@ -14,10 +14,12 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from uncseg.config.addresses import ARTIFACTS, sqlite_path
 from uncseg.config.experiment import Experiment
 from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.files import file_lock
 from uncseg.tracking.mlflow_internals import EXPERIMENT_TAGS, SCHEMA_ERROR, ask_server, is_known_schema
+from uncseg.tracking.moved_databases import BESIDE_TAG, follow_move
 from uncseg.tracking.store import Store
 
 ENVIRONMENT = {
@@ -49,7 +51,7 @@ class Destination(NamedTuple):
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> Self:
         """Return the destination of an experiment's runs; artifacts lie beside the default database."""
-        own = experiment.storage.path.resolve() / "mlflow_artifacts" if experiment.tracking.uri is None else None
+        own = experiment.storage.path.resolve() / ARTIFACTS if experiment.tracking.uri is None else None
         return cls(experiment.tracking_uri, experiment.tracking.experiment, own)
 
 
@@ -66,13 +68,16 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
     if tracking_uri.startswith(("http://", "https://")) and (wrong_version := _server_problem(tracking_uri)):
         raise AnotherVersion("MLflow cannot be used.", [wrong_version])
     database = sqlite_path(tracking_uri)
-    if database is not None:
-        artifact_location = artifact_location or database.parent / "mlflow_artifacts"
+    beside = None if database is None else database.parent / ARTIFACTS
+    artifact_location = artifact_location or beside
     try:
         # Processes that open a new database at the same time disturb each other's migrations.
         with file_lock(database.with_name(f".{database.name}.lock")) if database else nullcontext():
+            if database is not None and beside is not None and database.is_file():
+                follow_move(database, beside)
             client = MlflowClient(tracking_uri)
-            experiment_id = _experiment_id(client, tracking_uri, experiment_name, artifact_location)
+            tags = BESIDE_TAG if beside is not None and artifact_location == beside else {}
+            experiment_id = _experiment_id(client, tracking_uri, experiment_name, artifact_location, tags)
     except ProblemsFound:
         raise
     except Exception as error:  # from MLflow, the database's driver, a missing driver, the disk
@@ -129,12 +134,14 @@ def _database_problem(tracking_uri: str, error: Exception) -> Problem | None:
     return Problem("tracking.uri", f"{tracking_uri}: {found}", f"one of MLflow {mlflow.__version__}", advice)
 
 
-def _experiment_id(client: MlflowClient, tracking_uri: str, name: str, artifact_location: Path | None) -> str:
+def _experiment_id(
+    client: MlflowClient, tracking_uri: str, name: str, artifact_location: Path | None, tags: dict[str, str]
+) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         location = artifact_location.resolve().as_uri() if artifact_location else None
         try:
-            return client.create_experiment(name, location, EXPERIMENT_TAGS)
+            return client.create_experiment(name, location, EXPERIMENT_TAGS | tags)
         except MlflowException as error:
             found = client.get_experiment_by_name(name)  # another driver may have created it meanwhile
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
@@ -144,9 +151,3 @@ def _experiment_id(client: MlflowClient, tracking_uri: str, name: str, artifact_
         problem = Problem("tracking.experiment", f"{name}, deleted", f"an active experiment at {tracking_uri}", advice)
         raise ProblemsFound("The MLflow experiment cannot be used.", [problem])
     return found.experiment_id
-
-
-def sqlite_path(tracking_uri: str) -> Path | None:
-    """Return the file of an SQLite database; None for any other address."""
-    prefix = "sqlite:///"
-    return Path(tracking_uri.removeprefix(prefix)).resolve() if tracking_uri.startswith(prefix) else None

@@ -18,6 +18,14 @@ UI_MODE = "?workflowType=machine_learning"
 """Ends an address in the UI; without it the UI shows the page as one of language models."""
 SCHEMA_ERROR = r"out-of-date database schema \(found version ([^,)]*)"
 """MLflow's message about a database of another version; the group is the database's revision."""
+ARTIFACT_COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns of a database that say where files lie, each an address of a folder."""
 NOT_ALLOWED = ("PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED")
 NOT_THERE = ("ENDPOINT_NOT_FOUND", "NOT_FOUND", "NOT_IMPLEMENTED", "FEATURE_DISABLED")
 REGISTRY_REFUSALS = (*NOT_ALLOWED, *NOT_THERE)

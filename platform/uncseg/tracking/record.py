@@ -18,11 +18,15 @@ from typing import Any, Self
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from uncseg.config.addresses import sqlite_path
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.layout import own_database
 from uncseg.tracking.final_figures import FinalFigures
 from uncseg.tracking.manifest import read_manifest, update_manifest
 from uncseg.tracking.shown import shown_params
 
+EMBEDDED = "embedded"
+"""Stands in a manifest for the database of the storage that its folder lies in, wherever that is."""
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -95,7 +99,7 @@ class MlflowRecord:
     """The manifest's entry ``mlflow``."""
 
     tracking_uri: str = ""
-    """The MLflow that holds the runs; empty before it was first opened."""
+    """The MLflow that holds the runs; in a manifest :data:`EMBEDDED` for the storage's own. Empty before any."""
     experiment: str = ""
     """Name of the MLflow experiment that collects the runs."""
     tags: dict[str, str] = field(default_factory=dict)
@@ -116,17 +120,40 @@ class MlflowRecord:
         Raises:
             ProblemsFound: the manifest is not JSON, or its entry has unknown keys or wrong values.
         """
+        content = read_manifest(manifest)
         try:
-            return _RECORD.validate_python(read_manifest(manifest).get("mlflow", {}))
+            record = _RECORD.validate_python(content.get("mlflow", {}))
         except ValidationError as error:
             found = {".".join(map(str, item["loc"])): f"{item['msg']}: {item['input']}" for item in error.errors()}
             expected, advice = "an entry of this version of uncseg", "use the version that wrote it, or delete it"
             problems = [Problem(f"mlflow.{where}", what, expected, advice) for where, what in found.items()]
             raise ProblemsFound(f"{manifest} cannot be read.", problems, exit_code=1) from error
+        if record.tracking_uri == EMBEDDED:
+            record.tracking_uri = own_database(manifest.parent)
+        return record.of_a_copy() if _is_copy(manifest, content.get("place"), record) else record
+
+    def of_a_copy(self) -> "MlflowRecord":
+        """Return the record of a copy: to the same MLflow, as runs of its own."""
+        folds = {fold: RunEntry() for fold in self.folds}
+        return MlflowRecord(self.tracking_uri, self.experiment, self.tags, folds=folds)
 
     def write(self, manifest: Path) -> None:
-        """Write the record into a manifest; its other keys stay."""
-        update_manifest(manifest, mlflow=asdict(self))
+        """Write the record into a manifest, and where that lies; its other keys stay."""
+        root = manifest.parent.resolve()
+        uri = EMBEDDED if sqlite_path(self.tracking_uri) == sqlite_path(own_database(root)) else self.tracking_uri
+        update_manifest(manifest, mlflow=asdict(self) | {"tracking_uri": uri}, place=str(root))
+
+
+def _is_copy(manifest: Path, place: Any, record: MlflowRecord) -> bool:
+    """Return whether the folder was copied, and the original, which is still there, uses the same MLflow."""
+    if not isinstance(place, str) or Path(place) == manifest.parent.resolve():
+        return False
+    try:
+        original = _RECORD.validate_python(read_manifest(Path(place) / manifest.name).get("mlflow", {}))
+    except (ProblemsFound, ValidationError, OSError):
+        return False
+    uri = own_database(Path(place)) if original.tracking_uri == EMBEDDED else original.tracking_uri
+    return original.parent.key == record.parent.key and uri == record.tracking_uri
 
 
 _RECORD = TypeAdapter(MlflowRecord)

@@ -20,7 +20,7 @@ import yaml
 
 from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.files import file_lock
-from uncseg.layout import RunFolder
+from uncseg.layout import RunFolder, own_database
 from uncseg.tracking import model_registry, push, uploads
 from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.record import MlflowRecord, RunDescription, RunEntry
@@ -195,8 +195,7 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
     content = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
     record = MlflowRecord.read(run.manifest)
     tracking = content.get("tracking", {})
-    default = f"sqlite:///{run.root.parent / 'mlflow.db'}"
-    uri = tracking_uri or record.tracking_uri or tracking.get("uri") or default
+    uri = tracking_uri or record.tracking_uri or tracking.get("uri") or own_database(run.root)
     destination = Destination(uri, record.experiment or tracking.get("experiment") or "uncseg")
     open_store(*destination)  # raises an error for people; the syncer would only log it
     tags = record.tags | ({} if parent_run_id is None else {PARENT_TAG: parent_run_id})

@@ -14,8 +14,9 @@ from urllib.request import ProxyHandler, build_opener
 
 from mlflow.exceptions import MlflowException
 
+from uncseg.config.addresses import sqlite_path
 from uncseg.errors import Problem, ProblemsFound, first_line
-from uncseg.tracking.destination import open_store, sqlite_path
+from uncseg.tracking.destination import open_store
 from uncseg.tracking.mlflow_internals import UI_MODE
 from uncseg.tracking.record import MlflowRecord
 

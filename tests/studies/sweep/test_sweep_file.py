@@ -149,7 +149,7 @@ def test_the_folder_of_a_sweep_keeps_the_task(sweep_file, tmp_path, task):
     overrides = {"dataset.task": task.model_dump(mode="json"), "loss.weight_ce": None}
     sweep, base = load_sweep(sweep_file(overrides=overrides))
     assert base.dataset.task == task
-    folder = SweepFolder(tmp_path / "sweep")
+    folder = SweepFolder(base.storage.path.resolve() / "sweep")
     save_study(folder, sweep, base)
     saved, read = read_study(folder, Sweep)
     assert saved.model_copy(update={"base": sweep.base}) == sweep
