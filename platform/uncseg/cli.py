@@ -1,7 +1,7 @@
 """The ``uncseg`` command line: one function per subcommand.
 
-Exit codes: 0 success, 1 the work failed, 2 the request was wrong. Modules are imported where they are used, because
-torch and nnU-Net take seconds to load.
+Exit codes: 0 success, 1 the work failed, 2 the request was wrong, 130 stopped by Ctrl-C or
+SIGTERM. Modules are imported where they are used, because torch and nnU-Net take seconds to load.
 """
 
 import io
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from uncseg import stopping
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 
 app = typer.Typer(
@@ -73,6 +74,7 @@ def check(
     task: FolderTask = None,
 ) -> None:
     """List every problem of a folder of cases in one table; exit with 1 if there is any."""
+    stopping.say("stopped")
     from uncseg.commands.check import check_folder
 
     raise typer.Exit(check_folder(dataset, convention, patients, task))
@@ -238,6 +240,7 @@ def report(
     cases: Annotated[int, typer.Option(min=0, help="Cases with a slice viewer: the worst and most uncertain.")] = 6,
 ) -> None:
     """Write one HTML page on one or several runs, with tables, figures and slices; it needs no network."""
+    stopping.say("stopped")
     from uncseg.commands.report import report_runs
 
     raise typer.Exit(report_runs(runs, cases))
@@ -263,6 +266,7 @@ def ui(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser, if there is one.")] = True,
 ) -> None:
     """Show a run in MLflow on this machine's loopback address, until Ctrl-C."""
+    stopping.say("stopped")
     from uncseg.commands.ui import show_run
 
     raise typer.Exit(show_run(run, port, browser))
@@ -279,7 +283,9 @@ def _fold_numbers(text: str | None) -> list[int] | None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line with the given arguments, or those of the process."""
+    """Run the command line with the given arguments, or as the process's own work with the process's arguments."""
+    if arguments is None:
+        stopping.listen()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what a terminal's encoding does not
             stream.reconfigure(errors="backslashreplace")
@@ -290,9 +296,8 @@ def main(arguments: list[str] | None = None) -> None:
 
         show_problems(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; the same command goes on from here", err=True)
-        sys.exit(1)
+    finally:
+        stopping.end_if_stopped()
 
 
 if __name__ == "__main__":

@@ -231,7 +231,7 @@ def test_ui_shows_a_run_on_the_loopback_address(runs, page, tmp_path, monkeypatc
         listening = {c.laddr for one in family for c in one.net_connections() if c.status == psutil.CONN_LISTEN}
         assert {address.ip for address in listening} == {"127.0.0.1"}
         ui.process.send_signal(signal.SIGINT)
-        ui.require()
+        ui.require(130)
         assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)
     finally:
         ui.kill_group()

@@ -19,6 +19,13 @@ JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray sets for the command of a job."""
 
 
+def leave_signals_to_python() -> None:
+    """Keep Ray, in this process alone, from answering SIGTERM with a stack of C++ functions in place of our handler."""
+    from ray._private import ray_constants
+
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
+
+
 def asha_rungs(scheduler: "AsyncHyperBandScheduler") -> dict[int, dict[str, float]]:
     """Return what each trial had reported when it reached a rung, by the rung's epoch; a larger value is better."""
     (bracket,) = scheduler._brackets

@@ -2,19 +2,17 @@
 
 import logging
 import os
-import signal
-import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import ray
 
 import uncseg
-from uncseg.cluster.ray_internals import JOB_VARIABLE
+from uncseg import stopping
+from uncseg.cluster.ray_internals import JOB_VARIABLE, leave_signals_to_python
 from uncseg.errors import Problem, ProblemsFound, first_line
 
 
@@ -47,38 +45,13 @@ def ray_session(address: str | None, num_cpus: int | None = None, dashboard: boo
     # in a job, an address kept with a run may be that of a cluster that no longer exists
     address = (None if under_ray_job() else address) or os.environ.get("RAY_ADDRESS") or "local"
     with _local_access(address):
+        leave_signals_to_python()
         _connect(address, num_cpus, dashboard)
+        stopping.listen_again()
         try:
             yield address == "local"
         finally:
             ray.shutdown()
-
-
-@contextmanager
-def terminated_like_ctrl_c() -> Iterator[None]:
-    """Turn SIGTERM (``ray job stop``, a scheduler's time limit) into KeyboardInterrupt within the block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def exit_without_waiting() -> NoReturn:
-    """End the process with exit code 1; the Ray that it started, or its job on a cluster, ends with it.
-
-    After Ctrl-C threads still wait for their folds or trials. Shutting down Ray under them makes it abort the process
-    with a C++ error.
-    """
-    sys.stdout.flush()
-    os._exit(1)
 
 
 @contextmanager

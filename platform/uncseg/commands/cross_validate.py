@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uncseg.cluster.autoscaler import connected_cluster
-from uncseg.cluster.session import ray_session, terminated_like_ctrl_c
+from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
@@ -42,7 +42,7 @@ def cross_validate(
     require_judged_run(experiment, folds)
     begun = run.experiment.exists()
     write_missing_phantoms(experiment.dataset)
-    with ray_session(experiment.resources.ray_address) as own_ray, terminated_like_ctrl_c():
+    with ray_session(experiment.resources.ray_address) as own_ray:
         cluster = connected_cluster(experiment.resources, own_ray)
         slots = preflight(experiment, len(folds) * experiment.training.members, cluster, own_ray, begun)
         experiment = experiment.resolved()

@@ -4,7 +4,6 @@ import webbrowser
 from pathlib import Path
 from urllib.parse import quote
 
-from uncseg.cluster.session import terminated_like_ctrl_c
 from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
@@ -36,13 +35,10 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
         _open(record.tracking_uri.rstrip("/") + page, browser)
         return 0
     console.print(f"starting MLflow's server on {record.tracking_uri} …", soft_wrap=True)
-    with terminated_like_ctrl_c(), ui_server(record.tracking_uri, free_port(port)) as (address, process):
+    with ui_server(record.tracking_uri, free_port(port)) as (address, process):
         _open(address + page, browser)
         console.print("Ctrl-C ends it")
-        try:
-            process.wait()
-        except KeyboardInterrupt:
-            return 0
+        process.wait()
     return 1
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from uncseg.cluster.session import exit_without_waiting
+from uncseg import stopping
 from uncseg.console import console
 from uncseg.provenance import describe_source, describe_versions, git_commit
 from uncseg.report.skipped import skipped_lines
@@ -30,21 +30,18 @@ def train_and_evaluate(request: RunRequest, folds: Sequence[int], own_ray: bool)
     experiment, run = request.experiment, request.run
     digests = open_members(experiment, request.prepared)
     syncer = Syncer(run, Destination.from_experiment(experiment), _describe(request, digests), folds)
-    syncer.start()
     outcome: Literal["finished", "failed", "interrupted"] = "interrupted"
-    try:
-        failed = _train(request, folds, own_ray)
-        # folds that an earlier command trained belong to the run's tables too
-        if finished := finished_folds(experiment, run):
-            evaluate_and_write_tables(request, finished)
-        syncer.finish()
-        outcome = "failed" if failed else "finished"
-    except KeyboardInterrupt:
-        syncer.stop("interrupted")
-        console.print("stopped; the same command goes on from the last checkpoints")
-        exit_without_waiting()
-    finally:
-        left = syncer.stop(outcome)
+    with stopping.telling_of_the_end(lambda: syncer.stop("interrupted")):
+        syncer.start()
+        try:
+            failed = _train(request, folds, own_ray)
+            # folds that an earlier command trained belong to the run's tables too
+            if finished := finished_folds(experiment, run):
+                evaluate_and_write_tables(request, finished)
+            syncer.finish()
+            outcome = "failed" if failed else "finished"
+        finally:
+            left = syncer.stop(outcome)
     return failed, left
 
 

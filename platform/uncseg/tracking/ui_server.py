@@ -1,6 +1,7 @@
 """MLflow's own server on this machine's loopback address, which shows a database, and the page of a run there."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from mlflow.exceptions import MlflowException
 
+from uncseg import stopping
 from uncseg.config.addresses import sqlite_path
 from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.tracking.destination import open_store
@@ -74,14 +76,20 @@ def ui_server(tracking_uri: str, port: int) -> Iterator[tuple[str, subprocess.Po
     # MLflow writes into the folder in which it is started
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-        try:
-            _wait_for(address, process, log)
-            yield address, process
-        finally:  # the server and its workers, by force if they do not end in time
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                    os.killpg(process.pid, number)
-                    process.wait(STOP_TIMEOUT_S)
+
+        def end_at_once() -> None:
+            os.killpg(process.pid, signal.SIGKILL)
+            shutil.rmtree(folder, ignore_errors=True)
+
+        with stopping.at_the_end(end_at_once):
+            try:
+                _wait_for(address, process, log)
+                yield address, process
+            finally:  # the server and its workers, by force if they do not end in time
+                for number in (signal.SIGTERM, signal.SIGKILL):
+                    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                        os.killpg(process.pid, number)
+                        process.wait(STOP_TIMEOUT_S)
 
 
 def _wait_for(address: str, process: subprocess.Popen, log: IO[bytes]) -> None:

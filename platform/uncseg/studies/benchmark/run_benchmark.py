@@ -6,7 +6,7 @@ from typing import Any
 
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.session import exit_without_waiting, ray_session, terminated_like_ctrl_c
+from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
@@ -63,7 +63,7 @@ def run_benchmark(
     _refuse_other_settings(folder, trainings)
     write_missing_phantoms(base.dataset)
     networks = sum(t.experiment.training.members * len(benchmark.folds_of(t.experiment)) for t in trainings)
-    with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
+    with ray_session(base.resources.ray_address) as own_ray:
         cluster = connected_cluster(base.resources, own_ray)
         slots = preflight(base, networks, cluster, own_ray, folder.content.exists())
         scored = _scored_folds(benchmark, folder, trainings, _run_requests(base, trainings, slots, trust))
@@ -73,16 +73,12 @@ def run_benchmark(
         with locked("The benchmark is at work already.", {str(folder.root): folder.root / ".lock"}):
             save_study(folder, benchmark, base)
             work = _Work(benchmark, base.resolved(), folder, scored, slots, own_ray)
-            try:
-                failed = _train(work)
-                finished = _finished(work)
-                problems = _score(work, finished) if finished else []
-                compared = comparable(finished)
-                if compared:
-                    _measure_costs(work, compared)
-            except KeyboardInterrupt:
-                console.print("stopped; the same command goes on from the last checkpoints")
-                exit_without_waiting()
+            failed = _train(work)
+            finished = _finished(work)
+            problems = _score(work, finished) if finished else []
+            compared = comparable(finished)
+            if compared:
+                _measure_costs(work, compared)
     if compared:
         close_benchmark(benchmark, base, folder, compared)
     if problems:

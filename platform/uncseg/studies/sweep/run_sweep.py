@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from uncseg import stopping
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.resources import Cluster, plan_slots
-from uncseg.cluster.session import exit_without_waiting, ray_session, terminated_like_ctrl_c
+from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
@@ -48,7 +49,7 @@ def run_sweep(sweep: Sweep, base: Experiment) -> int:
     placed, folds = trial_experiment(base, "first", folder.runs, {}), sweep.promoted_folds(base)
     require_judged_run(placed, folds)
     write_missing_phantoms(base.dataset)
-    with ray_session(base.resources.ray_address) as own_ray, terminated_like_ctrl_c():
+    with ray_session(base.resources.ray_address) as own_ray:
         cluster = connected_cluster(base.resources, own_ray)
         # the folds of all trials share the CPUs; one trial's alone would take the whole machine
         at_most = len(sweep.folds) * (sweep.trials_at_once or sweep.trials)
@@ -63,14 +64,10 @@ def run_sweep(sweep: Sweep, base: Experiment) -> int:
             save_study(folder, sweep, base)
             setup = TrialSetup(sweep, base.resolved(), prepared, folder, slots)
             events = TrialEvents(setup, open_parent(folder, sweep, base).run_id)
-            try:
+            with stopping.telling_of_the_end(lambda: events.end_all(interrupted=True)):
                 if not folder.promoted.is_file():
                     _screen(setup, at_once, events)
                 promoted = _promote(setup, events, cluster, own_ray)
-            except KeyboardInterrupt:
-                events.end_all(interrupted=True)
-                console.print("stopped; the same command goes on with the same trials")
-                exit_without_waiting()
     return close_sweep(folder, sweep, base, promoted)
 
 
