@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from uncseg import stopping
+
 _PARTIAL = re.compile(r"\.part-[0-9a-f]{16}-.+", re.DOTALL)
 _HOLD = ".held"
 """In a folder: the file that is locked while it is written."""
@@ -30,7 +32,8 @@ def held(file: Path) -> Iterator[Path]:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not file.exists():  # removed by another process between the two lines
                 continue
-            yield file
+            with stopping.at_the_end(lambda: file.unlink(missing_ok=True)):
+                yield file
             return
 
 
@@ -41,7 +44,7 @@ def partial_folder(parent: Path) -> Iterator[Path]:
     folder = parent / partial_name("folder")
     folder.mkdir()
     try:
-        with held(folder / _HOLD):
+        with held(folder / _HOLD), stopping.at_the_end(lambda: shutil.rmtree(folder, ignore_errors=True)):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
