@@ -44,13 +44,14 @@ class RayHead:
     """A cluster as ``ray start --head`` makes it; the ``python`` of its jobs is this one.
 
     Args:
-        cpus: of its only node.
+        cpus: of its first node.
         options: more options of the command.
         port: of its address; None: a free one.
         variables: environment variables of the command.
+        before: what its command lines begin with.
     """
 
-    def __init__(self, cpus, options, port, variables):
+    def __init__(self, cpus, options, port, variables, before=()):
         bin_folder = Path(sys.executable).parent
         port, dashboard, agent = port or free_port(), free_port(), free_port()
         self.address = f"{get_node_ip_address()}:{port}"
@@ -61,22 +62,61 @@ class RayHead:
         command += [*options, "--port", port, "--dashboard-port", dashboard, "--dashboard-host", "127.0.0.1"]
         # a second Ray on this machine would find the agent's usual port taken, and accept no jobs
         command += ["--dashboard-agent-listen-port", agent, "--disable-usage-stats"]
-        variables = {"PATH": f"{bin_folder}:{os.environ['PATH']}"} | variables
-        self.command = Command(command, self.folder / "start.log", variables=variables)
+        self.before, self.variables = before, {"PATH": f"{bin_folder}:{os.environ['PATH']}"} | variables
+        self.nodes = []
+        self.command = Command(command, self.folder / "start.log", before=before, variables=self.variables)
         try:
             self.command.wait_until(lambda: answers(f"{self.dashboard}/api/version"))
         except BaseException:
             self.stop()
             raise
 
+    def join(self, cpus):
+        """Add a node by ``ray start --address``, wait until the cluster has it, and return its command."""
+        command = [Path(sys.executable).with_name("ray"), "start", "--block", "--address", self.address]
+        command += ["--num-cpus", cpus, "--dashboard-agent-listen-port", free_port(), "--disable-usage-stats"]
+        log, known = self.folder / f"node_{len(self.nodes)}.log", len(raylets(self.folder))
+        self.nodes.append(Command(command, log, before=self.before, variables=self.variables))
+        self.nodes[-1].wait_until(lambda: len(raylets(self.folder)) > known and "runtime started" in log.read_text())
+        return self.nodes[-1]
+
     def stop(self):
         """Kill all its processes and remove its folder."""
-        below = psutil.Process(self.command.pid).children(recursive=True) if self.command.is_running() else []
-        self.command.kill()
-        for process in below:
+        commands = [command for command in (self.command, *self.nodes) if command.is_running()]
+        below = [process for command in commands for process in psutil.Process(command.pid).children(recursive=True)]
+        for command in commands:
+            command.kill()
+        for process in [*below, *processes_naming(self.folder)]:  # some outlive the command that started them
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def processes_naming(folder):
+    """Return the processes whose command line names a folder, as those of a cluster name its own."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in part for part in process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+def raylets(folder):
+    """Return the raylets that run now of the cluster with this folder, the oldest first."""
+    found = [process for process in processes_naming(folder) if Path(process.info["cmdline"][0]).name == "raylet"]
+    return sorted(found, key=lambda process: process.create_time())
+
+
+def ray_workers(folder, *names):
+    """Return the workers of a cluster that are in an actor or a task of one of these names now."""
+    found = []
+    for raylet in raylets(folder):
+        with contextlib.suppress(psutil.Error):
+            for worker in raylet.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if (worker.cmdline() or [""])[0].startswith(tuple(f"ray::{name}" for name in names)):
+                        found.append(worker)
+    return found
 
 
 @contextlib.contextmanager
