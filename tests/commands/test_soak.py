@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from mlflow import MlflowClient
 
 from performance.compare_runs import differences
-from support.clusters import hashes
+from support.clusters import hashes, worker_with
 from support.faults import Machine, Soak, Work, truncate
 from support.servers import MlflowServer
 from support.small_disk import small_disk
@@ -24,7 +24,16 @@ from uncseg.tracking.spool import fold_file, read_history, read_records
 
 FOLDS, EPOCHS, CASES = 3, 12, 6
 TRAINING = {"epochs": EPOCHS, "iterations_per_epoch": 5, "val_iterations_per_epoch": 1, "checkpoint_every": 1}
-COST_EPOCHS = {"worker", "raylet", "driver", "SIGTERM", "full disk", "truncated file"}
+INTERVALS = {
+    "worker": 1,
+    "raylet": 1,
+    "driver": 1,
+    "SIGTERM": 1,
+    "full disk": 1,
+    "MLflow server": 0,
+    "truncated file": 2,
+}
+"""How many checkpoint intervals a fault may cost a fold; beside a truncated checkpoint its worker is killed."""
 TABLES = ("per_case", "scores", "scores_summary", "table1", "table2", "epochs")
 MEASURED = ("system/", "time_ms", "attempt")
 """How columns begin that tell the machine or the attempt and not the training."""
@@ -60,10 +69,18 @@ class Place:
         return written + records(self.run.out_of_fold)
 
     def damage_training(self, choice):
-        """Truncate the newest checkpoint of a fold that has a whole one before it."""
-        found = [file for file in self.run.root.rglob("checkpoint_latest.pth") if is_whole(file)]
+        """Truncate the newest checkpoint of a fold that has a whole one before it, and kill the fold's worker."""
+        found = sorted(file for file in self.run.root.rglob("checkpoint_latest.pth") if is_whole(file))
         found = [file for file in found if is_whole(file.with_name("checkpoint_previous.pth"))]
-        return truncate(choice.choice(found), choice) if found else ""
+        if not found:
+            return self.damage(self.run.out_of_fold, self.run.tables)(choice)
+        file = choice.choice(found)
+        worker = worker_with(self.machine.cluster.folder, f"{self.name}/small/{file.parent.relative_to(self.run.root)}")
+        if worker is None:
+            return ""
+        what = truncate(file, choice)
+        worker.kill()
+        return f"{what} of {file.parent.name}, and its worker is killed"
 
     def damage(self, *folders):
         """Return a function that truncates a result in one of these folders."""
@@ -208,8 +225,9 @@ def epochs_lost(place, faults):
                 known = record["epoch"]
             if record["kind"] == "attempt":
                 again = known + 1 - record["first_epoch"]
-                between = [f for f in faults if f.kind in COST_EPOCHS and begun_ms < f.time_ms <= record["time_ms"]]
-                assert again <= len(between) * TRAINING["checkpoint_every"], f"fold {fold}: {record}, {between}"
+                between = [f for f in faults if begun_ms < f.until_ms and f.from_ms <= record["time_ms"]]
+                allowed = sum(INTERVALS[f.kind] for f in between) * TRAINING["checkpoint_every"]
+                assert again <= allowed, f"fold {fold}: {again} epochs again after {between}"
                 lost[fold] += again
                 known, begun_ms = record["first_epoch"] - 1, record["time_ms"]
     return lost

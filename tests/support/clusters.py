@@ -189,6 +189,19 @@ def last_epoch(run, fold):
     return history.last_epoch if history.epochs else -1
 
 
+def worker_with(folder, part):
+    """Return the worker of a cluster that holds a file open whose path has ``part`` in it; None where there is none.
+
+    Unlike :func:`worker_of` this finds workers that see another disk than this process.
+    """
+    for worker in ray_workers(folder, ""):
+        with contextlib.suppress(psutil.Error, OSError):
+            for link in Path(f"/proc/{worker.pid}/fd").iterdir():
+                if part in str(link.readlink()):
+                    return worker
+    return None
+
+
 def worker_of(run, fold):
     """Return the process that trains a fold, which holds its console log open; None where there is none."""
     for process in psutil.process_iter(["cmdline"]):

@@ -19,6 +19,8 @@ from support.small_disk import SmallDisk
 KINDS = ("worker", "raylet", "driver", "MLflow server", "SIGTERM", "full disk", "truncated file")
 STARTING_CPU_S = 12
 """About as many seconds of a core as a command takes to start."""
+LAST_WORDS_MS = 10_000
+"""How long workers may live after their command: less than the next one takes to start others."""
 
 
 @dataclass
@@ -85,12 +87,18 @@ class Work:
 
 @dataclass
 class Fault:
-    """One that was done: when, to which command, and what."""
+    """One that was done: when, to which command, and what; Unix times in milliseconds."""
 
     kind: str
     command: str
     what: str
-    time_ms: int
+    from_ms: int
+    until_ms: int
+    """After this nothing more dies of it."""
+
+
+def now_ms():
+    return time.time_ns() // 1_000_000
 
 
 def cpu_seconds(process):
@@ -146,12 +154,18 @@ class Soak:
         """Give a command until every fault has been done, and it has ended well after that."""
         waiting = list(kinds)
         while True:
-            command, disturbed = self.command(*work.arguments), False
-            while waiting and self._is_time(command, work, starting=not disturbed):
-                disturbed = True
-                if self._hit(waiting.pop(0), command, work):
-                    break
+            command, disturbed, ending = self.command(*work.arguments), False, False
+            while waiting and not ending and self._is_time(command, work, starting=not disturbed):
+                from_ms = now_ms()
+                what, ending = self._hit(waiting[0], command, work)
+                if what:
+                    disturbed = True
+                    self._note(waiting.pop(0), command, what, from_ms)
+                else:  # there was nothing to hit
+                    waiting.append(waiting.pop(0))
             code = command.end()
+            if ending:
+                self.done[-1].until_ms = now_ms() + LAST_WORDS_MS
             self.ends.append((command.log.stem, code))
             print(f"{command.log.stem} ended with {code}", flush=True)
             assert code == 0 or disturbed, f"ended with {code} though nothing disturbed it: {command.describe()}"
@@ -159,6 +173,10 @@ class Soak:
                 return
             if code == 0:
                 work.again()
+
+    def _note(self, kind, command, what, from_ms):
+        self.done.append(Fault(kind, command.log.stem, what, from_ms, now_ms()))
+        print(f"{len(self.done)}: {kind} in {command.log.stem}: {what}", flush=True)
 
     def undisturbed(self, *arguments):
         """Give a command that has to end well."""
@@ -175,6 +193,7 @@ class Soak:
         begin, more = work.count(), self.choice.randint(1, work.step)
         if not self._reached(command, lambda: abs(work.count() - begin) >= more):
             return False
+        self.machine.repair()  # one thing is broken at a time: a server was away until now
         # and some share of the work that follows
         workers = ray_workers(self.machine.cluster.folder, *work.workers)
         if not workers:
@@ -192,17 +211,10 @@ class Soak:
         return command.is_running()
 
     def _hit(self, kind, command, work):
-        """Do a fault; return whether the command ends by it."""
-        self.machine.repair()  # only one thing is broken at a time: a server was away until now
+        """Do a fault; return what was hit, "" for nothing, and whether the command ends by it."""
         if kind == "worker":
-            what, ends = self._kill_worker(command, work)
-        elif kind == "raylet":
-            what, ends = self._kill_raylet()
-        else:
-            what, ends = self._simple_fault(kind, command, work)
-        self.done.append(Fault(kind, command.log.stem, what, time.time_ns() // 1_000_000))
-        print(f"{len(self.done)}: {kind} in {command.log.stem}: {what}", flush=True)
-        return ends
+            return self._kill_worker(command, work), False
+        return self._kill_raylet() if kind == "raylet" else self._simple_fault(kind, command, work)
 
     def _simple_fault(self, kind, command, work):
         if kind == "driver":
@@ -217,7 +229,7 @@ class Soak:
         if kind == "MLflow server":
             self.machine.server.kill()
             return "away until the next fault", False
-        return work.truncate(self.choice) or "nothing was there yet", False
+        return work.truncate(self.choice), False
 
     def _kill_worker(self, command, work):
         found = []
@@ -227,13 +239,13 @@ class Soak:
             return found
 
         if not self._reached(command, working):
-            return "none was at work", False
+            return ""
         worker = self.choice.choice(found)
         with contextlib.suppress(psutil.Error):
             name = worker.cmdline()[0]
             worker.kill()
-            return name, False
-        return "it had just ended", False
+            return name
+        return ""
 
     def _kill_raylet(self):
         head, node = raylets(self.machine.cluster.folder)
