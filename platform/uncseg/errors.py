@@ -1,5 +1,6 @@
 """Errors for users: all problems at once, each with its place, what was found, what is expected, and advice."""
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -73,6 +74,19 @@ def listed(names: Iterable[str], most: int = 4) -> str:
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def similar(found: str, known: Iterable[str]) -> str | None:
+    """Return the most similar of the known names, in upper or lower case; None where none is similar."""
+    by_lower = {name.lower(): name for name in known}
+    closest = difflib.get_close_matches(found.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[closest[0]] if closest else None
+
+
+def did_you_mean(found: str, known: Iterable[str], otherwise: str) -> str:
+    """Return advice that names the most similar of the known names; ``otherwise`` where none is similar."""
+    name = similar(found, known)
+    return otherwise if name is None else f"did you mean {name}?"
 
 
 def first_problems(problems: Sequence[Problem]) -> list[Problem]:

@@ -19,7 +19,13 @@ def problems_of(tmp_path, content, overrides=()):
     with pytest.raises(ProblemsFound) as caught:
         load_experiment(write(tmp_path, content), list(overrides))
     assert caught.value.exit_code == 2
-    return {problem.where.split(": ")[-1]: problem for problem in caught.value.problems}
+    return {field_of(problem.where): problem for problem in caught.value.problems}
+
+
+def field_of(where):
+    """Return the field that a problem is with, wherever it was set."""
+    where = where.split(": ")[-1]
+    return where.removeprefix("--set ").partition("=")[0] if "=" in where else where
 
 
 def test_defaults_are_the_methods(tmp_path):
@@ -117,6 +123,25 @@ def test_overrides(tmp_path):
     assert experiment.loss.weight_ce == (1, 2, 3, 4)
     assert experiment.training.epochs == 3
     assert set(problems_of(tmp_path, SMALL, ["loss.unc=1", "nonsense"])) == {"loss.unc", "--set nonsense"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where"),
+    [
+        (["training.epochs=0"], "--set training.epochs=0"),
+        (["training.epochs=0", "training.epochs=-1"], "--set training.epochs=-1"),
+        (["trainig.epochs=3"], "--set trainig.epochs=3"),
+        (["loss.weight_ce=[0, 0, 0, 0]"], "--set loss.weight_ce=[0, 0, 0, 0]"),
+        (["loss.weight_ce.et=-1"], "--set loss.weight_ce.et=-1: loss.weight_ce.3"),
+        (["model.swin_unetr={heads: [0, 1, 1, 1]}"], "--set model.swin_unetr={heads: [0, 1, 1, 1]}: model"),
+        ([], "experiment.yaml: training.epochs"),
+    ],
+)
+def test_a_problem_names_the_option_that_set_the_field(tmp_path, overrides, where):
+    content = SMALL | {"training": {"epochs": 2 if overrides else 0}}
+    with pytest.raises(ProblemsFound) as caught:
+        load_experiment(write(tmp_path, content), overrides)
+    assert where in caught.value.problems[0].where
 
 
 def test_a_whole_section_would_lose_fields(tmp_path):

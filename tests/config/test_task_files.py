@@ -88,7 +88,9 @@ def test_class_weights_by_name(tmp_path):
     assert weights == (1, 1, 1, 1, 0.5)
     overrides = ["dataset.task=ped-2024", "loss.weight_ce.cc=0.5"]
     assert load_experiment(write(tmp_path), overrides).loss.weight_ce == (1, 1, 1, 0.5, 1)
-    assert "loss.weight_ce" in problems_of(write(tmp_path), ["loss.weight_ce.rc=0.5"])
+    with pytest.raises(ProblemsFound, match=r"--set loss\.weight_ce\.rc=0\.5") as caught:
+        load_experiment(write(tmp_path), ["loss.weight_ce.rc=0.5"])
+    assert len(caught.value.problems) == 1
 
 
 def test_regions_that_do_not_tell_labels(tmp_path):

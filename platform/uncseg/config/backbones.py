@@ -45,7 +45,7 @@ class SwinUnetr(BackboneSettings):
     patch_multiple = 32
     patches = "multiples of 32 and more than 32 voxels along one axis, since its lowest norm needs more than one voxel"
 
-    feature_size: Annotated[int, Field(gt=0, multiple_of=12)] = 48
+    feature_size: Annotated[int, Field(gt=0, le=10_000, multiple_of=12)] = 48
     """Number of feature maps of the first stage."""
     depths: tuple[Positive, Positive, Positive, Positive] = (2, 2, 2, 2)
     """Number of transformer blocks per stage."""
@@ -70,7 +70,7 @@ class TransBts(BackboneSettings):
     patch_multiple = 8
     patches = "multiples of 8"
 
-    base_features: Annotated[int, Field(gt=0, multiple_of=8)] = 16
+    base_features: Annotated[int, Field(gt=0, le=10_000, multiple_of=8)] = 16
     """Number of feature maps of the first stage."""
     embedding: Positive = 512
     """Width of the transformer's tokens."""

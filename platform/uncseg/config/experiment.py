@@ -3,6 +3,7 @@
 experiment = load_experiment(Path("experiments/demo.yaml"), overrides=["loss.unc_weight=0.2"])
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,8 +12,8 @@ from pydantic import model_validator
 from uncseg.config import sections
 from uncseg.config.addresses import DATABASE, sqlite_address
 from uncseg.config.case_lists import read_lists
-from uncseg.config.fields import apply_overrides
-from uncseg.config.reading import read_yaml, validate
+from uncseg.config.fields import apply_overrides, as_overrides
+from uncseg.config.reading import Override, read_yaml, require_kind, validate
 from uncseg.config.rules import (
     problems_beside_a_wrong_task,
     problems_of_estimators,
@@ -23,13 +24,13 @@ from uncseg.config.rules import (
 )
 from uncseg.config.task_files import resolve_task
 from uncseg.files import write_text
-from uncseg.section import Name, Section
+from uncseg.section import RunName, Section
 
 
 class Experiment(Section):
     """One experiment file; ``name`` is also the name of its run."""
 
-    name: Name
+    name: RunName
     dataset: sections.Dataset
     split: sections.Split = sections.Split()
     plan: sections.Plan = sections.Plan()
@@ -73,7 +74,7 @@ class Experiment(Section):
         return self.tracking.uri or sqlite_address(self.storage.path / DATABASE)
 
 
-def load_experiment(path: Path, overrides: list[str] | None = None) -> Experiment:
+def load_experiment(path: Path, overrides: Sequence[str | Override] | None = None) -> Experiment:
     """Read and check an experiment file, its task, and the lists of cases that it names.
 
     Relative paths start from the working directory.
@@ -84,10 +85,11 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
         ProblemsFound: with every problem of the file and the overrides at once.
     """
     title = f"The experiment {path} cannot be used."
-    content = read_yaml(path, title, "experiments/demo.yaml")
-    problems = apply_overrides(content, overrides or [])
+    content, settings = read_yaml(path, title, "experiments/demo.yaml"), as_overrides(overrides or [])
+    require_kind(content, path, "experiment", title)
+    problems = apply_overrides(content, settings)
     problems += resolve_task(content) + read_lists(content) + problems_beside_a_wrong_task(content)
-    return validate(Experiment, content, path, title, problems)
+    return validate(Experiment, content, path, title, problems, settings)
 
 
 def save_experiment(experiment: Experiment, path: Path) -> None:

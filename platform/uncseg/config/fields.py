@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 
 from uncseg.config.case_lists import short_lists
+from uncseg.config.reading import Override
 from uncseg.config.task_files import classes_of, short_task
+from uncseg.config.yaml_text import UnreadableYaml, parse_yaml
 from uncseg.errors import Problem
 
 CLASS_WEIGHTS = "loss.weight_ce"
@@ -105,20 +107,28 @@ def as_assignments(fields: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def apply_overrides(content: dict[str, Any], assignments: Iterable[str]) -> list[Problem]:
+def as_overrides(assignments: Iterable[str | Override]) -> list[Override]:
+    """Return ``FIELD=VALUE`` texts, as the option --set has them, with their place; those with a place as they are."""
+    return [one if isinstance(one, Override) else Override(one) for one in assignments]
+
+
+def apply_overrides(content: dict[str, Any], assignments: Iterable[str | Override]) -> list[Problem]:
     """Set the fields of ``FIELD=VALUE`` assignments in place, in order, values in YAML; return what is wrong."""
-    return [problem for text in assignments if (problem := _apply(content, text)) is not None]
+    return [problem for one in as_overrides(assignments) if (problem := _apply(content, one)) is not None]
 
 
-def _apply(content: dict[str, Any], assignment: str) -> Problem | None:
-    name, equals, text = assignment.partition("=")
-    where = f"--set {assignment}".strip()
+def _apply(content: dict[str, Any], override: Override) -> Problem | None:
+    name, equals, text = override.assignment.partition("=")
+    where = override.where
     if not equals or not name:
         return Problem(where, "no FIELD=VALUE", "for example loss.unc_weight=0.2", "write field, =, value")
+    if not all(part.isidentifier() for part in name.split(".")):
+        return Problem(where, f"{name!r}, which names no field", "SECTION.FIELD=VALUE", "correct the field's name")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return Problem(where, "a value that is not YAML", "for example [1, 2]", "correct the value")
+        value = parse_yaml(text)
+    except UnreadableYaml as error:
+        found = "a value that is not YAML" if "not YAML" in error.found else error.found
+        return Problem(where, found, "a value, for example [1, 2]", error.advice)
     before = content.get(name)
     if isinstance(value, dict) and isinstance(before, dict) and (lost := [*before.keys() - value.keys()]):
         found = f"a whole section, without {', '.join(sorted(lost))}, which would be lost"

@@ -1,39 +1,39 @@
 """Reading YAML files and checking what they say, with every problem named at once."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
-from uncseg.errors import Problem, ProblemsFound
-from uncseg.section import Section
+from uncseg.config.yaml_text import UnreadableYaml, parse_yaml
+from uncseg.errors import Problem, ProblemsFound, did_you_mean, similar
+from uncseg.section import Section, field_names
 
 Checked = TypeVar("Checked", bound=Section)
+MOST_BYTES = 10_000_000
+"""Of a file with fields; lists of 100,000 cases are shorter."""
+LONGEST_SHOWN = 100
+"""Letters of a value in a problem."""
 
 
-class FieldTwiceError(yaml.YAMLError):
-    """A field that a mapping has twice, of which YAML's reader would keep the last."""
+class Override(NamedTuple):
+    """A field that is set from outside of the file that is read: FIELD=VALUE, and where that was written."""
 
-    def __init__(self, field: str, line: int) -> None:
-        super().__init__(f"{field} twice")
-        self.field, self.line = field, line
+    assignment: str
+    written: str = ""
+    """The place to name in problems; empty: the option --set."""
 
+    @property
+    def field(self) -> str:
+        """Name of the field."""
+        return self.assignment.partition("=")[0]
 
-class FieldsLoader(yaml.SafeLoader):
-    """YAML's reader, which refuses a field that is there twice."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Return a mapping as it is written."""
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen = set[tuple[str, str]]()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in seen:
-                    raise FieldTwiceError(key.value, key.start_mark.line + 1)
-                seen.add((key.tag, key.value))
-        return node
+    @property
+    def where(self) -> str:
+        """The place to name in problems."""
+        return self.written or f"--set {shortened(self.assignment)}".strip()
 
 
 def read_yaml(path: Path, title: str, example: str) -> dict[str, Any]:
@@ -42,32 +42,74 @@ def read_yaml(path: Path, title: str, example: str) -> dict[str, Any]:
     Raises:
         ProblemsFound: the file cannot be read, or holds no fields.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), FieldsLoader)
-    except OSError as error:
-        problem = Problem(str(path), error.strerror or str(error), "a readable YAML file", "correct the path")
-    except UnicodeDecodeError:
-        problem = Problem(str(path), "text that is not UTF-8", "YAML in UTF-8", "save it again as UTF-8 text")
-    except (ValueError, RecursionError) as error:  # 2026-13-01 is no date
-        problem = Problem(str(path), str(error), "SECTION: and FIELD: VALUE lines", "correct the value")
-    except FieldTwiceError as error:
-        where = f"{path}, line {error.line}"
-        problem = Problem(where, f"{error.field} a second time", "each field once", "remove one of the two")
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = str(path) if mark is None else f"{path}, line {mark.line + 1}"
-        problem = Problem(where, "text that is not YAML", "SECTION: and FIELD: VALUE lines", "correct the syntax")
+    content, problem = None, _unreadable(path)
+    if problem is None:
+        try:
+            content = parse_yaml(path.read_text(encoding="utf-8-sig"))
+            problem = Problem(str(path), "no fields", "name, …", f"start from {example}")
+        except OSError as error:
+            problem = Problem(str(path), error.strerror or str(error), "a readable YAML file", "correct the path")
+        except UnicodeDecodeError:
+            problem = Problem(str(path), "text that is not UTF-8", "YAML in UTF-8", "save it again as UTF-8 text")
+        except UnreadableYaml as error:
+            where = str(path) if error.line is None else f"{path}, line {error.line}"
+            problem = Problem(where, error.found, error.expected, error.advice)
+    if isinstance(content, dict):
+        return content
+    raise ProblemsFound(title, [problem] if problem else [])
+
+
+def _unreadable(path: Path) -> Problem | None:
+    """Return why a path cannot be a file with fields; None where it can, or where there is nothing."""
+    if path.is_dir():
+        known = next((file for name in ("experiment.yaml", "best.yaml") if (file := path / name).is_file()), None)
+        return Problem(str(path), "a folder", "a YAML file", f"give {known}" if known else "give a file in it")
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        return Problem(str(path), "a pipe or device", "a YAML file", "correct the path")
+    if path.is_file() and (size := path.stat().st_size) > MOST_BYTES:
+        return Problem(str(path), f"{size} bytes", f"at most {MOST_BYTES}, as fields have", "correct the path")
+    return None
+
+
+def require_kind(content: Mapping[str, Any], path: Path, kind: str, title: str) -> None:
+    """Refuse a file with the fields of another kind.
+
+    Args:
+        content: its fields.
+        path: of the file.
+        kind: experiment, sweep or benchmark.
+        title: of the error.
+
+    Raises:
+        ProblemsFound: saying which command takes the file.
+    """
+    if "dataset" in content and "base" not in content:
+        found = "experiment"
     else:
-        if isinstance(content, dict):
-            return content
-        problem = Problem(str(path), "no fields", "name, …", f"start from {example}")
-    raise ProblemsFound(title, [problem])
+        found = next((of for field, of in (("trainings", "benchmark"), ("space", "sweep")) if field in content), kind)
+    if found != kind:
+        names = [f"{'an' if name == 'experiment' else 'a'} {name}" for name in (found, kind)]
+        advice = f"uncseg {'cross-validate' if found == 'experiment' else found} {path}"
+        raise ProblemsFound(title, [Problem(str(path), f"the file of {names[0]}", f"that of {names[1]}", advice)])
 
 
 def validate(
-    section: type[Checked], content: dict[str, Any], path: Path, title: str, problems: Sequence[Problem] = ()
+    section: type[Checked],
+    content: dict[str, Any],
+    path: Path,
+    title: str,
+    problems: Sequence[Problem] = (),
+    overrides: Sequence[Override] = (),
 ) -> Checked:
-    """Check the fields of a file against a class; ``problems`` are those found before.
+    """Check the fields of a file against a class.
+
+    Args:
+        section: the class.
+        content: the fields, with what ``overrides`` set.
+        path: of the file.
+        title: of the error.
+        problems: those found before.
+        overrides: a problem with a field that one of them set names it in place of the file.
 
     Raises:
         ProblemsFound: with every problem, ``problems`` first.
@@ -76,28 +118,86 @@ def validate(
     try:
         checked = section.model_validate(content)
     except ValidationError as error:
-        found += [p for item in error.errors() for p in _problems(path, item["loc"], item["msg"], item["input"])]
+        found += [p for item in error.errors() for p in _problems(section, path, item, overrides)]
     if found:
-        raise ProblemsFound(title, found)
+        raise ProblemsFound(title, list(dict.fromkeys(found)))
     return checked
 
 
 def split_advice(line: str) -> tuple[str, str]:
     """Split "what is wrong; what to do" into its halves."""
     what, _, advice = line.rpartition("; ")
-    return what, advice
+    return (what, advice) if what else (line, "correct it")
 
 
-def _problems(file: Path, location: tuple[Any, ...], message: str, found: Any) -> list[Problem]:
-    field = ".".join(str(part) for part in location)
+def shortened(text: str) -> str:
+    """Return a text that fits into a table: its beginning where it is long."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def _problems(
+    section: type[Section], path: Path, item: Mapping[str, Any], overrides: Sequence[Override]
+) -> list[Problem]:
+    field, message = ".".join(map(str, item["loc"])), str(item["msg"])
     if not field or (message.startswith("Value error, ") and "; " in message):  # one line per problem
         within = f"{field}." if field else ""
         lines = map(split_advice, message.removeprefix("Value error, ").splitlines())
         expected = "settings that fit together"
-        return [Problem(f"{file}: {within}{w.split()[0]}", w, expected, advice) for w, advice in lines]
-    known = {
-        "Extra inputs are not permitted": ("an unknown field", "a field of the experiment", "correct or remove it"),
-        "Field required": ("nothing", "a value", "write this field"),
-    }
-    unlike = repr(found), message[0].lower() + message[1:], "write a value that fits"
-    return [Problem(f"{file}: {field}", *known.get(message, unlike))]
+        return [
+            Problem(_where(path, within + (w.split() or [""])[0], overrides, item), w, expected, a) for w, a in lines
+        ]
+    where = _where(path, field, overrides, item)
+    if item["type"] == "extra_forbidden":
+        named = next((one.field for one in overrides if _is_below(one.field, field)), field)
+        return [Problem(where, "an unknown field", "a field of the file", _similar_field(named, section))]
+    if item["type"] == "missing":
+        return [Problem(where, "nothing", "a value", "write this field")]
+    expected = message[0].lower() + message[1:]
+    return [Problem(where, _shown(item["input"]), expected, _advice(item))]
+
+
+def _where(path: Path, field: str, overrides: Sequence[Override], item: Mapping[str, Any]) -> str:
+    """Return the place of a field: what set it last, or the file."""
+    section, _, last = field.rpartition(".")
+    for one in reversed(overrides):
+        if one.field == field or (item["type"] == "extra_forbidden" and _is_below(one.field, field)):
+            return one.where
+        a_weight = last.isdigit() and one.field.startswith(f"{section}.") and str(item["input"]) in one.assignment
+        if _is_below(field, one.field) or _is_below(one.field, field) or a_weight:
+            return f"{one.where}: {field}"
+    return f"{path}: {field}"
+
+
+def _is_below(field: str, section: str) -> bool:
+    return field == section or field.startswith(f"{section}.")
+
+
+def _advice(item: Mapping[str, Any]) -> str:
+    value = item["input"]
+    if item["type"] == "string_type" and not isinstance(value, dict | list) and value is not None:
+        return "put it into quotes"
+    if item["type"] in ("literal_error", "enum") and isinstance(value, str):
+        return did_you_mean(value, re.findall(r"'([^']*)'", str(item["ctx"]["expected"])), "write one of them")
+    return "write a value that fits"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return shortened(repr(value))
+    except ValueError:  # more digits than Python prints
+        return "a number of thousands of digits"
+
+
+def _similar_field(field: str, section: type[Section]) -> str:
+    """Return advice that names the field that may be meant: one of its section, of this name elsewhere, or alike."""
+    known = field_names(section)
+    parent, _, last = field.rpartition(".")
+    by_last = {name.rpartition(".")[2]: name for name in reversed(known)}  # of two, the first one in the file
+    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    if beside_name := similar(last, beside):
+        name: str | None = beside[beside_name]
+    elif last in by_last or beside:
+        name = by_last.get(last)
+    else:
+        name = similar(field, known) or by_last.get(similar(last, by_last) or "")
+    return f"did you mean {name}?" if name else "correct or remove it"

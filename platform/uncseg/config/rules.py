@@ -114,13 +114,14 @@ def _rules_of_backbone(model: Model, plan: Plan) -> dict[str, Any]:
 def rules_of_values(model: Model, loss: Loss, plan: Plan, training: Training, tracking: Tracking) -> dict[str, Any]:
     """Return the problems of the values of loss, plan, training and tracking, and whether they are there."""
     axes, patch = 2 if plan.configuration == "2d" else 3, plan.patch_size
-    spacing = plan.target_spacing_mm or (1,)
     return {
         "loss.weight_ce weighs classes, and with model.output: regions there are none; "
         "remove `loss.weight_ce`, or set `model.output` to labels": model.output == "regions" and loss.weight_ce,
         f"plan.patch_size has {len(patch or ())} numbers, and {plan.configuration} needs {axes}; "
         f"write {axes} numbers": patch is not None and len(patch) != axes,
-        "plan.target_spacing_mm must be positive; write millimetres per voxel, as [1.0, 1.0, 1.0]": min(spacing) <= 0,
+        "loss.weight_ce weighs no class; write a number above 0 for the background, or for a label": loss.weight_ce
+        is not None
+        and not any(loss.weight_ce),
         "tracking.uri holds a password, which would be kept with the run and shown; write the address without it, "
         "and put it into the environment: MLFLOW_TRACKING_PASSWORD for a server, "
         "PGPASSWORD for PostgreSQL": urlsplit(tracking.uri or "").password is not None,

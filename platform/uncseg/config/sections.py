@@ -4,32 +4,30 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, create_model
-from pydantic_core import PydanticCustomError
 
 from uncseg.config.backbones import Backbones
 from uncseg.config.case_lists import FoldList, PatientList
+from uncseg.config.values import (
+    LARGEST_PHANTOM,
+    MOST_PHANTOMS,
+    Features,
+    GpusPerFold,
+    MlflowName,
+    Names,
+    RayAddress,
+    Spacing,
+    TrackingUri,
+    Year,
+)
 from uncseg.estimators.registry import ESTIMATORS, ONE_PASS, SEVERAL_PASSES
-from uncseg.section import Name, Positive, Section, Weight
+from uncseg.section import FilePath, Name, Positive, RunName, Section, Seed, Weight
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
-from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
 Protocol = Literal["reference", "union"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """Masks in which uncertainty is compared with error: the reference tumour, as in the paper, or the union of reference
 and prediction, dilated by 2 voxels."""
-
-
-def _year(value: Any) -> Any:
-    """Take the number 2018, as YAML reads it, for its text."""
-    return str(value) if type(value) is int else value
-
-
-def _names(value: Any) -> Any:
-    """Refuse a list of names with numbers: YAML reads 001 as 1."""
-    if value is None or (isinstance(value, list | tuple) and not all(isinstance(name, str) for name in value)):
-        raise PydanticCustomError("names", "A list of names, each of them in quotes if it looks like a number")
-    return value
 
 
 def _task(value: Any) -> Any:
@@ -40,33 +38,33 @@ def _task(value: Any) -> Any:
 class Phantoms(Section):
     """Synthetic cases, as ``uncseg phantom`` writes them."""
 
-    cases: Positive = 20
-    size: Annotated[int, Field(ge=24)] = 48
+    cases: Annotated[int, Field(gt=0, le=MOST_PHANTOMS)] = 20
+    size: Annotated[int, Field(ge=24, le=LARGEST_PHANTOM)] = 48
     """Number of voxels along each axis, of 1 mm each."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Dataset(Section):
     """The cases."""
 
-    path: Path
+    path: FilePath
     """Folder with one folder per case, or nnU-Net's raw dataset (imagesTr, labelsTr, dataset.json)."""
     task: Annotated[Task, BeforeValidator(_task)] = Field(default_factory=paper_task)
     """What images, labels, regions and lesions mean: the name of a built-in task, a task's fields, or a file with them
     (.yaml, or nnU-Net's dataset.json). None: as nnU-Net's dataset says, else the paper's task, gli-2023."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")] = "BraTS2023"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$", max_length=50)] = "BraTS2023"
     """Name of the dataset for nnU-Net, of letters and digits."""
     id: Annotated[int, Field(ge=1, le=999)] = 501
     """Number of the dataset for nnU-Net, which stands before its name."""
     expected_cases: Positive | None = None
     """Number of cases after exclusion; another number is an error. None: any number is right."""
-    exclude: Annotated[tuple[str, ...] | Path, BeforeValidator(_names)] = ()
+    exclude: Annotated[tuple[str, ...] | FilePath, Names] = ()
     """Names to leave out, of cases, folders or image files, or a text file with one per line."""
     patients: PatientList | str | None = None
     """Who is a patient: a csv file (columns case and patient; its name ends in .csv), or a regular expression that is
     searched for in a case's name, and whose first group is the patient. None: the names tell, as in
     ``dataset/patients.py``."""
-    convention: Annotated[ConventionName | None, BeforeValidator(_year)] = None
+    convention: Year | None = None
     """Which of the task's conventions numbers the labels, for example 2018, where ET is 4. None: as files are named."""
     phantoms: Phantoms | None = None
     """Phantoms that are written to ``path`` first, unless something is there. None: the cases are there."""
@@ -75,9 +73,9 @@ class Dataset(Section):
 class Split(Section):
     """The split into folds: grouped by patient and balanced by the main region's volume, or one's own."""
 
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2, le=1000)] = 5
     """Number of folds; ``file`` and ``groups`` tell it themselves."""
-    seed: int = 12345
+    seed: Seed = 12345
     """Of the order of tied folds."""
     file: FoldList | None = None
     """A split of one's own: nnU-Net's splits_final.json, or a csv file (columns case and fold; folds from 0)."""
@@ -99,19 +97,19 @@ class Plan(Section):
     """nnU-Net's configuration: a network of slices, or of volumes at full resolution."""
     preset: Literal["resenc_m", "resenc_l", "resenc_xl"] | None = None
     """Preset of nnU-Net's residual encoder. None: its standard U-Net."""
-    target_spacing_mm: tuple[float, float, float] | None = None
+    target_spacing_mm: tuple[Spacing, Spacing, Spacing] | None = None
     """Voxel size of the preprocessed grid in millimetres, in nnU-Net's order of axes, (z, y, x)."""
-    patch_size: tuple[Positive, ...] | None = None
+    patch_size: tuple[Annotated[int, Field(gt=0, le=2048)], ...] | None = None
     """Voxels of a patch along each axis, each a multiple of the network's total stride."""
-    batch_size: Positive | None = None
+    batch_size: Annotated[int, Field(gt=0, le=10_000)] | None = None
     """Patches per batch."""
-    base_features: Positive | None = None
+    base_features: Features | None = None
     """Number of feature maps of the first stage (nnU-Net: 32)."""
-    max_features: Positive | None = None
+    max_features: Features | None = None
     """Largest number of feature maps of a stage (nnU-Net: 320 in 3D)."""
-    max_stages: Annotated[int, Field(ge=2)] | None = None
+    max_stages: Annotated[int, Field(ge=2, le=20)] | None = None
     """Largest number of resolution stages."""
-    memory_target_gib: Annotated[float, Field(gt=0)] | None = None
+    memory_target_gib: Annotated[float, Field(ge=0.1, le=10_000)] | None = None
     """GPU memory in GiB that the planner aims at. None: 8, or the preset's own (8, 24, 40)."""
     foreground_samples: Positive | None = None
     """Number of intensities per channel for the fingerprint, equally many per case, at least 1. None: 100 million,
@@ -121,7 +119,7 @@ class Plan(Section):
 class ErrorNetwork(Section):
     """A network that learns where a finished run's segmentation fails (Jungo et al. 2020); the run is not changed."""
 
-    run: str
+    run: RunName
     """Name of a run in the same storage, with the same folds and the same backbone."""
     kind: Literal["features", "image_and_prediction"] = "features"
     """features: three layers on the last features of the segmentation network. image_and_prediction: a second network
@@ -141,7 +139,7 @@ class Model(Backbones):
     """Whether the head's loss trains the head alone; nnU-Net's clipping of all gradients' norm still couples both."""
     heteroscedastic: bool = False
     """Whether the log-variance of the logits replaces the head; the loss sees draws of them (Kendall and Gal 2017)."""
-    logit_samples: Positive = 10
+    logit_samples: Annotated[int, Field(gt=0, le=10_000)] = 10
     """Number of draws of the logits per training step, with ``heteroscedastic``."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0
     """Share of the channels around the bottleneck that are dropped, in training and in the samples of mc_dropout."""
@@ -160,7 +158,7 @@ class Loss(Section):
     of the task. None: 1 each."""
     cancer_mask: Protocol = "reference"
     """Mask in which the uncertainty terms are computed; see ``PROTOCOLS``."""
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Annotated[int, Field(ge=0, le=10**9)] = 0
     """Number of epochs over which the uncertainty terms rise linearly to their full weights."""
     output_l2: Weight = 0
     """Weight of an L2 penalty on the outputs, against over-prediction."""
@@ -169,7 +167,7 @@ class Loss(Section):
 class Memory(Section):
     """What the head learns: how wrong the network is, voxel by voxel."""
 
-    alpha: Annotated[float, Field(gt=0, le=1)] = 1 / 30
+    alpha: Annotated[float, Field(ge=1e-9, le=1)] = 1 / 30
     """Smallest step of a case's average error: a plain mean over the first 1/alpha visits, an exponential one after."""
     source: Literal["cases", "teacher"] = "cases"
     """cases: the average of the network's errors on each case. teacher: the errors of a copy with averaged weights."""
@@ -188,16 +186,16 @@ class Training(Section):
     epochs: Positive = 500
     iterations_per_epoch: Positive = 250
     val_iterations_per_epoch: Positive = 50
-    initial_lr: Annotated[float, Field(gt=0)] = 0.01
+    initial_lr: Annotated[float, Field(gt=0, le=1000)] = 0.01
     """Learning rate of the first epoch, which falls to 0 by nnU-Net's polynomial."""
     weight_decay: Weight = 3e-5
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Momentum of sgd."""
     oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
     """Share of a batch's patches that are forced to contain foreground."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the weights, the batches and their augmentation."""
-    members: Positive = 1
+    members: Annotated[int, Field(gt=0, le=1000)] = 1
     """Number of networks trained per fold, which differ in their seeds; more than one make a deep ensemble."""
     checkpoint_every: Positive = 10
     """Epochs from one checkpoint to the next: the most that a killed worker can lose."""
@@ -207,7 +205,7 @@ class Training(Section):
     """Whether torch.compile builds the network. None: yes on a GPU, no on a CPU."""
     accumulate: Positive = 1
     """Number of parts that a batch is trained in, one after the other; more than 1 if a batch does not fit on a GPU."""
-    loader_processes: Annotated[int, Field(ge=0)] | None = None
+    loader_processes: Annotated[int, Field(ge=0, le=1000)] | None = None
     """Number of processes per fold that load and augment. None: the fold's CPUs less one with a GPU, else a quarter."""
 
     @property
@@ -219,22 +217,22 @@ class Training(Section):
 class Autoscaler(Section):
     """Nodes of one kind, each with these CPUs and GPUs, that a cluster's autoscaler adds when folds wait."""
 
-    nodes: Positive
+    nodes: Annotated[int, Field(gt=0, le=100_000)]
     """Largest number of them at a time, those that are there included."""
-    cpus: Annotated[float, Field(gt=0)]
-    gpus: Annotated[float, Field(ge=0)] = 0
+    cpus: Annotated[float, Field(gt=0, le=100_000)]
+    gpus: Annotated[float, Field(ge=0, le=1000)] = 0
 
 
 class Resources(Section):
     """What a fold takes of the cluster."""
 
-    gpus_per_fold: Annotated[float, Field(ge=0)] | None = None
+    gpus_per_fold: GpusPerFold | None = None
     """GPUs per fold. None: 1 if the cluster has any."""
-    cpus_per_fold: Annotated[float, Field(gt=0)] | None = None
+    cpus_per_fold: Annotated[float, Field(ge=0.01, le=100_000)] | None = None
     """CPUs per fold. None: a fair share of the cluster's."""
     folds_at_once: Positive | None = None
     """Largest number of folds side by side; the others wait. None: as many as fit."""
-    ray_address: str | None = None
+    ray_address: RayAddress | None = None
     """Address of a running cluster, "auto" or HOST:PORT. None: a local Ray that the command starts."""
     autoscaler: Autoscaler | None = None
     """Nodes that an autoscaler may add. None: as the head node of Ray's launcher says; on Kubernetes, write them."""
@@ -243,9 +241,9 @@ class Resources(Section):
 class Tracking(Section):
     """Where MLflow keeps the runs."""
 
-    uri: str | None = None
+    uri: TrackingUri | None = None
     """Tracking URI. None: sqlite:///STORAGE/mlflow.db"""
-    experiment: str = "uncseg"
+    experiment: MlflowName = "uncseg"
     """Name of the MLflow experiment that collects the runs."""
     model: Name | None = None
     """Name of the model in MLflow's registry that a finished run becomes a version of. None: the run's name."""
@@ -254,7 +252,7 @@ class Tracking(Section):
 class Storage(Section):
     """Where runs are kept."""
 
-    path: Path = Path("runs")
+    path: FilePath = Path("runs")
     """Folder of the run folders and of what is prepared for them."""
 
 
@@ -284,13 +282,13 @@ class Estimators(create_model("SeveralPasses", __base__=Section, **_SEVERAL_PASS
 class Evaluation(Section):
     """Out-of-fold prediction, and the tables."""
 
-    tile_step: Annotated[float, Field(gt=0, le=1)] = 0.5
+    tile_step: Annotated[float, Field(ge=0.01, le=1)] = 0.5
     """Step of the sliding window, as a share of the patch size."""
     mirroring: bool = False
     """Whether predictions are averaged over mirrored copies, which takes 8 passes in 3D."""
     last_epochs: Positive = 30
     """Number of last epochs that are averaged for the ``*_ema_last`` figures."""
-    baseline: str | None = None
+    baseline: RunName | None = None
     """Name of the run without the head that Table 1 compares with. None: Table 1 shows this run alone."""
     estimators: Estimators = Estimators()
     """Estimators beside the head whose maps are computed."""

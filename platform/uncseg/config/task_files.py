@@ -9,7 +9,7 @@ import yaml
 
 from uncseg.config.list_files import read_text_file
 from uncseg.config.reading import read_yaml, validate
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, did_you_mean
 from uncseg.files import digest, json_text, write_text
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
 from uncseg.tasks.nnunet_dataset import as_word, task_of_dataset_json
@@ -41,7 +41,7 @@ def read_task(text: str, where: str) -> tuple[Task | None, list[Problem]]:
     if text in built_in_names():
         return built_in(text), []
     expected = f"one of {', '.join(built_in_names())}, or a file that ends in .yaml or .json"
-    return None, [Problem(where, text, expected, "correct it")]
+    return None, [Problem(where, text, expected, did_you_mean(text, built_in_names(), "correct it"))]
 
 
 def require_task(option: str | None) -> Task | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field
 
-from uncseg.section import Section, Weight
+from uncseg.section import Section, Seed, Weight
 
 Part = Literal["total", "aleatoric", "epistemic", "variance", "entropy"]
 PATCH_PASSES = 4
@@ -24,8 +24,8 @@ class Samples(Section):
 
     from_one_pass: ClassVar[bool] = False
     """Whether all samples are drawn from one pass. False: each one is a pass of its own."""
-    samples: Annotated[int, Field(ge=2)]
-    seed: int = 0
+    samples: Annotated[int, Field(ge=2, le=10_000)]
+    seed: Seed = 0
     """Seed of the samples."""
 
     def on_patches(self) -> Self:
@@ -37,18 +37,18 @@ class Samples(Section):
 class McDropout(Samples):
     """Predictions with dropout left on (Gal and Ghahramani 2016); needs ``model.dropout``."""
 
-    samples: Annotated[int, Field(ge=2)] = 20
+    samples: Annotated[int, Field(ge=2, le=10_000)] = 20
     """Number of passes, each with one mask for the whole volume."""
 
 
 class Augmentation(Samples):
     """Predictions of changed copies of the case, changed back (Wang et al. 2019)."""
 
-    samples: Annotated[int, Field(ge=2)] = 16
+    samples: Annotated[int, Field(ge=2, le=10_000)] = 16
     """Number of passes: mirrored along each choice of axes, first without noise, then with noise, over and over."""
     noise_sd: Weight = 0.1
     """Standard deviation of the noise added to the normalised images, in their own standard deviations."""
-    rotation_degrees: Weight = 0
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0
     """Largest angle by which samples after the first are turned, about a random axis."""
     scaling: Annotated[float, Field(ge=0, lt=1)] = 0
     """Samples after the first are scaled by a factor between 1 − scaling and 1 + scaling."""
@@ -62,7 +62,7 @@ class LogitSamples(Samples):
     """Draws of logits around those of a heteroscedastic network; needs ``model.heteroscedastic``."""
 
     from_one_pass = True
-    samples: Annotated[int, Field(ge=2)] = 50
+    samples: Annotated[int, Field(ge=2, le=10_000)] = 50
     """Number of draws."""
 
 

@@ -1,6 +1,7 @@
 """Loading a study: its YAML file, the base experiment that it names, and the JSON record of both in its folder."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -9,11 +10,11 @@ from pydantic import Field
 
 from uncseg.config.experiment import Experiment, load_experiment
 from uncseg.config.fields import as_assignments
-from uncseg.config.reading import read_yaml, validate
+from uncseg.config.reading import Override, read_yaml, require_kind, validate
 from uncseg.config.sections import Storage
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import json_text, read_json, write_text
-from uncseg.section import Name, Section
+from uncseg.section import FilePath, RunName, Section
 from uncseg.studies.study_folder import StudyFolder
 
 
@@ -22,8 +23,8 @@ class Study(Section):
 
     kind: ClassVar[str]
     """As in the kind's folder."""
-    name: Name
-    base: Path
+    name: RunName
+    base: FilePath
     """Experiment file."""
     overrides: dict[str, Any] = Field(default_factory=dict)
     """FIELD: VALUE, set in the base for all runs."""
@@ -44,8 +45,15 @@ def load_study(path: Path, model: type[AnyStudy], overrides: list[str] | None) -
         ProblemsFound: with every problem of the file, or of the base.
     """
     title = _title(path, model)
-    study = validate(model, read_yaml(path, title, f"experiments/{model.kind}s"), path, title)
-    return study, load_experiment(study.base, as_assignments(study.overrides) + (overrides or []))
+    content = read_yaml(path, title, f"experiments/{model.kind}s")
+    require_kind(content, path, model.kind, title)
+    study = validate(model, content, path, title)
+    return study, load_experiment(study.base, [*placed(study.overrides, f"{path}: overrides."), *(overrides or [])])
+
+
+def placed(fields: Mapping[str, Any], before: str) -> list[Override]:
+    """Return the fields that a study's file sets in its base, with their place: their name after ``before``."""
+    return [Override(one, f"{before}{name}") for one, name in zip(as_assignments(fields), fields, strict=True)]
 
 
 def _title(path: Path, model: type[Study]) -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
+from uncseg.errors import did_you_mean
 from uncseg.tasks.fields import ORACLE, TaskFields
 
 RESERVED = ("background", "mean", "uncertainty", "error", "ignore", "all")
@@ -89,13 +90,17 @@ def _problems_of_names(task: TaskFields) -> Iterator[str]:
         if name.lower() in MAPS or name.lower().endswith(SUFFIXES):
             yield f"regions {name} is, or ends as, the name of a map or column of something else; rename it"
     if task.shown is not None and task.shown not in task.modalities:
-        yield f"shown is {task.shown}, which is no modality; write one of {', '.join(task.modalities)}"
+        advice = did_you_mean(task.shown, task.modalities, f"write one of {', '.join(task.modalities)}")
+        yield f"shown is {task.shown}, which is no modality; {advice}"
     for name in task.other_names:
         if name not in task.labels and name not in task.modalities:
-            yield f"other_names.{name} is neither a label nor a modality; correct or remove it"
+            advice = did_you_mean(name, (*task.labels, *task.modalities), "correct or remove it")
+            yield f"other_names.{name} is neither a label nor a modality; {advice}"
     for name in task.meanings:
         if name not in (*task.modalities, *task.labels, *task.regions):
-            yield f"meanings.{name} is neither a modality nor a label nor a region; correct or remove it"
+            known = (*task.modalities, *task.labels, *task.regions)
+            advice = did_you_mean(name, known, "correct or remove it")
+            yield f"meanings.{name} is neither a modality nor a label nor a region; {advice}"
 
 
 def _problems_of_labels(task: TaskFields) -> Iterator[str]:
@@ -114,7 +119,8 @@ def _problems_of_regions(task: TaskFields) -> Iterator[str]:
     known: dict[str, set[str]] = {}
     for region, labels in task.regions.items():
         if unknown := [label for label in labels if label not in task.labels]:
-            yield (f"regions.{region} names {', '.join(unknown)}, which is no label; use {', '.join(task.labels)}")
+            advice = did_you_mean(unknown[0], task.labels, f"use {', '.join(task.labels)}")
+            yield f"regions.{region} names {', '.join(unknown)}, which is no label; {advice}"
             continue
         for label in _repeated(labels):
             yield f"regions.{region} names {label} twice; write it once"
@@ -136,7 +142,8 @@ def _problems_of_regions(task: TaskFields) -> Iterator[str]:
                 "make one of them part of the other, or separate them"
             )
     if task.main_region not in task.regions:
-        yield f"main_region is {task.main_region}, which is no region; write one of {', '.join(task.regions)}"
+        advice = did_you_mean(task.main_region, task.regions, f"write one of {', '.join(task.regions)}")
+        yield f"main_region is {task.main_region}, which is no region; {advice}"
 
 
 def _problems_of_conventions(task: TaskFields) -> Iterator[str]:
@@ -204,7 +211,8 @@ def _differences(field: str, found: Iterable[str], expected: Iterable[str], what
             yield f"{field} lacks {name}; add it"
     for name in found:
         if name not in expected:
-            yield f"{field} names {name}, which is no {what}; correct or remove it"
+            advice = did_you_mean(name, expected, "correct or remove it")
+            yield f"{field} names {name}, which is no {what}; {advice}"
 
 
 def _repeated(names: Iterable[object]) -> list[object]:

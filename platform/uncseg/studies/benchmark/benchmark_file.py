@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from uncseg.config.experiment import Experiment
-from uncseg.section import Positive, Section
+from uncseg.section import Section, Seed, free_name
 from uncseg.studies.load_study import Study
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*(_[A-Za-z0-9-]+)*$")]
+Name = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*(_[A-Za-z0-9-]+)*$", max_length=50), AfterValidator(free_name)
+]
 
 
 class TrainingEntry(Section):
@@ -27,7 +29,7 @@ class Benchmark(Study):
 
     kind = "benchmark"
     name: Name
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     """Each training is run once per seed."""
     folds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     """None: all."""
@@ -35,7 +37,7 @@ class Benchmark(Study):
     """The training on whose segmentation all maps are scored besides their own, and whose cost is 1."""
     least_dice: Annotated[float, Field(ge=0, le=1)] = 0.85
     """Mean Dice of the main region that a segmentation must reach before its uncertainty is compared."""
-    cost_repeats: Positive = 5
+    cost_repeats: Annotated[int, Field(gt=0, le=1000)] = 5
     """How often the prediction of one case is timed with each estimator, in turn."""
     trainings: Annotated[dict[Name, TrainingEntry], Field(min_length=1)]
 

@@ -5,16 +5,18 @@ benchmark, base, trainings = load_benchmark(Path("experiments/benchmarks/phantom
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from uncseg.config.experiment import Experiment, load_experiment
-from uncseg.config.fields import as_assignments, is_within
+from uncseg.config.fields import is_within
+from uncseg.config.reading import Override
 from uncseg.config.rules import problems_of_judged
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, did_you_mean
 from uncseg.estimators.registry import HEAD, NO_FURTHER_PASS
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
-from uncseg.studies.load_study import Checks, load_study
+from uncseg.studies.load_study import Checks, load_study, placed
 
 COMMON = ("dataset", "split", "storage", "tracking", "name", "training.seed")
 """Sections and fields that the file sets for all trainings alike."""
@@ -38,10 +40,10 @@ def load_benchmark(
     benchmark, base = load_study(path, Benchmark, overrides)
     checks, experiments = Checks(), {}
     _check_file(checks, benchmark, base)
-    common = as_assignments(benchmark.overrides) + (overrides or [])
+    common: list[str | Override] = [*placed(benchmark.overrides, "overrides."), *(overrides or [])]
     for name, entry in benchmark.trainings.items():
         try:
-            experiment = load_experiment(benchmark.base, common + as_assignments(entry.set))
+            experiment = load_experiment(benchmark.base, [*common, *placed(entry.set, f"trainings.{name}, ")])
         except ProblemsFound as error:
             checks += [_of_training(name, problem) for problem in error.problems]
             continue
@@ -49,7 +51,8 @@ def load_benchmark(
         judge, where = experiment.model.error_network, f"trainings.{name}, model.error_network.run"
         if judge is not None:
             expected = f"one of {', '.join(benchmark.trainings)}"
-            checks.require(judge.run in benchmark.trainings, where, judge.run, expected, "name a training")
+            advice = did_you_mean(judge.run, benchmark.trainings, "name a training")
+            checks.require(judge.run in benchmark.trainings, where, judge.run, expected, advice)
     checks.raise_all(path, benchmark)
     trainings = [
         SeededTraining(name, seed, _placed(experiments[name], benchmark, base, name, seed), entry.maps)
@@ -83,17 +86,15 @@ def _placed(experiment: Experiment, benchmark: Benchmark, base: Experiment, name
 
 def _of_training(name: str, problem: Problem) -> Problem:
     """Return a problem of a training's experiment with the training's name before the field."""
-    if problem.where.startswith("--set "):
-        field = problem.where.removeprefix("--set ").partition("=")[0]
-    else:
-        field = problem.where.rpartition(": ")[2]
-    return Problem(f"trainings.{name}, {field}", problem.found, problem.expected, problem.advice)
+    before, where = f"trainings.{name}, ", problem.where.rpartition(": ")[2]
+    return replace(problem, where=before + where.removeprefix(before))
 
 
 def _check_file(checks: Checks, benchmark: Benchmark, base: Experiment) -> None:
     names, folds = benchmark.trainings, benchmark.folds or ()
     expected = f"one of {', '.join(names)}"
-    checks.require(benchmark.shared in names, "shared", benchmark.shared, expected, "name a training")
+    advice = did_you_mean(benchmark.shared, names, "name a training")
+    checks.require(benchmark.shared in names, "shared", benchmark.shared, expected, advice)
     wrong, expected = [n for n in folds if n not in range(base.split.folds)], f"folds from 0 to {base.split.folds - 1}"
     checks.require(not wrong, "folds", ", ".join(map(str, wrong)), expected, "correct the list")
     for field, numbers in (("seeds", benchmark.seeds), ("folds", folds)):
@@ -104,7 +105,8 @@ def _check_file(checks: Checks, benchmark: Benchmark, base: Experiment) -> None:
     for name, entry in names.items():
         unknown = [map_name for map_name in entry.maps if map_name not in NO_FURTHER_PASS]
         expected = f"some of {', '.join(NO_FURTHER_PASS)}"
-        checks.require(not unknown, f"trainings.{name}.maps", ", ".join(unknown), expected, "correct the list")
+        advice = did_you_mean(unknown[0] if unknown else "", NO_FURTHER_PASS, "correct the list")
+        checks.require(not unknown, f"trainings.{name}.maps", ", ".join(unknown), expected, advice)
         for field in entry.set:
             expected, advice = "a field in which trainings may differ", "write it into overrides, for all, or remove it"
             checks.require(not is_within(field, COMMON), f"trainings.{name}.set", field, expected, advice)

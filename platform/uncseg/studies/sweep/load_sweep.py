@@ -10,6 +10,7 @@ from statistics import fmean
 import yaml
 
 from uncseg.config.experiment import Experiment
+from uncseg.errors import did_you_mean
 from uncseg.layout import RunFolder
 from uncseg.studies.load_study import Checks, load_study
 from uncseg.studies.sweep.space import GRID, LISTS, check_field, grid_points, parse_domain
@@ -96,7 +97,8 @@ def _check_metrics(checks: Checks, sweep: Sweep, base: Experiment) -> None:
         group = metric.partition("/")[0]
         expected = "one of " + ", ".join(name for name in known if name.startswith(f"{group}/"))
         found = f"{metric}, which no fold reports"
-        checks.require(metric in known, f"{field}.metric", found, expected, "correct the name")
+        advice = did_you_mean(metric, known, "correct the name")
+        checks.require(metric in known, f"{field}.metric", found, expected, advice)
     once = len(set(metrics)) == len(metrics)
     checks.require(once, "objectives", ", ".join(metrics), "each metric once", "remove one")
 

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from uncseg.config.experiment import Experiment, save_experiment
-from uncseg.config.fields import CLASS_WEIGHTS, get_field, is_within, set_field
-from uncseg.errors import Problem
+from uncseg.config.fields import CLASS_WEIGHTS, flatten, get_field, is_within, set_field
+from uncseg.errors import Problem, did_you_mean
 
 RANGES = ("uniform", "quniform", "loguniform", "qloguniform", "randint", "qrandint", "lograndint")
 EXCLUSIVE = ("randint", "lograndint")
@@ -91,10 +91,12 @@ def check_field(base: Experiment, field: str, domain: Domain) -> list[Problem]:
         expected = "a field of the experiment, as loss.unc_weight"
         if is_within(field, (CLASS_WEIGHTS,)):
             expected = f"a class of {base.dataset.task.name}: {', '.join(base.dataset.task.classes)}"
-        return [Problem(where, "an unknown field", expected, "correct it")]
+        advice = did_you_mean(field, flatten(base.model_dump(mode="json")), "correct it")
+        return [Problem(where, "an unknown field", expected, advice)]
     if len(domain) != 1 or next(iter(domain)) not in RANGES + LISTS:
         found, expected = ", ".join(domain) or "nothing", "one of " + ", ".join(RANGES + LISTS)
-        return [Problem(where, found, expected, f"write {field.rpartition('.')[2]}: {{uniform: [0, 1]}}, for example")]
+        advice = f"write {field.rpartition('.')[2]}: {{uniform: [0, 1]}}, for example"
+        return [Problem(where, found, expected, did_you_mean(found, RANGES + LISTS, advice))]
     name, arguments = parse_domain(domain)
     if name in LISTS:
         if isinstance(arguments, list) and arguments:

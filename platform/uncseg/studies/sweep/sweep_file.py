@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from uncseg.config.experiment import Experiment
-from uncseg.section import Positive, Section, Weight
+from uncseg.section import Positive, RunName, Section, Seed, Weight
 from uncseg.studies.load_study import Study
 
-Metric = Annotated[str, Field(pattern=r"^(train|val_patch|uncertainty)/.+")]
+Metric = Annotated[str, Field(pattern=r"^(train|val_patch|uncertainty)/.+", max_length=200)]
 """Name of an epoch's metric, as MLflow shows it."""
-Hours = Annotated[float, Field(gt=0)]
+Hours = Annotated[float, Field(gt=0, le=1e6)]
 Folds = Annotated[tuple[int, ...], Field(min_length=1)]
 
 
@@ -31,7 +31,7 @@ class Constraint(Section):
 
     metric: Metric
     at_least: float | None = None
-    baseline: str | None = None
+    baseline: RunName | None = None
     """Name of a finished run in the same storage: its mean at its last epoch, over the folds that a trial has."""
     tolerance: Weight = 0.0
     """How far below the baseline is still good enough."""
@@ -67,7 +67,7 @@ class Scheduler(Section):
     """The objective that it compares. None: the only one."""
     grace_epochs: Positive = 1
     """Epochs that every trial is given."""
-    reduction_factor: Annotated[float, Field(gt=1)] = 3
+    reduction_factor: Annotated[float, Field(gt=1, le=1000)] = 3
     """One in this many trials goes on from a rung to the next."""
 
 
@@ -80,7 +80,7 @@ class Search(Section):
     type: Literal["random", "grid", "tpe", "nsga2"] = "random"
     random_trials: Positive = 10
     """tpe: trials drawn at random before its model is asked."""
-    population: Annotated[int, Field(ge=2)] = 10
+    population: Annotated[int, Field(ge=2, le=10_000)] = 10
     """nsga2: trials per generation."""
 
 
@@ -109,7 +109,7 @@ class Sweep(Study):
     A weight of weight_ce is named by its class, as loss.weight_ce.background."""
     folds: Folds = (0,)
     """Folds that each trial trains, in step."""
-    trials: Positive = 1
+    trials: Annotated[int, Field(gt=0, le=100_000)] = 1
     """Most trials; the points of a grid must fit in."""
     base_first: bool = True
     """The first trial has the base's own values, where the space contains them; the others have to be better."""
@@ -124,7 +124,7 @@ class Sweep(Study):
     budget: Budget = Budget()
     keep_checkpoints: Literal["best", "all"] = "best"
     """Trials that keep their checkpoints once the sweep has ended: the best, the front's and promoted ones, or all."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of what the search draws."""
 
     @property
