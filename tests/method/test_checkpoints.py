@@ -1,16 +1,18 @@
 """Checkpoints from strangers, truncated ones, and those of nnU-Net's own trainer."""
 
 import contextlib
+import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from support.training import SHORT, train
 from uncseg.errors import ProblemsFound
-from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
+from uncseg.method.checkpoints import MODEL_KEYS, DamagedCheckpoint, load_torch_file, require_whole
 
 
 class Intruder:
@@ -57,6 +59,68 @@ def test_truncated_file_is_named(trained, name):
     with pytest.raises(ProblemsFound, match="truncated") as caught:
         trained.load_checkpoint(str(Path(trained.output_folder) / "checkpoint_final.pth"))
     problem_of(caught, file)
+
+
+@pytest.fixture
+def small_file(tmp_path):
+    """A checkpoint of a few kilobytes, and what it holds."""
+    weights = {f"layer_{number}": torch.linspace(-1, 1, 50) + number for number in range(4)}
+    content = dict.fromkeys(MODEL_KEYS, "a text") | {"network_weights": weights}
+    torch.save(content, tmp_path / "checkpoint_final.pth")
+    return tmp_path / "checkpoint_final.pth", content
+
+
+def test_a_flipped_bit_anywhere_changes_nothing_or_is_noticed(small_file):
+    """PyTorch alone reads another number; only bytes without a meaning, such as padding, may change."""
+    file, content = small_file
+    whole = bytearray(file.read_bytes())
+    noticed = 0
+    for place in np.random.default_rng(0).choice(8 * len(whole), 300, replace=False):
+        altered = bytearray(whole)
+        altered[place // 8] ^= 1 << (place % 8)
+        file.write_bytes(altered)
+        try:
+            read = load_torch_file(file, MODEL_KEYS)
+        except DamagedCheckpoint:  # only after this error another checkpoint is tried
+            noticed += 1
+            continue
+        assert read.keys() == content.keys()
+        for name, tensor in content["network_weights"].items():
+            assert torch.equal(read["network_weights"][name], tensor), f"bit {place}"
+    assert noticed > 100
+
+
+def test_a_flipped_bit_is_noticed_in_a_trusted_file_too(small_file):
+    file, content = small_file
+    raw = content["network_weights"]["layer_2"].numpy().tobytes()
+    whole = file.read_bytes()
+    assert whole.count(raw) == 1
+    place = whole.index(raw) + 3
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1 :])
+    torch.load(file, weights_only=True)  # PyTorch does not notice
+    for trust in (False, True):
+        with pytest.raises(DamagedCheckpoint, match="altered since it was written"):
+            load_torch_file(file, MODEL_KEYS, trust=trust)
+    with pytest.raises(DamagedCheckpoint, match="altered"):
+        require_whole([file])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_no_weights(small_file, value):
+    file, content = small_file
+    content["network_weights"]["layer_3"][7] = value
+    torch.save(content, file)
+    with pytest.raises(DamagedCheckpoint, match=r"layer_3 with values that are not finite"):
+        load_torch_file(file, MODEL_KEYS)
+
+
+def test_every_damaged_file_is_named_before_any_is_used(small_file, tmp_path):
+    file, _ = small_file
+    for number in (1, 2):
+        (tmp_path / f"{number}.pth").write_bytes(file.read_bytes()[: -number * 100])
+    with pytest.raises(DamagedCheckpoint) as caught:
+        require_whole([tmp_path / "1.pth", file, tmp_path / "2.pth"])
+    assert [problem.where for problem in caught.value.problems] == [str(tmp_path / f"{n}.pth") for n in (1, 2)]
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,10 @@ def _write_oracle(prepared: PreparedFolder, case: Case, plans: Any, settings: An
     q_file, target = oracle_path(case), prepared.oracle / f"{case.case_id}.npy"
     if q_file is None or target.is_file():
         return
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+    from uncseg.dataset.prepared_cases import PreparedCases
 
     folder = str(prepared.dataset / settings.data_identifier)
-    data, _, _, properties = nnUNetDatasetBlosc2(folder, [case.case_id]).load_case(case.case_id)
+    data, _, _, properties = PreparedCases(folder, [case.case_id]).load_case(case.case_id)
     q = read_volume(q_file).voxels.transpose(plans.transpose_forward)
     box = tuple(slice(lower, upper) for lower, upper in properties["bbox_used_for_cropping"])
     resampled = q[box][None].astype(np.float32)

@@ -1,5 +1,8 @@
 """Checkpoint files: written whole or not at all, and read without running code that a stranger may have put in.
 
+PyTorch reads a file whose bits have changed since it was written: what it reads then is noticed here, by the checksums
+that the file holds and by weights that are not finite.
+
 Beside nnU-Net's checkpoint lies a resume file with what nnU-Net does not keep: the error memories, the random states
 and the loaders' positions. So a model that is passed on does not carry the error memory along. While a fold trains, the
 checkpoint before the latest is kept too: a damaged file then costs one checkpoint interval.
@@ -8,14 +11,14 @@ checkpoint before the latest is kept too: a damaged file then costs one checkpoi
 import pickle
 import random
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, listed
 from uncseg.files import whole_file
 from uncseg.method.nnunet_internals import array_constructors
 
@@ -27,13 +30,17 @@ TRAINING_KEYS = (*MODEL_KEYS, "optimizer_state", "current_epoch", "logging")
 WEIGHTS_KEYS = (*MODEL_KEYS, "init_args", "current_epoch")
 RESUME_KEYS = ("epoch", "memories", "random", "next_batch")
 
+TITLE = "A checkpoint cannot be loaded."
+TRUNCATED = "a truncated file, or one of another kind"
+AGAIN = "copy it again, or delete it to start over"
+
 _NUMBERS = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "bool")]
 _ALLOWED: list[Any] = [np.dtype, np.ndarray, *_NUMBERS, *array_constructors()]
 """What nnU-Net puts into a checkpoint beside tensors and plain values: NumPy's arrays and numbers."""
 
 
 class DamagedCheckpoint(ProblemsFound):
-    """A checkpoint is truncated, or is no checkpoint at all; another one may be whole."""
+    """A checkpoint is truncated or altered, or is no checkpoint at all; another one may be whole."""
 
 
 def load_torch_file(path: Path, keys: Sequence[str], device: torch.device | str = "cpu", trust: bool = False) -> dict:
@@ -43,21 +50,78 @@ def load_torch_file(path: Path, keys: Sequence[str], device: torch.device | str 
 
     Raises:
         ProblemsFound: the file cannot be opened, or holds objects that only code could build, without ``trust``.
-        DamagedCheckpoint: the file is truncated or of another kind.
+        DamagedCheckpoint: the file is truncated, altered or of another kind, or its weights are not finite.
     """
+    _require_unaltered(path)
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             content = torch.load(path, map_location=device, weights_only=not trust)
     except OSError as error:
         raise _problem(path, error.strerror or str(error), "give another file") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever unpickling damaged bytes raises
         raise _refused(path, error) from error
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:
         found, advice = f"a file without {', '.join(missing)}", "give a checkpoint that this kind of training wrote"
         raise _problem(path, found, advice, DamagedCheckpoint)
     assert isinstance(content, dict)
+    if wrong := _not_finite(content.get("network_weights")):
+        advice = "copy it again, or train the fold again: its training diverged, or the file was altered"
+        raise _problem(path, f"{wrong} with values that are not finite", advice, DamagedCheckpoint)
     return content
+
+
+def require_whole(files: Iterable[Path]) -> None:
+    """Refuse checkpoints that are truncated or altered, before anything is done with the others.
+
+    Raises:
+        DamagedCheckpoint: naming each of them.
+        ProblemsFound: a file cannot be opened.
+    """
+    problems = []
+    for path in files:
+        try:
+            _require_unaltered(path)
+        except DamagedCheckpoint as error:
+            problems += error.problems
+    if problems:
+        raise DamagedCheckpoint(TITLE, problems, exit_code=1)
+
+
+def _require_unaltered(path: Path) -> None:
+    """Compare each part of a file with its checksum; files that PyTorch wrote before its version 1.6 have none.
+
+    Raises:
+        ProblemsFound: the file cannot be opened.
+        DamagedCheckpoint: a checksum differs, or the list of parts is damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                stream.seek(0)
+                if stream.read(2) in (b"", b"PK"):  # the list of parts is at the end
+                    raise _problem(path, TRUNCATED, AGAIN, DamagedCheckpoint)
+                return  # whatever reads it finds out
+            with zipfile.ZipFile(stream) as parts:
+                part = parts.testzip()
+    except OSError as error:
+        raise _problem(path, error.strerror or str(error), "give another file") from error
+    except DamagedCheckpoint:
+        raise
+    except Exception as error:  # of zlib, or an encryption or a version that altered bytes claim
+        part = str(error)
+    if part is not None:
+        raise _problem(path, f"a file altered since it was written ({part})", AGAIN, DamagedCheckpoint)
+
+
+def _not_finite(weights: Any) -> str:
+    """Return the first name of a floating tensor with a value that is not finite, and how many more; else nothing."""
+    if not isinstance(weights, dict):
+        return ""
+    floating = {name: values for name, values in weights.items() if isinstance(values, torch.Tensor)}
+    return listed((str(name) for name, values in floating.items() if not bool(torch.isfinite(values).all())), most=1)
 
 
 def _refused(path: Path, error: Exception) -> ProblemsFound:
@@ -66,13 +130,12 @@ def _refused(path: Path, error: Exception) -> ProblemsFound:
         name = text.partition("GLOBAL ")[2].split()[:1] or ["code"]
         found = f"{name[0]}, which only code of the file's own could build"
         return _problem(path, found, "add --trust if you know where the file comes from")
-    found, advice = "a truncated file, or one of another kind", "copy it again, or delete it to start over"
-    return _problem(path, found, advice, DamagedCheckpoint)
+    return _problem(path, TRUNCATED, AGAIN, DamagedCheckpoint)
 
 
 def _problem(path: Path, found: str, advice: str, kind: type[ProblemsFound] = ProblemsFound) -> ProblemsFound:
     problem = Problem(str(path), found, "a whole checkpoint of tensors and plain values", advice)
-    return kind("A checkpoint cannot be loaded.", [problem], exit_code=1)
+    return kind(TITLE, [problem], exit_code=1)
 
 
 def write_weights(checkpoint: Path, target: Path) -> None:

@@ -43,7 +43,7 @@ _OVERRIDDEN: dict[str, dict[str, tuple[str, ...]]] = {
 _READ = {
     _TRAINER: "is_ddp device logger initial_lr weight_decay oversample_foreground_percent num_iterations_per_epoch "
     "num_val_iterations_per_epoch num_epochs save_every enable_deep_supervision grad_scaler disable_checkpointing "
-    "continue_training dice_per_class_or_region",
+    "continue_training dice_per_class_or_region dataset_class",
     "nnunetv2.training.loss.deep_supervision:DeepSupervisionWrapper": "loss",
     "nnunetv2.training.loss.compound_losses:DC_and_CE_loss": "ce",
     "nnunetv2.training.dataloading.data_loader": "threadpool_limits",

@@ -58,11 +58,11 @@ def preprocessed_case(request: FoldRequest, case_id: str) -> tuple[np.ndarray, d
     Raises:
         NotFinite: naming the channels whose prepared values are not finite.
     """
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+    from uncseg.dataset.prepared_cases import PreparedCases
 
     model = ModelFolder(request.run.model, request.experiment.plan.configuration)
     folder = request.prepared.dataset / model.configuration_manager.data_identifier
-    volume, _, _, properties = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
+    volume, _, _, properties = PreparedCases(str(folder), [case_id]).load_case(case_id)
     data = np.asarray(volume[:])
     modalities = request.experiment.dataset.task.modalities
     require_finite_channels(data, modalities, f"delete {request.prepared.root}: the same command prepares it again")

@@ -13,7 +13,7 @@ from uncseg.config.sections import Evaluation, Resources
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.estimators.registry import ESTIMATORS
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
-from uncseg.method.checkpoints import FINAL
+from uncseg.method.checkpoints import FINAL, require_whole
 from uncseg.method.inference import model_folder
 from uncseg.method.inference.model_folder import ModelFolder, is_model_folder
 from uncseg.method.settings import TrainerSettings
@@ -95,6 +95,7 @@ def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | No
     review_below = review_threshold(read_table(run.tables, "per_case"), experiment.dataset.task)
     others = range(1, experiment.training.members if evaluation.estimators.combine_members else 1)
     members = tuple(ModelFolder(run.member(number).model, configuration) for number in others)
+    require_whole(model.checkpoint(fold) for model in (folder, *members) for fold in chosen)
     return PredictionModel(folder, chosen, experiment.resources, evaluation, review_below, members)
 
 
@@ -109,6 +110,7 @@ def _from_folder(
     _require_trained_for(sections.evaluation, folder, source)
     review_below = float(description.get("review_below", REVIEW_BELOW))
     chosen = _chosen_folds(folds, model_folder.folds_in(path), source)
+    require_whole(map(folder.checkpoint, chosen))
     return PredictionModel(folder, chosen, sections.resources, sections.evaluation, review_below)
 
 

@@ -111,10 +111,7 @@ class UncertaintyPredictor(nnUNetPredictor):
         return logits
 
     def _why_not_finite(self) -> str:
-        """Return what to do about an output that is not finite."""
-        weights = self.network.state_dict().values()
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in weights):
-            return f"its weights are not finite either: restore {self.checkpoint or 'them'}, or train the fold again"
+        """Return what to do about an output that is not finite; the weights are: they were checked when loaded."""
         where = "" if self.checkpoint is None else f", and that {self.checkpoint} is undamaged"
         advice = f"check the images' units and no-data values{where}"
         return f"{advice}; fp16 may be too narrow: predict without a GPU" if self.device.type == "cuda" else advice

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
+from uncseg.dataset.prepared_cases import PreparedCases
 from uncseg.method.loss.terms import dilate
 from uncseg.method.memory.patch_geometry import PatchGeometry
 from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork, full_resolution, predicted_regions
@@ -59,7 +59,7 @@ def choose_patch(
     A patch size (H, W) chooses a patch of the slice with most of it.
     """
     for case_id in sorted(case_ids):
-        _, reference, _, _ = nnUNetDatasetBlosc2(str(folder), [case_id]).load_case(case_id)
+        _, reference, _, _ = PreparedCases(str(folder), [case_id]).load_case(case_id)
         inside = np.isin(reference[0], task.numbers[task.main_region])
         if inside.any():
             return _around(Path(folder), case_id, inside, patch_size)
@@ -84,7 +84,7 @@ def observe(trainer: Any, patch: ObservedPatch) -> Observation:
     The trainer is an initialised ``UncertaintyTrainer``, and the patch shows a validation case of its fold. This draws
     no random number, waits for no other process, and leaves the network in its mode.
     """
-    data, reference, _, _ = nnUNetDatasetBlosc2(str(patch.folder), [patch.case_id]).load_case(patch.case_id)
+    data, reference, _, _ = PreparedCases(str(patch.folder), [patch.case_id]).load_case(patch.case_id)
     inside, padded = patch.geometry.bounding_box(), patch.geometry.padded
     image = padded(np.asarray(data[(slice(None), *inside)], dtype=np.float32))
     x = torch.from_numpy(image)[None].to(trainer.device)

@@ -16,6 +16,7 @@ from torch import nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from uncseg.dataset.prepared_cases import PreparedCases
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.method.checkpoints import keep_best_and_final
 from uncseg.method.distributed_fold import process_count
@@ -93,11 +94,12 @@ class ReproducibleTrainer(nnUNetTrainer):
         """nnU-Net builds network, optimiser and loss here, unseeded; ours start from (seed, fold).
 
         With several processes nnU-Net would wrap the network for the GPU numbered like the rank; we wrap it for the
-        process's own device.
+        process's own device. And its dataset would run the code that a prepared case holds.
         """
         distributed, self.is_ddp = self.is_ddp, False
         with batches.seeded(self.settings.training.seed, self._fold_number(), batches.INITIALISATION):
             super().initialize()
+        self.dataset_class = PreparedCases
         self.is_ddp = distributed
         self.grad_scaler = GradScaler(self.device.type) if self.precision == "fp16" else None
         if distributed:
