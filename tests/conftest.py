@@ -49,6 +49,12 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: (*(group_of(item.nodeid) != name for name in longest), item.path not in on_ray))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_state(tmp_path_factory):
+    """Keep the key that marks folders as one's own out of the home of whoever runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def local_ray():
     """A local Ray of 2 CPUs, for all tests of the session."""

@@ -46,7 +46,7 @@ PatientsOption = Annotated[
 ]
 TaskOption = Annotated[str | None, _task_option("gli-2023")]
 FolderTask = Annotated[str | None, _task_option("as names or dataset.json tell, else gli-2023")]
-Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints run code of their own.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints, and a sweep's state, run code of their own.")]
 
 
 @app.command()
@@ -109,14 +109,18 @@ def cross_validate(
 
 
 @app.command()
-def sweep(file: Annotated[Path, _argument("Sweep file, YAML.", metavar="SWEEP")], overrides: Overrides = None) -> None:
+def sweep(
+    file: Annotated[Path, _argument("Sweep file, YAML.", metavar="SWEEP")],
+    overrides: Overrides = None,
+    trust: Trust = False,
+) -> None:
     """Search the fields of an experiment by trials of a few folds each; write the best as an experiment file."""
     from uncseg.studies.sweep.load_sweep import load_sweep
 
     loaded = load_sweep(file, overrides)
     from uncseg.studies.sweep.run_sweep import run_sweep  # imports Ray: a wrong file is refused before
 
-    raise typer.Exit(run_sweep(*loaded))
+    raise typer.Exit(run_sweep(*loaded, trust))
 
 
 @app.command()

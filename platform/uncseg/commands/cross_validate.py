@@ -12,6 +12,7 @@ from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
+from uncseg.ownership import make_own
 from uncseg.runs.cross_validation import train_and_evaluate
 from uncseg.runs.fold_request import RunRequest, all_members_done
 from uncseg.runs.judged_run import require_judged_run, require_same_data
@@ -59,6 +60,7 @@ def cross_validate(
         print_plan(request, folds, cluster, timing)
         if dry_run:
             return 0
+        make_own(run.root)  # before the locks are in it
         with locked_folds(run, folds):
             failed, left = train_and_evaluate(request, folds, own_ray)
     _print_end(experiment, run, failed, left)

@@ -16,6 +16,7 @@ from uncseg.config.task_files import short_task, task_of
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import file_lock, read_json
 from uncseg.layout import PreparedFolder, RunFolder, own_database, storage_of
+from uncseg.ownership import make_own
 from uncseg.provenance import describe_versions
 from uncseg.runs.fold_request import all_members_done, member_experiment
 from uncseg.tasks.task import Task
@@ -29,7 +30,7 @@ NEW_RUN = "give the new run another name, or delete the folder to start over"
 def open_run(experiment: Experiment) -> RunFolder:
     """Create the run's folder if necessary, write the resolved experiment into it, and return it."""
     run = RunFolder(experiment.run_folder)
-    run.root.mkdir(parents=True, exist_ok=True)
+    make_own(run.root)
     save_experiment(_in_its_storage(experiment, run.root), run.experiment)
     return run
 

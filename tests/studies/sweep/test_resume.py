@@ -13,10 +13,11 @@ from uncseg.cluster.ray_internals import asha_rungs, tune_config_of
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
+from uncseg.ownership import make_own
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper
 from uncseg.studies.sweep.search import replay_reports, tune_config
-from uncseg.studies.sweep.snapshots import can_go_on
+from uncseg.studies.sweep.snapshots import can_go_on, refuse_strangers_state
 from uncseg.studies.sweep.sweep_file import Budget, Objective
 from uncseg.studies.sweep.train_trial import TrialSetup
 from uncseg.studies.sweep.trial_events import TrialEvents
@@ -159,3 +160,17 @@ def test_trials_without_a_snapshot_that_can_be_read_are_refused(tmp_path):
         can_go_on(SweepFolder(tmp_path), sweep_of(**TPE))
     (problem,) = caught.value.problems
     assert str(tmp_path) in problem.advice
+
+
+def test_a_state_from_someone_else_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    """Also one that was moved; that of a folder made here, and no state at all, are not."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    folder = SweepFolder(tmp_path / "sweep")
+    refuse_strangers_state(folder)
+    make_own(folder.root)
+    write_session(folder.tune, "2026-01-01", ["a"])
+    refuse_strangers_state(folder)
+    moved = SweepFolder(folder.root.rename(tmp_path / "moved"))
+    with pytest.raises(ProblemsFound, match="--trust") as caught:
+        refuse_strangers_state(moved)
+    assert [problem.where for problem in caught.value.problems] == [str(moved.tune)]

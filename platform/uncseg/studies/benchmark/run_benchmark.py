@@ -14,6 +14,7 @@ from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import compute_once, digest, read_json
 from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.ownership import make_own
 from uncseg.runs.fold_prediction import source_digest
 from uncseg.runs.fold_request import FoldRequest, RunRequest, all_members_done, is_done
 from uncseg.runs.preflight import preflight
@@ -70,6 +71,7 @@ def run_benchmark(
         _print_plan(benchmark, folder, scored, slots)
         if dry_run:
             return 0
+        make_own(folder.root)  # before the lock is in it
         with locked("The benchmark is at work already.", {str(folder.root): folder.root / ".lock"}):
             save_study(folder, benchmark, base)
             work = _Work(benchmark, base.resolved(), folder, scored, slots, own_ray)

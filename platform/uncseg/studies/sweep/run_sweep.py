@@ -12,6 +12,7 @@ from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
+from uncseg.ownership import make_own
 from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
 from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.fold_request import is_done
@@ -25,6 +26,7 @@ from uncseg.studies.load_study import save_study, study_record
 from uncseg.studies.parent_run import open_parent
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
+from uncseg.studies.sweep.snapshots import refuse_strangers_state
 from uncseg.studies.sweep.space import trial_experiment
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.sweep_results import close_sweep
@@ -37,14 +39,17 @@ FREE_TO_CHANGE = ("trials_at_once", "keep_checkpoints")
 """Fields that change neither what is searched nor what is found."""
 
 
-def run_sweep(sweep: Sweep, base: Experiment) -> int:
+def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
     """Run a sweep, or go on with it; return 0, or 1 where there is no best trial.
 
-    Prints and writes the table of trials, and writes the best trial's experiment file.
+    Prints and writes the table of trials, and writes the best trial's experiment file. With ``trust`` what the sweep's
+    folder holds already, Tune's state and checkpoints, may run code of its own.
     """
     folder = SweepFolder(base.storage.path.resolve() / sweep.name)
     folder.require_place()
     refuse_other_sweep(folder, sweep, base)
+    if not trust:
+        refuse_strangers_state(folder)
     # the trials of an error network look for the judged run from their own folder
     placed, folds = trial_experiment(base, "first", folder.runs, {}), sweep.promoted_folds(base)
     require_judged_run(placed, folds)
@@ -59,10 +64,11 @@ def run_sweep(sweep: Sweep, base: Experiment) -> int:
             prepared = prepare_cases(base.resolved(), progress=progress)
             require_same_data(placed, folds, prepared)
         print_cases(base, prepared)
+        make_own(folder.root)  # before the lock is in it
         with locked("The sweep is at work already.", {str(folder.root): folder.root / ".lock"}):
             folder.runs.mkdir(parents=True, exist_ok=True)
             save_study(folder, sweep, base)
-            setup = TrialSetup(sweep, base.resolved(), prepared, folder, slots)
+            setup = TrialSetup(sweep, base.resolved(), prepared, folder, slots, trust)
             events = TrialEvents(setup, open_parent(folder, sweep, base).run_id)
             with stopping.telling_of_the_end(lambda: events.end_all(interrupted=True)):
                 if not folder.promoted.is_file():

@@ -12,14 +12,28 @@ from ray import cloudpickle
 from uncseg.cluster.ray_internals import snapshot_files
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import read_json
+from uncseg.ownership import is_own
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.load_sweep import OPTUNA
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.trials import VALUES
 
 
+def refuse_strangers_state(folder: SweepFolder) -> None:
+    """Refuse a state of Tune's in a folder that is not the user's own: reading it runs the code that it holds.
+
+    Raises:
+        ProblemsFound: there is one.
+    """
+    if (folder.tune.is_symlink() or folder.tune.exists()) and not is_own(folder.root):
+        found = "a state of the search that can run code, in a folder that you did not make here"
+        advice = "add --trust if you know where it comes from, or write another name for a new search"
+        problem = Problem(str(folder.tune), found, "a folder of your own, at its place", advice)
+        raise ProblemsFound("The sweep cannot go on with its trials.", [problem])
+
+
 def can_go_on(folder: SweepFolder, sweep: Sweep) -> bool:
-    """Return whether Tune can go on from a snapshot.
+    """Return whether Tune can go on from a snapshot, which runs the code that it holds.
 
     Torn snapshots are renamed, and the newest whole one takes their place.
 

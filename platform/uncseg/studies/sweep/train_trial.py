@@ -38,6 +38,8 @@ class TrialSetup:
     prepared: PreparedFolder
     folder: SweepFolder
     slots: Slots
+    trust: bool = False
+    """Let the trials' checkpoints run code of their own."""
 
     def run(self, trial_id: str) -> RunFolder:
         """Return the folder of a trial."""
@@ -50,7 +52,8 @@ class TrialSetup:
     def requests(self, trial_id: str, values: Mapping[str, Any], folds: tuple[int, ...]) -> list[FoldRequest]:
         """Return the training of each fold of a trial, which goes on from its last checkpoint."""
         reported = tuple(dict.fromkeys([*shown_in("progress"), *self.sweep.metrics]))
-        request = RunRequest(self.experiment(trial_id, values), self.prepared, self.run(trial_id), self.slots)
+        experiment, run = self.experiment(trial_id, values), self.run(trial_id)
+        request = RunRequest(experiment, self.prepared, run, self.slots, self.trust)
         return [replace(request.fold(fold), reported=reported) for fold in folds]
 
 
