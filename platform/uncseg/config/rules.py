@@ -6,10 +6,10 @@ Each problem is one line, "FIELD what is wrong; what to do". In a dictionary of 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from uncseg.config.secret_addresses import ADVICE, secret_in
 from uncseg.config.sections import Dataset, Evaluation, Loss, Memory, Model, Plan, Split, Tracking, Training
 from uncseg.config.task_files import classes_of
 from uncseg.errors import Problem
@@ -114,6 +114,7 @@ def _rules_of_backbone(model: Model, plan: Plan) -> dict[str, Any]:
 def rules_of_values(model: Model, loss: Loss, plan: Plan, training: Training, tracking: Tracking) -> dict[str, Any]:
     """Return the problems of the values of loss, plan, training and tracking, and whether they are there."""
     axes, patch = 2 if plan.configuration == "2d" else 3, plan.patch_size
+    secret = secret_in(tracking.uri or "")
     return {
         "loss.weight_ce weighs classes, and with model.output: regions there are none; "
         "remove `loss.weight_ce`, or set `model.output` to labels": model.output == "regions" and loss.weight_ce,
@@ -122,9 +123,7 @@ def rules_of_values(model: Model, loss: Loss, plan: Plan, training: Training, tr
         "loss.weight_ce weighs no class; write a number above 0 for the background, or for a label": loss.weight_ce
         is not None
         and not any(loss.weight_ce),
-        "tracking.uri holds a password, which would be kept with the run and shown; write the address without it, "
-        "and put it into the environment: MLFLOW_TRACKING_PASSWORD for a server, "
-        "PGPASSWORD for PostgreSQL": urlsplit(tracking.uri or "").password is not None,
+        f"tracking.uri holds {secret}, which would be kept with the run and shown; {ADVICE}": secret,
         f"loss.warmup_epochs ({loss.warmup_epochs}) is longer than training.epochs ({training.epochs}); "
         f"set `loss.warmup_epochs` to {training.epochs} at most": loss.warmup_epochs > training.epochs,
     }

@@ -15,11 +15,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from uncseg.config.addresses import ARTIFACTS, sqlite_path
+from uncseg.config.secret_addresses import ADVICE, masked, secret_in
 from uncseg.config.experiment import Experiment
-from uncseg.errors import Problem, ProblemsFound, first_line
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
 from uncseg.tracking.mlflow_internals import EXPERIMENT_TAGS, SCHEMA_ERROR, ask_server, is_known_schema
 from uncseg.tracking.moved_databases import BESIDE_TAG, follow_move
+from uncseg.tracking.reachable import require_reachable
+from uncseg.tracking.reasons import problem_of
 from uncseg.tracking.store import Store
 
 ENVIRONMENT = {
@@ -65,12 +68,13 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
     _check_address(tracking_uri)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if tracking_uri.startswith(("http://", "https://")) and (wrong_version := _server_problem(tracking_uri)):
-        raise AnotherVersion("MLflow cannot be used.", [wrong_version])
     database = sqlite_path(tracking_uri)
     beside = None if database is None else database.parent / ARTIFACTS
     artifact_location = artifact_location or beside
     try:
+        require_reachable(tracking_uri, database)
+        if tracking_uri.startswith(("http://", "https://")) and (wrong_version := _server_problem(tracking_uri)):
+            raise AnotherVersion("MLflow cannot be used.", [wrong_version])
         # Processes that open a new database at the same time disturb each other's migrations.
         with file_lock(database.with_name(f".{database.name}.lock")) if database else nullcontext():
             if database is not None and beside is not None and database.is_file():
@@ -83,33 +87,31 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
     except Exception as error:  # from MLflow, the database's driver, a missing driver, the disk
         if wrong_version := _database_problem(tracking_uri, error):
             raise AnotherVersion("MLflow cannot be used.", [wrong_version]) from error
-        found = f"{tracking_uri}: {first_line(error)}"
-        problem = Problem("tracking.uri", found, "an MLflow that answers", "start it or correct the address")
+        problem = problem_of("tracking.uri", tracking_uri, error)
         raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error
     return Store(client, experiment_id, tracking_uri)
 
 
 def _check_address(tracking_uri: str) -> None:
-    try:
-        password = urlsplit(tracking_uri).password
-    except ValueError as error:
-        problem = Problem("tracking.uri", f"{tracking_uri}: {error}", "an address", "correct it")
-        raise ProblemsFound("MLflow cannot be reached.", [problem]) from error
-    if password is not None:
-        advice = "write the address without it, and put it into MLFLOW_TRACKING_PASSWORD or PGPASSWORD"
-        problem = Problem("tracking.uri", "a password, which would be stored and shown", "an address alone", advice)
+    if (secret := secret_in(tracking_uri)) is not None:
+        problem = Problem("tracking.uri", f"{secret}, which would be stored and shown", "an address alone", ADVICE)
         raise ProblemsFound("MLflow cannot be reached.", [problem])
+    try:
+        _ = urlsplit(tracking_uri).port
+    except ValueError as error:
+        problem = Problem("tracking.uri", f"{masked(tracking_uri)}: {error}", "an address", "correct it")
+        raise ProblemsFound("MLflow cannot be reached.", [problem]) from error
 
 
 def _server_problem(tracking_uri: str) -> Problem | None:
     """Return what is wrong with a server's version; None if it fits or is unknown.
 
     A server accepts what older clients of its own major version send; an older server lacks what we send.
+
+    Raises:
+        MlflowException: the server does not answer.
     """
-    try:
-        answer = ask_server(tracking_uri, "/version", timeout_s=10)
-    except (MlflowException, OSError, ValueError):
-        return None  # the next request reports that the server does not answer
+    answer = ask_server(tracking_uri, "/version", timeout_s=10)
     text, ours = answer.text[:100].strip(), mlflow.__version__
     numbers = re.match(r"(\d+)\.(\d+)", text)
     if answer.status_code != 200 or numbers is None:

@@ -26,13 +26,13 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from uncseg.errors import first_line
 from uncseg.files import digest, file_states, json_text, write_json, write_text
 from uncseg.layout import RunFolder
 from uncseg.tracking.final_figures import describe
 from uncseg.tracking.mlflow_internals import REGISTRY_REFUSALS, VERSIONS_TAG
 from uncseg.tracking.model_card import describe_model, model_identity, write_card
 from uncseg.tracking.push import Histories, SyncRound, epoch_rows
+from uncseg.tracking.reasons import whole_reason
 from uncseg.tracking.record import RunEntry
 from uncseg.tracking.run_settings import read_settings
 from uncseg.tracking.spool import FoldHistory
@@ -127,7 +127,7 @@ def _store_run(work: SyncRound, folds: Sequence[int]) -> None:
     except MlflowException as error:
         if error.error_code not in REGISTRY_REFUSALS:
             raise
-        logger.warning("The model of %s is stored, and not registered as %s: %s", name, registered, first_line(error))
+        logger.warning("The model of %s is stored, and not registered as %s: %s", name, registered, whole_reason(error))
         return
     parent.version = f"{registered}/{version.version}"
     parent.files[MODEL_KEY] = signature

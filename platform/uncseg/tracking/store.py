@@ -19,9 +19,10 @@ from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from uncseg.errors import Problem, ProblemsFound, first_line
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import json_text
 from uncseg.tracking.mlflow_internals import VERSIONS_TAG, ui_page
+from uncseg.tracking.reasons import OTHERWISE, cause_of, whole_reason
 
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
@@ -44,9 +45,10 @@ def storing(what: str) -> Iterator[None]:
         yield
     except Exception as error:  # from MLflow, the disk, an object store's client, a damaged checkpoint
         known = error.problems[0] if isinstance(error, ProblemsFound) else None
-        reason = f"{known.where}: {known.found}" if known else first_line(error)
-        advice = "free some space or repair the store; then: uncseg sync RUN"
-        problem = Problem(what, reason, "a store that takes it", advice)
+        reason = f"{known.where}: {known.found}" if known else whole_reason(error)
+        cause = cause_of(error)
+        advice = "free some space or repair the store" if cause is OTHERWISE else cause.advice
+        problem = Problem(what, reason, "a store that takes it", f"{advice}; then: uncseg sync RUN")
         raise NotStored("MLflow did not take everything.", [problem], exit_code=1) from error
 
 

@@ -1,7 +1,6 @@
 """Find a model that MLflow stores, and download it."""
 
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +11,11 @@ import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from uncseg.errors import Problem, ProblemsFound, first_line
+from uncseg.config.secret_addresses import masked
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, write_text
 from uncseg.tracking.mlflow_internals import model_version
+from uncseg.tracking.reasons import whole_reason
 from uncseg.tracking.store import variable_set
 
 PROGRESS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
@@ -59,12 +60,12 @@ def _identify(client: MlflowClient, uri: str) -> tuple[str, Any]:
 
 @contextmanager
 def _errors_for_people(uri: str) -> Iterator[None]:
-    """Raise MLflow's errors about a model as problems; what precedes a host's name may be a password and is removed."""
+    """Raise MLflow's errors about a model as problems, without the secrets of addresses."""
     try:
         yield
     except Exception as error:  # from MLflow, the database's driver, an object store's client
         asked = os.environ.get("MLFLOW_TRACKING_URI", "the default MLflow: MLFLOW_TRACKING_URI is not set")
-        where, found, expected = (re.sub(r"//[^/@\s]*@", "//", text) for text in (uri, first_line(error), asked))
+        where, found, expected = masked(uri), whole_reason(error), masked(asked)
         advice = "correct the URI, or set MLFLOW_TRACKING_URI to the MLflow that has it"
         problem = Problem(where, found, f"a model in {expected}", advice)
         # without the cause, which contains the whole address

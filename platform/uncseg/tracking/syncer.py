@@ -18,11 +18,12 @@ from pathlib import Path
 
 import yaml
 
-from uncseg.errors import Problem, ProblemsFound, first_line
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
 from uncseg.layout import RunFolder, own_database
 from uncseg.tracking import model_registry, push, uploads
 from uncseg.tracking.destination import Destination, open_store
+from uncseg.tracking.reasons import whole_reason
 from uncseg.tracking.record import MlflowRecord, RunDescription, RunEntry
 from uncseg.tracking.spool import FoldHistory, spooled_folds
 from uncseg.tracking.store import PARENT_TAG, NotStored, Store, storing
@@ -114,7 +115,7 @@ class Syncer:
             self._verify = True
             self._uploads_left = self._uploads_left or int(upload)
             level = logging.DEBUG if self._warned else logging.WARNING
-            reason = error.problems[0].found if isinstance(error, ProblemsFound) else first_line(error)
+            reason = error.problems[0].found if isinstance(error, ProblemsFound) else whole_reason(error)
             logger.log(level, "MLflow at %s did not take the metrics; they wait in %s. %s", uri, self.run.spool, reason)
             logger.debug("The failed round:", exc_info=True)
             self._warned = True

@@ -17,9 +17,11 @@ from mlflow.exceptions import MlflowException
 
 from uncseg import stopping
 from uncseg.config.addresses import sqlite_path
-from uncseg.errors import Problem, ProblemsFound, first_line
+from uncseg.config.secret_addresses import masked
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.tracking.destination import open_store
 from uncseg.tracking.mlflow_internals import UI_MODE
+from uncseg.tracking.reasons import problem_of
 from uncseg.tracking.record import MlflowRecord
 
 LOOPBACK = "127.0.0.1"
@@ -41,7 +43,7 @@ def run_page(record: MlflowRecord) -> str | None:
         store = open_store(uri, record.experiment)
         return f"/{store.run_page(run_id)}{UI_MODE}" if store.has_run(run_id) else None
     except MlflowException as error:
-        problem = Problem(uri, first_line(error), "an MLflow that answers", "start it")
+        problem = problem_of(masked(uri), uri, error)
         raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error
 
 
