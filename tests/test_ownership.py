@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from uncseg.ownership import MARK, is_own, make_own, mark_as_own
+from uncseg.ownership import MARK, is_own, is_signed, make_own, mark_as_own, sign
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +103,22 @@ def test_each_part_of_the_mark_counts(folder, tmp_path):
     assert not is_own(other)
 
 
+def test_a_signed_text_is_known_by_this_user_alone(key_file):
+    code = sign("http://host:5000")
+    assert is_signed("http://host:5000", code)
+    assert not is_signed("http://host:5001", code)
+    for wrong in ("", "ü", code[:-1], code[::-1]):
+        assert not is_signed("http://host:5000", wrong)
+    key_file.write_bytes(os.urandom(32))
+    assert not is_signed("http://host:5000", code)
+    key_file.unlink()
+    assert not is_signed("http://host:5000", code)
+
+
 def test_without_a_place_for_the_key_nothing_is_own_and_nothing_fails(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
     make_own(tmp_path / "demo")
     assert (tmp_path / "demo").is_dir()
     assert not is_own(tmp_path / "demo")
+    assert sign("http://host:5000") == ""
+    assert not is_signed("http://host:5000", "")

@@ -34,6 +34,7 @@ def _task_option(default: str) -> Any:
 
 
 ExperimentFile = Annotated[Path, _argument("Experiment file, YAML.")]
+SweepFile = Annotated[Path, _argument("Sweep file, YAML.", metavar="SWEEP")]
 StudyRoot = Annotated[Path, _argument("Folder of a run, a sweep or a benchmark.")]
 SET_HELP = "Change a field, for example evaluation.mirroring=true."
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help=SET_HELP)]
@@ -109,11 +110,7 @@ def cross_validate(
 
 
 @app.command()
-def sweep(
-    file: Annotated[Path, _argument("Sweep file, YAML.", metavar="SWEEP")],
-    overrides: Overrides = None,
-    trust: Trust = False,
-) -> None:
+def sweep(file: SweepFile, overrides: Overrides = None, trust: Trust = False) -> None:
     """Search the fields of an experiment by trials of a few folds each; write the best as an experiment file."""
     from uncseg.studies.sweep.load_sweep import load_sweep
 

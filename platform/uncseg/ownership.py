@@ -1,7 +1,9 @@
-"""Folders of one's own: whether this user's uncseg made a folder at the place where it lies now.
+"""What is one's own: folders that this user's uncseg made at the place where they lie now, and texts that it wrote.
 
-    make_own(folder)   # creates it; marks it unless something was in it already
-    is_own(folder)     # False for a folder from someone else, and for one that was moved or copied
+    make_own(folder)      # creates it; marks it unless something was in it already
+    is_own(folder)        # False for a folder from someone else, and for one that was moved or copied
+    code = sign(address)  # kept beside the address
+    is_signed(address, code)
 
 A folder from someone else may name addresses, and hold files that run code when they are read; both are used without a
 question only where the folder is one's own. The mark is a code over the folder's place that only a key in the user's
@@ -16,6 +18,7 @@ import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from uncseg.files import json_text, read_json, write_text
 
@@ -41,7 +44,8 @@ def mark_as_own(folder: Path) -> None:
         return
     with suppress(OSError, RuntimeError):  # a home that is absent or read-only: whatever depends on the mark is asked
         nonce = secrets.token_hex(KEY_BYTES)
-        write_text(folder / MARK, json_text({"nonce": nonce, "code": _code(_made_key(), nonce, folder)}) + "\n")
+        code = _code(_made_key(), nonce, str(folder.resolve()))
+        write_text(folder / MARK, json_text({"nonce": nonce, "code": code}) + "\n")
 
 
 def is_own(folder: Path) -> bool:
@@ -54,16 +58,33 @@ def is_own(folder: Path) -> bool:
         nonce, code = content["nonce"], content["code"]
     except Exception:  # whatever a stranger wrote there
         return False
-    whole = isinstance(nonce, str) and isinstance(code, str) and code.isascii()
-    return whole and hmac.compare_digest(code, _code(key, nonce, folder))
+    return isinstance(nonce, str) and _same(code, _code(key, nonce, str(folder.resolve())))
+
+
+def sign(text: str) -> str:
+    """Return a code by which :func:`is_signed` knows a text that this user wrote; empty without a place for a key."""
+    try:
+        return _code(_made_key(), "text", text)
+    except (OSError, RuntimeError):
+        return ""
+
+
+def is_signed(text: str, code: str) -> bool:
+    """Return whether :func:`sign` gave this user this code for the text, wherever the code was kept meanwhile."""
+    key = _key()
+    return key is not None and _same(code, _code(key, "text", text))
 
 
 def _is_left_of_mark(file: Path) -> bool:
     return file.name.startswith(".part-")
 
 
-def _code(key: bytes, nonce: str, folder: Path) -> str:
-    return hmac.new(key, json_text([nonce, str(folder.resolve())]).encode(), hashlib.sha256).hexdigest()
+def _code(key: bytes, kind: str, text: str) -> str:
+    return hmac.new(key, json_text([kind, text]).encode(), hashlib.sha256).hexdigest()
+
+
+def _same(code: Any, expected: str) -> bool:
+    return isinstance(code, str) and code.isascii() and hmac.compare_digest(code, expected)
 
 
 def _key_file() -> Path:

@@ -8,6 +8,7 @@ from uncseg.console import console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
 from uncseg.studies.study_folder import find_study
+from uncseg.tracking.given_address import usable_address
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.ui_server import free_port, run_page, ui_server
 
@@ -20,13 +21,16 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
         browser: open the page in a browser, if there is one.
 
     Raises:
-        ProblemsFound: MLflow does not have the run, its server cannot be started, or the port is taken.
+        ProblemsFound: the address that the folder names may not be used, MLflow does not have the run, its server
+            cannot be started, or the port is taken.
     """
     run = RunFolder(root.resolve())
     if not run.experiment.is_file() and find_study(run.root) is None:
         problem = Problem(str(root), "no run, sweep or benchmark", "the folder of one", "give RUNS/NAME")
         raise ProblemsFound("There is nothing to show.", [problem])
     record = MlflowRecord.read(run.manifest)
+    if record.tracking_uri:
+        usable_address(run.root, None, record, "")
     page = run_page(record)
     if page is None:
         problem = Problem(str(root), "nothing in MLflow", "a run that MLflow holds", f"first: uncseg sync {root}")

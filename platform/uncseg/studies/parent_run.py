@@ -15,6 +15,7 @@ from uncseg.studies.load_study import AnyStudy, Study, read_study
 from uncseg.studies.study_folder import StudyFolder
 from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.final_figures import FinalFigures
+from uncseg.tracking.given_address import keep_address, usable_address
 from uncseg.tracking.push import ensure_run
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import now_ms
@@ -79,7 +80,8 @@ def open_parent(folder: StudyFolder, study: Study, base: Experiment) -> ParentRu
         ProblemsFound, MlflowException: MLflow cannot be reached.
     """
     store, record = open_store(*Destination.from_experiment(base)), MlflowRecord.read(folder.manifest)
-    record.tracking_uri, record.experiment = base.tracking_uri, base.tracking.experiment
+    keep_address(record, base.tracking_uri)
+    record.experiment = base.tracking.experiment
     record.write(folder.manifest)  # the key before the run: a command killed between the two finds it
     tags = {f"uncseg.{folder.kind}": study.name} | describe_source(f"uncseg {folder.kind}", None)
     parent = record.parent = ensure_run(store, record.parent, study.name, tags, None)
@@ -118,7 +120,7 @@ def sync_study(folder: StudyFolder, model: type[AnyStudy], log: Log[AnyStudy], t
         ProblemsFound, MlflowException: MLflow cannot be reached.
     """
     study, base = read_study(folder, model)
-    uri = tracking_uri or MlflowRecord.read(folder.manifest).tracking_uri or base.tracking_uri
+    uri = usable_address(folder.root, tracking_uri, MlflowRecord.read(folder.manifest), base.tracking_uri)
     base = base.model_copy(update={"tracking": base.tracking.model_copy(update={"uri": uri})})
     return _fill(folder, study, base, log, sync_runs=True)
 

@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from uncseg.config.addresses import ARTIFACTS, sqlite_path
-from uncseg.config.secret_addresses import ADVICE, masked, secret_in
 from uncseg.config.experiment import Experiment
+from uncseg.config.secret_addresses import ADVICE, masked, secret_in
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import file_lock
 from uncseg.tracking.mlflow_internals import EXPERIMENT_TAGS, SCHEMA_ERROR, ask_server, is_known_schema

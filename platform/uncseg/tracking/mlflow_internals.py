@@ -3,6 +3,8 @@
 Private modules are imported inside the functions, so that the constants cost no import of MLflow.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,8 @@ NOT_ALLOWED = ("PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED")
 NOT_THERE = ("ENDPOINT_NOT_FOUND", "NOT_FOUND", "NOT_IMPLEMENTED", "FEATURE_DISABLED")
 REGISTRY_REFUSALS = (*NOT_ALLOWED, *NOT_THERE)
 """Error codes by which a server says that it has no model registry, or that the user may not write to it."""
+CREDENTIALS = ("USERNAME", "PASSWORD", "TOKEN", "AWS_SIGV4", "AUTH", "CLIENT_CERT_PATH")
+"""Ends of the variables MLFLOW_TRACKING_… by which a server knows who asks."""
 
 
 def ui_page(experiment_id: str, run_id: str) -> str:
@@ -43,6 +47,22 @@ def ask_server(tracking_uri: str, path: str, timeout_s: float) -> "Response":
     from mlflow.utils.rest_utils import http_request
 
     return http_request(get_default_host_creds(tracking_uri), path, "GET", max_retries=0, timeout=timeout_s)
+
+
+def send_no_credentials() -> None:
+    """Let this process send servers no password, token or certificate, wherever MLflow and requests look for them."""
+    from mlflow.utils import credentials
+
+    for end in CREDENTIALS:
+        os.environ.pop(f"MLFLOW_TRACKING_{end}", None)
+    os.environ["NETRC"] = os.devnull
+    credentials.read_mlflow_creds = lambda: credentials.MlflowCreds(None, None)  # those of a file in the home
+
+
+def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for a server of one's own, which needs none: a database may name other servers' files."""
+    secret = {f"MLFLOW_TRACKING_{end}" for end in CREDENTIALS}
+    return {name: value for name, value in environment.items() if name not in secret} | {"NETRC": os.devnull}
 
 
 def model_version(client: "MlflowClient", uri: str) -> tuple[str, str]:

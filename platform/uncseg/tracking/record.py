@@ -112,6 +112,8 @@ class MlflowRecord:
     """Final figures, or a study's result, as logged; empty before."""
     final_ms: int = 0
     """When these figures were first logged, Unix time in milliseconds; logging them again keeps it."""
+    address_code: str = ""
+    """Tells that this user gave the address (:func:`~uncseg.ownership.sign`)."""
 
     @classmethod
     def read(cls, manifest: Path) -> "MlflowRecord":
@@ -135,7 +137,8 @@ class MlflowRecord:
     def of_a_copy(self) -> "MlflowRecord":
         """Return the record of a copy: to the same MLflow, as runs of its own."""
         folds = {fold: RunEntry() for fold in self.folds}
-        return MlflowRecord(self.tracking_uri, self.experiment, self.tags, folds=folds)
+        code = self.address_code
+        return MlflowRecord(self.tracking_uri, self.experiment, self.tags, folds=folds, address_code=code)
 
     def write(self, manifest: Path) -> None:
         """Write the record into a manifest, and where that lies; its other keys stay."""

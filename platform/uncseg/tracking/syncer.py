@@ -23,6 +23,7 @@ from uncseg.files import file_lock
 from uncseg.layout import RunFolder, own_database
 from uncseg.tracking import model_registry, push, uploads
 from uncseg.tracking.destination import Destination, open_store
+from uncseg.tracking.given_address import is_given, keep_address, require_artifacts_beside, usable_address
 from uncseg.tracking.reasons import whole_reason
 from uncseg.tracking.record import MlflowRecord, RunDescription, RunEntry
 from uncseg.tracking.spool import FoldHistory, spooled_folds
@@ -175,7 +176,8 @@ class Syncer:
 
     def _open(self) -> Store:
         self._store = self._store or open_store(*self._destination)
-        self._record.tracking_uri, self._record.experiment, _ = self._destination
+        keep_address(self._record, self._destination.tracking_uri)
+        self._record.experiment = self._destination.experiment
         return self._store
 
 
@@ -187,7 +189,8 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
     run used before, else that of its experiment; ``parent_run_id`` is the run of a study above this one, or as before.
 
     Raises:
-        ProblemsFound: ``run_root`` is no run, or MLflow cannot be reached.
+        ProblemsFound: ``run_root`` is no run, the address that it keeps may not be used
+            (:func:`~uncseg.tracking.given_address.usable_address`), or MLflow cannot be reached.
     """
     run = RunFolder(run_root.resolve())
     if not run.experiment.exists():
@@ -196,9 +199,11 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
     content = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
     record = MlflowRecord.read(run.manifest)
     tracking = content.get("tracking", {})
-    uri = tracking_uri or record.tracking_uri or tracking.get("uri") or own_database(run.root)
+    uri = usable_address(run.root, tracking_uri, record, tracking.get("uri") or own_database(run.root))
     destination = Destination(uri, record.experiment or tracking.get("experiment") or "uncseg")
-    open_store(*destination)  # raises an error for people; the syncer would only log it
+    store = open_store(*destination)  # raises an error for people; the syncer would only log it
+    if not tracking_uri and not is_given(run.root, record):
+        require_artifacts_beside(store, record)
     tags = record.tags | ({} if parent_run_id is None else {PARENT_TAG: parent_run_id})
     description = RunDescription.from_experiment(content, run.root.name, tags)
     syncer = Syncer(run, destination, description, spooled_folds(run.spool))

@@ -20,7 +20,7 @@ from uncseg.config.addresses import sqlite_path
 from uncseg.config.secret_addresses import masked
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.tracking.destination import open_store
-from uncseg.tracking.mlflow_internals import UI_MODE
+from uncseg.tracking.mlflow_internals import UI_MODE, without_credentials
 from uncseg.tracking.reasons import problem_of
 from uncseg.tracking.record import MlflowRecord
 
@@ -72,7 +72,10 @@ def ui_server(tracking_uri: str, port: int) -> Iterator[tuple[str, subprocess.Po
     """
     address = f"http://{LOOPBACK}:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = without_credentials(os.environ) | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     # not an argument: other users of this machine can list processes, and a database's address may hold a password
     environment["MLFLOW_BACKEND_STORE_URI"] = tracking_uri
     # MLflow writes into the folder in which it is started
