@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from uncseg.config.addresses import masked
+from uncseg.config.addresses import sqlite_path
+from uncseg.config.secret_addresses import masked
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import own_database
 from uncseg.ownership import is_own, is_signed, sign
