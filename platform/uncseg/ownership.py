@@ -25,6 +25,8 @@ from uncseg.files import json_text, read_json, write_text
 MARK = ".uncseg-own.json"
 """The file in a folder that holds its mark."""
 KEY_BYTES = 32
+LEVELS = 3
+"""Folders above a run's own, up to that of the study whose run it is."""
 _MOST_BYTES = 1000
 
 
@@ -59,6 +61,37 @@ def is_own(folder: Path) -> bool:
     except Exception:  # whatever a stranger wrote there
         return False
     return isinstance(nonce, str) and _same(code, _code(key, nonce, str(folder.resolve())))
+
+
+def is_own_run(root: Path) -> bool:
+    """Return whether a run's folder, or the study above it, is one's own."""
+    return any(map(is_own, (root, *root.parents[:LEVELS])))
+
+
+def holds(root: Path, file: Path) -> bool:
+    """Return whether a path is a regular file below a folder, also where links on the way to it are followed."""
+    try:
+        found = file.resolve(strict=True)
+        return found.is_relative_to(root.resolve()) and stat.S_ISREG(found.stat().st_mode)
+    except (OSError, RuntimeError):  # absent, or a circle of links
+        return False
+
+
+def links_out(root: Path) -> list[Path]:
+    """Return all links below a folder that lead out of it, or nowhere."""
+    whole, found = root.resolve(), []
+    for folder, folders, files in os.walk(root):
+        for path in (Path(folder, name) for name in sorted((*folders, *files))):
+            if path.is_symlink() and not _leads_into(path, whole):
+                found.append(path)
+    return found
+
+
+def _leads_into(link: Path, folder: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a circle of links
+        return False
 
 
 def sign(text: str) -> str:

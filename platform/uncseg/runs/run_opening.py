@@ -13,10 +13,10 @@ from uncseg.config.experiment import Experiment, load_experiment, save_experimen
 from uncseg.config.fields import differences, is_within
 from uncseg.config.sections import Storage
 from uncseg.config.task_files import short_task, task_of
-from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any
 from uncseg.files import file_lock, read_json
 from uncseg.layout import PreparedFolder, RunFolder, own_database, storage_of
-from uncseg.ownership import make_own
+from uncseg.ownership import is_own_run, links_out, make_own
 from uncseg.provenance import describe_versions
 from uncseg.runs.fold_request import all_members_done, member_experiment
 from uncseg.tasks.task import Task
@@ -65,11 +65,20 @@ def open_existing_run(root: Path, overrides: list[str] | None = None) -> tuple[R
             if run.manifest.is_file():  # a study in MLflow
                 advice += f"; uncseg ui {root} shows all of them"
         raise ProblemsFound("There is no such run.", [Problem(str(root), found, "the folder of a run", advice)])
+    _refuse_links_of_others(run)
     experiment = load_experiment(run.experiment, overrides)
     # never advise to start over here: that would delete the very run that is to be used
     advice = f"leave it out: of a trained run only {', '.join(FREE_TO_CHANGE)} can be changed"
     refuse_other_settings(experiment, run, advice)
     return run, located(experiment, run.root)
+
+
+def _refuse_links_of_others(run: RunFolder) -> None:
+    """Refuse links out of a run's folder that is not the user's own: commands would read and write where they lead."""
+    out = [] if is_own_run(run.root) else links_out(run.root)
+    expected, advice = "files of the run: you did not make it here", "if you trust it, copy it with cp -rL"
+    problems = [Problem(str(path), f"a link to {path.readlink()}", expected, advice) for path in out]
+    raise_if_any(first_problems(problems), f"{run.root} leads out of itself.")
 
 
 def finished_folds(experiment: Experiment, run: RunFolder) -> list[int]:

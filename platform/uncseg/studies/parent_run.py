@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
 from uncseg.errors import ProblemsFound
+from uncseg.ownership import holds
 from uncseg.provenance import describe_source
 from uncseg.studies.load_study import AnyStudy, Study, read_study
 from uncseg.studies.study_folder import StudyFolder
@@ -63,10 +64,15 @@ class ParentRun:
         self.store.set_tags(self.run_id, {NOTE_TAG: note})
         self.store.set_status(self.run_id, "FAILED" if failed else "FINISHED", record.final_ms)
         with storing(f"the {self.folder.kind}'s tables and figures"):
-            for file in sorted(self.folder.root.glob("tables/[!.]*")) + sorted(self.folder.root.glob("figures/[!.]*")):
+            found = sorted(self.folder.root.glob("tables/[!.]*")) + sorted(self.folder.root.glob("figures/[!.]*"))
+            for file in filter(self._is_own_file, found):
                 self.store.log_file(self.run_id, file, file.parent.name)
-            for file in files:
+            for file in filter(self._is_own_file, files):
                 self.store.log_file(self.run_id, file)
+
+    def _is_own_file(self, file: Path) -> bool:
+        """Return whether a file belongs to the study: a link may lead to any file of this machine."""
+        return holds(self.folder.root, file)
 
 
 Log = Callable[[ParentRun, AnyStudy], None]

@@ -13,15 +13,13 @@ from uncseg.config.addresses import sqlite_path
 from uncseg.config.secret_addresses import masked
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import own_database
-from uncseg.ownership import is_own, is_signed, sign
+from uncseg.ownership import is_own_run, is_signed, sign
 from uncseg.tracking.mlflow_internals import send_no_credentials
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.store import Store
 
 _asked: set[str] = set()
 """Addresses that the user has allowed to use, and has not given."""
-LEVELS = 3
-"""Folders above a run's own: those of a sweep's trial, and the storage."""
 
 
 def keep_address(record: MlflowRecord, tracking_uri: str) -> None:
@@ -65,7 +63,7 @@ def usable_address(root: Path, given: str | None, record: MlflowRecord, otherwis
 def is_given(root: Path, record: MlflowRecord) -> bool:
     """Return whether the user gave the address that a folder keeps, or made the folder, or the study above it, here."""
     signed = bool(record.tracking_uri) and is_signed(record.tracking_uri, record.address_code)
-    return signed or any(is_own(folder) for folder in (root, *root.parents[:LEVELS]))
+    return signed or is_own_run(root)
 
 
 def is_beside(root: Path, address: str) -> bool:

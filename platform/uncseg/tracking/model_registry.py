@@ -7,7 +7,6 @@ no Python object is pickled into it. The states of the optimisers stay in the ru
 The alias ``candidate`` names the version whose run ended last; people set other aliases, for example ``champion``.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -28,6 +27,7 @@ from mlflow.models import Model
 
 from uncseg.files import digest, file_states, json_text, write_json, write_text
 from uncseg.layout import RunFolder
+from uncseg.ownership import holds
 from uncseg.tracking.final_figures import describe
 from uncseg.tracking.mlflow_internals import REGISTRY_REFUSALS, VERSIONS_TAG
 from uncseg.tracking.model_card import describe_model, model_identity, write_card
@@ -74,7 +74,7 @@ def whole_folds(run: RunFolder, histories: Histories) -> list[int]:
     split = read_settings(run).get("split") or {}
     folds, table = list(range(split.get("folds", 0))), run.tables / "per_case.parquet"
     trained = all(
-        fold in histories and histories[fold].state == "finished" and run.final_checkpoint(fold).is_file()
+        fold in histories and histories[fold].state == "finished" and holds(run.root, run.final_checkpoint(fold))
         for fold in folds
     )
     if not folds or not trained or not table.is_file():
@@ -90,7 +90,7 @@ def _model_name(run_name: str) -> str:
 def _store_fold(work: SyncRound, entry: RunEntry, history: FoldHistory) -> None:
     run, fold, name = work.run, history.fold, work.description.name
     checkpoint = run.final_checkpoint(fold)
-    signature = digest(file_states([checkpoint])) if checkpoint.is_file() else None
+    signature = digest(file_states([checkpoint])) if holds(run.root, checkpoint) else None
     if signature is None or entry.files.get(FINAL_CHECKPOINT) == signature:
         return
     last = history.epochs[history.last_epoch]
@@ -210,7 +210,7 @@ def _new_version(
 
 def _content(run: RunFolder, folds: Sequence[int], *others: Any) -> str:
     """Return the digest of a model, by the whole checkpoints as they lie here: comparing needs no new file."""
-    files = {name: run.model / name for name in FOLDER_FILES if (run.model / name).is_file()}
+    files = {name: run.model / name for name in FOLDER_FILES if holds(run.root, run.model / name)}
     files |= {f"fold_{fold}": run.final_checkpoint(fold) for fold in folds}
     digests = {}
     for name, file in files.items():
@@ -232,7 +232,7 @@ def _folders(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in FOLDER_FILES:
-            with contextlib.suppress(FileNotFoundError):
+            if holds(run.root, run.model / name):
                 shutil.copyfile(run.model / name, folder / name)
         if about is not None:
             write_json(folder / DESCRIPTION, about)

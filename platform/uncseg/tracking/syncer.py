@@ -18,9 +18,10 @@ from pathlib import Path
 
 import yaml
 
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import file_lock
 from uncseg.layout import RunFolder, own_database
+from uncseg.ownership import holds
 from uncseg.tracking import model_registry, push, uploads
 from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.given_address import is_given, keep_address, require_artifacts_beside, usable_address
@@ -196,6 +197,7 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
     if not run.experiment.exists():
         problem = Problem(str(run.root), "no experiment.yaml", "the folder of a run", "correct the path")
         raise ProblemsFound(f"{run.root} cannot be synced.", [problem])
+    _require_own_files(run)
     content = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
     record = MlflowRecord.read(run.manifest)
     tracking = content.get("tracking", {})
@@ -209,3 +211,11 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
     syncer = Syncer(run, destination, description, spooled_folds(run.spool))
     syncer.finish()
     return syncer.stop()
+
+
+def _require_own_files(run: RunFolder) -> None:
+    """Refuse a run whose settings, metrics or figures are links to what lies elsewhere: MLflow would show that."""
+    read = [run.experiment, run.manifest, *run.spool.glob("*"), *run.tables.glob("*.parquet")]
+    out = [path for path in read if path.exists() and not path.name.startswith(".") and not holds(run.root, path)]
+    found, expected, advice = "a link out of the run", "a file of the run", "replace it by a file"
+    raise_if_any([Problem(str(path), found, expected, advice) for path in out], f"{run.root} cannot be synced.")

@@ -3,26 +3,35 @@
 Each is logged once, and again only when it has changed; the entry of its run remembers the signature.
 """
 
+import logging
 import tempfile
 from pathlib import Path
 
 from mlflow.entities import Metric
 
 from uncseg.files import digest
+from uncseg.layout import RunFolder
+from uncseg.ownership import holds
 from uncseg.table_files import write_table
 from uncseg.tracking.final_figures import describe, final_figures
 from uncseg.tracking.push import SyncRound
 from uncseg.tracking.spool import epoch_table, now_ms
 from uncseg.tracking.store import NOTE_TAG
 
+logger = logging.getLogger(__name__)
 PROGRESS_KEY = "one case over training"
 
 
 def upload_files(work: SyncRound) -> None:
-    """Log experiment, reports, tables and figures on the parent, each in the artifact folder of the same name."""
+    """Log experiment, reports, tables and figures on the parent, each in the artifact folder of the same name.
+
+    Only files of the run itself are: a link may lead to any file of this machine.
+    """
     run, parent = work.run, work.record.parent
     shown = [run.experiment, *run.root.glob("report*.html"), *run.tables.rglob("*"), *run.figures.rglob("*")]
     for path in sorted(path for path in shown if path.is_file() and not path.name.startswith(".")):
+        if not _is_own_file(run, path):
+            continue
         name = path.relative_to(run.root)
         folder = name.parent.as_posix() if name.parent.name else None
         parent.upload_once(name.as_posix(), _signature(path), work.store.log_file, parent.run_id, path, folder)
@@ -52,7 +61,7 @@ def upload_progress(work: SyncRound) -> None:
     for entry, history in work.folds:
         for path in sorted(work.run.progress.glob(f"fold_{history.fold}_epoch_*.png")):
             epoch = int(path.stem.rpartition("_")[2])
-            if epoch <= history.kept_epoch:
+            if epoch <= history.kept_epoch and _is_own_file(work.run, path):
                 arguments = (entry.run_id, path, PROGRESS_KEY, epoch, history.epochs[epoch].time_ms)
                 entry.upload_once(path.name, _signature(path), work.store.log_image, *arguments)
 
@@ -62,6 +71,14 @@ def upload_folds(work: SyncRound) -> None:
     for entry, history in work.folds:
         if history.state in ("finished", "failed"):
             entry.upload_once("epochs", history.offset, _log_epochs, work, entry.run_id, history.fold)
+
+
+def _is_own_file(run: RunFolder, path: Path) -> bool:
+    """Return whether a file belongs to the run; where a link leads out of it, say that the file is left out."""
+    if holds(run.root, path):
+        return True
+    logger.warning("%s leads out of the run, and is left out", path)
+    return False
 
 
 def _signature(path: Path) -> list[int]:
