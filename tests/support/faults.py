@@ -168,11 +168,20 @@ class Soak:
                 self.done[-1].until_ms = now_ms() + LAST_WORDS_MS
             self.ends.append((command.log.stem, code))
             print(f"{command.log.stem} ended with {code}", flush=True)
-            assert code == 0 or disturbed, f"ended with {code} though nothing disturbed it: {command.describe()}"
+            self._check_end(command, code, self.done[-1].kind if ending else "worker" if disturbed else "")
             if code == 0 and not waiting:
                 return
             if code == 0:
                 work.again()
+
+    def _check_end(self, command, code, last):
+        """Fail where a command ends otherwise than after the fault that ended it, or after others, or after none."""
+        if code == 0:
+            return
+        assert last, f"ended with {code} though nothing disturbed it: {command.describe()}"
+        expected = {"driver": -9, "SIGTERM": 130}.get(last, code)
+        assert code == expected, f"ended with {code} after {last}: {command.describe()}"
+        assert last != "SIGTERM" or "Traceback" not in command.output, command.describe()
 
     def _note(self, kind, command, what, from_ms):
         self.done.append(Fault(kind, command.log.stem, what, from_ms, now_ms()))
@@ -188,7 +197,7 @@ class Soak:
     def _is_time(self, command, work, starting):
         """Wait for the next moment; return False where the command has ended before it."""
         if starting and self.choice.random() < 0.25:
-            at = self.choice.uniform(0, STARTING_CPU_S)
+            at = self.choice.uniform(0.5, STARTING_CPU_S)  # a signal before that meets a Python that has not started
             return self._reached(command, lambda: cpu_seconds(command) >= at)
         begin, more = work.count(), self.choice.randint(1, work.step)
         if not self._reached(command, lambda: abs(work.count() - begin) >= more):
