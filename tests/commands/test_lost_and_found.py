@@ -79,6 +79,14 @@ def test_a_lost_node_costs_its_fold_one_interval_and_no_other_anything(experimen
     assert_like(expected, run, tmp_path / "runs")
 
 
+def test_a_node_lost_while_it_is_checked_refuses_nothing(experiment, tmp_path):
+    with cluster_of(2, 1) as (cluster, nodes):
+        process = on_cluster(cluster, experiment, "--dry-run")
+        process.wait_until(lambda: list((tmp_path / "runs").glob(".preflight-*/driver")))
+        lose(cluster, nodes[1])
+        process.require()
+
+
 def test_a_killed_command_with_damaged_files_goes_on(experiment, tmp_path, undisturbed):
     expected, run = undisturbed(experiment), tmp_path / "runs/small"
     with cluster_of(2) as (cluster, _):

@@ -62,8 +62,8 @@ def _check_storage(name: str, storage: Path, reads: Mapping[str, Path], module: 
 
 
 def _ask_nodes(folder: Path, token: str, reads: Mapping[str, str], module: str) -> list[Problem]:
-    remote = ray.remote(num_cpus=0, max_retries=0)(check_node)
-    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    remote = ray.remote(num_cpus=0, max_retries=1)(check_node)
+    nodes = _living_nodes()
     versions = _required_versions()
     answers = {}
     for node in nodes:
@@ -79,12 +79,19 @@ def _ask_nodes(folder: Path, token: str, reads: Mapping[str, str], module: str) 
         except ray.exceptions.GetTimeoutError:
             found = [(f"no answer within {timeout:g} s", "a worker that starts", "read its logs: ray logs")]
         except ray.exceptions.RayError as error:
+            if node not in _living_nodes():
+                continue  # lost since it was asked: nothing will be placed there
             found = [(str(error).strip().splitlines()[-1], "a worker that starts", "read its logs: ray logs")]
         problems += [Problem(where, *parts) for parts in found]
         if not found and not (folder / node).is_file():
             missing = f"what it writes to {folder.parent} is not visible to this command"
             problems.append(Problem(where, missing, SAME_STORAGE, "mount it there, or move the folder"))
     return problems
+
+
+def _living_nodes() -> dict[str, str]:
+    """Return the names of the nodes' machines by the nodes' ids."""
+    return {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
 
 
 def _required_versions() -> dict[str, str]:
