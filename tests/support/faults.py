@@ -59,7 +59,7 @@ class Machine:
 
     def start(self, *arguments, log):
         """Start ``uncseg`` on this machine."""
-        options = ["--set", f"resources.ray_address={self.cluster.address}"]
+        options = [] if arguments[0] == "sync" else ["--set", f"resources.ray_address={self.cluster.address}"]
         return start_uncseg(*arguments, *options, log=log, watched=[self.disk.seen, log], before=self.disk.inside)
 
 
