@@ -38,6 +38,11 @@ def test_a_secret_is_found_and_never_shown(address):
         assert SECRET not in masked(text), masked(text)
 
 
+def test_a_long_text_is_masked_at_once():
+    for part in ("x", "key", "a:", "//", "pass.", "%3D"):
+        assert len(masked(part * 20_000)) == len(part) * 20_000
+
+
 @pytest.mark.parametrize(
     "address",
     [

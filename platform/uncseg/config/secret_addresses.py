@@ -6,12 +6,13 @@ An address is kept with a run, sent to MLflow and printed, so it must not hold a
 import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-_NAMES = r"[\w.%-]*(?:pass(?!file)|pwd|token|secret|key|auth|credential|signature)[\w.%-]*|sig"
+# all repetitions are bounded: a text may be long
+_NAMES = r"[\w.-]{0,40}(?:pass(?!file)|pwd|token|secret|key|auth|credential|signature)[\w.-]{0,40}|sig"
 _SECRET_NAME = re.compile(_NAMES, re.I)
-_FILE_NAMES = re.compile(r"ssl[_-]?key|passfile|\w*keyfile", re.I)
+_FILE_NAMES = re.compile(r"ssl[_-]?key|passfile|\w{0,40}keyfile", re.I)
 """Parameters that name a file with a secret, not the secret."""
-_SECRET_VALUE = re.compile(rf"({_NAMES})(=|%3D)([^&;\s'\"]+)", re.I)
-_BEFORE_HOST = re.compile(r"(?<=\w:/)(/{0,2})[^/@\s]*@|(?<![/\w.:+-])[^\s/@:'\"(]+:[^\s/@]+@()")
+_SECRET_VALUE = re.compile(rf"({_NAMES})(=|%3D)((?:(?!%3B)[^&;\s'\"])+)", re.I)
+_BEFORE_HOST = re.compile(r"(?<=\w:/)(/{0,2})[^/@\s]{0,500}@|(?<![/\w.:+-])[^\s/@:'\"(]{1,200}:[^\s/@]{1,200}@()")
 _PASSWORD_BEFORE_HOST = re.compile(r"[^/:@\s]*:[^/@\s]*@")
 ADVICE = (
     "write the address without it, and put it into the environment (MLFLOW_TRACKING_USERNAME and "

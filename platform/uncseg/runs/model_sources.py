@@ -1,6 +1,7 @@
 """What ``uncseg predict`` takes as MODEL: a run, a fold of it, an nnU-Net model folder, or one in MLflow."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from uncseg.config.sections import Evaluation, Resources
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.estimators.registry import ESTIMATORS
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
-from uncseg.method.checkpoints import FINAL, require_whole
+from uncseg.method.checkpoints import FINAL, DamagedCheckpoint, require_whole
 from uncseg.method.inference import model_folder
 from uncseg.method.inference.model_folder import ModelFolder, is_model_folder
 from uncseg.method.settings import TrainerSettings
@@ -142,7 +143,13 @@ def _chosen_folds(folds: Sequence[int] | None, finished: list[int], source: str)
 def _download(uri: str, output: Path) -> Path:
     """Return the model folder of an MLflow model, which is downloaded once into OUTPUT/.model-…"""
     uri, content = find_stored(uri)
-    folder = download(uri, output.resolve() / f".model-{content[:12]}")
+    folder = output.resolve() / f".model-{content[:12]}"
+    download(uri, folder)
+    try:
+        require_whole(sorted(folder.rglob(FINAL)))
+    except DamagedCheckpoint:  # since it was downloaded
+        shutil.rmtree(folder)
+        download(uri, folder)
     found = next((file.parent for file in sorted(folder.rglob("plans.json"))), None)
     if found is None or not is_model_folder(found):
         missing = "no plans.json and dataset.json in it"

@@ -66,8 +66,7 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
         AnotherVersion: the server or the database needs another version of MLflow.
     """
     _check_address(tracking_uri)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     database = sqlite_path(tracking_uri)
     beside = None if database is None else database.parent / ARTIFACTS
     artifact_location = artifact_location or beside
@@ -90,6 +89,12 @@ def open_store(tracking_uri: str, experiment_name: str, artifact_location: Path 
         problem = problem_of("tracking.uri", tracking_uri, error)
         raise ProblemsFound("MLflow cannot be reached.", [problem], exit_code=1) from error
     return Store(client, experiment_id, tracking_uri)
+
+
+def set_environment() -> None:
+    """Set :data:`ENVIRONMENT` for this process and what it starts."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def _check_address(tracking_uri: str) -> None:

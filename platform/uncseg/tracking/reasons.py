@@ -18,6 +18,11 @@ class Cause(NamedTuple):
     advice: str
 
 
+ABSENT = Cause(
+    r"not[ _]found|\b404\b|does not exist|unknown database",
+    "an MLflow at this address",
+    "correct the address: something else answers there, or create the database",
+)
 CAUSES = (
     Cause(
         r"database (table )?is locked",
@@ -69,11 +74,7 @@ CAUSES = (
         "an answer in a few seconds",
         "see whether it runs, is overloaded or lies behind a firewall; then give the same command",
     ),
-    Cause(
-        r"not[ _]found|\b404\b|does not exist|unknown database",
-        "an MLflow at this address",
-        "correct the address: something else answers there, or create the database",
-    ),
+    ABSENT,
 )
 OTHERWISE = Cause("", "an MLflow that answers", "start it or correct the address")
 
@@ -83,7 +84,7 @@ def whole_reason(error: BaseException) -> str:
     text = str(error).strip() or repr(error)
     # SQLAlchemy appends the statement with its values, and a link
     text = re.split(r"\n?\[SQL: |\(Background on this error", text)[0]
-    text = masked(" ".join(text.split()))
+    text = masked(" ".join(text[: 10 * LONGEST].split()))
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 

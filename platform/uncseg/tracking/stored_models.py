@@ -11,11 +11,14 @@ import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from uncseg.config.addresses import sqlite_path
 from uncseg.config.secret_addresses import masked
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, write_text
+from uncseg.tracking.destination import set_environment
 from uncseg.tracking.mlflow_internals import model_version
-from uncseg.tracking.reasons import whole_reason
+from uncseg.tracking.reachable import require_reachable
+from uncseg.tracking.reasons import ABSENT, OTHERWISE, cause_of, whole_reason
 from uncseg.tracking.store import variable_set
 
 PROGRESS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
@@ -31,7 +34,9 @@ def find_stored(uri: str) -> tuple[str, str]:
     Raises:
         ProblemsFound: MLflow has no such model or does not answer.
     """
+    set_environment()
     with _errors_for_people(uri):
+        require_reachable(mlflow.get_tracking_uri(), sqlite_path(mlflow.get_tracking_uri()))
         client = MlflowClient()
         uri, identity = _identify(client, uri)
         return uri, digest([client.tracking_uri, mlflow.get_registry_uri(), uri, identity])
@@ -66,7 +71,9 @@ def _errors_for_people(uri: str) -> Iterator[None]:
     except Exception as error:  # from MLflow, the database's driver, an object store's client
         asked = os.environ.get("MLFLOW_TRACKING_URI", "the default MLflow: MLFLOW_TRACKING_URI is not set")
         where, found, expected = masked(uri), whole_reason(error), masked(asked)
+        cause = cause_of(error)
         advice = "correct the URI, or set MLFLOW_TRACKING_URI to the MLflow that has it"
+        advice = advice if cause in (OTHERWISE, ABSENT) else f"{cause.advice}; or {advice}"
         problem = Problem(where, found, f"a model in {expected}", advice)
         # without the cause, which contains the whole address
         raise ProblemsFound("There is no such model.", [problem], exit_code=1) from None
