@@ -40,8 +40,7 @@ def whole_file(path: Path, *, verify: Callable[[Path], None] | None = None) -> I
                 verify(temporary)
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
+            _rename(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -51,6 +50,16 @@ def move_whole(file: Path, target: Path) -> None:
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
     target.parent.mkdir(parents=True, exist_ok=True)
+    _rename(file, target)
+
+
+before_a_rename: list[Callable[[Path, Path], None]] = []
+"""Each is called with a whole file and the final name that it is about to get; one that raises prevents that."""
+
+
+def _rename(file: Path, target: Path) -> None:
+    for called in list(before_a_rename):
+        called(file, target)
     file.replace(target)
     sync_folder(target.parent)
 

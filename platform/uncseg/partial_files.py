@@ -50,12 +50,12 @@ def partial_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove the partial files and folders below ``folder`` that killed processes of ours left.
+def remove_partial(folder: Path, below: bool = True) -> None:
+    """Remove the partial files and folders in ``folder``, and in those below it, that killed processes of ours left.
 
     Those of a process that still lives, on any node, stay: it holds a lock on them. So does every other file.
     """
-    for part in list(folder.rglob(".part-*")):
+    for part in list(folder.rglob(".part-*") if below else folder.glob(".part-*")):
         if _PARTIAL.fullmatch(part.name) and not part.is_symlink():
             with contextlib.suppress(OSError):  # held, gone, or on storage that has no locks
                 _remove(part)

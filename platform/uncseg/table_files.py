@@ -30,12 +30,6 @@ def table_of(rows: Iterable[Mapping[str, Any]], words: Collection[str] = ()) -> 
     return frame
 
 
-def remove_table(folder: Path, name: str) -> None:
-    """Remove the files of :func:`write_table`, if they exist."""
-    for ending in ("parquet", "csv"):
-        (folder / f"{name}.{ending}").unlink(missing_ok=True)
-
-
 def read_table(folder: Path, name: str) -> pd.DataFrame | None:
     """Return a table that :func:`write_table` wrote, or None where it is not written yet."""
     file = folder / f"{name}.parquet"

@@ -9,11 +9,9 @@ from uncseg.dataset.told_task import names_of_other_tasks
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.expectation import WORDS
 from uncseg.runs.model_sources import PredictionModel, find_model
-from uncseg.runs.new_case_tasks import Record, predict_new_cases
+from uncseg.runs.new_case_tasks import PREDICTIONS, Record, predict_new_cases, prediction_names, predictions_in
 from uncseg.runs.prediction_request import PredictionOptions
-from uncseg.table_files import remove_table, table_of, write_table
-
-TABLE = "predictions"
+from uncseg.table_files import table_of, write_table
 
 
 def predict_folder(
@@ -36,7 +34,7 @@ def predict_folder(
 
     Raises:
         ProblemsFound: naming every case that could not be predicted; the others are finished. Or the output is the
-            input (exit code 2).
+            input, another command writes there, or files of these names are not uncseg's (exit code 2).
     """
     if output.resolve() == folder.resolve():
         problem = Problem("OUTPUT", f"{output}, the folder of the images", "another folder", "choose one")
@@ -44,13 +42,15 @@ def predict_folder(
     model = find_model(source, output, folds, overrides, trust)
     scan = find_inputs(folder.resolve(), model.folder.dataset_json, skip=output, task=model.task)
     reads, writes = {"INPUT": folder, "MODEL": model.folder.root}, {"OUTPUT": output}
-    records, failed = predict_new_cases(model, scan.cases, output, options, trust, reads, writes)
-    for note in [*names_of_other_tasks([case.case_id for case in scan.cases], model.task), *scan.notes]:
-        console.print(note, soft_wrap=True)
-    if records:
-        _show(output, model, records)
-    else:  # a table of an earlier command would list cases whose files are gone
-        remove_table(output, TABLE)
+    outputs = predictions_in(output)
+    with outputs.claimed(prediction_names(scan.cases, model.task, options.overlays)):
+        records, failed = predict_new_cases(model, scan.cases, output, options, trust, reads, writes)
+        for note in [*names_of_other_tasks([case.case_id for case in scan.cases], model.task), *scan.notes]:
+            console.print(note, soft_wrap=True)
+        if records:
+            _show(output, model, records)
+        else:  # a table of an earlier command would list cases whose files are gone
+            outputs.remove([f"{PREDICTIONS}.parquet", f"{PREDICTIONS}.csv"])
     raise_if_any(scan.problems + failed, "Some cases could not be predicted.", exit_code=1)
     return 0
 
@@ -59,7 +59,7 @@ def _show(output: Path, model: PredictionModel, records: dict[str, Record]) -> N
     """Write every case's record as a table in OUTPUT, and print the flagged cases."""
     rows = table_of((records[case] for case in sorted(records)), words=WORDS)
     table = rows.drop(columns=["source", "files", "folds", "warnings"])
-    write_table(table, output, TABLE)
+    write_table(table, output, PREDICTIONS)
     for case in sorted(records):
         for warning in records[case]["warnings"]:
             console.print(f"warning {case}: {warning}", soft_wrap=True)

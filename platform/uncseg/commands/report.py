@@ -7,7 +7,7 @@ from uncseg.console import console
 from uncseg.dataset.scan import scan_folder
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.report.run_figures import ReportedRun, draw_run
-from uncseg.report.run_report import write_report
+from uncseg.report.run_report import page_name, page_outputs, write_report
 from uncseg.runs.run_opening import open_existing_run
 
 
@@ -19,15 +19,16 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
         cases: number of cases in each run's work list that have a slice viewer.
 
     Raises:
-        ProblemsFound: a folder is not a run folder, or is given twice.
+        ProblemsFound: a folder is not a run folder, or is given twice; or someone else's file has the page's name.
     """
     if len({root.resolve() for root in roots}) < len(roots):
         problem = Problem("RUN", ", ".join(map(str, roots)), "different runs", "give each run once")
         raise ProblemsFound("The runs cannot be compared.", [problem])
     runs = [_open(root) for root in roots]
-    for run in runs:
-        draw_run(run)
-    page = write_report(runs, cases)
+    with page_outputs(runs[0].folder).claimed([page_name(runs)]):
+        for run in runs:
+            draw_run(run)
+        page = write_report(runs, cases)
     console.print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
     return 0
 

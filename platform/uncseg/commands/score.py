@@ -1,5 +1,6 @@
 """``uncseg score``: folders of masks from any source."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast, get_args
@@ -14,6 +15,7 @@ from uncseg.evaluation.case_scores import ScoreRow, definition_of_scores
 from uncseg.evaluation.find_pairs import find_pairs
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
 from uncseg.files import compute_once, digest, file_states, short_name
+from uncseg.outputs import Outputs
 from uncseg.partial_files import remove_partial
 from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.preflight import require_folders
@@ -59,30 +61,44 @@ def score_folders(
     for note in found.notes:
         console.print(note, soft_wrap=True)
     known = require_patients([pair.case_id for pair in pairs], setting, found.task)
-    kept = out.resolve().parent / f"{out.stem}_cases"
-    with ray_session(None, dashboard=False) as own_ray, counting() as progress:
-        require_folders({"--out": out.parent}, folders, own_ray)
-        calls = [(pair.case_id, _score_once, (pair, chosen, kept)) for pair in pairs]
-        scored, failed = map_cases(calls, partial(progress, "scored cases"), two_per_cpu, "scores")
-    remove_partial(kept)
-    rows = [row | {"patient": known.of[case]} for case in sorted(scored) for row in scored[case]]
-    problems += failed
-    if not rows and out.is_file():
-        console.print(f"no case was scored; {out}, which an earlier command wrote, was not changed")
-    if rows:
-        _write_and_show(rows, out, known, with_air=uncertainty is not None and brain is None)
-        write_task(out.with_name(f"{out.stem}_task.yaml"), found.task)
-    raise_if_any(problems, "Some cases could not be scored.", exit_code=1)
+    outputs = Outputs(out.resolve().parent, short_name(out.stem), "--out")
+    with outputs.claimed(_names(out.stem, pairs)):
+        with ray_session(None, dashboard=False) as own_ray, counting() as progress:
+            require_folders({"--out": out.parent}, folders, own_ray)
+            calls = [(pair.case_id, _score_once, (pair, chosen, outputs, out.stem)) for pair in pairs]
+            scored, failed = map_cases(calls, partial(progress, "scored cases"), two_per_cpu, "scores")
+        remove_partial(outputs.folder / f"{out.stem}_cases")
+        rows = [row | {"patient": known.of[case]} for case in sorted(scored) for row in scored[case]]
+        if not rows and out.is_file():
+            console.print(f"no case was scored; {out}, which an earlier command wrote, was not changed")
+        if rows:
+            _write_and_show(rows, out, known, with_air=uncertainty is not None and brain is None)
+            write_task(out.with_name(f"{out.stem}_task.yaml"), found.task)
+    raise_if_any(problems + failed, "Some cases could not be scored.", exit_code=1)
     return 0
 
 
-def _score_once(pair: Pair, scale: Scale, folder: Path) -> list[ScoreRow]:
-    """Score a pair, unless the folder holds its scores from an earlier command."""
+def _names(stem: str, pairs: Sequence[Pair]) -> list[str]:
+    """Return the names of all files that may be written into the folder of the tables."""
+    tables = ("", "_summary", "_reliability")
+    names = [f"{stem}{table}.{ending}" for table in tables for ending in ("parquet", "csv")]
+    names += [f"{stem}_reliability.png", f"{stem}_task.yaml"]
+    return names + [_record(stem, pair) for pair in pairs]
+
+
+def _record(stem: str, pair: Pair) -> str:
+    """Return the name of the file that keeps a pair's scores, beside the tables."""
+    return f"{stem}_cases/{short_name(pair.case_id)}.json"
+
+
+def _score_once(pair: Pair, scale: Scale, outputs: Outputs, stem: str) -> list[ScoreRow]:
+    """Score a pair, unless its scores are kept from an earlier command."""
     meanings = [pair.task.values(name) for name in (pair.reference_convention, pair.prediction_convention)]
     scored_as = definition_of_scores(pair.task), pair.task.labels, meanings
     source = digest([scored_as, file_states(pair.files), scale, sorted(pair.uncertainty)])
-    file = folder / f"{short_name(pair.case_id)}.json"
-    return list(compute_once(file, source, lambda: {"rows": score_pair(pair, scale)})["rows"])
+    file = outputs.folder / _record(stem, pair)
+    with outputs.noting():
+        return list(compute_once(file, source, lambda: {"rows": score_pair(pair, scale)})["rows"])
 
 
 def _write_and_show(rows: list[ScoreRow], out: Path, patients: Patients, with_air: bool) -> None:

@@ -4,6 +4,7 @@
 ``phantom_images.py`` the images. The reference is one rater's.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,14 @@ from uncseg.dataset.phantom_images import draw_images
 from uncseg.dataset.volumes import Geometry, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json, write_json
+from uncseg.outputs import Outputs
+from uncseg.partial_files import remove_partial
 from uncseg.tasks.fields import ORACLE
 from uncseg.tasks.task import Task
 
 ORIGIN_MM = (0.0, -239.0, 0.0)
+RECORD = "phantoms.json"
+"""Written last; it holds the parameters of all phantoms in the folder."""
 TWO_SCANS_EVERY = 5
 STORED = (np.int16, np.float32)
 """How the files of the first modality, the second and so on are stored, in turn."""
@@ -52,10 +57,10 @@ def write_phantoms(out: Path, cases: int, size: int, seed: int, task: Task) -> l
     """Write phantoms as a folder of a task, with q as CASE-q.nii.gz, and return the cases' folders.
 
     Each has ``size`` voxels of 1 mm along each axis. q is the probability that a rater gives a voxel to the main
-    region. Existing phantoms with the same parameters are kept.
+    region. Existing phantoms with the same parameters are kept, also those of a command that was stopped.
 
     Raises:
-        ProblemsFound: the folder holds something else.
+        ProblemsFound: the folder holds something else, or another command writes there.
     """
     planned = phantom_cases(cases, task)
     names = [case.name for case in planned]
@@ -63,17 +68,35 @@ def write_phantoms(out: Path, cases: int, size: int, seed: int, task: Task) -> l
     drawn_from = task.model_dump(mode="json", include={"modalities", "labels", "regions", "main_region", "phantom"})
     files = task.conventions[task.convention].model_dump(mode="json", exclude={"title"})
     what = {"task": task.name, "digest": digest([drawn_from, files])[:10]}
-    record, parameters = out / "phantoms.json", {"cases": cases, "size": size, "seed": seed, **what}
-    if record.is_file() and read_json(record) == parameters:
+    record, parameters = out / RECORD, {"cases": cases, "size": size, "seed": seed, **what}
+    whole = record.is_file() and read_json(record) == parameters
+    if whole and all((out / file).is_file() for case in planned for file in _case_files(case.name, task)):
         return folders
-    if out.is_dir() and (record.exists() or any(path.name not in names for path in out.iterdir())):
+    if not whole and out.is_dir() and (record.exists() or _other_names(out, names)):
         found = f"phantoms with {read_json(record)}" if record.exists() else "other files"
         problem = Problem(str(out), found, f"an empty folder, or phantoms with {parameters}", "choose another folder")
         raise ProblemsFound("The phantoms cannot be written.", [problem])
-    for case, folder in zip(planned, folders, strict=True):
-        _write_case(folder, case, size, seed, task)
-    write_json(record, parameters)
+    outputs, drawn = Outputs(out, "phantoms", "OUT"), digest(parameters)
+    written = [[*_case_files(case.name, task)] for case in planned]
+    with outputs.claimed([RECORD, *(file for wanted in written for file in wanted)], owner=drawn):
+        for case, folder, wanted in zip(planned, folders, written, strict=True):
+            if not all(outputs.is_whole(file, drawn) for file in wanted):
+                remove_partial(folder)
+                _write_case(folder, case, size, seed, task)
+        write_json(record, parameters)
     return folders
+
+
+def _other_names(folder: Path, names: Iterable[str]) -> bool:
+    """Return whether a folder holds anything but what may have these names; hidden files do not count."""
+    return any(path.name not in names and not path.name.startswith(".") for path in folder.iterdir())
+
+
+def _case_files(name: str, task: Task) -> list[str]:
+    """Return the files of a phantom, relative to the folder of all."""
+    convention = task.conventions[task.convention]
+    endings = (*(convention.images[modality] for modality in task.modalities), convention.mask, ORACLE)
+    return [f"{name}/{name}{ending}.nii.gz" for ending in endings]
 
 
 def write_missing_phantoms(dataset: Dataset) -> None:
@@ -81,7 +104,7 @@ def write_missing_phantoms(dataset: Dataset) -> None:
     if (phantoms := dataset.phantoms) is None:
         return
     names = [case.name for case in phantom_cases(phantoms.cases, dataset.task)]
-    if not (dataset.path.is_dir() and any(path.name not in names for path in dataset.path.iterdir())):
+    if not (dataset.path.is_dir() and _other_names(dataset.path, names)):
         write_phantoms(dataset.path, phantoms.cases, phantoms.size, phantoms.seed, dataset.task)
 
 

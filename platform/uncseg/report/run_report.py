@@ -14,6 +14,7 @@ from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor
 from uncseg.files import json_text, short_name, write_text
 from uncseg.layout import RunFolder
+from uncseg.outputs import Outputs
 from uncseg.page_table import PageTable
 from uncseg.report.case_images import read_case
 from uncseg.report.comparison import comparison_section
@@ -49,19 +50,31 @@ def write_report(runs: Sequence[ReportedRun], count: int = 6) -> Path:
     A single run gets ``report.html``. For several, the first run gets ``report_NAME1_NAME2….html``; long names are cut.
     Each run's work list has ``count`` cases, each with a slice viewer if its images are at hand.
     """
-    first = runs[0].folder
+    page = runs[0].folder.root / page_name(runs)
     if len(runs) == 1:
-        page = first.root / "report.html"
         title = f"{runs[0].name}: uncertainty of segmentation, {runs[0].task.title or runs[0].task.name}"
         write_page(page, title, [_run_section(runs[0], "", count)])
         return page
     names = [run.name for run in runs]
-    joined, numbered = short_name("_".join(names)), list(enumerate(runs, start=1))
+    joined, numbered = _joined_names(runs), list(enumerate(runs, start=1))
     runs = [run if names.count(run.name) == 1 else replace(run, name=f"{run.name} ({n})") for n, run in numbered]
     sections = [_run_section(run, f"run{n}-", count) for n, run in enumerate(runs, start=1)]
-    page = first.root / f"report_{joined}.html"
     write_page(page, " and ".join(run.name for run in runs), sections, comparison_section(runs, joined))
     return page
+
+
+def page_name(runs: Sequence[ReportedRun]) -> str:
+    """Return the name of the page in the folder of the first run."""
+    return "report.html" if len(runs) == 1 else f"report_{_joined_names(runs)}.html"
+
+
+def page_outputs(run: RunFolder) -> Outputs:
+    """Return what is noted of the pages in a run's folder, which people may edit, or write themselves."""
+    return Outputs(run.root, "report", "name to that file")
+
+
+def _joined_names(runs: Sequence[ReportedRun]) -> str:
+    return short_name("_".join(run.name for run in runs))
 
 
 def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:

@@ -21,7 +21,7 @@ from uncseg.files import write_text
 from uncseg.layout import RunFolder
 from uncseg.report.score_tables import models_table, scores_table, summarize_models, write_scores
 from uncseg.runs.model_sources import PredictionModel
-from uncseg.runs.new_case_tasks import FOLD_MEAN, Record, predict_new_cases
+from uncseg.runs.new_case_tasks import FOLD_MEAN, Record, predict_new_cases, prediction_names, predictions_in
 from uncseg.runs.prediction_request import PredictionOptions
 from uncseg.table_files import table_of, write_table
 from uncseg.tasks.by_names import is_built_in, require_names_fit, task_of_names
@@ -103,11 +103,13 @@ def predict_cohort(
     ]
     known = require_patients([case.case_id for case in cases], patients, task)
     _refuse_another(output / ".cohort", dataset)
+    claimed = predictions_in(output, "--dataset").claimed(prediction_names(cases, model.task, overlays=False))
     console.print(f"patients: {known}", soft_wrap=True)
     show_warnings(known.warnings)
     reads, writes = {"--dataset": dataset}, {"RUN": run.root}
     options = PredictionOptions(scores=True, scored_as=task)
-    records, failed = predict_new_cases(model, cases, output, options, trust, reads, writes)
+    with claimed:
+        records, failed = predict_new_cases(model, cases, output, options, trust, reads, writes)
     for case, record in records.items():
         record["scores"] = [row | {"patient": known.of[case]} for row in record["scores"]]
     return records, problems + failed

@@ -30,13 +30,13 @@ from uncseg.estimators.registry import ESTIMATORS, NOT_MIRRORED
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import main_mask
 from uncseg.files import keep_record, kept_record
-from uncseg.layout import BETWEEN_FOLDS, UNCERTAINTY, CaseFiles, region_probabilities
+from uncseg.layout import BETWEEN_FOLDS, UNCERTAINTY, CaseFiles, prediction_maps, region_probabilities
 from uncseg.method.inference.fold_average import FoldAverage, average_folds
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, native_maps, predict_grid
 from uncseg.method.inference.predictor import loaded_predictor
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
-from uncseg.partial_files import remove_partial
+from uncseg.outputs import Outputs
 from uncseg.report.overlay import draw_overlay
 from uncseg.runs.fold_prediction import as_batch
 from uncseg.runs.model_sources import PredictionModel
@@ -45,6 +45,8 @@ from uncseg.runs.prediction_request import PredictionOptions, PredictionRequest
 from uncseg.runs.preflight import require_folders
 from uncseg.tasks.task import Task
 
+PREDICTIONS = "predictions"
+"""Kind of the outputs, and name of their table."""
 IN_FLIGHT = 3  # cases per worker: one is read, one predicted, one written
 Record = dict[str, Any]
 GEOMETRY, WARNINGS = "geometry", "warnings"
@@ -63,6 +65,21 @@ class GridPredictions:
     """Maps of the estimators of several passes, each the mean over the folds."""
     segmentations: dict[str, list[GridPrediction]]
     """Each fold's segmentation by such an estimator; empty unless it is scored."""
+
+
+def predictions_in(output: Path, option: str = "OUTPUT") -> Outputs:
+    """Return the predictions in a folder; a command claims them for all of :func:`predict_new_cases`."""
+    return Outputs(output, PREDICTIONS, option)
+
+
+def prediction_names(cases: Sequence[Case], task: Task, overlays: bool) -> list[str]:
+    """Return the names of all files that a prediction of the cases may write into its folder."""
+    names = [f"{PREDICTIONS}.parquet", f"{PREDICTIONS}.csv", TASK_FILE]
+    for case in cases:
+        files = CaseFiles(Path(), case.case_id)
+        maps = map(files.map, prediction_maps(task))
+        names += [str(file) for file in (files.scores, files.segmentation, *maps, *([files.overlay] * overlays))]
+    return names
 
 
 def read_case(request: PredictionRequest, case: Case) -> tuple[np.ndarray, dict[str, Any]]:
@@ -124,13 +141,14 @@ def write_case(
     """Bring a case's predictions into its native space, write them, and return its record, which is written last.
 
     Raises:
-        ProblemsFound: a map is not finite. Whatever is raised, no file of the case is left.
+        ProblemsFound: a map is not finite. Whatever is raised, no file that was written for the case is left.
     """
+    outputs = predictions_in(request.output)
     try:
-        with naming(case.case_id):
+        with naming(case.case_id), outputs.noting(owner=case.case_id):
             return _write_case(request, case, source, properties, predictions)
     except Exception:
-        CaseFiles(request.output, case.case_id).remove(request.model.task)
+        outputs.remove(owner=case.case_id)
         raise
 
 
@@ -233,10 +251,7 @@ def predict_new_cases(
         request.output.mkdir(parents=True, exist_ok=True)
         write_task(request.output / TASK_FILE, model.task)
         sources = request.sources(cases)
-        records = {
-            name: _finished_record(CaseFiles(request.output, name), source, model.task)
-            for name, source in sources.items()
-        }
+        records = {name: _finished_record(CaseFiles(request.output, name), source) for name, source in sources.items()}
         finished = {name: record for name, record in records.items() if record is not None}
         todo = [case for case in cases if case.case_id not in finished]
         with counting() as progress, Workers(slots, len(todo)) as workers:
@@ -249,16 +264,15 @@ def predict_new_cases(
                 "a prediction",
                 start=lambda function, arguments: function(*arguments),
             )
-    remove_partial(request.output)
     return finished | predicted, problems
 
 
-def _finished_record(files: CaseFiles, source: str, task: Task) -> Record | None:
+def _finished_record(files: CaseFiles, source: str) -> Record | None:
     """Return a case's record if all of its files are there; otherwise remove those that are."""
     record = kept_record(files.scores, source)
     if record is None:
         # a map of other folds or options would lie beside labels that it does not belong to
-        files.remove(task)
+        predictions_in(files.root).remove(owner=files.case_id)
     return record
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import STUDY_FILES, Below, RunFolder
+from uncseg.outputs import Outputs
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class SweepFolder(StudyFolder):
     """The best trial as an experiment file."""
     front = Below("front")
     """The trials of the Pareto front as experiment files."""
+
+    @property
+    def outputs(self) -> Outputs:
+        """What is noted of the experiment files, which people edit."""
+        return Outputs(self.root, self.kind, "name to the file, or to the sweep")
 
 
 class BenchmarkFolder(StudyFolder):

@@ -50,6 +50,7 @@ def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
     refuse_other_sweep(folder, sweep, base)
     if not trust:
         refuse_strangers_state(folder)
+    folder.outputs.require_own([folder.best.name, *folder.outputs.noted()])
     # the trials of an error network look for the judged run from their own folder
     placed, folds = trial_experiment(base, "first", folder.runs, {}), sweep.promoted_folds(base)
     require_judged_run(placed, folds)

@@ -79,16 +79,20 @@ def write_best(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.Da
     """Write the best trial of :func:`rank_trials` and the front as experiment files; remove those of earlier ones.
 
     Return the name of the best trial; None where no trial can be the best.
+
+    Raises:
+        ProblemsFound: one of the files is not uncseg's, or was edited.
     """
     best = best_trial(table, sweep)
     front = table["trial"][table["front"]].tolist() if "front" in table else []
     files = {folder.front / f"{name}.yaml": (f"{sweep.name}_{name}", name) for name in front}
     if best is not None:
         files[folder.best] = (f"{sweep.name}_best", best)
-    for file in {folder.best, *folder.front.glob("*.yaml")} - files.keys():
-        file.unlink(missing_ok=True)
-    for file, (run, trial) in files.items():
-        write_trial(base, run, read_json(folder.runs / trial / VALUES), file)
+    outputs, names = folder.outputs, {file.relative_to(folder.root).as_posix() for file in files}
+    with outputs.claimed(names):
+        outputs.remove(set(outputs.noted()) - names)
+        for file, (run, trial) in files.items():
+            write_trial(base, run, read_json(folder.runs / trial / VALUES), file)
     return best
 
 

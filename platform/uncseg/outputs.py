@@ -1,0 +1,207 @@
+"""What uncseg wrote into a folder that a user names: nothing else in it is ever overwritten or removed.
+
+Before a file gets its final name, size and digest are noted in a record in the folder. So at any moment, also after a
+kill, each file there is either one of ours, as we wrote it, or someone's: another file of that name, or ours edited.
+"""
+
+import contextlib
+import gzip
+import json
+import os
+import socket
+import zlib
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any
+from uncseg.files import before_a_rename, file_digest, file_lock, write_text
+from uncseg.partial_files import remove_partial
+
+RECORDS = ".uncseg"
+"""Folder of the records, in the folder that the user names."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files of one kind in a folder: those of predictions, of phantoms, of one table of scores."""
+
+    folder: Path
+    kind: str
+    """A part of a file's name; each kind has a record and a lock of its own."""
+    option: str = "OUTPUT"
+    """What the user calls the folder."""
+    known: dict[str, list[dict[str, Any]]] = field(default_factory=dict, compare=False)
+    """What is noted of each name, relative to the folder; a file may be as any of its entries says."""
+
+    @property
+    def _records(self) -> Path:
+        return self.folder / RECORDS / self.kind
+
+    @contextmanager
+    def claimed(self, names: Iterable[str], owner: str = "") -> Iterator[None]:
+        """Keep other commands away for a block, and note which of the names are written in it (:meth:`noting`).
+
+        Args:
+            names: what may be written, relative to the folder.
+            owner: see :meth:`noting`.
+
+        Raises:
+            ProblemsFound: another command writes there, or a name is that of a file that is not ours (exit code 2).
+                Nothing is written then.
+        """
+        claimed = set(names)
+        self.require_own(claimed)
+        with self._alone():
+            self.require_own(claimed)  # another command may have ended meanwhile
+            self._tidy()
+            with self.noting(owner, claimed):
+                yield
+
+    @contextmanager
+    def noting(self, owner: str = "", among: Collection[str] | None = None) -> Iterator[None]:
+        """Note each file that this process writes below the folder in a block; ``owner`` may be the case it is of.
+
+        A name that is not ours is refused at the last moment by :class:`~uncseg.errors.ProblemsFound`. ``among`` are
+        the only names that are noted and refused; None: all.
+        """
+        note = partial(self._note, self.folder.resolve(), owner, among)
+        before_a_rename.append(note)
+        try:
+            yield
+        finally:
+            before_a_rename.remove(note)
+
+    def require_own(self, names: Iterable[str]) -> None:
+        """Refuse names of files that exist and are not ours, or no longer as we wrote them.
+
+        Raises:
+            ProblemsFound: naming each (exit code 2).
+        """
+        self._read()
+        problems = [self._problem(name) for name in dict.fromkeys(names) if not self._may_write(name)]
+        raise_if_any(first_problems(problems), f"Files in {self.folder} are not uncseg's to overwrite.")
+
+    def remove(self, names: Iterable[str] = (), owner: str | None = None) -> None:
+        """Remove files of ours, those named and those of an owner; all others stay."""
+        self._read()
+        owned = [name for name, entries in self.known.items() if owner and entries[-1]["owner"] == owner]
+        # records of finished cases come last in ``owned``, but have to go first
+        for name in (*names, *reversed(owned)):
+            if self.is_own(name):
+                (self.folder / name).unlink(missing_ok=True)
+
+    def noted(self) -> list[str]:
+        """Return the names that are noted, of files that may be gone."""
+        self._read()
+        return list(self.known)
+
+    def is_own(self, name: str) -> bool:
+        """Return whether a file is there as we wrote it, or damaged since (empty, truncated, flipped bits)."""
+        file, entries = self.folder / name, self.known.get(name, ())
+        if not entries or file.is_symlink() or not file.is_file():
+            return False
+        status = file.stat()
+        if any((status.st_size, status.st_mtime_ns) == (entry["bytes"], entry["time"]) for entry in entries):
+            return True
+        content = file_digest(file)
+        return any(entry["sha256"] == content for entry in entries) or _is_damaged(file)
+
+    def is_whole(self, name: str, owner: str) -> bool:
+        """Return whether a file is there exactly as it was written for an owner; ``claimed`` has read the record."""
+        file = self.folder / name
+        if file.is_symlink() or not file.is_file():
+            return False
+        bytes_, content = file.stat().st_size, file_digest(file)
+        return any((bytes_, content, owner) == (e["bytes"], e["sha256"], e["owner"]) for e in self.known.get(name, ()))
+
+    def _may_write(self, name: str) -> bool:
+        return not os.path.lexists(self.folder / name) or self.is_own(name)
+
+    def _problem(self, name: str) -> Problem:
+        found = "changed since it was written" if name in self.known else "a file that uncseg did not write there"
+        advice = f"move it away, or give another {self.option}"
+        return Problem(str(self.folder / name), found, "no such file, or one of an earlier command", advice)
+
+    def _note(self, root: Path, owner: str, among: Collection[str] | None, file: Path, target: Path) -> None:
+        """Write down what is about to get its final name; see ``files.before_a_rename``."""
+        target = target.parent.resolve() / target.name
+        if not target.is_relative_to(root) or (name := target.relative_to(root).as_posix()).startswith(RECORDS):
+            return
+        if among is not None and name not in among:
+            return
+        if os.path.lexists(target):
+            self.require_own([name])
+        status = file.stat()
+        entry = {"name": name, "bytes": status.st_size, "time": status.st_mtime_ns, "sha256": file_digest(file)}
+        self._records.mkdir(parents=True, exist_ok=True)  # where a worker on another node does not see it yet
+        journal = self._records / f"{socket.gethostname()}-{os.getpid()}.jsonl"
+        with journal.open("ab") as stream:
+            stream.write(json.dumps(entry | {"owner": owner}).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _read(self) -> None:
+        """Read what is noted, of the names in this folder; damaged lines count as absent."""
+        self.known.clear()
+        for file in sorted(self._records.glob("*.jsonl"), key=lambda file: (file.name != _ALL, file.name)):
+            for line in file.read_bytes().splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    entry = json.loads(line)
+                    name, _ = str(entry["name"]), (entry["bytes"], entry["time"], entry["sha256"], entry["owner"])
+                    if name == Path(name).as_posix() and not Path(name).is_absolute() and ".." not in Path(name).parts:
+                        self.known.setdefault(name, []).append(entry)
+
+    def _tidy(self) -> None:
+        """Remove what a killed command left, and make one file of what all processes have noted."""
+        remove_partial(self.folder, below=False)
+        journals = [file for file in self._records.glob("*.jsonl") if file.name != _ALL]
+        if journals:
+            left = [entries for name, entries in self.known.items() if os.path.lexists(self.folder / name)]
+            write_text(self._records / _ALL, "".join(f"{json.dumps(entry)}\n" for entries in left for entry in entries))
+            for file in journals:
+                file.unlink(missing_ok=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other commands from the same outputs; the lock of a killed command is free."""
+        try:
+            self._records.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            found, advice = f"{self.folder}: {error.strerror}", "give another folder"
+            problem = Problem(self.option, found, "a folder that can be written to", advice)
+            raise ProblemsFound(f"{self.option} cannot be written.", [problem]) from error
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(file_lock(self._records / "lock", wait=False))
+            except BlockingIOError as error:
+                found, advice = "another command that writes there", f"wait for it, or give another {self.option}"
+                problem = Problem(str(self.folder), found, "no other command", advice)
+                raise ProblemsFound(f"{self.option} is in use.", [problem]) from error
+            except OSError:
+                pass  # a file system without locks
+            yield
+
+
+_ALL = "all.jsonl"
+_ENDS = {".csv": b"\n", ".tex": b"\n", ".html": b"\n", ".yaml": b"\n", ".parquet": b"PAR1", ".png": b"IEND\xaeB`\x82"}
+"""How whole files of a kind end."""
+
+
+def _is_damaged(file: Path) -> bool:
+    """Return whether a file cannot be what anyone wrote on purpose: empty, cut off, or with flipped bits."""
+    content = file.read_bytes()
+    if file.suffix == ".gz":
+        try:
+            gzip.decompress(content)
+        except (OSError, EOFError, zlib.error):
+            return True
+    if file.suffix == ".json":
+        try:
+            json.loads(content)
+        except ValueError:
+            return True
+    return not content.strip(b"\0 \t\r\n") or not content.endswith(_ENDS.get(file.suffix, b""))
