@@ -384,13 +384,13 @@ def test_other_inputs_and_other_options_are_predicted_anew(root, run, tmp_path):
     first, second = sorted(path.name for path in cohort.iterdir() if path.is_dir())
     (cohort / first / f"{first}-seg.nii.gz").write_bytes(b"not needed, and broken")
     uncseg("predict", run.root, cohort, out, "--probabilities")
-    before = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
+    before = {file.name: file.stat().st_mtime_ns for file in out.iterdir() if file.is_file()}
     # a corrected image; a file that someone deleted
     image = cohort / second / f"{second}-t1c.nii.gz"
     image.write_bytes((cohort / second / f"{second}-t1n.nii.gz").read_bytes())
     (out / f"{first}_between_folds.nii.gz").unlink()
     uncseg("predict", run.root, cohort, out, "--probabilities")
-    after = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
+    after = {file.name: file.stat().st_mtime_ns for file in out.iterdir() if file.is_file()}
     assert after.keys() == before.keys()
     assert all(after[name] > before[name] for name in before)
     # one fold: no spread, and no probabilities of both

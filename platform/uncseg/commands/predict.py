@@ -9,7 +9,14 @@ from uncseg.dataset.told_task import names_of_other_tasks
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.expectation import WORDS
 from uncseg.runs.model_sources import PredictionModel, find_model
-from uncseg.runs.new_case_tasks import PREDICTIONS, Record, predict_new_cases, prediction_names, predictions_in
+from uncseg.runs.new_case_tasks import (
+    PREDICTIONS,
+    Record,
+    predict_new_cases,
+    prediction_names,
+    predictions_in,
+    refuse_options,
+)
 from uncseg.runs.prediction_request import PredictionOptions
 from uncseg.table_files import table_of, write_table
 
@@ -40,6 +47,7 @@ def predict_folder(
         problem = Problem("OUTPUT", f"{output}, the folder of the images", "another folder", "choose one")
         raise ProblemsFound("The predictions cannot be written.", [problem])
     model = find_model(source, output, folds, overrides, trust)
+    refuse_options(model, options)
     scan = find_inputs(folder.resolve(), model.folder.dataset_json, skip=output, task=model.task)
     reads, writes = {"INPUT": folder, "MODEL": model.folder.root}, {"OUTPUT": output}
     outputs = predictions_in(output)

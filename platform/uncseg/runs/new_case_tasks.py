@@ -235,14 +235,8 @@ def predict_new_cases(
         The contents of CASE.json by case, and the problems of the cases that could not be predicted.
 
     Raises:
-        ProblemsFound: the options exclude each other, the model's labels are unknown, or a node does not see a folder.
+        ProblemsFound: the model's labels are unknown, or a node does not see a folder.
     """
-    chosen = model.evaluation.estimators.several_pass if options.mirroring else ()
-    if mirrors := [name for name in chosen if NOT_MIRRORED in ESTIMATORS[name].needs]:
-        expected = "one of the two: mirrored copies of mirrored copies are all the same"
-        found = f"with evaluation.estimators.{' and '.join(mirrors)}"
-        problem = Problem("--mirroring", found, expected, "leave --mirroring out")
-        raise ProblemsFound("The options exclude each other.", [problem])
     with ray_session(model.resources.ray_address) as own_ray:
         require_folders(writes, reads, own_ray)
         slots = plan_slots(model.resources, max(1, len(cases)), connected_cluster(model.resources, own_ray))
@@ -265,6 +259,16 @@ def predict_new_cases(
                 start=lambda function, arguments: function(*arguments),
             )
     return finished | predicted, problems
+
+
+def refuse_options(model: PredictionModel, options: PredictionOptions) -> None:
+    """Raise ``ProblemsFound`` where the options exclude the model's estimators."""
+    chosen = model.evaluation.estimators.several_pass if options.mirroring else ()
+    if mirrors := [name for name in chosen if NOT_MIRRORED in ESTIMATORS[name].needs]:
+        expected = "one of the two: mirrored copies of mirrored copies are all the same"
+        found = f"with evaluation.estimators.{' and '.join(mirrors)}"
+        problem = Problem("--mirroring", found, expected, "leave --mirroring out")
+        raise ProblemsFound("The options exclude each other.", [problem])
 
 
 def _finished_record(files: CaseFiles, source: str) -> Record | None:
