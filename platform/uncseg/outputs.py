@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any
+from uncseg.errors import Problem, ProblemsFound, first_problems, listed, raise_if_any
 from uncseg.files import before_a_rename, file_digest, file_lock, write_text
 from uncseg.partial_files import remove_partial
 
@@ -184,6 +184,23 @@ class Outputs:
             except OSError:
                 pass  # a file system without locks
             yield
+
+
+def require_free(folder: Path, what: str) -> None:
+    """Refuse a folder of someone's files as the place of a new run or study; hidden files do not count.
+
+    Raises:
+        ProblemsFound: naming some of the files (exit code 2).
+    """
+    if folder.is_dir():
+        there = [path.name for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+        found = [name for name in there if not (folder / name).is_dir() or any((folder / name).iterdir())]
+        found_text = f"other files: {listed(found)}"
+    else:
+        found, found_text = [folder.name] * os.path.lexists(folder), "a file"
+    if found:
+        problem = Problem(str(folder), found_text, f"no such folder, or a {what}", "give another name or storage.path")
+        raise ProblemsFound(f"The {what} has no place.", [problem])
 
 
 _ALL = "all.jsonl"

@@ -3,12 +3,15 @@
 import shutil
 
 import pytest
+import yaml
 
 from support.commands import uncseg
+from support.small_sweeps import SPACE
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.outputs import Outputs
 from uncseg.tasks.built_in_tasks import paper_task
 
+PLAIN = {"set": {"model.uncertainty": False}, "maps": ["entropy", "constant"]}
 CASE = "BraTS-GLI-00000-000"
 
 
@@ -148,11 +151,29 @@ def test_phantoms_refuse_names_that_are_taken(tmp_path, wide):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("place", ["runs/small/notes.txt", "runs/small/figures/mine.png", "runs/small"])
+def test_a_run_and_a_study_need_a_folder_of_their_own(experiment_file, tmp_path, wide, place):
+    file = experiment_file(tmp_path / "cases", dataset={"phantoms": {"cases": 4, "size": 28}})
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text("mine")
+    both = {"name": "small", "base": str(file)}
+    of_sweep = both | {"space": SPACE, "trials": 9}
+    of_benchmark = both | {"seeds": [0, 1], "trainings": {"plain": PLAIN}}
+    sweep, benchmark = tmp_path / "sweep.yaml", tmp_path / "benchmark.yaml"
+    sweep.write_text(yaml.safe_dump(of_sweep))
+    benchmark.write_text(yaml.safe_dump(of_benchmark))
+    for command in (("cross-validate", file), ("sweep", sweep), ("benchmark", benchmark)):
+        assert f"{tmp_path}/runs/small " in uncseg(*command, code=2)
+    assert (tmp_path / place).read_text() == "mine"
+    assert not (tmp_path / "cases").exists()
+
+
 def test_report_refuses_a_page_that_someone_wrote_or_edited(run, tmp_path, wide):
     copy = tmp_path / "small"
     shutil.copytree(run.root, copy, ignore=shutil.ignore_patterns("folds", ".uncseg"))
     (copy / "report.html").write_text("mine")
     refused(copy, "report", copy, "--cases", 0, names=["report.html"])
+    refused(copy, "evaluate", copy, names=["report.html"])
     (copy / "report.html").unlink()
     for _ in range(2):
         uncseg("report", copy, "--cases", 0)

@@ -12,7 +12,9 @@ from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
+from uncseg.outputs import require_free
 from uncseg.ownership import make_own
+from uncseg.report.run_report import PAGE, page_outputs
 from uncseg.runs.cross_validation import train_and_evaluate
 from uncseg.runs.fold_request import RunRequest, all_members_done
 from uncseg.runs.judged_run import require_judged_run, require_same_data
@@ -42,6 +44,9 @@ def cross_validate(
     refuse_other_settings(experiment, run)
     require_judged_run(experiment, folds)
     begun = run.experiment.exists()
+    if not begun:
+        require_free(run.root, "run")
+    page_outputs(run).require_own([PAGE])
     write_missing_phantoms(experiment.dataset)
     with ray_session(experiment.resources.ray_address) as own_ray:
         cluster = connected_cluster(experiment.resources, own_ray)

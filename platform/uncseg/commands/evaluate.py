@@ -10,6 +10,7 @@ from uncseg.console import counting
 from uncseg.dataset.patients import as_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.layout import RunFolder
+from uncseg.report.run_report import PAGE, page_outputs
 from uncseg.runs.cohort_evaluation import cohort_task, predict_cohort, write_cohort_tables
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.model_sources import find_model
@@ -27,6 +28,7 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
         trust: let checkpoints run code of their own.
     """
     run, experiment = open_existing_run(root, overrides)
+    page_outputs(run).require_own([PAGE])
     folds = finished_folds(experiment, run)
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")

@@ -40,6 +40,8 @@ CAPTIONS = {
     "fold, in the brain.",
 }
 """Captions of a run's pictures by file."""
+PAGE = "report.html"
+"""Name of the page on a run alone."""
 PROGRESS_PICTURES = 6
 """Pictures of a training on the page; the run has one per checkpoint."""
 
@@ -65,7 +67,7 @@ def write_report(runs: Sequence[ReportedRun], count: int = 6) -> Path:
 
 def page_name(runs: Sequence[ReportedRun]) -> str:
     """Return the name of the page in the folder of the first run."""
-    return "report.html" if len(runs) == 1 else f"report_{_joined_names(runs)}.html"
+    return PAGE if len(runs) == 1 else f"report_{_joined_names(runs)}.html"
 
 
 def page_outputs(run: RunFolder) -> Outputs:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import STUDY_FILES, Below, RunFolder
-from uncseg.outputs import Outputs
+from uncseg.outputs import Outputs, require_free
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,16 @@ class StudyFolder:
     """PNG."""
 
     def require_place(self) -> None:
-        """Refuse a folder that belongs to a run or to another kind of study.
+        """Refuse a folder that belongs to a run or to another kind of study, or holds someone's files.
 
         Raises:
             ProblemsFound: naming the folder.
         """
         study = find_study(self.root)
-        if isinstance(study, type(self)) or (study is None and not RunFolder(self.root).experiment.is_file()):
+        if isinstance(study, type(self)):
+            return
+        if study is None and not RunFolder(self.root).experiment.is_file():
+            require_free(self.root, self.kind)
             return
         found = f"a {'run' if study is None else study.kind} of this name"
         problem = Problem(str(self.root), found, f"a folder for the {self.kind}", "write another name")

@@ -78,6 +78,22 @@ def test_a_trial_without_an_objective_is_never_the_best(loaded, folder):
     assert not list(folder.front.iterdir())
 
 
+def test_experiment_files_that_someone_edited_or_wrote_stay(loaded, folder):
+    objectives = [{"metric": DICE}, {"metric": CORR}]
+    sweep, base = loaded(objectives=objectives, scheduler={"type": "fifo"})
+    write_ended(folder, "a", 0.1, "finished", dice=0.9, corr=0.2)
+    write_best(folder, sweep, base, ranked(folder, sweep, base))
+    (folder.front / "mine.yaml").write_text("mine: 1\n")
+    folder.best.write_text(folder.best.read_text() + "# mine\n")
+    write_ended(folder, "b", 0.2, "finished", dice=0.95, corr=0.3)
+    with pytest.raises(ProblemsFound, match=r"best.yaml: found changed since it was written"):
+        write_best(folder, sweep, base, ranked(folder, sweep, base))
+    assert folder.best.read_text().endswith("# mine\n")
+    folder.best.unlink()
+    assert write_best(folder, sweep, base, ranked(folder, sweep, base)) == "b"
+    assert sorted(file.name for file in folder.front.iterdir()) == ["b.yaml", "mine.yaml"]
+
+
 @pytest.mark.parametrize(
     ("state", "dice", "reason"),
     [
