@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -108,7 +108,7 @@ class Outputs:
         if any((status.st_size, status.st_mtime_ns) == (entry["bytes"], entry["time"]) for entry in entries):
             return True
         content = file_digest(file)
-        return any(entry["sha256"] == content for entry in entries) or _is_damaged(file)
+        return any(e["sha256"] == content for e in entries) or _is_damaged(file, [e["head"] for e in entries])
 
     def is_whole(self, name: str, owner: str) -> bool:
         """Return whether a file is there exactly as it was written for an owner; ``claimed`` has read the record."""
@@ -137,10 +137,11 @@ class Outputs:
             self.require_own([name])
         status = file.stat()
         entry = {"name": name, "bytes": status.st_size, "time": status.st_mtime_ns, "sha256": file_digest(file)}
+        entry |= {"head": _head(file), "owner": owner}
         self._records.mkdir(parents=True, exist_ok=True)  # where a worker on another node does not see it yet
         journal = self._records / f"{socket.gethostname()}-{os.getpid()}.jsonl"
         with journal.open("ab") as stream:
-            stream.write(json.dumps(entry | {"owner": owner}).encode() + b"\n")
+            stream.write(json.dumps(entry).encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -151,7 +152,7 @@ class Outputs:
             for line in file.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, TypeError, KeyError):
                     entry = json.loads(line)
-                    name, _ = str(entry["name"]), (entry["bytes"], entry["time"], entry["sha256"], entry["owner"])
+                    name, _ = str(entry["name"]), [entry[key] for key in ("bytes", "time", "sha256", "head", "owner")]
                     if name == Path(name).as_posix() and not Path(name).is_absolute() and ".." not in Path(name).parts:
                         self.known.setdefault(name, []).append(entry)
 
@@ -204,13 +205,27 @@ def require_free(folder: Path, what: str) -> None:
 
 
 _ALL = "all.jsonl"
-_ENDS = {".csv": b"\n", ".tex": b"\n", ".html": b"\n", ".yaml": b"\n", ".parquet": b"PAR1", ".png": b"IEND\xaeB`\x82"}
+_ENDS = {".parquet": b"PAR1", ".png": b"IEND\xaeB`\x82"}
 """How whole files of a kind end."""
+_HEAD_BYTES = 64
 
 
-def _is_damaged(file: Path) -> bool:
-    """Return whether a file cannot be what anyone wrote on purpose: empty, cut off, or with flipped bits."""
+def _head(file: Path) -> str:
+    with file.open("rb") as stream:
+        return stream.read(_HEAD_BYTES).hex()
+
+
+def _is_damaged(file: Path, heads: Sequence[str]) -> bool:
+    """Return whether a file is empty, or begins as we wrote it and then breaks off, or has flipped bits.
+
+    Text that can be read to its end, such as a table, is not: it may be shorter because someone has edited it.
+    """
     content = file.read_bytes()
+    if not content.strip(b"\0"):
+        return True
+    begun = content[:_HEAD_BYTES].hex()
+    if not any(head.startswith(begun) for head in heads):
+        return False
     if file.suffix == ".gz":
         try:
             gzip.decompress(content)
@@ -221,4 +236,4 @@ def _is_damaged(file: Path) -> bool:
             json.loads(content)
         except ValueError:
             return True
-    return not content.strip(b"\0 \t\r\n") or not content.endswith(_ENDS.get(file.suffix, b""))
+    return not content.endswith(_ENDS.get(file.suffix, b""))

@@ -89,10 +89,13 @@ def test_predict_leaves_all_other_files(run, predicted, out):
     assert not (out / f"{CASE}_between_folds.nii.gz").exists()
 
 
+@pytest.mark.parametrize("edited", [b"mine", b'{"mine": 1}', None])
 @pytest.mark.parametrize("name", [f"{CASE}_uncertainty.nii.gz", f"{CASE}.json", "predictions.csv"])
-def test_predict_refuses_to_replace_what_someone_has_edited(run, predicted, out, name):
-    other = predicted / "one" / CASE / f"{CASE}-t1n.nii.gz"
-    edited = {"csv": b"case,mine\n", "son": b'{"mine": 1}\n', ".gz": other.read_bytes()}[name[-3:]]
+def test_predict_refuses_to_replace_what_someone_has_edited(run, predicted, out, name, edited):
+    if edited is None:  # another image, or a line less
+        image = predicted / "one" / CASE / f"{CASE}-t1n.nii.gz"
+        edited = image.read_bytes() if name.endswith(".gz") else (out / name).read_bytes().rpartition(b"\n")[0]
+        edited = edited.replace(b"}", b', "mine": 1}') if name.endswith(".json") else edited
     (out / name).write_bytes(edited)
     for options in ((), ("--folds", 0)):
         refused(out, "predict", run.root, predicted / "one", out, *options, names=[name], said="changed since")
@@ -102,7 +105,7 @@ def test_predict_refuses_to_replace_what_someone_has_edited(run, predicted, out,
     assert (out / name).exists()
 
 
-@pytest.mark.parametrize("name", [f"{CASE}_uncertainty.nii.gz", f"{CASE}.json", "predictions.csv"])
+@pytest.mark.parametrize("name", [f"{CASE}_uncertainty.nii.gz", f"{CASE}.json", "predictions.parquet"])
 def test_predict_makes_again_what_was_damaged(run, predicted, out, name):
     whole = (predicted / "out" / name).read_bytes()
     (out / name).write_bytes(whole[: len(whole) // 2])

@@ -2,16 +2,24 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 
 import psutil
 import pytest
+import yaml
 
 from support.commands import UNCSEG, environment, uncseg
 from support.progress import wait_until
+from support.small_sweeps import SPACE
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.tasks.built_in_tasks import paper_task
 
-LINE = "stopped; the same command goes on from here"
+GOES_ON = "stopped; the same command goes on from here\n"
+STOPPED = "stopped\n"
+MOMENTS = 8
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
 def stop(arguments, folder, number, reached, twice=False):
@@ -42,13 +50,24 @@ def stop(arguments, folder, number, reached, twice=False):
         wait_until(lambda: process.poll() is not None or is_reached(process, reached), folder)
         if process.poll() is not None:
             return None
+        family = psutil.Process(process.pid).children(recursive=True)
         for _ in range(1 + twice):
             # a terminal sends Ctrl-C to all that a command has started, a scheduler SIGTERM to the command alone
             os.killpg(process.pid, number) if number == signal.SIGINT else os.kill(process.pid, number)
-        return process.wait(60), error.read_text()
+        code = process.wait(60)
+        wait_until(lambda: not any(map(is_alive, family)), folder)  # Ray's processes end with their command
+        return code, error.read_text()
     finally:
         process.kill()
         process.wait()
+
+
+def is_alive(process):
+    """Whether a process that was once there still works."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def is_reached(process, reached):
@@ -58,6 +77,73 @@ def is_reached(process, reached):
     return sum(psutil.Process(process.pid).cpu_times()[:2]) >= reached
 
 
+def ray_works(process):
+    """Whether a command's own Ray has begun to start."""
+    return any("raylet" in child.name() for child in psutil.Process(process.pid).children(recursive=True))
+
+
+@pytest.fixture(scope="module")
+def work(root, run, tmp_path_factory):
+    """A folder with a copy of the trained run, cases to predict, and files of a sweep and a benchmark."""
+    folder = tmp_path_factory.mktemp("work")
+    shutil.copytree(root, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("prepared", "mlflow_artifacts"))
+    write_phantoms(folder / "few", cases=3, size=28, seed=7, task=paper_task())
+    base = yaml.safe_load((root / "experiment.yaml").read_text())
+    base |= {"dataset": {"path": str(folder / "cases")}, "storage": {"path": str(folder / "runs")}, "name": "other"}
+    files = {
+        "other": base,
+        "sweep": {"name": "sweep", "base": str(folder / "other.yaml"), "space": SPACE, "trials": 2},
+        "benchmark": {
+            "name": "benchmark",
+            "base": str(folder / "other.yaml"),
+            "seeds": [0],
+            "trainings": {"plain": {"set": {"model.uncertainty": False}, "maps": ["entropy", "constant"]}},
+        },
+    }
+    for name, content in files.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+COMMANDS = {
+    "check": ("check", "cases"),
+    "prepare": ("prepare", "other.yaml"),
+    "cross-validate": ("cross-validate", "other.yaml"),
+    "evaluate": ("evaluate", "runs/small"),
+    "cohort": ("evaluate", "runs/small", "--dataset", "cohort"),
+    "predict": ("predict", "runs/small", "few", "out"),
+    "score": ("score", "out", "few", "--out", "scores.parquet"),
+    "report": ("report", "runs/small"),
+    "sync": ("sync", "runs/small"),
+    "ui": ("ui", "runs/small", "--no-browser"),
+    "sweep": ("sweep", "sweep.yaml"),
+    "benchmark": ("benchmark", "benchmark.yaml"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "reached"),
+    [("evaluate", signal.SIGTERM, ray_works), ("predict", signal.SIGINT, 6.0), ("ui", signal.SIGINT, 6.0)],
+)
+def test_a_command_at_work_stops_with_one_line(work, tmp_path, monkeypatch, name, number, reached):
+    monkeypatch.chdir(work)
+    found = stop(COMMANDS[name], tmp_path, number, reached)
+    assert found == (130, STOPPED if name == "ui" else GOES_ON)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_stops_with_one_line_at_any_moment(work, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(work)
+    drawn, ends = random.Random(name), 0
+    for _ in range(MOMENTS):
+        reached = ray_works if drawn.random() < 0.1 else drawn.uniform(0.2, 30)
+        found = stop(COMMANDS[name], tmp_path, drawn.choice(SIGNALS), reached, twice=drawn.random() < 0.3)
+        ends += found is None
+        assert found in (None, (130, STOPPED if name in ("check", "report", "ui") else GOES_ON))
+    assert ends < MOMENTS
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("twice", [False, True])
 def test_a_command_stops_with_one_line_while_it_still_imports(tmp_path, number, twice):
@@ -65,7 +151,7 @@ def test_a_command_stops_with_one_line_while_it_still_imports(tmp_path, number, 
     arguments = ("phantom", tmp_path / "cases", "--cases", 500, "--size", 64)
     for _ in range(2):
         code, said = stop(arguments, tmp_path, number, random_s.uniform(0.1, 1.2), twice)
-        assert (code, said) == (130, f"{LINE}\n")
+        assert (code, said) == (130, GOES_ON)
 
 
 def test_a_signal_that_the_caller_has_switched_off_stops_nothing(tmp_path):
