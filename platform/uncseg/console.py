@@ -3,6 +3,7 @@
 Progress is a live line, or plain lines where there is no terminal.
 """
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -60,3 +61,8 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
                 console.print(f"{what}: {done} of {total}")
 
         yield show
+
+
+def command_line(*words: object) -> str:
+    """Return a command as a shell takes it, with paths and names quoted where they need it."""
+    return shlex.join(map(str, words))

@@ -20,7 +20,7 @@ RESTORE = "restore it from a copy, or delete it and give the command that made i
 
 
 @contextmanager
-def whole_file(path: Path, *, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def whole_file(path: Path, *, verify: Callable[[Path], Any] | None = None) -> Iterator[Path]:
     """Yield a temporary name in ``path``'s folder; rename it to ``path`` on success, remove it on failure.
 
     The temporary name keeps the ending (``.nii.gz``), by which image writers choose the format. File and folder are
@@ -219,12 +219,22 @@ def kept_record(file: Path, source: str) -> dict[str, Any] | None:
         file: JSON that :func:`keep_record` wrote.
         source: digest of everything that the record depends on.
     """
+    record = _whole_record(file)
+    return None if record is None or record.get("source") != source else record
+
+
+def is_whole(file: Path) -> bool:
+    """Return whether the record in ``file`` and its files are as they were written, from whatever source."""
+    return _whole_record(file) is not None
+
+
+def _whole_record(file: Path) -> dict[str, Any] | None:
     try:
         written = file.stat().st_mtime_ns
         record: dict[str, Any] = read_json(file)
     except (OSError, DamagedFile):
         return None
-    if record.get("source") != source or record.pop(_DIGEST, None) != digest(record):
+    if record.pop(_DIGEST, None) != digest(record):
         return None
     files = record.get("files", {})
     whole = isinstance(files, dict) and all(
@@ -242,6 +252,7 @@ def keep_record(file: Path, source: str, record: dict[str, Any]) -> dict[str, An
     Its entries keep their order, which is that of the columns of a table made of it. An entry ``files`` that lists
     names of files beside it is kept as {name: {bytes, sha256}}, by which :func:`kept_record` knows them again.
     """
+    file.parent.mkdir(parents=True, exist_ok=True)  # names like ../a need it
     files = {"files": described(file.parent, record["files"])} if "files" in record else {}
     content: dict[str, Any] = json.loads(json_text(record | files | {"source": source}))
     write_text(file, json_text(content | {_DIGEST: digest(content)}, indent=2) + "\n")

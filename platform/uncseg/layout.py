@@ -110,6 +110,8 @@ class PreparedFolder:
     """nnU-Net's plans, named nnUNetPlans."""
     splits = Below("nnUNet_preprocessed/{dataset_name}/splits_final.json")
     """nnU-Net's split file: a list of {train: [case], val: [case]}, one entry per fold."""
+    records = Below("records")
+    """CASE.json: which files of the case are prepared, with their sizes and digests."""
     oracle = Below("nnUNet_preprocessed/{dataset_name}/oracle")
     """Of phantoms only: CASE.npy, q on the preprocessed grid, (D, H, W) float16."""
 

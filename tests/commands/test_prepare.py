@@ -324,7 +324,7 @@ def test_nnunets_preprocessor_saves_no_case_that_is_not_finite(local_ray, experi
     for images, refused in ((volumes.images, False), (with_nan, True)):
         plans = LoadedCasePlans(content, replace(volumes, images=images))
         described = plans, plans.get_configuration("3d_fullres"), read_json(prepared.dataset / "dataset.json")
-        preprocessor = checked(DefaultPreprocessor(verbose=False), experiment.dataset.task)
+        preprocessor, _ = checked(DefaultPreprocessor(verbose=False), experiment.dataset.task)
         with pytest.raises(ProblemsFound) if refused else contextlib.nullcontext() as caught, naming(case.case_id):
             preprocessor.run_case_save(str(tmp_path / str(refused)), [], "", *described)
         assert len(list(tmp_path.glob(f"{refused}*"))) == (0 if refused else 3)

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from uncseg.console import console
+from uncseg.console import command_line, console
 from uncseg.errors import Problem, raise_if_any
 from uncseg.evaluation.summary import compare
 from uncseg.report.compared_tasks import common_regions, comparable_scores, task_sentences
 from uncseg.report.score_tables import differences_table
 from uncseg.runs.run_opening import open_existing_run
-from uncseg.table_files import write_table
+from uncseg.table_files import read_table, write_table
 
 TITLE = "The runs cannot be compared."
 
@@ -27,10 +25,12 @@ def compare_runs(first: Path, second: Path) -> int:
     raise_if_any(same if first.resolve() == second.resolve() else [], TITLE)
     opened = [open_existing_run(root) for root in (first, second)]
     runs, tasks = [run for run, _ in opened], [experiment.dataset.task for _, experiment in opened]
-    files = {run.tables / "scores.parquet": f"run uncseg evaluate {run.root} first" for run in runs}
+    files = {run.tables / "scores.parquet": f"first: {command_line('uncseg', 'evaluate', run.root)}" for run in runs}
     missing = {file: advice for file, advice in files.items() if not file.is_file()}
     raise_if_any([Problem(str(f), "no scores", "an evaluated run", advice) for f, advice in missing.items()], TITLE)
-    a, b = map(pd.read_parquet, files)
+    a, b = (read_table(run.tables, "scores") for run in runs)
+    assert a is not None
+    assert b is not None
     both = set(a["case"]) & set(b["case"])
     disjoint = [Problem(f"{first}, {second}", "no case in both", "runs on the same cases", "compare other runs")]
     raise_if_any([] if both else disjoint, TITLE)

@@ -8,7 +8,7 @@ from pathlib import Path
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import Experiment
-from uncseg.console import console, counting
+from uncseg.console import command_line, console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
@@ -89,7 +89,7 @@ def _how_to_look(tracking_uri: str, run: RunFolder) -> str:
     command, here = Path(sys.executable).with_name("uncseg"), Path.cwd()
     name = str(command.relative_to(here) if command.is_relative_to(here) else command)
     folder = run.root.relative_to(here) if run.root.is_relative_to(here) else run.root
-    return f"{'uncseg' if shutil.which('uncseg') == str(command) else name} ui {folder}"
+    return command_line("uncseg" if shutil.which("uncseg") == str(command) else name, "ui", folder)
 
 
 def _print_end(experiment: Experiment, run: RunFolder, failed: dict[int, str], left: int) -> None:
@@ -98,6 +98,7 @@ def _print_end(experiment: Experiment, run: RunFolder, failed: dict[int, str], l
     if version := MlflowRecord.read(run.manifest).parent.version:
         console.print(f"model:   models:/{version}", soft_wrap=True)
     if left:
-        console.print(f"{left} records did not reach MLflow; when it is back: uncseg sync {run.root}")
+        again = command_line("uncseg", "sync", run.root)
+        console.print(f"{left} records did not reach MLflow; when it is back: {again}", soft_wrap=True)
     if failed:
         console.print(f"failed folds: {', '.join(map(str, sorted(failed)))}; the same command tries them again")

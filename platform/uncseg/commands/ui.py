@@ -4,7 +4,7 @@ import webbrowser
 from pathlib import Path
 from urllib.parse import quote
 
-from uncseg.console import console
+from uncseg.console import command_line, console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
 from uncseg.studies.study_folder import find_study
@@ -33,7 +33,9 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
         usable_address(run.root, None, record, "")
     page = run_page(record)
     if page is None:
-        problem = Problem(str(root), "nothing in MLflow", "a run that MLflow holds", f"first: uncseg sync {root}")
+        problem = Problem(
+            str(root), "nothing in MLflow", "a run that MLflow holds", f"first: {command_line('uncseg', 'sync', root)}"
+        )
         raise ProblemsFound("There is nothing to show.", [problem], exit_code=1)
     if record.tracking_uri.startswith("http"):
         _open(record.tracking_uri.rstrip("/") + page, browser)

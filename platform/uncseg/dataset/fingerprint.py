@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from uncseg.dataset.arrays import write_array
 from uncseg.dataset.case_volumes import CaseVolumes, read_case_volumes
 from uncseg.dataset.cases import Case
 from uncseg.dataset.finite import REPAIR
 from uncseg.dataset.labels import in_main_region
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import read_json, whole_file, write_json
+from uncseg.files import described, is_as_described, keep_record, kept_record
 from uncseg.tasks.task import Task
 
 FOREGROUND_SAMPLES = 100_000_000  # nnU-Net's number for a whole dataset
@@ -27,6 +28,12 @@ FOREGROUND_SAMPLES = 100_000_000  # nnU-Net's number for a whole dataset
 def fingerprint_file(folder: Path) -> Path:
     """Return the file of the finished fingerprint in a survey's folder, named as nnU-Net names it."""
     return folder / "dataset_fingerprint.json"
+
+
+def kept_fingerprint(folder: Path) -> dict[str, Any] | None:
+    """Return the fingerprint in a survey's folder, or None if it is not there, or is damaged."""
+    record = kept_record(fingerprint_file(folder), folder.name)
+    return None if record is None else dict(record["fingerprint"])
 
 
 def survey_case(folder: Path, case: Case, samples: int, task: Task) -> dict[str, Any]:
@@ -41,9 +48,12 @@ def survey_case(folder: Path, case: Case, samples: int, task: Task) -> dict[str,
         ``problems``, a list. If it is empty also ``warnings``, ``volume_ml`` (the main region), ``digest``
         (SHA-256 of the files), and for the fingerprint ``shape``, ``spacing`` and ``relative_size``.
     """
-    record = folder / f"{case.case_id}.json"
-    if record.is_file():
-        return dict(read_json(record))
+    file = folder / f"{case.case_id}.json"
+    if (record := kept_record(file, folder.name)) is not None and (
+        kept_fingerprint(folder) is not None
+        or all(is_as_described(folder / name, facts) for name, facts in record["samples"].items())
+    ):
+        return record
     try:
         volumes = read_case_volumes(case, task)
     except ProblemsFound as error:
@@ -57,8 +67,7 @@ def survey_case(folder: Path, case: Case, samples: int, task: Task) -> dict[str,
         "digest": _digest_of_files(case),
         **_analyse(folder, volumes, samples),
     }
-    write_json(record, content)
-    return content
+    return keep_record(file, folder.name, content)
 
 
 def _samples_file(folder: Path, case_id: str, channel: int) -> Path:
@@ -82,11 +91,12 @@ def _analyse(folder: Path, volumes: CaseVolumes, samples: int) -> dict[str, Any]
     shape, spacing, intensities, _, relative_size = DatasetFingerprintExtractor.analyze_case(
         [str(file) for file in case.images], str(case.reference), lambda: LoadedCase(volumes), samples
     )
-    for channel, values in enumerate(intensities):
-        with whole_file(_samples_file(folder, case.case_id, channel)) as temporary:
-            np.save(temporary, values)
+    files = [_samples_file(folder, case.case_id, channel) for channel in range(len(intensities))]
+    for file, values in zip(files, intensities, strict=True):
+        write_array(file, values)
     sizes = {"shape": [int(n) for n in shape], "spacing": [float(mm) for mm in spacing]}
-    return sizes | {"relative_size": float(relative_size)}
+    samples_files = described(folder, [file.name for file in files])  # removed when they are joined
+    return sizes | {"relative_size": float(relative_size), "samples": samples_files}
 
 
 def channel_statistics(folder: Path, case_ids: Sequence[str], channel: int, modality: str) -> dict[str, float]:
@@ -123,7 +133,7 @@ def write_fingerprint(
         "foreground_intensity_properties_per_channel": {str(i): channel for i, channel in enumerate(statistics)},
         "median_relative_size_after_cropping": float(np.median([s["relative_size"] for s in surveys.values()])),
     }
-    write_json(fingerprint_file(folder), content)
+    keep_record(fingerprint_file(folder), folder.name, {"fingerprint": content})
     for case in surveys:
         for channel in range(len(statistics)):
             _samples_file(folder, case, channel).unlink(missing_ok=True)

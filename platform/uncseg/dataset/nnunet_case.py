@@ -53,25 +53,31 @@ def properties_of(geometry: Geometry) -> dict[str, Any]:
     return {"sitk_stuff": itk, "spacing": list(geometry.spacing_dhw_mm)}
 
 
-def write_raw_case(volumes: CaseVolumes, images_dir: Path, labels_dir: Path) -> None:
+def write_raw_case(volumes: CaseVolumes, images_dir: Path, labels_dir: Path) -> list[Path]:
     """Put a case into nnU-Net's raw folder: CASE_0000.nii.gz … CASE_0003.nii.gz, and the reference CASE.nii.gz.
 
     A file that ITK reads as this program does is linked; any other is written again, labels as they are trained on.
+
+    Returns:
+        The files that are no links.
     """
+    files = []
     case = volumes.case
     for channel, image in enumerate(volumes.images):
         target = images_dir / f"{case.case_id}_{channel:04d}.nii.gz"
         if image.plain and _same_grid(image, volumes.geometry):
             _link(image.file, target)
-        elif not target.exists():
+        else:
             write_volume(target, image.voxels.astype(np.float32), volumes.geometry)
+        files.append(target)
     reference, target = volumes.reference, labels_dir / f"{case.case_id}.nii.gz"
     if reference is None or volumes.labels is None:
-        return
+        return [file for file in files if not file.is_symlink()]
     if _stores(reference, volumes.labels) and _same_grid(reference, volumes.geometry):
         _link(reference.file, target)
-    elif not target.exists():
+    else:
         write_volume(target, volumes.labels, volumes.geometry)
+    return [file for file in (*files, target) if not file.is_symlink()]
 
 
 def _same_grid(volume: Volume, geometry: Geometry) -> bool:
@@ -91,10 +97,8 @@ def _stores(reference: Volume, labels: np.ndarray) -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
-    if target.exists():
-        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)  # a link to a file that has moved
+    target.unlink(missing_ok=True)  # a link to a file that has moved, or a copy
     try:
         target.symlink_to(source.resolve())
     except OSError:

@@ -14,15 +14,28 @@ from typing import Any
 from uncseg.config.experiment import Experiment
 from uncseg.config.list_files import read_text_file
 from uncseg.dataset.cases import Case, oracle_path
-from uncseg.dataset.fingerprint import fingerprint_file
+from uncseg.dataset.fingerprint import fingerprint_file, kept_fingerprint
 from uncseg.dataset.patients import find_patients
 from uncseg.dataset.scan import scan_folder
 from uncseg.dataset.splits import given_splits, problems_of_given
-from uncseg.errors import Problem, raise_if_any
-from uncseg.files import digest, file_states, json_text, read_json, write_json, write_text
+from uncseg.errors import DamagedFile, Problem, raise_if_any
+from uncseg.files import (
+    digest,
+    file_states,
+    is_as_described,
+    json_text,
+    keep_record,
+    kept_record,
+    read_json,
+    write_json,
+    write_text,
+)
 from uncseg.layout import PreparedFolder
 from uncseg.tasks.outputs import drawn_labels
 from uncseg.tasks.task import Task
+
+REMAKE = "delete the prepared folder: the same command prepares it again, and runs on it go on if nothing else changed"
+DONE_KEYS = ("files", "digests", "cases", "convention", "patients", "groups", "volumes_ml", "versions")
 
 
 def nnunet_environment(prepared: PreparedFolder, results: Path | None = None) -> dict[str, str]:
@@ -180,14 +193,12 @@ def write_raw_description(prepared: PreparedFolder, output: str, case_ids: Seque
 
 
 def plan(prepared: PreparedFolder, experiment: Experiment, survey_folder: Path, cases: int) -> None:
-    """Write the plans from a survey's fingerprint, unless they exist.
+    """Write the plans from a survey's fingerprint.
 
     Raises:
         ProblemsFound: ``plan.patch_size`` does not fit.
     """
-    if prepared.plans.is_file():
-        return
-    write_json(fingerprint_file(prepared.dataset), read_json(fingerprint_file(survey_folder)))
+    write_json(fingerprint_file(prepared.dataset), kept_fingerprint(survey_folder))
     from uncseg.dataset.planner import plan_dataset
 
     plan_dataset(prepared.dataset_name, experiment.plan, nnunet_environment(prepared))
@@ -223,6 +234,7 @@ def record_done(
     """
     dataset = digest({case: survey["digest"] for case, survey in surveys.items()})
     content = {
+        "files": [os.path.relpath(file, prepared.root) for file in _planned_files(prepared)],
         "digests": {"dataset": dataset, **digests},
         "cases": len(surveys),
         "convention": cases[0].convention,
@@ -231,4 +243,33 @@ def record_done(
         "volumes_ml": {case: survey["volume_ml"] for case, survey in surveys.items()},
         "versions": dict(versions),
     }
-    write_json(prepared.done, content)
+    keep_record(prepared.done, digests["preparation"], content)
+
+
+def read_done(prepared: PreparedFolder, preparation: str) -> dict[str, Any] | None:
+    """Return the record of a finished preparation, or None if there is none.
+
+    Raises:
+        ProblemsFound: the record, the plans, the split or dataset.json are not as they were written (exit code 1).
+    """
+    if not prepared.done.exists():
+        return None
+    record = read_json(prepared.done, REMAKE, keys=DONE_KEYS)
+    if kept_record(prepared.done, preparation) is not None:
+        return dict(record)
+    files = record["files"] if isinstance(record["files"], dict) else {}
+    changed = [name for name in files if not is_as_described(prepared.root / name, files[name])]
+    where = [prepared.root / name for name in changed] or [prepared.done]
+    problems = [Problem(str(file), _what_is_there(file), "the file that was written", REMAKE) for file in where]
+    raise DamagedFile(f"The prepared folder {prepared.root} was damaged or changed.", problems, exit_code=1)
+
+
+def _what_is_there(file: Path) -> str:
+    return f"other content, {file.stat().st_size} bytes" if file.is_file() else "nothing"
+
+
+def _planned_files(prepared: PreparedFolder) -> list[Path]:
+    """Return the files on which the trainings of all cases depend."""
+    names = ("dataset.json", fingerprint_file(prepared.dataset).name)
+    copies = [prepared.dataset / name for name in names]
+    return [prepared.plans, prepared.splits, prepared.raw_dataset / "dataset.json", *copies]

@@ -16,8 +16,8 @@ import SimpleITK as sitk
 
 from uncseg.dataset.finite import count_not_finite
 from uncseg.dataset.nifti_file import Header, read_nifti, refuse, refuse_cause
-from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import whole_file
+from uncseg.errors import Problem, ProblemsFound, first_line
+from uncseg.files import not_whole, whole_file
 
 GEOMETRY_TOLERANCE = 1e-3
 """Largest difference in spacing (mm), origin (mm) and direction cosines between the files of a case."""
@@ -202,15 +202,30 @@ def _short(values: Sequence[float]) -> str:
 def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     """Write (D, H, W) voxels as compressed NIfTI; never a partial file, and never voxels that are not finite.
 
+    ITK does not tell when a disk is full, so the file is read back before it gets its name.
+
     Raises:
         ProblemsFound: voxels are NaN or infinite; nothing is written (exit code 1).
+        OSError: the disk is full, or holds other bytes than those that were written.
     """
     if wrong := count_not_finite(array):
         found = f"{wrong} of {array.size} voxels that are NaN or infinite"
         refuse(path, found, "finite values", "check the model and the images; nothing was written")
+
+    def verify(file: Path) -> None:
+        try:
+            written = read_nifti(file).voxels.T  # to the checksum at the end
+        except ProblemsFound as error:
+            raise not_whole(path, error.problems[0].found) from error
+        if not np.array_equal(written, array):
+            raise not_whole(path, "other voxels")
+
     image = as_itk(array, geometry)
-    with whole_file(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+    with whole_file(path, verify=verify) as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+        except RuntimeError as error:
+            raise not_whole(path, first_line(error)) from error
 
 
 def as_itk(array: np.ndarray, geometry: Geometry) -> sitk.Image:

@@ -10,6 +10,7 @@ import yaml
 
 from uncseg.config.case_lists import short_lists
 from uncseg.config.task_files import named_task
+from uncseg.console import command_line
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor
 from uncseg.files import json_text, short_name, write_text
@@ -92,7 +93,8 @@ def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
     missing, subtitle = [*_unfinished(run), *skipped_lines(run.folder, run.experiment)], "not evaluated yet"
     known = {"table1": table1, "table2": table2, "scores": summary}
     if absent := ", ".join(name for name, table in known.items() if table is None):
-        missing.append(f"This run has no {absent} yet: uncseg evaluate {run.folder.root}, once its folds are trained.")
+        again = command_line("uncseg", "evaluate", run.folder.root)
+        missing.append(f"This run has no {absent} yet: {again}, once its folds are trained.")
     elif work is not None and not viewers:
         missing.append("The cases' images are not where the experiment says, so there are no slices to look at.")
     if table1 is not None:
@@ -190,7 +192,11 @@ def _commands(folder: RunFolder) -> str:
     commit = MlflowRecord.read(folder.manifest).tags.get("git_commit")
     if commit:
         clean = commit.removesuffix("-dirty")
-        lines.append(f"git checkout {clean}" + ("  # and changes that were not committed" if clean != commit else ""))
+        lines.append(
+            command_line("git", "checkout", clean)
+            + ("  # and changes that were not committed" if clean != commit else "")
+        )
     lines.append("python -m pip install -c constraints.txt -e .")
-    lines.append(f"uncseg cross-validate {folder.experiment} --set storage.path=ELSEWHERE")
-    return "\n".join([*lines, f"uncseg report ELSEWHERE/{folder.root.name} {folder.root}  # side by side"])
+    lines.append(command_line("uncseg", "cross-validate", folder.experiment, "--set", "storage.path=ELSEWHERE"))
+    side_by_side = command_line("uncseg", "report", f"ELSEWHERE/{folder.root.name}", folder.root)
+    return "\n".join([*lines, f"{side_by_side}  # side by side"])

@@ -10,14 +10,14 @@ import ray.exceptions
 
 from uncseg.cluster.tasks import Call, run_tasks, two_per_cpu
 from uncseg.config.experiment import Experiment
-from uncseg.console import show_warnings
+from uncseg.console import console, show_warnings
 from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
 from uncseg.dataset.cases import Case
 from uncseg.dataset.check import check_case, none_of_main_region, same_cases
-from uncseg.dataset.preprocessing import preprocess_case
+from uncseg.dataset.preprocessing import damaged_cases, preprocess_case
 from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
-from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.errors import Problem, ProblemsFound, listed, raise_if_any
 from uncseg.files import file_lock
 from uncseg.layout import PreparedFolder
 from uncseg.partial_files import remove_partial
@@ -51,8 +51,12 @@ def prepare_cases(experiment: Experiment, progress: Progress = lambda _what, _do
     prepared = steps.prepared_folder(experiment, preparation)
     # experiments on the same cases, with and without the head for example, share the folder: the second one waits
     with file_lock(prepared.root.parent / ".lock"):
-        if not prepared.done.is_file():
+        if steps.read_done(prepared, preparation) is None:
             _prepare(experiment, cases, preparation, prepared, progress)
+        elif damaged := damaged_cases(prepared, cases):
+            names = listed(case.case_id for case in damaged)
+            console.print(f"prepared again, because files were damaged or changed: {names}", soft_wrap=True)
+            _preprocess(experiment, damaged, prepared, progress)
     return prepared
 
 
@@ -68,16 +72,20 @@ def _prepare(
     # in a worker, which has imported nnU-Net
     _run("plans", [("plans", steps.plan, (prepared, experiment, survey_folder, len(cases)))], progress)
     split = write_splits_once(prepared.splits, splits)
-    configuration = experiment.plan.configuration
-    calls = [(case.case_id, preprocess_case, (prepared, case, configuration, task)) for case in cases]
-    found = _run("preprocessed cases", calls, progress)
-    raise_if_any([problem for problems in found.values() for problem in problems], TITLE, exit_code=1)
+    _preprocess(experiment, cases, prepared, progress)
     steps.link_references(prepared, list(surveys))
     for folder in (prepared.root, survey_folder):
         remove_partial(folder)
     groups = None if experiment.split.given is None else experiment.split.given.groups
     digests = {"split": split, "preparation": preparation}
     steps.record_done(prepared, digests, cases, surveys, groups, describe_versions())
+
+
+def _preprocess(experiment: Experiment, cases: Sequence[Case], prepared: PreparedFolder, progress: Progress) -> None:
+    configuration, task = experiment.plan.configuration, experiment.dataset.task
+    calls = [(case.case_id, preprocess_case, (prepared, case, configuration, task)) for case in cases]
+    found = _run("preprocessed cases", calls, progress)
+    raise_if_any([problem for problems in found.values() for problem in problems], TITLE, exit_code=1)
 
 
 def _splits(experiment: Experiment, cases: Sequence[Case], surveys: Surveys) -> Splits:
@@ -104,7 +112,7 @@ def _survey(folder: Path, cases: Sequence[Case], samples: int, task: Task, progr
 
 
 def _fingerprint(folder: Path, surveys: Surveys, task: Task, progress: Progress) -> None:
-    if fingerprint.fingerprint_file(folder).is_file():
+    if fingerprint.kept_fingerprint(folder) is not None:
         return
     cases = list(surveys)
     channels = [

@@ -13,6 +13,7 @@ from uncseg.config.experiment import Experiment, load_experiment, save_experimen
 from uncseg.config.fields import differences, is_within
 from uncseg.config.sections import Storage
 from uncseg.config.task_files import short_task, task_of
+from uncseg.console import command_line
 from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any
 from uncseg.files import file_lock, read_json
 from uncseg.layout import PreparedFolder, RunFolder, own_database, storage_of
@@ -63,7 +64,7 @@ def open_existing_run(root: Path, overrides: list[str] | None = None) -> tuple[R
             found = f"a folder of {len(below)} runs"
             advice = f"give one of them, for example {below[0].parent}"
             if run.manifest.is_file():  # a study in MLflow
-                advice += f"; uncseg ui {root} shows all of them"
+                advice += f"; {command_line('uncseg', 'ui', root)} shows all of them"
         raise ProblemsFound("There is no such run.", [Problem(str(root), found, "the folder of a run", advice)])
     _refuse_links_of_others(run)
     experiment = load_experiment(run.experiment, overrides)

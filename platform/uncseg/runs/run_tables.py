@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 
 from uncseg.config.experiment import Experiment
-from uncseg.console import console, counting
+from uncseg.console import command_line, console, counting
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
@@ -16,7 +16,7 @@ from uncseg.report.run_report import PAGE, page_outputs, write_report
 from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
-from uncseg.table_files import write_table
+from uncseg.table_files import read_table, write_table
 from uncseg.tracking.run_settings import read_task
 from uncseg.tracking.spool import epoch_table
 
@@ -46,7 +46,8 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None
         with page_outputs(run).claimed([PAGE]):
             console.print(f"report:  {write_report([reported])}", soft_wrap=True)
     except Exception as error:  # the report shows nothing that is not in the tables
-        console.print(f"no report ({error}); once that is fixed: uncseg report {run.root}", soft_wrap=True)
+        again = command_line("uncseg", "report", run.root)
+        console.print(f"no report ({error}); once that is fixed: {again}", soft_wrap=True)
     for table in (scores_table(summary), dice_table(first, task), uncertainty_table(second, last_epochs, task)):
         console.print(table.to_rich())
     for line in beats_floor(second):
@@ -59,8 +60,7 @@ def baseline_table(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFra
         return None
     run, task = RunFolder(experiment.storage.path.resolve() / experiment.evaluation.baseline), experiment.dataset.task
     file, reason = run.tables / "per_case.parquet", "does not exist yet"
-    if file.is_file():
-        baseline = pd.read_parquet(file)
+    if (baseline := read_table(run.tables, "per_case")) is not None:
         baseline = baseline[baseline["fold"].isin(per_case["fold"])]
         ours, theirs = (set(map(tuple, table[["case", "fold"]].to_numpy())) for table in (per_case, baseline))
         if ours == theirs and read_task(run).numbers == task.numbers:

@@ -8,7 +8,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from uncseg.config.experiment import Experiment
-from uncseg.console import console
+from uncseg.console import command_line, console
 from uncseg.errors import ProblemsFound
 from uncseg.ownership import holds
 from uncseg.provenance import describe_source
@@ -105,7 +105,7 @@ def close_parent(
 
     What MLflow does not take is printed and is no error: the study's folder has everything.
     """
-    again = f"when it is back: uncseg sync {folder.root}"
+    again = f"when it is back: {command_line('uncseg', 'sync', folder.root)}"
     try:
         left = _fill(folder, study, base, log, sync_runs)
     except (ProblemsFound, MlflowException) as error:
@@ -113,7 +113,7 @@ def close_parent(
         return
     if left:
         console.print(f"{left} records did not reach MLflow; {again}", soft_wrap=True)
-    console.print(f"MLflow:  uncseg ui {folder.root}", soft_wrap=True)
+    console.print(f"MLflow:  {command_line('uncseg', 'ui', folder.root)}", soft_wrap=True)
 
 
 def sync_study(folder: StudyFolder, model: type[AnyStudy], log: Log[AnyStudy], tracking_uri: str | None) -> int:

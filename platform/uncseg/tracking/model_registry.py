@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from mlflow import pyfunc
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
@@ -28,6 +27,7 @@ from mlflow.models import Model
 from uncseg.files import digest, file_states, json_text, write_json, write_text
 from uncseg.layout import RunFolder
 from uncseg.ownership import holds
+from uncseg.table_files import read_table
 from uncseg.tracking.final_figures import describe
 from uncseg.tracking.mlflow_internals import REGISTRY_REFUSALS, VERSIONS_TAG
 from uncseg.tracking.model_card import describe_model, model_identity, write_card
@@ -72,14 +72,14 @@ def store_models(work: SyncRound) -> None:
 def whole_folds(run: RunFolder, histories: Histories) -> list[int]:
     """Return all folds of a run's split if each has been trained to its end and evaluated; else none."""
     split = read_settings(run).get("split") or {}
-    folds, table = list(range(split.get("folds", 0))), run.tables / "per_case.parquet"
+    folds, table = list(range(split.get("folds", 0))), read_table(run.tables, "per_case", ["fold"])
     trained = all(
         fold in histories and histories[fold].state == "finished" and holds(run.root, run.final_checkpoint(fold))
         for fold in folds
     )
-    if not folds or not trained or not table.is_file():
+    if not folds or not trained or table is None:
         return []
-    return folds if set(pd.read_parquet(table, columns=["fold"])["fold"]) == set(folds) else []
+    return folds if set(table["fold"]) == set(folds) else []
 
 
 def _model_name(run_name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from ray.tune import Callback
 
-from uncseg.console import console
+from uncseg.console import command_line, console
 from uncseg.files import json_text
 from uncseg.page_table import mean_sd
 from uncseg.runs.train_folds import short_message
@@ -86,7 +86,8 @@ class TrialEvents(Callback):
                     write_state(run.spool, history.fold, "stopped")
         trial = Trial.read(run.root, folds)
         if syncer is not None and syncer.stop("interrupted" if interrupted else OUTCOMES[trial.state]):
-            console.print(f"MLflow did not take everything; when it is back: uncseg sync {run.root}", soft_wrap=True)
+            again = command_line("uncseg", "sync", run.root)
+            console.print(f"MLflow did not take everything; when it is back: {again}", soft_wrap=True)
         metrics = self.trial_setup.sweep.objective_metrics
         texts = [f"{metric} {mean_sd(*trial.mean(metric, trial.epochs - 1), 4)}" for metric in metrics]
         console.print(f"trial {trial_id}: {trial.state}, {trial.epochs} epochs, {', '.join(texts)}")
