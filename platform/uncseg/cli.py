@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from uncseg import stopping
-from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.errors import Problem, ProblemsFound, raise_if_any, storage_error
 
 app = typer.Typer(
     help="Cross-validation experiments for uncertainty-aware segmentation, of brain tumours or of another task.",
@@ -292,11 +292,13 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app(arguments)
-    except ProblemsFound as error:
+    except (ProblemsFound, OSError) as error:
         from uncseg.console import show_problems
 
-        show_problems(error)
-        sys.exit(error.exit_code)
+        if (found := error if isinstance(error, ProblemsFound) else storage_error(error)) is None:
+            raise
+        show_problems(found)
+        sys.exit(found.exit_code)
     finally:
         stopping.end_if_stopped()
 

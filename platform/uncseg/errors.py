@@ -1,6 +1,7 @@
 """Errors for users: all problems at once, each with its place, what was found, what is expected, and advice."""
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -61,6 +62,23 @@ class DamagedFile(ProblemsFound):
         """Return the error of one file; ``advice`` says what makes the file again."""
         problem = Problem(str(file), found, expected, advice)
         return cls(f"{Path(file).name} cannot be read.", [problem], exit_code=1)
+
+
+_STORAGE = {
+    code
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "ESTALE", "ENODEV")
+    if (code := getattr(errno, name, None)) is not None
+}
+
+
+def storage_error(error: OSError) -> ProblemsFound | None:
+    """Return what a full, read-only or broken disk means to people (exit code 1); None if the cause is another one."""
+    if error.errno not in _STORAGE:
+        return None
+    where = str(error.filename or "the storage")
+    advice = "free space, or repair the storage or its permissions; the same command goes on from here"
+    problem = Problem(where, error.strerror or str(error), "storage that can be read and written", advice)
+    return ProblemsFound("A file cannot be read or written.", [problem], exit_code=1)
 
 
 def raise_if_any(problems: Sequence[Problem], title: str, exit_code: int = 2) -> None:

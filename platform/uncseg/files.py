@@ -71,7 +71,7 @@ def not_whole(path: Path, found: str) -> OSError:
     """Return the error of a file whose content is not what was written; the usual cause is a full disk."""
     full = shutil.disk_usage(Path(path).parent).free < _ROOM_BYTES
     code = errno.ENOSPC if full else errno.EIO
-    return OSError(code, f"{os.strerror(code)}: {Path(path).name} was not written as a whole ({found})")
+    return OSError(code, f"{os.strerror(code)}: the file was not written as a whole ({found})", str(path))
 
 
 @contextmanager

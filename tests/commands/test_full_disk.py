@@ -1,13 +1,12 @@
 """A disk is full when a checkpoint is due: the command names the fold, which goes on once there is room."""
 
 import contextlib
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from support.clusters import hashes, last_epoch
 from support.commands import run_uncseg, start_uncseg
+from support.small_disk import mounted
 from uncseg.tracking.spool import read_history
 
 pytestmark = pytest.mark.slow
@@ -17,16 +16,9 @@ EPOCHS = 40
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 3 GiB that one process and its children see: (the process, folder, the folder seen from outside)."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    script = f"mount -t tmpfs -o size=3g none {folder} && echo ready && exec sleep infinity"
-    holder = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
-    if holder.stdout.readline() != "ready\n":
-        pytest.skip("mounting needs root")
-    yield holder, folder, Path(f"/proc/{holder.pid}/root{folder}")
-    holder.kill()
-    holder.wait()
+    """A disk of 3 GiB, as :func:`support.small_disk.mounted` gives it."""
+    with mounted(tmp_path / "disk", "3g") as disk:
+        yield disk
 
 
 def fill(file):
@@ -38,11 +30,10 @@ def fill(file):
 
 
 def test_a_full_disk_costs_the_epochs_since_the_last_checkpoint(small_disk, tmp_path, four_cases, experiment_file):
-    holder, folder, seen = small_disk
+    folder, seen, inside = small_disk.folder, small_disk.seen, list(small_disk.inside)
     training = {"epochs": EPOCHS, "iterations_per_epoch": 10, "checkpoint_every": 4}
     file = experiment_file(four_cases, training=training, resources={"cpus_per_fold": 1})
     command = ["cross-validate", file, "--folds", "0", "--set", f"storage.path={folder}/runs"]
-    inside = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt"]
     run = seen / "runs/small"
 
     first = start_uncseg(*command, log=tmp_path / "first.log", watched=[seen], before=inside)

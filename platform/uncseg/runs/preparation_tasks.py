@@ -17,7 +17,7 @@ from uncseg.dataset.cases import Case
 from uncseg.dataset.check import check_case, none_of_main_region, same_cases
 from uncseg.dataset.preprocessing import damaged_cases, preprocess_case
 from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
-from uncseg.errors import Problem, ProblemsFound, listed, raise_if_any
+from uncseg.errors import Problem, ProblemsFound, listed, raise_if_any, storage_error
 from uncseg.files import file_lock
 from uncseg.layout import PreparedFolder
 from uncseg.partial_files import remove_partial
@@ -148,7 +148,9 @@ def _result(name: str, reference: Any) -> Any:
         if isinstance(error.cause, ProblemsFound):
             raise error.cause from None
         if isinstance(error.cause, OSError):
-            advice = "free space or repair the storage; the same command goes on from here"
+            if (found := storage_error(error.cause)) is not None:
+                raise found from None
+            advice = "repair the storage; the same command goes on from here"
             problem = Problem(name, str(error.cause), "storage that can be read and written", advice)
             raise ProblemsFound("The cases cannot be prepared.", [problem], exit_code=1) from error
         raise

@@ -1,0 +1,97 @@
+"""A disk becomes full while a command writes: no half file keeps a final name, and the command goes on from there."""
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.commands import start_uncseg
+from support.small_disk import mounted, resize
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 400 KiB, as :func:`support.small_disk.mounted` gives it."""
+    with mounted(tmp_path / "disk", "400k") as disk:
+        yield disk
+
+
+def whole(folder):
+    """Return the content of every file by name, after each gzip file was read to its checksum."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    for file in files:
+        assert not file.name.startswith(".part-")
+        if file.suffix == ".gz":
+            with gzip.open(file) as stream:
+                assert len(stream.read()) > 352
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def test_phantoms_on_a_full_disk_are_whole_or_absent_and_written_when_there_is_room(small_disk, tmp_path):
+    command = ["phantom", small_disk.folder / "cases", "--cases", "4", "--size", "32"]
+    output = start_uncseg(*command, log=tmp_path / "full.log", before=small_disk.inside).require(1)
+    assert "No space left on device" in output
+    assert "Traceback" not in output
+    before = whole(small_disk.seen / "cases")
+    assert before
+    resize(small_disk, "20m")
+    start_uncseg(*command, log=tmp_path / "room.log", before=small_disk.inside).require()
+    start_uncseg("phantom", tmp_path / "elsewhere", *command[2:], log=tmp_path / "other.log").require()
+    after = whole(small_disk.seen / "cases")
+    assert {name: after[name] for name in before} == before
+    ours = {name: content for name, content in after.items() if name.endswith(".nii.gz")}
+    assert ours == {n: c for n, c in whole(tmp_path / "elsewhere").items() if n.endswith(".nii.gz")}
+    assert len(ours) == 4 * 6
+
+
+WRITE = """
+import sys
+from pathlib import Path
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from uncseg.dataset.arrays import write_array
+from uncseg.dataset.volumes import Geometry, write_volume
+from uncseg.files import write_json
+from uncseg.method.checkpoints import RESUME_KEYS, save_resume_file
+from uncseg.report.style import save_figure
+from uncseg.table_files import write_table
+numbers = np.random.default_rng(0).random((64, 64, 64), dtype=np.float32)
+figure = Figure()
+figure.add_subplot().imshow(numbers[0])
+folder = Path(sys.argv[1])
+ways = {
+    "volume.nii.gz": lambda file: write_volume(
+        file, numbers, Geometry((64, 64, 64), (1.0,) * 3, (0.0,) * 3, (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    ),
+    "array.npy": lambda file: write_array(file, numbers),
+    "table.parquet": lambda file: write_table(pd.DataFrame({"a": numbers.ravel()}), file.parent, file.stem),
+    "content.json": lambda file: write_json(file, {"a": numbers.ravel().tolist()}),
+    "resume.pt": lambda file: save_resume_file(file, dict.fromkeys(RESUME_KEYS, numbers)),
+    "figure.png": lambda file: save_figure(figure, file, 400),
+}
+for name in ways:
+    try:
+        ways[name](folder / name)
+    except (OSError, RuntimeError) as error:
+        print(name, "refused", error)
+    else:
+        print(name, "written")
+"""
+
+
+def test_no_writer_leaves_half_a_file(small_disk, tmp_path):
+    ballast = small_disk.seen / "ballast"
+    ballast.write_bytes(bytes(380_000))  # the first pages fit
+    command = [*small_disk.inside, sys.executable, "-c", WRITE, str(small_disk.folder)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    lines = said.stdout.splitlines()
+    assert len([line for line in lines if " refused " in line]) == 6, said.stdout
+    assert [path.name for path in small_disk.seen.iterdir()] == ["ballast"]
+    ballast.unlink()
+    resize(small_disk, "100m")
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.count("written") == 6
