@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from support.commands import start_uncseg
-from support.small_disk import mounted, resize
+from support.small_disk import small_disk
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 400 KiB, as :func:`support.small_disk.mounted` gives it."""
-    with mounted(tmp_path / "disk", "400k") as disk:
-        yield disk
+def disk(tmp_path):
+    """A disk of 400 KiB."""
+    with small_disk(tmp_path / "disk", "400k") as made:
+        if not made.can_be_filled:
+            pytest.skip("mounting needs root")
+        yield made
 
 
 def whole(folder):
@@ -29,17 +31,17 @@ def whole(folder):
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
-def test_phantoms_on_a_full_disk_are_whole_or_absent_and_written_when_there_is_room(small_disk, tmp_path):
-    command = ["phantom", small_disk.folder / "cases", "--cases", "4", "--size", "32"]
-    output = start_uncseg(*command, log=tmp_path / "full.log", before=small_disk.inside).require(1)
+def test_phantoms_on_a_full_disk_are_whole_or_absent_and_written_when_there_is_room(disk, tmp_path):
+    command = ["phantom", disk.folder / "cases", "--cases", "4", "--size", "32"]
+    output = start_uncseg(*command, log=tmp_path / "full.log", before=disk.inside).require(1)
     assert "No space left on device" in output
     assert "Traceback" not in output
-    before = whole(small_disk.seen / "cases")
+    before = whole(disk.seen / "cases")
     assert before
-    resize(small_disk, "20m")
-    start_uncseg(*command, log=tmp_path / "room.log", before=small_disk.inside).require()
+    disk.resize("20m")
+    start_uncseg(*command, log=tmp_path / "room.log", before=disk.inside).require()
     start_uncseg("phantom", tmp_path / "elsewhere", *command[2:], log=tmp_path / "other.log").require()
-    after = whole(small_disk.seen / "cases")
+    after = whole(disk.seen / "cases")
     assert {name: after[name] for name in before} == before
     ours = {name: content for name, content in after.items() if name.endswith(".nii.gz")}
     assert ours == {n: c for n, c in whole(tmp_path / "elsewhere").items() if n.endswith(".nii.gz")}
@@ -82,16 +84,16 @@ for name in ways:
 """
 
 
-def test_no_writer_leaves_half_a_file(small_disk, tmp_path):
-    ballast = small_disk.seen / "ballast"
+def test_no_writer_leaves_half_a_file(disk, tmp_path):
+    ballast = disk.seen / "ballast"
     ballast.write_bytes(bytes(380_000))  # the first pages fit
-    command = [*small_disk.inside, sys.executable, "-c", WRITE, str(small_disk.folder)]
+    command = [*disk.inside, sys.executable, "-c", WRITE, str(disk.folder)]
     said = subprocess.run(command, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
     lines = said.stdout.splitlines()
     assert len([line for line in lines if " refused " in line]) == 6, said.stdout
-    assert [path.name for path in small_disk.seen.iterdir()] == ["ballast"]
+    assert [path.name for path in disk.seen.iterdir()] == ["ballast"]
     ballast.unlink()
-    resize(small_disk, "100m")
+    disk.resize("100m")
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said.count("written") == 6
