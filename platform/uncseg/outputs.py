@@ -5,7 +5,9 @@ kill, each file there is either one of ours, as we wrote it, or someone's: anoth
 """
 
 import contextlib
+import errno
 import gzip
+import hashlib
 import json
 import os
 import socket
@@ -108,7 +110,7 @@ class Outputs:
         if any((status.st_size, status.st_mtime_ns) == (entry["bytes"], entry["time"]) for entry in entries):
             return True
         content = file_digest(file)
-        return any(e["sha256"] == content for e in entries) or _is_damaged(file, [e["head"] for e in entries])
+        return any(e["sha256"] == content for e in entries) or _is_damaged(file, entries)
 
     def is_whole(self, name: str, owner: str) -> bool:
         """Return whether a file is there exactly as it was written for an owner; ``claimed`` has read the record."""
@@ -119,6 +121,10 @@ class Outputs:
         return any((bytes_, content, owner) == (e["bytes"], e["sha256"], e["owner"]) for e in self.known.get(name, ()))
 
     def _may_write(self, name: str) -> bool:
+        for folder in Path(name).parents[:-1]:  # a link would lead to someone's files elsewhere
+            path = self.folder / folder
+            if path.is_symlink() or (path.exists() and not path.is_dir()):
+                return False
         return not os.path.lexists(self.folder / name) or self.is_own(name)
 
     def _problem(self, name: str) -> Problem:
@@ -135,9 +141,7 @@ class Outputs:
             return
         if os.path.lexists(target):
             self.require_own([name])
-        status = file.stat()
-        entry = {"name": name, "bytes": status.st_size, "time": status.st_mtime_ns, "sha256": file_digest(file)}
-        entry |= {"head": _head(file), "owner": owner}
+        entry = {"name": name, "owner": owner} | _described(file)
         self._records.mkdir(parents=True, exist_ok=True)  # where a worker on another node does not see it yet
         journal = self._records / f"{socket.gethostname()}-{os.getpid()}.jsonl"
         with journal.open("ab") as stream:
@@ -149,12 +153,13 @@ class Outputs:
         """Read what is noted, of the names in this folder; damaged lines count as absent."""
         self.known.clear()
         for file in sorted(self._records.glob("*.jsonl"), key=lambda file: (file.name != _ALL, file.name)):
+            if file.is_symlink() or not file.is_file():
+                continue
             for line in file.read_bytes().splitlines():
-                with contextlib.suppress(ValueError, TypeError, KeyError):
+                with contextlib.suppress(ValueError, RecursionError):
                     entry = json.loads(line)
-                    name, _ = str(entry["name"]), [entry[key] for key in ("bytes", "time", "sha256", "head", "owner")]
-                    if name == Path(name).as_posix() and not Path(name).is_absolute() and ".." not in Path(name).parts:
-                        self.known.setdefault(name, []).append(entry)
+                    if _is_entry(entry):
+                        self.known.setdefault(entry["name"], []).append(entry)
 
     def _tidy(self) -> None:
         """Remove what a killed command left, and make one file of what all processes have noted."""
@@ -171,6 +176,8 @@ class Outputs:
         """Keep other commands from the same outputs; the lock of a killed command is free."""
         try:
             self._records.mkdir(parents=True, exist_ok=True)
+            if self._records.is_symlink() or self._records.parent.is_symlink():
+                raise OSError(errno.ELOOP, f"{RECORDS} is a link")
         except OSError as error:
             found, advice = f"{self.folder}: {error.strerror}", "give another folder"
             problem = Problem(self.option, found, "a folder that can be written to", advice)
@@ -205,26 +212,41 @@ def require_free(folder: Path, what: str) -> None:
 
 
 _ALL = "all.jsonl"
+_TYPES = {"name": str, "owner": str, "bytes": int, "time": int, "sha256": str, "head": str, "lines": list}
+
+
+def _is_entry(entry: Any) -> bool:
+    """Return whether a line of a record is one of ours, of a file below the folder."""
+    if not isinstance(entry, dict) or any(not isinstance(entry.get(key), kind) for key, kind in _TYPES.items()):
+        return False
+    path = Path(name := entry["name"])
+    return name == path.as_posix() and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
 _ENDS = {".parquet": b"PAR1", ".png": b"IEND\xaeB`\x82"}
 """How whole files of a kind end."""
+_TEXTS = (".csv", ".html", ".yaml")
 _HEAD_BYTES = 64
 
 
-def _head(file: Path) -> str:
-    with file.open("rb") as stream:
-        return stream.read(_HEAD_BYTES).hex()
+def _described(file: Path) -> dict[str, Any]:
+    """Return what is noted of a whole file, by which it is known again, edited or damaged."""
+    status, content = file.stat(), file.read_bytes()
+    lines = [zlib.crc32(line) for line in content.split(b"\n")] if file.suffix in _TEXTS else []
+    known = {"bytes": status.st_size, "time": status.st_mtime_ns, "sha256": hashlib.sha256(content).hexdigest()}
+    return known | {"head": content[:_HEAD_BYTES].hex(), "lines": lines}
 
 
-def _is_damaged(file: Path, heads: Sequence[str]) -> bool:
+def _is_damaged(file: Path, entries: Sequence[dict[str, Any]]) -> bool:
     """Return whether a file is empty, or begins as we wrote it and then breaks off, or has flipped bits.
 
-    Text that can be read to its end, such as a table, is not: it may be shorter because someone has edited it.
+    Text is damaged where it breaks off within a line: someone may have removed whole ones.
     """
     content = file.read_bytes()
     if not content.strip(b"\0"):
         return True
     begun = content[:_HEAD_BYTES].hex()
-    if not any(head.startswith(begun) for head in heads):
+    if not any(entry["head"].startswith(begun) for entry in entries):
         return False
     if file.suffix == ".gz":
         try:
@@ -236,4 +258,12 @@ def _is_damaged(file: Path, heads: Sequence[str]) -> bool:
             json.loads(content)
         except ValueError:
             return True
-    return not content.endswith(_ENDS.get(file.suffix, b""))
+    if not content.endswith(_ENDS.get(file.suffix, b"")):
+        return True
+    return any(_breaks_off(content, entry["lines"]) for entry in entries if len(content) < entry["bytes"])
+
+
+def _breaks_off(content: bytes, lines: Sequence[int]) -> bool:
+    *whole, last = map(zlib.crc32, content.split(b"\n"))
+    begun = len(whole) < len(lines) and whole == lines[: len(whole)]
+    return begun and last not in (zlib.crc32(b""), lines[len(whole)])

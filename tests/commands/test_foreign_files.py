@@ -71,6 +71,28 @@ def test_predict_refuses_links_and_folders_under_its_names(run, predicted, tmp_p
     assert elsewhere.read_text() == "mine"
 
 
+def test_folders_that_lead_elsewhere_are_refused(run, predicted, tmp_path, wide, local_ray):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "predictions").mkdir(parents=True)
+    (elsewhere / f"{CASE}.json").write_text("mine")
+    (elsewhere / "predictions/mine.jsonl").write_text("mine")
+    before = contents(elsewhere)
+    for folder, link in (("o", ".uncseg"), ("p", ".uncseg/predictions"), ("s", "s_cases")):
+        (tmp_path / folder / link).parent.mkdir(parents=True)
+        (tmp_path / folder / link).symlink_to(elsewhere)
+    for folder in ("o", "p"):
+        output = uncseg("predict", run.root, predicted / "one", tmp_path / folder, code=2)
+        assert "OUTPUT cannot be written" in output
+    command = ("score", predicted / "out", predicted / "one", "--out", tmp_path / "s/s.parquet")
+    refused(tmp_path / "s", *command, names=[f"s_cases/{CASE}.json"])
+    assert contents(elsewhere) == before
+
+
+def test_scores_do_not_replace_the_table_of_predictions(predicted, out, wide, local_ray):
+    command = ("score", out, predicted / "one", "--out", out / "predictions.parquet")
+    refused(out, *command, names=["predictions.parquet", "predictions.csv"])
+
+
 def test_predict_leaves_all_other_files(run, predicted, out):
     mine = (
         ".part-7-notes.nii.gz",
@@ -105,7 +127,9 @@ def test_predict_refuses_to_replace_what_someone_has_edited(run, predicted, out,
     assert (out / name).exists()
 
 
-@pytest.mark.parametrize("name", [f"{CASE}_uncertainty.nii.gz", f"{CASE}.json", "predictions.parquet"])
+@pytest.mark.parametrize(
+    "name", [f"{CASE}_uncertainty.nii.gz", f"{CASE}.json", "predictions.parquet", "predictions.csv"]
+)
 def test_predict_makes_again_what_was_damaged(run, predicted, out, name):
     whole = (predicted / "out" / name).read_bytes()
     (out / name).write_bytes(whole[: len(whole) // 2])

@@ -61,7 +61,7 @@ def score_folders(
     for note in found.notes:
         console.print(note, soft_wrap=True)
     known = require_patients([pair.case_id for pair in pairs], setting, found.task)
-    outputs = Outputs(out.resolve().parent, short_name(out.stem), "--out")
+    outputs = Outputs(out.resolve().parent, short_name(f"scores-{out.stem}"), "--out")
     with outputs.claimed(_names(out.stem, pairs)):
         with ray_session(None, dashboard=False) as own_ray, counting() as progress:
             require_folders({"--out": out.parent}, folders, own_ray)
