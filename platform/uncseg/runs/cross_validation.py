@@ -6,6 +6,7 @@ from typing import Literal
 
 from uncseg import stopping
 from uncseg.console import console
+from uncseg.partial_files import remove_partial
 from uncseg.provenance import describe_source, describe_versions, git_commit
 from uncseg.report.skipped import skipped_lines
 from uncseg.runs.fold_progress import FoldProgress
@@ -28,6 +29,7 @@ def train_and_evaluate(request: RunRequest, folds: Sequence[int], own_ray: bool)
         ProblemsFound: naming every case that could not be evaluated.
     """
     experiment, run = request.experiment, request.run
+    remove_partial(run.root)
     digests = open_members(experiment, request.prepared)
     syncer = Syncer(run, Destination.from_experiment(experiment), _describe(request, digests), folds)
     outcome: Literal["finished", "failed", "interrupted"] = "interrupted"

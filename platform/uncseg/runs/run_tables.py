@@ -11,6 +11,7 @@ from uncseg.dataset.preparation import chosen_cases
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
 from uncseg.layout import RunFolder
+from uncseg.partial_files import remove_partial
 from uncseg.report.run_figures import ReportedRun, draw_run
 from uncseg.report.run_report import PAGE, page_outputs, write_report
 from uncseg.report.score_tables import scores_table, write_scores
@@ -28,6 +29,7 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None
         ProblemsFound: naming every case that could not be evaluated; the others are kept.
     """
     experiment, run = request.experiment, request.run
+    remove_partial(run.root)
     cases, _ = chosen_cases(experiment)
     with counting() as progress:
         per_case, scores = evaluate_out_of_fold(request, folds, cases, partial(progress, "out-of-fold cases"))

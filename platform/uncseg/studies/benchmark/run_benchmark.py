@@ -15,6 +15,7 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import compute_once, digest, read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.ownership import make_own
+from uncseg.partial_files import remove_partial
 from uncseg.runs.fold_prediction import source_digest
 from uncseg.runs.fold_request import FoldRequest, RunRequest, all_members_done, is_done
 from uncseg.runs.preflight import preflight
@@ -73,6 +74,7 @@ def run_benchmark(
             return 0
         make_own(folder.root)  # before the lock is in it
         with locked("The benchmark is at work already.", {str(folder.root): folder.root / ".lock"}):
+            remove_partial(folder.root)
             save_study(folder, benchmark, base)
             work = _Work(benchmark, base.resolved(), folder, scored, slots, own_ray)
             failed = _train(work)

@@ -13,6 +13,7 @@ from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
 from uncseg.ownership import make_own
+from uncseg.partial_files import remove_partial
 from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
 from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.fold_request import is_done
@@ -67,6 +68,7 @@ def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
         print_cases(base, prepared)
         make_own(folder.root)  # before the lock is in it
         with locked("The sweep is at work already.", {str(folder.root): folder.root / ".lock"}):
+            remove_partial(folder.root)
             folder.runs.mkdir(parents=True, exist_ok=True)
             save_study(folder, sweep, base)
             setup = TrialSetup(sweep, base.resolved(), prepared, folder, slots, trust)
