@@ -11,7 +11,7 @@ _NAMES = r"[\w.-]{0,40}(?:pass(?!file)|pwd|token|secret|key|auth|credential|sign
 _SECRET_NAME = re.compile(_NAMES, re.I)
 _FILE_NAMES = re.compile(r"ssl[_-]?key|passfile|\w{0,40}keyfile", re.I)
 """Parameters that name a file with a secret, not the secret."""
-_SECRET_VALUE = re.compile(rf"({_NAMES})(=|%3D)((?:(?!%3B)[^&;\s'\"])+)", re.I)
+_SECRET_VALUE = re.compile(rf"(?<![\w.-])({_NAMES})(=|%3D)((?:(?!%3B)[^&;\s'\"])+)", re.I)
 _BEFORE_HOST = re.compile(r"(?<=\w:/)(/{0,2})[^/@\s]{0,500}@|(?<![/\w.:+-])[^\s/@:'\"(]{1,200}:[^\s/@]{1,200}@()")
 _PASSWORD_BEFORE_HOST = re.compile(r"[^/:@\s]*:[^/@\s]*@")
 ADVICE = (
