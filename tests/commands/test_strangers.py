@@ -1,4 +1,4 @@
-"""Runs, models and prepared cases from someone else: their code does not run, and nothing outside of them is touched."""
+"""Runs, models and prepared cases from someone else: no code of theirs runs, and nothing outside of them is touched."""
 
 import os
 import pickle
@@ -35,7 +35,7 @@ def given(root, run, tmp_path):
 
 def test_code_in_a_prepared_case_is_not_run(given, tmp_path):
     mark = tmp_path / "intruded"
-    files = [file for file in given.root.parent.rglob("nnUNetPlans_3d_fullres/*.pkl")]
+    files = list(given.root.parent.rglob("nnUNetPlans_3d_fullres/*.pkl"))
     assert len(files) == 6
     for file in files:
         content = pickle.loads(file.read_bytes())
