@@ -98,6 +98,10 @@ def test_a_killed_command_with_damaged_files_goes_on(experiment, tmp_path, undis
         reached = last_epoch(run, 0)
         (latest,) = run.rglob("fold_0/checkpoint_latest.pth")
         latest.write_bytes(latest.read_bytes()[:1000])
+        (other,) = run.rglob("fold_1/checkpoint_latest.pth")
+        content = bytearray(other.read_bytes())
+        content[len(content) // 2] ^= 0x40  # PyTorch would read another weight
+        other.write_bytes(content)
         for snapshot in (run / "ray").rglob("*.json"):
             snapshot.write_bytes(snapshot.read_bytes()[:20])
         again = on_cluster(cluster, experiment)
@@ -106,6 +110,7 @@ def test_a_killed_command_with_damaged_files_goes_on(experiment, tmp_path, undis
     assert history.attempt == 2
     assert reached - 8 <= history.first_epochs[2] <= reached - 4 + 4
     assert latest.with_suffix(".damaged").is_file()
+    assert other.with_suffix(".damaged").is_file()
     assert_like(expected, run, tmp_path / "runs")
 
 

@@ -1,25 +1,32 @@
 """Folders of runs from someone else: no file from outside of them is uploaded, and nothing goes where they say."""
 
+import contextlib
 import http.server
 import json
 import os
+import pty
 import shutil
+import sys
 import threading
 
 import pandas as pd
 import pytest
+from mlflow.utils import credentials
 
 from support.commands import uncseg
 from support.written_runs import entries, save_final_checkpoint, train
 from uncseg.console import console
+from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
 from uncseg.ownership import make_own
 from uncseg.table_files import write_table
 from uncseg.tracking.destination import open_store
 from uncseg.tracking.manifest import update_manifest
+from uncseg.tracking.syncer import sync_run
 
-SECRET = "not for others"
+SECRET = "not-for-others"
+PASSWORD = "mlflow_tracking_password"
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +100,44 @@ def test_an_address_in_a_folder_of_others_is_not_asked(given, listener, monkeypa
     assert "--tracking-uri" in printed
     assert SECRET not in printed
     assert not listener.asked
+
+
+@pytest.mark.parametrize("answer", ["y", "n", ""])
+def test_on_a_terminal_the_user_is_asked_and_no_credentials_are_sent(given, listener, monkeypatch, tmp_path, answer):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+    netrc, home = tmp_path / "netrc", tmp_path / "home"
+    netrc.write_text(f"machine 127.0.0.1 login me password {SECRET}\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    (home / ".mlflow").mkdir(parents=True)
+    (home / ".mlflow" / "credentials").write_text(f"[mlflow]\nmlflow_tracking_username = me\n{PASSWORD} = {SECRET}\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(credentials, "read_mlflow_creds", credentials.read_mlflow_creds)  # what is set is set back
+    naming(given, listener.uri)
+    user, terminal = pty.openpty()
+    with os.fdopen(terminal) as keys, os.fdopen(os.dup(terminal), "w") as screen:
+        os.write(user, f"{answer}\n".encode())
+        monkeypatch.setattr(sys, "stdin", keys)
+        monkeypatch.setattr(sys, "stderr", screen)
+        with pytest.raises(ProblemsFound) as caught:  # the listener is no MLflow
+            sync_run(given.root)
+        os.set_blocking(user, False)
+        asked = ""
+        with contextlib.suppress(BlockingIOError):  # everything is there
+            while True:
+                asked += os.read(user, 10_000).decode()
+    os.close(user)
+    assert listener.uri in asked
+    assert "[y/N]" in asked
+    if answer == "y":
+        assert caught.value.title == "MLflow cannot be reached."
+        assert listener.asked
+        assert not [credentials for _, credentials in listener.asked if credentials]
+        assert not read_json(given.manifest)["mlflow"].get("address_code", "").strip("0")  # nor is it known from now on
+    else:
+        assert caught.value.title == "MLflow is not asked."
+        assert not listener.asked
 
 
 def test_an_address_that_the_user_gives_is_asked_with_the_users_credentials(given, listener, monkeypatch):
