@@ -120,6 +120,10 @@ class Outputs:
         bytes_, content = file.stat().st_size, file_digest(file)
         return any((bytes_, content, owner) == (e["bytes"], e["sha256"], e["owner"]) for e in self.known.get(name, ()))
 
+    def is_damaged(self, name: str, owner: str) -> bool:
+        """Return whether a file of ours is missing or damaged; ``noted`` has read the record. An edited one is not."""
+        return not os.path.lexists(self.folder / name) or (self.is_own(name) and not self.is_whole(name, owner))
+
     def _may_write(self, name: str) -> bool:
         for folder in Path(name).parents[:-1]:  # a link would lead to someone's files elsewhere
             path = self.folder / folder

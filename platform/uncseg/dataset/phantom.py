@@ -7,6 +7,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,15 +70,15 @@ def write_phantoms(out: Path, cases: int, size: int, seed: int, task: Task) -> l
     files = task.conventions[task.convention].model_dump(mode="json", exclude={"title"})
     what = {"task": task.name, "digest": digest([drawn_from, files])[:10]}
     record, parameters = out / RECORD, {"cases": cases, "size": size, "seed": seed, **what}
-    whole = record.is_file() and read_json(record) == parameters
-    if whole and all((out / file).is_file() for case in planned for file in _case_files(case.name, task)):
+    outputs, drawn = Outputs(out, "phantoms", "OUT"), digest(parameters)
+    written = [_case_files(case.name, task) for case in planned]
+    whole = record.is_file() and _read_record(record) == parameters
+    if whole and outputs.noted() and not any(outputs.is_damaged(file, drawn) for files in written for file in files):
         return folders
     if not whole and out.is_dir() and (record.exists() or _other_names(out, names)):
-        found = f"phantoms with {read_json(record)}" if record.exists() else "other files"
+        found = f"phantoms with {_read_record(record)}" if record.exists() else "other files"
         problem = Problem(str(out), found, f"an empty folder, or phantoms with {parameters}", "choose another folder")
         raise ProblemsFound("The phantoms cannot be written.", [problem])
-    outputs, drawn = Outputs(out, "phantoms", "OUT"), digest(parameters)
-    written = [[*_case_files(case.name, task)] for case in planned]
     with outputs.claimed([RECORD, *(file for wanted in written for file in wanted)], owner=drawn):
         for case, folder, wanted in zip(planned, folders, written, strict=True):
             if not all(outputs.is_whole(file, drawn) for file in wanted):
@@ -85,6 +86,10 @@ def write_phantoms(out: Path, cases: int, size: int, seed: int, task: Task) -> l
                 _write_case(folder, case, size, seed, task)
         write_json(record, parameters)
     return folders
+
+
+def _read_record(record: Path) -> Any:
+    return read_json(record, f"delete {record}: the same command then writes what is missing or damaged")
 
 
 def _other_names(folder: Path, names: Iterable[str]) -> bool:
