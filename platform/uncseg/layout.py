@@ -52,6 +52,8 @@ class RunFolder:
     """The resolved experiment."""
     manifest = Below("manifest.json")
     """MLflow ids, digests and versions."""
+    data = Below("data.json")
+    """The cases by content, with patients and folds, and the settings that the run was begun with."""
     spool = Below("spool")
     """Metric records of every epoch, one JSONL file per fold."""
     results = Below("folds")

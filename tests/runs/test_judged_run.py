@@ -1,17 +1,18 @@
 """The run that an error network judges: what is checked before anything is trained."""
 
 import shutil
+from dataclasses import asdict, replace
 
 import pytest
 
 from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.errors import ProblemsFound
-from uncseg.files import read_json
+from uncseg.files import write_json
 from uncseg.layout import RunFolder
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preparation_tasks import prepare_cases
+from uncseg.runs.run_data import record_data
 from uncseg.tasks.built_in_tasks import built_in
-from uncseg.tracking.manifest import update_manifest
 
 REGIONS = {"output": "regions"}
 NO_WEIGHTS = {"loss": {"weight_ce": None}}
@@ -32,9 +33,11 @@ def judged_run(local_ray, experiment_file, four_cases):
         results = run.results / "Dataset" / "Trainer__Plans__Configuration"
         for fold in folds:
             (results / f"fold_{fold}").mkdir(parents=True)
-            (results / f"fold_{fold}" / "checkpoint_final.pth").touch()
         save_experiment(first, run.experiment)
-        update_manifest(run.manifest, digests=digests or read_json(prepared.done)["digests"])
+        data = record_data(run, first, prepared)
+        write_json(run.data, asdict(replace(data, digests=data.digests | (digests or {}))))
+        for fold in folds:
+            (results / f"fold_{fold}" / "checkpoint_final.pth").touch()
         shutil.copy(prepared.plans, results / "plans.json")
         return prepared_experiment("judging", model={"error_network": error_network or {"run": "judged"}}, **judge)
 

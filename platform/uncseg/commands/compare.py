@@ -7,7 +7,7 @@ from uncseg.errors import Problem, raise_if_any
 from uncseg.evaluation.summary import compare
 from uncseg.report.compared_tasks import common_regions, comparable_scores, task_sentences
 from uncseg.report.score_tables import differences_table
-from uncseg.runs.run_opening import open_existing_run
+from uncseg.runs.run_opening import open_existing_run, warn_of_changes
 from uncseg.table_files import read_table, write_table
 
 TITLE = "The runs cannot be compared."
@@ -24,6 +24,8 @@ def compare_runs(first: Path, second: Path) -> int:
     same = [Problem("RUN_B", f"{second}, which is RUN_A", "another run", "give two runs")]
     raise_if_any(same if first.resolve() == second.resolve() else [], TITLE)
     opened = [open_existing_run(root) for root in (first, second)]
+    for run, experiment in opened:
+        warn_of_changes(run, experiment, "the tables that are compared were written before")
     runs, tasks = [run for run, _ in opened], [experiment.dataset.task for _, experiment in opened]
     files = {run.tables / "scores.parquet": f"first: {command_line('uncseg', 'evaluate', run.root)}" for run in runs}
     missing = {file: advice for file, advice in files.items() if not file.is_file()}

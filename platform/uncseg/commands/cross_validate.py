@@ -10,7 +10,7 @@ from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import Experiment
 from uncseg.console import command_line, console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.layout import RunFolder
 from uncseg.outputs import require_free
 from uncseg.ownership import make_own
@@ -20,7 +20,8 @@ from uncseg.runs.fold_request import RunRequest, all_members_done
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preflight import preflight, require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
-from uncseg.runs.run_opening import locked_folds, refuse_other_settings
+from uncseg.runs.run_data import changed_split, kept_preparation
+from uncseg.runs.run_opening import edited_settings, locked_folds, refuse_other_settings, require_unchanged
 from uncseg.runs.run_plan import print_plan
 from uncseg.runs.step_timing import time_steps
 from uncseg.tracking.record import MlflowRecord
@@ -43,17 +44,20 @@ def cross_validate(
     run = RunFolder(experiment.run_folder)
     refuse_other_settings(experiment, run)
     require_judged_run(experiment, folds)
+    raise_if_any(edited_settings(run), f"The settings of the run {run.root} were edited.")
     begun = run.experiment.exists()
     if not begun:
         require_free(run.root, "run")
     page_outputs(run).require_own([PAGE])
     write_missing_phantoms(experiment.dataset)
+    require_unchanged(run, experiment)
     with ray_session(experiment.resources.ray_address) as own_ray:
         cluster = connected_cluster(experiment.resources, own_ray)
         slots = preflight(experiment, len(folds) * experiment.training.members, cluster, own_ray, begun)
         experiment = experiment.resolved()
         with counting() as progress:
-            prepared = prepare_cases(experiment, progress=progress)
+            prepared = prepare_cases(experiment, progress, kept_preparation(run, experiment))
+            raise_if_any(changed_split(run, prepared), f"The split of the run {run.root} changed.")
             require_same_data(experiment, folds, prepared)
             request = RunRequest(experiment, prepared, run, slots, trust)
             # with a Ray of the command's own the first epochs tell the same at no cost

@@ -16,7 +16,8 @@ from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.preflight import require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
-from uncseg.runs.run_opening import finished_folds, open_existing_run
+from uncseg.runs.run_data import changed_split, kept_preparation
+from uncseg.runs.run_opening import finished_folds, open_existing_run, require_unchanged
 from uncseg.runs.run_tables import evaluate_and_write_tables
 
 
@@ -33,11 +34,13 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
         raise ProblemsFound("There is nothing to evaluate.", [problem])
+    require_unchanged(run, experiment)
     with ray_session(experiment.resources.ray_address) as own_ray:
         require_storage(experiment, own_ray)
         slots = plan_slots(experiment.resources, len(folds), connected_cluster(experiment.resources, own_ray))
         with counting() as progress:
-            prepared = prepare_cases(experiment, progress=progress)
+            prepared = prepare_cases(experiment, progress, kept_preparation(run, experiment))
+        raise_if_any(changed_split(run, prepared), f"The split of the run {run.root} changed.")
         evaluate_and_write_tables(RunRequest(experiment, prepared, run, slots, trust), folds)
     return 0
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uncseg.console import console
-from uncseg.dataset.scan import scan_folder
+from uncseg.dataset.preparation import cases_of
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.report.run_figures import ReportedRun, draw_run
 from uncseg.report.run_report import page_name, page_outputs, write_report
-from uncseg.runs.run_opening import open_existing_run
+from uncseg.runs.run_data import changed_cases
+from uncseg.runs.run_opening import open_existing_run, warn_of_changes
 
 
 def report_runs(roots: Sequence[Path], cases: int) -> int:
@@ -35,9 +36,10 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
 
 def _open(root: Path) -> ReportedRun:
     folder, experiment = open_existing_run(root)
-    dataset = experiment.dataset
     try:
-        found = scan_folder(dataset.path, convention=dataset.convention, task=dataset.task).cases
+        changed = changed_cases(folder, experiment)
+        found = [case for case in cases_of(experiment).cases if case.case_id not in changed]
     except ProblemsFound:  # the page mentions it
         found = []
+    warn_of_changes(folder, experiment, "the page shows what was computed before, and no slices of such cases")
     return ReportedRun(folder.root.name, folder, experiment, found)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from uncseg.console import console
 from uncseg.layout import RunFolder
+from uncseg.runs.run_opening import warn_if_changed
 from uncseg.studies.benchmark.benchmark_file import Benchmark
 from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark
 from uncseg.studies.parent_run import sync_study
@@ -22,6 +23,7 @@ def sync_folder(root: Path, tracking_uri: str | None = None) -> int:
     """
     study = find_study(root.resolve())
     if study is None:
+        warn_if_changed(root.resolve(), "MLflow gets what was computed before")
         left = sync_run(root, tracking_uri)
     elif isinstance(study, SweepFolder):
         left = sync_study(study, Sweep, log_sweep, tracking_uri)

@@ -4,6 +4,7 @@ A file of a case has its name, the ending of a modality or of the reference, and
 make no difference.
 """
 
+import hashlib
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -140,6 +141,15 @@ def names_of_maps(case_ids: Collection[str], task: Task) -> dict[str, Problem]:
 def is_oracle(case_id: str, name: str) -> bool:
     """Return whether a file holds a phantom's true probabilities."""
     return any(name == f"{case_id}{ORACLE}{ending}" for ending in ENDINGS)
+
+
+def digest_of_files(case: Case) -> str:
+    """Return the SHA-256 (hex) of the content of a case's images and reference."""
+    whole = hashlib.sha256()
+    for file in case.files:
+        with file.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.hexdigest()
 
 
 def oracle_path(case: Case) -> Path | None:

@@ -4,7 +4,6 @@ nnU-Net's own run() uses a process pool of its own and holds every sample of eve
 analyses each case, and joining the parts is plain statistics; a test compares the file with nnU-Net's.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import numpy as np
 
 from uncseg.dataset.arrays import write_array
 from uncseg.dataset.case_volumes import CaseVolumes, read_case_volumes
-from uncseg.dataset.cases import Case
+from uncseg.dataset.cases import Case, digest_of_files
 from uncseg.dataset.finite import REPAIR
 from uncseg.dataset.labels import in_main_region
 from uncseg.errors import Problem, ProblemsFound
@@ -64,7 +63,7 @@ def survey_case(folder: Path, case: Case, samples: int, task: Task) -> dict[str,
         "problems": [],
         "warnings": [asdict(warning) for warning in volumes.warnings],
         "volume_ml": float(main.sum() * np.prod(volumes.geometry.spacing_mm)) / 1000,
-        "digest": _digest_of_files(case),
+        "digest": digest_of_files(case),
         **_analyse(folder, volumes, samples),
     }
     return keep_record(file, folder.name, content)
@@ -72,14 +71,6 @@ def survey_case(folder: Path, case: Case, samples: int, task: Task) -> dict[str,
 
 def _samples_file(folder: Path, case_id: str, channel: int) -> Path:
     return folder / f"{case_id}_{channel:04d}.npy"
-
-
-def _digest_of_files(case: Case) -> str:
-    whole = hashlib.sha256()
-    for file in case.files:
-        with file.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
-    return whole.hexdigest()
 
 
 def _analyse(folder: Path, volumes: CaseVolumes, samples: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from uncseg.config.list_files import read_text_file
 from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.fingerprint import fingerprint_file, kept_fingerprint
 from uncseg.dataset.patients import find_patients
-from uncseg.dataset.scan import scan_folder
+from uncseg.dataset.scan import Scan, scan_folder
 from uncseg.dataset.splits import given_splits, problems_of_given
 from uncseg.errors import DamagedFile, Problem, raise_if_any
 from uncseg.files import (
@@ -56,7 +56,7 @@ def chosen_cases(experiment: Experiment) -> tuple[list[Case], list[Problem]]:
     """
     dataset = experiment.dataset
     excluded, problems = _excluded(dataset.exclude)
-    scan = scan_folder(dataset.path, convention=dataset.convention, exclude=excluded, task=dataset.task)
+    scan = _scan(experiment, excluded)
     cases, layout = scan.cases, scan.problems
     problems += [
         Problem("dataset.exclude", name, "the name of a case, a folder or an image file", "correct or remove it")
@@ -74,6 +74,24 @@ def chosen_cases(experiment: Experiment) -> tuple[list[Case], list[Problem]]:
         problems += _problems_of_split(experiment, patients.of, excluded, {case.case_id for case in scan.partial})
     raise_if_any(problems and problems + layout, "The cases cannot be used as the experiment says.")
     return cases, layout
+
+
+def cases_of(experiment: Experiment) -> Scan:
+    """Return the cases that there are, complete or not, each with its patient where that is known.
+
+    Raises:
+        ProblemsFound: there is no dataset.
+    """
+    scan = _scan(experiment, _excluded(experiment.dataset.exclude)[0])
+    dataset = experiment.dataset
+    patients, _ = find_patients([case.case_id for case in scan.cases], dataset.patients, task=dataset.task)
+    cases = [replace(case, patient=patients.of.get(case.case_id, case.patient)) for case in scan.cases]
+    return replace(scan, cases=cases)
+
+
+def _scan(experiment: Experiment, excluded: set[str]) -> Scan:
+    dataset = experiment.dataset
+    return scan_folder(dataset.path, convention=dataset.convention, exclude=excluded, task=dataset.task)
 
 
 def _problems_of_split(
@@ -237,6 +255,7 @@ def record_done(
         "files": [os.path.relpath(file, prepared.root) for file in _planned_files(prepared)],
         "digests": {"dataset": dataset, **digests},
         "cases": len(surveys),
+        "case_digests": {case: survey["digest"] for case, survey in surveys.items()},
         "convention": cases[0].convention,
         "patients": len({case.patient for case in cases}),
         "groups": None if groups is None else {f"fold_{fold}": group for fold, group in enumerate(groups)},

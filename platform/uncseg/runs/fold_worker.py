@@ -13,6 +13,7 @@ from uncseg.files import read_json, write_json, write_text
 from uncseg.method.settings import TrainerSettings
 from uncseg.runs.fold_request import DONE, FoldRequest
 from uncseg.runs.judged_run import find_judged_run
+from uncseg.runs.own_folds import done_record
 from uncseg.tracking.spool import SpoolWriter, write_state
 
 
@@ -74,7 +75,7 @@ def start_trainer(request: FoldRequest):  # type: ignore[no-untyped-def]
 def _train(
     request: FoldRequest, report: Callable[[dict[str, float]], None], rank: int, report_from: Callable[[int], int]
 ) -> None:
-    from uncseg.method.checkpoints import keep_best_and_final
+    from uncseg.method.checkpoints import FINAL, keep_best_and_final
     from uncseg.method.distributed_fold import process_count
 
     assert process_count() == request.processes, "a process group across folds would average gradients over them"
@@ -118,7 +119,7 @@ def _train(
         spool.checkpoint(first_epoch - 1)
         keep_best_and_final(folder, first_epoch)
     if spool is not None:
-        write_json(folder / DONE, {"epochs": trainer.current_epoch, "fold": request.fold})
+        write_json(folder / DONE, done_record(request.fold, trainer.current_epoch, folder / FINAL))
         spool.state("finished")
 
 

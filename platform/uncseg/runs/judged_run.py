@@ -1,10 +1,10 @@
 """The finished run whose segmentation an error network judges: finding it, and checking that it fits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from uncseg.config.experiment import Experiment
@@ -12,7 +12,9 @@ from uncseg.config.rules import problems_of_judged
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder, RunFolder
-from uncseg.tracking.manifest import read_manifest
+from uncseg.runs.own_folds import foreign_folds
+from uncseg.runs.run_data import changed_data, read_data
+from uncseg.runs.run_opening import located, read_experiment
 
 FIELD = "model.error_network.run"
 TITLE = "The error network cannot be trained."
@@ -62,7 +64,7 @@ def _problems_of_run(experiment: Experiment, folds: Sequence[int]) -> list[Probl
     assert experiment.model.error_network is not None
     try:
         run = find_judged_run(experiment.run_folder, experiment.model.error_network.run)
-        judged = Experiment.model_validate(yaml.safe_load(run.experiment.read_text(encoding="utf-8")))
+        judged = Experiment.model_validate(read_experiment(run))
     except ProblemsFound as error:
         return error.problems
     except ValidationError:
@@ -73,6 +75,8 @@ def _problems_of_run(experiment: Experiment, folds: Sequence[int]) -> list[Probl
     if not ours.same_meaning(theirs):
         found = f"{run.root.name}, whose task {theirs.name} has other labels, regions or another main region"
         problems.append(Problem(FIELD, found, f"a run of this task, {ours.name}", "give both the same dataset.task"))
+    changes = changed_data(run, located(judged, run.root)) + foreign_folds(run, folds)
+    problems += [replace(change, where=f"{FIELD}: {run.root.name}, {change.where}") for change in changes]
     missing = [fold for fold in folds if not run.final_checkpoint(fold).is_file()]
     if missing:
         names = ", ".join(map(str, missing))
@@ -92,7 +96,8 @@ def require_same_data(experiment: Experiment, folds: Sequence[int], prepared: Pr
     assert experiment.model.error_network is not None
     run = find_judged_run(experiment.run_folder, experiment.model.error_network.run)
     problems = []
-    theirs = read_manifest(run.manifest).get("digests", {}).get("split")
+    data = read_data(run)
+    theirs = None if data is None else data.digests["split"]
     ours = read_json(prepared.done)["digests"]["split"]
     if theirs != ours:
         found, expected = f"{run.root.name}, trained on split {theirs}", f"a run of this split, {ours}"

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from uncseg.method.checkpoints import FINAL, DamagedCheckpoint, require_whole
 from uncseg.method.inference import model_folder
 from uncseg.method.inference.model_folder import ModelFolder, is_model_folder
 from uncseg.method.settings import TrainerSettings
-from uncseg.runs.run_opening import finished_folds, open_existing_run
+from uncseg.runs.run_opening import finished_folds, open_existing_run, warn_of, warn_of_changes
 from uncseg.section import Section
 from uncseg.table_files import read_table
 from uncseg.tasks.task import Task
 from uncseg.tracking.stored_models import download, find_stored
+
+NO_MATTER = "its networks predict new cases all the same"
 
 
 class _Sections(Section):
@@ -87,7 +90,8 @@ def find_model(
 
 
 def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> PredictionModel:
-    run, experiment = open_existing_run(root, overrides)
+    run, experiment = open_existing_run(root, overrides, edited=partial(warn_of, why=NO_MATTER))
+    warn_of_changes(run, experiment, NO_MATTER)
     chosen = _chosen_folds(folds, finished_folds(experiment, run), str(root))
     configuration, evaluation = experiment.plan.configuration, experiment.evaluation
     folder = ModelFolder(run.model, configuration)

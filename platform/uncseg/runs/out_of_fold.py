@@ -24,11 +24,12 @@ from uncseg.evaluation.expectation import around_prediction, expected_dice, expe
 from uncseg.evaluation.figures import region_dices
 from uncseg.evaluation.overlap import dice, main_mask, region_mask
 from uncseg.evaluation.uncertainty import protocol_mask, score_map
-from uncseg.files import compute_once
+from uncseg.files import compute_once, digest
 from uncseg.layout import UNCERTAINTY, UNMASKED, CaseFiles, case_maps, main_probability
 from uncseg.metric_keys import case_key
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_request import FoldRequest, RunRequest
+from uncseg.runs.run_data import content_digest
 from uncseg.table_files import table_of
 from uncseg.tasks.task import Task
 
@@ -65,7 +66,8 @@ def evaluate_case(request: FoldRequest, case: Case) -> dict[str, Any]:
     """
     torch.set_num_threads(request.cpus)
     record = CaseFiles(request.run.out_of_fold, case.case_id).scores
-    return compute_once(record, source_digest(request), lambda: _evaluate(request, case))
+    source = digest([source_digest(request), content_digest(request.run, case)])
+    return compute_once(record, source, lambda: _evaluate(request, case))
 
 
 def _evaluate(request: FoldRequest, case: Case) -> dict[str, Any]:

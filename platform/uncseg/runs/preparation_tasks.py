@@ -29,7 +29,11 @@ Surveys = dict[str, Mapping[str, Any]]
 TITLE = "Some cases cannot be used."
 
 
-def prepare_cases(experiment: Experiment, progress: Progress = lambda _what, _done, _total: None) -> PreparedFolder:
+def prepare_cases(
+    experiment: Experiment,
+    progress: Progress = lambda _what, _done, _total: None,
+    kept: tuple[PreparedFolder, str] | None = None,
+) -> PreparedFolder:
     """Check, link, fingerprint, plan, preprocess and split the experiment's cases; needs a connected Ray.
 
     A finished preparation is returned at once; one that was stopped goes on where it stopped.
@@ -37,6 +41,8 @@ def prepare_cases(experiment: Experiment, progress: Progress = lambda _what, _do
     Args:
         experiment: its dataset, split, plan, model.output and storage are used.
         progress: called with (what, done, total).
+        kept: a folder in which the same cases were prepared before, and its digest. It is used where it is finished,
+            also if files were touched since.
 
     Raises:
         ProblemsFound: all problems of all cases at once, of the experiment's choice of cases, or of its plan.
@@ -49,6 +55,8 @@ def prepare_cases(experiment: Experiment, progress: Progress = lambda _what, _do
         raise ProblemsFound(TITLE, problems, exit_code=1)
     preparation = steps.preparation_digest(experiment, cases)
     prepared = steps.prepared_folder(experiment, preparation)
+    if kept is not None and kept[0].done.is_file():
+        prepared, preparation = kept
     # experiments on the same cases, with and without the head for example, share the folder: the second one waits
     with file_lock(prepared.root.parent / ".lock"):
         if steps.read_done(prepared, preparation) is None:

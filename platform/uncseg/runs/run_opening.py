@@ -1,7 +1,9 @@
 """The folder of a run: opening it, comparing its settings, its finished folds, and the locks on its work."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,22 @@ from uncseg.config.experiment import Experiment, load_experiment, save_experimen
 from uncseg.config.fields import differences, is_within
 from uncseg.config.sections import Storage
 from uncseg.config.task_files import short_task, task_of
-from uncseg.console import command_line
-from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any
-from uncseg.files import file_lock, read_json
+from uncseg.console import command_line, console
+from uncseg.errors import DamagedFile, Problem, ProblemsFound, first_line, first_problems, raise_if_any
+from uncseg.files import file_lock, read_text
 from uncseg.layout import PreparedFolder, RunFolder, own_database, storage_of
 from uncseg.ownership import is_own_run, links_out, make_own
 from uncseg.provenance import describe_versions
 from uncseg.runs.fold_request import all_members_done, member_experiment
+from uncseg.runs.own_folds import foreign_folds
+from uncseg.runs.run_data import changed_data, read_data, record_data
 from uncseg.tasks.task import Task
 from uncseg.tracking.manifest import update_manifest
 
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")
 """Sections and fields that change how a run is carried out, not what it computes."""
+OF_PLACES = ("name", "dataset.path")
+"""Fields that say where a run and its cases lie: they may be moved, and the cases are compared by content."""
 NEW_RUN = "give the new run another name, or delete the folder to start over"
 
 
@@ -51,8 +57,13 @@ def located(experiment: Experiment, root: Path) -> Experiment:
     return experiment.model_copy(update=update)
 
 
-def open_existing_run(root: Path, overrides: list[str] | None = None) -> tuple[RunFolder, Experiment]:
-    """Return a run's folder, and its experiment with ``overrides`` applied.
+def open_existing_run(
+    root: Path, overrides: list[str] | None = None, edited: Callable[[Problem], None] | None = None
+) -> tuple[RunFolder, Experiment]:
+    """Return a run's folder, and its experiment with ``overrides`` applied and the storage in which the run lies now.
+
+    Args:
+        edited: is told of each setting of its experiment.yaml that is not as the run was begun; None: refused.
 
     Raises:
         ProblemsFound: the folder is not a run folder, or the overrides change what the run computes.
@@ -71,6 +82,12 @@ def open_existing_run(root: Path, overrides: list[str] | None = None) -> tuple[R
     # never advise to start over here: that would delete the very run that is to be used
     advice = f"leave it out: of a trained run only {', '.join(FREE_TO_CHANGE)} can be changed"
     refuse_other_settings(experiment, run, advice)
+    changes = edited_settings(run)
+    if edited is None:
+        raise_if_any(changes, f"The settings of the run {run.root} were edited.")
+    else:
+        for change in changes:
+            edited(change)
     return run, located(experiment, run.root)
 
 
@@ -82,6 +99,89 @@ def _refuse_links_of_others(run: RunFolder) -> None:
     raise_if_any(first_problems(problems), f"{run.root} leads out of itself.")
 
 
+def edited_settings(run: RunFolder) -> list[Problem]:
+    """Return a problem per field of a run's experiment.yaml that is not as the run was begun with.
+
+    Raises:
+        DamagedFile: the file, or data.json, cannot be read.
+    """
+    if (data := read_data(run)) is None:
+        return []
+    advice = f"write {run.experiment.name} as it was, or train a new run under another name"
+    problems = differing_settings(data.settings, read_experiment(run), advice)
+    return [replace(problem, where=f"{run.experiment}: {problem.where}") for problem in problems]
+
+
+def read_experiment(run: RunFolder) -> dict[str, Any]:
+    """Return the content of a run's experiment.yaml.
+
+    Raises:
+        DamagedFile: it cannot be read.
+    """
+    advice = "restore it from a copy, or from the run's page in MLflow"
+    try:
+        content = yaml.safe_load(read_text(run.experiment, advice))
+    except yaml.YAMLError as error:
+        raise DamagedFile.of(run.experiment, first_line(error), "YAML", advice) from error
+    if not isinstance(content, dict):
+        raise DamagedFile.of(run.experiment, str(content)[:60], "the fields of an experiment", advice)
+    return content
+
+
+def require_unchanged(run: RunFolder, experiment: Experiment) -> None:
+    """Refuse a run whose cases, split or finished folds are not those that it was begun with.
+
+    Raises:
+        ProblemsFound: naming all that differs; nothing has been written.
+    """
+    raise_if_any(changes_of(run, experiment), f"The run {run.root} is not what it was made from.")
+
+
+def changes_of(run: RunFolder, experiment: Experiment) -> list[Problem]:
+    """Return what differs in a run's cases, split and finished folds from what it was begun with.
+
+    Raises:
+        ProblemsFound: there is no dataset, or a record of the run cannot be read.
+    """
+    folds, members = range(experiment.split.folds), experiment.training.members
+    return changed_data(run, experiment) + foreign_folds(run, folds, members)
+
+
+def warn_of_changes(run: RunFolder, experiment: Experiment, why: str) -> None:
+    """Print a warning for each thing that is not as a run was begun, where that is no reason to refuse.
+
+    Args:
+        why: says so, for example "predictions of new cases do not depend on it".
+    """
+    try:
+        present = experiment.dataset.path.is_dir()
+        problems = changes_of(run, experiment) if present else foreign_folds(run, range(experiment.split.folds))
+    except ProblemsFound as error:
+        problems = error.problems
+    for problem in problems:
+        warn_of(problem, why)
+
+
+def warn_if_changed(root: Path, why: str) -> None:
+    """Print what is not as the run in a folder was begun with, or cannot be read, for commands that go on all the same.
+
+    Args:
+        why: see :func:`warn_of_changes`.
+    """
+    try:
+        run, experiment = open_existing_run(root, edited=partial(warn_of, why=why))
+    except ProblemsFound as error:
+        for problem in error.problems:
+            warn_of(problem, why)
+    else:
+        warn_of_changes(run, experiment, why)
+
+
+def warn_of(problem: Problem, why: str) -> None:
+    """Print a change as one line."""
+    console.print(f"warning: {problem.where}: {problem.found}; expected {problem.expected}; {why}", soft_wrap=True)
+
+
 def finished_folds(experiment: Experiment, run: RunFolder) -> list[int]:
     """Return the folds of a run whose training has ended."""
     return [fold for fold in range(experiment.split.folds) if all_members_done(experiment, run, fold)]
@@ -91,7 +191,7 @@ def open_members(experiment: Experiment, prepared: PreparedFolder) -> dict[str, 
     """Open a run and the other members of its ensemble; record what it is made from, and return the digests of that."""
     for number in range(experiment.training.members):
         open_run(member_experiment(experiment, number))
-    digests: dict[str, str] = read_json(prepared.done)["digests"]
+    digests = record_data(RunFolder(experiment.run_folder), experiment, prepared).digests
     update_manifest(RunFolder(experiment.run_folder).manifest, digests=digests, versions=describe_versions())
     return digests
 
@@ -103,9 +203,9 @@ def refuse_other_settings(experiment: Experiment, run: RunFolder, advice: str = 
         ProblemsFound: naming every field that differs.
     """
     if run.experiment.exists():
-        before = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
         now = experiment.resolved().model_dump(mode="json")
-        raise_if_any(differing_settings(before, now, advice), f"The run {run.root} exists with other settings.")
+        problems = differing_settings(read_experiment(run), now, advice)
+        raise_if_any(problems, f"The run {run.root} exists with other settings.")
 
 
 def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], advice: str = NEW_RUN) -> list[Problem]:
@@ -121,7 +221,7 @@ def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], advice
     return [
         Problem(name, str(new), f"{old}, as the run was started", advice)
         for name, old, new in differing
-        if not is_within(name, FREE_TO_CHANGE)
+        if not is_within(name, FREE_TO_CHANGE) and name not in OF_PLACES
     ]
 
 

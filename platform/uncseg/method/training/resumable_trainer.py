@@ -1,9 +1,10 @@
 """The reproducible trainer with checkpoints that are whole or absent, and from which a training resumes exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import whole_file
 from uncseg.method import checkpoints
 from uncseg.method.training.reproducible_trainer import ReproducibleTrainer
@@ -53,12 +54,21 @@ class ResumableTrainer(ReproducibleTrainer):
         A file is read twice, since nnU-Net 2.8.1 fails when it is given the content instead of a path.
         """
         path = Path(str(filename_or_checkpoint))
-        checkpoints.load_torch_file(path, checkpoints.TRAINING_KEYS, trust=self.trust)
+        content = checkpoints.load_torch_file(path, checkpoints.TRAINING_KEYS, trust=self.trust)
+        self._require_own_fold(path, content)
         super().load_checkpoint(str(path))
         self.next_batch = self.batches_after(self.current_epoch)
         if path.name == checkpoints.BEST:
             return  # for predictions alone: only the latest, the previous and the final checkpoint have a resume file
-        content = checkpoints.load_resume_file(checkpoints.resume_file(path, self.current_epoch))
-        self.restore_resume_content(content["memories"])
-        self.next_batch = content["next_batch"]
-        checkpoints.restore_random_states(content["random"])
+        resumed = checkpoints.load_resume_file(checkpoints.resume_file(path, self.current_epoch))
+        self.restore_resume_content(resumed["memories"])
+        self.next_batch = resumed["next_batch"]
+        checkpoints.restore_random_states(resumed["random"])
+
+    def _require_own_fold(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Refuse the checkpoint of another fold, which was trained on the cases that this one is judged by."""
+        written = (content.get("init_args") or {}).get("fold", self.fold)
+        if written != self.fold:
+            advice = "put each fold's own files back, or delete the folder: the same command trains it again"
+            problem = Problem(str(path), f"a checkpoint of fold {written}", f"one of fold {self.fold}", advice)
+            raise ProblemsFound("The checkpoint cannot be used.", [problem], exit_code=1)

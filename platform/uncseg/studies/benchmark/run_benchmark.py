@@ -11,7 +11,7 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.dataset.preparation import chosen_cases
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any
 from uncseg.files import compute_once, digest, read_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.ownership import make_own
@@ -20,7 +20,8 @@ from uncseg.runs.fold_prediction import source_digest
 from uncseg.runs.fold_request import FoldRequest, RunRequest, all_members_done, is_done
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
-from uncseg.runs.run_opening import locked, open_members, refuse_other_settings
+from uncseg.runs.run_data import changed_split, kept_preparation
+from uncseg.runs.run_opening import changes_of, edited_settings, locked, open_members, refuse_other_settings
 from uncseg.runs.run_plan import print_cases
 from uncseg.runs.train_folds import train_folds
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
@@ -64,6 +65,7 @@ def run_benchmark(
     folder.require_place()
     _refuse_other_settings(folder, trainings)
     write_missing_phantoms(base.dataset)
+    _refuse_other_data(folder, trainings)
     networks = sum(t.experiment.training.members * len(benchmark.folds_of(t.experiment)) for t in trainings)
     with ray_session(base.resources.ray_address) as own_ray:
         cluster = connected_cluster(base.resources, own_ray)
@@ -101,6 +103,17 @@ def _refuse_other_settings(folder: BenchmarkFolder, trainings: Sequence[SeededTr
         raise ProblemsFound(f"The benchmark {folder.root} holds trainings with other settings.", problems)
 
 
+def _refuse_other_data(folder: BenchmarkFolder, trainings: Sequence[SeededTraining]) -> None:
+    """Refuse trainings whose cases, split, settings or finished folds are not those that they were begun with."""
+    problems = []
+    for training in trainings:
+        run = RunFolder(training.experiment.run_folder)
+        found = edited_settings(run) if run.experiment.is_file() else []
+        found += changes_of(run, training.experiment)
+        problems += [replace(p, where=f"{training.run_name}, {p.where}") for p in found]
+    raise_if_any(first_problems(problems), f"The benchmark {folder.root} is not what it was made from.")
+
+
 def _run_requests(
     base: Experiment, trainings: Sequence[SeededTraining], slots: Slots, trust: bool
 ) -> dict[str, RunRequest]:
@@ -113,10 +126,12 @@ def _run_requests(
     requests = {}
     with counting() as progress:
         for training in trainings:
+            experiment, run = training.experiment.resolved(), RunFolder(training.experiment.run_folder)
             if training.name not in prepared:
                 placed = training.experiment.model_copy(update={"storage": base.storage}).resolved()
-                prepared[training.name] = prepare_cases(placed, progress=progress)
-            experiment, run = training.experiment.resolved(), RunFolder(training.experiment.run_folder)
+                prepared[training.name] = prepare_cases(placed, progress, kept_preparation(run, experiment))
+            title = f"The split of the training {training.run_name} changed."
+            raise_if_any(changed_split(run, prepared[training.name]), title)
             requests[training.run_name] = RunRequest(experiment, prepared[training.name], run, slots, trust)
     splits = {name: read_json(cases.done)["digests"]["split"] for name, cases in prepared.items()}
     if len(set(splits.values())) > 1:

@@ -24,6 +24,7 @@ from uncseg.evaluation.overlap import main_mask
 from uncseg.files import digest, keep_record, kept_record, read_json, whole_file
 from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_request import FoldRequest, member_requests
+from uncseg.runs.run_data import known_digest
 from uncseg.studies.benchmark.benchmark_file import SeededTraining
 from uncseg.studies.benchmark.benchmark_table import SEGMENTATIONS
 from uncseg.studies.benchmark.map_scores import score_method_case
@@ -64,14 +65,17 @@ class ScoredFold:
         """Return the file of a case's shared segmentation."""
         return self.folder.shared_labels(self.shared.run.root.name, case_id)
 
-    def source(self) -> str:
-        """Return a digest of what the scores depend on: checkpoints, how they are applied, and the maps."""
+    def source(self, case_id: str) -> str:
+        """Return a digest of what a case's scores depend on: its files, checkpoints, how they are applied, the maps."""
         sources = [source_digest(self.request), *([] if self.is_shared else [source_digest(self.shared)])]
-        return digest([*sources, [method.name for method in self.methods]])
+        return digest([*sources, [method.name for method in self.methods], known_digest(self.request.run, case_id)])
 
     def is_scored(self, case_id: str) -> bool:
         """Return whether a case's scores, and the segmentation that is shared, exist and are up to date."""
-        return self.shared_labels(case_id).is_file() and kept_record(self.record(case_id), self.source()) is not None
+        return (
+            self.shared_labels(case_id).is_file()
+            and kept_record(self.record(case_id), self.source(case_id)) is not None
+        )
 
 
 def fold_requests(scored: Iterable[ScoredFold]) -> list[FoldRequest]:
@@ -120,7 +124,7 @@ def score_case(scored: ScoredFold, case: Case) -> None:
     torch.set_num_threads(scored.request.cpus)
     if scored.is_scored(case.case_id):
         return
-    source = scored.source()  # before the prediction, during which the checkpoints may change
+    source = scored.source(case.case_id)  # before the prediction, during which the checkpoints may change
     task = scored.request.experiment.dataset.task
     reference, _ = read_reference(case, task)
     image = read_volume(case.images[0])

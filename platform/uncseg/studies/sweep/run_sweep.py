@@ -10,17 +10,20 @@ from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
-from uncseg.errors import ProblemsFound
+from uncseg.errors import DamagedFile, ProblemsFound, first_problems, raise_if_any
 from uncseg.files import read_json, write_json
+from uncseg.layout import RunFolder
 from uncseg.ownership import make_own
 from uncseg.partial_files import remove_partial
 from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
 from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.fold_request import is_done
 from uncseg.runs.judged_run import require_judged_run, require_same_data
+from uncseg.runs.own_folds import foreign_folds
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
-from uncseg.runs.run_opening import differing_settings, locked
+from uncseg.runs.run_data import LOST, changed_split, kept_preparation, record_data
+from uncseg.runs.run_opening import changes_of, differing_settings, edited_settings, locked
 from uncseg.runs.run_plan import print_cases
 from uncseg.runs.train_folds import train_folds
 from uncseg.studies.load_study import save_study, study_record
@@ -56,6 +59,7 @@ def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
     placed, folds = trial_experiment(base, "first", folder.runs, {}), sweep.promoted_folds(base)
     require_judged_run(placed, folds)
     write_missing_phantoms(base.dataset)
+    refuse_other_data(folder, sweep, base)
     with ray_session(base.resources.ray_address) as own_ray:
         cluster = connected_cluster(base.resources, own_ray)
         # the folds of all trials share the CPUs; one trial's alone would take the whole machine
@@ -63,7 +67,9 @@ def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
         slots = preflight(base, at_most, cluster, own_ray, folder.content.exists())
         at_once = trials_at_once(sweep, slots)
         with counting() as progress:
-            prepared = prepare_cases(base.resolved(), progress=progress)
+            own = RunFolder(folder.root)
+            prepared = prepare_cases(base.resolved(), progress, kept_preparation(own, base))
+            raise_if_any(changed_split(own, prepared), f"The split of the sweep {folder.root} changed.")
             require_same_data(placed, folds, prepared)
         print_cases(base, prepared)
         make_own(folder.root)  # before the lock is in it
@@ -71,6 +77,7 @@ def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
             remove_partial(folder.root)
             folder.runs.mkdir(parents=True, exist_ok=True)
             save_study(folder, sweep, base)
+            record_data(own, base, prepared)
             setup = TrialSetup(sweep, base.resolved(), prepared, folder, slots, trust)
             events = TrialEvents(setup, open_parent(folder, sweep, base).run_id)
             with stopping.telling_of_the_end(lambda: events.end_all(interrupted=True)):
@@ -93,6 +100,22 @@ def refuse_other_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment) -> N
         problems = [p for part in now for p in differing_settings(before[part], now[part])]
         if problems:
             raise ProblemsFound(f"The sweep {folder.root} exists with other settings.", problems)
+
+
+def refuse_other_data(folder: SweepFolder, sweep: Sweep, base: Experiment) -> None:
+    """Refuse to go on with a sweep whose cases or folds are not those that its trials were begun with.
+
+    Raises:
+        ProblemsFound: naming what differs; or nothing tells what the trials were begun with.
+    """
+    own, trials = RunFolder(folder.root), sorted(file.parent for file in folder.runs.glob("*/experiment.yaml"))
+    if trials and not own.data.exists():
+        raise DamagedFile.of(own.data, "nothing", "what the trials were made from", LOST)
+    problems = changes_of(own, base)
+    for trial in trials:
+        found = edited_settings(RunFolder(trial)) + foreign_folds(RunFolder(trial), sweep.promoted_folds(base))
+        problems += [replace(problem, where=f"trial {trial.name}, {problem.where}") for problem in found]
+    raise_if_any(first_problems(problems), f"The sweep {folder.root} is not what it was made from.")
 
 
 def _screen(setup: TrialSetup, at_once: int, events: TrialEvents) -> None:

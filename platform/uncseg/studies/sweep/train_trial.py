@@ -20,6 +20,7 @@ from uncseg.files import write_json
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.runs.fold_group import MAX_WORKER_DEATHS, run_fold_group
 from uncseg.runs.fold_request import FoldRequest, RunRequest, is_done
+from uncseg.runs.run_data import record_data
 from uncseg.runs.run_opening import open_run
 from uncseg.runs.train_folds import short_message
 from uncseg.studies.study_folder import SweepFolder
@@ -105,6 +106,7 @@ def train_trial(values: Mapping[str, Any], setup: TrialSetup) -> None:
     write_json(setup.run(trial_id).root / VALUES, dict(values))
     requests = setup.requests(trial_id, values, folds)
     run = open_run(requests[0].experiment)
+    record_data(run, requests[0].experiment, setup.prepared)
     message = "the workers ended before their last epoch"
     for _ in range(MAX_WORKER_DEATHS + 1):
         if all(is_done(run, fold) for fold in folds):

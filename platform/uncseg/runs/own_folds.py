@@ -1,0 +1,52 @@
+"""Whether the folder of a fold holds the network that was trained there: folders and checkpoints may be exchanged."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from uncseg.errors import Problem
+from uncseg.files import file_digest, read_json
+from uncseg.layout import RunFolder
+from uncseg.runs.fold_request import DONE
+
+TITLE = "The folds of a run were exchanged or changed."
+ADVICE = "put each fold's own files back, or delete the fold's folder: the same command trains it again"
+
+
+def done_record(fold: int, epochs: int, checkpoint: Path) -> dict[str, Any]:
+    """Return the content of a finished fold's done.json: which fold it is, and its final checkpoint by content."""
+    status = checkpoint.stat()
+    described = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": file_digest(checkpoint)}
+    return {"fold": fold, "epochs": epochs, "checkpoint": described}
+
+
+def foreign_folds(run: RunFolder, folds: Iterable[int], members: int = 1) -> list[Problem]:
+    """Return a problem for each finished fold whose folder holds another fold, or another checkpoint than its own.
+
+    A checkpoint whose size and time are as they were is not read.
+
+    Raises:
+        DamagedFile: done.json of a fold cannot be read.
+    """
+    places = [(run.member(number), fold) for number in range(members) for fold in folds]
+    return [problem for member, fold in places for problem in _problems(member, fold)]
+
+
+def _problems(run: RunFolder, fold: int) -> list[Problem]:
+    folder, checkpoint = run.fold(fold), run.final_checkpoint(fold)
+    if not ((folder / DONE).is_file() and checkpoint.is_file()):
+        return []
+    advice = "delete it: the same command writes it again"
+    record = read_json(folder / DONE, advice, keys=("fold", "epochs"))
+    if record["fold"] != fold:
+        return [Problem(str(folder), f"the training of fold {record['fold']}", f"that of fold {fold}", ADVICE)]
+    described = record.get("checkpoint")
+    if not isinstance(described, dict):
+        return []
+    status = checkpoint.stat()
+    if (status.st_size, status.st_mtime_ns) == (described.get("bytes"), described.get("mtime_ns")):
+        return []
+    if (found := file_digest(checkpoint)) == described.get("sha256"):
+        return []
+    expected = f"the one that the training of this fold wrote (SHA-256 {str(described.get('sha256'))[:12]})"
+    return [Problem(str(checkpoint), f"another checkpoint (SHA-256 {found[:12]})", expected, ADVICE)]
