@@ -7,7 +7,7 @@ import pytest
 
 from support.commands import uncseg
 from support.small_experiment import write_small_experiment
-from uncseg.console import console
+from uncseg.console import console, errors
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.layout import RunFolder
 from uncseg.tasks.built_in_tasks import paper_task
@@ -50,4 +50,5 @@ def cases(plain_cases, tmp_path):
 @pytest.fixture
 def wide(monkeypatch):
     """A terminal in which every problem is one line."""
-    monkeypatch.setattr(console, "width", 2000)
+    for output in (console, errors):
+        monkeypatch.setattr(output, "width", 2000)

@@ -1,4 +1,4 @@
-"""What a trained run is made from is changed behind its back: every command that reads it says what, and writes nothing.
+"""What a trained run was made from is changed: every command that reads the run says what, and writes nothing.
 
 Each test works on a copy of the trained run and of its cases, which is a test of moved storages as well.
 """
@@ -78,12 +78,11 @@ def test_a_removed_case_is_named_with_both_digests(copy):
 
 
 def test_an_added_case_is_named(copy):
-    shutil.copytree(
-        copy.root / "cohort" / sorted(os.listdir(copy.root / "cohort"))[0], copy.cases / "BraTS-GLI-09999-000"
-    )
-    for file in (copy.cases / "BraTS-GLI-09999-000").iterdir():
-        file.rename(file.with_name("BraTS-GLI-09999-000-" + file.name.rpartition("-")[2]))
-    copy.refused("1 case added: BraTS-GLI-09999-000")
+    name = "BraTS-GLI-09999-000"
+    shutil.copytree(copy.cases / copy.case(), copy.cases / name)
+    for file in (copy.cases / name).iterdir():
+        file.rename(file.with_name(f"{name}-{file.name.rpartition('-')[2]}"))
+    copy.refused(f"1 case added: {name}")
 
 
 def test_a_file_of_other_content_is_named_even_with_its_old_size_and_time(copy):
@@ -103,7 +102,6 @@ def test_an_excluded_case_is_named(copy):
     case = copy.case(3)
     output = copy.evaluate("--set", f"dataset.exclude=[{case}]", code=2)
     assert "dataset.exclude" in output
-    assert "1 case removed" in copy.cross_validate("--set", f"dataset.exclude=[{case}]", code=2) + output or True
     assert copy.outputs() == copy.before
 
 
@@ -123,7 +121,7 @@ def test_exchanged_folders_of_folds_are_named(copy):
     second.rename(first)
     aside.rename(second)
     copy.before = copy.outputs()
-    copy.refused("the training of fold 1; expected" if False else "the training of fold 1", "that of fold 0")
+    copy.refused("the training of fold 1", "that of fold 0")
 
 
 def test_exchanged_checkpoints_are_named(copy):

@@ -35,7 +35,7 @@ def judged_run(local_ray, experiment_file, four_cases):
             (results / f"fold_{fold}").mkdir(parents=True)
         save_experiment(first, run.experiment)
         data = record_data(run, first, prepared)
-        write_json(run.data, asdict(replace(data, digests=data.digests | (digests or {}))))
+        write_text(run.data, json_text(asdict(replace(data, digests=data.digests | (digests or {})))))
         for fold in folds:
             (results / f"fold_{fold}" / "checkpoint_final.pth").touch()
         shutil.copy(prepared.plans, results / "plans.json")

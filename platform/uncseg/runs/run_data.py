@@ -19,7 +19,7 @@ from uncseg.dataset.cases import Case, digest_of_files, oracle_path
 from uncseg.dataset.preparation import cases_of
 from uncseg.dataset.splits import Splits, read_splits
 from uncseg.errors import DamagedFile, Problem, listed
-from uncseg.files import digest, read_json, write_json
+from uncseg.files import digest, json_text, read_json, write_text
 from uncseg.layout import PreparedFolder, RunFolder, storage_of
 
 LOST = "restore it from a copy; without it nothing tells which cases the folds were trained on"
@@ -87,7 +87,7 @@ def record_data(run: RunFolder, experiment: Experiment, prepared: PreparedFolder
     digests = done["digests"] | {"settings": digest(settings)}
     data = RunData(described, read_splits(prepared.splits), settings, digests)
     if data != before:
-        write_json(run.data, asdict(data))
+        write_text(run.data, json_text(asdict(data), indent=2) + "\n")  # the order of a task's regions counts
     return data
 
 
