@@ -7,7 +7,7 @@ import pytest
 
 from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.errors import ProblemsFound
-from uncseg.files import write_json
+from uncseg.files import json_text, write_text
 from uncseg.layout import RunFolder
 from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preparation_tasks import prepare_cases
