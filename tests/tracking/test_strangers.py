@@ -163,12 +163,19 @@ def test_an_address_that_the_user_gave_once_is_kept_when_the_run_moves(run, make
     assert "another" in uncseg("sync", moved.root, code=2)
 
 
-def test_in_a_folder_of_ones_own_addresses_are_ones_own(tmp_path, given, new_database):
+def test_an_experiment_file_counts_in_a_folder_of_ones_own(tmp_path, given, new_database):
+    """Its run may never have reached MLflow. A manifest that was changed by hand does not count anywhere."""
     own = RunFolder(tmp_path / "own")
     make_own(own.root)
     shutil.copytree(given.root, own.root, dirs_exist_ok=True)
     naming(own, new_database("elsewhere"))
-    assert "MLflow holds everything" in uncseg("sync", own.root)
+    assert "elsewhere" in uncseg("sync", own.root, code=2)
+    own.manifest.unlink()
+    own.experiment.write_text(json.dumps({"name": "demo", "tracking": {"uri": new_database("elsewhere")}}))
+    assert "elsewhere" in uncseg("sync", own.root)
+    moved = RunFolder(own.root.rename(tmp_path / "moved"))
+    moved.manifest.unlink()
+    assert "elsewhere" in uncseg("sync", moved.root, code=2)
 
 
 def test_a_database_beside_a_run_of_others_stores_files_beside_itself_alone(given, new_database, tmp_path):

@@ -31,9 +31,8 @@ def keep_address(record: MlflowRecord, tracking_uri: str) -> None:
 def usable_address(root: Path, given: str | None, record: MlflowRecord, otherwise: str) -> str:
     """Return the address that the user gave, else the one that a run's or a study's folder keeps, if it may be used.
 
-    It may be used if the user gave it before, if the folder is the user's own, if MLFLOW_TRACKING_URI is the same, or
-    if it is a database beside the runs, which has no address. Otherwise a user with a terminal is asked; after a yes no
-    credentials are sent.
+    It may be used if the user gave it before, if MLFLOW_TRACKING_URI is the same, or if it is the database beside the
+    runs, which has no address. Otherwise a user with a terminal is asked; after a yes no credentials are sent.
 
     Args:
         root: the folder.
@@ -49,21 +48,27 @@ def usable_address(root: Path, given: str | None, record: MlflowRecord, otherwis
     kept = record.tracking_uri or otherwise
     if kept == os.environ.get("MLFLOW_TRACKING_URI") or is_given(root, record) or is_beside(root, kept):
         return kept
-    question = f"{root} is not yours, and names the MLflow {masked(kept)}. Use it, without your credentials? [y/N] "
+    question = (
+        f"{root} names an MLflow that you have not given: {masked(kept)}. Use it, without your credentials? [y/N] "
+    )
     if _ask(question):
         _asked.add(kept)
         send_no_credentials()
         return kept
-    found = f"{masked(kept)}, named by a folder that you did not make here, {root}"
+    found = f"{masked(kept)}, an address that {root} names and you have not given"
     advice = f"if you know it, set MLFLOW_TRACKING_URI to {masked(kept)}; or: uncseg sync {root} --tracking-uri ADDRESS"
     problem = Problem("tracking.uri", found, "an address that you give", advice)
     raise ProblemsFound("MLflow is not asked.", [problem])
 
 
 def is_given(root: Path, record: MlflowRecord) -> bool:
-    """Return whether the user gave the address that a folder keeps, or made the folder, or the study above it, here."""
-    signed = bool(record.tracking_uri) and is_signed(record.tracking_uri, record.address_code)
-    return signed or is_own_run(root)
+    """Return whether the user gave the address that a folder keeps: in its record, else in its experiment file.
+
+    The latter counts where the user made the folder, or the study above it.
+    """
+    if record.tracking_uri:
+        return is_signed(record.tracking_uri, record.address_code)
+    return is_own_run(root)
 
 
 def is_beside(root: Path, address: str) -> bool:
