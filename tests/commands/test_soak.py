@@ -69,17 +69,19 @@ class Place:
         return written + records(self.run.out_of_fold)
 
     def damage_training(self, choice):
-        """Truncate the newest checkpoint of a fold that has a whole one before it, and kill the fold's worker."""
+        """Truncate a prepared case, or the newest checkpoint of a fold that has a whole one before it."""
         found = sorted(file for file in self.run.root.rglob("checkpoint_latest.pth") if is_whole(file))
         found = [file for file in found if is_whole(file.with_name("checkpoint_previous.pth"))]
-        if not found:
-            return self.damage(self.run.out_of_fold, self.run.tables)(choice)
+        if not found or choice.random() < 0.3:
+            prepared = self.run.root.parent / "prepared"
+            files = sorted([*prepared.rglob("*.b2nd"), *prepared.rglob("*.pkl")])
+            return truncate(choice.choice(files), choice) if files else ""
         file = choice.choice(found)
         worker = worker_with(self.machine.cluster.folder, f"{self.name}/small/{file.parent.relative_to(self.run.root)}")
         if worker is None:
             return ""
         what = truncate(file, choice)
-        worker.kill()
+        worker.kill()  # which reads it when it starts again
         return f"{what} of {file.parent.name}, and its worker is killed"
 
     def damage(self, *folders):
@@ -151,6 +153,8 @@ def undisturbed(machine, tmp_path_factory):
     place, soak = Place(machine, root, "undisturbed"), Soak(machine, 0, root)
     for arguments in (place.train, place.predict):
         soak.undisturbed(*arguments)
+    assert_same_results(place, place)
+    assert_mlflow_has_everything_once(place)
     return place
 
 
