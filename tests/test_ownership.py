@@ -54,6 +54,8 @@ def test_a_folder_that_a_kill_left_empty_becomes_own(tmp_path):
     left = tmp_path / "left"
     left.mkdir()
     (left / f".part-1-{MARK}").write_text("{")
+    (left / ".lock").touch()
+    (left / "trials").mkdir()
     make_own(left)
     assert is_own(left)
 

@@ -33,10 +33,10 @@ _MOST_BYTES = 1000
 def make_own(folder: Path) -> None:
     """Create a folder if it is absent, and mark it as one's own unless it holds anything already.
 
-    What a killed command left of this function counts as nothing: an empty folder, or a mark that is not whole.
+    Hidden files and empty folders count as nothing: they are all that a command killed at its beginning leaves.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if all(_is_left_of_mark(file) for file in folder.iterdir()):
+    if all(map(_is_nothing, folder.iterdir())):
         mark_as_own(folder)
 
 
@@ -108,8 +108,8 @@ def is_signed(text: str, code: str) -> bool:
     return key is not None and _same(code, _code(key, "text", text))
 
 
-def _is_left_of_mark(file: Path) -> bool:
-    return file.name.startswith(".part-")
+def _is_nothing(path: Path) -> bool:
+    return path.name.startswith(".") or (path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
 
 
 def _code(key: bytes, kind: str, text: str) -> str:
