@@ -4,7 +4,6 @@ import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
-os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_gcs_server_port_wait_time_s"] = "300"  # noqa: SIM112 - Ray's own limits are short on a loaded machine
 os.environ["RAY_DASHBOARD_STARTUP_TIMEOUT_S"] = "300"
 # idle workers that have imported nnU-Net, which takes seconds, are kept for the next task instead of being ended

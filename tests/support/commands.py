@@ -23,7 +23,7 @@ _numbers = itertools.count()
 
 def environment(**more):
     """Return the environment variables of a process that a test starts."""
-    return os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"} | more
+    return os.environ | {"OMP_NUM_THREADS": "1"} | more
 
 
 def uncseg(*arguments, code=0):

@@ -3,9 +3,13 @@
 Ray Tune and Ray Train are imported inside the functions, so that the constants cost no import of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
     from ray.tune import TuneConfig, Tuner
@@ -17,6 +21,8 @@ HEAD_NODE = "node:__internal_head__"
 """Resource that Ray gives to the head node alone."""
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray sets for the command of a job."""
+LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Environment variable that, set to 0, keeps Ray's processes on the loopback address, as on macOS and Windows."""
 
 
 def leave_signals_to_python() -> None:
@@ -80,3 +86,24 @@ def snapshot_files(searches_with_model: bool) -> tuple[str, ...]:
 
     search = (SearchGenerator, Searcher) if searches_with_model else (BasicVariantGenerator,)
     return tuple(writer.CKPT_FILE_TMPL for writer in (TuneController, *search))
+
+
+@contextmanager
+def loopback_address() -> Iterator[str]:
+    """Let this process start a Ray on the loopback address within a block; yields the address.
+
+    Ray takes 127.0.0.1 for the machine's other address elsewhere than on macOS and Windows, and then listens on every
+    interface. Its processes read :data:`LOOPBACK_VARIABLE`.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield "127.0.0.1"
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def forget_authentication() -> None:
+    """Let this process read Ray's token, and whether there is one, anew from the environment."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()

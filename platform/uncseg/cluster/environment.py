@@ -1,0 +1,84 @@
+"""What Ray reads from the environment, judged before Ray is imported: a wrong word must not open it to others."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from uncseg.errors import Problem, raise_if_any
+
+MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+TEMP = "RAY_TMPDIR"
+PREFIX = "uncseg-"
+"""Begin of the names of the folders of local Rays."""
+RAY_FOLDER = "r"
+"""Name of Ray's own folder in such a folder; short, because paths of sockets are."""
+TITLE = "Ray would not start."
+_MOST_BYTES = 103 if sys.platform == "darwin" else 107  # of the path of a socket
+
+
+def refuse_wrong_environment(address: str) -> None:
+    """Refuse values of variables with which Ray would start open to others, late, or not at all.
+
+    Args:
+        address: as in :func:`~uncseg.cluster.session.ray_session`, never None.
+
+    Raises:
+        ProblemsFound: each of them.
+    """
+    problems = [*_of_the_mode(), *(_of_the_folder() if address == "local" else _of_the_token_file())]
+    raise_if_any(problems, TITLE, exit_code=1)
+
+
+def token_is_on() -> bool:
+    """Return whether the environment asks for Ray's token; False where it says nothing."""
+    return os.environ.get(MODE, "").lower() == "token"
+
+
+def token_is_off() -> bool:
+    """Return whether the environment refuses Ray's token; False where it says nothing."""
+    return os.environ.get(MODE, "").lower() == "disabled"
+
+
+def temp_folder() -> Path:
+    """Return the folder for a local Ray's own: RAY_TMPDIR, or TMPDIR where sockets fit into it, or /tmp."""
+    if chosen := os.environ.get(TEMP):
+        return Path(chosen).absolute()
+    usual = Path(tempfile.gettempdir()).absolute()
+    return usual if len(os.fsencode(usual)) + len(_longest_socket()) <= _MOST_BYTES else Path("/tmp")
+
+
+def _of_the_mode() -> list[Problem]:
+    mode = os.environ.get(MODE)
+    if mode is None or token_is_on() or token_is_off():
+        return []
+    # Ray takes every other word for "disabled"
+    return [Problem(MODE, repr(mode), "token or disabled", "correct or remove the variable")]
+
+
+def _of_the_token_file() -> list[Problem]:
+    """Return what is wrong with a token that a cluster will be told; the token itself is never part of it."""
+    file = os.environ.get(TOKEN_FILE)
+    if not token_is_on() or os.environ.get(TOKEN) or not file:
+        return []
+    try:
+        found = None if Path(file).read_bytes().strip() else "an empty file"
+    except OSError as error:
+        found = error.strerror or type(error).__name__
+    advice = "copy the cluster's token there (docs/cluster.md, Who may use it), or remove the variable"
+    return [Problem(TOKEN_FILE, f"{file}: {found}", "a file with the cluster's token", advice)] if found else []
+
+
+def _of_the_folder() -> list[Problem]:
+    folder = temp_folder()
+    bytes_used, most = len(os.fsencode(folder)), _MOST_BYTES - len(_longest_socket())
+    if bytes_used <= most:
+        return []
+    expected = f"a path of at most {most} bytes: Ray's sockets lie below it"
+    advice = "name a folder with a shorter path, such as /tmp"
+    return [Problem(TEMP, f"{folder}: {bytes_used} bytes", expected, advice)]
+
+
+def _longest_socket() -> str:
+    """Return the path of the socket with the longest name in the folder that :func:`temp_folder` returns."""
+    return f"/{PREFIX}12345678/{RAY_FOLDER}/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/dash_MetricsHead"

@@ -1,0 +1,110 @@
+"""Why a local Ray did not come up, as one problem: its own messages name consequences, and its logs the cause."""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+from uncseg.cluster.environment import TEMP, temp_folder
+from uncseg.errors import Problem
+
+_LOG_LINES = 200  # of the end of each log
+_TEXT = 300  # characters of Ray's own words
+_PLACE = "the folder of the local Ray"
+_CAUSES: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "No space left on device|ENOSPC|Disk quota exceeded",
+        "no space left on its disk",
+        "room for its files",
+        f"free some space, or let {TEMP} name a folder on another disk",
+    ),
+    (
+        "Read-only file system|Permission denied",
+        "no permission to write in its folder",
+        "a folder that you may write to",
+        f"let {TEMP} name such a folder",
+    ),
+    (
+        "Too many open files",
+        "too many open files",
+        "room for about 1000 open files",
+        "raise the limit: ulimit -n 65536",
+    ),
+    (
+        "Resource temporarily unavailable|can't start new thread|pthread_create|Cannot allocate memory|bad_alloc",
+        "no room for more processes or memory",
+        "about 1 GB of memory and 500 threads",
+        "end other work, or raise the limits (ulimit -u, ulimit -v)",
+    ),
+    (
+        "Address already in use|Cannot assign requested address|Failed to bind|Network is unreachable",
+        "no free port on 127.0.0.1",
+        "free ports on the loopback address",
+        "end what holds them, or switch the loopback interface on (ip link set lo up)",
+    ),
+)
+"""Pattern in an error or a log of Ray's, and what is found, expected and advised; the first that matches counts."""
+_LATE = (
+    ("dashboard", "its dashboard did not answer in time", "RAY_DASHBOARD_STARTUP_TIMEOUT_S"),
+    ("gcs|GCS", "its server (GCS) did not answer in time", "RAY_gcs_server_port_wait_time_s"),
+    ("timed out|TimeoutError", "its node did not answer in time", ""),
+)
+"""Pattern in an error, the part that was late, and the variable with its limit in seconds."""
+
+
+def folder_problem(error: OSError) -> Problem:
+    """Return what keeps a local Ray from having a folder of its own."""
+    folder = temp_folder()
+    found = f"{folder}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Problem(TEMP, found, "room for its files", _CAUSES[0][3])
+    return Problem(TEMP, found, "a folder that you may write to", f"let {TEMP} name such a folder")
+
+
+def start_problem(error: Exception, folder: Path) -> Problem:
+    """Return why a local Ray in ``folder`` did not come up, from what it raised and from its logs."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        return folder_problem(error)
+    texts = (str(error), *_logs(folder))
+    if _free_bytes(folder) < 2**20:
+        texts = (os.strerror(errno.ENOSPC),)
+    for pattern, found, expected, advice in _CAUSES:
+        if any(re.search(pattern, text) for text in texts):
+            where = _PLACE if found.endswith(("disk", "folder")) else "this machine"
+            return Problem(where, f"{found}{_in(folder, where)}", expected, advice)
+    return _late_problem(error, texts)
+
+
+def _late_problem(error: Exception, texts: tuple[str, ...]) -> Problem:
+    """Return which part of Ray was late; where none was, Ray's last words."""
+    own = f"{type(error).__name__}: {error}"
+    for pattern, found, variable in _LATE:
+        if re.search(pattern, own):
+            longer = f", or give it longer ({variable}=300)" if variable else ""
+            return Problem("this machine", found, "a Ray that comes up", f"end other work on this machine{longer}")
+    last = [line for text in texts for line in text.splitlines() if line.strip()]
+    words = " ".join(own.split()) if str(error).strip() else (last or [own])[-1]
+    return Problem("ray.init", words[:_TEXT], "a Ray that comes up", "remove the cause, give the same command")
+
+
+def _in(folder: Path, where: str) -> str:
+    return f" ({folder.parent.parent})" if where == _PLACE else ""
+
+
+def _logs(folder: Path) -> tuple[str, ...]:
+    """Return the ends of the logs of Ray's processes."""
+    texts = []
+    for log in sorted(folder.glob("session_2*/logs/*.*")):
+        try:
+            texts.append("\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:]))
+        except OSError:  # it is a pipe or has just gone
+            continue
+    return tuple(texts)
+
+
+def _free_bytes(folder: Path) -> int:
+    try:
+        state = os.statvfs(folder.parent)
+    except OSError:
+        return 0
+    return state.f_bavail * state.f_frsize
