@@ -14,10 +14,11 @@ from typing import Any
 import psutil
 import ray
 
+from uncseg import stopping
 from uncseg.cluster.environment import MODE, PREFIX, RAY_FOLDER, TOKEN, TOKEN_FILE, temp_folder, token_is_off
 from uncseg.cluster.ray_internals import LOOPBACK_VARIABLE, forget_authentication, loopback_address
 from uncseg.cluster.start_failures import folder_problem, start_problem
-from uncseg.console import console
+from uncseg.console import errors
 from uncseg.errors import ProblemsFound
 
 ATTEMPTS = 2
@@ -53,7 +54,7 @@ def local_ray(num_cpus: int | None, dashboard: bool) -> Iterator[None]:
                 problem = start_problem(error, folder / RAY_FOLDER)
                 if attempt == ATTEMPTS:
                     raise ProblemsFound(TITLE, [problem], exit_code=1) from error
-                console.print(f"The local Ray did not start ({problem.found}); trying once more")
+                errors.print(f"The local Ray did not start ({problem.found}); trying once more")
         try:
             yield
         finally:
@@ -118,10 +119,15 @@ def _private_folder() -> Iterator[Path]:
         lock = _locked(folder)
     except OSError as error:
         raise ProblemsFound(TITLE, [folder_problem(error)], exit_code=1) from error
-    try:
-        yield folder
-    finally:
+
+    def remove() -> None:
         shutil.rmtree(folder, ignore_errors=True)
+
+    try:
+        with stopping.at_the_end(remove):
+            yield folder
+    finally:
+        remove()
         os.close(lock)
 
 
@@ -149,9 +155,9 @@ def _locked(folder: Path) -> int:
 def _remove_left(base: Path) -> None:
     """Remove the folders of this user's killed commands."""
     for folder in base.glob(f"{PREFIX}*"):
-        # one without a token has just been made, and is not locked yet
+        # an empty one has just been made, and is not locked yet
         with suppress(OSError):
-            if folder.lstat().st_uid == os.getuid() and (folder / _TOKEN_NAME).is_file():
+            if folder.lstat().st_uid == os.getuid() and any(folder.iterdir()):
                 lock = _locked(folder)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)

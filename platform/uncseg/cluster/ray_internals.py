@@ -5,10 +5,12 @@ Ray Tune and Ray Train are imported inside the functions, so that the constants 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from ray._private import ray_constants
+import grpc
+from ray._private import ray_constants, services
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray sets for the command of a job."""
 LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Environment variable that, set to 0, keeps Ray's processes on the loopback address, as on macOS and Windows."""
+ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+"""Method of a cluster's server that says whether it is there; its empty request is an empty message."""
+ANSWER_S = 5.0
 
 
 def leave_signals_to_python() -> None:
@@ -107,3 +112,40 @@ def forget_authentication() -> None:
     """Let this process read Ray's token, and whether there is one, anew from the environment."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
+
+
+class Answer(Enum):
+    """What a cluster's server (GCS) says to a stranger, or to the holder of a token."""
+
+    OPEN = "it serves whoever asks"
+    ASKS_FOR_TOKEN = "it refuses who shows no token, or another"
+    NONE = "nothing answers, or no Ray"
+
+
+def server_address(address: str) -> str:
+    """Return HOST:PORT of the server (GCS) of a running cluster, given as to ``ray.init``.
+
+    Raises:
+        ConnectionError, ValueError: there is none, or the address is none.
+    """
+    found = services.canonicalize_bootstrap_address(address)
+    if found is None:
+        raise ConnectionError("no running Ray is known on this machine")
+    services.extract_ip_port(found)
+    return str(found)
+
+
+def answer_of(server: str, *, with_token: bool = False) -> Answer:
+    """Return what a cluster's server answers within a few seconds.
+
+    Args:
+        server: HOST:PORT.
+        with_token: show the token that this process has.
+    """
+    headers = AuthenticationTokenLoader.instance().get_token_for_http_header() if with_token else {}
+    call = grpc.insecure_channel(server, (("grpc.enable_http_proxy", 0),)).unary_unary(ALIVE)
+    try:
+        call(b"", timeout=ANSWER_S, metadata=[(key.lower(), value) for key, value in headers.items()])
+    except grpc.RpcError as error:
+        return Answer.ASKS_FOR_TOKEN if error.code() is grpc.StatusCode.UNAUTHENTICATED else Answer.NONE
+    return Answer.OPEN

@@ -5,25 +5,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-<<<<<<< HEAD
-from typing import Any
-=======
-from typing import NoReturn
->>>>>>> 09da25e (A local Ray listens on 127.0.0.1 alone, has a token of its own, and is started once more where it does not come up)
 
 import ray
 from ray.exceptions import AuthenticationError
 
 import uncseg
-<<<<<<< HEAD
 from uncseg import stopping
-from uncseg.cluster.ray_internals import JOB_VARIABLE, leave_signals_to_python
-=======
-from uncseg.cluster.environment import refuse_wrong_environment
+from uncseg.cluster.environment import MODE, refuse_wrong_environment, token_is_off, token_is_on
 from uncseg.cluster.local_ray import QUIET, local_ray
-from uncseg.cluster.ray_internals import JOB_VARIABLE
->>>>>>> 09da25e (A local Ray listens on 127.0.0.1 alone, has a token of its own, and is started once more where it does not come up)
+from uncseg.cluster.ray_internals import JOB_VARIABLE, Answer, answer_of, leave_signals_to_python, server_address
+from uncseg.console import errors
 from uncseg.errors import Problem, ProblemsFound, first_line
+
+TITLE = "There is no Ray to work on."
+WHERE = "resources.ray_address (or RAY_ADDRESS)"
+GUIDE = "docs/cluster.md, Who may use it"
 
 
 def under_ray_job() -> bool:
@@ -55,81 +51,56 @@ def ray_session(address: str | None, num_cpus: int | None = None, dashboard: boo
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     # in a job, an address kept with a run may be that of a cluster that no longer exists
     address = (None if under_ray_job() else address) or os.environ.get("RAY_ADDRESS") or "local"
-<<<<<<< HEAD
-    with _local_access(address):
-        leave_signals_to_python()
-        _connect(address, num_cpus, dashboard)
-        stopping.listen_again()
-        try:
-            yield address == "local"
-        finally:
-            ray.shutdown()
-
-
-@contextmanager
-def _local_access(address: str) -> Iterator[None]:
-    """Turn off Ray's tokens for a local Ray: it would start with them and submit jobs without."""
-    if address != "local" or "RAY_AUTH_MODE" in os.environ:
-        yield
-        return
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    try:
-        yield
-    finally:
-        del os.environ["RAY_AUTH_MODE"]
-=======
     refuse_wrong_environment(address)
+    leave_signals_to_python()
     with local_ray(num_cpus, dashboard) if address == "local" else _connected(address):
+        stopping.listen_again()
         yield address == "local"
-
-
-@contextmanager
-def terminated_like_ctrl_c() -> Iterator[None]:
-    """Turn SIGTERM (``ray job stop``, a scheduler's time limit) into KeyboardInterrupt within the block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def exit_without_waiting() -> NoReturn:
-    """End the process with exit code 1; the Ray that it started, or its job on a cluster, ends with it.
-
-    After Ctrl-C threads still wait for their folds or trials. Shutting down Ray under them makes it abort the process
-    with a C++ error.
-    """
-    sys.stdout.flush()
-    os._exit(1)
 
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     """Connect to a running cluster for a block.
->>>>>>> 09da25e (A local Ray listens on 127.0.0.1 alone, has a token of its own, and is started once more where it does not come up)
 
     Raises:
         ProblemsFound: no cluster answers at the address, or it asks for another token.
     """
+    _require_access(address)
     # nodes need the packages that uncseg needs, but not uncseg: they get this very copy
     environment = {"py_modules": [str(Path(uncseg.__file__).parent)]}
     try:
         ray.init(address, runtime_env=environment, **QUIET)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
-        where, found = "resources.ray_address (or RAY_ADDRESS)", f"{address}: {first_line(error)}"
-        problem = Problem(where, found, "a running Ray", "start it, or remove the address")
-        if isinstance(error, AuthenticationError):
-            found, expected = f"{address}: Ray refuses the token, or its absence", "the token of that cluster"
-            problem = Problem(where, found, expected, "see docs/cluster.md, Who may use it")
-        raise ProblemsFound("There is no Ray to work on.", [problem]) from error
+        raise _no_cluster(address, first_line(error)) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_access(address: str) -> None:
+    """Ask a cluster for a sign of life with and without the token, and say who may use it.
+
+    Ray itself would try for minutes, and print stacks of C++ functions.
+    """
+    try:
+        server = server_address(address)
+    except (ConnectionError, ValueError) as error:
+        raise _no_cluster(address, first_line(error)) from error
+    answer = answer_of(server)
+    # with "auto" Ray takes a token that is where it looks for it, without being told to
+    if answer is Answer.ASKS_FOR_TOKEN and (address != "auto" or token_is_on() or token_is_off()):
+        answer = answer_of(server, with_token=True) if token_is_on() else answer
+        if answer is Answer.ASKS_FOR_TOKEN:
+            found = f"{address} refuses {'the token' if token_is_on() else 'whoever shows no token'}"
+            problem = Problem(WHERE, found, "the token of that cluster", f"set {MODE}=token; {GUIDE}")
+            raise ProblemsFound(TITLE, [problem])
+    elif answer is Answer.OPEN:
+        errors.print(f"Ray at {address} asks for no token: who reaches its ports can run code there ({GUIDE})")
+    if answer is Answer.NONE:
+        raise _no_cluster(address, f"nothing answers at {server}")
+
+
+def _no_cluster(address: str, reason: str) -> ProblemsFound:
+    problem = Problem(WHERE, f"{address}: {reason}", "a running Ray", "start it, or remove the address")
+    return ProblemsFound(TITLE, [problem])
