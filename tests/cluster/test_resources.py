@@ -31,11 +31,6 @@ def test_slots_on_one_node(resources, cluster, folds, count, cpus, gpus):
     assert (slots.count, slots.fold.cpus, slots.fold.gpus) == (count, cpus, gpus)
 
 
-def test_one_and_a_half_gpus_per_fold_are_refused():
-    with pytest.raises(ProblemsFound, match="set it to 1 or 2"):
-        plan_slots(Resources(gpus_per_fold=1.5), 5, one_node(CPU=4, GPU=4))
-
-
 @pytest.mark.parametrize("resources", [{"gpus_per_fold": 1}, {"cpus_per_fold": 5}, {"gpus_per_fold": 2}])
 def test_a_fold_larger_than_the_cluster_is_refused(resources):
     with pytest.raises(ProblemsFound) as caught:

@@ -132,9 +132,6 @@ def _require_placeable(fold: FoldResources, nodes: tuple[Node, ...]) -> None:
         expected = "nodes besides the head node, or an autoscaler that adds them"
         advice = "start them (ray start --address …), or declare what the autoscaler adds: resources.autoscaler"
         raise ProblemsFound(TITLE, [Problem("cluster", "no node with CPUs", expected, advice)])
-    if fold.gpus > 1 and fold.gpus != int(fold.gpus):
-        found, advice = f"{fold.gpus:g} GPUs per fold", f"set it to {math.floor(fold.gpus)} or {math.ceil(fold.gpus)}"
-        problems.append(Problem("resources.gpus_per_fold", found, "a whole number, or a fraction of one", advice))
     largest = Node(max([0.0, *(node.cpus for node in nodes)]), max([0.0, *(node.gpus for node in nodes)]))
     for field, needed, available, unit in (
         ("resources.gpus_per_fold", worker.gpus, largest.gpus, "GPU"),
