@@ -17,7 +17,7 @@ import ray
 from uncseg import stopping
 from uncseg.cluster.environment import MODE, PREFIX, RAY_FOLDER, TOKEN, TOKEN_FILE, temp_folder, token_is_off
 from uncseg.cluster.ray_internals import LOOPBACK_VARIABLE, forget_authentication, loopback_address
-from uncseg.cluster.start_failures import folder_problem, start_problem
+from uncseg.cluster.start_failures import folder_problem, machine_problem, start_problem
 from uncseg.console import errors
 from uncseg.errors import ProblemsFound
 
@@ -44,6 +44,8 @@ def local_ray(num_cpus: int | None, dashboard: bool) -> Iterator[None]:
     with ExitStack() as stack:
         for attempt in range(1, ATTEMPTS + 1):
             folder = stack.enter_context(_private_folder())
+            if (problem := machine_problem()) is not None:
+                raise ProblemsFound(TITLE, [problem], exit_code=1)
             try:
                 _write_token(folder / _TOKEN_NAME)
                 _start(folder, num_cpus, dashboard)

@@ -44,14 +44,14 @@ def ray_session(address: str | None, num_cpus: int | None = None, dashboard: boo
         ProblemsFound: no cluster answers at the address, a local Ray does not come up, or the environment holds a
             value that Ray would misunderstand.
     """
+    # in a job, an address kept with a run may be that of a cluster that no longer exists
+    address = (None if under_ray_job() else address) or os.environ.get("RAY_ADDRESS") or "local"
+    refuse_wrong_environment(address)
     if ray.is_initialized():
         yield False
         return
     # Ray warns about changes in later versions, which the pinned version does not have
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    # in a job, an address kept with a run may be that of a cluster that no longer exists
-    address = (None if under_ray_job() else address) or os.environ.get("RAY_ADDRESS") or "local"
-    refuse_wrong_environment(address)
     leave_signals_to_python()
     with local_ray(num_cpus, dashboard) if address == "local" else _connected(address):
         stopping.listen_again()

@@ -3,14 +3,19 @@
 import errno
 import os
 import re
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 from uncseg.cluster.environment import TEMP, temp_folder
 from uncseg.errors import Problem
 
+ROOM_BYTES = 64 * 2**20
+"""Free space without which a local Ray does not come up: its logs, and shared memory where /dev/shm is too small."""
+CONNECT_S = 5.0
 _LOG_LINES = 200  # of the end of each log
 _TEXT = 300  # characters of Ray's own words
-_PLACE = "the folder of the local Ray"
+_PLACE, _MACHINE = "the folder of the local Ray", "this machine"
 _CAUSES: tuple[tuple[str, str, str, str], ...] = (
     (
         "No space left on device|ENOSPC|Disk quota exceeded",
@@ -45,9 +50,9 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
 )
 """Pattern in an error or a log of Ray's, and what is found, expected and advised; the first that matches counts."""
 _LATE = (
-    ("dashboard", "its dashboard did not answer in time", "RAY_DASHBOARD_STARTUP_TIMEOUT_S"),
-    ("gcs|GCS", "its server (GCS) did not answer in time", "RAY_gcs_server_port_wait_time_s"),
-    ("timed out|TimeoutError", "its node did not answer in time", ""),
+    ("dashboard", "its dashboard did not come up", "RAY_DASHBOARD_STARTUP_TIMEOUT_S"),
+    ("gcs|GCS", "its server (GCS) did not come up", "RAY_gcs_server_port_wait_time_s"),
+    ("timed out|TimeoutError", "its node did not come up", ""),
 )
 """Pattern in an error, the part that was late, and the variable with its limit in seconds."""
 
@@ -61,6 +66,25 @@ def folder_problem(error: OSError) -> Problem:
     return Problem(TEMP, found, "a folder that you may write to", f"let {TEMP} name such a folder")
 
 
+def machine_problem() -> Problem | None:
+    """Return what is known to keep a local Ray from coming up before it is started; it would take Ray half a minute."""
+    folder = temp_folder()
+    with suppress(OSError):
+        state = os.statvfs(folder)
+        if state.f_bavail * state.f_frsize < ROOM_BYTES:
+            found = f"{folder}: {os.strerror(errno.ENOSPC)}"
+            return Problem(TEMP, found, f"{ROOM_BYTES // 2**20} MB for its files", _CAUSES[0][3])
+    try:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname(), CONNECT_S),
+        ):
+            return None
+    except OSError as error:
+        _, found, expected, advice = _CAUSES[-1]
+        return Problem(_MACHINE, f"{found}: {error.strerror or error}", expected, advice)
+
+
 def start_problem(error: Exception, folder: Path) -> Problem:
     """Return why a local Ray in ``folder`` did not come up, from what it raised and from its logs."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
@@ -70,7 +94,7 @@ def start_problem(error: Exception, folder: Path) -> Problem:
         texts = (os.strerror(errno.ENOSPC),)
     for pattern, found, expected, advice in _CAUSES:
         if any(re.search(pattern, text) for text in texts):
-            where = _PLACE if found.endswith(("disk", "folder")) else "this machine"
+            where = _PLACE if found.endswith(("disk", "folder")) else _MACHINE
             return Problem(where, f"{found}{_in(folder, where)}", expected, advice)
     return _late_problem(error, texts)
 
@@ -81,7 +105,7 @@ def _late_problem(error: Exception, texts: tuple[str, ...]) -> Problem:
     for pattern, found, variable in _LATE:
         if re.search(pattern, own):
             longer = f", or give it longer ({variable}=300)" if variable else ""
-            return Problem("this machine", found, "a Ray that comes up", f"end other work on this machine{longer}")
+            return Problem(_MACHINE, found, "a Ray that comes up", f"end other work on this machine{longer}")
     last = [line for text in texts for line in text.splitlines() if line.strip()]
     words = " ".join(own.split()) if str(error).strip() else (last or [own])[-1]
     return Problem("ray.init", words[:_TEXT], "a Ray that comes up", "remove the cause, give the same command")
