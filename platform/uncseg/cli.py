@@ -53,9 +53,9 @@ Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints, and a swe
 @app.command()
 def phantom(
     out: Annotated[Path, _argument("Folder to write.")],
-    cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 20,
-    size: Annotated[int, typer.Option(min=24, help="Voxels along each axis.")] = 48,
-    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    cases: Annotated[int, typer.Option(min=1, max=99_999, help="Number of cases.")] = 20,
+    size: Annotated[int, typer.Option(min=24, max=1024, help="Voxels along each axis.")] = 48,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of everything that is drawn.")] = 0,
     task: TaskOption = None,
 ) -> None:
     """Write synthetic cases of a task, with the true probability of the main region at each voxel."""
@@ -84,9 +84,11 @@ def check(
 @app.command()
 def prepare(experiment: ExperimentFile, overrides: Overrides = None) -> None:
     """Check, plan, preprocess and split the cases of an experiment."""
+    from uncseg.commands import early_checks
     from uncseg.config.experiment import load_experiment
 
     loaded = load_experiment(experiment, overrides)
+    early_checks.check_cases(loaded)
     from uncseg.commands.prepare import prepare_dataset
 
     typer.echo(f"prepared cases: {prepare_dataset(loaded).root}")
@@ -101,9 +103,11 @@ def cross_validate(
     trust: Trust = False,
 ) -> None:
     """Train the folds side by side, predict every case out of fold, write the tables, fill MLflow."""
+    from uncseg.commands import early_checks
     from uncseg.config.experiment import load_experiment
 
-    loaded, chosen = load_experiment(experiment, overrides), _fold_numbers(folds)
+    chosen, loaded = _fold_numbers(folds), load_experiment(experiment, overrides)
+    early_checks.check_training(loaded, chosen)
     from uncseg.commands.cross_validate import cross_validate
 
     raise typer.Exit(cross_validate(loaded, chosen, dry_run, trust))
@@ -112,9 +116,14 @@ def cross_validate(
 @app.command()
 def sweep(file: SweepFile, overrides: Overrides = None, trust: Trust = False) -> None:
     """Search the fields of an experiment by trials of a few folds each; write the best as an experiment file."""
-    from uncseg.studies.sweep.load_sweep import load_sweep
+    from uncseg.commands import early_checks
+    from uncseg.studies.load_study import load_study
+    from uncseg.studies.sweep.load_sweep import load_sweep, require_place
+    from uncseg.studies.sweep.sweep_file import Sweep
 
+    early_checks.check_cases(load_study(file, Sweep, overrides)[1])
     loaded = load_sweep(file, overrides)
+    require_place(*loaded)
     from uncseg.studies.sweep.run_sweep import run_sweep  # imports Ray: a wrong file is refused before
 
     raise typer.Exit(run_sweep(*loaded, trust))
@@ -128,9 +137,12 @@ def benchmark(
     trust: Trust = False,
 ) -> None:
     """Train several kinds of networks with several seeds and compare all uncertainty maps on the same cases."""
-    from uncseg.studies.benchmark.load_benchmark import load_benchmark
+    from uncseg.commands import early_checks
+    from uncseg.studies.benchmark.load_benchmark import load_benchmark, require_place
 
     loaded = load_benchmark(file, overrides)
+    require_place(*loaded)
+    early_checks.check_cases(loaded[1])
     from uncseg.studies.benchmark.run_benchmark import run_benchmark  # imports Ray: a wrong file is refused before
 
     raise typer.Exit(run_benchmark(*loaded, dry_run, trust))
@@ -158,6 +170,10 @@ def score(
     task: FolderTask = None,
 ) -> None:
     """Score masks against references, and uncertainty maps against the errors, as the BraTS challenges do."""
+    from uncseg.commands import early_checks
+
+    folders = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
+    early_checks.check_scoring(folders, out, uncertainty_scale, patients, task)
     from uncseg.commands.score import score_folders
 
     conventions = prediction_convention, reference_convention
@@ -187,6 +203,10 @@ def evaluate(
         if text is not None
     ]
     raise_if_any(problems, "The request is ambiguous.")
+    from uncseg.commands import early_checks
+
+    early_checks.check_options(patients, task)
+    early_checks.check_evaluation(run, other, dataset, overrides)
     if other is not None:
         from uncseg.commands.compare import compare_runs
 
@@ -228,7 +248,10 @@ def predict(
     trust: Trust = False,
 ) -> None:
     """Predict new cases: labels, an uncertainty map and the expected Dice, in each case's own geometry."""
+    from uncseg.commands import early_checks
+
     chosen = _fold_numbers(folds)
+    early_checks.check_prediction(model, source, output, chosen, overrides)
     from uncseg.commands.predict import PredictionOptions, predict_folder
 
     options = PredictionOptions(probabilities, overlays, mirroring, review_below)
@@ -242,6 +265,9 @@ def report(
 ) -> None:
     """Write one HTML page on one or several runs, with tables, figures and slices; it needs no network."""
     stopping.say("stopped")
+    from uncseg.commands import early_checks
+
+    early_checks.check_report(runs)
     from uncseg.commands.report import report_runs
 
     raise typer.Exit(report_runs(runs, cases))
@@ -253,6 +279,9 @@ def sync(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow to push to, instead of the experiment's.")] = None,
 ) -> None:
     """Push to MLflow whatever it does not hold yet."""
+    from uncseg.commands import early_checks
+
+    early_checks.check_synced(run, tracking_uri)
     from uncseg.commands.sync import sync_folder
 
     left = sync_folder(run, tracking_uri)
@@ -268,6 +297,9 @@ def ui(
 ) -> None:
     """Show a run in MLflow on this machine's loopback address, until Ctrl-C."""
     stopping.say("stopped")
+    from uncseg.commands import early_checks
+
+    early_checks.check_synced(run, None)
     from uncseg.commands.ui import show_run
 
     raise typer.Exit(show_run(run, port, browser))

@@ -107,6 +107,16 @@ def did_you_mean(found: str, known: Iterable[str], otherwise: str) -> str:
     return otherwise if name is None else f"did you mean {name}?"
 
 
+def similar_path(path: Path, otherwise: str) -> str:
+    """Return advice that names what lies beside a path that does not exist and has a similar name."""
+    try:
+        beside = [] if path.exists() else [one.name for one in path.absolute().parent.iterdir()]
+    except OSError:
+        return otherwise
+    name = similar(path.name, beside)
+    return otherwise if name is None else f"did you mean {path.with_name(name)}?"
+
+
 def first_problems(problems: Sequence[Problem]) -> list[Problem]:
     """Return problems of one kind, of which the last ones are counted if there are many."""
     if len(problems) <= MOST_SHOWN:

@@ -1,5 +1,6 @@
 """Where files lie: the folder of a run, the folder of a prepared dataset, and the files of a case."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from uncseg.errors import DamagedFile
 from uncseg.estimators.registry import ONE_PASS, SEVERAL_PASS_MAPS
 from uncseg.files import read_json
 from uncseg.tasks.task import Task
+
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+"""Of a fold whose training has ended."""
 
 
 class Below:
@@ -81,7 +85,7 @@ class RunFolder:
 
     def final_checkpoint(self, fold: int) -> Path:
         """The checkpoint of a fold whose training has ended."""
-        return self.fold(fold) / "checkpoint_final.pth"
+        return self.fold(fold) / FINAL_CHECKPOINT
 
     def member(self, number: int) -> "RunFolder":
         """A member of the run's deep ensemble; the first member is the run itself."""
@@ -116,6 +120,17 @@ class PreparedFolder:
     """CASE.json: which files of the case are prepared, with their sizes and digests."""
     oracle = Below("nnUNet_preprocessed/{dataset_name}/oracle")
     """Of phantoms only: CASE.npy, q on the preprocessed grid, (D, H, W) float16."""
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Return whether nnU-Net would accept the folder as a model."""
+    return (folder / "plans.json").is_file() and (folder / "dataset.json").is_file()
+
+
+def folds_in(model: Path) -> list[int]:
+    """Return the folds of a model folder with a final checkpoint, sorted."""
+    numbers = (re.fullmatch(r"fold_(\d+)", file.parent.name) for file in model.glob(f"fold_*/{FINAL_CHECKPOINT}"))
+    return sorted(int(number[1]) for number in numbers if number)
 
 
 UNCERTAINTY, UNMASKED, BETWEEN_FOLDS = "uncertainty", "uncertainty_unmasked", "between_folds"

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from uncseg.console import command_line, console
+from uncseg.commands.early_checks import runs_to_compare
+from uncseg.console import console
 from uncseg.errors import Problem, raise_if_any
 from uncseg.evaluation.summary import compare
 from uncseg.report.compared_tasks import common_regions, comparable_scores, task_sentences
 from uncseg.report.score_tables import differences_table
-from uncseg.runs.run_opening import open_existing_run, warn_of_changes
+from uncseg.runs.run_opening import warn_of_changes
 from uncseg.table_files import read_table, write_table
 
 TITLE = "The runs cannot be compared."
@@ -21,15 +22,10 @@ def compare_runs(first: Path, second: Path) -> int:
     Raises:
         ProblemsFound: a run has not been evaluated, or no case or region is in both.
     """
-    same = [Problem("RUN_B", f"{second}, which is RUN_A", "another run", "give two runs")]
-    raise_if_any(same if first.resolve() == second.resolve() else [], TITLE)
-    opened = [open_existing_run(root) for root in (first, second)]
+    opened = runs_to_compare(first, second)
     for run, experiment in opened:
         warn_of_changes(run, experiment, "the tables that are compared were written before")
     runs, tasks = [run for run, _ in opened], [experiment.dataset.task for _, experiment in opened]
-    files = {run.tables / "scores.parquet": f"first: {command_line('uncseg', 'evaluate', run.root)}" for run in runs}
-    missing = {file: advice for file, advice in files.items() if not file.is_file()}
-    raise_if_any([Problem(str(f), "no scores", "an evaluated run", advice) for f, advice in missing.items()], TITLE)
     a, b = (read_table(run.tables, "scores") for run in runs)
     assert a is not None
     assert b is not None

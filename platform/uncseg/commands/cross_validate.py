@@ -7,10 +7,11 @@ from pathlib import Path
 
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.session import ray_session
+from uncseg.commands.early_checks import folds_to_train
 from uncseg.config.experiment import Experiment
 from uncseg.console import command_line, console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
-from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.errors import raise_if_any
 from uncseg.layout import RunFolder
 from uncseg.outputs import require_free
 from uncseg.ownership import make_own
@@ -40,7 +41,7 @@ def cross_validate(
     Returns:
         0, or 1 if a fold failed (the others are finished and evaluated).
     """
-    folds = _chosen_folds(experiment, folds)
+    folds = folds_to_train(experiment, folds)
     run = RunFolder(experiment.run_folder)
     refuse_other_settings(experiment, run)
     require_judged_run(experiment, folds)
@@ -74,16 +75,6 @@ def cross_validate(
             failed, left = train_and_evaluate(request, folds, own_ray)
     _print_end(experiment, run, failed, left)
     return 1 if failed else 0
-
-
-def _chosen_folds(experiment: Experiment, folds: Sequence[int] | None) -> list[int]:
-    possible = range(experiment.split.folds)
-    chosen = possible if folds is None else folds
-    wrong = [fold for fold in chosen if fold not in possible]
-    if wrong or not chosen:
-        found, expected = ", ".join(map(str, wrong)) or "no fold", f"folds from 0 to {possible[-1]}"
-        raise ProblemsFound("The folds cannot be trained.", [Problem("--folds", found, expected, "correct the list")])
-    return sorted(set(chosen))
 
 
 def _how_to_look(tracking_uri: str, run: RunFolder) -> str:

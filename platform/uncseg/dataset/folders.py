@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from uncseg.dataset.cases import Case, ending_of
-from uncseg.errors import Problem, ProblemsFound, listed
+from uncseg.errors import Problem, ProblemsFound, listed, similar_path
 from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
@@ -58,7 +58,7 @@ def require_folder(folder: Path) -> None:
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
-        advice = "correct the path, or make phantoms: uncseg phantom"
+        advice = similar_path(folder, "correct the path, or make phantoms: uncseg phantom")
         problem = Problem(str(folder), found, "a folder with one folder per case", advice)
         raise ProblemsFound(f"The dataset {folder} cannot be used.", [problem])
 

@@ -1,38 +1,36 @@
 """What ``uncseg predict`` takes as MODEL: a run, a fold of it, an nnU-Net model folder, or one in MLflow."""
 
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from uncseg.config.fields import apply_overrides
-from uncseg.config.reading import split_advice, validate
+from uncseg.config.reading import split_advice
 from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Resources
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.estimators.registry import ESTIMATORS
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
+from uncseg.layout import folds_in, is_model_folder
 from uncseg.method.checkpoints import FINAL, DamagedCheckpoint, require_whole
 from uncseg.method.inference import model_folder
-from uncseg.method.inference.model_folder import ModelFolder, is_model_folder
+from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.settings import TrainerSettings
+from uncseg.runs.named_models import (
+    NO_SUCH_MODEL,
+    chosen_folds,
+    is_in_mlflow,
+    no_such_model,
+    settings_of_model,
+    single_fold,
+)
 from uncseg.runs.run_opening import finished_folds, open_existing_run, warn_of, warn_of_changes
-from uncseg.section import Section
 from uncseg.table_files import read_table
 from uncseg.tasks.task import Task
 from uncseg.tracking.stored_models import download, find_stored
 
 NO_MATTER = "its networks predict new cases all the same"
-
-
-class _Sections(Section):
-    """What can be set of a model without an experiment, whose description may bring evaluation fields."""
-
-    resources: Resources = Resources()
-    evaluation: Evaluation = Evaluation()
 
 
 @dataclass(frozen=True)
@@ -75,24 +73,22 @@ def find_model(
     Raises:
         ProblemsFound: the source is none of these, or lacks a fold.
     """
-    if re.match(r"[a-z][a-z-]+:/", source):
+    if is_in_mlflow(source):
         return _from_folder(_download(source, output), source, folds, overrides, trust)
     path = Path(source).resolve()
     if (path / "experiment.yaml").is_file():
         return _from_run(path, folds, overrides, trust)
-    if re.fullmatch(r"fold_\d+", path.name) and (path / FINAL).is_file() and is_model_folder(path.parent):
-        return _from_folder(path.parent, source, [int(path.name.removeprefix("fold_"))], overrides, trust)
+    if (fold := single_fold(path)) is not None:
+        return _from_folder(path.parent, source, [fold], overrides, trust)
     if is_model_folder(path):
         return _from_folder(path, source, folds, overrides, trust)
-    found = "a folder without experiment.yaml, plans.json or checkpoint_final.pth" if path.is_dir() else "no folder"
-    expected = "a run (runs/NAME), a fold (…/fold_0), an nnU-Net model folder, or models:/NAME/VERSION"
-    raise ProblemsFound("There is no such model.", [Problem(source, found, expected, "correct the path")])
+    raise no_such_model(source)
 
 
 def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> PredictionModel:
     run, experiment = open_existing_run(root, overrides, edited=partial(warn_of, why=NO_MATTER))
     warn_of_changes(run, experiment, NO_MATTER)
-    chosen = _chosen_folds(folds, finished_folds(experiment, run), str(root))
+    chosen = chosen_folds(folds, finished_folds(experiment, run), str(root))
     configuration, evaluation = experiment.plan.configuration, experiment.evaluation
     folder = ModelFolder(run.model, configuration)
     if not trust:
@@ -109,12 +105,10 @@ def _from_folder(
 ) -> PredictionModel:
     folder = model_folder.open_model_folder(path, trust)
     description = model_folder.read_description(path)
-    content: dict[str, Any] = {"evaluation": description.get("evaluation", {})}
-    title, problems = "The fields cannot be changed.", apply_overrides(content, overrides or [])
-    sections = validate(_Sections, content, Path("--set"), title, problems)
+    sections = settings_of_model(overrides, description.get("evaluation"))
     _require_trained_for(sections.evaluation, folder, source)
     review_below = float(description.get("review_below", REVIEW_BELOW))
-    chosen = _chosen_folds(folds, model_folder.folds_in(path), source)
+    chosen = chosen_folds(folds, folds_in(path), source)
     require_whole(map(folder.checkpoint, chosen))
     return PredictionModel(folder, chosen, sections.resources, sections.evaluation, review_below)
 
@@ -134,16 +128,6 @@ def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: st
     raise_if_any(problems, "The estimators cannot be used.")
 
 
-def _chosen_folds(folds: Sequence[int] | None, finished: list[int], source: str) -> tuple[int, ...]:
-    missing = [fold for fold in folds or () if fold not in finished]
-    if not finished or missing:
-        found = f"fold {', '.join(map(str, missing))}" if missing else "no finished fold"
-        expected = f"finished folds: {', '.join(map(str, finished)) or 'at least one'}"
-        problem = Problem(source, found, expected, "choose among these, or train it (uncseg cross-validate)")
-        raise ProblemsFound("There is nothing to predict with.", [problem])
-    return tuple(sorted(set(folds))) if folds else tuple(finished)
-
-
 def _download(uri: str, output: Path) -> Path:
     """Return the model folder of an MLflow model, which is downloaded once into OUTPUT/.model-…"""
     uri, content = find_stored(uri)
@@ -158,5 +142,5 @@ def _download(uri: str, output: Path) -> Path:
     if found is None or not is_model_folder(found):
         missing = "no plans.json and dataset.json in it"
         problem = Problem(uri, missing, "a model that uncseg logged", "correct the URI")
-        raise ProblemsFound("There is no such model.", [problem])
+        raise ProblemsFound(NO_SUCH_MODEL, [problem])
     return found

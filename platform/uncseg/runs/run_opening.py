@@ -16,7 +16,7 @@ from uncseg.config.fields import differences, is_within
 from uncseg.config.sections import Storage
 from uncseg.config.task_files import short_task, task_of
 from uncseg.console import command_line, console
-from uncseg.errors import DamagedFile, Problem, ProblemsFound, first_line, first_problems, raise_if_any
+from uncseg.errors import DamagedFile, Problem, ProblemsFound, first_line, first_problems, raise_if_any, similar_path
 from uncseg.files import file_lock, read_text
 from uncseg.layout import PreparedFolder, RunFolder, own_database, storage_of
 from uncseg.ownership import is_own_run, links_out, make_own
@@ -70,7 +70,7 @@ def open_existing_run(
     """
     run = RunFolder(root.resolve())
     if not run.experiment.is_file():
-        found, advice = "no experiment.yaml", "give RUNS/NAME"
+        found, advice = "no experiment.yaml", similar_path(root, "give RUNS/NAME")
         if below := sorted(root.glob("*/*/experiment.yaml")):
             found = f"a folder of {len(below)} runs"
             advice = f"give one of them, for example {below[0].parent}"

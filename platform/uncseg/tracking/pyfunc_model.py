@@ -20,8 +20,9 @@ from uncseg.dataset.finite import count_not_finite, naming, require_finite_chann
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.expectation import REVIEW_BELOW, around_prediction, describe, expected_dice_column
 from uncseg.evaluation.overlap import main_mask
+from uncseg.layout import folds_in
 from uncseg.method.inference.fold_average import average_folds
-from uncseg.method.inference.model_folder import folds_in, open_model_folder, read_description
+from uncseg.method.inference.model_folder import open_model_folder, read_description
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.predictor import loaded_predictor
 

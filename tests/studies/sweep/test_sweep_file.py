@@ -12,8 +12,7 @@ from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.studies.load_study import read_study, save_study
 from uncseg.studies.study_folder import SweepFolder
-from uncseg.studies.sweep.load_sweep import load_sweep
-from uncseg.studies.sweep.run_sweep import refuse_other_sweep
+from uncseg.studies.sweep.load_sweep import load_sweep, refuse_other_sweep
 from uncseg.studies.sweep.space import base_values, trial_experiment, write_trial
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.tasks.built_in_tasks import built_in

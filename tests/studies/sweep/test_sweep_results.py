@@ -12,8 +12,7 @@ from uncseg.studies.load_study import save_study
 from uncseg.studies.parent_run import open_parent, sync_study
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep import sweep_results
-from uncseg.studies.sweep.load_sweep import load_sweep
-from uncseg.studies.sweep.run_sweep import refuse_other_sweep
+from uncseg.studies.sweep.load_sweep import load_sweep, refuse_other_sweep
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.sweep_mlflow import log_sweep
 from uncseg.studies.sweep.sweep_results import close_sweep, why_none, write_best

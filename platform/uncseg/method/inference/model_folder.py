@@ -1,6 +1,5 @@
 """A trained model as nnU-Net stores it: plans.json, dataset.json and one folder per fold."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json
+from uncseg.layout import folds_in
 from uncseg.method.checkpoints import FINAL, MODEL_KEYS, load_torch_file
 from uncseg.method.inference.label_meaning import known_task, label_numbers, region_channels
 from uncseg.method.network.known_classes import require_known_classes
@@ -139,17 +139,6 @@ def read_description(folder: Path) -> dict[str, Any]:
     content = read_json(file) if file.is_file() else {}
     assert isinstance(content, dict)
     return content
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Return whether nnU-Net would accept the folder as a model."""
-    return (folder / "plans.json").is_file() and (folder / "dataset.json").is_file()
-
-
-def folds_in(folder: Path) -> list[int]:
-    """Return the folds with a final checkpoint, sorted."""
-    numbers = (re.fullmatch(r"fold_(\d+)", file.parent.name) for file in folder.glob(f"fold_*/{FINAL}"))
-    return sorted(int(number[1]) for number in numbers if number)
 
 
 def open_model_folder(folder: Path, trust: bool = False) -> ModelFolder:

@@ -15,8 +15,11 @@ from uncseg.config.reading import Override
 from uncseg.config.rules import problems_of_judged
 from uncseg.errors import Problem, ProblemsFound, did_you_mean
 from uncseg.estimators.registry import HEAD, NO_FURTHER_PASS
+from uncseg.layout import RunFolder
+from uncseg.runs.run_opening import refuse_other_settings
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
 from uncseg.studies.load_study import Checks, load_study, placed
+from uncseg.studies.study_folder import BenchmarkFolder
 
 COMMON = ("dataset", "split", "storage", "tracking", "name", "training.seed")
 """Sections and fields that the file sets for all trainings alike."""
@@ -148,3 +151,21 @@ def _check_judged(checks: Checks, name: str, experiments: dict[str, Experiment])
     if model.error_network is not None:
         judged = model.error_network.run
         checks += problems_of_judged(experiments[judged].model, model, judged, f"trainings.{name}, model")
+
+
+def require_place(benchmark: Benchmark, base: Experiment, trainings: Sequence[SeededTraining]) -> None:
+    """Refuse a folder that belongs to something else, or holds trainings with other settings.
+
+    Raises:
+        ProblemsFound: saying what it belongs to, or naming every field that differs.
+    """
+    folder = BenchmarkFolder(base.storage.path.resolve() / benchmark.name)
+    folder.require_place()
+    problems = []
+    for training in trainings:
+        try:
+            refuse_other_settings(training.experiment, RunFolder(training.experiment.run_folder))
+        except ProblemsFound as error:
+            problems += [replace(p, where=f"{training.run_name}, {p.where}") for p in error.problems]
+    if problems:
+        raise ProblemsFound(f"The benchmark {folder.root} holds trainings with other settings.", problems)

@@ -21,12 +21,13 @@ from uncseg.runs.fold_request import FoldRequest, RunRequest, all_members_done, 
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_data import changed_split, kept_preparation
-from uncseg.runs.run_opening import changes_of, edited_settings, locked, open_members, refuse_other_settings
+from uncseg.runs.run_opening import changes_of, edited_settings, locked, open_members
 from uncseg.runs.run_plan import print_cases
 from uncseg.runs.train_folds import train_folds
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
 from uncseg.studies.benchmark.benchmark_results import close_benchmark
 from uncseg.studies.benchmark.cost import measure_costs
+from uncseg.studies.benchmark.load_benchmark import require_place
 from uncseg.studies.benchmark.methods import methods_of
 from uncseg.studies.benchmark.score_maps import ScoredFold, comparable, fold_requests, score_cases
 from uncseg.studies.load_study import save_study
@@ -62,8 +63,7 @@ def run_benchmark(
         ProblemsFound: the benchmark cannot be run, or cases could not be scored.
     """
     folder = BenchmarkFolder(base.storage.path.resolve() / benchmark.name)
-    folder.require_place()
-    _refuse_other_settings(folder, trainings)
+    require_place(benchmark, base, trainings)
     write_missing_phantoms(base.dataset)
     _refuse_other_data(folder, trainings)
     networks = sum(t.experiment.training.members * len(benchmark.folds_of(t.experiment)) for t in trainings)
@@ -90,17 +90,6 @@ def run_benchmark(
     if problems:
         raise ProblemsFound("Some cases could not be scored: their trainings are not compared.", problems, exit_code=1)
     return 1 if failed or not compared else 0
-
-
-def _refuse_other_settings(folder: BenchmarkFolder, trainings: Sequence[SeededTraining]) -> None:
-    problems = []
-    for training in trainings:
-        try:
-            refuse_other_settings(training.experiment, RunFolder(training.experiment.run_folder))
-        except ProblemsFound as error:
-            problems += [replace(p, where=f"{training.run_name}, {p.where}") for p in error.problems]
-    if problems:
-        raise ProblemsFound(f"The benchmark {folder.root} holds trainings with other settings.", problems)
 
 
 def _refuse_other_data(folder: BenchmarkFolder, trainings: Sequence[SeededTraining]) -> None:

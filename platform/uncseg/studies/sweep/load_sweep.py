@@ -10,14 +10,19 @@ from statistics import fmean
 import yaml
 
 from uncseg.config.experiment import Experiment
-from uncseg.errors import did_you_mean
+from uncseg.errors import ProblemsFound, did_you_mean
+from uncseg.files import read_json
 from uncseg.layout import RunFolder
-from uncseg.studies.load_study import Checks, load_study
+from uncseg.runs.run_opening import differing_settings
+from uncseg.studies.load_study import Checks, load_study, study_record
+from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.space import GRID, LISTS, check_field, grid_points, parse_domain
 from uncseg.studies.sweep.sweep_file import BaselineConstraint, Constraint, Sweep
 from uncseg.tracking.spool import read_history
 
 OPTUNA = ("tpe", "nsga2")
+FREE_TO_CHANGE = ("trials_at_once", "keep_checkpoints")
+"""Fields that change neither what is searched nor what is found."""
 
 
 def load_sweep(path: Path, overrides: list[str] | None = None) -> tuple[Sweep, Experiment]:
@@ -29,7 +34,7 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> tuple[Sweep, E
 
     Raises:
         ProblemsFound: with every problem of the file at once; those of the base first, since the space is checked
-            against it.
+            against it, and those of the names of metrics last, since torch tells them and takes seconds to import.
     """
     sweep, base = load_study(path, Sweep, overrides)
     checks = Checks()
@@ -38,9 +43,10 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> tuple[Sweep, E
     checks += wrong_space
     if not wrong_space:
         _check_search(checks, sweep)
-    _check_metrics(checks, sweep, base)
     _check_scheduler(checks, sweep, base)
     constraints = [_resolved(checks, n, constraint, sweep, base) for n, constraint in enumerate(sweep.constraints)]
+    checks.raise_all(path, sweep)
+    _check_metrics(checks, sweep, base)
     checks.raise_all(path, sweep)
     return sweep.model_copy(update={"constraints": tuple(constraints)}), base
 
@@ -145,3 +151,29 @@ def _resolved(checks: Checks, number: int, constraint: Constraint, sweep: Sweep,
     screened = fmean(values[fold] for fold in sweep.folds) - constraint.tolerance
     promoted = fmean(values.values()) - constraint.tolerance
     return BaselineConstraint(metric=constraint.metric, at_least=screened, promoted_at_least=promoted)
+
+
+def require_place(sweep: Sweep, base: Experiment) -> None:
+    """Refuse a folder that belongs to something else, or to a sweep with other settings.
+
+    Raises:
+        ProblemsFound: saying what it belongs to, or naming every field that differs.
+    """
+    folder = SweepFolder(base.storage.path.resolve() / sweep.name)
+    folder.require_place()
+    refuse_other_sweep(folder, sweep, base)
+
+
+def refuse_other_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment) -> None:
+    """Refuse a folder that holds a sweep with other settings: one table would compare the trials of both.
+
+    Raises:
+        ProblemsFound: naming every field that differs.
+    """
+    if folder.content.is_file():
+        before, now = read_json(folder.content), study_record(sweep, base)
+        for field in FREE_TO_CHANGE:
+            before[sweep.kind][field] = now[sweep.kind][field]
+        problems = [p for part in now for p in differing_settings(before[part], now[part])]
+        if problems:
+            raise ProblemsFound(f"The sweep {folder.root} exists with other settings.", problems)

@@ -10,7 +10,7 @@ from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import Experiment
 from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
-from uncseg.errors import DamagedFile, ProblemsFound, first_problems, raise_if_any
+from uncseg.errors import DamagedFile, first_problems, raise_if_any
 from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder
 from uncseg.ownership import make_own
@@ -23,13 +23,14 @@ from uncseg.runs.own_folds import foreign_folds
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_data import LOST, changed_split, kept_preparation, record_data
-from uncseg.runs.run_opening import changes_of, differing_settings, edited_settings, locked
+from uncseg.runs.run_opening import changes_of, edited_settings, locked
 from uncseg.runs.run_plan import print_cases
 from uncseg.runs.train_folds import train_folds
-from uncseg.studies.load_study import save_study, study_record
+from uncseg.studies.load_study import save_study
 from uncseg.studies.parent_run import open_parent
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
+from uncseg.studies.sweep.load_sweep import require_place
 from uncseg.studies.sweep.snapshots import refuse_strangers_state
 from uncseg.studies.sweep.space import trial_experiment
 from uncseg.studies.sweep.sweep_file import Sweep
@@ -39,9 +40,6 @@ from uncseg.studies.sweep.trial_events import TrialEvents
 from uncseg.studies.sweep.trials import VALUES, can_be_promoted, rank_trials, read_trials
 from uncseg.studies.sweep.tuner import sweep_tuner, trials_at_once
 
-FREE_TO_CHANGE = ("trials_at_once", "keep_checkpoints")
-"""Fields that change neither what is searched nor what is found."""
-
 
 def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
     """Run a sweep, or go on with it; return 0, or 1 where there is no best trial.
@@ -50,8 +48,7 @@ def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
     folder holds already, Tune's state and checkpoints, may run code of its own.
     """
     folder = SweepFolder(base.storage.path.resolve() / sweep.name)
-    folder.require_place()
-    refuse_other_sweep(folder, sweep, base)
+    require_place(sweep, base)
     if not trust:
         refuse_strangers_state(folder)
     folder.outputs.require_own([folder.best.name, *folder.outputs.noted()])
@@ -85,21 +82,6 @@ def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
                     _screen(setup, at_once, events)
                 promoted = _promote(setup, events, cluster, own_ray)
     return close_sweep(folder, sweep, base, promoted)
-
-
-def refuse_other_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment) -> None:
-    """Refuse a folder that holds a sweep with other settings: one table would compare the trials of both.
-
-    Raises:
-        ProblemsFound: naming every field that differs.
-    """
-    if folder.content.is_file():
-        before, now = read_json(folder.content), study_record(sweep, base)
-        for field in FREE_TO_CHANGE:
-            before[sweep.kind][field] = now[sweep.kind][field]
-        problems = [p for part in now for p in differing_settings(before[part], now[part])]
-        if problems:
-            raise ProblemsFound(f"The sweep {folder.root} exists with other settings.", problems)
 
 
 def refuse_other_data(folder: SweepFolder, sweep: Sweep, base: Experiment) -> None:

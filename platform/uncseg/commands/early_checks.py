@@ -1,0 +1,213 @@
+"""What the command line and the files tell of a wrong request, before torch, nnU-Net, Ray or MLflow are imported.
+
+Each takes a second. The commands check more, as what they work with becomes known.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from uncseg.config.experiment import Experiment
+from uncseg.config.sections import Tracking
+from uncseg.config.task_files import require_task
+from uncseg.console import command_line
+from uncseg.dataset.folders import require_folder
+from uncseg.dataset.patients import as_patients
+from uncseg.errors import Problem, ProblemsFound, did_you_mean, raise_if_any, similar_path
+from uncseg.layout import RunFolder
+from uncseg.runs.judged_run import require_judged_run
+from uncseg.runs.named_models import require_model
+from uncseg.runs.run_opening import finished_folds, open_existing_run, refuse_other_settings
+from uncseg.studies.study_folder import find_study
+
+SCALES = ("unit", "percent")
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set in the command of a Ray job."""
+
+
+def folds_to_train(experiment: Experiment, folds: Sequence[int] | None) -> list[int]:
+    """Return the folds that ``--folds`` names, sorted; all for None.
+
+    Raises:
+        ProblemsFound: the experiment has no such fold.
+    """
+    possible = range(experiment.split.folds)
+    chosen = possible if folds is None else folds
+    wrong = [fold for fold in chosen if fold not in possible]
+    if wrong or not chosen:
+        found, expected = ", ".join(map(str, wrong)) or "no fold", f"folds from 0 to {possible[-1]}"
+        raise ProblemsFound("The folds cannot be trained.", [Problem("--folds", found, expected, "correct the list")])
+    return sorted(set(chosen))
+
+
+def check_training(experiment: Experiment, folds: Sequence[int] | None) -> None:
+    """Refuse a cross-validation of folds, data or settings that cannot work.
+
+    Raises:
+        ProblemsFound: saying why.
+    """
+    chosen = folds_to_train(experiment, folds)
+    refuse_other_settings(experiment, RunFolder(experiment.run_folder))
+    require_judged_run(experiment, chosen)
+    check_cases(experiment)
+
+
+def check_cases(experiment: Experiment) -> None:
+    """Refuse a dataset that is not there or does not fit the split, and a storage that cannot be written to.
+
+    Raises:
+        ProblemsFound: saying why.
+    """
+    raise_if_any(_problems_of_storage(experiment.storage.path), "The experiment has no place.")
+    dataset = experiment.dataset
+    if JOB_VARIABLE in os.environ and not dataset.path.is_absolute():
+        return  # refused with other relative paths of a Ray job
+    if dataset.phantoms is None:
+        if not dataset.path.exists():
+            advice = similar_path(dataset.path, "correct the path, or make phantoms: uncseg phantom")
+            problem = Problem("dataset.path", f"nothing at {dataset.path}", "a folder of cases", advice)
+            raise ProblemsFound(f"The dataset {dataset.path} cannot be used.", [problem])
+        from uncseg.dataset.preparation import chosen_cases
+
+        chosen_cases(experiment)
+    elif experiment.split.given is None and experiment.split.folds > dataset.phantoms.cases:
+        found = f"{experiment.split.folds} folds for {dataset.phantoms.cases} phantoms"
+        problem = Problem(
+            "split.folds", found, "at most as many folds as patients", "write more phantoms, or fewer folds"
+        )
+        raise ProblemsFound("The cases cannot be used as the experiment says.", [problem])
+
+
+def _problems_of_storage(path: Path) -> list[Problem]:
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return []
+    found = f"{there}, {'which cannot be written to' if there.is_dir() else 'a file'}"
+    return [Problem("storage.path", found, "a folder of yours", "write another path")]
+
+
+def check_evaluation(root: Path, other: Path | None, dataset: Path | None, overrides: list[str] | None) -> None:
+    """Refuse to evaluate, or compare, what is no run or has no finished fold, and cases that are not there.
+
+    Raises:
+        ProblemsFound: saying why.
+    """
+    if other is not None:
+        runs_to_compare(root, other)
+    elif dataset is not None:
+        require_folder(dataset)
+        require_model(str(root), None, overrides)
+    else:
+        run, experiment = open_existing_run(root, overrides)
+        if not finished_folds(experiment, run):
+            problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
+            raise ProblemsFound("There is nothing to evaluate.", [problem])
+
+
+def runs_to_compare(first: Path, second: Path) -> list[tuple[RunFolder, Experiment]]:
+    """Open two evaluated runs.
+
+    Raises:
+        ProblemsFound: they are one run, or one of them is none or has no scores.
+    """
+    same = [Problem("RUN_B", f"{second}, which is RUN_A", "another run", "give two runs")]
+    raise_if_any(same if first.resolve() == second.resolve() else [], "The runs cannot be compared.")
+    opened = [open_existing_run(root) for root in (first, second)]
+    files = {
+        run.tables / "scores.parquet": f"first: {command_line('uncseg', 'evaluate', run.root)}" for run, _ in opened
+    }
+    missing = [Problem(str(f), "no scores", "an evaluated run", a) for f, a in files.items() if not f.is_file()]
+    raise_if_any(missing, "The runs cannot be compared.")
+    return opened
+
+
+def check_prediction(
+    source: str, folder: Path, output: Path, folds: Sequence[int] | None, overrides: list[str] | None
+) -> None:
+    """Refuse a model or an input that is not there, a fold that is not finished, and an output that is the input.
+
+    Raises:
+        ProblemsFound: saying why.
+    """
+    if output.resolve() == folder.resolve():
+        problem = Problem("OUTPUT", f"{output}, the folder of the images", "another folder", "choose one")
+        raise ProblemsFound("The predictions cannot be written.", [problem])
+    if output.exists() and not output.is_dir():
+        problem = Problem("OUTPUT", f"{output}, a file", "a folder", "choose another name")
+        raise ProblemsFound("The predictions cannot be written.", [problem])
+    require_folder(folder)
+    require_model(source, folds, overrides)
+
+
+def check_report(roots: Sequence[Path]) -> None:
+    """Refuse folders that are no runs, or one that is given twice.
+
+    Raises:
+        ProblemsFound: saying which.
+    """
+    if len({root.resolve() for root in roots}) < len(roots):
+        problem = Problem("RUN", ", ".join(map(str, roots)), "different runs", "give each run once")
+        raise ProblemsFound("The runs cannot be compared.", [problem])
+    for root in roots:
+        open_existing_run(root)
+
+
+def check_scoring(
+    folders: dict[str, Path | None], out: Path, scale: str, patients: str | None, task: str | None
+) -> None:
+    """Refuse folders that are not there, by their names on the command line, and options that cannot be read.
+
+    Raises:
+        ProblemsFound: with every problem of the folders, the name of the table and the scale at once.
+    """
+    problems = [
+        Problem(name, f"no folder {folder}", "a folder of NIfTI files", similar_path(folder, "correct the path"))
+        for name, folder in folders.items()
+        if folder is not None and not folder.is_dir()
+    ]
+    if out.suffix != ".parquet":
+        problems.append(Problem("--out", str(out), "a name that ends in .parquet", "for example scores.parquet"))
+    if scale not in SCALES:
+        advice = did_you_mean(scale, SCALES, "give one of them")
+        problems.append(Problem("--uncertainty-scale", scale, "unit (0 to 1) or percent (0 to 100)", advice))
+    raise_if_any(problems, "There is nothing to score.")
+    check_options(patients, task)
+
+
+def check_options(patients: str | None, task: str | None) -> None:
+    """Refuse ``--patients`` and ``--task`` that cannot be read.
+
+    Raises:
+        ProblemsFound: saying why.
+    """
+    as_patients(patients)
+    require_task(task)
+
+
+def check_synced(root: Path, tracking_uri: str | None) -> None:
+    """Refuse a folder that holds no run, sweep or benchmark, and an address that cannot be one.
+
+    Raises:
+        ProblemsFound: saying why.
+    """
+    if tracking_uri is not None:
+        require_address(tracking_uri)
+    if find_study(root.resolve()) is None and not RunFolder(root.resolve()).experiment.is_file():
+        found = "no run, sweep or benchmark" if root.is_dir() else "a file" if root.exists() else "nothing"
+        expected = "the folder of one, with experiment.yaml, sweep.json or benchmark.json"
+        problem = Problem(str(root), found, expected, similar_path(root, "give RUNS/NAME"))
+        raise ProblemsFound(f"There is no run in {root}.", [problem])
+
+
+def require_address(uri: str) -> None:
+    """Refuse what cannot be the address of a server or a database.
+
+    Raises:
+        ProblemsFound: naming the option.
+    """
+    try:
+        Tracking(uri=uri)
+    except ValueError as error:
+        expected = "an address, as http://HOST:PORT or sqlite:///FILE"
+        problem = Problem("--tracking-uri", "what is no address", expected, "correct it")
+        raise ProblemsFound("MLflow cannot be reached.", [problem]) from error

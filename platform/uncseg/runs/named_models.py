@@ -1,0 +1,94 @@
+"""What MODEL on the command line can name, as far as names of files tell: no torch is imported, no network opened."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from uncseg.config.fields import apply_overrides, as_overrides
+from uncseg.config.reading import validate
+from uncseg.config.sections import Evaluation, Resources
+from uncseg.errors import Problem, ProblemsFound, similar_path
+from uncseg.layout import folds_in, is_model_folder
+from uncseg.runs.run_opening import finished_folds, open_existing_run
+from uncseg.section import Section
+
+NO_SUCH_MODEL = "There is no such model."
+
+
+class ModelSections(Section):
+    """What can be set of a model without an experiment, whose description may bring evaluation fields."""
+
+    resources: Resources = Resources()
+    evaluation: Evaluation = Evaluation()
+
+
+def settings_of_model(overrides: Sequence[str] | None, evaluation: object = None) -> ModelSections:
+    """Return the settings of a model without an experiment.
+
+    Args:
+        overrides: ``FIELD=VALUE``.
+        evaluation: the fields that the model's description brings.
+
+    Raises:
+        ProblemsFound: an override cannot be applied.
+    """
+    content = {"evaluation": evaluation or {}}
+    problems, settings = apply_overrides(content, overrides or []), as_overrides(overrides or [])
+    return validate(ModelSections, content, Path("--set"), "The fields cannot be changed.", problems, settings)
+
+
+def is_in_mlflow(source: str) -> bool:
+    """Return whether MODEL is an address of MLflow, as models:/NAME/VERSION."""
+    return re.match(r"[a-z][a-z-]+:/", source) is not None
+
+
+def single_fold(path: Path) -> int | None:
+    """Return the fold whose folder in a model folder this is; None for other folders."""
+    if not is_model_folder(path.parent):
+        return None
+    return next((fold for fold in folds_in(path.parent) if path.name == f"fold_{fold}"), None)
+
+
+def no_such_model(source: str) -> ProblemsFound:
+    """Return the error for a MODEL that is none."""
+    path = Path(source)
+    found = "a folder without experiment.yaml, plans.json or checkpoint_final.pth" if path.is_dir() else "no folder"
+    found = "a file" if path.is_file() else found
+    expected = "a run (runs/NAME), a fold (…/fold_0), an nnU-Net model folder, or models:/NAME/VERSION"
+    return ProblemsFound(NO_SUCH_MODEL, [Problem(source, found, expected, similar_path(path, "correct the path"))])
+
+
+def chosen_folds(folds: Sequence[int] | None, finished: Sequence[int], source: str) -> tuple[int, ...]:
+    """Return the folds to predict with: those that are asked for, or all that are finished.
+
+    Raises:
+        ProblemsFound: one is not finished, or none is.
+    """
+    missing = [fold for fold in folds or () if fold not in finished]
+    if not finished or missing:
+        found = f"fold {', '.join(map(str, missing))}" if missing else "no finished fold"
+        expected = f"finished folds: {', '.join(map(str, finished)) or 'at least one'}"
+        problem = Problem(source, found, expected, "choose among these, or train it (uncseg cross-validate)")
+        raise ProblemsFound("There is nothing to predict with.", [problem])
+    return tuple(sorted(set(folds))) if folds else tuple(finished)
+
+
+def require_model(source: str, folds: Sequence[int] | None, overrides: list[str] | None) -> None:
+    """Refuse a MODEL that is no model, or lacks a fold; what lies in MLflow is not looked for.
+
+    Raises:
+        ProblemsFound: saying why.
+    """
+    path = Path(source).resolve()
+    if is_in_mlflow(source):
+        settings_of_model(overrides)
+    elif (path / "experiment.yaml").is_file():
+        run, experiment = open_existing_run(path, overrides, edited=lambda _: None)  # the command warns of it
+        chosen_folds(folds, finished_folds(experiment, run), source)
+    elif single_fold(path) is not None:
+        settings_of_model(overrides)
+    elif is_model_folder(path):
+        settings_of_model(overrides)
+        chosen_folds(folds, folds_in(path), source)
+    else:
+        raise no_such_model(source)

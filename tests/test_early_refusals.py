@@ -1,0 +1,124 @@
+"""What is known from the command line and the files is refused before torch, nnU-Net, Ray or MLflow are imported."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from support.small_experiment import small_experiment
+from uncseg.config.experiment import Experiment, save_experiment
+from uncseg.dataset.phantom import write_phantoms
+from uncseg.tasks.built_in_tasks import paper_task
+
+HEAVY = ("torch", "nnunetv2", "ray", "mlflow")
+COMMANDS = f"""
+import contextlib, io, json, sys
+class Heavy:
+    def find_spec(self, name, path=None, target=None):
+        if name in {HEAVY}:
+            raise SystemExit("imports " + name)  # and would wait for seconds
+sys.meta_path.insert(0, Heavy())
+from uncseg.cli import main
+ends = []
+for arguments in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(arguments)
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+    ends.append([code, out.getvalue(), err.getvalue()])
+json.dump(ends, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three cases, the files of an experiment, a sweep and a benchmark, and a run that has not begun."""
+    folder = tmp_path_factory.mktemp("refused")
+    write_phantoms(folder / "cases", cases=3, size=24, seed=0, task=paper_task())
+    experiment = small_experiment(folder)
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment))
+    study = {"name": "study", "base": str(folder / "experiment.yaml")}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(study | {"space": {"loss.unc_weight": {"uniform": [0, 1]}}}))
+    (folder / "benchmark.yaml").write_text(yaml.safe_dump(study | {"trainings": {"plain": {}}}))
+    begun = Experiment.model_validate(experiment | {"name": "begun", "training": {"epochs": 7}})
+    (folder / "runs" / "begun").mkdir(parents=True)
+    save_experiment(begun, folder / "runs" / "begun" / "experiment.yaml")
+    (folder / "empty").mkdir()
+    (folder / "file").write_text("x")
+    return folder
+
+
+LINES = [
+    ("cross-validate experiment.yaml --folds 7", "--folds"),
+    ("cross-validate experiment.yaml --folds one", "--folds"),
+    ("cross-validate experiment.yml", "No such file"),
+    ("cross-validate experiment.yaml --set training.epoch=3", "did you mean training.epochs"),
+    ("cross-validate experiment.yaml --set dataset.path=case", "did you mean case s"),
+    ("cross-validate experiment.yaml --set storage.path=file", "storage.path"),
+    ("cross-validate experiment.yaml --set name=begun", "training.epochs"),
+    ("cross-validate experiment.yaml --set model.error_network={run: nobody}", "nobody"),
+    ("cross-validate sweep.yaml", "uncseg sweep"),
+    ("prepare experiment.yaml --set split.folds=9", "9 folds for 3 patients"),
+    ("prepare experiment.yaml --set dataset.exclude=[nobody]", "nobody"),
+    ("prepare runs/begun --set dataset.path=x", "give runs/begun/experiment.yaml"),
+    ("sweep experiment.yaml", "uncseg cross-validate"),
+    ("sweep sweep.yaml --set dataset.path=nowhere", "dataset.path"),
+    ("sweep sweep.yaml --set storage.path=file", "storage.path"),
+    ("benchmark benchmark.yaml --set training.epochs=0", "training.epochs=0"),
+    ("benchmark benchmark.yaml --set dataset.path=nowhere", "dataset.path"),
+    ("score nowhere cases --out a.parquet", "no folder nowhere"),
+    ("score cases cases --out a.csv", ".parquet"),
+    ("score cases cases --out a.parquet --task gli2023", "did you mean gli-2023"),
+    ("score cases cases --out a.parquet --uncertainty-scale percents", "did you mean percent"),
+    ("evaluate runs/begn", "did you mean"),
+    ("evaluate runs/begun", "no finished fold"),
+    ("evaluate runs/begun --set training.epochs=9", "epochs"),
+    ("evaluate runs/begun runs/begun", "another run"),
+    ("evaluate runs/begun --dataset nowhere", "nowhere"),
+    ("predict runs/begn cases out", "did you mean"),
+    ("predict runs/begun cases out", "no finished fold"),
+    ("predict runs/begun cases cases", "OUTPUT"),
+    ("predict runs/begun nowhere out", "nowhere"),
+    ("predict runs/begun cases file", "OUTPUT"),
+    ("predict empty cases out --folds 0", "empty"),
+    ("report runs/begn", "did you mean"),
+    ("report runs/begun runs/begun", "give each run once"),
+    ("sync empty", "no run, sweep or benchmark"),
+    ("sync runs/begun --tracking-uri http://[", "--tracking-uri"),
+    ("ui runs", "no run, sweep or benchmark"),
+    ("check nowhere", "nowhere"),
+    ("phantom new --task gli2023", "did you mean gli-2023"),
+    ("phantom new --seed -1", "--seed"),
+    ("predict runs/begun cases out --review-below nan", "--review-below"),
+    ("report runs/begun --cases -1", "--cases"),
+    ("predit runs/begun cases out", "did you mean predict"),
+    ("cross-validate experiment.yaml --dryrun", "--dry-run"),
+]
+
+
+@pytest.fixture(scope="module")
+def ends(folder):
+    """The exit code, the output and the problems of each command line, all in one process."""
+    parts = [line.replace("run: ", "run:_").split() for line, _ in LINES]
+    arguments = json.dumps([[part.replace(":_", ": ") for part in words] for words in parts])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "300"}
+    command = [sys.executable, "-c", COMMANDS]
+    done = subprocess.run(command, cwd=folder, env=environment, input=arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(zip([line for line, _ in LINES], json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize(("line", "said"), LINES)
+def test_a_wrong_request_is_refused_early(folder, ends, line, said):
+    code, output, problems = ends[line]
+    assert code == 2, output + problems
+    words = "".join(mark for mark in problems if not (mark.isspace() or mark in "│╭╮╰╯─┃'"))
+    assert said.replace(" ", "").lower() in words.lower()
+    assert output == ""
+    assert not (folder / "out").exists()
