@@ -130,7 +130,7 @@ def leaves():
             yield name, value
 
 
-@pytest.mark.parametrize(("field", "value"), leaves(), ids=lambda text: text if isinstance(text, str) else "")
+@pytest.mark.parametrize(("field", "value"), list(leaves()), ids=lambda text: text if isinstance(text, str) else "")
 def test_every_number_has_a_range(tmp_path, field, value):
     """Infinities, no number, true, a text, and what is far too large or small."""
     file = write(tmp_path, SMALL)

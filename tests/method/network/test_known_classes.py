@@ -61,6 +61,7 @@ def folder_of(tmp_path):
 
 
 def predict(folder, tmp_path):
+    (tmp_path / "cases").mkdir(exist_ok=True)
     with pytest.raises(SystemExit) as ended:
         main(["predict", str(folder), str(tmp_path / "cases"), str(tmp_path / "out")])
     return ended.value.code
