@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from uncseg import stopping
-from uncseg.errors import Problem, ProblemsFound, raise_if_any, storage_error
+from uncseg.commands import early_checks
+from uncseg.errors import ProblemsFound, storage_error
 
 app = typer.Typer(
     help="Cross-validation experiments for uncertainty-aware segmentation, of brain tumours or of another task.",
@@ -84,7 +85,6 @@ def check(
 @app.command()
 def prepare(experiment: ExperimentFile, overrides: Overrides = None) -> None:
     """Check, plan, preprocess and split the cases of an experiment."""
-    from uncseg.commands import early_checks
     from uncseg.config.experiment import load_experiment
 
     loaded = load_experiment(experiment, overrides)
@@ -103,10 +103,9 @@ def cross_validate(
     trust: Trust = False,
 ) -> None:
     """Train the folds side by side, predict every case out of fold, write the tables, fill MLflow."""
-    from uncseg.commands import early_checks
     from uncseg.config.experiment import load_experiment
 
-    chosen, loaded = _fold_numbers(folds), load_experiment(experiment, overrides)
+    chosen, loaded = early_checks.fold_numbers(folds), load_experiment(experiment, overrides)
     early_checks.check_training(loaded, chosen)
     from uncseg.commands.cross_validate import cross_validate
 
@@ -116,14 +115,9 @@ def cross_validate(
 @app.command()
 def sweep(file: SweepFile, overrides: Overrides = None, trust: Trust = False) -> None:
     """Search the fields of an experiment by trials of a few folds each; write the best as an experiment file."""
-    from uncseg.commands import early_checks
-    from uncseg.studies.load_study import load_study
-    from uncseg.studies.sweep.load_sweep import load_sweep, require_place
-    from uncseg.studies.sweep.sweep_file import Sweep
+    from uncseg.commands.checked_studies import checked_sweep
 
-    early_checks.check_cases(load_study(file, Sweep, overrides)[1])
-    loaded = load_sweep(file, overrides)
-    require_place(*loaded)
+    loaded = checked_sweep(file, overrides)
     from uncseg.studies.sweep.run_sweep import run_sweep  # imports Ray: a wrong file is refused before
 
     raise typer.Exit(run_sweep(*loaded, trust))
@@ -137,12 +131,9 @@ def benchmark(
     trust: Trust = False,
 ) -> None:
     """Train several kinds of networks with several seeds and compare all uncertainty maps on the same cases."""
-    from uncseg.commands import early_checks
-    from uncseg.studies.benchmark.load_benchmark import load_benchmark, require_place
+    from uncseg.commands.checked_studies import checked_benchmark
 
-    loaded = load_benchmark(file, overrides)
-    require_place(*loaded)
-    early_checks.check_cases(loaded[1])
+    loaded = checked_benchmark(file, overrides)
     from uncseg.studies.benchmark.run_benchmark import run_benchmark  # imports Ray: a wrong file is refused before
 
     raise typer.Exit(run_benchmark(*loaded, dry_run, trust))
@@ -170,8 +161,6 @@ def score(
     task: FolderTask = None,
 ) -> None:
     """Score masks against references, and uncertainty maps against the errors, as the BraTS challenges do."""
-    from uncseg.commands import early_checks
-
     folders = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
     early_checks.check_scoring(folders, out, uncertainty_scale, patients, task)
     from uncseg.commands.score import score_folders
@@ -193,20 +182,7 @@ def evaluate(
     trust: Trust = False,
 ) -> None:
     """Score a run's finished folds out of fold and write its tables, or compare two runs, or score another cohort."""
-    if other is not None and dataset is not None:
-        problem = Problem("--dataset", "a second run as well", "one of the two", "leave one out")
-        raise ProblemsFound("The request is ambiguous.", [problem])
-    alone = {} if dataset is not None else {"patients": patients, "convention": convention, "task": task}
-    problems = [
-        Problem(f"--{name}", text, f"--dataset as well: a run has dataset.{name}", "leave it out, or add --dataset")
-        for name, text in alone.items()
-        if text is not None
-    ]
-    raise_if_any(problems, "The request is ambiguous.")
-    from uncseg.commands import early_checks
-
-    early_checks.check_options(patients, task)
-    early_checks.check_evaluation(run, other, dataset, overrides)
+    early_checks.check_evaluation(run, other, dataset, overrides, convention, patients, task)
     if other is not None:
         from uncseg.commands.compare import compare_runs
 
@@ -248,9 +224,7 @@ def predict(
     trust: Trust = False,
 ) -> None:
     """Predict new cases: labels, an uncertainty map and the expected Dice, in each case's own geometry."""
-    from uncseg.commands import early_checks
-
-    chosen = _fold_numbers(folds)
+    chosen = early_checks.fold_numbers(folds)
     early_checks.check_prediction(model, source, output, chosen, overrides)
     from uncseg.commands.predict import PredictionOptions, predict_folder
 
@@ -265,8 +239,6 @@ def report(
 ) -> None:
     """Write one HTML page on one or several runs, with tables, figures and slices; it needs no network."""
     stopping.say("stopped")
-    from uncseg.commands import early_checks
-
     early_checks.check_report(runs)
     from uncseg.commands.report import report_runs
 
@@ -279,8 +251,6 @@ def sync(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow to push to, instead of the experiment's.")] = None,
 ) -> None:
     """Push to MLflow whatever it does not hold yet."""
-    from uncseg.commands import early_checks
-
     early_checks.check_synced(run, tracking_uri)
     from uncseg.commands.sync import sync_folder
 
@@ -297,22 +267,10 @@ def ui(
 ) -> None:
     """Show a run in MLflow on this machine's loopback address, until Ctrl-C."""
     stopping.say("stopped")
-    from uncseg.commands import early_checks
-
     early_checks.check_synced(run, None)
     from uncseg.commands.ui import show_run
 
     raise typer.Exit(show_run(run, port, browser))
-
-
-def _fold_numbers(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        problem = Problem("--folds", text, "whole numbers separated by commas, for example 0,1", "correct the list")
-        raise ProblemsFound("The folds cannot be read.", [problem]) from error
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -25,6 +25,21 @@ JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set in the command of a Ray job."""
 
 
+def fold_numbers(text: str | None) -> list[int] | None:
+    """Return the numbers that ``--folds`` lists; None without it.
+
+    Raises:
+        ProblemsFound: they cannot be read.
+    """
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        problem = Problem("--folds", text, "whole numbers separated by commas, for example 0,1", "correct the list")
+        raise ProblemsFound("The folds cannot be read.", [problem]) from error
+
+
 def folds_to_train(experiment: Experiment, folds: Sequence[int] | None) -> list[int]:
     """Return the folds that ``--folds`` names, sorted; all for None.
 
@@ -46,14 +61,18 @@ def check_training(experiment: Experiment, folds: Sequence[int] | None) -> None:
     Raises:
         ProblemsFound: saying why.
     """
-    chosen = folds_to_train(experiment, folds)
-    refuse_other_settings(experiment, RunFolder(experiment.run_folder))
+    chosen, run = folds_to_train(experiment, folds), RunFolder(experiment.run_folder)
+    refuse_other_settings(experiment, run)
     require_judged_run(experiment, chosen)
-    check_cases(experiment)
+    check_cases(experiment, begun=run.experiment.is_file())
 
 
-def check_cases(experiment: Experiment) -> None:
+def check_cases(experiment: Experiment, begun: bool = False) -> None:
     """Refuse a dataset that is not there or does not fit the split, and a storage that cannot be written to.
+
+    Args:
+        experiment: whose dataset it is.
+        begun: the command goes on, and says itself how the cases differ from those it began with.
 
     Raises:
         ProblemsFound: saying why.
@@ -67,9 +86,10 @@ def check_cases(experiment: Experiment) -> None:
             advice = similar_path(dataset.path, "correct the path, or make phantoms: uncseg phantom")
             problem = Problem("dataset.path", f"nothing at {dataset.path}", "a folder of cases", advice)
             raise ProblemsFound(f"The dataset {dataset.path} cannot be used.", [problem])
-        from uncseg.dataset.preparation import chosen_cases
+        if not begun:
+            from uncseg.dataset.preparation import chosen_cases
 
-        chosen_cases(experiment)
+            chosen_cases(experiment)
     elif experiment.split.given is None and experiment.split.folds > dataset.phantoms.cases:
         found = f"{experiment.split.folds} folds for {dataset.phantoms.cases} phantoms"
         problem = Problem(
@@ -86,12 +106,31 @@ def _problems_of_storage(path: Path) -> list[Problem]:
     return [Problem("storage.path", found, "a folder of yours", "write another path")]
 
 
-def check_evaluation(root: Path, other: Path | None, dataset: Path | None, overrides: list[str] | None) -> None:
+def check_evaluation(
+    root: Path,
+    other: Path | None,
+    dataset: Path | None,
+    overrides: list[str] | None,
+    convention: str | None,
+    patients: str | None,
+    task: str | None,
+) -> None:
     """Refuse to evaluate, or compare, what is no run or has no finished fold, and cases that are not there.
 
     Raises:
         ProblemsFound: saying why.
     """
+    if other is not None and dataset is not None:
+        problem = Problem("--dataset", "a second run as well", "one of the two", "leave one out")
+        raise ProblemsFound("The request is ambiguous.", [problem])
+    alone = {} if dataset is not None else {"patients": patients, "convention": convention, "task": task}
+    problems = [
+        Problem(f"--{name}", text, f"--dataset as well: a run has dataset.{name}", "leave it out, or add --dataset")
+        for name, text in alone.items()
+        if text is not None
+    ]
+    raise_if_any(problems, "The request is ambiguous.")
+    check_options(patients, task)
     if other is not None:
         runs_to_compare(root, other)
     elif dataset is not None:
