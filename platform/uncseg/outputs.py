@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import socket
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -42,6 +43,10 @@ class Outputs:
     @property
     def _records(self) -> Path:
         return self.folder / RECORDS / self.kind
+
+    @property
+    def _packed(self) -> Path:
+        return self.folder / f".{self.kind}.jsonl"
 
     @contextmanager
     def claimed(self, names: Iterable[str], owner: str = "") -> Iterator[None]:
@@ -95,6 +100,14 @@ class Outputs:
         for name in (*names, *reversed(owned)):
             if self.is_own(name):
                 (self.folder / name).unlink(missing_ok=True)
+
+    def pack(self) -> None:
+        """Keep the record as one hidden file: nothing but cases is a folder in a folder of cases."""
+        self._read()
+        write_text(self._packed, self._lines())
+        shutil.rmtree(self._records, ignore_errors=True)
+        with contextlib.suppress(OSError):  # records of other kinds
+            self._records.parent.rmdir()
 
     def noted(self) -> list[str]:
         """Return the names that are noted, of files that may be gone."""
@@ -156,7 +169,8 @@ class Outputs:
     def _read(self) -> None:
         """Read what is noted, of the names in this folder; damaged lines count as absent."""
         self.known.clear()
-        for file in sorted(self._records.glob("*.jsonl"), key=lambda file: (file.name != _ALL, file.name)):
+        journals = sorted(self._records.glob("*.jsonl"), key=lambda file: (file.name != _ALL, file.name))
+        for file in (self._packed, *journals):
             if file.is_symlink() or not file.is_file():
                 continue
             for line in file.read_bytes().splitlines():
@@ -170,16 +184,21 @@ class Outputs:
         remove_partial(self.folder, below=False)
         journals = [file for file in self._records.glob("*.jsonl") if file.name != _ALL]
         if journals:
-            left = [entries for name, entries in self.known.items() if os.path.lexists(self.folder / name)]
-            write_text(self._records / _ALL, "".join(f"{json.dumps(entry)}\n" for entries in left for entry in entries))
+            write_text(self._records / _ALL, self._lines())
             for file in journals:
                 file.unlink(missing_ok=True)
+
+    def _lines(self) -> str:
+        """Return what is noted of files that are there, an entry a line."""
+        left = [entries for name, entries in self.known.items() if os.path.lexists(self.folder / name)]
+        return "".join(f"{json.dumps(entry)}\n" for entries in left for entry in entries)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other commands from the same outputs; the lock of a killed command is free."""
         try:
             self._records.mkdir(parents=True, exist_ok=True)
+            os.utime(self._records.parent)  # as old as the newest files, like all else in the folder
             if self._records.is_symlink() or self._records.parent.is_symlink():
                 raise OSError(errno.ELOOP, f"{RECORDS} is a link")
         except OSError as error:

@@ -137,10 +137,11 @@ def test_a_command_stops_with_one_line_at_any_moment(work, tmp_path, monkeypatch
     monkeypatch.chdir(work)
     drawn, ends = random.Random(name), 0
     for _ in range(MOMENTS):
-        reached = ray_works if drawn.random() < 0.1 else drawn.uniform(0.2, 30)
+        reached = ray_works if drawn.random() < 0.1 else 0.2 * 100 ** drawn.random()
         found = stop(COMMANDS[name], tmp_path, drawn.choice(SIGNALS), reached, twice=drawn.random() < 0.3)
         ends += found is None
-        assert found in (None, (130, STOPPED if name in ("check", "report", "ui") else GOES_ON))
+        # until its arguments are read, each command says the same
+        assert found in (None, (130, GOES_ON), *([(130, STOPPED)] if name in ("check", "report", "ui") else []))
     assert ends < MOMENTS
 
 
@@ -170,7 +171,11 @@ def test_phantoms_go_on_where_they_were_stopped(tmp_path):
     uncseg(*arguments)
     uncseg("phantom", tmp_path / "undisturbed", *arguments[2:])
     files = [
-        {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        {
+            file.relative_to(folder): file.read_bytes()
+            for file in folder.rglob("*")
+            if file.is_file() and file.name[0] != "."
+        }
         for folder in (tmp_path / "cases", tmp_path / "undisturbed")
     ]
     assert files[0] == files[1]

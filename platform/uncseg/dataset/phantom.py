@@ -85,6 +85,7 @@ def write_phantoms(out: Path, cases: int, size: int, seed: int, task: Task) -> l
                 remove_partial(folder)
                 _write_case(folder, case, size, seed, task)
         write_json(record, parameters)
+        outputs.pack()
     return folders
 
 
