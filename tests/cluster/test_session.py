@@ -10,9 +10,11 @@ import psutil
 import pytest
 
 from support.commands import environment
+from uncseg.cluster.environment import refuse_kept_address
 from uncseg.cluster.ray_internals import LOOPBACK_VARIABLE, Answer, answer_of
 from uncseg.cluster.session import ray_session
 from uncseg.errors import ProblemsFound
+from uncseg.ownership import make_own
 
 RAY = Path(sys.executable).with_name("ray")
 
@@ -100,3 +102,14 @@ def test_values_that_ray_misunderstands_are_refused(monkeypatch, variable, value
     (problem,) = refused.value.problems
     assert problem.where == variable
     assert all(word in str(refused.value) for word in words)
+
+
+def test_the_ray_that_a_run_from_someone_else_names_is_asked_for(tmp_path):
+    address, field = "203.0.113.5:6379", "resources.ray_address"
+    with pytest.raises(ProblemsFound, match=f"--set {field}={address}"):
+        refuse_kept_address(tmp_path, address, ["tracking.uri=x"])
+    for own in ("auto", "local", None):
+        refuse_kept_address(tmp_path, own, None)
+    refuse_kept_address(tmp_path, address, [f"{field}={address}"])
+    make_own(tmp_path / "mine")
+    refuse_kept_address(tmp_path / "mine", address, None)

@@ -3,9 +3,11 @@
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from uncseg.errors import Problem, raise_if_any
+from uncseg.ownership import is_own_run
 
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 TEMP = "RAY_TMPDIR"
@@ -28,6 +30,29 @@ def refuse_wrong_environment(address: str) -> None:
     """
     problems = [*_of_the_mode(), *(_of_the_folder() if address == "local" else _of_the_token_file())]
     raise_if_any(problems, TITLE, exit_code=1)
+
+
+def refuse_kept_address(root: Path, address: str | None, overrides: Sequence[str] | None) -> None:
+    """Refuse the Ray that a run from someone else names: its owner would run code here, and be told a token.
+
+    Args:
+        root: the run's folder.
+        address: ``resources.ray_address`` of its experiment.
+        overrides: ``FIELD=VALUE`` that the user gave.
+
+    Raises:
+        ProblemsFound: the address is neither the user's nor one that only this machine knows ("auto").
+    """
+    given = any(
+        override.partition("=")[0].strip() in ("resources.ray_address", "resources") for override in overrides or ()
+    )
+    if given or address in (None, "local", "auto") or is_own_run(root):
+        return
+    found = f"{address}, named by a run that was not made here"
+    advice = f"if you trust it: --set resources.ray_address={address}; else --set resources.ray_address=null"
+    raise_if_any(
+        [Problem("resources.ray_address", found, "an address from you", advice)], "Ray's address is not yours."
+    )
 
 
 def token_is_on() -> bool:

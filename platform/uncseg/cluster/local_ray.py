@@ -56,12 +56,20 @@ def local_ray(num_cpus: int | None, dashboard: bool) -> Iterator[None]:
                 problem = start_problem(error, folder / RAY_FOLDER)
                 if attempt == ATTEMPTS:
                     raise ProblemsFound(TITLE, [problem], exit_code=1) from error
-                errors.print(f"The local Ray did not start ({problem.found}); trying once more")
+                errors.print(f"The local Ray did not start ({problem.found}); trying once more", soft_wrap=True)
+        errors.print(_who_may_use_it(folder), soft_wrap=True)
         try:
             yield
         finally:
             ray.shutdown()
             forget_authentication()
+
+
+def _who_may_use_it(folder: Path) -> str:
+    """Return what remains open of the local Ray."""
+    if token_is_off():
+        return f"Ray on 127.0.0.1, without a token ({MODE}=disabled): every user of this machine can run code as you"
+    return f"Ray on 127.0.0.1, with a token ({folder / _TOKEN_NAME}); without it, this machine sees health and metrics"
 
 
 def _start(folder: Path, num_cpus: int | None, dashboard: bool) -> None:

@@ -96,7 +96,9 @@ def _require_access(address: str) -> None:
             problem = Problem(WHERE, found, "the token of that cluster", f"set {MODE}=token; {GUIDE}")
             raise ProblemsFound(TITLE, [problem])
     elif answer is Answer.OPEN:
-        errors.print(f"Ray at {address} asks for no token: who reaches its ports can run code there ({GUIDE})")
+        errors.print(
+            f"Ray at {address} asks for no token: who reaches its ports can run code there ({GUIDE})", soft_wrap=True
+        )
     if answer is Answer.NONE:
         raise _no_cluster(address, f"nothing answers at {server}")
 

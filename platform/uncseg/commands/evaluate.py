@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from uncseg.cluster.autoscaler import connected_cluster
+from uncseg.cluster.environment import refuse_kept_address
 from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
 from uncseg.config.task_files import require_task
@@ -29,6 +30,7 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
         trust: let checkpoints run code of their own.
     """
     run, experiment = open_existing_run(root, overrides)
+    refuse_kept_address(run.root, experiment.resources.ray_address, overrides)
     page_outputs(run).require_own([PAGE])
     folds = finished_folds(experiment, run)
     if not folds:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from uncseg.cluster.environment import refuse_kept_address
 from uncseg.config.reading import split_advice
 from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Resources
@@ -87,6 +88,7 @@ def find_model(
 
 def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> PredictionModel:
     run, experiment = open_existing_run(root, overrides, edited=partial(warn_of, why=NO_MATTER))
+    refuse_kept_address(run.root, experiment.resources.ray_address, overrides)
     warn_of_changes(run, experiment, NO_MATTER)
     chosen = chosen_folds(folds, finished_folds(experiment, run), str(root))
     configuration, evaluation = experiment.plan.configuration, experiment.evaluation
