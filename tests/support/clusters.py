@@ -62,7 +62,9 @@ class RayHead:
         command += [*options, "--port", port, "--dashboard-port", dashboard, "--dashboard-host", "127.0.0.1"]
         # a second Ray on this machine would find the agent's usual port taken, and accept no jobs
         command += ["--dashboard-agent-listen-port", agent, "--disable-usage-stats"]
-        self.before, self.variables = before, {"PATH": f"{bin_folder}:{os.environ['PATH']}"} | variables
+        # without a word Ray asks for the user's own token, where there is one
+        own = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
+        self.before, self.variables = before, own | variables
         self.nodes = []
         self.command = Command(command, self.folder / "start.log", before=before, variables=self.variables)
         try:
