@@ -184,7 +184,7 @@ def test_a_fold_whose_network_is_damaged_is_not_evaluated(copied):
     (splits,) = copied.root.parent.rglob("splits_final.json")
     cases = read_splits(splits)[0]["val"]
     said = words(uncseg("evaluate", copied.root, code=1))
-    assert all(case in said for case in cases)
+    assert all(case in said for case in cases), said
     assert f"{file}" in said
     assert "with values that are not finite" in said
     assert sorted(file.stem for file in copied.out_of_fold.glob("*.json")) == sorted(read_splits(splits)[1]["val"])

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shutil
+import sqlite3
 import sys
 import threading
 
@@ -191,6 +192,9 @@ def test_a_database_beside_a_run_of_others_stores_files_beside_itself_alone(give
         assert not own.exists()
     given.experiment.write_text(json.dumps({"name": "demo"}))
     assert "MLflow holds everything" in uncseg("sync", given.root)
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE runs SET artifact_uri = 'http://127.0.0.1:9/files'")
+    assert "files that go to http://127.0.0.1:9/files" in uncseg("sync", given.root, code=2)
 
 
 def test_links_out_of_a_run_are_not_uploaded(run, store, make_syncer, tmp_path, caplog):

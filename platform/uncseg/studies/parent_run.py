@@ -16,7 +16,7 @@ from uncseg.studies.load_study import AnyStudy, Study, read_study
 from uncseg.studies.study_folder import StudyFolder
 from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.final_figures import FinalFigures
-from uncseg.tracking.given_address import keep_address, usable_address
+from uncseg.tracking.given_address import is_given, keep_address, require_artifacts_beside, usable_address
 from uncseg.tracking.push import ensure_run
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import now_ms
@@ -126,7 +126,10 @@ def sync_study(folder: StudyFolder, model: type[AnyStudy], log: Log[AnyStudy], t
         ProblemsFound, MlflowException: MLflow cannot be reached.
     """
     study, base = read_study(folder, model)
-    uri = usable_address(folder.root, tracking_uri, MlflowRecord.read(folder.manifest), base.tracking_uri)
+    record = MlflowRecord.read(folder.manifest)
+    uri = usable_address(folder.root, tracking_uri, record, base.tracking_uri)
+    if not tracking_uri and not is_given(folder.root, record):
+        require_artifacts_beside(open_store(uri, base.tracking.experiment))
     base = base.model_copy(update={"tracking": base.tracking.model_copy(update={"uri": uri})})
     return _fill(folder, study, base, log, sync_runs=True)
 

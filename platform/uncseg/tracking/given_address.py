@@ -15,17 +15,18 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import own_database
 from uncseg.ownership import is_own_run, is_signed, sign
 from uncseg.tracking.mlflow_internals import send_no_credentials
+from uncseg.tracking.moved_databases import artifact_places
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.store import Store
 
-_asked: set[str] = set()
-"""Addresses that the user has allowed to use, and has not given."""
+_not_given: set[str] = set()
+"""Addresses that are used in this process, and that the user has not given."""
 
 
 def keep_address(record: MlflowRecord, tracking_uri: str) -> None:
     """Note an address in a run's record, and, unless the user was only asked for it, that the user gave it."""
     record.tracking_uri = tracking_uri
-    record.address_code = "" if tracking_uri in _asked else sign(tracking_uri)
+    record.address_code = "" if tracking_uri in _not_given else sign(tracking_uri)
 
 
 def usable_address(root: Path, given: str | None, record: MlflowRecord, otherwise: str) -> str:
@@ -46,14 +47,15 @@ def usable_address(root: Path, given: str | None, record: MlflowRecord, otherwis
     if given:
         return given
     kept = record.tracking_uri or otherwise
-    if kept == os.environ.get("MLFLOW_TRACKING_URI") or is_given(root, record) or is_beside(root, kept):
+    if kept == os.environ.get("MLFLOW_TRACKING_URI") or is_given(root, record):
         return kept
     question = (
         f"{root} names an MLflow that you have not given: {masked(kept)}. Use it, without your credentials? [y/N] "
     )
-    if _ask(question):
-        _asked.add(kept)
-        send_no_credentials()
+    if is_beside(root, kept) or _ask(question):
+        _not_given.add(kept)
+        if sqlite_path(kept) is None:
+            send_no_credentials()
         return kept
     found = f"{masked(kept)}, an address that {root} names and you have not given"
     advice = f"if you know it, set MLFLOW_TRACKING_URI to {masked(kept)}; or: uncseg sync {root} --tracking-uri ADDRESS"
@@ -77,7 +79,7 @@ def is_beside(root: Path, address: str) -> bool:
     return database is not None and database == sqlite_path(own_database(root))
 
 
-def require_artifacts_beside(store: Store, record: MlflowRecord) -> None:
+def require_artifacts_beside(store: Store) -> None:
     """Refuse a database beside runs that would have their files stored anywhere else than below its own folder.
 
     A database says where MLflow puts files: on a server, for example, or over somebody's own.
@@ -88,12 +90,7 @@ def require_artifacts_beside(store: Store, record: MlflowRecord) -> None:
     database = sqlite_path(store.tracking_uri)
     if database is None:
         return
-    client, entries = store.client, [record.parent, *record.folds.values()]
-    places = [client.get_experiment(store.experiment_id).artifact_location]
-    for run_id in [entry.run_id for entry in entries if entry.run_id and store.has_run(entry.run_id)]:
-        places += [client.get_run(run_id).info.artifact_uri]
-        places += [model.artifact_location for model in store.models_of(run_id)]
-    for place in places:
+    for place in artifact_places(database, store.experiment_id):
         folder = local_folder(place)
         if folder is None or not folder.resolve().is_relative_to(database.parent.resolve()):
             found, expected = f"files that go to {masked(place)}", f"a folder below {database.parent}"

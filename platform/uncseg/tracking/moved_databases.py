@@ -37,5 +37,20 @@ def follow_move(database: Path, artifacts: Path) -> None:
                     )
 
 
+def artifact_places(database: Path, experiment_id: str) -> list[str]:
+    """Return where an experiment, its runs and its models have their files, by the addresses in a database.
+
+    Raises:
+        sqlite3.Error: the database cannot be read.
+    """
+    places: set[str] = set()
+    with closing(sqlite3.connect(database)) as connection:
+        for table, column in ARTIFACT_COLUMNS:
+            if _has(connection, table, "experiment_id"):
+                query = f"SELECT DISTINCT {column} FROM {table} WHERE experiment_id = ?"
+                places |= {str(place) for (place,) in connection.execute(query, (int(experiment_id),)) if place}
+    return sorted(places)
+
+
 def _has(connection: sqlite3.Connection, table: str, column: str) -> bool:
     return column in {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}

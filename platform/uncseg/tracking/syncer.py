@@ -205,7 +205,7 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
     destination = Destination(uri, record.experiment or tracking.get("experiment") or "uncseg")
     store = open_store(*destination)  # raises an error for people; the syncer would only log it
     if not tracking_uri and not is_given(run.root, record):
-        require_artifacts_beside(store, record)
+        require_artifacts_beside(store)
     tags = record.tags | ({} if parent_run_id is None else {PARENT_TAG: parent_run_id})
     description = RunDescription.from_experiment(content, run.root.name, tags)
     syncer = Syncer(run, destination, description, spooled_folds(run.spool))
