@@ -17,9 +17,11 @@ from support.commands import uncseg
 from support.small_experiment import write_small_experiment
 from uncseg.console import console
 from uncseg.dataset.splits import read_splits
-from uncseg.files import keep_record, read_json
+from uncseg.files import keep_record, read_json, write_json
 from uncseg.layout import RunFolder
 from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_STEPS
+from uncseg.runs.fold_request import DONE
+from uncseg.runs.own_folds import done_record
 from uncseg.table_files import read_table
 from uncseg.tracking.spool import epoch_table
 
@@ -181,6 +183,7 @@ def test_a_fold_whose_network_is_damaged_is_not_evaluated(copied):
     content = torch.load(file, weights_only=False)
     next(iter(content["network_weights"].values()))[:] = math.nan
     torch.save(content, file)
+    write_json(file.with_name(DONE), done_record(0, 20, file))  # or it would be refused as another checkpoint
     (splits,) = copied.root.parent.rglob("splits_final.json")
     cases = read_splits(splits)[0]["val"]
     said = words(uncseg("evaluate", copied.root, code=1))

@@ -174,3 +174,14 @@ def test_checkpoint_does_not_carry_the_error_memory(trained):
         "trainer_name",
         "inference_allowed_mirroring_axes",
     }
+
+
+def test_the_checkpoint_of_another_fold_is_refused(trained):
+    """Its folder may have been exchanged: the network would be judged by cases that it was trained on."""
+    file = Path(trained.output_folder) / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    content["init_args"]["fold"] += 1
+    torch.save(content, file)
+    with pytest.raises(ProblemsFound, match="a checkpoint of fold 1; expected one of fold 0") as caught:
+        trained.load_checkpoint(str(file))
+    problem_of(caught, file)

@@ -7,7 +7,7 @@ from uncseg.cluster.environment import refuse_kept_address
 from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
 from uncseg.config.task_files import require_task
-from uncseg.console import counting
+from uncseg.console import console, counting
 from uncseg.dataset.patients import as_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.layout import RunFolder
@@ -44,6 +44,7 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
             prepared = prepare_cases(experiment, progress, kept_preparation(run, experiment))
         raise_if_any(changed_split(run, prepared), f"The split of the run {run.root} changed.")
         evaluate_and_write_tables(RunRequest(experiment, prepared, run, slots, trust), folds)
+    console.print(f"tables:  {run.tables}\nmaps:    {run.out_of_fold}", soft_wrap=True)
     return 0
 
 

@@ -1,5 +1,6 @@
 """Whether the folder of a fold holds the network that was trained there: folders and checkpoints may be exchanged."""
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def done_record(fold: int, epochs: int, checkpoint: Path) -> dict[str, Any]:
 def foreign_folds(run: RunFolder, folds: Iterable[int], members: int = 1) -> list[Problem]:
     """Return a problem for each finished fold whose folder holds another fold, or another checkpoint than its own.
 
-    A checkpoint whose size and time are as they were is not read.
+    A checkpoint whose size and time are as they were is not read. One that is damaged is not foreign: whoever loads it
+    names it.
 
     Raises:
         DamagedFile: done.json of a fold cannot be read.
@@ -46,7 +48,16 @@ def _problems(run: RunFolder, fold: int) -> list[Problem]:
     status = checkpoint.stat()
     if (status.st_size, status.st_mtime_ns) == (described.get("bytes"), described.get("mtime_ns")):
         return []
-    if (found := file_digest(checkpoint)) == described.get("sha256"):
+    if (found := file_digest(checkpoint)) == described.get("sha256") or not _is_whole(checkpoint):
         return []
     expected = f"the one that the training of this fold wrote (SHA-256 {str(described.get('sha256'))[:12]})"
     return [Problem(str(checkpoint), f"another checkpoint (SHA-256 {found[:12]})", expected, ADVICE)]
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Return whether a file is an archive as torch writes it, in which no bit has changed."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, EOFError, NotImplementedError):
+        return False
