@@ -41,6 +41,12 @@ class Copy:
     def case(self, number=0):
         return sorted(folder.name for folder in self.cases.glob("BraTS*"))[number]
 
+    def edit(self, section, field, value):
+        """Change a field of the run's own experiment file."""
+        content = yaml.safe_load(self.run.experiment.read_text())
+        content[section][field] = value
+        self.run.experiment.write_text(yaml.safe_dump(content, sort_keys=False))
+
     def image(self, case):
         return self.cases / case / f"{case}-t1n.nii.gz"
 
@@ -145,9 +151,7 @@ def test_an_edited_split_is_refused_with_the_cases_that_moved(copy):
 
 
 def test_edited_settings_are_named(copy):
-    content = yaml.safe_load(copy.run.experiment.read_text())
-    content["loss"]["unc_weight"] = 0.1
-    copy.run.experiment.write_text(yaml.safe_dump(content, sort_keys=False))
+    copy.edit("loss", "unc_weight", 0.1)
     copy.before = copy.outputs()
     assert "loss.unc_weight" in copy.evaluate(code=2)
     assert "loss.unc_weight" in copy.cross_validate(code=2)
@@ -163,10 +167,19 @@ def test_without_its_record_a_run_is_not_evaluated(copy):
     assert copy.outputs() == copy.before
 
 
+def test_commands_that_do_not_depend_on_the_cases_warn(copy):
+    copy.edit("dataset", "path", str(copy.cases))
+    copy.edit("loss", "unc_weight", 0.1)
+    case = copy.case()
+    shutil.rmtree(copy.cases / case)
+    output = words(uncseg("sync", copy.run.root))
+    assert f"1 case removed: {case}" in output
+    assert "loss.unc_weight" in output
+    assert f"{copy.root}/runs/mlflow.db" in output  # where it writes: not into the database of the original
+
+
 def test_the_report_shows_no_slices_of_a_changed_case(copy):
-    experiment = yaml.safe_load(copy.run.experiment.read_text())
-    experiment["dataset"]["path"] = str(copy.cases)
-    copy.run.experiment.write_text(yaml.safe_dump(experiment, sort_keys=False))
+    copy.edit("dataset", "path", str(copy.cases))
     uncseg("report", copy.run.root, "--cases", "6")
     whole = (copy.run.root / "report.html").read_text()
     shown = pd.read_csv(copy.run.tables / "work_list.csv")["case"].tolist()

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from uncseg.commands.early_checks import runs_to_compare
 from uncseg.console import console
-from uncseg.errors import Problem, raise_if_any
+from uncseg.errors import Problem, listed, raise_if_any
 from uncseg.evaluation.summary import compare
 from uncseg.report.compared_tasks import common_regions, comparable_scores, task_sentences
 from uncseg.report.score_tables import differences_table
+from uncseg.runs.run_data import cases_of_other_files
 from uncseg.runs.run_opening import warn_of_changes
 from uncseg.table_files import read_table, write_table
 
@@ -33,6 +34,8 @@ def compare_runs(first: Path, second: Path) -> int:
     disjoint = [Problem(f"{first}, {second}", "no case in both", "runs on the same cases", "compare other runs")]
     raise_if_any([] if both else disjoint, TITLE)
     names = [run.root.name for run in runs]
+    if other := cases_of_other_files(runs[0], runs[1], both):
+        console.print(f"warning: the runs were made from other files of {len(other)} cases: {listed(other)}")
     regions = [Problem(f"{first}, {second}", "no region of the same name", "runs of one task", "compare other runs")]
     raise_if_any([] if common_regions(tasks) else regions, TITLE)
     table = compare(comparable_scores(a, *tasks), b)

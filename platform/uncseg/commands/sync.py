@@ -8,7 +8,7 @@ from uncseg.runs.run_opening import warn_if_changed
 from uncseg.studies.benchmark.benchmark_file import Benchmark
 from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark
 from uncseg.studies.parent_run import sync_study
-from uncseg.studies.study_folder import SweepFolder, find_study
+from uncseg.studies.study_folder import SweepFolder, find_study, first_run
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.sweep_mlflow import log_sweep
 from uncseg.tracking.record import MlflowRecord
@@ -22,8 +22,9 @@ def sync_folder(root: Path, tracking_uri: str | None = None) -> int:
         ProblemsFound: the folder is none of these, or MLflow cannot be reached.
     """
     study = find_study(root.resolve())
+    if (first := first_run(root.resolve())) is not None:
+        warn_if_changed(first, "MLflow gets what was computed before")
     if study is None:
-        warn_if_changed(root.resolve(), "MLflow gets what was computed before")
         left = sync_run(root, tracking_uri)
     elif isinstance(study, SweepFolder):
         left = sync_study(study, Sweep, log_sweep, tracking_uri)

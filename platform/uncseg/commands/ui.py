@@ -8,7 +8,7 @@ from uncseg.console import command_line, console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
 from uncseg.runs.run_opening import warn_if_changed
-from uncseg.studies.study_folder import find_study
+from uncseg.studies.study_folder import find_study, first_run
 from uncseg.tracking.given_address import usable_address
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.ui_server import free_port, run_page, ui_server
@@ -29,8 +29,8 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
     if not run.experiment.is_file() and find_study(run.root) is None:
         problem = Problem(str(root), "no run, sweep or benchmark", "the folder of one", "give RUNS/NAME")
         raise ProblemsFound("There is nothing to show.", [problem])
-    if run.experiment.is_file():
-        warn_if_changed(run.root, "MLflow shows what was computed before")
+    if (first := first_run(run.root)) is not None:
+        warn_if_changed(first, "MLflow shows what was computed before")
     record = MlflowRecord.read(run.manifest)
     if record.tracking_uri:
         usable_address(run.root, None, record, "")

@@ -7,7 +7,7 @@ A file that was touched, copied or moved but has the same bytes is no change.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -220,6 +220,12 @@ def known_digest(run: RunFolder, case_id: str) -> str | None:
     """Return the digest of a case's files as a run knows it; None where the run does not know the case."""
     cases = _cases_of_run(run.data, run.data.stat().st_mtime_ns) if run.data.is_file() else {}
     return cases[case_id].digest if case_id in cases else None
+
+
+def cases_of_other_files(first: RunFolder, second: RunFolder, cases: Iterable[str]) -> list[str]:
+    """Return those of the cases whose files were others when one of two runs was begun, as far as both tell."""
+    both = {case: (known_digest(first, case), known_digest(second, case)) for case in sorted(set(cases))}
+    return [case for case, digests in both.items() if None not in digests and digests[0] != digests[1]]
 
 
 @lru_cache(maxsize=4)

@@ -8,6 +8,7 @@ import pandas as pd
 from uncseg.config.experiment import Experiment
 from uncseg.console import command_line, console, counting
 from uncseg.dataset.preparation import chosen_cases
+from uncseg.errors import listed
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
 from uncseg.layout import RunFolder
@@ -17,6 +18,7 @@ from uncseg.report.run_report import PAGE, page_outputs, write_report
 from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
+from uncseg.runs.run_data import cases_of_other_files
 from uncseg.table_files import read_table, write_table
 from uncseg.tracking.run_settings import read_task
 from uncseg.tracking.spool import epoch_table
@@ -65,8 +67,11 @@ def baseline_table(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFra
     if (baseline := read_table(run.tables, "per_case")) is not None:
         baseline = baseline[baseline["fold"].isin(per_case["fold"])]
         ours, theirs = (set(map(tuple, table[["case", "fold"]].to_numpy())) for table in (per_case, baseline))
-        if ours == theirs and read_task(run).numbers == task.numbers:
+        same_task = read_task(run).numbers == task.numbers
+        other = cases_of_other_files(run, RunFolder(experiment.run_folder), per_case["case"])
+        if ours == theirs and same_task and not other:
             return baseline
         reason = "holds other cases or folds" if ours != theirs else "holds other regions or labels"
+        reason = f"was made from other files of {listed(other)}" if ours == theirs and same_task else reason
     console.print(f"Table 1 has no column without the head: {file} {reason}.")
     return None

@@ -84,3 +84,11 @@ class BenchmarkFolder(StudyFolder):
 def find_study(root: Path) -> SweepFolder | BenchmarkFolder | None:
     """Return the study that a folder holds; None where it holds none."""
     return next((study for study in (SweepFolder(root), BenchmarkFolder(root)) if study.content.is_file()), None)
+
+
+def first_run(root: Path) -> Path | None:
+    """Return a run's folder, or the first of a study's runs, which have the same cases; None where there is none."""
+    study = find_study(root)
+    if study is None:
+        return root if RunFolder(root).experiment.is_file() else None
+    return next(iter(sorted(file.parent for file in study.runs.glob("*/experiment.yaml"))), None)
