@@ -60,9 +60,15 @@ def require_finite_channels(data: np.ndarray, channels: Sequence[str], advice: s
 
 @contextmanager
 def naming(case_id: str) -> Iterator[None]:
-    """Put a case's name before what a block refuses as :class:`NotFinite`."""
+    """Put a case's name before what a block refuses as :class:`NotFinite`, or for a reason that names no case."""
     try:
         yield
-    except NotFinite as error:
-        problems = [replace(problem, where=f"{case_id}, {problem.where}") for problem in error.problems]
+    except ProblemsFound as error:
+        unnamed = [isinstance(error, NotFinite) or case_id not in problem.where for problem in error.problems]
+        if not any(unnamed):
+            raise
+        problems = [
+            replace(problem, where=f"{case_id}, {problem.where}") if without else problem
+            for problem, without in zip(error.problems, unnamed, strict=True)
+        ]
         raise ProblemsFound(error.title, problems, error.exit_code) from error
