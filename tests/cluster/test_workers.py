@@ -32,10 +32,12 @@ with Workers(slots, 20) as workers:
 ray.get(ray.remote(num_gpus=2)(lambda: None).remote(), timeout=600)
 (folder / "found").write_text(json.dumps([results, [problem.found for problem in problems]]))
 """
+# without a word about tokens Ray writes one into the user's home
+VARIABLES = {"RAY_AUTH_MODE": "disabled", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 def test_a_gpu_worker_keeps_its_process_and_is_restarted_if_killed(tmp_path):
-    run_process(sys.executable, "-c", SCRIPT, tmp_path, folder=tmp_path, RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    run_process(sys.executable, "-c", SCRIPT, tmp_path, folder=tmp_path, **VARIABLES)
     results, problems = json.loads((tmp_path / "found").read_text())
     assert len(results) == 19
     assert len(problems) == 1

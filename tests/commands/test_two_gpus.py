@@ -22,7 +22,7 @@ sys.exit(cross_validate(load_experiment(Path(sys.argv[1])), [0]))
 
 def test_one_fold_is_trained_on_two_gpus(tmp_path, four_cases, experiment_file):
     file = experiment_file(four_cases, resources={"gpus_per_fold": 2, "cpus_per_fold": 2})
-    output = run_process(sys.executable, "-c", SCRIPT, file, folder=tmp_path)
+    output = run_process(sys.executable, "-c", SCRIPT, file, folder=tmp_path, RAY_AUTH_MODE="disabled")
     assert "2 GPUs each" in output
     run = tmp_path / "runs" / "small"
     history = read_history(run / "spool", 0)
