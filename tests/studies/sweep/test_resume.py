@@ -1,21 +1,26 @@
 """A sweep whose command was stopped: what the next command restores, and what it refuses."""
 
 import json
+import os
 import pickle
 from types import SimpleNamespace
 
 import pytest
 import ray.tune
+import yaml
 from ray.tune.schedulers import TrialScheduler
 
-from support.small_sweeps import DICE, small_sweep
+from support.commands import uncseg
+from support.small_sweeps import DICE, SPACE, small_sweep
 from uncseg.cluster.ray_internals import asha_rungs, tune_config_of
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
 from uncseg.ownership import make_own
+from uncseg.studies.load_study import save_study
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper
+from uncseg.studies.sweep.load_sweep import load_sweep
 from uncseg.studies.sweep.search import replay_reports, tune_config
 from uncseg.studies.sweep.snapshots import can_go_on, refuse_strangers_state
 from uncseg.studies.sweep.sweep_file import Budget, Objective
@@ -174,3 +179,29 @@ def test_a_state_from_someone_else_is_refused_before_it_is_read(tmp_path, monkey
     with pytest.raises(ProblemsFound, match="--trust") as caught:
         refuse_strangers_state(moved)
     assert [problem.where for problem in caught.value.problems] == [str(moved.tune)]
+
+
+class Intruder:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_a_sweep_from_someone_else_runs_no_code(experiment_file, four_cases, tmp_path):
+    experiment = experiment_file(four_cases, training={"epochs": EPOCHS})
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump({"name": "given", "base": str(experiment), "space": SPACE, "trials": 2}))
+    sweep, base = load_sweep(file)
+    folder = SweepFolder(tmp_path / "runs" / "given")
+    folder.root.mkdir(parents=True)
+    save_study(folder, sweep, base)
+    write_session(folder.tune, "2026-01-01", ["a"])
+    for state in folder.tune.iterdir():
+        state.write_bytes(pickle.dumps(Intruder(tmp_path / "intruded")))
+    said = uncseg("sweep", file, code=2)
+    assert "--trust" in said
+    assert not (tmp_path / "intruded").exists()
