@@ -117,8 +117,12 @@ def test_touched_and_copied_files_are_no_change(copy):
         os.utime(file)
     prepared = sorted((copy.root / "runs" / "prepared").iterdir())
     tables = {file.name: file.read_bytes() for file in copy.run.tables.glob("*.csv")}
+    shutil.copyfile(copy.run.final_checkpoint(0), copy.root / "copied")  # another time, the same content
+    (copy.root / "copied").replace(copy.run.final_checkpoint(0))
+    records = {file: file.stat().st_mtime_ns for file in copy.run.out_of_fold.glob("*.json")}
     copy.evaluate()
     assert sorted((copy.root / "runs" / "prepared").iterdir()) == prepared  # nothing is prepared again
+    assert {file: file.stat().st_mtime_ns for file in records} == records  # or predicted
     assert {file.name: file.read_bytes() for file in copy.run.tables.glob("*.csv")} == tables
 
 

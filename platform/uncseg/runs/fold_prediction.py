@@ -28,6 +28,7 @@ from uncseg.method.inference.predictor import UncertaintyPredictor, loaded_predi
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.method.memory.error_memory import ErrorMemory, make_memory
 from uncseg.runs.fold_request import FoldRequest
+from uncseg.runs.own_folds import checkpoint_digest
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,6 @@ def source_digest(request: FoldRequest) -> str:
     evaluation = request.experiment.evaluation
     estimators = evaluation.estimators
     members = range(request.experiment.training.members if estimators.several_pass else 1)
-    checkpoints = [request.run.member(number).final_checkpoint(request.fold).stat() for number in members]
-    states = [(file.st_size, file.st_mtime_ns) for file in checkpoints]
+    checkpoints = [checkpoint_digest(request.run.member(number), request.fold) for number in members]
     applied = [evaluation.tile_step, evaluation.mirroring, estimators.model_dump(exclude={"one_pass"})]
-    return digest([definition_of_scores(request.experiment.dataset.task), request.fold, states, applied])
+    return digest([definition_of_scores(request.experiment.dataset.task), request.fold, checkpoints, applied])

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,26 @@ def _problems(run: RunFolder, fold: int) -> list[Problem]:
         return []
     expected = f"the one that the training of this fold wrote (SHA-256 {str(described.get('sha256'))[:12]})"
     return [Problem(str(checkpoint), f"another checkpoint (SHA-256 {found[:12]})", expected, ADVICE)]
+
+
+def checkpoint_digest(run: RunFolder, fold: int) -> str:
+    """Return the SHA-256 (hex) of a fold's final checkpoint, which a copy of it has too; it is read where it must be.
+
+    Raises:
+        OSError: there is no such checkpoint.
+    """
+    file = run.final_checkpoint(fold)
+    status, record = file.stat(), run.fold(fold) / DONE
+    described = read_json(record).get("checkpoint") if record.is_file() else None
+    state = status.st_size, status.st_mtime_ns
+    if isinstance(described, dict) and (described.get("bytes"), described.get("mtime_ns")) == state:
+        return str(described["sha256"])
+    return _digest_of(file, *state)
+
+
+@lru_cache(maxsize=64)
+def _digest_of(file: Path, _bytes: int, _time_ns: int) -> str:
+    return file_digest(file)
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -19,7 +19,7 @@ from uncseg.dataset.cases import Case, digest_of_files, oracle_path
 from uncseg.dataset.preparation import cases_of
 from uncseg.dataset.splits import Splits, read_splits
 from uncseg.errors import DamagedFile, Problem, listed
-from uncseg.files import digest, json_text, read_json, write_text
+from uncseg.files import digest, file_digest, json_text, read_json, write_text
 from uncseg.layout import PreparedFolder, RunFolder, storage_of
 
 LOST = "restore it from a copy; without it nothing tells which cases the folds were trained on"
@@ -212,8 +212,8 @@ def _folds(splits: Splits) -> dict[str, int]:
 def content_digest(run: RunFolder, case: Case) -> str:
     """Return a digest of the files on which a case's scores depend: images, reference, and a phantom's oracle."""
     oracle = oracle_path(case)
-    state = None if oracle is None else (oracle.stat().st_size, oracle.stat().st_mtime_ns)
-    return digest([known_digest(run, case.case_id) or digest_of_files(case), state])
+    content = None if oracle is None else file_digest(oracle)
+    return digest([known_digest(run, case.case_id) or digest_of_files(case), content])
 
 
 def known_digest(run: RunFolder, case_id: str) -> str | None:
