@@ -18,6 +18,8 @@ def path_text(value: Any) -> Any:
     """Refuse texts that name no file or another one than is meant."""
     if isinstance(value, str) and not value.strip():
         raise PydanticCustomError("path", "A path, and not an empty text")
+    if any(len(part.encode(errors="replace")) > 255 for part in str(value).split("/")):
+        raise PydanticCustomError("path", "A path whose names have at most 255 bytes each")
     if str(value).startswith("~"):
         raise PydanticCustomError("path", "A path without ~, which only a shell replaces by the home folder")
     return value

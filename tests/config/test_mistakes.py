@@ -36,6 +36,7 @@ UNREADABLE += ("x={a: 1, a: 2}", "x=&a [*a]", "x=!!int y", "name=\udc80", "=", "
 TYPOS = (".nan", ".inf", "-.inf", "true", "false", "1.0e+30", "-1", "10000000000000000000000000", "many", "[]")
 FAIL_LATER = (
     *("tracking.uri=http://[", "tracking.uri=http://host:99999", "tracking.uri=http://", "tracking.uri=''"),
+    *(f"storage.path={'a' * 300}", f"dataset.path=/b/{'a' * 256}/c", "tracking.uri=htp://host"),
     *("tracking.uri='http://a host'", "tracking.experiment=''", "tracking.experiment=' '"),
     *('tracking.experiment="a\\nb"', "tracking.model=a/b", "resources.ray_address=''", "resources.ray_address=a b"),
     *("name=mlflow.db", "name=MLflow.db-journal", "name=prepared", "name=mlflow_artifacts", f"name={'a' * 300}"),

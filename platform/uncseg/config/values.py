@@ -16,6 +16,9 @@ Spacing = Annotated[float, Field(ge=0.001, le=1000)]
 Features = Annotated[int, Field(gt=0, le=10_000)]
 """Number of feature maps."""
 
+ADDRESSES = ("", "http", "https", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")
+"""Beginnings of the addresses that MLflow knows; none: a folder."""
+
 
 def _whole_above_one(value: float) -> float:
     """Refuse one and a half GPUs, of which Ray gives no process a share."""
@@ -28,7 +31,8 @@ def _address(value: str) -> str:
     """Refuse what cannot be the address of a server or a database."""
     try:
         parts = urlsplit(value)
-        fits = parts.port != 0 and (parts.hostname or not parts.scheme.startswith("http"))
+        kind = parts.scheme.partition("+")[0]
+        fits = parts.port != 0 and (parts.hostname or not kind.startswith("http")) and kind in ADDRESSES
     except ValueError:  # http://[, http://host:99999
         fits = False
     if not fits or not value.strip() or (value.startswith("http") and " " in value):
