@@ -1,8 +1,11 @@
 """Addresses with secrets: every form is found, and no text shows it."""
 
 import pytest
+import yaml
 
+from uncseg.config.experiment import load_experiment
 from uncseg.config.secret_addresses import masked, secret_in
+from uncseg.errors import ProblemsFound
 
 SECRET = "hunter2"
 WITH_SECRET = [
@@ -26,6 +29,10 @@ WITH_SECRET = [
     "mssql+pyodbc:///?odbc_connect=DRIVER%3DX%3BUID%3Du%3BPWD%3Dhunter2",
     "mssql://u@h/db?x=1;pwd=hunter2",
     "databricks://token:hunter2@host",
+    "//user:hunter2@host",
+    "http://user:hunter2@[",
+    "http://user:hunter2@ho st",
+    "http://host:99999999/?credentials=hunter2",
     "sqlite+pysqlcipher://:hunter2@/data/mlflow.db",
 ]
 
@@ -36,6 +43,29 @@ def test_a_secret_is_found_and_never_shown(address):
     assert SECRET not in secret_in(address)
     for text in (address, f"cannot reach {address}: refused", f"({address})"):
         assert SECRET not in masked(text), masked(text)
+
+
+@pytest.mark.parametrize("address", [*WITH_SECRET, "http://user:hunter2\n@host"])
+@pytest.mark.parametrize("way", ["file", "--set", "section", "misspelt"])
+def test_an_experiment_with_a_secret_is_refused_and_does_not_show_it(tmp_path, address, way):
+    content, overrides = {"name": "demo", "dataset": {"path": str(tmp_path)}}, ["training.epochs=-1"]
+    if way == "file":
+        content["tracking"] = {"uri": address}
+    elif way == "--set":
+        overrides.append(f"tracking.uri={address}")
+    elif way == "section":
+        content["tracking"] = [address]
+    else:
+        overrides.append(f"trackin.uri={address}")
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ProblemsFound) as caught:
+        load_experiment(tmp_path / "e.yaml", overrides)
+    assert SECRET not in str(caught.value)
+
+
+def test_names_of_settings_are_no_secrets():
+    text = "--set evaluation.estimators.mc_dropout.passes=3: found monkeys=2; keyboard=us, author=me"
+    assert masked(text) == text
 
 
 def test_a_long_text_is_masked_at_once():

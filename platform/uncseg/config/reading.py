@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
+from uncseg.config.secret_addresses import masked
 from uncseg.config.yaml_text import UnreadableYaml, parse_yaml
 from uncseg.errors import Problem, ProblemsFound, did_you_mean, similar
 from uncseg.section import Section, field_names
@@ -120,7 +122,7 @@ def validate(
     except ValidationError as error:
         found += [p for item in error.errors() for p in _problems(section, path, item, overrides)]
     if found:
-        raise ProblemsFound(title, list(dict.fromkeys(found)))
+        raise ProblemsFound(title, list(dict.fromkeys(map(_without_secrets, found))))
     return checked
 
 
@@ -154,6 +156,18 @@ def _problems(
         return [Problem(where, "nothing", "a value", "write this field")]
     expected = message[0].lower() + message[1:]
     return [Problem(where, _shown(item["input"]), expected, _advice(item))]
+
+
+def _without_secrets(problem: Problem) -> Problem:
+    """Return a problem without what an address among its texts holds; other texts stay as they are."""
+
+    def hidden(text: str) -> str:
+        return masked(text.replace("\n", "\\n")) if "tracking" in text or ":/" in text or "@" in text else text
+
+    found = masked(problem.found) if "tracking" in problem.where else hidden(problem.found)
+    if "tracking" in problem.where and "@" in found and "***" not in found:
+        found = "***"
+    return replace(problem, where=hidden(problem.where), found=found)
 
 
 def _where(path: Path, field: str, overrides: Sequence[Override], item: Mapping[str, Any]) -> str:

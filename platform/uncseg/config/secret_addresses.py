@@ -7,12 +7,18 @@ import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 # all repetitions are bounded: a text may be long
-_NAMES = r"[\w.-]{0,40}(?:pass(?!file)|pwd|token|secret|key|auth|credential|signature)[\w.-]{0,40}|sig"
+_WORDS = (
+    "pass(?:w(?:or)?d|phrase|code)?|pwd|token|secret|credential|signature|"
+    "(?:(?<![a-z])|api|access|account|shared)key|(?<![a-z])auth(?:orization)?"
+)
+_NAMES = rf"[\w.-]{{0,40}}(?:{_WORDS})s?(?![a-z])[\w.-]{{0,40}}|sig"
 _SECRET_NAME = re.compile(_NAMES, re.I)
 _FILE_NAMES = re.compile(r"ssl[_-]?key|passfile|\w{0,40}keyfile", re.I)
 """Parameters that name a file with a secret, not the secret."""
 _SECRET_VALUE = re.compile(rf"(?<![\w.-])({_NAMES})(=|%3D)((?:(?!%3B)[^&;\s'\"])+)", re.I)
-_BEFORE_HOST = re.compile(r"(?<=\w:/)(/{0,2})[^/@\s]{0,500}@|(?<![/\w.:+-])[^\s/@:'\"(]{1,200}:[^\s/@]{1,200}@()")
+_BEFORE_HOST = re.compile(
+    r"(?<=\w:/)(/{0,2})[^/@\s]{0,500}@|(?<![\w/:.])(//)[^/@\s]{1,500}@|(?<![/\w.:+-])[^\s/@:'\"(]{1,200}:[^\s/@]{1,200}@()"
+)
 _PASSWORD_BEFORE_HOST = re.compile(r"[^/:@\s]*:[^/@\s]*@")
 ADVICE = (
     "write the address without it, and put it into the environment (MLFLOW_TRACKING_USERNAME and "
@@ -31,6 +37,7 @@ def secret_in(address: str) -> str | None:
     if scheme.startswith("http") and "@" in re.split(r"[/?#]", rest.lstrip("/\\"), maxsplit=1)[0]:
         return "a user name, a password or a token before the host"
     parts = rest.lstrip("/\\") if re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) and rest[:1] in "/\\" else address
+    parts = parts.lstrip("/\\") if parts.startswith("//") else parts
     on_disk = scheme.startswith(("sqlite", "file")) and not rest.startswith("//:")
     if not on_disk and _PASSWORD_BEFORE_HOST.match(re.split(r"[?#]", parts, maxsplit=1)[0]):
         return "a password before the host"
@@ -40,7 +47,7 @@ def secret_in(address: str) -> str | None:
 
 def masked(text: str) -> str:
     """Return a text with *** in place of the secrets of all addresses in it."""
-    text = _BEFORE_HOST.sub(lambda found: f"{found[1] or ''}***@", text)
+    text = _BEFORE_HOST.sub(lambda found: f"{found[1] or found[2] or ''}***@", text)
     return _SECRET_VALUE.sub(lambda found: f"{found[1]}{found[2]}***" if _is_secret(found[1]) else found[0], text)
 
 
