@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from support.clusters import last_epoch, ray_start
-from support.commands import Command, environment
+from support.commands import Command, environment, start_uncseg
 from uncseg.files import read_json
 from uncseg.tracking.spool import read_history
 
@@ -88,7 +88,7 @@ def test_a_job_succeeds_and_takes_the_code_alone_to_the_cluster(
     for uploaded in uploads:
         assert not {".git", "data", "runs", "tests"} & {path.name for path in uploaded.iterdir()}
         # Ray uploads it as a zip file, and volumes do not get smaller in it
-        assert sum(len(zlib.compress(path.read_bytes())) for path in uploaded.rglob("*.*") if path.is_file()) < 2**19
+        assert sum(len(zlib.compress(path.read_bytes())) for path in uploaded.rglob("*.*") if path.is_file()) < 2**20
     client, (fold,) = children(server_uri, "jobs")
     history = client.get_metric_history(fold.info.run_id, "train/loss")
     assert sorted(metric.step for metric in history) == [0, 1, 2, 3]
@@ -162,7 +162,10 @@ def test_relative_paths_and_a_server_that_is_not_there_are_refused_together(subm
 
 
 @pytest.mark.slow
-def test_a_cluster_with_a_token_takes_jobs_with_it_alone_and_nothing_keeps_it(submit, tmp_path):
+def test_a_cluster_with_a_token_takes_jobs_with_it_alone_and_nothing_keeps_it(
+    submit, experiment_file, four_cases, tmp_path
+):
+    file = experiment_file(four_cases)
     # the token is where Ray looks for it by default, as docs/cluster.md says
     variables = {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path / "home")}
     (tmp_path / "home").mkdir()
@@ -172,6 +175,13 @@ def test_a_cluster_with_a_token_takes_jobs_with_it_alone_and_nothing_keeps_it(su
     assert len(token) >= 16
     with ray_start(2, **variables) as cluster:
         assert submit(to=cluster).end() != 0
+        own = {"RAY_AUTH_TOKEN": "0" * 64, "RAY_ADDRESS": cluster.address}
+        for mode, words in (("disabled", "whoever shows no token"), ("token", "refuses the token")):
+            log = tmp_path / f"{mode}.log"
+            command = start_uncseg("prepare", file, log=log, variables=own | {"RAY_AUTH_MODE": mode})
+            assert command.end() == 2
+            assert words in command.words
+            assert "0000" not in command.output
         assert not (tmp_path / "runs" / "small").exists()
         submit(to=cluster, variables=variables).require()
         kept = [path for folder in (tmp_path / "runs", cluster.folder) for path in folder.rglob("*") if path.is_file()]

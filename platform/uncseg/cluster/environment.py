@@ -69,7 +69,10 @@ def temp_folder() -> Path:
     """Return the folder for a local Ray's own: RAY_TMPDIR, or TMPDIR where sockets fit into it, or /tmp."""
     if chosen := os.environ.get(TEMP):
         return Path(chosen).absolute()
-    usual = Path(tempfile.gettempdir()).absolute()
+    try:
+        usual = Path(tempfile.gettempdir()).absolute()
+    except FileNotFoundError:  # none can be written to
+        return Path("/tmp")
     return usual if len(os.fsencode(usual)) + len(_longest_socket()) <= _MOST_BYTES else Path("/tmp")
 
 

@@ -24,12 +24,6 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
         f"free some space, or let {TEMP} name a folder on another disk",
     ),
     (
-        "Read-only file system|Permission denied",
-        "no permission to write in its folder",
-        "a folder that you may write to",
-        f"let {TEMP} name such a folder",
-    ),
-    (
         "Too many open files",
         "too many open files",
         "room for about 1000 open files",
@@ -42,13 +36,19 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
         "end other work, or raise the limits (ulimit -u, ulimit -v)",
     ),
     (
-        "Address already in use|Cannot assign requested address|Failed to bind|Network is unreachable",
+        "Address already in use|Cannot assign requested address|Failed to (bind|find a port)|Network is unreachable",
         "no free port on 127.0.0.1",
         "free ports on the loopback address",
         "end what holds them, or switch the loopback interface on (ip link set lo up)",
     ),
+    (
+        "Read-only file system|Permission denied",
+        "no permission to write in its folder",
+        "a folder that you may write to",
+        f"let {TEMP} name such a folder",
+    ),
 )
-"""Pattern in an error or a log of Ray's, and what is found, expected and advised; the first that matches counts."""
+"""Pattern in an error or a log of Ray's (the last: in errors alone), and what is found, expected and advised."""
 _LATE = (
     ("dashboard", "its dashboard did not come up", "RAY_DASHBOARD_STARTUP_TIMEOUT_S"),
     ("gcs|GCS", "its server (GCS) did not come up", "RAY_gcs_server_port_wait_time_s"),
@@ -81,7 +81,7 @@ def machine_problem() -> Problem | None:
         ):
             return None
     except OSError as error:
-        _, found, expected, advice = _CAUSES[-1]
+        _, found, expected, advice = _CAUSES[-2]
         return Problem(_MACHINE, f"{found}: {error.strerror or error}", expected, advice)
 
 
@@ -89,14 +89,16 @@ def start_problem(error: Exception, folder: Path) -> Problem:
     """Return why a local Ray in ``folder`` did not come up, from what it raised and from its logs."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return folder_problem(error)
-    texts = (str(error), *_logs(folder))
+    logs = _logs(folder)
     if _free_bytes(folder) < 2**20:
-        texts = (os.strerror(errno.ENOSPC),)
-    for pattern, found, expected, advice in _CAUSES:
-        if any(re.search(pattern, text) for text in texts):
-            where = _PLACE if found.endswith(("disk", "folder")) else _MACHINE
-            return Problem(where, f"{found}{_in(folder, where)}", expected, advice)
-    return _late_problem(error, texts)
+        logs = (os.strerror(errno.ENOSPC),)
+    # what Ray raises names the cause more exactly than its logs, which complain of much
+    for causes, texts in ((_CAUSES, (str(error),)), (_CAUSES[:-1], logs)):
+        for pattern, found, expected, advice in causes:
+            if any(re.search(pattern, text, re.IGNORECASE) for text in texts):
+                where = _PLACE if found.endswith(("disk", "folder")) else _MACHINE
+                return Problem(where, f"{found}{_in(folder, where)}", expected, advice)
+    return _late_problem(error, logs)
 
 
 def _late_problem(error: Exception, texts: tuple[str, ...]) -> Problem:
