@@ -223,6 +223,9 @@ def kept_record(file: Path, source: str) -> dict[str, Any] | None:
     return None if record is None or record.get("source") != source else record
 
 
+_DIGEST = "sha256_of_record"
+
+
 def is_whole(file: Path) -> bool:
     """Return whether the record in ``file`` and its files are as they were written, from whatever source."""
     return _whole_record(file) is not None
@@ -237,13 +240,8 @@ def _whole_record(file: Path) -> dict[str, Any] | None:
     if record.pop(_DIGEST, None) != digest(record):
         return None
     files = record.get("files", {})
-    whole = isinstance(files, dict) and all(
-        is_as_described(file.parent / name, files[name], since_ns=written) for name in files
-    )
+    whole = isinstance(files, dict) and all(is_as_described(file.parent / n, files[n], written) for n in files)
     return record if whole else None
-
-
-_DIGEST = "sha256_of_record"
 
 
 def keep_record(file: Path, source: str, record: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from uncseg.errors import Problem, ProblemsFound, first_problems, listed, raise_if_any
-from uncseg.files import before_a_rename, file_digest, file_lock, write_text
+from uncseg.files import before_a_rename, file_digest, file_lock, json_text, write_text
 from uncseg.partial_files import remove_partial
 
 RECORDS = ".uncseg"
@@ -162,7 +162,7 @@ class Outputs:
         self._records.mkdir(parents=True, exist_ok=True)  # where a worker on another node does not see it yet
         journal = self._records / f"{socket.gethostname()}-{os.getpid()}.jsonl"
         with journal.open("ab") as stream:
-            stream.write(json.dumps(entry).encode() + b"\n")
+            stream.write(json_text(entry).encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -191,7 +191,7 @@ class Outputs:
     def _lines(self) -> str:
         """Return what is noted of files that are there, an entry a line."""
         left = [entries for name, entries in self.known.items() if os.path.lexists(self.folder / name)]
-        return "".join(f"{json.dumps(entry)}\n" for entries in left for entry in entries)
+        return "".join(f"{json_text(entry)}\n" for entries in left for entry in entries)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

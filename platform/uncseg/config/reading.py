@@ -10,10 +10,13 @@ from pydantic import ValidationError
 
 from uncseg.config.secret_addresses import masked
 from uncseg.config.yaml_text import UnreadableYaml, parse_yaml
-from uncseg.errors import Problem, ProblemsFound, did_you_mean, similar
+from uncseg.errors import DamagedFile, Problem, ProblemsFound, did_you_mean, similar
+from uncseg.files import RESTORE, read_text
 from uncseg.section import Section, field_names
 
 Checked = TypeVar("Checked", bound=Section)
+SECTIONS = ("dataset", "split", "plan", "model", "loss", "memory", "training", "evaluation", "resources", "tracking")
+"""Those of an experiment."""
 MOST_BYTES = 10_000_000
 """Of a file with fields; lists of 100,000 cases are shorter."""
 LONGEST_SHOWN = 100
@@ -59,6 +62,22 @@ def read_yaml(path: Path, title: str, example: str) -> dict[str, Any]:
     if isinstance(content, dict):
         return content
     raise ProblemsFound(title, [problem] if problem else [])
+
+
+def read_saved(file: Path, advice: str = RESTORE) -> dict[str, Any]:
+    """Read the fields of a YAML file that uncseg wrote, such as a run's experiment.yaml.
+
+    Raises:
+        DamagedFile: it is absent, damaged, or of another shape; ``advice`` says what makes it again.
+    """
+    text = read_text(file, advice)
+    try:
+        content = parse_yaml(text)
+    except UnreadableYaml as error:
+        raise DamagedFile.of(file, error.found, "the fields that were written", advice) from error
+    if isinstance(content, dict) and all(isinstance(content.get(name, {}), dict) for name in SECTIONS):
+        return content
+    raise DamagedFile.of(file, " ".join(text.split())[:60], "the fields that were written", advice)
 
 
 def _unreadable(path: Path) -> Problem | None:

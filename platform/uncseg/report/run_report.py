@@ -9,11 +9,12 @@ import numpy as np
 import yaml
 
 from uncseg.config.case_lists import short_lists
+from uncseg.config.reading import read_saved
 from uncseg.config.task_files import named_task
 from uncseg.console import command_line
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor
-from uncseg.files import json_text, short_name, write_text
+from uncseg.files import json_text, read_text, short_name, write_text
 from uncseg.layout import RunFolder
 from uncseg.outputs import Outputs
 from uncseg.page_table import PageTable
@@ -122,9 +123,9 @@ def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
 
 def _configuration(folder: RunFolder) -> str:
     """Return the run's experiment file, in which lists of cases are shortened, and a built-in task is named."""
-    text = folder.experiment.read_text(encoding="utf-8")
-    short = named_task(short_lists(content := yaml.safe_load(text)))
-    return text if short == content else yaml.safe_dump(short, sort_keys=False)
+    content = read_saved(folder.experiment)
+    short = named_task(short_lists(content))
+    return read_text(folder.experiment) if short == content else yaml.safe_dump(short, sort_keys=False)
 
 
 def _unfinished(run: ReportedRun) -> list[str]:
@@ -133,6 +134,9 @@ def _unfinished(run: ReportedRun) -> list[str]:
     for fold in range(run.experiment.split.folds):
         history = read_history(run.folder.spool, fold)
         if history.state == "finished":
+            if lost := history.last_epoch + 1 - len(history.epochs):
+                text = f"{lost} epoch{'s are' if lost > 1 else ' is'} missing in its spool, which was damaged."
+                alike.setdefault(text, []).append(str(fold))
             continue
         state = {"waiting": "not started", "running": "running or interrupted"}.get(history.state, history.state)
         kept = f", {history.kept_epoch + 1} of them in a checkpoint" if history.last_epoch >= 0 else ""

@@ -7,17 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from uncseg.config.addresses import sqlite_path
 from uncseg.config.case_lists import short_lists
 from uncseg.config.experiment import Experiment, load_experiment, save_experiment
 from uncseg.config.fields import differences, is_within
+from uncseg.config.reading import read_saved
 from uncseg.config.sections import Storage
 from uncseg.config.task_files import short_task, task_of
 from uncseg.console import command_line, console
-from uncseg.errors import DamagedFile, Problem, ProblemsFound, first_line, first_problems, raise_if_any, similar_path
-from uncseg.files import file_lock, read_text
+from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any, similar_path
+from uncseg.files import file_lock
 from uncseg.layout import PreparedFolder, RunFolder, own_database, storage_of
 from uncseg.ownership import is_own_run, links_out, make_own
 from uncseg.provenance import describe_versions
@@ -26,6 +25,7 @@ from uncseg.runs.own_folds import foreign_folds
 from uncseg.runs.run_data import changed_data, read_data, record_data
 from uncseg.tasks.task import Task
 from uncseg.tracking.manifest import update_manifest
+from uncseg.tracking.run_settings import ADVICE
 
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")
 """Sections and fields that change how a run is carried out, not what it computes."""
@@ -118,14 +118,7 @@ def read_experiment(run: RunFolder) -> dict[str, Any]:
     Raises:
         DamagedFile: it cannot be read.
     """
-    advice = "restore it from a copy, or from the run's page in MLflow"
-    try:
-        content = yaml.safe_load(read_text(run.experiment, advice))
-    except yaml.YAMLError as error:
-        raise DamagedFile.of(run.experiment, first_line(error), "YAML", advice) from error
-    if not isinstance(content, dict):
-        raise DamagedFile.of(run.experiment, str(content)[:60], "the fields of an experiment", advice)
-    return content
+    return read_saved(run.experiment, ADVICE)
 
 
 def require_unchanged(run: RunFolder, experiment: Experiment) -> None:

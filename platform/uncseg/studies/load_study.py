@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from uncseg.config.experiment import Experiment, load_experiment
 from uncseg.config.fields import as_assignments
 from uncseg.config.reading import Override, read_yaml, require_kind, validate
 from uncseg.config.sections import Storage
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import DamagedFile, Problem, ProblemsFound
 from uncseg.files import json_text, read_json, write_text
 from uncseg.section import FilePath, RunName, Section
 from uncseg.studies.study_folder import StudyFolder
@@ -75,6 +75,9 @@ class Checks(list[Problem]):
             raise ProblemsFound(_title(path, type(study)), problems)
 
 
+STUDY_ADVICE = "restore it from a copy; the folder cannot be used without it"
+
+
 def study_record(study: Study, base: Experiment) -> dict[str, Any]:
     """Return what a study's folder keeps of its file and of its base."""
     experiment = base.resolved().model_dump(mode="json")
@@ -87,8 +90,16 @@ def save_study(folder: StudyFolder, study: Study, base: Experiment) -> None:
 
 
 def read_study(folder: StudyFolder, model: type[AnyStudy]) -> tuple[AnyStudy, Experiment]:
-    """Read the study and its base back from the study's folder; the storage is the one in which that lies now."""
-    record = read_json(folder.content)
-    study = model.model_validate({"base": str(folder.content)} | record[model.kind])
-    base = Experiment.model_validate(record["experiment"])
+    """Read the study and its base back from the study's folder; the storage is the one in which that lies now.
+
+    Raises:
+        DamagedFile: the record is not as it was written.
+    """
+    record = read_json(folder.content, STUDY_ADVICE, dict[str, dict[str, Any]], keys=(model.kind, "experiment"))
+    try:
+        study = model.model_validate({"base": str(folder.content)} | record[model.kind])
+        base = Experiment.model_validate(record["experiment"])
+    except ValidationError as error:
+        found = f"{error.error_count()} wrong fields, such as {'.'.join(map(str, error.errors()[0]['loc']))}"
+        raise DamagedFile.of(folder.content, found, "the study that was written", STUDY_ADVICE) from error
     return study, base.model_copy(update={"storage": Storage(path=folder.root.parent)})

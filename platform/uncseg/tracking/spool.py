@@ -118,8 +118,8 @@ def write_state(folder: Path, fold: int, state: Literal["finished", "failed", "s
 def read_records(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     """Return the records from byte ``offset`` on, and the offset of the next call.
 
-    A last line without a newline is still being written and is left for the next call. A line that is not JSON was
-    torn by a kill, ended by the next writer, and is skipped. An absent file has no records.
+    A last line without a newline is still being written and is left for the next call. A line that is no record was
+    torn by a kill, ended by the next writer, or damaged later, and is skipped. An absent file has no records.
     """
     try:
         with Path(path).open("rb") as stream:
@@ -132,11 +132,30 @@ def read_records(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int
     for line in whole.splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and "kind" in record:
+        if _is_record(record):
             records.append(record)
     return records, offset + len(whole)
+
+
+_NUMBER = int | float | None
+_FIELDS: dict[str, dict[str, Any]] = {
+    "attempt": {"first_epoch": int},
+    "epoch": {"epoch": int, "metrics": dict},
+    "checkpoint": {"epoch": int},
+    "state": {"state": str, "message": str},
+}
+"""Fields of each kind of record, beside those of all: attempt and time_ms."""
+
+
+def _is_record(content: Any) -> bool:
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        return False
+    kinds = {"attempt": int, "time_ms": int} | _FIELDS.get(content["kind"], {})
+    if not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
+        return False
+    return all(isinstance(value, _NUMBER) for value in content.get("metrics", {}).values())
 
 
 @dataclass(frozen=True)

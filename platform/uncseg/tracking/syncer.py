@@ -16,8 +16,6 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.files import file_lock
 from uncseg.layout import RunFolder, own_database
@@ -27,6 +25,7 @@ from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.given_address import is_given, keep_address, require_artifacts_beside, usable_address
 from uncseg.tracking.reasons import whole_reason
 from uncseg.tracking.record import MlflowRecord, RunDescription, RunEntry
+from uncseg.tracking.run_settings import read_settings
 from uncseg.tracking.spool import FoldHistory, spooled_folds
 from uncseg.tracking.store import PARENT_TAG, NotStored, Store, storing
 
@@ -198,7 +197,7 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
         problem = Problem(str(run.root), "no experiment.yaml", "the folder of a run", "correct the path")
         raise ProblemsFound(f"{run.root} cannot be synced.", [problem])
     _require_own_files(run)
-    content = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))
+    content = read_settings(run)
     record = MlflowRecord.read(run.manifest)
     tracking = content.get("tracking", {})
     uri = usable_address(run.root, tracking_uri, record, tracking.get("uri") or own_database(run.root))

@@ -7,9 +7,8 @@ from math import isfinite, nan
 from pathlib import Path
 from statistics import fmean
 
-import yaml
-
 from uncseg.config.experiment import Experiment
+from uncseg.config.reading import read_saved
 from uncseg.errors import ProblemsFound, did_you_mean
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
@@ -136,7 +135,7 @@ def _resolved(checks: Checks, number: int, constraint: Constraint, sweep: Sweep,
     if not begun:
         return constraint
     epochs = base.training.epochs
-    trained = yaml.safe_load(run.experiment.read_text(encoding="utf-8"))["training"]["epochs"]
+    trained = read_saved(run.experiment).get("training", {}).get("epochs")
     found, expected = f"a run of {trained} epochs", f"{epochs}, as many as the trials have"
     checks.require(trained == epochs, where, found, expected, f"train it with --set training.epochs={epochs}")
     values: dict[int, float] = {}

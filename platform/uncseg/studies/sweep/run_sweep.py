@@ -37,7 +37,7 @@ from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.sweep_results import close_sweep
 from uncseg.studies.sweep.train_trial import TrialSetup, train_trial
 from uncseg.studies.sweep.trial_events import TrialEvents
-from uncseg.studies.sweep.trials import VALUES, can_be_promoted, rank_trials, read_trials
+from uncseg.studies.sweep.trials import can_be_promoted, rank_trials, read_trials, read_values
 from uncseg.studies.sweep.tuner import sweep_tuner, trials_at_once
 
 
@@ -141,7 +141,8 @@ def choose_promoted(setup: TrialSetup) -> list[str]:
         table = rank_trials(read_trials(setup.folder.runs, sweep), sweep)
         able = can_be_promoted(table, sweep)
         write_json(file, {"trials": table["trial"][able].head(sweep.promote.top).tolist()})
-    return list(read_json(file)["trials"])
+    advice = f"delete {file}: the same command chooses again"
+    return list(read_json(file, advice, dict[str, list[str]], keys=["trials"])["trials"])
 
 
 def with_slots_for(setup: TrialSetup, names: Sequence[str], cluster: Cluster) -> TrialSetup:
@@ -160,7 +161,7 @@ def _promote(setup: TrialSetup, events: TrialEvents, cluster: Cluster, own_ray: 
     progress, requests = [], []
     for name in names:
         run = setup.run(name)
-        values = read_json(run.root / VALUES)
+        values = read_values(run.root)
         events.begin(name, values, folds)
         progress.append(FoldProgress(run, folds, setup.base.training.epochs, f"trial {name} "))
         requests += setup.requests(name, values, folds)

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from uncseg.files import json_text, read_json
+from uncseg.files import json_text
 from uncseg.layout import RunFolder
 from uncseg.studies.parent_run import ParentRun
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.sweep_file import Sweep
-from uncseg.studies.sweep.trials import VALUES, best_trial
+from uncseg.studies.sweep.trials import best_trial, read_values
 from uncseg.table_files import read_table
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.store import PARENT_TAG
@@ -36,7 +36,7 @@ def log_sweep(parent: ParentRun, sweep: Sweep) -> None:
         return
     row = table[table["trial"] == best].iloc[0]
     metrics = ", ".join(f"{metric} {row[metric]:.4f} ± {row[f'{metric}_std']:.4f}" for metric in sweep.metrics)
-    values = ", ".join(f"{field} {value}" for field, value in read_json(folder.runs / best / VALUES).items())
+    values = ", ".join(f"{field} {value}" for field, value in read_values(folder.runs / best).items())
     note = f"**Best of {len(table)} trials**, {best}: {metrics}  \nwith {values}  \n{links}\n"
     parent.store.set_tags(parent.run_id, {"uncseg.best": best})
     parent.log({f"best/{metric}": float(row[metric]) for metric in sweep.metrics}, note, [folder.best])

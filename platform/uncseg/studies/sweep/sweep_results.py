@@ -7,7 +7,6 @@ import pandas as pd
 
 from uncseg.config.experiment import Experiment
 from uncseg.console import console
-from uncseg.files import read_json
 from uncseg.method.checkpoints import remove_checkpoints
 from uncseg.page_table import PageTable, Row, fixed, mean_sd
 from uncseg.runs.disk_plan import size_text
@@ -18,7 +17,15 @@ from uncseg.studies.sweep.space import base_values, write_trial
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.sweep_mlflow import log_sweep
 from uncseg.studies.sweep.sweep_plots import draw_sweep
-from uncseg.studies.sweep.trials import VALUES, Trial, best_trial, has_values, rank_trials, read_trials, reported_table
+from uncseg.studies.sweep.trials import (
+    Trial,
+    best_trial,
+    has_values,
+    rank_trials,
+    read_trials,
+    read_values,
+    reported_table,
+)
 from uncseg.table_files import write_table
 
 
@@ -92,7 +99,7 @@ def write_best(folder: SweepFolder, sweep: Sweep, base: Experiment, table: pd.Da
     with outputs.claimed(names):
         outputs.remove(set(outputs.noted()) - names)
         for file, (run, trial) in files.items():
-            write_trial(base, run, read_json(folder.runs / trial / VALUES), file)
+            write_trial(base, run, read_values(folder.runs / trial), file)
     return best
 
 

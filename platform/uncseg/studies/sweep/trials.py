@@ -36,7 +36,7 @@ class Trial:
     def read(cls, folder: Path, folds: Sequence[int]) -> "Trial":
         """Read a trial's folder; only these folds count, also those that have not begun."""
         histories = tuple(read_history(RunFolder(folder).spool, fold) for fold in folds)
-        return cls(folder.name, read_json(folder / VALUES), histories)
+        return cls(folder.name, read_values(folder), histories)
 
     @property
     def state(self) -> str:
@@ -61,6 +61,12 @@ def read_trials(folder: Path, sweep: Sweep) -> list[Trial]:
     return [Trial.read(file.parent, sweep.folds) for file in sorted(folder.glob(f"*/{VALUES}"))]
 
 
+def read_values(folder: Path) -> dict[str, Any]:
+    """Return the values of a trial's fields; raises :class:`~uncseg.errors.DamagedFile`."""
+    values = read_json(folder / VALUES, "restore it from a copy; the trial's experiment.yaml holds the same values")
+    return dict(values)
+
+
 def reported_table(folder: Path) -> pd.DataFrame:
     """Return what was reported to search and scheduler, one row per trial and epoch, the last one after a kill.
 
@@ -69,9 +75,10 @@ def reported_table(folder: Path) -> pd.DataFrame:
     """
     rows = []
     for file in sorted(folder.glob(f"*/{REPORTED_FILE}")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # torn by a kill
-                rows.append({"trial": file.parent.name, **json.loads(line)})
+        for line in file.read_bytes().splitlines():
+            with suppress(ValueError, TypeError, RecursionError):  # torn by a kill, or damaged
+                if {"epoch"} <= (row := {**json.loads(line)}).keys():
+                    rows.append({"trial": file.parent.name, **row})
     table = pd.DataFrame(rows, columns=None if rows else ["trial", "epoch"])
     return table.drop_duplicates(["trial", "epoch"], keep="last").sort_values(["trial", "epoch"], ignore_index=True)
 
