@@ -7,10 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.errors import DamagedFile, first_line
+from uncseg.errors import DamagedFile, first_line, listed
 from uncseg.files import whole_file
 
 EVALUATE = "delete it, and give the command that wrote it again: uncseg evaluate for a run"
+
+
+_LEAST = {
+    "per_case": ("case", "patient", "fold", "dice_mean"),
+    "scores": ("case", "patient", "region", "dice"),
+    "scores_summary": ("region", "figure"),
+    "table1": ("model", "fold", "cases"),
+    "table2": ("protocol", "estimator"),
+}
+"""Columns without which a run's table is another one."""
 
 
 def write_table(frame: pd.DataFrame, folder: Path, name: str) -> None:
@@ -76,6 +86,9 @@ def read_table(
     if not file.is_file():
         return None
     try:
-        return _read(file, columns)
+        table = _read(file, columns)
     except Exception as error:  # whatever Arrow says of bytes that are no table
         raise DamagedFile.of(file, first_line(error)[:160], "the table that was written", advice) from error
+    if missing := [column for column in _LEAST.get(name, ()) if columns is None and column not in table]:
+        raise DamagedFile.of(file, f"no column {listed(missing)}", "the table that was written", advice)
+    return table

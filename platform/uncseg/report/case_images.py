@@ -12,6 +12,7 @@ from scipy import ndimage
 from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.cases import Case
 from uncseg.dataset.volumes import Geometry, as_itk, read_volume
+from uncseg.errors import DamagedFile, ProblemsFound
 from uncseg.evaluation.overlap import main_mask
 from uncseg.evaluation.surface import bounding_box
 from uncseg.layout import CaseFiles, RunFolder, main_probability
@@ -45,20 +46,29 @@ def read_case(run: RunFolder, case: Case, task: Task) -> CaseImages:
     """Read the images of a case and what its fold predicted.
 
     Raises:
+        DamagedFile: what the fold predicted cannot be read.
         ValueError: the case has no reference.
     """
     if case.reference is None:
         raise ValueError(f"{case.case_id} has no reference")
     files = CaseFiles(run.out_of_fold, case.case_id)
     image, spacing_mm = _turned(case.images[task.shown_channel])
-    maps = {shown: _turned(files.map(name))[0] for shown, name in MAP_FILES.items() if files.map(name).is_file()}
+    maps = {shown: _ours(files.map(name)) for shown, name in MAP_FILES.items() if files.map(name).is_file()}
     probability = files.map(main_probability(task))
     if probability.is_file():
-        p = _turned(probability)[0].astype(np.float32)
+        p = _ours(probability).astype(np.float32)
         maps["var1shot"] = 4 * p * (1 - p)
     labels, geometry = read_reference(case, task)
     reference = _turn(labels, geometry)[0]
-    return CaseImages(image, reference, _turned(files.segmentation)[0], maps, spacing_mm)
+    return CaseImages(image, reference, _ours(files.segmentation), maps, spacing_mm)
+
+
+def _ours(file: Path) -> np.ndarray:
+    try:
+        return _turned(file)[0]
+    except ProblemsFound as error:
+        advice = "uncseg evaluate, on the run, makes it again"
+        raise DamagedFile.of(file, error.problems[0].found, "the image that was written", advice) from error
 
 
 def _turned(file: Path) -> tuple[np.ndarray, Spacing]:
