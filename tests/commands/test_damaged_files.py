@@ -97,7 +97,7 @@ def test_damaged_lines_of_a_spool_cost_only_their_epochs(runs, damage):
     ]
     damage("spool/fold_0.jsonl", lambda whole: b"\n".join([*lines, *whole.splitlines(), *lines]) + b"\n")
     uncseg("report", runs[0].root)
-    assert "3 of 250 epochs trained" in (runs[0].root / "report.html").read_text()
+    assert "3 of 500 epochs trained" in (runs[0].root / "report.html").read_text()
 
 
 def test_a_damaged_map_is_named_with_what_makes_it_again(runs, damage):
