@@ -105,6 +105,13 @@ def test_a_file_of_other_content_is_named_even_with_its_old_size_and_time(copy):
     copy.refused(f"1 case changed: {copy.case(2)}")
 
 
+def test_a_file_that_cannot_be_read_is_a_change(copy):
+    case = copy.case(1)
+    copy.image(case).unlink()
+    copy.image(case).symlink_to(copy.root / "gone.nii.gz")
+    copy.refused("1 case", case)
+
+
 def test_an_excluded_case_is_named(copy):
     case = copy.case(3)
     output = copy.evaluate("--set", f"dataset.exclude=[{case}]", code=2)

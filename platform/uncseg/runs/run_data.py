@@ -16,7 +16,7 @@ from typing import Any
 
 from uncseg.config.experiment import Experiment
 from uncseg.dataset.cases import Case, digest_of_files, oracle_path
-from uncseg.dataset.preparation import cases_of
+from uncseg.dataset.preparation import REMAKE, cases_of
 from uncseg.dataset.splits import Splits, read_splits
 from uncseg.errors import DamagedFile, Problem, listed
 from uncseg.files import digest, file_digest, json_text, read_json, write_text
@@ -78,7 +78,7 @@ def record_data(run: RunFolder, experiment: Experiment, prepared: PreparedFolder
     Raises:
         DamagedFile: data.json, or what the prepared folder says of itself, cannot be read.
     """
-    before, done = read_data(run), read_json(prepared.done)
+    before, done = read_data(run), read_json(prepared.done, REMAKE, keys=("digests", "case_digests"))
     known = done["case_digests"] if before is None else {case: data.digest for case, data in before.cases.items()}
     cases = {case.case_id: case for case in cases_of(experiment).cases if case.case_id in known}
     root = experiment.dataset.path
@@ -147,9 +147,13 @@ def _present(data: RunData, experiment: Experiment) -> dict[str, CaseData]:
     scan = cases_of(experiment)
 
     def describe(case: Case) -> CaseData:
-        known, states = data.cases.get(case.case_id), _states(case, experiment.dataset.path)
-        same = known is not None and known.files == states
-        return CaseData(known.digest if known and same else digest_of_files(case), case.patient, states)
+        known = data.cases.get(case.case_id)
+        try:
+            states = _states(case, experiment.dataset.path)
+            same = known is not None and known.files == states
+            return CaseData(known.digest if known and same else digest_of_files(case), case.patient, states)
+        except OSError as error:  # a link to nothing, no permission
+            return CaseData(f"unreadable: {error.strerror}", case.patient)
 
     with ThreadPoolExecutor(READERS) as pool:
         return dict(zip((case.case_id for case in scan.cases), pool.map(describe, scan.cases), strict=True))
