@@ -79,8 +79,9 @@ def trained(tmp_path_factory):
 
 
 def check(folder):
-    """Run ``uncseg check``; return its exit code and what it printed."""
-    with contextlib.redirect_stdout(io.StringIO()) as output, pytest.raises(SystemExit) as ended:
+    """Run ``uncseg check``; return its exit code and what it printed on standard output and standard error."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), pytest.raises(SystemExit) as ended:
         main(["check", str(folder)])
     return ended.value.code or 0, output.getvalue()
 
