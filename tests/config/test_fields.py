@@ -54,10 +54,16 @@ def test_sections_are_told_from_names_that_begin_alike():
 
 
 def test_assignments_are_read_back():
+    path = "/a b #1/&c !d  é/" + "long " * 40 + "'\" "
     fields = {"plan.patch_size": [32, 32, 32], "model.error_network": {"run": "a: b"}, "loss.warmup_epochs": 3}
+    fields |= {"dataset.path": path, "storage.path": "runs", "tracking.uri": None}
     content = {}
     assert apply_overrides(content, as_assignments(fields)) == []
+    assert "storage.path=runs" in as_assignments(fields)
     assert content == {
+        "dataset": {"path": path},
+        "storage": {"path": "runs"},
+        "tracking": {"uri": None},
         "plan": {"patch_size": [32, 32, 32]},
         "model": {"error_network": {"run": "a: b"}},
         "loss": {"warmup_epochs": 3},

@@ -11,7 +11,7 @@ import yaml
 from uncseg.config.case_lists import short_lists
 from uncseg.config.reading import Override
 from uncseg.config.task_files import classes_of, short_task
-from uncseg.config.yaml_text import UnreadableYaml, parse_yaml
+from uncseg.config.yaml_text import UnreadableYaml, loses_words, parse_yaml
 from uncseg.errors import Problem
 
 CLASS_WEIGHTS = "loss.weight_ce"
@@ -101,10 +101,13 @@ def _text(value: Any) -> str:
 
 def as_assignments(fields: Mapping[str, Any]) -> list[str]:
     """Return ``FIELD=VALUE`` for each field, as :func:`apply_overrides` takes them."""
-    return [
-        f"{name}={yaml.safe_dump(value, default_flow_style=True, sort_keys=False).strip()}"
-        for name, value in fields.items()
-    ]
+    return [f"{name}={_as_yaml(value)}" for name, value in fields.items()]
+
+
+def _as_yaml(value: Any) -> str:
+    """Return a value in one line of YAML, without the mark of the end that follows a single word."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True)
+    return text.removesuffix("\n...\n").strip()
 
 
 def as_overrides(assignments: Iterable[str | Override]) -> list[Override]:
@@ -128,7 +131,11 @@ def _apply(content: dict[str, Any], override: Override) -> Problem | None:
         value = parse_yaml(text)
     except UnreadableYaml as error:
         found = "a value that is not YAML" if "not YAML" in error.found else error.found
-        return Problem(where, found, "a value, for example [1, 2]", error.advice)
+        advice = error.advice if "quotes" in error.advice else f"{error.advice}, or put a text into quotes"
+        return Problem(where, found, "a value, for example [1, 2]", advice)
+    if loses_words(text, value):
+        found = "a text that YAML shortens (what follows ' #', '&word' or '!word' before it, spaces around it)"
+        return Problem(where, found, "the words as they are meant", f"put them into quotes: {name}='…'")
     before = content.get(name)
     if isinstance(value, dict) and isinstance(before, dict) and (lost := [*before.keys() - value.keys()]):
         found = f"a whole section, without {', '.join(sorted(lost))}, which would be lost"

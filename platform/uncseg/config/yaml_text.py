@@ -52,6 +52,20 @@ def parse_yaml(text: str) -> Any:
         raise UnreadableYaml(reason[:200], fields, "correct the value, or put a text into quotes") from error
 
 
+def loses_words(text: str, value: Any) -> bool:
+    """Return whether YAML takes words of a text for something else, as for a comment: ``/a b #1``, ``&a /b``, ``/b ``.
+
+    Args:
+        text: one value in YAML that can be read; within quotes nothing is lost.
+        value: what it says.
+    """
+    if any(isinstance(token, yaml.AnchorToken | yaml.TagToken | yaml.AliasToken) for token in yaml.scan(text)):
+        return True
+    if value is None:
+        return text.strip() not in ("", "~", "null", "Null", "NULL")
+    return isinstance(value, str) and text.strip()[0] not in "'\"" and value != text
+
+
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
     """Return the number of values of a node with all aliases unfolded; ``known`` has those of nodes seen before."""
     if id(node) in known:
