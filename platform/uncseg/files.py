@@ -15,7 +15,7 @@ from typing import Any
 from uncseg.errors import DamagedFile, first_line, listed
 from uncseg.partial_files import held, partial_name, sync_folder
 
-RESTORE = "restore it from a copy, or delete it and give the command that made it again"
+RESTORE = "restore it from a copy; where there is none, move it away and give the command that made it again"
 """What to do about a damaged file, where nothing better is known."""
 
 

@@ -22,7 +22,7 @@ from uncseg.runs.judged_run import require_judged_run, require_same_data
 from uncseg.runs.preflight import preflight, require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_data import changed_split, kept_preparation
-from uncseg.runs.run_opening import edited_settings, locked_folds, refuse_other_settings, require_unchanged
+from uncseg.runs.run_opening import locked_folds, refuse_other_settings, require_unchanged
 from uncseg.runs.run_plan import print_plan
 from uncseg.runs.step_timing import time_steps
 from uncseg.tracking.record import MlflowRecord
@@ -45,7 +45,6 @@ def cross_validate(
     run = RunFolder(experiment.run_folder)
     refuse_other_settings(experiment, run)
     require_judged_run(experiment, folds)
-    raise_if_any(edited_settings(run), f"The settings of the run {run.root} were edited.")
     begun = run.experiment.exists()
     if not begun:
         require_free(run.root, "run")

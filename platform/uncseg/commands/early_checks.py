@@ -17,7 +17,7 @@ from uncseg.errors import Problem, ProblemsFound, did_you_mean, raise_if_any, si
 from uncseg.layout import RunFolder
 from uncseg.runs.judged_run import require_judged_run
 from uncseg.runs.named_models import require_model
-from uncseg.runs.run_opening import finished_folds, open_existing_run, refuse_other_settings
+from uncseg.runs.run_opening import open_existing_run, recorded_folds, refuse_other_settings, require_settings
 from uncseg.studies.study_folder import find_study
 
 SCALES = ("unit", "percent")
@@ -138,7 +138,7 @@ def check_evaluation(
         require_model(str(root), None, overrides)
     else:
         run, experiment = open_existing_run(root, overrides)
-        if not finished_folds(experiment, run):
+        if not recorded_folds(experiment, run):
             problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
             raise ProblemsFound("There is nothing to evaluate.", [problem])
 
@@ -232,6 +232,7 @@ def check_synced(root: Path, tracking_uri: str | None) -> None:
     if tracking_uri is not None:
         require_address(tracking_uri)
     if find_study(root.resolve()) is None and not RunFolder(root.resolve()).experiment.is_file():
+        require_settings(RunFolder(root))
         found = "no run, sweep or benchmark" if root.is_dir() else "a file" if root.exists() else "nothing"
         expected = "the folder of one, with experiment.yaml, sweep.json or benchmark.json"
         problem = Problem(str(root), found, expected, similar_path(root, "give RUNS/NAME"))

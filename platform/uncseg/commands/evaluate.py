@@ -18,7 +18,7 @@ from uncseg.runs.model_sources import find_model
 from uncseg.runs.preflight import require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_data import changed_split, kept_preparation
-from uncseg.runs.run_opening import finished_folds, open_existing_run, require_unchanged
+from uncseg.runs.run_opening import open_existing_run, recorded_folds, require_unchanged
 from uncseg.runs.run_tables import evaluate_and_write_tables
 
 
@@ -32,7 +32,7 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
     run, experiment = open_existing_run(root, overrides)
     refuse_kept_address(run.root, experiment.resources.ray_address, overrides)
     page_outputs(run).require_own([PAGE])
-    folds = finished_folds(experiment, run)
+    folds = recorded_folds(experiment, run)
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
         raise ProblemsFound("There is nothing to evaluate.", [problem])

@@ -32,7 +32,7 @@ RESUME_KEYS = ("epoch", "memories", "random", "next_batch")
 
 TITLE = "A checkpoint cannot be loaded."
 TRUNCATED = "a truncated file, or one of another kind"
-AGAIN = "copy it again, or delete it to start over"
+AGAIN = "copy it again; where there is no copy, move it away to start over"
 
 _NUMBERS = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "bool")]
 _ALLOWED: list[Any] = [np.dtype, np.ndarray, *_NUMBERS, *array_constructors()]

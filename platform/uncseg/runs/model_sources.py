@@ -26,7 +26,7 @@ from uncseg.runs.named_models import (
     settings_of_model,
     single_fold,
 )
-from uncseg.runs.run_opening import finished_folds, open_existing_run, warn_of, warn_of_changes
+from uncseg.runs.run_opening import open_existing_run, recorded_folds, warn_of, warn_of_changes
 from uncseg.table_files import read_table
 from uncseg.tasks.task import Task
 from uncseg.tracking.stored_models import download, find_stored
@@ -89,8 +89,8 @@ def find_model(
 def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool) -> PredictionModel:
     run, experiment = open_existing_run(root, overrides, edited=partial(warn_of, why=NO_MATTER))
     refuse_kept_address(run.root, experiment.resources.ray_address, overrides)
+    chosen = chosen_folds(folds, recorded_folds(experiment, run), str(root))
     warn_of_changes(run, experiment, NO_MATTER)
-    chosen = chosen_folds(folds, finished_folds(experiment, run), str(root))
     configuration, evaluation = experiment.plan.configuration, experiment.evaluation
     folder = ModelFolder(run.model, configuration)
     if not trust:

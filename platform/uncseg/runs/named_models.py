@@ -9,7 +9,7 @@ from uncseg.config.reading import validate
 from uncseg.config.sections import Evaluation, Resources
 from uncseg.errors import Problem, ProblemsFound, similar_path
 from uncseg.layout import folds_in, is_model_folder
-from uncseg.runs.run_opening import finished_folds, open_existing_run
+from uncseg.runs.run_opening import open_existing_run, recorded_folds
 from uncseg.section import Section
 
 NO_SUCH_MODEL = "There is no such model."
@@ -84,7 +84,7 @@ def require_model(source: str, folds: Sequence[int] | None, overrides: list[str]
         settings_of_model(overrides)
     elif (path / "experiment.yaml").is_file():
         run, experiment = open_existing_run(path, overrides, edited=lambda _: None)  # the command warns of it
-        chosen_folds(folds, finished_folds(experiment, run), source)
+        chosen_folds(folds, recorded_folds(experiment, run), source)
     elif single_fold(path) is not None:
         settings_of_model(overrides)
     elif is_model_folder(path):

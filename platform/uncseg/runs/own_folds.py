@@ -6,13 +6,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from uncseg.errors import Problem
+from uncseg.errors import DamagedFile, Problem
 from uncseg.files import file_digest, read_json
-from uncseg.layout import RunFolder
+from uncseg.layout import FINAL_CHECKPOINT, RunFolder
 from uncseg.runs.fold_request import DONE
 
 TITLE = "The folds of a run were exchanged or changed."
-ADVICE = "put each fold's own files back, or delete the fold's folder: the same command trains it again"
+ADVICE = "put each fold's own files back, or move the fold's folder away: the same command trains it again"
+AGAIN = "restore it from a copy, or {}uncseg cross-validate: it verifies the checkpoint, and writes the file again"
 
 
 def done_record(fold: int, epochs: int, checkpoint: Path) -> dict[str, Any]:
@@ -35,12 +36,32 @@ def foreign_folds(run: RunFolder, folds: Iterable[int], members: int = 1) -> lis
     return [problem for member, fold in places for problem in _problems(member, fold)]
 
 
+def require_records(run: RunFolder, folds: Iterable[int], members: int = 1) -> None:
+    """Refuse a fold with a final checkpoint that lost its done.json: without it the fold would count as not trained.
+
+    Raises:
+        DamagedFile: naming every such fold.
+    """
+    if problems := unrecorded_folds(run, folds, members):
+        raise DamagedFile(f"Folds of {run.root} have lost their record.", problems, exit_code=1)
+
+
+def unrecorded_folds(run: RunFolder, folds: Iterable[int], members: int = 1) -> list[Problem]:
+    """Return a problem for each fold that has a final checkpoint but no done.json."""
+    expected, advice = f"the record of the training that ended, beside {FINAL_CHECKPOINT}", AGAIN.format("give ")
+    places = [(run.member(number), fold) for number in range(members) for fold in folds]
+    return [
+        Problem(str(member.fold(fold) / DONE), "nothing", expected, advice)
+        for member, fold in places
+        if member.final_checkpoint(fold).is_file() and not (member.fold(fold) / DONE).exists()
+    ]
+
+
 def _problems(run: RunFolder, fold: int) -> list[Problem]:
     folder, checkpoint = run.fold(fold), run.final_checkpoint(fold)
     if not ((folder / DONE).is_file() and checkpoint.is_file()):
         return []
-    advice = "delete it: the same command writes it again"
-    record = read_json(folder / DONE, advice, keys=("fold", "epochs"))
+    record = read_json(folder / DONE, AGAIN.format("delete it and give "), keys=("fold", "epochs"))
     if record["fold"] != fold:
         return [Problem(str(folder), f"the training of fold {record['fold']}", f"that of fold {fold}", ADVICE)]
     described = record.get("checkpoint")

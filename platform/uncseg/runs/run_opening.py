@@ -11,17 +11,17 @@ from uncseg.config.addresses import sqlite_path
 from uncseg.config.case_lists import short_lists
 from uncseg.config.experiment import Experiment, load_experiment, save_experiment
 from uncseg.config.fields import differences, is_within
-from uncseg.config.reading import read_saved
+from uncseg.config.reading import SECTIONS, read_saved
 from uncseg.config.sections import Storage
 from uncseg.config.task_files import short_task, task_of
 from uncseg.console import command_line, console
-from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any, similar_path
+from uncseg.errors import DamagedFile, Problem, ProblemsFound, first_problems, listed, raise_if_any, similar_path
 from uncseg.files import file_lock
-from uncseg.layout import PreparedFolder, RunFolder, own_database, storage_of
+from uncseg.layout import STUDY_FILES, PreparedFolder, RunFolder, own_database, storage_of
 from uncseg.ownership import is_own_run, links_out, make_own
 from uncseg.provenance import describe_versions
 from uncseg.runs.fold_request import all_members_done, member_experiment
-from uncseg.runs.own_folds import foreign_folds
+from uncseg.runs.own_folds import foreign_folds, require_records, unrecorded_folds
 from uncseg.runs.run_data import changed_data, read_data, record_data
 from uncseg.tasks.task import Task
 from uncseg.tracking.manifest import update_manifest
@@ -31,7 +31,7 @@ FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.lo
 """Sections and fields that change how a run is carried out, not what it computes."""
 OF_PLACES = ("name", "dataset.path")
 """Fields that say where a run and its cases lie: they may be moved, and the cases are compared by content."""
-NEW_RUN = "give the new run another name, or delete the folder to start over"
+NEW_RUN = "write it as it was, or give the new run another name"
 
 
 def open_run(experiment: Experiment) -> RunFolder:
@@ -69,7 +69,8 @@ def open_existing_run(
         ProblemsFound: the folder is not a run folder, or the overrides change what the run computes.
     """
     run = RunFolder(root.resolve())
-    if not run.experiment.is_file():
+    if not run.experiment.exists():
+        require_settings(run)
         found, advice = "no experiment.yaml", similar_path(root, "give RUNS/NAME")
         if below := sorted(root.glob("*/*/experiment.yaml")):
             found = f"a folder of {len(below)} runs"
@@ -78,16 +79,15 @@ def open_existing_run(
                 advice += f"; {command_line('uncseg', 'ui', root)} shows all of them"
         raise ProblemsFound("There is no such run.", [Problem(str(root), found, "the folder of a run", advice)])
     _refuse_links_of_others(run)
-    experiment = load_experiment(run.experiment, overrides)
-    # never advise to start over here: that would delete the very run that is to be used
-    advice = f"leave it out: of a trained run only {', '.join(FREE_TO_CHANGE)} can be changed"
-    refuse_other_settings(experiment, run, advice)
-    changes = edited_settings(run)
+    changes = edited_settings(run)  # first: what follows trusts the file
     if edited is None:
         raise_if_any(changes, f"The settings of the run {run.root} were edited.")
     else:
         for change in changes:
             edited(change)
+    experiment = load_experiment(run.experiment, overrides)
+    advice = f"leave it out: of a trained run only {', '.join(FREE_TO_CHANGE)} can be changed"
+    _refuse_differing(experiment, run, advice)
     return run, located(experiment, run.root)
 
 
@@ -106,10 +106,33 @@ def edited_settings(run: RunFolder) -> list[Problem]:
         DamagedFile: the file, or data.json, cannot be read.
     """
     if (data := read_data(run)) is None:
+        if run.experiment.exists():
+            read_experiment(run)
         return []
-    advice = f"write {run.experiment.name} as it was, or train a new run under another name"
-    problems = differing_settings(data.settings, read_experiment(run), advice)
+    settings = read_experiment(run)
+    if lost := _lost_fields(data.settings, settings):
+        raise DamagedFile.of(run.experiment, f"no {listed(lost)}", "every field, as it was written", ADVICE)
+    advice = f"write {run.experiment.name} as it was"
+    problems = differing_settings(data.settings, settings, advice)
     return [replace(problem, where=f"{run.experiment}: {problem.where}") for problem in problems]
+
+
+def _lost_fields(written: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return the fields that a run's experiment.yaml was written with, and that it lacks: it broke off."""
+    lost = [name for name in written if name not in found]
+    sections = {name: (written[name], found[name]) for name in SECTIONS if name in written and name in found}
+    return lost + [f"{name}.{field}" for name, (then, now) in sections.items() for field in then if field not in now]
+
+
+def require_settings(run: RunFolder) -> None:
+    """Refuse the folder of a run that has lost its experiment.yaml.
+
+    Raises:
+        DamagedFile: there is none, but what a run was made from, or checkpoints.
+    """
+    study = any((run.root / name).is_file() for name in STUDY_FILES)
+    if not (study or run.experiment.exists()) and read_data(run) is not None:
+        read_experiment(run)
 
 
 def read_experiment(run: RunFolder) -> dict[str, Any]:
@@ -146,9 +169,11 @@ def warn_of_changes(run: RunFolder, experiment: Experiment, why: str) -> None:
     Args:
         why: says so, for example "predictions of new cases do not depend on it".
     """
+    folds = range(experiment.split.folds)
     try:
         present = experiment.dataset.path.is_dir()
-        problems = changes_of(run, experiment) if present else foreign_folds(run, range(experiment.split.folds))
+        problems = changes_of(run, experiment) if present else foreign_folds(run, folds)
+        problems += unrecorded_folds(run, folds, experiment.training.members)
     except ProblemsFound as error:
         problems = error.problems
     for problem in problems:
@@ -175,6 +200,16 @@ def warn_of(problem: Problem, why: str) -> None:
     console.print(f"warning: {problem.where}: {problem.found}; expected {problem.expected}; {why}", soft_wrap=True)
 
 
+def recorded_folds(experiment: Experiment, run: RunFolder) -> list[int]:
+    """Return the folds of a run whose training has ended, for commands that would drop one of which that is unknown.
+
+    Raises:
+        DamagedFile: a fold has its final checkpoint, and lost its record.
+    """
+    require_records(run, range(experiment.split.folds), experiment.training.members)
+    return finished_folds(experiment, run)
+
+
 def finished_folds(experiment: Experiment, run: RunFolder) -> list[int]:
     """Return the folds of a run whose training has ended."""
     return [fold for fold in range(experiment.split.folds) if all_members_done(experiment, run, fold)]
@@ -193,8 +228,14 @@ def refuse_other_settings(experiment: Experiment, run: RunFolder, advice: str = 
     """Refuse an experiment whose folder holds a run of the same name with other settings.
 
     Raises:
-        ProblemsFound: naming every field that differs.
+        ProblemsFound: naming every field that differs; or the run's own file was edited or damaged, which would
+            otherwise be taken for a difference of the experiment.
     """
+    raise_if_any(edited_settings(run), f"The settings of the run {run.root} were edited.")
+    _refuse_differing(experiment, run, advice)
+
+
+def _refuse_differing(experiment: Experiment, run: RunFolder, advice: str) -> None:
     if run.experiment.exists():
         now = experiment.resolved().model_dump(mode="json")
         problems = differing_settings(read_experiment(run), now, advice)

@@ -69,6 +69,6 @@ class ResumableTrainer(ReproducibleTrainer):
         """Refuse the checkpoint of another fold, which was trained on the cases that this one is judged by."""
         written = (content.get("init_args") or {}).get("fold", self.fold)
         if written != self.fold:
-            advice = "put each fold's own files back, or delete the folder: the same command trains it again"
+            advice = "put each fold's own files back, or move the folder away: the same command trains it again"
             problem = Problem(str(path), f"a checkpoint of fold {written}", f"one of fold {self.fold}", advice)
             raise ProblemsFound("The checkpoint cannot be used.", [problem], exit_code=1)

@@ -1,0 +1,107 @@
+"""A run whose experiment.yaml or done.json is damaged, edited or gone: what is said of it costs no result."""
+
+import json
+
+import pytest
+import yaml
+
+import uncseg.console
+from support.written_runs import save_final_checkpoint
+from uncseg.cli import main
+from uncseg.config.experiment import load_experiment, save_experiment
+from uncseg.layout import RunFolder
+
+
+class Trained:
+    """A run of one finished fold, as its records tell."""
+
+    def __init__(self, root):
+        self.run = RunFolder(root / "runs" / "small")
+        (root / "cases").mkdir()
+        self.file = root / "small.yaml"
+        dataset = {"path": str(root / "cases"), "name": "Small"}
+        content = {"name": "small", "dataset": dataset, "storage": {"path": str(root / "runs")}, "split": {"folds": 2}}
+        self.file.write_text(yaml.safe_dump(content))
+        self.settings = load_experiment(self.file).resolved()
+        save_experiment(self.settings, self.run.experiment)
+        data = {"cases": {}, "splits": [], "settings": self.settings.model_dump(mode="json"), "digests": {}}
+        self.run.data.write_text(json.dumps(data))
+        (self.run.results / "Dataset501_Small" / "T__P__3d_fullres").mkdir(parents=True)
+        save_final_checkpoint(self.run, 0)
+        self.done = self.run.fold(0) / "done.json"
+        self.done.write_text(json.dumps({"fold": 0, "epochs": 3}))
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(uncseg.console.errors, "width", 2000)
+    return Trained(tmp_path)
+
+
+@pytest.fixture
+def told(capsys):
+    """Return what a command says, with its exit code; no advice that ends a trained run is among it."""
+
+    def run(*args):
+        with pytest.raises(SystemExit) as ended:
+            main([str(part) for part in args])
+        code = ended.value.code
+        said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+        assert "start over" not in said
+        assert "delete the folder" not in said
+        return code, said
+
+    return run
+
+
+def commands(trained):
+    run = trained.run.root
+    return ("cross-validate", trained.file), ("evaluate", run), ("sync", run), ("report", run)
+
+
+@pytest.mark.parametrize("keep", [0, 0.3, 0.9])
+def test_an_experiment_file_that_broke_off_is_damaged_not_other_settings(trained, told, keep):
+    text = trained.run.experiment.read_text()
+    trained.run.experiment.write_text(text[: int(keep * len(text))])
+    for command in commands(trained)[:2]:
+        code, said = told(*command)
+        assert code == 1
+        assert "experiment.yaml cannot be read" in said
+        assert "restore it from a copy" in said
+
+
+def test_an_edited_experiment_file_is_named_as_such(trained, told):
+    text = trained.run.experiment.read_text()
+    trained.run.experiment.write_text(text.replace("folds: 2", "folds: 3"))
+    for command in commands(trained)[:2]:
+        code, said = told(*command)
+        assert (code, "were edited" in said, "other settings" in said) == (2, True, False)
+        assert "split.folds" in said
+
+
+def test_without_its_experiment_file_a_run_is_still_a_run(trained, told):
+    trained.run.experiment.unlink()
+    for command in commands(trained):
+        code, said = told(*command)
+        assert code == 1, command
+        assert "experiment.yaml" in said
+        assert "restore it from a copy" in said
+
+
+def test_other_settings_of_the_experiment_are_refused_without_advice_to_delete(trained, told):
+    trained.file.write_text(trained.file.read_text().replace("folds: 2", "folds: 3"))
+    code, said = told("cross-validate", trained.file)
+    assert (code, "exists with other settings" in said) == (2, True)
+    assert "another name" in said
+
+
+def test_a_finished_fold_without_its_record_is_named_not_dropped(trained, told):
+    trained.done.unlink()
+    for command in (
+        ("evaluate", trained.run.root),
+        ("predict", trained.run.root, trained.file.parent / "cases", "out"),
+    ):
+        code, said = told(*command)
+        assert code == 1
+        assert "done.json" in said
+        assert "cross-validate" in said
