@@ -90,6 +90,20 @@ def require_whole(files: Iterable[Path]) -> None:
         raise DamagedCheckpoint(TITLE, problems, exit_code=1)
 
 
+def init_args_of(checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint's trainer was made with, plans and dataset.json among it, without reading the weights.
+
+    It is empty where that cannot be told: whoever loads the checkpoint finds out why.
+    """
+    try:
+        with torch.serialization.safe_globals([*_ALLOWED, torch.device]):
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        arguments = content.get("init_args")
+    except Exception:  # of an old format, of a stranger's objects, or damaged
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
+
+
 def _require_unaltered(path: Path) -> None:
     """Compare each part of a file with its checksum; files that PyTorch wrote before its version 1.6 have none.
 

@@ -4,19 +4,30 @@ So a trained folder carries its own settings, and nnU-Net's commands rebuild the
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, field_serializer, field_validator
 
 from uncseg.config.experiment import Experiment
 from uncseg.config.sections import Estimators, Loss, Memory, Model, Training
-from uncseg.files import json_text
+from uncseg.files import digest, json_text
 from uncseg.section import Section
 from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tasks.outputs import Outputs
 from uncseg.tasks.task import Task
 
 PLANS_KEY = "uncseg"
+
+
+def model_digest(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> str:
+    """Return a digest of plans.json and dataset.json, without settings that may change from fold to fold of a run."""
+    own = plans.get(PLANS_KEY)
+    if isinstance(own, dict):
+        own = {name: value for name, value in own.items() if name != "estimators"}
+        if isinstance(training := own.get("training"), dict):
+            own["training"] = {name: value for name, value in training.items() if name != "loader_processes"}
+    return digest([{**plans, PLANS_KEY: own}, dict(dataset_json)])
 
 
 class TrainerSettings(Section):

@@ -99,6 +99,8 @@ def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | No
     others = range(1, experiment.training.members if evaluation.estimators.combine_members else 1)
     members = tuple(ModelFolder(run.member(number).model, configuration) for number in others)
     require_whole(model.checkpoint(fold) for model in (folder, *members) for fold in chosen)
+    for model in (folder, *members):
+        model.require_own_files(chosen)
     return PredictionModel(folder, chosen, experiment.resources, evaluation, review_below, members)
 
 
@@ -112,6 +114,7 @@ def _from_folder(
     review_below = float(description.get("review_below", REVIEW_BELOW))
     chosen = chosen_folds(folds, folds_in(path), source)
     require_whole(map(folder.checkpoint, chosen))
+    folder.require_own_files(chosen)
     return PredictionModel(folder, chosen, sections.resources, sections.evaluation, review_below)
 
 

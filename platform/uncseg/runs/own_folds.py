@@ -9,9 +9,11 @@ from typing import Any
 from uncseg.errors import DamagedFile, Problem
 from uncseg.files import file_digest, read_json
 from uncseg.layout import FINAL_CHECKPOINT, RunFolder
+from uncseg.method.settings import model_digest
 from uncseg.runs.fold_request import DONE
 
 TITLE = "The folds of a run were exchanged or changed."
+MODEL_FILES = "restore these files from a copy"
 ADVICE = "put each fold's own files back, or move the fold's folder away: the same command trains it again"
 AGAIN = "restore it from a copy, or {}uncseg cross-validate: it verifies the checkpoint, and writes the file again"
 
@@ -20,7 +22,12 @@ def done_record(fold: int, epochs: int, checkpoint: Path) -> dict[str, Any]:
     """Return the content of a finished fold's done.json: which fold it is, and its final checkpoint by content."""
     status = checkpoint.stat()
     described = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": file_digest(checkpoint)}
-    return {"fold": fold, "epochs": epochs, "checkpoint": described}
+    return {"fold": fold, "epochs": epochs, "checkpoint": described, "model": _model_digest(checkpoint.parents[1])}
+
+
+def _model_digest(folder: Path) -> str:
+    plans, dataset_json = (read_json(folder / name, MODEL_FILES) for name in ("plans.json", "dataset.json"))
+    return model_digest(plans, dataset_json)
 
 
 def foreign_folds(run: RunFolder, folds: Iterable[int], members: int = 1) -> list[Problem]:
@@ -64,7 +71,19 @@ def _problems(run: RunFolder, fold: int) -> list[Problem]:
     record = read_json(folder / DONE, AGAIN.format("delete it and give "), keys=("fold", "epochs"))
     if record["fold"] != fold:
         return [Problem(str(folder), f"the training of fold {record['fold']}", f"that of fold {fold}", ADVICE)]
-    described = record.get("checkpoint")
+    return _other_model(run, record) + _other_checkpoint(checkpoint, record.get("checkpoint"))
+
+
+def _other_model(run: RunFolder, record: dict[str, Any]) -> list[Problem]:
+    written, found = str(record.get("model", "")), _model_digest(run.model)
+    if written in ("", found):
+        return []
+    expected = f"those with which fold {record['fold']} was trained (digest {written[:12]})"
+    where = f"{run.model}: plans.json, dataset.json"
+    return [Problem(where, f"others (digest {found[:12]})", expected, MODEL_FILES)]
+
+
+def _other_checkpoint(checkpoint: Path, described: Any) -> list[Problem]:
     if not isinstance(described, dict):
         return []
     status = checkpoint.stat()

@@ -1,6 +1,6 @@
 """A trained model as nnU-Net stores it: plans.json, dataset.json and one folder per fold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest, read_json
 from uncseg.layout import folds_in
-from uncseg.method.checkpoints import FINAL, MODEL_KEYS, load_torch_file
+from uncseg.method.checkpoints import FINAL, MODEL_KEYS, init_args_of, load_torch_file
 from uncseg.method.inference.label_meaning import known_task, label_numbers, region_channels
 from uncseg.method.network.known_classes import require_known_classes
-from uncseg.method.settings import PLANS_KEY, TrainerSettings
+from uncseg.method.settings import PLANS_KEY, TrainerSettings, model_digest
 from uncseg.tasks.nnunet_dataset import as_word, task_of_dataset_json
 from uncseg.tasks.outputs import Outputs
 from uncseg.tasks.task import Task
@@ -122,6 +122,24 @@ class ModelFolder:
             problem = Problem(where, f"{error}", "the configuration that was trained", "fetch the file again")
             raise ProblemsFound(CANNOT_BE_USED, [problem]) from error
         require_known_classes(architecture, where)
+
+    def require_own_files(self, folds: Iterable[int]) -> None:
+        """Refuse plans.json or dataset.json that are not those with which these folds were trained, as these tell.
+
+        nnU-Net's own checkpoints are not asked: its users may edit the plans of a trained model.
+
+        Raises:
+            ProblemsFound: naming the folds.
+        """
+        trained = {fold: init_args_of(self.checkpoint(fold)) for fold in folds}
+        known = {fold: known for fold, known in trained.items() if PLANS_KEY in (known.get("plans") or {})}
+        found = model_digest(self.plans_manager.plans, self.dataset_json) if known else ""
+        other = [f for f, own in known.items() if model_digest(own["plans"], own.get("dataset_json") or {}) != found]
+        if other:
+            folds_text = f"fold{'s' * (len(other) > 1)} {', '.join(map(str, other))}"
+            expected = f"those with which {folds_text} was trained, as the checkpoint tells"
+            problem = Problem(str(self.root), "another plans.json or dataset.json", expected, "restore these files")
+            raise ProblemsFound(CANNOT_BE_USED, [problem], exit_code=1)
 
     def checkpoint(self, fold: int) -> Path:
         """Return the final checkpoint of a fold."""
