@@ -61,9 +61,13 @@ class Outputs:
                 Nothing is written then.
         """
         claimed = set(names)
-        self.require_own(claimed)
-        with self._alone():
-            self.require_own(claimed)  # another command may have ended meanwhile
+        try:
+            self.require_own(claimed)
+        except ProblemsFound:
+            if not self._records.is_dir():  # no command is at work there; one may just have ended
+                self.require_own(claimed)
+        with self._alone():  # a running one has written files since its record was read: it is named first
+            self.require_own(claimed)
             self._tidy()
             with self.noting(owner, claimed):
                 yield
