@@ -13,6 +13,8 @@ from uncseg.tasks.task import Task
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 """Of a fold whose training has ended."""
+DONE = "done.json"
+"""In the folder of a fold whose training has ended: which fold it is, its epochs, and its final checkpoint."""
 
 
 class Below:

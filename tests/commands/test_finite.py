@@ -18,9 +18,8 @@ from support.small_experiment import write_small_experiment
 from uncseg.console import console
 from uncseg.dataset.splits import read_splits
 from uncseg.files import keep_record, read_json, write_json
-from uncseg.layout import RunFolder
+from uncseg.layout import DONE, RunFolder
 from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_STEPS
-from uncseg.runs.fold_request import DONE
 from uncseg.runs.own_folds import done_record
 from uncseg.table_files import read_table
 from uncseg.tracking.spool import epoch_table

@@ -10,6 +10,7 @@ from uncseg.report.run_figures import ReportedRun, draw_run
 from uncseg.report.run_report import page_name, page_outputs, write_report
 from uncseg.runs.run_data import changed_cases
 from uncseg.runs.run_opening import open_existing_run, warn_of_changes
+from uncseg.tracking.lost_epochs import require_epochs
 from uncseg.tracking.manifest import read_manifest
 
 
@@ -38,6 +39,7 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
 def _open(root: Path) -> ReportedRun:
     folder, experiment = open_existing_run(root)
     read_manifest(folder.manifest)  # damaged, it is named before anything is drawn
+    require_epochs([folder])
     try:
         changed = changed_cases(folder, experiment)
         found = [case for case in cases_of(experiment).cases if case.case_id not in changed]

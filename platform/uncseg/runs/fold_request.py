@@ -9,9 +9,7 @@ from uncseg.cluster.resources import Slots
 from uncseg.config.experiment import Experiment
 from uncseg.config.sections import Estimators, Storage
 from uncseg.evaluation.figures import shown_in
-from uncseg.layout import PreparedFolder, RunFolder
-
-DONE = "done.json"
+from uncseg.layout import DONE, PreparedFolder, RunFolder
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.dataset.splits import read_splits
 from uncseg.files import read_json, write_json, write_text
+from uncseg.layout import DONE
 from uncseg.method.settings import TrainerSettings
-from uncseg.runs.fold_request import DONE, FoldRequest
+from uncseg.runs.fold_request import FoldRequest
 from uncseg.runs.judged_run import find_judged_run
 from uncseg.runs.own_folds import done_record
 from uncseg.tracking.spool import SpoolWriter, write_state
@@ -119,8 +120,8 @@ def _train(
         spool.checkpoint(first_epoch - 1)
         keep_best_and_final(folder, first_epoch)
     if spool is not None:
+        spool.state("finished")  # first: where there is a done.json, the spool is complete
         write_json(folder / DONE, done_record(request.fold, trainer.current_epoch, folder / FINAL))
-        spool.state("finished")
 
 
 def load_judged_segmentation(request: FoldRequest, trainer) -> None:  # type: ignore[no-untyped-def]

@@ -8,14 +8,13 @@ from typing import Any
 
 from uncseg.errors import DamagedFile, Problem
 from uncseg.files import file_digest, read_json
-from uncseg.layout import FINAL_CHECKPOINT, RunFolder
+from uncseg.layout import DONE, FINAL_CHECKPOINT, RunFolder
 from uncseg.method.settings import model_digest
-from uncseg.runs.fold_request import DONE
+from uncseg.tracking.lost_epochs import AGAIN
 
 TITLE = "The folds of a run were exchanged or changed."
 MODEL_FILES = "restore these files from a copy"
 ADVICE = "put each fold's own files back, or move the fold's folder away: the same command trains it again"
-AGAIN = "restore it from a copy, or {}uncseg cross-validate: it verifies the checkpoint, and writes the file again"
 
 
 def done_record(fold: int, epochs: int, checkpoint: Path) -> dict[str, Any]:

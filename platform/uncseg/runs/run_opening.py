@@ -24,6 +24,7 @@ from uncseg.runs.fold_request import all_members_done, member_experiment
 from uncseg.runs.own_folds import foreign_folds, require_records, unrecorded_folds
 from uncseg.runs.run_data import changed_data, read_data, record_data
 from uncseg.tasks.task import Task
+from uncseg.tracking.lost_epochs import require_epochs
 from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.run_settings import ADVICE
 
@@ -145,12 +146,13 @@ def read_experiment(run: RunFolder) -> dict[str, Any]:
 
 
 def require_unchanged(run: RunFolder, experiment: Experiment) -> None:
-    """Refuse a run whose cases, split or finished folds are not those that it was begun with.
+    """Refuse a run whose cases, split or finished folds are not those that it was begun with, or have lost metrics.
 
     Raises:
         ProblemsFound: naming all that differs; nothing has been written.
     """
     raise_if_any(changes_of(run, experiment), f"The run {run.root} is not what it was made from.")
+    require_epochs([run])
 
 
 def changes_of(run: RunFolder, experiment: Experiment) -> list[Problem]:

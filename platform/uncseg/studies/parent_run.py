@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from uncseg.config.experiment import Experiment
 from uncseg.console import command_line, console
 from uncseg.errors import ProblemsFound
+from uncseg.layout import RunFolder
 from uncseg.ownership import holds
 from uncseg.provenance import describe_source
 from uncseg.studies.load_study import AnyStudy, Study, read_study
@@ -17,6 +18,7 @@ from uncseg.studies.study_folder import StudyFolder
 from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.final_figures import FinalFigures
 from uncseg.tracking.given_address import is_given, keep_address, require_artifacts_beside, usable_address
+from uncseg.tracking.lost_epochs import require_epochs
 from uncseg.tracking.push import ensure_run
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import now_ms
@@ -40,6 +42,7 @@ class ParentRun:
     def sync_runs(self) -> int:
         """Bring MLflow to what the study's run folders say, below this run; return the number of records left."""
         runs = sorted(file.parent for file in self.folder.runs.glob("*/experiment.yaml"))
+        require_epochs(map(RunFolder, runs))
         return sum(sync_run(run, self.store.tracking_uri, self.run_id) for run in runs)
 
     def log(self, metrics: Mapping[str, float], note: str, files: Sequence[Path] = (), failed: bool = False) -> None:

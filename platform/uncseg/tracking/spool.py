@@ -146,13 +146,13 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "checkpoint": {"epoch": int},
     "state": {"state": str, "message": str},
 }
-"""Fields of each kind of record, beside those of all: attempt and time_ms."""
+"""Fields of each kind of record, beside those of all: fold, attempt and time_ms."""
 
 
 def _is_record(content: Any) -> bool:
     if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
         return False
-    kinds = {"attempt": int, "time_ms": int} | _FIELDS.get(content["kind"], {})
+    kinds = {"fold": int, "attempt": int, "time_ms": int} | _FIELDS.get(content["kind"], {})
     if not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
         return False
     return all(isinstance(value, _NUMBER) for value in content.get("metrics", {}).values())
@@ -187,6 +187,8 @@ class FoldHistory:
     """The last epoch that no restart trains again: of a finished fold the last, else the last checkpoint; -1: none."""
     first_ms: int | None = None
     last_ms: int | None = None
+    foreign: set[int] = field(default_factory=set)
+    """Other folds whose records the file holds: files were exchanged."""
     offset: int = 0
     """Bytes of the file that have been read."""
 
@@ -202,7 +204,10 @@ class FoldHistory:
             self.add(record)
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Add one record; records of an attempt that has been succeeded are ignored."""
+        """Add one record; those of another fold, or of an attempt that has been succeeded, do not count."""
+        if record["fold"] != self.fold:
+            self.foreign.add(record["fold"])
+            return
         attempt, kind, time_ms = record["attempt"], record["kind"], record["time_ms"]
         # A worker cut off from the cluster may write on while its successor trains, a stopped one until it is killed.
         if attempt < self.attempt or (attempt == self.attempt and self.state == "stopped"):

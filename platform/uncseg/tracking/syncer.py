@@ -23,6 +23,7 @@ from uncseg.ownership import holds
 from uncseg.tracking import model_registry, push, uploads
 from uncseg.tracking.destination import Destination, open_store
 from uncseg.tracking.given_address import is_given, keep_address, require_artifacts_beside, usable_address
+from uncseg.tracking.lost_epochs import require_epochs
 from uncseg.tracking.reasons import whole_reason
 from uncseg.tracking.record import MlflowRecord, RunDescription, RunEntry
 from uncseg.tracking.run_settings import read_settings
@@ -189,8 +190,8 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
     run used before, else that of its experiment; ``parent_run_id`` is the run of a study above this one, or as before.
 
     Raises:
-        ProblemsFound: ``run_root`` is no run, the address that it keeps may not be used
-            (:func:`~uncseg.tracking.given_address.usable_address`), or MLflow cannot be reached.
+        ProblemsFound: ``run_root`` is no run, metrics of its finished folds are lost, the address that it keeps may
+            not be used (:func:`~uncseg.tracking.given_address.usable_address`), or MLflow cannot be reached.
     """
     run = RunFolder(run_root.resolve())
     if not run.experiment.exists():
@@ -198,6 +199,7 @@ def sync_run(run_root: Path, tracking_uri: str | None = None, parent_run_id: str
         raise ProblemsFound(f"{run.root} cannot be synced.", [problem])
     _require_own_files(run)
     content = read_settings(run)
+    require_epochs([run])
     record = MlflowRecord.read(run.manifest)
     tracking = content.get("tracking", {})
     uri = usable_address(run.root, tracking_uri, record, tracking.get("uri") or own_database(run.root))

@@ -32,6 +32,7 @@ from uncseg.studies.benchmark.methods import methods_of
 from uncseg.studies.benchmark.score_maps import ScoredFold, comparable, fold_requests, score_cases
 from uncseg.studies.load_study import save_study
 from uncseg.studies.study_folder import BenchmarkFolder
+from uncseg.tracking.lost_epochs import lost_epochs
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _refuse_other_data(folder: BenchmarkFolder, trainings: Sequence[SeededTraini
     for training in trainings:
         run = RunFolder(training.experiment.run_folder)
         found = edited_settings(run) if run.experiment.is_file() else []
-        found += changes_of(run, training.experiment)
+        found += changes_of(run, training.experiment) + lost_epochs(run)
         problems += [replace(p, where=f"{training.run_name}, {p.where}") for p in found]
     raise_if_any(first_problems(problems), f"The benchmark {folder.root} is not what it was made from.")
 

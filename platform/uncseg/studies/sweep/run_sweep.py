@@ -39,6 +39,7 @@ from uncseg.studies.sweep.train_trial import TrialSetup, train_trial
 from uncseg.studies.sweep.trial_events import TrialEvents
 from uncseg.studies.sweep.trials import can_be_promoted, rank_trials, read_trials, read_values
 from uncseg.studies.sweep.tuner import sweep_tuner, trials_at_once
+from uncseg.tracking.lost_epochs import lost_epochs
 
 
 def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
@@ -95,7 +96,8 @@ def refuse_other_data(folder: SweepFolder, sweep: Sweep, base: Experiment) -> No
         raise DamagedFile.of(own.data, "nothing", "what the trials were made from", LOST)
     problems = changes_of(own, base)
     for trial in trials:
-        found = edited_settings(RunFolder(trial)) + foreign_folds(RunFolder(trial), sweep.promoted_folds(base))
+        run = RunFolder(trial)
+        found = edited_settings(run) + foreign_folds(run, sweep.promoted_folds(base)) + lost_epochs(run)
         problems += [replace(problem, where=f"trial {trial.name}, {problem.where}") for problem in found]
     raise_if_any(first_problems(problems), f"The sweep {folder.root} is not what it was made from.")
 
