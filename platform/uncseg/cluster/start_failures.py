@@ -15,6 +15,13 @@ ROOM_BYTES = 64 * 2**20
 CONNECT_S = 5.0
 _LOG_LINES = 200  # of the end of each log
 _TEXT = 300  # characters of Ray's own words
+_BIND = "Address already in use|Cannot assign requested address|Failed to (bind|find a port)|Network is unreachable"
+_FATAL_BIND = rf"(Check failed|Failed to find a valid port)[^\n]*({_BIND})|^\w*Error: [^\n]*({_BIND})[^\n]*\s*\Z"
+"""In a log: the check that ends a process of Ray's, or the exception that is its last line."""
+_GOES_ON = "Retrying|Try to use port|attempt \\d+/"
+"""In lines on a port that was taken, after which a part of Ray tries again or takes another."""
+_STAYS = "will stay alive|Agent port #"
+"""In the log of an agent that goes on without its port."""
 _PLACE, _MACHINE = "the folder of the local Ray", "this machine"
 _CAUSES: tuple[tuple[str, str, str, str], ...] = (
     (
@@ -36,7 +43,7 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
         "end other work, or raise the limits (ulimit -u, ulimit -v)",
     ),
     (
-        "Address already in use|Cannot assign requested address|Failed to (bind|find a port)|Network is unreachable",
+        _BIND,
         "no free port on 127.0.0.1",
         "free ports on the loopback address",
         "end what holds them, or switch the loopback interface on (ip link set lo up)",
@@ -93,12 +100,20 @@ def start_problem(error: Exception, folder: Path) -> Problem:
     if _free_bytes(folder) < 2**20:
         logs = (os.strerror(errno.ENOSPC),)
     # what Ray raises names the cause more exactly than its logs, which complain of much
-    for causes, texts in ((_CAUSES, (str(error),)), (_CAUSES[:-1], logs)):
+    own = "\n".join(line for line in str(error).splitlines() if not re.search(_GOES_ON, line))
+    for causes, texts, of_logs in ((_CAUSES, (own,), False), (_CAUSES[:-1], logs, True)):
         for pattern, found, expected, advice in causes:
-            if any(re.search(pattern, text, re.IGNORECASE) for text in texts):
+            if any(_tells(pattern, text, of_logs) for text in texts):
                 where = _PLACE if found.endswith(("disk", "folder")) else _MACHINE
                 return Problem(where, f"{found}{_in(folder, where)}", expected, advice)
     return _late_problem(error, logs)
+
+
+def _tells(pattern: str, text: str, of_a_log: bool) -> bool:
+    """Return whether a text names a cause; a port that is taken, of which many a log speaks, only if it ended all."""
+    if of_a_log and pattern == _BIND:
+        return not re.search(_STAYS, text) and bool(re.search(_FATAL_BIND, text, re.IGNORECASE | re.MULTILINE))
+    return bool(re.search(pattern, text, re.IGNORECASE))
 
 
 def _late_problem(error: Exception, texts: tuple[str, ...]) -> Problem:
@@ -107,10 +122,18 @@ def _late_problem(error: Exception, texts: tuple[str, ...]) -> Problem:
     for pattern, found, variable in _LATE:
         if re.search(pattern, own):
             longer = f", or give it longer ({variable}=300)" if variable else ""
-            return Problem(_MACHINE, found, "a Ray that comes up", f"end other work on this machine{longer}")
+            return Problem(
+                _MACHINE, f"{found}{_load()}", "a Ray that comes up", f"end other work on this machine{longer}"
+            )
     last = [line for text in texts for line in text.splitlines() if line.strip()]
     words = " ".join(own.split()) if str(error).strip() else (last or [own])[-1]
     return Problem("ray.init", words[:_TEXT], "a Ray that comes up", "remove the cause, give the same command")
+
+
+def _load() -> str:
+    """Return what keeps a machine busy that has more to do than cores, as an addition to what was late."""
+    waiting, cores = os.getloadavg()[0], os.cpu_count() or 1
+    return f" in time: {waiting:.0f} processes want to run on {cores} cores" if waiting > cores else ""
 
 
 def _in(folder: Path, where: str) -> str:
