@@ -91,6 +91,12 @@ LINES = [
     ("report runs/begun runs/begun", "give each run once"),
     ("sync empty", "no run, sweep or benchmark"),
     ("sync runs/begun --tracking-uri http://[", "--tracking-uri"),
+    ("sync runs/begun --tracking-uri http://u:hunter2@h", "--tracking-uri"),
+    ("sync runs/begun --tracking-uri http://h/?jwt=hunter2", "parameters"),
+    ("prepare experiment.yaml --set resources.ray_address=ray://hunter2@h:1", "RAY_AUTH_TOKEN"),
+    ("predict models:/x@y@z cases out", "models:/NAME@ALIAS"),
+    ("predict models:/small@candidate cases out", "models:/small@candidate"),
+    ("predict runs:/0123/model cases out", "MLFLOW_TRACKING_URI"),
     ("ui runs", "no run, sweep or benchmark"),
     ("check nowhere", "nowhere"),
     ("phantom new --task gli2023", "did you mean gli-2023"),
@@ -107,7 +113,7 @@ def ends(folder):
     """The exit code, the output and the problems of each command line, all in one process."""
     parts = [line.replace("run: ", "run:_").split() for line, _ in LINES]
     arguments = json.dumps([[part.replace(":_", ": ") for part in words] for words in parts])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "300"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "300", "MLFLOW_TRACKING_URI": ""}
     command = [sys.executable, "-c", COMMANDS]
     done = subprocess.run(command, cwd=folder, env=environment, input=arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -121,4 +127,5 @@ def test_a_wrong_request_is_refused_early(folder, ends, line, said):
     words = "".join(mark for mark in problems if not (mark.isspace() or mark in "│╭╮╰╯─┃'"))
     assert said.replace(" ", "").lower() in words.lower()
     assert output == ""
+    assert "hunter2" not in problems
     assert not (folder / "out").exists()

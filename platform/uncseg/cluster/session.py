@@ -14,6 +14,7 @@ from uncseg import stopping
 from uncseg.cluster.environment import MODE, refuse_wrong_environment, token_is_off, token_is_on
 from uncseg.cluster.local_ray import QUIET, local_ray
 from uncseg.cluster.ray_internals import JOB_VARIABLE, Answer, answer_of, leave_signals_to_python, server_address
+from uncseg.config.secret_addresses import masked, masked_value, secret_in
 from uncseg.console import errors
 from uncseg.errors import Problem, ProblemsFound, first_line
 
@@ -47,6 +48,8 @@ def ray_session(address: str | None, num_cpus: int | None = None, dashboard: boo
     # in a job, an address kept with a run may be that of a cluster that no longer exists
     address = (None if under_ray_job() else address) or os.environ.get("RAY_ADDRESS") or "local"
     refuse_wrong_environment(address)
+    if secret_in(address):  # of RAY_ADDRESS: an experiment's was looked at when it was read
+        raise _no_cluster(address, "holds a token or a password, which Ray would print")
     if ray.is_initialized():
         yield False
         return
@@ -92,17 +95,21 @@ def _require_access(address: str) -> None:
     if answer is Answer.ASKS_FOR_TOKEN and (address != "auto" or token_is_on() or token_is_off()):
         answer = answer_of(server, with_token=True) if token_is_on() else answer
         if answer is Answer.ASKS_FOR_TOKEN:
-            found = f"{address} refuses {'the token' if token_is_on() else 'whoever shows no token'}"
+            found = f"{masked_value(address)} refuses {'the token' if token_is_on() else 'whoever shows no token'}"
             problem = Problem(WHERE, found, "the token of that cluster", f"set {MODE}=token; {GUIDE}")
             raise ProblemsFound(TITLE, [problem])
     elif answer is Answer.OPEN:
         errors.print(
-            f"Ray at {address} asks for no token: who reaches its ports can run code there ({GUIDE})", soft_wrap=True
+            f"Ray at {masked_value(address)} asks for no token: who reaches its ports can run code there ({GUIDE})",
+            soft_wrap=True,
         )
     if answer is Answer.NONE:
         raise _no_cluster(address, f"nothing answers at {server}")
 
 
 def _no_cluster(address: str, reason: str) -> ProblemsFound:
-    problem = Problem(WHERE, f"{address}: {reason}", "a running Ray", "start it, or remove the address")
+    shown = masked_value(address)
+    problem = Problem(
+        WHERE, f"{shown}: {masked(reason.replace(address, shown))}", "a running Ray", "start it, or remove the address"
+    )
     return ProblemsFound(TITLE, [problem])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uncseg.config.experiment import Experiment
+from uncseg.config.secret_addresses import ADVICE, secret_in
 from uncseg.config.sections import Tracking
 from uncseg.config.task_files import require_task
 from uncseg.console import command_line
@@ -240,11 +241,14 @@ def check_synced(root: Path, tracking_uri: str | None) -> None:
 
 
 def require_address(uri: str) -> None:
-    """Refuse what cannot be the address of a server or a database.
+    """Refuse what cannot be the address of a server or a database, and what holds a secret.
 
     Raises:
         ProblemsFound: naming the option.
     """
+    if (secret := secret_in(uri)) is not None:
+        problem = Problem("--tracking-uri", f"{secret}, which would be stored and shown", "an address alone", ADVICE)
+        raise ProblemsFound("MLflow cannot be reached.", [problem])
     try:
         Tracking(uri=uri)
     except ValueError as error:

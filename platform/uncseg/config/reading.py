@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from uncseg.config.secret_addresses import masked
+from uncseg.config.secret_addresses import masked, masked_value
 from uncseg.config.yaml_text import UnreadableYaml, parse_yaml
 from uncseg.errors import DamagedFile, Problem, ProblemsFound, did_you_mean, similar
 from uncseg.files import RESTORE, read_text
@@ -38,7 +38,8 @@ class Override(NamedTuple):
     @property
     def where(self) -> str:
         """The place to name in problems."""
-        return self.written or f"--set {shortened(self.assignment)}".strip()
+        name, equals, value = self.assignment.partition("=")
+        return self.written or f"--set {shortened(name + equals + masked_value(value))}".strip()
 
 
 def read_yaml(path: Path, title: str, example: str) -> dict[str, Any]:
@@ -183,10 +184,12 @@ def _without_secrets(problem: Problem) -> Problem:
     def hidden(text: str) -> str:
         return masked(text.replace("\n", "\\n")) if "tracking" in text or ":/" in text or "@" in text else text
 
-    found = masked(problem.found) if "tracking" in problem.where else hidden(problem.found)
-    if "tracking" in problem.where and "@" in found and "***" not in found:
-        found = "***"
-    return replace(problem, where=hidden(problem.where), found=found)
+    found = problem.found
+    if "tracking" in problem.where or "ray_address" in problem.where:
+        found = masked_value(found)
+        # of a text that is cut, nobody knows what the cut part makes of the rest
+        found = "***" if "***" not in found and ("@" in found or (":" in found and "…" in found)) else found
+    return replace(problem, where=hidden(problem.where), found=hidden(found))
 
 
 def _where(path: Path, field: str, overrides: Sequence[Override], item: Mapping[str, Any]) -> str:

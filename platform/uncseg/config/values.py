@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from uncseg.config.secret_addresses import secret_in
 from uncseg.section import path_text
 from uncseg.tasks.fields import ConventionName
 
@@ -35,8 +36,16 @@ def _address(value: str) -> str:
         fits = parts.port != 0 and (parts.hostname or not kind.startswith("http")) and kind in ADDRESSES
     except ValueError:  # http://[, http://host:99999
         fits = False
-    if not fits or not value.strip() or (value.startswith("http") and " " in value):
+    spaced = kind not in ("", "file", "sqlite") and any(map(str.isspace, value)) if fits else False
+    if not fits or not value.strip() or spaced:
         raise PydanticCustomError("address", "An address, as http://HOST:PORT or sqlite:///FILE")
+    return value
+
+
+def _without_secret(value: str) -> str:
+    """Refuse a Ray's address with a token or a password: it would be kept with the run and shown."""
+    if secret_in(value) or any(sign in value for sign in "@?#;"):
+        raise PydanticCustomError("address", "HOST:PORT or ray://HOST:PORT alone, and a token in RAY_AUTH_TOKEN")
     return value
 
 
@@ -56,7 +65,7 @@ def _names(value: Any) -> Any:
 
 GpusPerFold = Annotated[float, Field(ge=0, le=1000), AfterValidator(_whole_above_one)]
 """A number of GPUs, or a share of one."""
-RayAddress = Annotated[str, Field(pattern=r"^[^\s/]+(://\S+)?$", max_length=300)]
+RayAddress = Annotated[str, Field(pattern=r"^[^\s/]+(://\S+)?$", max_length=300), AfterValidator(_without_secret)]
 """auto, HOST:PORT or ray://HOST:PORT."""
 TrackingUri = Annotated[str, AfterValidator(_address)]
 """Address of an MLflow server or a database."""

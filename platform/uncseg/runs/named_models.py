@@ -1,18 +1,24 @@
 """What MODEL on the command line can name, as far as names of files tell: no torch is imported, no network opened."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from uncseg.config.fields import apply_overrides, as_overrides
 from uncseg.config.reading import validate
+from uncseg.config.secret_addresses import masked
 from uncseg.config.sections import Evaluation, Resources
-from uncseg.errors import Problem, ProblemsFound, similar_path
+from uncseg.errors import Problem, ProblemsFound, raise_if_any, similar_path
 from uncseg.layout import folds_in, is_model_folder
 from uncseg.runs.run_opening import open_existing_run, recorded_folds
 from uncseg.section import Section
 
 NO_SUCH_MODEL = "There is no such model."
+ASKED = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+"""Environment variables that name the MLflow to ask."""
+_STORED = {"models": r"models:/([^/@]+([/@][^/@]+)?|/.+)/?", "runs": r"runs:/[^/@]+/.+"}
+"""Forms of addresses by their beginning; models:// has the profile of a Databricks before the name."""
 
 
 class ModelSections(Section):
@@ -40,6 +46,24 @@ def settings_of_model(overrides: Sequence[str] | None, evaluation: object = None
 def is_in_mlflow(source: str) -> bool:
     """Return whether MODEL is an address of MLflow, as models:/NAME/VERSION."""
     return re.match(r"[a-z][a-z-]+:/", source) is not None
+
+
+def require_stored_name(source: str) -> None:
+    """Refuse an address of MLflow that names no model by its form, or that no MLflow is given for.
+
+    MLflow would make a database of its own in the working directory, and look there.
+
+    Raises:
+        ProblemsFound: saying why.
+    """
+    form, problems = _STORED.get(source.partition(":")[0]), []
+    if form is not None and re.fullmatch(form, source) is None:
+        expected = "models:/NAME/VERSION, models:/NAME@ALIAS, models:/MODEL_ID or runs:/RUN_ID/NAME"
+        problems.append(Problem("MODEL", masked(source), expected, "correct the address"))
+    if form is not None and not any(os.environ.get(name, "").strip() for name in ASKED):
+        found, advice = "MLFLOW_TRACKING_URI is not set", "set it to http://HOST:PORT, or to sqlite:///PATH/mlflow.db"
+        problems.append(Problem(masked(source), found, "the MLflow that has the model", advice))
+    raise_if_any(problems, NO_SUCH_MODEL)
 
 
 def single_fold(path: Path) -> int | None:
@@ -81,6 +105,7 @@ def require_model(source: str, folds: Sequence[int] | None, overrides: list[str]
     """
     path = Path(source).resolve()
     if is_in_mlflow(source):
+        require_stored_name(source)
         settings_of_model(overrides)
     elif (path / "experiment.yaml").is_file():
         run, experiment = open_existing_run(path, overrides, edited=lambda _: None)  # the command warns of it
