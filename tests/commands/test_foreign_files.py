@@ -198,7 +198,9 @@ def test_a_run_and_a_study_need_a_folder_of_their_own(experiment_file, tmp_path,
 
 def test_report_refuses_a_page_that_someone_wrote_or_edited(run, tmp_path, wide):
     copy = tmp_path / "small"
-    shutil.copytree(run.root, copy, ignore=shutil.ignore_patterns("folds", ".uncseg"))
+    shutil.copytree(
+        run.root, copy, ignore=shutil.ignore_patterns("folds", ".uncseg", "figures", "*.tex", "work_list.*")
+    )
     (copy / "report.html").write_text("mine")
     refused(copy, "report", copy, "--cases", 0, names=["report.html"])
     (copy / "report.html").unlink()

@@ -12,8 +12,10 @@ from support.evaluated_runs import evaluate, report, train, write_other, write_r
 from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.console import console
 from uncseg.dataset.scan import scan_folder
+from uncseg.files import write_text
 from uncseg.layout import RunFolder
 from uncseg.report.progress import draw_progress
+from uncseg.report.run_figures import page_outputs
 from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.spool import SpoolWriter
@@ -133,8 +135,8 @@ def test_the_work_list_leads_to_the_slices(evaluated, open_page):
 
 def test_figure_1_shows_the_telling_cases_and_no_others(evaluated, open_page):
     stale = evaluated.figures / "cases" / "figure1_BraTS-GLI-99999-000.png"
-    stale.parent.mkdir(parents=True)
-    stale.write_bytes(b"of an earlier evaluation")
+    with page_outputs(evaluated).noting(among=[f"figures/cases/{stale.name}"]):
+        write_text(stale, "of an earlier evaluation")
     assert report(evaluated.root) == 0
     drawn = [path.stem for path in sorted(stale.parent.iterdir())]
     # the best is shifted by 0, the median of four by 1, the worst and most uncertain by 3

@@ -7,6 +7,7 @@ from uncseg.console import console
 from uncseg.errors import Problem, listed, raise_if_any
 from uncseg.evaluation.summary import compare
 from uncseg.report.compared_tasks import common_regions, comparable_scores, task_sentences
+from uncseg.report.run_figures import page_outputs
 from uncseg.report.score_tables import differences_table
 from uncseg.runs.run_data import cases_of_other_files
 from uncseg.runs.run_opening import warn_of_changes
@@ -21,7 +22,8 @@ def compare_runs(first: Path, second: Path) -> int:
     The table is written to the first run's ``tables/difference_from_NAME``, NAME being the second run's.
 
     Raises:
-        ProblemsFound: a run has not been evaluated, or no case or region is in both.
+        ProblemsFound: a run has not been evaluated, no case or region is in both, or someone else's file has the
+            table's name.
     """
     opened = runs_to_compare(first, second)
     for run, experiment in opened:
@@ -38,8 +40,9 @@ def compare_runs(first: Path, second: Path) -> int:
         console.print(f"warning: the runs were made from other files of {len(other)} cases: {listed(other)}")
     regions = [Problem(f"{first}, {second}", "no region of the same name", "runs of one task", "compare other runs")]
     raise_if_any([] if common_regions(tasks) else regions, TITLE)
-    table = compare(comparable_scores(a, *tasks), b)
-    write_table(table, runs[0].tables, f"difference_from_{names[1]}")
+    table, name = compare(comparable_scores(a, *tasks), b), f"difference_from_{names[1]}"
+    with page_outputs(runs[0]).claimed(f"tables/{name}.{ending}" for ending in ("csv", "parquet")):
+        write_table(table, runs[0].tables, name)
     if names[0] == names[1]:  # the same run, made in two places
         names = [f"{name} ({n})" for n, name in enumerate(names, start=1)]
     console.print(differences_table(table, *names).to_rich())

@@ -15,7 +15,8 @@ from uncseg.errors import raise_if_any
 from uncseg.layout import RunFolder
 from uncseg.outputs import require_free
 from uncseg.ownership import make_own
-from uncseg.report.run_report import PAGE, page_outputs
+from uncseg.report.run_figures import FIGURES, page_outputs
+from uncseg.report.run_report import PAGE, PAGE_TABLES
 from uncseg.runs.cross_validation import train_and_evaluate
 from uncseg.runs.fold_request import RunRequest, all_members_done
 from uncseg.runs.judged_run import require_judged_run, require_same_data
@@ -48,7 +49,7 @@ def cross_validate(
     begun = run.experiment.exists()
     if not begun:
         require_free(run.root, "run")
-    page_outputs(run).require_own([PAGE])
+    page_outputs(run).require_own([PAGE, *PAGE_TABLES, *FIGURES])
     write_missing_phantoms(experiment.dataset)
     require_unchanged(run, experiment)
     with ray_session(experiment.resources.ray_address) as own_ray:

@@ -11,7 +11,8 @@ from uncseg.console import console, counting
 from uncseg.dataset.patients import as_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.layout import RunFolder
-from uncseg.report.run_report import PAGE, page_outputs
+from uncseg.report.run_figures import FIGURES, page_outputs
+from uncseg.report.run_report import PAGE, PAGE_TABLES
 from uncseg.runs.cohort_evaluation import cohort_task, predict_cohort, write_cohort_tables
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.model_sources import find_model
@@ -31,7 +32,7 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
     """
     run, experiment = open_existing_run(root, overrides)
     refuse_kept_address(run.root, experiment.resources.ray_address, overrides)
-    page_outputs(run).require_own([PAGE])
+    page_outputs(run).require_own([PAGE, *PAGE_TABLES, *FIGURES])
     folds = recorded_folds(experiment, run)
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")

@@ -1,13 +1,14 @@
 """``uncseg report``: one page on one or several runs."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from uncseg.console import console
 from uncseg.dataset.preparation import cases_of
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.report.run_figures import ReportedRun, draw_run
-from uncseg.report.run_report import page_name, page_outputs, write_report
+from uncseg.report.run_figures import FIGURES, ReportedRun, draw_run, page_outputs
+from uncseg.report.run_report import PAGE_TABLES, page_name, write_report
 from uncseg.runs.run_data import changed_cases
 from uncseg.runs.run_opening import open_existing_run, warn_of_changes
 from uncseg.tracking.lost_epochs import require_epochs
@@ -22,13 +23,19 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
         cases: number of cases in each run's work list that have a slice viewer.
 
     Raises:
-        ProblemsFound: a folder is not a run folder, or is given twice; or someone else's file has the page's name.
+        ProblemsFound: a folder is not a run folder, or is given twice; someone else's file has a name that is needed,
+            or someone edited ours.
     """
     if len({root.resolve() for root in roots}) < len(roots):
         problem = Problem("RUN", ", ".join(map(str, roots)), "different runs", "give each run once")
         raise ProblemsFound("The runs cannot be compared.", [problem])
     runs = [_open(root) for root in roots]
-    with page_outputs(runs[0].folder).claimed([page_name(runs)]):
+    for run in runs:
+        page_outputs(run.folder).require_own(FIGURES)
+    with ExitStack() as claimed:
+        for run in runs:
+            names = [*PAGE_TABLES, *([page_name(runs)] if run is runs[0] else [])]
+            claimed.enter_context(page_outputs(run.folder).claimed(names))
         for run in runs:
             draw_run(run)
         page = write_report(runs, cases)

@@ -14,7 +14,7 @@ from uncseg.files import short_name, write_text
 from uncseg.page_table import PageTable, Row, mean_sd
 from uncseg.report.compared_tasks import common_dices, comparable_scores, task_sentences
 from uncseg.report.page import PageSection, Picture
-from uncseg.report.run_figures import ReportedRun
+from uncseg.report.run_figures import ReportedRun, page_outputs
 from uncseg.report.score_tables import differences_table
 from uncseg.report.style import NAMES
 from uncseg.report.training_curves import draw_trainings
@@ -52,17 +52,21 @@ def comparison_section(runs: Sequence[ReportedRun], joined: str) -> PageSection:
         if len(differences := compare(comparable_scores(a, first.task, other.task), b)):
             compared.append((differences, differences_table(differences, first.name, other.name)))
     compared = [(frame, table) for frame, table in compared if table.rows or table.name == "settings"]
-    for frame, table in compared:
-        name = f"comparison_{joined}_{short_name(table.name.replace(' ', '_'))}"
-        write_table(frame, first.folder.tables, name)
-        if table.rows:
-            write_text(first.folder.tables / f"{name}.tex", replace(table, name=name).to_latex())
+    named = {f"comparison_{joined}_{short_name(table.name.replace(' ', '_'))}": (f, table) for f, table in compared}
+    drawing, outputs = f"figures/figure2_{joined}.png", page_outputs(first.folder)
+    names = {f"tables/{name}.{ending}" for name in named for ending in ("csv", "parquet", "tex")} | {drawing}
+    outputs.require_own(sorted(names))
     picture = Picture(
-        first.folder.figures / f"figure2_{joined}.png",
+        first.folder.root / drawing,
         f"Figure 2 of {'both' if len(runs) == 2 else 'all'} runs: each run has a colour; thin lines are folds, thick "
         "lines their mean; the last epochs are shaded.",
     )
-    draw_trainings(picture.file, [run.training() for run in runs])
+    with outputs.noting(among=names):
+        for name, (frame, table) in named.items():
+            write_table(frame, first.folder.tables, name)
+            if table.rows:
+                write_text(first.folder.tables / f"{name}.tex", replace(table, name=name).to_latex())
+        draw_trainings(picture.file, [run.training() for run in runs])
     return PageSection("Comparison", missing=notes, tables=[table for _, table in compared], figures=[picture])
 
 

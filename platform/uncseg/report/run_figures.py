@@ -10,6 +10,7 @@ from uncseg.config.experiment import Experiment
 from uncseg.dataset.cases import Case
 from uncseg.evaluation.figures import region_dices
 from uncseg.layout import CaseFiles, RunFolder
+from uncseg.outputs import Outputs
 from uncseg.report.case_figure import draw_case
 from uncseg.report.case_images import read_case
 from uncseg.report.case_level import draw_folds, draw_risk_coverage
@@ -49,12 +50,44 @@ class ReportedRun:
         return TrainedEpochs(self.name, epoch_table(self.folder.spool), self.experiment.evaluation.last_epochs)
 
 
+FIGURES = tuple(f"figures/{name}.png" for name in ("figure2", "folds", "risk_coverage", "overlay"))
+"""Of a run alone, beside those of its cases."""
+
+
+def page_outputs(run: RunFolder) -> Outputs:
+    """Return what is noted of a run's pages, figures and their tables, which people may edit, or write themselves."""
+    return Outputs(run.root, "report", "name to that file")
+
+
 def draw_run(run: ReportedRun) -> None:
     """Draw what a run has so far, in its folder ``figures``.
 
     ``figure2.png`` shows metrics over epochs, ``folds.png`` and ``risk_coverage.png`` the scores of all cases, and
-    ``overlay.png`` the case of median Dice. ``cases/figure1_CASE.png`` are the cases of :func:`telling_cases`.
+    ``overlay.png`` the case of median Dice. ``cases/figure1_CASE.png`` are the cases of :func:`telling_cases`; those
+    that belong to an earlier evaluation are removed.
+
+    Raises:
+        ProblemsFound: someone else's file has the name of one, or someone has edited ours; nothing is drawn.
     """
+    outputs, drawn, cases = page_outputs(run.folder), _drawn(run), run.folder.figures / "cases"
+    names = {*FIGURES, *(figure1(run.folder, case).relative_to(run.folder.root).as_posix() for case in drawn)}
+    outputs.require_own(sorted(names))
+    with outputs.noting(among=names):
+        _draw(run, drawn)
+    before = f"{cases.relative_to(run.folder.root).as_posix()}/figure1_"
+    outputs.remove(name for name in outputs.noted() if drawn and name.startswith(before) and name not in names)
+
+
+def _drawn(run: ReportedRun) -> dict[str, Sequence[str]]:
+    """Return the cases that are drawn, with their reasons."""
+    per_case, scores = run.table("per_case"), run.table("scores")
+    if per_case is None or scores is None or per_case.empty:
+        return {}
+    known = run.predicted()
+    return {case: why for case, why in telling_cases(per_case, scores, run.task).items() if case in known}
+
+
+def _draw(run: ReportedRun, drawn: Mapping[str, Sequence[str]]) -> None:
     figures, training, task = run.folder.figures, run.training(), run.task
     if len(training.epochs):
         draw_training(figures / "figure2.png", training, task)
@@ -65,7 +98,6 @@ def draw_run(run: ReportedRun) -> None:
     if "mean_uncertainty" in scores:
         draw_risk_coverage(figures / "risk_coverage.png", scores, task)
     known, rows = run.predicted(), dict(per_case.set_index("case").iterrows())
-    drawn = {case: why for case, why in telling_cases(per_case, scores, task).items() if case in known}
     for case, why in drawn.items():
         images, row = read_case(run.folder, known[case], task), rows[case]
         dice = ", ".join(f"{name.removeprefix('Dice ')} {row[key]:.3f}" for key, name in region_dices(task).items())
@@ -76,9 +108,6 @@ def draw_run(run: ReportedRun) -> None:
             labels = {"reference": images.reference, "prediction": images.prediction}
             maps = {name: images.maps[name] for name in shown}
             draw_overlay(figures / "overlay.png", images.image, labels, maps, title, task)
-    for file in figure1(run.folder, "").parent.glob("figure1_*.png"):
-        if drawn and file not in {figure1(run.folder, case) for case in drawn}:
-            file.unlink()  # it belongs to an earlier evaluation
 
 
 def figure1(folder: RunFolder, case_id: str) -> Path:

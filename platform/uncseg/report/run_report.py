@@ -16,7 +16,6 @@ from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor
 from uncseg.files import json_text, read_text, short_name, write_text
 from uncseg.layout import RunFolder
-from uncseg.outputs import Outputs
 from uncseg.page_table import PageTable
 from uncseg.report.case_images import read_case
 from uncseg.report.comparison import comparison_section
@@ -44,6 +43,11 @@ CAPTIONS = {
 """Captions of a run's pictures by file."""
 PAGE = "report.html"
 """Name of the page on a run alone."""
+PAGE_TABLES = (
+    *(f"tables/{name}.tex" for name in ("table1", "table2", "scores", "work_list")),
+    *(f"tables/work_list.{ending}" for ending in ("csv", "parquet")),
+)
+"""Files that are written into a run's folder with every page on it."""
 PROGRESS_PICTURES = 6
 """Pictures of a training on the page; the run has one per checkpoint."""
 
@@ -70,11 +74,6 @@ def write_report(runs: Sequence[ReportedRun], count: int = 6) -> Path:
 def page_name(runs: Sequence[ReportedRun]) -> str:
     """Return the name of the page in the folder of the first run."""
     return PAGE if len(runs) == 1 else f"report_{_joined_names(runs)}.html"
-
-
-def page_outputs(run: RunFolder) -> Outputs:
-    """Return what is noted of the pages in a run's folder, which people may edit, or write themselves."""
-    return Outputs(run.root, "report", "name to that file")
 
 
 def _joined_names(runs: Sequence[ReportedRun]) -> str:

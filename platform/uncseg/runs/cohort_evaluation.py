@@ -1,6 +1,7 @@
 """A run's folds, each alone and averaged, evaluated on another cohort with references."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -8,16 +9,17 @@ import pandas as pd
 from uncseg.config.case_lists import PatientList
 from uncseg.config.task_files import OPTION, write_task
 from uncseg.console import console, show_warnings
+from uncseg.dataset.cases import digest_of_files
 from uncseg.dataset.channels import modalities_of
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.labels import AS_SET, as_convention, describe_convention
 from uncseg.dataset.patients import require_patients
 from uncseg.dataset.told_task import BY_CASES, names_in
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import DamagedFile, Problem, ProblemsFound
 from uncseg.evaluation.expectation import WORDS, expected_dice_column
 from uncseg.evaluation.masks_task import ChosenTask
 from uncseg.evaluation.summary import spearman
-from uncseg.files import write_text
+from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder
 from uncseg.report.score_tables import models_table, scores_table, summarize_models, write_scores
 from uncseg.runs.model_sources import PredictionModel
@@ -26,6 +28,9 @@ from uncseg.runs.prediction_request import PredictionOptions
 from uncseg.table_files import table_of, write_table
 from uncseg.tasks.by_names import is_built_in, require_names_fit, task_of_names
 from uncseg.tasks.task import Task
+
+COHORT = ".cohort"
+"""JSON in the folder of a cohort's predictions: where the cohort lay, and its cases by content."""
 
 
 def cohort_task(dataset: Path, model: Task, wanted: Task | None) -> ChosenTask:
@@ -102,26 +107,38 @@ def predict_cohort(
         if case.reference is None
     ]
     known = require_patients([case.case_id for case in cases], patients, task)
-    _refuse_another(output / ".cohort", dataset)
+    content = {case.case_id: digest_of_files(case) for case in cases}
+    _refuse_another(output / COHORT, dataset, content)
     claimed = predictions_in(output, "--dataset").claimed(prediction_names(cases, model.task, overlays=False))
     console.print(f"patients: {known}", soft_wrap=True)
     show_warnings(known.warnings)
     reads, writes = {"--dataset": dataset}, {"RUN": run.root}
     options = PredictionOptions(scores=True, scored_as=task)
     with claimed:
+        write_json(output / COHORT, {"path": str(dataset), "cases": content})
         records, failed = predict_new_cases(model, cases, output, options, trust, reads, writes)
     for case, record in records.items():
         record["scores"] = [row | {"patient": known.of[case]} for row in record["scores"]]
     return records, problems + failed
 
 
-def _refuse_another(file: Path, dataset: Path) -> None:
-    """Refuse a second cohort under the same name: its tables would overwrite those of the first."""
-    if file.is_file() and (before := file.read_text(encoding="utf-8").strip()) != str(dataset):
-        found, expected = f"{dataset}, and {file.parent.name} was {before}", "another name for another cohort"
-        problem = Problem("--dataset", found, expected, f"rename the folder, or remove {file.parent}")
+def _refuse_another(file: Path, dataset: Path, content: Mapping[str, str]) -> None:
+    """Refuse a second cohort under the same name: its tables would overwrite those of the first.
+
+    A cohort that was moved has cases of the first, with the same content; it may have more, or fewer. A record that is
+    damaged tells nothing.
+    """
+    try:
+        before = read_json(file, keys=("path", "cases"))
+        then = dict(before["cases"])
+    except (DamagedFile, TypeError, ValueError):  # also where there is none
+        return
+    both = then.keys() & content.keys()
+    moved = bool(both) and all(then[case] == content[case] for case in both)
+    if before["path"] != str(dataset) and not moved:
+        found, expected = f"{dataset}, and {file.parent.name} was {before['path']}", "another name for another cohort"
+        problem = Problem("--dataset", found, expected, f"rename the folder, or move {file.parent} away")
         raise ProblemsFound("The cohort's name is taken.", [problem])
-    write_text(file, f"{dataset}\n")
 
 
 def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record], task: Task) -> None:

@@ -13,8 +13,8 @@ from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
 from uncseg.layout import RunFolder
 from uncseg.partial_files import remove_partial
-from uncseg.report.run_figures import ReportedRun, draw_run
-from uncseg.report.run_report import PAGE, page_outputs, write_report
+from uncseg.report.run_figures import ReportedRun, draw_run, page_outputs
+from uncseg.report.run_report import PAGE, PAGE_TABLES, write_report
 from uncseg.report.score_tables import scores_table, write_scores
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
@@ -47,7 +47,7 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None
     reported = ReportedRun(run.root.name, run, experiment, cases)
     draw_run(reported)
     try:
-        with page_outputs(run).claimed([PAGE]):
+        with page_outputs(run).claimed([PAGE, *PAGE_TABLES]):
             console.print(f"report:  {write_report([reported])}", soft_wrap=True)
     except Exception as error:  # the report shows nothing that is not in the tables
         again = command_line("uncseg", "report", run.root)

@@ -1,0 +1,61 @@
+"""Files of other people in the folder of a run: a report and a comparison of runs never overwrite or delete them."""
+
+import pytest
+
+import uncseg.console
+from support.evaluated_runs import evaluate, write_other, write_run
+from uncseg.cli import main
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(uncseg.console.errors, "width", 2000)
+    first = write_run(tmp_path)
+    evaluate(first, tmp_path / "cases")
+    return first, write_other(tmp_path, leave_out=())
+
+
+def ended(*command):
+    with pytest.raises(SystemExit) as end:
+        main([str(part) for part in command])
+    return end.value.code or 0
+
+
+def test_files_of_others_are_refused_by_name_and_stay(runs, capsys):
+    first, other = runs
+    command = ("report", first.root, "--cases", 2)
+    mine = {
+        "tables/table1.tex": command,
+        "tables/work_list.csv": command,
+        "figures/overlay.png": command,
+        "figures/cases/figure1_BraTS-GLI-00000-000.png": command,
+        "tables/difference_from_other.csv": ("evaluate", first.root, other.root),
+        "tables/comparison_small_other_settings.csv": ("report", first.root, other.root, "--cases", 0),
+    }
+    for name, refused in mine.items():
+        file = first.root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+        assert ended(*refused) == 2, name
+        assert "are not uncseg's to overwrite" in capsys.readouterr().err
+        assert file.read_text() == "mine"
+        file.unlink()
+
+
+def test_our_own_are_written_again_until_someone_edits_them(runs, capsys):
+    first, other = runs
+    command = ("report", first.root, "--cases", 0)
+    foreign = first.figures / "cases" / "figure1_mine.png"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("mine")
+    for _ in range(2):
+        assert ended(*command) == 0
+        assert ended("evaluate", first.root, other.root) == 0
+    assert foreign.read_text() == "mine"
+    table = first.tables / "table1.tex"
+    edited = table.read_text() + "% mine\n"
+    table.write_text(edited)
+    capsys.readouterr()
+    assert ended(*command) == 2
+    assert "are not uncseg's to overwrite" in capsys.readouterr().err
+    assert table.read_text() == edited
