@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 import uncseg
-from uncseg.files import compute_once, digest, json_text, read_json, write_json
+from uncseg.files import digest, json_text, read_json, write_json
+from uncseg.kept_records import compute_once
 from uncseg.report.page import PageSection, Viewer, write_page
 from uncseg.report.slices import Sheet
 from uncseg.table_files import read_table, table_of, write_table

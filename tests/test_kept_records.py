@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from uncseg.files import compute_once, keep_record, kept_record, read_json
+from uncseg.files import read_json
+from uncseg.kept_records import compute_once, keep_record, kept_record
 from uncseg.layout import CaseFiles, region_probabilities
 from uncseg.tasks.built_in_tasks import built_in
 

@@ -17,7 +17,8 @@ from support.commands import uncseg
 from support.small_experiment import write_small_experiment
 from uncseg.console import console
 from uncseg.dataset.splits import read_splits
-from uncseg.files import keep_record, read_json, write_json
+from uncseg.files import read_json, write_json
+from uncseg.kept_records import keep_record
 from uncseg.layout import DONE, RunFolder
 from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_STEPS
 from uncseg.runs.own_folds import done_record

@@ -14,7 +14,8 @@ from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.case_scores import ScoreRow, definition_of_scores
 from uncseg.evaluation.find_pairs import find_pairs
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
-from uncseg.files import compute_once, digest, file_states, short_name
+from uncseg.files import digest, file_states, short_name
+from uncseg.kept_records import compute_once
 from uncseg.outputs import Outputs
 from uncseg.partial_files import remove_partial
 from uncseg.report.score_tables import scores_table, write_scores

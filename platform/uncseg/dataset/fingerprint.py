@@ -18,7 +18,8 @@ from uncseg.dataset.cases import Case, digest_of_files
 from uncseg.dataset.finite import REPAIR
 from uncseg.dataset.labels import in_main_region
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import described, is_as_described, keep_record, kept_record
+from uncseg.files import described, is_as_described
+from uncseg.kept_records import keep_record, kept_record
 from uncseg.tasks.task import Task
 
 FOREGROUND_SAMPLES = 100_000_000  # nnU-Net's number for a whole dataset

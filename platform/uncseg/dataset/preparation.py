@@ -19,17 +19,8 @@ from uncseg.dataset.patients import find_patients
 from uncseg.dataset.scan import Scan, scan_folder
 from uncseg.dataset.splits import given_splits, problems_of_given
 from uncseg.errors import DamagedFile, Problem, raise_if_any
-from uncseg.files import (
-    digest,
-    file_states,
-    is_as_described,
-    json_text,
-    keep_record,
-    kept_record,
-    read_json,
-    write_json,
-    write_text,
-)
+from uncseg.files import digest, file_states, is_as_described, json_text, read_json, write_json, write_text
+from uncseg.kept_records import keep_record, kept_record
 from uncseg.layout import PreparedFolder
 from uncseg.tasks.outputs import drawn_labels
 from uncseg.tasks.task import Task

@@ -15,7 +15,8 @@ from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.preparation import REMAKE, raw_images, raw_reference
 from uncseg.dataset.volumes import read_volume
 from uncseg.errors import Problem, ProblemsFound, first_line
-from uncseg.files import compute_once, digest, file_states, is_whole, move_whole, not_whole, read_json
+from uncseg.files import digest, file_states, move_whole, not_whole, read_json
+from uncseg.kept_records import compute_once, is_whole
 from uncseg.layout import PreparedFolder
 from uncseg.partial_files import partial_folder
 from uncseg.tasks.task import Task

@@ -29,7 +29,7 @@ from uncseg.estimators.one_pass import OnePass, estimate_one_pass
 from uncseg.estimators.registry import ESTIMATORS, NOT_MIRRORED
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import main_mask
-from uncseg.files import keep_record, kept_record
+from uncseg.kept_records import keep_record, kept_record
 from uncseg.layout import BETWEEN_FOLDS, UNCERTAINTY, CaseFiles, prediction_maps, region_probabilities
 from uncseg.method.inference.fold_average import FoldAverage, average_folds
 from uncseg.method.inference.model_folder import ModelFolder

@@ -24,7 +24,8 @@ from uncseg.evaluation.expectation import around_prediction, expected_dice, expe
 from uncseg.evaluation.figures import region_dices
 from uncseg.evaluation.overlap import dice, main_mask, region_mask
 from uncseg.evaluation.uncertainty import protocol_mask, score_map
-from uncseg.files import compute_once, digest
+from uncseg.files import digest
+from uncseg.kept_records import compute_once
 from uncseg.layout import UNCERTAINTY, UNMASKED, CaseFiles, case_maps, main_probability
 from uncseg.metric_keys import case_key
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest

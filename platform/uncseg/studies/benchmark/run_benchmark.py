@@ -12,7 +12,8 @@ from uncseg.console import console, counting
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any
-from uncseg.files import compute_once, digest, read_json
+from uncseg.files import digest, read_json
+from uncseg.kept_records import compute_once
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.ownership import make_own
 from uncseg.partial_files import remove_partial

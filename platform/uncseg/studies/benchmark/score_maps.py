@@ -21,7 +21,8 @@ from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.overlap import main_mask
-from uncseg.files import digest, keep_record, kept_record, read_json, whole_file
+from uncseg.files import digest, read_json, whole_file
+from uncseg.kept_records import keep_record, kept_record
 from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_request import FoldRequest, member_requests
 from uncseg.runs.run_data import known_digest
