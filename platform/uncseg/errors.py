@@ -69,6 +69,8 @@ _STORAGE = {
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "ESTALE", "ENODEV")
     if (code := getattr(errno, name, None)) is not None
 }
+LONGEST_PATH = 500
+"""Letters of a path in a problem."""
 
 
 def storage_error(error: OSError) -> ProblemsFound | None:
@@ -76,6 +78,7 @@ def storage_error(error: OSError) -> ProblemsFound | None:
     if error.errno not in _STORAGE:
         return None
     where = str(error.filename or "the storage")
+    where = where if len(where) <= LONGEST_PATH else f"{where[:LONGEST_PATH]}…"
     advice = "free space, or repair the storage or its permissions; the same command goes on from here"
     problem = Problem(where, error.strerror or str(error), "storage that can be read and written", advice)
     return ProblemsFound("A file cannot be read or written.", [problem], exit_code=1)

@@ -12,14 +12,24 @@ from pydantic_core import PydanticCustomError
 
 LONGEST_NAME = 100
 """Letters of a name: those of files that are called after it stay below the 255 bytes of file systems."""
+TOO_LONG = "a path of at most 4000 bytes, whose names have at most 255 bytes each"
+
+
+def is_too_long(path: str) -> bool:
+    """Return whether no file can have this path: a name in it has more than 255 bytes, or the whole more than 4000.
+
+    Systems take 4096, with the working directory before it.
+    """
+    parts = [len(part.encode(errors="replace")) for part in path.split("/")]
+    return max(parts) > 255 or sum(parts) + len(parts) > 4000
 
 
 def path_text(value: Any) -> Any:
     """Refuse texts that name no file or another one than is meant."""
     if isinstance(value, str) and not value.strip():
         raise PydanticCustomError("path", "A path, and not an empty text")
-    if any(len(part.encode(errors="replace")) > 255 for part in str(value).split("/")):
-        raise PydanticCustomError("path", "A path whose names have at most 255 bytes each")
+    if is_too_long(str(value)):
+        raise PydanticCustomError("path", TOO_LONG[0].upper() + TOO_LONG[1:])
     if str(value).startswith("~"):
         raise PydanticCustomError("path", "A path without ~, which only a shell replaces by the home folder")
     return value

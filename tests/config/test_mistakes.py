@@ -259,3 +259,26 @@ def test_a_large_file_is_refused_before_it_is_parsed(tmp_path):
     file = write(tmp_path, "a: [" + "1, " * 4_000_000 + "]\n")
     (problem,) = problems_of(load_experiment, file)
     assert problem.found == f"{file.stat().st_size} bytes"
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "x/" * 3000, f"{'x' * 300}.csv", f"{'x' * 300}.yaml"])
+@pytest.mark.parametrize(
+    "field", ["dataset.path", "dataset.task", "dataset.exclude", "split.file", "split.groups", "storage.path"]
+)
+def test_a_path_that_no_file_can_have_is_refused_before_it_is_looked_for(tmp_path, field, path):
+    problems = problems_of(load_experiment, write(tmp_path, SMALL), [f"{field}={path}"])
+    assert [field in problem.where for problem in problems] == [True]
+    assert len(str(problems)) < 1000
+
+
+@pytest.mark.parametrize("field", ["split.file", "split.groups", "dataset.patients"])
+@pytest.mark.parametrize("folds", ["5", "[5]", "five", "{a: 1}"])
+def test_fields_in_place_of_a_list_of_cases(tmp_path, field, folds):
+    problems = problems_of(load_experiment, write(tmp_path, SMALL), [f"{field}={{folds: {folds}}}"])
+    assert any(field in problem.where for problem in problems)
+
+
+def test_of_many_unknown_fields_some_are_named_and_the_rest_counted(tmp_path):
+    problems = problems_of(load_experiment, write(tmp_path, SMALL | {f"key{number}": 1 for number in range(1000)}))
+    assert len(problems) == 21
+    assert problems[-1].found == "980 more unknown fields"

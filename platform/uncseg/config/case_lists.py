@@ -78,7 +78,8 @@ def read_lists(content: dict[str, Any]) -> list[Problem]:
         problems += wrong
     given = split.get("file") or split.get("groups")
     if isinstance(given, Mapping) and split.get("folds") is None:
-        split["folds"] = len(given.get("folds") or ())
+        folds = given.get("folds")
+        split["folds"] = len(folds) if isinstance(folds, list) else 0
     return problems
 
 

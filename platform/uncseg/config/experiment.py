@@ -13,7 +13,7 @@ from uncseg.config import sections
 from uncseg.config.addresses import DATABASE, sqlite_address
 from uncseg.config.case_lists import read_lists
 from uncseg.config.fields import apply_overrides, as_overrides
-from uncseg.config.reading import Override, read_yaml, require_kind, validate
+from uncseg.config.reading import Override, problems_of_long_paths, read_yaml, require_kind, validate
 from uncseg.config.rules import (
     problems_beside_a_wrong_task,
     problems_of_estimators,
@@ -23,6 +23,7 @@ from uncseg.config.rules import (
     rules_of_values,
 )
 from uncseg.config.task_files import resolve_task
+from uncseg.errors import ProblemsFound
 from uncseg.files import write_text
 from uncseg.section import RunName, Section
 
@@ -88,6 +89,8 @@ def load_experiment(path: Path, overrides: Sequence[str | Override] | None = Non
     content, settings = read_yaml(path, title, "experiments/demo.yaml"), as_overrides(overrides or [])
     require_kind(content, path, "experiment", title)
     problems = apply_overrides(content, settings)
+    if too_long := problems_of_long_paths(content, path, settings):  # before any of them is looked for
+        raise ProblemsFound(title, problems + too_long)
     problems += resolve_task(content) + read_lists(content) + problems_beside_a_wrong_task(content)
     return validate(Experiment, content, path, title, problems, settings)
 

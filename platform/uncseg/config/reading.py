@@ -12,11 +12,17 @@ from uncseg.config.secret_addresses import masked, masked_value
 from uncseg.config.yaml_text import UnreadableYaml, parse_yaml
 from uncseg.errors import DamagedFile, Problem, ProblemsFound, did_you_mean, similar
 from uncseg.files import RESTORE, read_text
-from uncseg.section import Section, field_names
+from uncseg.section import TOO_LONG, Section, field_names, is_too_long
 
 Checked = TypeVar("Checked", bound=Section)
 SECTIONS = ("dataset", "split", "plan", "model", "loss", "memory", "training", "evaluation", "resources", "tracking")
 """Those of an experiment."""
+PATTERN = "dataset.patients"
+"""A path, or a regular expression."""
+PATHS = ("dataset.path", "dataset.task", PATTERN, "dataset.exclude", "split.file", "split.groups", "storage.path")
+"""Fields of an experiment."""
+MOST_UNKNOWN = 20
+"""Unknown fields that are named."""
 MOST_BYTES = 10_000_000
 """Of a file with fields; lists of 100,000 cases are shorter."""
 LONGEST_SHOWN = 100
@@ -140,10 +146,29 @@ def validate(
     try:
         checked = section.model_validate(content)
     except ValidationError as error:
-        found += [p for item in error.errors() for p in _problems(section, path, item, overrides)]
+        items = error.errors(include_url=False, include_context=True)
+        unknown = [item for item in items if item["type"] == "extra_forbidden"]
+        items = [item for item in items if item["type"] != "extra_forbidden"] + unknown[:MOST_UNKNOWN]
+        found += [p for item in items for p in _problems(section, path, item, overrides)]
+        if more := len(unknown[MOST_UNKNOWN:]):
+            found.append(
+                Problem(str(path), f"{more} more unknown fields", "fields of the file", "correct or remove them")
+            )
     if found:
         raise ProblemsFound(title, list(dict.fromkeys(map(_without_secrets, found))))
     return checked
+
+
+def problems_of_long_paths(content: Mapping[str, Any], path: Path, overrides: Sequence[Override]) -> list[Problem]:
+    """Return which of an experiment's paths no file can have."""
+    problems = []
+    for field in PATHS:
+        section, _, name = field.partition(".")
+        value = part.get(name) if isinstance(part := content.get(section), Mapping) else None
+        if isinstance(value, str) and is_too_long(value) and (field != PATTERN or value.lower().endswith(".csv")):
+            where = _where(path, field, overrides, {"type": "path", "input": value})
+            problems.append(Problem(where, shortened(value), TOO_LONG, "correct the path"))
+    return problems
 
 
 def split_advice(line: str) -> tuple[str, str]:

@@ -49,6 +49,10 @@ def sweep_file(experiment_file, tmp_path):
         ("loss.unc_weight", {"uniform": [-1, 1]}, "-1"),
         ("training.momentum", {"choice": [0.9, 1.5]}, "1.5"),
         ("loss.unc_weight", {"quniform": [0, 1, 0.3]}, "quniform: [0, 1, 0.3]"),
+        ("loss.unc_weight", {"quniform": [0, 1, 1.0e-320]}, "quniform: [0, 1, 1e-320]"),
+        ("loss.unc_weight", {"quniform": [0, 1e6, 1e-310]}, "quniform: [0, 1000000.0, 1e-310]"),
+        ("loss.unc_weight", {"uniform": [0, 10**400]}, f"uniform: [0, 1{'0' * 86}…"),
+        ("training.epochs", {"randint": [1, 10**400]}, f"randint: [1, 1{'0' * 86}…"),
         ("loss.unc_weight", {"qloguniform": [0.1, 1, 0.2]}, "qloguniform: [0.1, 1, 0.2]"),
         ("training.accumulate", {"qrandint": [1, 9, 2]}, "qrandint: [1, 9, 2]"),  # Tune would draw 0 as well
         ("training.accumulate", {"uniform": [1, 4]}, str(1 + 3 / math.pi)),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from uncseg.config.experiment import Experiment, save_experiment
 from uncseg.config.fields import CLASS_WEIGHTS, flatten, get_field, is_within, set_field
+from uncseg.config.reading import shortened
 from uncseg.errors import Problem, did_you_mean
 
 RANGES = ("uniform", "quniform", "loguniform", "qloguniform", "randint", "qrandint", "lograndint")
@@ -105,11 +106,11 @@ def check_field(base: Experiment, field: str, domain: Domain) -> list[Problem]:
         return [Problem(where, f"{name}: {arguments}", expected, advice)]
     wrong = _wrong_range(name, arguments)
     if wrong is not None:
-        return [Problem(where, f"{name}: {arguments}", *wrong)]
+        return [Problem(where, shortened(f"{name}: {arguments}"), *wrong)]
     low, high = arguments[:2]
     problems = _check_values(where, base, field, [low, high - 1 if name in EXCLUSIVE else high])
     # ends that are whole numbers fit an integer; what is drawn between them may not
-    between = low + arguments[2] if name.startswith("q") else low + (high - low) / math.pi
+    between = low + arguments[2] if name.startswith("q") else low + (float(high) - float(low)) / math.pi
     return problems if problems or name in EXCLUSIVE else _check_values(where, base, field, [between])
 
 
@@ -122,7 +123,7 @@ def _check_values(where: str, base: Experiment, field: str, values: Sequence[Any
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             expected = reason[0].lower() + reason[1:]
-            problems.append(Problem(where, str(value), expected, "write values that fit the field"))
+            problems.append(Problem(where, shortened(str(value)), expected, "write values that fit the field"))
     return problems
 
 
@@ -137,7 +138,7 @@ def _wrong_range(name: str, arguments: Any) -> tuple[str, str] | None:
     """Return what the arguments of a range should be, and an advice; None where they are right."""
     stepped = name.startswith("q")
     parts = ["lower", "upper", "step"][: 3 if stepped else 2]
-    numbers = isinstance(arguments, list) and all(is_number(n) and math.isfinite(n) for n in arguments)
+    numbers = isinstance(arguments, list) and all(is_number(n) and _as_float(n) is not None for n in arguments)
     if not numbers or len(arguments) != len(parts):
         return f"[{', '.join(parts)}]", "write numbers, lower before upper"
     low, high, *step = arguments
@@ -153,4 +154,16 @@ def _wrong_range(name: str, arguments: Any) -> tuple[str, str] | None:
 
 
 def _on_step(value: float, step: float) -> bool:
-    return math.isclose(value / step, round(value / step))
+    try:
+        steps = value / step
+        return math.isclose(steps, round(steps))
+    except (OverflowError, ValueError):  # more steps than a number can count
+        return False
+
+
+def _as_float(number: float) -> float | None:
+    """Return a number as a float; None for what no float can be: infinite, or of hundreds of digits."""
+    try:
+        return float(number) if math.isfinite(number) else None
+    except OverflowError:
+        return None
