@@ -52,6 +52,7 @@ def keep_record(file: Path, source: str, record: dict[str, Any]) -> dict[str, An
     file.parent.mkdir(parents=True, exist_ok=True)  # names like ../a need it
     files = {"files": described(file.parent, record["files"])} if "files" in record else {}
     content: dict[str, Any] = json.loads(json_text(record | files | {"source": source}))
+    content.pop(_DIGEST, None)  # of a record that was read
     write_text(file, json_text(content | {_DIGEST: digest(content)}, indent=2) + "\n")
     return content
 

@@ -67,7 +67,8 @@ def _wide(monkeypatch):
 def test_all_json_of_a_run_is_strict(root, run, tmp_path):
     uncseg("predict", run.root, root / "cohort", tmp_path / "out")
     uncseg("evaluate", run.root, "--dataset", root / "cohort")
-    assert assert_strict_below(tmp_path / "out") == 3
+    assert len(list((tmp_path / "out").glob("*.json"))) == 3
+    assert assert_strict_below(tmp_path / "out") > 3  # and the record of what was written there
     assert assert_strict_below(run.root) > 10
     assert assert_strict_below(root / "runs" / "prepared") > 8
     scores = read_table(run.tables, "scores")
@@ -155,17 +156,20 @@ def prepared_file(storage, case):
     return file
 
 
-def write_nan(file, channel, voxels):
-    """Overwrite voxels of a prepared case, and return how many values the channel has."""
-    array = blosc2.open(str(file), mode="a")
+def write_nan(storage, case, channel, voxels):
+    """Overwrite voxels of a prepared case as if it was prepared so, and return how many values the channel has."""
+    array = blosc2.open(str(prepared_file(storage, case)), mode="a")
     array[(slice(channel, channel + 1), *voxels)] = np.full((1, *(s.stop - s.start for s in voxels)), np.nan, "f4")
+    (record,) = storage.glob(f"prepared/*/records/{case}.json")  # a file that is not as described is made again
+    content = read_json(record)
+    keep_record(record, content["source"], content)
     return math.prod(array.shape[1:])
 
 
 def test_a_prepared_case_with_nan_is_not_evaluated_and_the_others_are(copied):
     (splits,) = copied.root.parent.rglob("splits_final.json")
     case, *others = read_splits(splits)[0]["val"]
-    values = write_nan(prepared_file(copied.root.parent, case), 3, (slice(3, 4), slice(3, 5), slice(3, 4)))
+    values = write_nan(copied.root.parent, case, 3, (slice(3, 4), slice(3, 5), slice(3, 4)))
     said = words(uncseg("evaluate", copied.root, code=1))
     assert f"2 of {values} values that are not finite" in said
     assert case in said
@@ -201,7 +205,7 @@ def test_batches_that_were_skipped_are_shown_at_the_end_and_on_the_page(root, tm
     uncseg("prepare", file)
     (splits,) = tmp_path.rglob("splits_final.json")
     case = read_splits(splits)[0]["val"][0]  # fold 1 trains on it
-    write_nan(prepared_file(tmp_path, case), 3, (slice(0, 8), slice(0, 28), slice(0, 28)))
+    write_nan(tmp_path / "runs", case, 3, (slice(0, 8), slice(0, 28), slice(0, 28)))
     said = words(uncseg("cross-validate", file, code=1))
     run = RunFolder(tmp_path / "runs" / "small")
     counted = epoch_table(run.spool).groupby("fold")[[SKIPPED_STEPS, SKIPPED_BATCHES]].sum().astype(int)
