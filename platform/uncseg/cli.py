@@ -7,12 +7,24 @@ SIGTERM. Modules are imported where they are used, because torch and nnU-Net tak
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from uncseg import stopping
-from uncseg.commands import early_checks
+from uncseg.cli_options import (
+    ConventionOption,
+    DryRun,
+    ExperimentFile,
+    FolderTask,
+    Overrides,
+    PatientsOption,
+    StudyRoot,
+    SweepFile,
+    TaskOption,
+    Trust,
+    argument,
+)
 from uncseg.errors import ProblemsFound, storage_error
 
 app = typer.Typer(
@@ -23,37 +35,9 @@ app = typer.Typer(
 )
 
 
-def _argument(help: str, metavar: str | None = None) -> Any:
-    return typer.Argument(metavar=metavar, help=help, show_default=False)
-
-
-def _task_option(default: str) -> Any:
-    meaning = (
-        "What images, labels, regions and lesions mean: a built-in task, or a file (.yaml, nnU-Net's dataset.json)."
-    )
-    return typer.Option("--task", metavar="NAME_OR_FILE", help=meaning, show_default=default)
-
-
-ExperimentFile = Annotated[Path, _argument("Experiment file, YAML.")]
-SweepFile = Annotated[Path, _argument("Sweep file, YAML.", metavar="SWEEP")]
-StudyRoot = Annotated[Path, _argument("Folder of a run, a sweep or a benchmark.")]
-SET_HELP = "Change a field, for example evaluation.mirroring=true."
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help=SET_HELP)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan, but train nothing.")]
-CONVENTION_HELP = "How files are named and labels numbered: one of the task's conventions, for BraTS 2023 or 2018."
-ConventionOption = Annotated[str | None, typer.Option(help=CONVENTION_HELP, show_default="as the files are named")]
-PATIENTS_HELP = "Who is a patient: a csv file (case, patient), or a regular expression, whose first group it is."
-PatientsOption = Annotated[
-    str | None, typer.Option("--patients", metavar="FILE_OR_PATTERN", help=PATIENTS_HELP, show_default="by names")
-]
-TaskOption = Annotated[str | None, _task_option("gli-2023")]
-FolderTask = Annotated[str | None, _task_option("as names or dataset.json tell, else gli-2023")]
-Trust = Annotated[bool, typer.Option("--trust", help="Let checkpoints, and a sweep's state, run code of their own.")]
-
-
 @app.command()
 def phantom(
-    out: Annotated[Path, _argument("Folder to write.")],
+    out: Annotated[Path, argument("Folder to write.")],
     cases: Annotated[int, typer.Option(min=1, max=99_999, help="Number of cases.")] = 20,
     size: Annotated[int, typer.Option(min=24, max=1024, help="Voxels along each axis.")] = 48,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of everything that is drawn.")] = 0,
@@ -70,7 +54,7 @@ def phantom(
 
 @app.command()
 def check(
-    dataset: Annotated[Path, _argument("Folder of cases, or nnU-Net's folder of a dataset.")],
+    dataset: Annotated[Path, argument("Folder of cases, or nnU-Net's folder of a dataset.")],
     convention: ConventionOption = None,
     patients: PatientsOption = None,
     task: FolderTask = None,
@@ -85,6 +69,7 @@ def check(
 @app.command()
 def prepare(experiment: ExperimentFile, overrides: Overrides = None) -> None:
     """Check, plan, preprocess and split the cases of an experiment."""
+    from uncseg.commands import early_checks
     from uncseg.config.experiment import load_experiment
 
     loaded = load_experiment(experiment, overrides)
@@ -103,6 +88,7 @@ def cross_validate(
     trust: Trust = False,
 ) -> None:
     """Train the folds side by side, predict every case out of fold, write the tables, fill MLflow."""
+    from uncseg.commands import early_checks
     from uncseg.config.experiment import load_experiment
 
     chosen, loaded = early_checks.fold_numbers(folds), load_experiment(experiment, overrides)
@@ -125,7 +111,7 @@ def sweep(file: SweepFile, overrides: Overrides = None, trust: Trust = False) ->
 
 @app.command()
 def benchmark(
-    file: Annotated[Path, _argument("Benchmark file, YAML.", metavar="BENCHMARK")],
+    file: Annotated[Path, argument("Benchmark file, YAML.", metavar="BENCHMARK")],
     overrides: Overrides = None,
     dry_run: DryRun = False,
     trust: Trust = False,
@@ -141,8 +127,8 @@ def benchmark(
 
 @app.command()
 def score(
-    predictions: Annotated[Path, _argument("Folder of predicted masks, CASE.nii.gz.")],
-    references: Annotated[Path, _argument("Folder of reference masks, or of cases.")],
+    predictions: Annotated[Path, argument("Folder of predicted masks, CASE.nii.gz.")],
+    references: Annotated[Path, argument("Folder of reference masks, or of cases.")],
     out: Annotated[Path, typer.Option(help="NAME.parquet to write, one row per case and region; NAME.csv is added.")],
     uncertainty: Annotated[
         Path | None,
@@ -161,6 +147,8 @@ def score(
     task: FolderTask = None,
 ) -> None:
     """Score masks against references, and uncertainty maps against the errors, as the BraTS challenges do."""
+    from uncseg.commands import early_checks
+
     folders = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
     early_checks.check_scoring(folders, out, uncertainty_scale, patients, task)
     from uncseg.commands.score import score_folders
@@ -172,8 +160,8 @@ def score(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, _argument("Folder of a run.")],
-    other: Annotated[Path | None, _argument("Another run to compare with.")] = None,
+    run: Annotated[Path, argument("Folder of a run.")],
+    other: Annotated[Path | None, argument("Another run to compare with.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="Folder of another cohort's cases, with references.")] = None,
     convention: ConventionOption = None,
     patients: PatientsOption = None,
@@ -182,6 +170,8 @@ def evaluate(
     trust: Trust = False,
 ) -> None:
     """Score a run's finished folds out of fold and write its tables, or compare two runs, or score another cohort."""
+    from uncseg.commands import early_checks
+
     early_checks.check_evaluation(run, other, dataset, overrides, convention, patients, task)
     if other is not None:
         from uncseg.commands.compare import compare_runs
@@ -199,10 +189,10 @@ def evaluate(
 @app.command()
 def predict(
     model: Annotated[
-        str, _argument("A run, one of its folds, nnU-Net model folder, models:/NAME@ALIAS, runs:/ID/NAME.")
+        str, argument("A run, one of its folds, nnU-Net model folder, models:/NAME@ALIAS, runs:/ID/NAME.")
     ],
-    source: Annotated[Path, _argument("Folder of cases, or of nnU-Net input files.", metavar="INPUT")],
-    output: Annotated[Path, _argument("Folder to write.")],
+    source: Annotated[Path, argument("Folder of cases, or of nnU-Net input files.", metavar="INPUT")],
+    output: Annotated[Path, argument("Folder to write.")],
     folds: Annotated[str | None, typer.Option(help="Folds to average, for example 0,1. Default: all finished.")] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the regions' probabilities.")
@@ -224,6 +214,8 @@ def predict(
     trust: Trust = False,
 ) -> None:
     """Predict new cases: labels, an uncertainty map and the expected Dice, in each case's own geometry."""
+    from uncseg.commands import early_checks
+
     chosen = early_checks.fold_numbers(folds)
     early_checks.check_prediction(model, source, output, chosen, overrides)
     from uncseg.commands.predict import PredictionOptions, predict_folder
@@ -234,11 +226,13 @@ def predict(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], _argument("Folders of one or several runs.", metavar="RUN...")],
+    runs: Annotated[list[Path], argument("Folders of one or several runs.", metavar="RUN...")],
     cases: Annotated[int, typer.Option(min=0, help="Cases with a slice viewer: the worst and most uncertain.")] = 6,
 ) -> None:
     """Write one HTML page on one or several runs, with tables, figures and slices; it needs no network."""
     stopping.say("stopped")
+    from uncseg.commands import early_checks
+
     early_checks.check_report(runs)
     from uncseg.commands.report import report_runs
 
@@ -251,6 +245,8 @@ def sync(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow to push to, instead of the experiment's.")] = None,
 ) -> None:
     """Push to MLflow whatever it does not hold yet."""
+    from uncseg.commands import early_checks
+
     early_checks.check_synced(run, tracking_uri)
     from uncseg.commands.sync import sync_folder
 
@@ -267,6 +263,8 @@ def ui(
 ) -> None:
     """Show a run in MLflow on this machine's loopback address, until Ctrl-C."""
     stopping.say("stopped")
+    from uncseg.commands import early_checks
+
     early_checks.check_synced(run, None)
     from uncseg.commands.ui import show_run
 
