@@ -18,6 +18,8 @@ def finished(tmp_path_factory):
     """An evaluated run of which folds 0 and 1 have finished, with numbers in place of a network."""
     root = tmp_path_factory.mktemp("lost")
     run = evaluate(write_run(root), root / "cases")
+    for name in ("plans.json", "dataset.json"):
+        write_json(run.model / name, {})
     for fold in (0, 1):
         train(run, fold, EPOCHS, finish=True)
         run.final_checkpoint(fold).parent.mkdir(parents=True)
