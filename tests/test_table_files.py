@@ -77,3 +77,15 @@ def test_a_damaged_table_is_named_wherever_its_bits_changed(tmp_path):
     file.write_bytes(whole)
     with pytest.raises(DamagedFile):
         read_table(tmp_path, "cases", ["fold"])
+
+
+def test_one_changed_bit_anywhere_in_a_table_is_noticed(tmp_path):
+    write_table(TABLE, tmp_path, "cases")
+    file = tmp_path / "cases.parquet"
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(DamagedFile):
+            read_table(tmp_path, "cases")
+    file.write_bytes(whole)
+    pd.testing.assert_frame_equal(read_table(tmp_path, "cases"), TABLE)

@@ -1,5 +1,7 @@
 """Tables as files: Parquet, which programs read, and CSV beside it, which people read."""
 
+import hashlib
+import io
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +31,7 @@ def write_table(frame: pd.DataFrame, folder: Path, name: str) -> None:
     In the CSV a text that a spreadsheet would compute has an apostrophe before it.
     """
     with whole_file(folder / f"{name}.parquet", verify=_read) as temporary:
-        frame.to_parquet(temporary, index=False, write_page_checksum=True)
+        _write(frame, temporary)
     with whole_file(folder / f"{name}.csv") as temporary:
         _without_formulas(frame).to_csv(temporary, index=False)
 
@@ -51,9 +53,38 @@ def _defused(value: Any) -> Any:
     return f"'{value}" if is_formula else value
 
 
+_KEY = b"uncseg.sha256"
+_UNKNOWN = b"0" * 64
+_MARK = _KEY + b"\x18\x40"
+"""The digest's key in a Parquet footer, and what stands between it and its value: a text of 64 bytes follows."""
+
+
+def _write(frame: pd.DataFrame, file: Path) -> None:
+    """Write a table whose footer holds the SHA-256 of the whole file, in which zeros stand for the digest itself.
+
+    Parquet's own checksums are those of pages: they do not cover the footer, which names the columns.
+    """
+    import pyarrow as pa  # takes a moment to import
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: _UNKNOWN})
+    pq.write_table(table, file, write_page_checksum=True)
+    content = file.read_bytes()
+    before, mark, after = content.rpartition(_MARK + _UNKNOWN)
+    if not mark:
+        raise ValueError("the footer of a Parquet file has another form than expected")
+    file.write_bytes(before + _MARK + hashlib.sha256(content).hexdigest().encode() + after)
+
+
 def _read(file: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    content = file.read_bytes()
+    before, _, after = content.rpartition(_MARK)
+    digest, after = after[: len(_UNKNOWN)], after[len(_UNKNOWN) :]
+    if hashlib.sha256(before + _MARK + _UNKNOWN + after).hexdigest().encode() != digest:
+        raise ValueError("bytes that are not those that were written: their SHA-256 differs")
     names = None if columns is None else list(columns)
-    return pd.read_parquet(file, columns=names, page_checksum_verification=True)
+    return pd.read_parquet(io.BytesIO(content), columns=names, page_checksum_verification=True)
 
 
 def table_of(rows: Iterable[Mapping[str, Any]], words: Collection[str] = ()) -> pd.DataFrame:

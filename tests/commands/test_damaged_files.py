@@ -100,8 +100,10 @@ def test_damaged_lines_of_a_spool_cost_only_their_epochs(runs, damage):
     assert "3 of 500 epochs trained" in (runs[0].root / "report.html").read_text()
 
 
-def test_a_damaged_map_is_named_with_what_makes_it_again(runs, damage):
-    file = damage("out_of_fold/BraTS-GLI-00003-000_error.nii.gz", DAMAGES["cut"])
+@pytest.mark.parametrize("name", ["BraTS-GLI-00003-000_error", "BraTS-GLI-00003-000"])
+def test_a_damaged_map_or_segmentation_is_named_with_what_makes_it_again(runs, damage, name):
+    file = damage(f"out_of_fold/{name}.nii.gz", DAMAGES["cut"])
     said = words(uncseg("report", runs[0].root, code=1))
     assert file.name in said
+    assert "exclude" not in said
     assert "uncseg evaluate" in said

@@ -25,6 +25,7 @@ from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
+from uncseg.table_files import write_table
 from uncseg.tasks.built_in_tasks import built_in, paper_task
 
 CHANNELS = ("t1n", "t1c", "t2w", "t2f")
@@ -322,7 +323,7 @@ def test_two_runs_are_compared(root, run, monkeypatch):
     scores = pd.read_parquet(run.tables / "scores.parquet")
     scores["dice"] += np.where(scores["region"] == "WT", 0.01, 0)
     scores = scores[scores["case"] != scores["case"].iloc[0]]
-    scores.to_parquet(second / "tables" / "scores.parquet")
+    write_table(scores, second / "tables", "scores")
     said = uncseg("evaluate", run.root, second)
     assert "1 cases of small" in said
     table = pd.read_parquet(run.tables / "difference_from_second.parquet").set_index(["region", "figure"])

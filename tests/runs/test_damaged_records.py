@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import uncseg.console
-from support.written_runs import save_final_checkpoint
+from support.written_runs import save_final_checkpoint, train
 from uncseg.cli import main
 from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.layout import RunFolder
@@ -24,10 +24,12 @@ class Trained:
         self.file.write_text(yaml.safe_dump(content))
         self.settings = load_experiment(self.file).resolved()
         save_experiment(self.settings, self.run.experiment)
-        data = {"cases": {}, "splits": [], "settings": self.settings.model_dump(mode="json"), "digests": {}}
+        digests = dict.fromkeys(("dataset", "split", "preparation"), "0" * 64)
+        data = {"cases": {}, "splits": [], "settings": self.settings.model_dump(mode="json"), "digests": digests}
         self.run.data.write_text(json.dumps(data))
         (self.run.results / "Dataset501_Small" / "T__P__3d_fullres").mkdir(parents=True)
         save_final_checkpoint(self.run, 0)
+        train(self.run, 0, 3)
         self.done = self.run.fold(0) / "done.json"
         self.done.write_text(json.dumps({"fold": 0, "epochs": 3}))
 
@@ -68,6 +70,18 @@ def test_an_experiment_file_that_broke_off_is_damaged_not_other_settings(trained
         assert code == 1
         assert "experiment.yaml cannot be read" in said
         assert "restore it from a copy" in said
+
+
+@pytest.mark.parametrize("part", ["preparation", "val"])
+def test_a_record_of_the_data_that_lacks_a_part_is_damaged(trained, told, part):
+    data = json.loads(trained.run.data.read_text())
+    data["splits"] = [{"train": [], "val": []}]
+    del (data["digests"] if part == "preparation" else data["splits"][0])[part]
+    trained.run.data.write_text(json.dumps(data))
+    for command in commands(trained)[:2]:
+        code, said = told(*command)
+        assert code == 1
+        assert "data.json cannot be read" in said
 
 
 def test_an_edited_experiment_file_is_named_as_such(trained, told):

@@ -7,6 +7,7 @@ from support.small_experiment import small_experiment
 from uncseg.config.experiment import Experiment, save_experiment
 from uncseg.layout import RunFolder
 from uncseg.runs.run_tables import baseline_table
+from uncseg.table_files import write_table
 
 
 @pytest.mark.parametrize(("task", "is_shown"), [("ped-2024", True), ("ped-2023", False)])
@@ -20,8 +21,8 @@ def test_a_baseline_of_other_labels_is_left_out(tmp_path, capsys, task, is_shown
     plain.tables.mkdir(parents=True)
     save_experiment(Experiment.model_validate(small), plain.experiment)
     columns = dict.fromkeys(("dice_wt", "dice_tc", "dice_et", "dice_mean"), 0.5)
-    table = pd.DataFrame([{"case": "BraTS-PED-00001-000", "fold": 0, **columns}])
-    table.to_parquet(plain.tables / "per_case.parquet")
+    table = pd.DataFrame([{"case": "BraTS-PED-00001-000", "patient": "1", "fold": 0, **columns}])
+    write_table(table, plain.tables, "per_case")
     assert (baseline_table(experiment, table) is not None) == is_shown
     said = " ".join(capsys.readouterr().out.split())
     assert ("holds other regions or labels" in said) != is_shown

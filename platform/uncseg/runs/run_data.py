@@ -66,6 +66,10 @@ def read_data(run: RunFolder) -> RunData | None:
     """
     if run.data.exists():
         data: RunData = read_json(run.data, LOST, shape=RunData)
+        lacks = [f"digests.{name}" for name in ("dataset", "split", "preparation") if name not in data.digests]
+        lacks += [f"splits.{n}" for n, fold in enumerate(data.splits) if not {"train", "val"} <= fold.keys()]
+        if lacks:
+            raise DamagedFile.of(run.data, f"no whole {listed(lacks)}", "the content that was written", LOST)
         return data
     if any(run.results.glob("*/*/fold_*/checkpoint_*.pth")):
         raise DamagedFile.of(run.data, "nothing", "what the run was made from", LOST)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from uncseg.errors import ProblemsFound
+from uncseg.errors import DamagedFile, ProblemsFound
 from uncseg.layout import RunFolder
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.runs.own_folds import done_record, foreign_folds
@@ -78,3 +78,10 @@ def test_plans_of_nnunets_own_models_may_be_edited(run):
     torch.save({"network_weights": {}, "init_args": arguments}, run.final_checkpoint(0))
     save(run.model, other_spacing(), DATASET)
     ModelFolder(run.model, "3d_fullres").require_own_files([0])
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"labels": {}, "channel_names": {"0": "t1n"}}'])
+def test_a_dataset_json_without_labels_is_damaged(run, content):
+    (run.model / "dataset.json").write_text(content)
+    with pytest.raises(DamagedFile, match=r"dataset\.json"):
+        _ = ModelFolder(run.model, "3d_fullres").task

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import DamagedFile, Problem, ProblemsFound
 from uncseg.files import digest, read_json
 from uncseg.layout import folds_in
 from uncseg.method.checkpoints import FINAL, MODEL_KEYS, init_args_of, load_torch_file
@@ -20,6 +20,7 @@ from uncseg.tasks.nnunet_dataset import as_word, task_of_dataset_json
 from uncseg.tasks.outputs import Outputs
 from uncseg.tasks.task import Task
 
+FETCH = "restore it from a copy, or fetch the model again"
 CANNOT_BE_USED = "The model cannot be used."
 DESCRIPTION = "uncseg.json"
 """A file beside plans.json in models that uncseg puts into MLflow: what they were trained on, how they predict."""
@@ -38,9 +39,15 @@ class ModelFolder:
 
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
-        """Content of dataset.json: labels, channels and file ending."""
-        content = read_json(self.root / "dataset.json")
-        assert isinstance(content, dict)
+        """Content of dataset.json: labels, channels and file ending.
+
+        Raises:
+            DamagedFile: it cannot be read, or lacks labels or channels.
+        """
+        content: dict[str, Any] = read_json(self.root / "dataset.json", FETCH, keys=("labels", "channel_names"))
+        for name in ("labels", "channel_names"):
+            if not (isinstance(content[name], dict) and content[name]):
+                raise DamagedFile.of(self.root / "dataset.json", f"{name} {content[name]!r}", "their names", FETCH)
         return content
 
     @cached_property

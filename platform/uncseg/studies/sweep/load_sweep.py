@@ -13,7 +13,7 @@ from uncseg.errors import ProblemsFound, did_you_mean
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
 from uncseg.runs.run_opening import differing_settings
-from uncseg.studies.load_study import Checks, load_study, study_record
+from uncseg.studies.load_study import Checks, load_study, read_study, study_record
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.space import GRID, LISTS, check_field, grid_points, parse_domain
 from uncseg.studies.sweep.sweep_file import BaselineConstraint, Constraint, Sweep
@@ -170,6 +170,7 @@ def refuse_other_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment) -> N
         ProblemsFound: naming every field that differs.
     """
     if folder.content.is_file():
+        read_study(folder, type(sweep))  # a damaged record is named as such
         before, now = read_json(folder.content), study_record(sweep, base)
         for field in FREE_TO_CHANGE:
             before[sweep.kind][field] = now[sweep.kind][field]
