@@ -24,7 +24,7 @@ from uncseg.report.run_figures import ReportedRun, figure1, telling_cases
 from uncseg.report.score_tables import scores_table
 from uncseg.report.skipped import skipped_lines
 from uncseg.report.slices import make_sheet
-from uncseg.report.style import label_colours
+from uncseg.report.style import is_whole_picture, label_colours
 from uncseg.report.work_list import work_list, work_table
 from uncseg.table_files import write_table
 from uncseg.tracking.manifest import read_manifest
@@ -101,6 +101,9 @@ def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
         folds = ", ".join(sorted({str(fold) for fold in table1["fold"] if str(fold).isdigit()}))
         cases = table1.loc[table1["fold"] == "mean", "cases"].iloc[0]
         subtitle = f"{cases} cases, each predicted by the fold that did not see it; folds {folds}"
+    figures, damaged = _whole(_figures(run))
+    progress, broken = _whole(_progress(run.folder))
+    missing += [f"{file.relative_to(run.folder.root)} is damaged, and is not shown." for file in [*damaged, *broken]]
     manifest = {name: value for name, value in read_manifest(run.folder.manifest).items() if name != "mlflow"}
     return PageSection(
         label=run.name,
@@ -109,8 +112,8 @@ def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
         missing=missing,
         verdicts=[] if table2 is None else beats_floor(table2),
         tables=tables,
-        figures=_figures(run),
-        progress=_progress(run.folder),
+        figures=figures,
+        progress=progress,
         work=work,
         viewers=viewers,
         commands=_commands(run.folder),
@@ -178,6 +181,12 @@ def _figures(run: ReportedRun) -> list[Picture]:
             caption = f"Figure 1{letter}. {case}: {', '.join(why)}. The planes meet in the largest disagreement; all "
             pictures.append(Picture(figure1(run.folder, case), f"{caption}maps have the scale from 0 to 1."))
     return [picture for picture in pictures if picture.file.is_file()]
+
+
+def _whole(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Path]]:
+    """Return the pictures that can be shown, and the files of those that are damaged."""
+    damaged = [picture.file for picture in pictures if not is_whole_picture(picture.file)]
+    return [picture for picture in pictures if picture.file not in damaged], damaged
 
 
 def _progress(folder: RunFolder) -> list[Picture]:

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from uncseg.estimators.registry import HEAD
 from uncseg.evaluation.overlap import main_mask
@@ -43,6 +44,16 @@ def save_figure(figure: Figure, path: Path, dots_per_inch: int = 120) -> None:
     FigureCanvasAgg(figure)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=dots_per_inch, bbox_inches="tight", format="png")
+
+
+def is_whole_picture(file: Path) -> bool:
+    """Return whether a PNG is complete, and each part of it has its checksum."""
+    try:
+        with Image.open(file) as picture:
+            picture.verify()
+            return picture.format == "PNG"
+    except (OSError, SyntaxError, ValueError, EOFError):
+        return False
 
 
 def label_colours(task: Task) -> dict[str, str]:

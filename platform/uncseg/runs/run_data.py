@@ -24,6 +24,7 @@ from uncseg.layout import PreparedFolder, RunFolder, storage_of
 
 LOST = "restore it from a copy; without it nothing tells which cases the folds were trained on"
 SAME = "restore them, or train a new run under another name"
+MOVED = "restore them; if they were moved, add --set dataset.path=FOLDER"
 MOST_NAMED = 10
 READERS = 8
 """Files that are read side by side."""
@@ -127,6 +128,9 @@ def changed_data(run: RunFolder, experiment: Experiment) -> list[Problem]:
     data = read_data(run)
     if data is None:
         return []
+    if not experiment.dataset.path.exists():
+        expected = f"the {len(data.cases)} cases that the run was begun with"
+        return [Problem("dataset.path", f"nothing at {experiment.dataset.path}", expected, MOVED)]
     now = _present(data, experiment)
     changes = _changes(data, now)
     if changes:
