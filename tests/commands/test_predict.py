@@ -200,7 +200,7 @@ def test_another_cohort_is_scored_by_each_fold_and_by_all(root, run, both, alone
         for region in ("WT", "TC", "ET"):
             for figure in ("dice", "hd95_mm", "lesionwise_dice", "qu_score", "ece"):
                 assert folds.loc[(model, region, figure), "mean"] == pytest.approx(means.loc[region, figure], abs=1e-5)
-    shutil.copytree(root / "cohort", tmp_path / "elsewhere" / "cohort")
+    write_phantoms(tmp_path / "elsewhere" / "cohort", cases=3, size=28, seed=8, task=built_in("gli-2023"))
     uncseg("evaluate", run.root, "--dataset", tmp_path / "elsewhere" / "cohort", code=2)
     listed = pd.read_parquet(run.tables / "external_cohort_cases.parquet")
     assert listed["case"].tolist() == cases(root)
