@@ -6,7 +6,7 @@ import pytest
 from support.evaluated_runs import evaluate, report, write_run
 from support.own_tasks import LIVER, PROSTATE
 from uncseg.cli import main
-from uncseg.console import console
+from uncseg.console import console, errors
 from uncseg.tasks.built_in_tasks import built_in
 
 POST = built_in("gli-2024")
@@ -67,7 +67,7 @@ def test_two_runs_by_command_whose_tasks_differ(tmp_path):
     assert {"dice", "hd95_mm", "ece"} <= set(table["figure"])
     assert not table["figure"].str.startswith(("lesionwise", "num_")).any()
     prostate = evaluate(write_run(tmp_path, PROSTATE, "p"), tmp_path / "cases_of_prostate", task=PROSTATE)
-    with console.capture() as captured, pytest.raises(SystemExit) as ended:
+    with errors.capture() as captured, pytest.raises(SystemExit) as ended:
         main(["evaluate", str(first.root), str(prostate.root)])
     assert ended.value.code == 2
     assert "no case in both" in captured.get()

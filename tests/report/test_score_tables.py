@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from uncseg.config.sections import Estimators
-from uncseg.console import console, show_problems
+from uncseg.console import console, errors, show_problems
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import ONE_PASS
 from uncseg.evaluation.case_scores import score_case
@@ -58,7 +58,7 @@ def test_nothing_is_said_of_an_expectation_that_nobody_had():
 
 def test_brackets_are_shown():
     problem = Problem("maps", "no map", "something", "name some, as [entropy]")
-    with console.capture() as captured:
+    with errors.capture() as captured:
         show_problems(ProblemsFound("It cannot be used.", [problem]))
     assert "[entropy]" in captured.get()
 

@@ -9,6 +9,7 @@ import uncseg.console
 from support.written_runs import save_final_checkpoint, train
 from uncseg.cli import main
 from uncseg.config.experiment import load_experiment, save_experiment
+from uncseg.console import console
 from uncseg.layout import RunFolder
 
 
@@ -41,8 +42,9 @@ def trained(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def told(capsys):
+def told(capsys, monkeypatch):
     """Return what a command says, with its exit code; no advice that ends a trained run is among it."""
+    monkeypatch.setattr(console, "width", 2000)  # no path breaks into lines
 
     def run(*args):
         with pytest.raises(SystemExit) as ended:

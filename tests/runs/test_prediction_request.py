@@ -14,6 +14,7 @@ from uncseg.runs.prediction_request import PredictionOptions, PredictionRequest
 from uncseg.tasks.built_in_tasks import built_in
 from uncseg.tasks.task import Task
 
+CHANNELS = {"0": "T1n", "1": "T1c", "2": "T2w", "3": "T2f"}
 CHANGED = {
     "probabilities": True,
     "overlays": True,
@@ -40,7 +41,7 @@ def of_two_folds(tmp_path):
         checkpoint.write_bytes(b"weights")
     plans, labels = TrainerSettings().into_plans({}), {"background": 0, "NCR": 1, "ED": 2, "ET": 3}
     (tmp_path / "model" / "plans.json").write_text(json.dumps(plans))
-    (tmp_path / "model" / "dataset.json").write_text(json.dumps({"labels": labels}))
+    (tmp_path / "model" / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": CHANNELS}))
     folder = ModelFolder(tmp_path / "model", "3d_fullres")
     model = PredictionModel(folder, (0, 1), Resources(), Evaluation(), review_below=0.8)
     return PredictionRequest(model, PredictionOptions(), tmp_path / "out", threads=1)
