@@ -31,7 +31,9 @@ def evaluated(root, task):
         expected = {f"expected_dice_{task.main_key}": (number + 1) / 10}
         rows.append(keys | dices | {"dice_mean": 0.5} | expected)
         for place, region in enumerate(task.regions):
-            scores.append(keys | {"region": region, "hd95_mm": 1.0 + place, "ece": place / 100})
+            scores.append(
+                keys | {"region": region, "dice": 0.9 - place / 10, "hd95_mm": 1.0 + place, "ece": place / 100}
+            )
     per_case = pd.DataFrame(rows)
     write_table(per_case, run.tables, "per_case")
     write_table(pd.DataFrame(scores), run.tables, "scores")
