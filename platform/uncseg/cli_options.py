@@ -7,7 +7,7 @@ import typer
 
 
 def argument(help: str, metavar: str | None = None) -> Any:
-    """Return what typer is told of an argument."""
+    """Return typer's declaration of an argument with this help."""
     return typer.Argument(metavar=metavar, help=help, show_default=False)
 
 

@@ -1,6 +1,5 @@
 """Runs, models and prepared cases from someone else: no code of theirs runs, and nothing outside of them is touched."""
 
-import os
 import pickle
 import shutil
 import zipfile
@@ -8,20 +7,11 @@ import zipfile
 import pytest
 
 from support.commands import uncseg
+from support.intruder import Intruder
 from uncseg.cli import main
 from uncseg.layout import RunFolder
 
 pytestmark = pytest.mark.usefixtures("wide")
-
-
-class Intruder:
-    """Makes a folder when it is unpickled in full."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Prepared cases from someone else: read as values, and refused where they need code."""
 
-import os
 import pickle
 from collections import OrderedDict
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
+from support.intruder import Intruder
 from uncseg.dataset.prepared_cases import PreparedCases
 from uncseg.errors import ProblemsFound
 
@@ -19,16 +19,6 @@ PROPERTIES = {
     "sitk_stuff": OrderedDict(origin=(0.0, 0.0, 0.0)),
     "shape": np.int64(8),
 }
-
-
-class Intruder:
-    """Makes a folder when it is unpickled in full."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
 
 
 @pytest.fixture

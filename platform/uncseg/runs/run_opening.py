@@ -64,7 +64,7 @@ def open_existing_run(
     """Return a run's folder, and its experiment with ``overrides`` applied and the storage in which the run lies now.
 
     Args:
-        edited: is told of each setting of its experiment.yaml that is not as the run was begun; None: refused.
+        edited: called with each setting of its experiment.yaml that has changed since the run began; None: refuse them.
 
     Raises:
         ProblemsFound: the folder is not a run folder, or the overrides change what the run computes.
