@@ -1,7 +1,6 @@
 """A sweep whose command was stopped: what the next command restores, and what it refuses."""
 
 import json
-import os
 import pickle
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import yaml
 from ray.tune.schedulers import TrialScheduler
 
 from support.commands import uncseg
+from support.intruder import Intruder
 from support.small_sweeps import DICE, SPACE, small_sweep
 from uncseg.cluster.ray_internals import asha_rungs, tune_config_of
 from uncseg.config.experiment import load_experiment
@@ -179,16 +179,6 @@ def test_a_state_from_someone_else_is_refused_before_it_is_read(tmp_path, monkey
     with pytest.raises(ProblemsFound, match="--trust") as caught:
         refuse_strangers_state(moved)
     assert [problem.where for problem in caught.value.problems] == [str(moved.tune)]
-
-
-class Intruder:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
 
 
 def test_a_sweep_from_someone_else_runs_no_code(experiment_file, four_cases, tmp_path):
