@@ -16,6 +16,7 @@ import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,22 +70,43 @@ def is_own_run(root: Path) -> bool:
 
 
 def holds(root: Path, file: Path) -> bool:
-    """Return whether a path is a regular file below a folder, also where links on the way to it are followed."""
+    """Return whether a path is a regular file below a folder, also where links on the way to it are followed.
+
+    In a run of others, a hard link to a file that is elsewhere, too, does not count.
+    """
     try:
         found = file.resolve(strict=True)
-        return found.is_relative_to(root.resolve()) and stat.S_ISREG(found.stat().st_mode)
+        status = found.stat()
+        if not found.is_relative_to(root.resolve()) or not stat.S_ISREG(status.st_mode):
+            return False
     except (OSError, RuntimeError):  # absent, or a circle of links
         return False
+    return status.st_nlink == 1 or is_own_run(root) or found not in _hard_links_out(root.resolve())
 
 
-def links_out(root: Path) -> list[Path]:
-    """Return all links below a folder that lead out of it, or nowhere."""
-    whole, found = root.resolve(), []
+def links_out(root: Path) -> dict[Path, str]:
+    """Return all links below a folder that lead out of it, or nowhere, each with where it leads.
+
+    A hard link leads out where its file has more names than are in the folder.
+    """
+    whole = root.resolve()
+    out = {path: str(path.readlink()) for path in _below(root) if path.is_symlink() and not _leads_into(path, whole)}
+    return out | dict.fromkeys(_hard_links_out(root), "a file that has another name elsewhere")
+
+
+def _below(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root):
-        for path in (Path(folder, name) for name in sorted((*folders, *files))):
-            if path.is_symlink() and not _leads_into(path, whole):
-                found.append(path)
-    return found
+        yield from (Path(folder, name) for name in sorted((*folders, *files)))
+
+
+def _hard_links_out(root: Path) -> list[Path]:
+    names: dict[tuple[int, int, int], list[Path]] = {}
+    for path in _below(root):
+        with suppress(FileNotFoundError):  # a temporary one, gone meanwhile
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+                names.setdefault((status.st_nlink, status.st_dev, status.st_ino), []).append(path)
+    return [path for (count, *_), paths in names.items() if len(paths) < count for path in paths]
 
 
 def _leads_into(link: Path, folder: Path) -> bool:

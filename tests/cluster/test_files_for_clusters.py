@@ -60,6 +60,7 @@ def test_the_rayjob_agrees_with_its_workers_and_its_shared_volume():
     expected = {"nodes": workers["maxReplicas"], "cpus": int(limits["cpu"]), "gpus": int(limits["nvidia.com/gpu"])}
     assert declared == expected
     cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     for group in groups:
         spec = group["template"]["spec"]

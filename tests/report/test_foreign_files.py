@@ -1,15 +1,19 @@
 """Files of other people in the folder of a run: a report and a comparison of runs never overwrite or delete them."""
 
+from pathlib import Path
+
 import pytest
 
 import uncseg.console
 from support.evaluated_runs import evaluate, write_other, write_run
 from uncseg.cli import main
+from uncseg.ownership import mark_as_own
 
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(uncseg.console.errors, "width", 2000)
+    for output in (uncseg.console.console, uncseg.console.errors):
+        monkeypatch.setattr(output, "width", 2000)
     first = write_run(tmp_path)
     evaluate(first, tmp_path / "cases")
     return first, write_other(tmp_path, leave_out=())
@@ -40,6 +44,21 @@ def test_files_of_others_are_refused_by_name_and_stay(runs, capsys):
         assert "are not uncseg's to overwrite" in " ".join(capsys.readouterr().err.split())
         assert file.read_text() == "mine"
         file.unlink()
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_links_out_of_a_run_of_others_are_refused_by_name(runs, tmp_path, capsys, link):
+    first, other = runs
+    (first.tables / "second_name.csv").hardlink_to(first.tables / "scores.csv")
+    assert ended("report", first.root, "--cases", 0) == 0
+    (other.tables / "scores.parquet").rename(tmp_path / "elsewhere")
+    link(other.tables / "scores.parquet", tmp_path / "elsewhere")
+    capsys.readouterr()
+    for command in (("report", other.root), ("evaluate", first.root, other.root), ("ui", other.root)):
+        assert ended(*command) > 0
+        assert f"{other.tables / 'scores.parquet'}" in "".join(capsys.readouterr())
+    mark_as_own(other.root)
+    assert ended("report", other.root, "--cases", 0) == 0
 
 
 def test_our_own_are_written_again_until_someone_edits_them(runs, capsys):

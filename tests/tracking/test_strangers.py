@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import sys
 import threading
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ from uncseg.console import console
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
-from uncseg.ownership import make_own
+from uncseg.ownership import make_own, mark_as_own
 from uncseg.table_files import write_table
 from uncseg.tracking.destination import open_store
 from uncseg.tracking.manifest import update_manifest
@@ -230,18 +231,43 @@ def test_links_out_of_a_run_are_not_uploaded(run, store, make_syncer, tmp_path, 
     assert not [name for name, content in kept.items() if SECRET.encode() in content]
     assert not store.models_of(folds[0].run_id)
     for name in ("tables/secret.csv", "report.html", "figures/secret.csv"):
-        assert f"{run.root / name} leads out of the run" in caplog.text
+        assert f"{run.root / name} leads out of {run.root}" in caplog.text
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_hard_links_out_of_a_run_of_others_are_not_uploaded(run, store, make_syncer, tmp_path, caplog, own):
+    """Those of a run of one's own are: a backup may hold its files under other names."""
+    make_syncer(folds=(0,))
+    if own:
+        mark_as_own(run.root)
+    train(run, 0, 2)
+    save_final_checkpoint(run, 0)
+    write_table(pd.DataFrame({"a": [1]}), run.tables, "mine")
+    (run.tables / "second_name.csv").hardlink_to(run.tables / "mine.csv")
+    (tmp_path / "outside").write_text(SECRET)
+    for name in ("first.csv", "second.csv"):  # of three names two are in the run
+        (run.tables / name).hardlink_to(tmp_path / "outside")
+    (tmp_path / "backup").hardlink_to(run.final_checkpoint(0))
+    assert "MLflow holds everything" in uncseg("sync", run.root, "--tracking-uri", store.tracking_uri)
+    parent, folds = entries(run)
+    kept = downloaded(store, parent.run_id, tmp_path / "kept")
+    assert {"tables/mine.csv", "tables/second_name.csv"} <= set(kept)
+    assert ({"tables/first.csv", "tables/second.csv"} <= set(kept)) == own
+    assert bool([name for name, content in kept.items() if SECRET.encode() in content]) == own
+    assert bool(store.models_of(folds[0].run_id)) == own
+    assert (f"{run.tables / 'first.csv'} leads out of {run.root}" in caplog.text) != own
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
 @pytest.mark.parametrize("name", ["experiment.yaml", "manifest.json", "spool/fold_0.jsonl", "tables/per_case.parquet"])
-def test_a_run_whose_own_records_are_links_out_of_it_is_refused(run, store, make_syncer, tmp_path, name):
+def test_a_run_whose_own_records_are_links_out_of_it_is_refused(run, store, make_syncer, tmp_path, name, link):
     make_syncer(folds=(0,))
     train(run, 0, 2)
     outside = tmp_path / "outside"
     outside.write_text("{}")
     (run.root / name).unlink(missing_ok=True)
     (run.root / name).parent.mkdir(exist_ok=True)
-    (run.root / name).symlink_to(outside)
+    link(run.root / name, outside)
     printed = uncseg("sync", run.root, "--tracking-uri", store.tracking_uri, code=2)
     assert f"{run.root / name}" in printed
     assert "link out of the run" in printed

@@ -11,7 +11,6 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import command_line, console
 from uncseg.errors import ProblemsFound
 from uncseg.layout import RunFolder
-from uncseg.ownership import holds
 from uncseg.provenance import describe_source
 from uncseg.studies.load_study import AnyStudy, Study, read_study
 from uncseg.studies.study_folder import StudyFolder
@@ -24,6 +23,7 @@ from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import now_ms
 from uncseg.tracking.store import NOTE_TAG, Store, storing
 from uncseg.tracking.syncer import sync_run
+from uncseg.tracking.uploads import is_own_file
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,9 @@ class ParentRun:
         self.store.set_status(self.run_id, "FAILED" if failed else "FINISHED", record.final_ms)
         with storing(f"the {self.folder.kind}'s tables and figures"):
             found = sorted(self.folder.root.glob("tables/[!.]*")) + sorted(self.folder.root.glob("figures/[!.]*"))
-            for file in filter(self._is_own_file, found):
-                self.store.log_file(self.run_id, file, file.parent.name)
-            for file in filter(self._is_own_file, files):
-                self.store.log_file(self.run_id, file)
-
-    def _is_own_file(self, file: Path) -> bool:
-        """Return whether a file belongs to the study: a link may lead to any file of this machine."""
-        return holds(self.folder.root, file)
+            for file, place in [*((file, file.parent.name) for file in found), *((file, None) for file in files)]:
+                if file.is_file() and is_own_file(self.folder.root, file):
+                    self.store.log_file(self.run_id, file, place)
 
 
 Log = Callable[[ParentRun, AnyStudy], None]

@@ -10,7 +10,6 @@ from pathlib import Path
 from mlflow.entities import Metric
 
 from uncseg.files import digest
-from uncseg.layout import RunFolder
 from uncseg.ownership import holds
 from uncseg.table_files import write_table
 from uncseg.tracking.final_figures import describe, final_figures
@@ -30,7 +29,7 @@ def upload_files(work: SyncRound) -> None:
     run, parent = work.run, work.record.parent
     shown = [run.experiment, *run.root.glob("report*.html"), *run.tables.rglob("*"), *run.figures.rglob("*")]
     for path in sorted(path for path in shown if path.is_file() and not path.name.startswith(".")):
-        if not _is_own_file(run, path):
+        if not is_own_file(run.root, path):
             continue
         name = path.relative_to(run.root)
         folder = name.parent.as_posix() if name.parent.name else None
@@ -61,7 +60,7 @@ def upload_progress(work: SyncRound) -> None:
     for entry, history in work.folds:
         for path in sorted(work.run.progress.glob(f"fold_{history.fold}_epoch_*.png")):
             epoch = int(path.stem.rpartition("_")[2])
-            if epoch <= history.kept_epoch and _is_own_file(work.run, path):
+            if epoch <= history.kept_epoch and is_own_file(work.run.root, path):
                 arguments = (entry.run_id, path, PROGRESS_KEY, epoch, history.epochs[epoch].time_ms)
                 entry.upload_once(path.name, _signature(path), work.store.log_image, *arguments)
 
@@ -73,11 +72,11 @@ def upload_folds(work: SyncRound) -> None:
             entry.upload_once("epochs", history.offset, _log_epochs, work, entry.run_id, history.fold)
 
 
-def _is_own_file(run: RunFolder, path: Path) -> bool:
-    """Return whether a file belongs to the run; where a link leads out of it, say that the file is left out."""
-    if holds(run.root, path):
+def is_own_file(root: Path, path: Path) -> bool:
+    """Return whether a file belongs to a run or a study; where a link leads out of it, say that it is left out."""
+    if holds(root, path):
         return True
-    logger.warning("%s leads out of the run, and is left out", path)
+    logger.warning("%s leads out of %s, and is left out; if you trust that, copy it with cp -rL", path, root)
     return False
 
 
