@@ -21,31 +21,16 @@ from support.servers import MlflowServer, mlflow_server
 from support.small_experiment import write_small_experiment
 
 
-def group_of(nodeid):
-    """Return the name of the tests that run in one process one after the other: a file, or all that share a run."""
-    file = nodeid.partition("::")[0]
-    return "commands" if file.startswith("tests/commands/") and not file.endswith("/test_jobs.py") else file
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Give the processes of ``pytest -n`` whole groups, in the order of the tests."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Groups(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            return group_of(nodeid)
-
-    config.option.loadscopereorder = False
-    return Groups(config, log)
-
-
 def pytest_collection_modifyitems(config, items):
-    """Begin with the groups that take longest, where several processes share the tests."""
+    """Tests of a file, or of all files that read the one trained run, share a process; what takes longest begins."""
+    reading = {item.path for item in items if "root" in item.fixturenames}
+    for item in items:
+        group = "one trained run" if item.path in reading else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
     if hasattr(config, "workerinput"):
         on_ray = {item.path for item in items if "local_ray" in item.fixturenames}
-        longest = ("commands", "tests/commands/test_jobs.py")
-        items.sort(key=lambda item: (*(group_of(item.nodeid) != name for name in longest), item.path not in on_ray))
+        jobs = "test_jobs.py"
+        items.sort(key=lambda item: (item.path not in reading, item.path.name != jobs, item.path not in on_ray))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -210,6 +210,18 @@ def file_digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def file_contents(files: Iterable[Path]) -> list[str]:
+    """Return the SHA-256 (hex) per file, which is the same wherever the file lies; "" for one that cannot be read."""
+    return [_content(file) for file in files]
+
+
+def _content(file: Path) -> str:
+    try:
+        return file_digest(file)
+    except OSError:  # a link to nothing, for example; whoever reads it gives the cause
+        return ""
+
+
 def file_states(files: Iterable[Path]) -> list[tuple[str, int, int]]:
     """Return (path, bytes, modification time in ns) per file; a changed file has other values, an absent one -1."""
     return [(str(file), *_state(file)) for file in files]

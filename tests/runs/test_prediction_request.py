@@ -1,6 +1,8 @@
 """What a new case's prediction depends on: any option, setting, checkpoint or input file that changes makes it anew."""
 
 import json
+import os
+import shutil
 from dataclasses import fields, replace
 
 import pytest
@@ -96,3 +98,22 @@ def test_the_values_of_labels_count_whatever_their_convention_is_called(of_two_f
         for t in (built_in("gli-2023"), other)
     ]
     assert scored[0].sources([case]) != scored[1].sources([case])
+
+
+def test_files_count_by_content_and_not_by_place_or_time(of_two_folds, case, tmp_path):
+    before = of_two_folds.sources([case])
+    shutil.copytree(tmp_path, copy := tmp_path.with_name(f"{tmp_path.name}_copy"))
+    images = tuple(copy / file.name for file in case.images)
+    model = replace(of_two_folds.model, folder=ModelFolder(copy / "model", "3d_fullres"))
+    moved = replace(of_two_folds, model=model)
+    for file in copy.rglob("*"):
+        os.utime(file, ns=(0, 0))
+    copied = replace(case, images=images, reference=copy / "case.nii.gz")
+    assert moved.sources([copied]) == before
+    for file, other in ((images[1], b"IMAGE"), (model.folder.checkpoint(1), b"WEIGHTS")):
+        content = file.read_bytes()
+        file.write_bytes(other)  # of the same size
+        os.utime(file, ns=(0, 0))
+        assert moved.sources([copied]) != before
+        file.write_bytes(content)
+    assert moved.sources([copied]) == before

@@ -14,7 +14,7 @@ from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.case_scores import ScoreRow, definition_of_scores
 from uncseg.evaluation.find_pairs import find_pairs
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
-from uncseg.files import digest, file_states, short_name
+from uncseg.files import digest, file_contents, short_name
 from uncseg.kept_records import compute_once
 from uncseg.outputs import Outputs
 from uncseg.partial_files import remove_partial
@@ -96,7 +96,7 @@ def _score_once(pair: Pair, scale: Scale, outputs: Outputs, stem: str) -> list[S
     """Score a pair, unless its scores are kept from an earlier command."""
     meanings = [pair.task.values(name) for name in (pair.reference_convention, pair.prediction_convention)]
     scored_as = definition_of_scores(pair.task), pair.task.labels, meanings
-    source = digest([scored_as, file_states(pair.files), scale, sorted(pair.uncertainty)])
+    source = digest([scored_as, file_contents(pair.files), scale, sorted(pair.uncertainty)])
     file = outputs.folder / _record(stem, pair)
     with outputs.noting():
         return list(compute_once(file, source, lambda: {"rows": score_pair(pair, scale)})["rows"])

@@ -1,14 +1,18 @@
 """What ``uncseg predict`` asks for, and all that the prediction of a case depends on."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from uncseg.dataset.cases import Case
 from uncseg.evaluation.case_scores import definition_of_scores
-from uncseg.files import digest, file_states
+from uncseg.files import digest, file_contents
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.tasks.task import Task
+
+READERS = 8
+"""Cases whose files are read side by side."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,18 @@ class PredictionRequest:
         return self.model.review_below if chosen is None else chosen
 
     def sources(self, cases: Sequence[Case]) -> dict[str, str]:
-        """Return a digest per case of what its outputs depend on: checkpoints, settings, options, the case's files."""
+        """Return a digest per case of what its outputs depend on: checkpoints, settings, options, the
+        content of the case's files, wherever they lie."""
         model, evaluation = self.model, self.model.evaluation
         options = asdict(self.options) | {"mirroring": self.mirroring, "review_below": self.review_below}
         options["scored_as"] = definition_of_scores(self.scoring)
-        networks = [folder.state(model.folds) for folder in (model.folder, *model.members)]
+        networks = [folder.content(model.folds) for folder in (model.folder, *model.members)]
         source = digest([networks, options, evaluation.tile_step, evaluation.estimators.model_dump()])
-        if not self.options.scores:
-            return {case.case_id: digest([source, file_states(case.images)]) for case in cases}
-        values = self.scoring.values
-        return {case.case_id: digest([source, file_states(case.files), values(case.convention)]) for case in cases}
+        scored = self.options.scores
+
+        def source_of(case: Case) -> str:
+            content = file_contents(case.files if scored else case.images)
+            return digest([source, content, self.scoring.values(case.convention) if scored else None])
+
+        with ThreadPoolExecutor(READERS) as pool:
+            return dict(zip((case.case_id for case in cases), pool.map(source_of, cases), strict=True))

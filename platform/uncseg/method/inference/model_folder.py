@@ -10,7 +10,7 @@ import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from uncseg.errors import DamagedFile, Problem, ProblemsFound
-from uncseg.files import digest, read_json
+from uncseg.files import digest, file_digest, read_json
 from uncseg.layout import folds_in
 from uncseg.method.checkpoints import FINAL, MODEL_KEYS, init_args_of, load_torch_file
 from uncseg.method.inference.label_meaning import known_task, label_numbers, region_channels
@@ -152,10 +152,9 @@ class ModelFolder:
         """Return the final checkpoint of a fold."""
         return self.root / f"fold_{fold}" / FINAL
 
-    def state(self, folds: Sequence[int]) -> str:
-        """Return a digest of what these folds' predictions depend on: size and time of their checkpoints."""
-        files = [self.checkpoint(fold).stat() for fold in folds]
-        return digest([list(folds), [[file.st_size, file.st_mtime_ns] for file in files]])
+    def content(self, folds: Sequence[int]) -> str:
+        """Return a digest of what these folds' predictions depend on: the content of their checkpoints."""
+        return digest([list(folds), [file_digest(self.checkpoint(fold)) for fold in folds]])
 
 
 def read_description(folder: Path) -> dict[str, Any]:
