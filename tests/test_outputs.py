@@ -39,3 +39,22 @@ def test_files_of_an_ended_command_are_replaced(tmp_path, packed):
             if packed:
                 outputs.pack()
         assert (tmp_path / "a.json").read_text() == text
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("left", [0.0, 0.6])
+def test_a_damaged_record_loses_no_file(tmp_path, packed, left):
+    """Whichever file of ours is emptied or broken off, the same command goes on."""
+    names = ["a.json", "b.json", "c.json"]
+    for number in range(6):
+        outputs = Outputs(tmp_path, "predictions")
+        with outputs.claimed(names):
+            for name in names:
+                write_text(tmp_path / name, f'"{number}"')
+            if packed:
+                outputs.pack()
+        ours = sorted(file for file in tmp_path.rglob("*") if file.is_file())
+        file = ours[number % len(ours)]
+        file.write_bytes(file.read_bytes()[: int(left * file.stat().st_size)])
+    with Outputs(tmp_path, "predictions").claimed(names):
+        pass

@@ -1,19 +1,17 @@
 """What uncseg wrote into a folder that a user names: nothing else in it is ever overwritten or removed.
 
-Before a file gets its final name, size and digest are noted in a record in the folder. So at any moment, also after a
-kill, each file there is either one of ours, as we wrote it, or someone's: another file of that name, or ours edited.
+Before a file gets its final name, size and digest are noted in a record in the folder, which is kept twice: a damaged
+one loses nothing. So at any moment, also after a kill, each file there is either one of ours, as we wrote it, or
+someone's: another file of that name, or ours edited.
 """
 
 import contextlib
 import errno
-import gzip
-import hashlib
 import json
 import os
 import shutil
 import socket
-import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,10 +20,13 @@ from typing import Any
 
 from uncseg.errors import Problem, ProblemsFound, first_problems, listed, raise_if_any
 from uncseg.files import before_a_rename, file_digest, file_lock, json_text, write_text
+from uncseg.output_entries import entry_of, is_damaged, is_entry
 from uncseg.partial_files import remove_partial
 
 RECORDS = ".uncseg"
 """Folder of the records, in the folder that the user names."""
+TWICE = (".jsonl", ".copy.jsonl")
+"""How the names of a record's file and its copy end."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Outputs:
         return self.folder / RECORDS / self.kind
 
     @property
-    def _packed(self) -> Path:
-        return self.folder / f".{self.kind}.jsonl"
+    def _packed(self) -> list[Path]:
+        return [self.folder / f".{self.kind}{end}" for end in TWICE]
 
     @contextmanager
     def claimed(self, names: Iterable[str], owner: str = "") -> Iterator[None]:
@@ -108,7 +109,8 @@ class Outputs:
     def pack(self) -> None:
         """Keep the record as one hidden file: nothing but cases is a folder in a folder of cases."""
         self._read()
-        write_text(self._packed, self._lines())
+        for file in self._packed:
+            write_text(file, self._lines())
         shutil.rmtree(self._records, ignore_errors=True)
         with contextlib.suppress(OSError):  # records of other kinds
             self._records.parent.rmdir()
@@ -127,7 +129,7 @@ class Outputs:
         if any((status.st_size, status.st_mtime_ns) == (entry["bytes"], entry["time"]) for entry in entries):
             return True
         content = file_digest(file)
-        return any(e["sha256"] == content for e in entries) or _is_damaged(file, entries)
+        return any(e["sha256"] == content for e in entries) or is_damaged(file, entries)
 
     def is_whole(self, name: str, owner: str) -> bool:
         """Return whether a file is there exactly as it was written for an owner; ``claimed`` has read the record."""
@@ -162,33 +164,35 @@ class Outputs:
             return
         if os.path.lexists(target):
             self.require_own([name])
-        entry = {"name": name, "owner": owner} | _described(file)
         self._records.mkdir(parents=True, exist_ok=True)  # where a worker on another node does not see it yet
-        journal = self._records / f"{socket.gethostname()}-{os.getpid()}.jsonl"
-        with journal.open("ab") as stream:
-            stream.write(json_text(entry).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        line = json_text(entry_of(name, owner, file)).encode() + b"\n"
+        for end in TWICE:
+            journal = self._records / f"{socket.gethostname()}-{os.getpid()}{end}"
+            with journal.open("ab") as stream:
+                stream.write(line)
+                stream.flush()
+                os.fsync(stream.fileno())
 
     def _read(self) -> None:
         """Read what is noted, of the names in this folder; damaged lines count as absent."""
         self.known.clear()
-        journals = sorted(self._records.glob("*.jsonl"), key=lambda file: (file.name != _ALL, file.name))
-        for file in (self._packed, *journals):
+        journals = sorted(self._records.glob("*.jsonl"), key=lambda file: (file.name not in _ALL, file.name))
+        for file in (*self._packed, *journals):
             if file.is_symlink() or not file.is_file():
                 continue
             for line in file.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, RecursionError):
                     entry = json.loads(line)
-                    if _is_entry(entry):
-                        self.known.setdefault(entry["name"], []).append(entry)
+                    if is_entry(entry) and entry not in (entries := self.known.setdefault(entry["name"], [])):
+                        entries.append(entry)
 
     def _tidy(self) -> None:
         """Remove what a killed command left, and make one file of what all processes have noted."""
         remove_partial(self.folder, below=False)
-        journals = [file for file in self._records.glob("*.jsonl") if file.name != _ALL]
+        journals = [file for file in self._records.glob("*.jsonl") if file.name not in _ALL]
         if journals:
-            write_text(self._records / _ALL, self._lines())
+            for name in _ALL:
+                write_text(self._records / name, self._lines())
             for file in journals:
                 file.unlink(missing_ok=True)
 
@@ -238,59 +242,4 @@ def require_free(folder: Path, what: str) -> None:
         raise ProblemsFound(f"The {what} has no place.", [problem])
 
 
-_ALL = "all.jsonl"
-_TYPES = {"name": str, "owner": str, "bytes": int, "time": int, "sha256": str, "head": str, "lines": list}
-
-
-def _is_entry(entry: Any) -> bool:
-    """Return whether a line of a record is one of ours, of a file below the folder."""
-    if not isinstance(entry, dict) or any(not isinstance(entry.get(key), kind) for key, kind in _TYPES.items()):
-        return False
-    path = Path(name := entry["name"])
-    return name == path.as_posix() and not path.is_absolute() and ".." not in path.parts and "\0" not in name
-
-
-_ENDS = {".parquet": b"PAR1", ".png": b"IEND\xaeB`\x82"}
-"""How whole files of a kind end."""
-_TEXTS = (".csv", ".html", ".yaml")
-_HEAD_BYTES = 64
-
-
-def _described(file: Path) -> dict[str, Any]:
-    """Return what is noted of a whole file, by which it is known again, edited or damaged."""
-    status, content = file.stat(), file.read_bytes()
-    lines = [zlib.crc32(line) for line in content.split(b"\n")] if file.suffix in _TEXTS else []
-    known = {"bytes": status.st_size, "time": status.st_mtime_ns, "sha256": hashlib.sha256(content).hexdigest()}
-    return known | {"head": content[:_HEAD_BYTES].hex(), "lines": lines}
-
-
-def _is_damaged(file: Path, entries: Sequence[dict[str, Any]]) -> bool:
-    """Return whether a file is empty, or begins as we wrote it and then breaks off, or has flipped bits.
-
-    Text is damaged where it breaks off within a line: someone may have removed whole ones.
-    """
-    content = file.read_bytes()
-    if not content.strip(b"\0"):
-        return True
-    begun = content[:_HEAD_BYTES].hex()
-    if not any(entry["head"].startswith(begun) for entry in entries):
-        return False
-    if file.suffix == ".gz":
-        try:
-            gzip.decompress(content)
-        except (OSError, EOFError, zlib.error):
-            return True
-    if file.suffix == ".json":
-        try:
-            json.loads(content)
-        except ValueError:
-            return True
-    if not content.endswith(_ENDS.get(file.suffix, b"")):
-        return True
-    return any(_breaks_off(content, entry["lines"]) for entry in entries if len(content) < entry["bytes"])
-
-
-def _breaks_off(content: bytes, lines: Sequence[int]) -> bool:
-    *whole, last = map(zlib.crc32, content.split(b"\n"))
-    begun = len(whole) < len(lines) and whole == lines[: len(whole)]
-    return begun and last not in (zlib.crc32(b""), lines[len(whole)])
+_ALL = [f"all{end}" for end in TWICE]

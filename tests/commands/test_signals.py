@@ -43,8 +43,8 @@ def stop(arguments, folder, number, reached, twice=False):
             stderr=stream,
             env=environment(),
             start_new_session=True,
-            # what a shell starts in the background, and a test below it, would not hear Ctrl-C
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            # what a shell starts in the background, or nohup, would not hear one
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
         )
     try:
         wait_until(lambda: process.poll() is not None or is_reached(process, reached), folder)
