@@ -17,7 +17,7 @@ CASE = "BraTS-GLI-00000-000"
 
 def contents(folder):
     """Return the bytes of all files below a folder; of a link where it leads."""
-    files = [file for file in folder.rglob("*") if ".uncseg" not in file.parts and not file.name.startswith(".phantoms.")]
+    files = [file for file in folder.rglob("*") if ".uncseg" not in file.parts and ".phantoms." not in file.name]
     return {
         str(file.relative_to(folder)): str(file.readlink()) if file.is_symlink() else file.read_bytes()
         for file in files
