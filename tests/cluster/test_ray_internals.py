@@ -10,6 +10,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from support.small_sweeps import asha_rungs
 from uncseg.cluster import ray_internals
 
 
@@ -27,7 +28,7 @@ def test_rungs_of_the_scheduler_can_be_read_and_filled():
     with using("AsyncHyperBandScheduler._brackets, or on_result or _rungs of one"):
         for trial, epoch, value in (("a", 1, 0.5), ("b", 1, 0.25), ("a", 2, 0.75)):
             ray_internals.record_at_rungs(scheduler, trial, epoch, value)
-        assert ray_internals.asha_rungs(scheduler) == {4: {}, 2: {"a": 0.75}, 1: {"a": 0.5, "b": 0.25}}
+        assert asha_rungs(scheduler) == {4: {}, 2: {"a": 0.75}, 1: {"a": 0.5, "b": 0.25}}
 
 
 def test_parts_of_a_tuner_can_be_replaced(tmp_path, local_ray):
@@ -36,7 +37,7 @@ def test_parts_of_a_tuner_can_be_replaced(tmp_path, local_ray):
     config, callback, stopper = ray.tune.TuneConfig(num_samples=7), object(), object()
     with using("Tuner._local_tuner, or _tune_config or _run_config of it"):
         ray_internals.replace_restored(tuner, config, [callback], stopper)
-        assert ray_internals.tune_config_of(tuner) is config
+        assert tuner._local_tuner._tune_config is config
         used = tuner._local_tuner.get_run_config()
         assert (used.callbacks, used.stop) == ([callback], stopper)
 

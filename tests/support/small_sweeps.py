@@ -12,6 +12,12 @@ def small_sweep(**fields):
     return Sweep(**{"name": "s", "base": "e.yaml", "space": SPACE, "trials": 9} | fields)
 
 
+def asha_rungs(scheduler):
+    """What each trial had reported when it reached a rung, by the rung's epoch; a larger value is better."""
+    (bracket,) = scheduler._brackets
+    return dict(bracket._rungs)
+
+
 def both(dice, corr=0.0):
     """An epoch's metrics."""
     return {DICE: dice, CORR: corr}

@@ -32,26 +32,13 @@ ANSWER_S = 5.0
 
 def leave_signals_to_python() -> None:
     """Keep Ray, in this process alone, from answering SIGTERM with a stack of C++ functions in place of our handler."""
-    from ray._private import ray_constants
-
     ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
-
-
-def asha_rungs(scheduler: "AsyncHyperBandScheduler") -> dict[int, dict[str, float]]:
-    """Return what each trial had reported when it reached a rung, by the rung's epoch; a larger value is better."""
-    (bracket,) = scheduler._brackets
-    return dict(bracket._rungs)
 
 
 def record_at_rungs(scheduler: "AsyncHyperBandScheduler", trial_id: str, epoch: int, value: float) -> None:
     """Let the scheduler know of an epoch that a trial has reported to another scheduler; a larger value is better."""
     (bracket,) = scheduler._brackets
     bracket.on_result(SimpleNamespace(trial_id=trial_id), epoch, value)
-
-
-def tune_config_of(tuner: "Tuner") -> "TuneConfig":
-    """Return the configuration with which a tuner will run."""
-    return tuner._local_tuner._tune_config
 
 
 def replace_restored(tuner: "Tuner", config: "TuneConfig", callbacks: Sequence[Any], stopper: Any) -> None:

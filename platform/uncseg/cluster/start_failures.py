@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -77,8 +78,7 @@ def machine_problem() -> Problem | None:
     """Return what is known to keep a local Ray from coming up before it is started; it would take Ray half a minute."""
     folder = temp_folder()
     with suppress(OSError):
-        state = os.statvfs(folder)
-        if state.f_bavail * state.f_frsize < ROOM_BYTES:
+        if shutil.disk_usage(folder).free < ROOM_BYTES:
             found = f"{folder}: {os.strerror(errno.ENOSPC)}"
             return Problem(TEMP, found, f"{ROOM_BYTES // 2**20} MB for its files", _CAUSES[0][3])
     try:
@@ -97,15 +97,20 @@ def start_problem(error: Exception, folder: Path) -> Problem:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return folder_problem(error)
     logs = _logs(folder)
-    if _free_bytes(folder) < 2**20:
+    try:
+        full = shutil.disk_usage(folder.parent).free < 2**20
+    except OSError:
+        full = True
+    if full:
         logs = (os.strerror(errno.ENOSPC),)
     # what Ray raises names the cause more exactly than its logs, which complain of much
     own = "\n".join(line for line in str(error).splitlines() if not re.search(_GOES_ON, line))
     for causes, texts, of_logs in ((_CAUSES, (own,), False), (_CAUSES[:-1], logs, True)):
         for pattern, found, expected, advice in causes:
             if any(_tells(pattern, text, of_logs) for text in texts):
-                where = _PLACE if found.endswith(("disk", "folder")) else _MACHINE
-                return Problem(where, f"{found}{_in(folder, where)}", expected, advice)
+                if found.endswith(("disk", "folder")):
+                    return Problem(_PLACE, f"{found} ({folder.parent.parent})", expected, advice)
+                return Problem(_MACHINE, found, expected, advice)
     return _late_problem(error, logs)
 
 
@@ -136,10 +141,6 @@ def _load() -> str:
     return f" in time: {waiting:.0f} processes want to run on {cores} cores" if waiting > cores else ""
 
 
-def _in(folder: Path, where: str) -> str:
-    return f" ({folder.parent.parent})" if where == _PLACE else ""
-
-
 def _logs(folder: Path) -> tuple[str, ...]:
     """Return the ends of the logs of Ray's processes."""
     texts = []
@@ -149,11 +150,3 @@ def _logs(folder: Path) -> tuple[str, ...]:
         except OSError:  # it is a pipe or has just gone
             continue
     return tuple(texts)
-
-
-def _free_bytes(folder: Path) -> int:
-    try:
-        state = os.statvfs(folder.parent)
-    except OSError:
-        return 0
-    return state.f_bavail * state.f_frsize

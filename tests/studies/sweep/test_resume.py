@@ -11,8 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from support.commands import uncseg
 from support.intruder import Intruder
-from support.small_sweeps import DICE, SPACE, small_sweep
-from uncseg.cluster.ray_internals import asha_rungs, tune_config_of
+from support.small_sweeps import DICE, SPACE, asha_rungs, small_sweep
 from uncseg.config.experiment import load_experiment
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json, write_json
@@ -108,7 +107,7 @@ def test_a_stopped_search_goes_on_with_its_trials_and_rungs_and_another_number_a
     assert len(before) == 3
 
     second = sweep_tuner(setup, 2, budget, Events(setup), train)
-    config = tune_config_of(second)
+    config = second._local_tuner._tune_config
     assert config.search_alg.max_concurrent == 2
     second.fit()
     assert config.search_alg.max_concurrent == 2  # not what the state of the search says

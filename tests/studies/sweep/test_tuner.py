@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
-from support.small_sweeps import CORR, DICE, SPACE, both, small_sweep, write_trial
-from uncseg.cluster.ray_internals import asha_rungs
+from support.small_sweeps import CORR, DICE, SPACE, asha_rungs, both, small_sweep, write_trial
 from uncseg.cluster.resources import Cluster, Node, plan_slots
 from uncseg.config.experiment import load_experiment
 from uncseg.config.sections import Resources
