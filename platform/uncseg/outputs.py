@@ -61,7 +61,7 @@ class Outputs:
             ProblemsFound: another command writes there, or a name is that of a file that is not ours (exit code 2).
                 Nothing is written then.
         """
-        claimed = set(names)
+        claimed = dict.fromkeys(names)
         try:
             self.require_own(claimed)
         except ProblemsFound:
@@ -120,6 +120,12 @@ class Outputs:
         self._read()
         return list(self.known)
 
+    def adopt(self, names: Iterable[str], owner: str) -> None:
+        """Note files that are there exactly as they would be written."""
+        for name in names:
+            self.known.setdefault(name, []).append({"name": name, "owner": owner} | _described(self.folder / name))
+        write_text(self._packed, self._lines())
+
     def is_own(self, name: str) -> bool:
         """Return whether a file is there as we wrote it, or damaged since (empty, truncated, flipped bits)."""
         file, entries = self.folder / name, self.known.get(name, ())
@@ -138,10 +144,6 @@ class Outputs:
             return False
         bytes_, content = file.stat().st_size, file_digest(file)
         return any((bytes_, content, owner) == (e["bytes"], e["sha256"], e["owner"]) for e in self.known.get(name, ()))
-
-    def is_damaged(self, name: str, owner: str) -> bool:
-        """Return whether a file of ours is missing or damaged; ``noted`` has read the record. An edited one is not."""
-        return not os.path.lexists(self.folder / name) or (self.is_own(name) and not self.is_whole(name, owner))
 
     def _may_write(self, name: str) -> bool:
         for folder in Path(name).parents[:-1]:  # a link would lead to someone's files elsewhere

@@ -1,5 +1,6 @@
 """Files of other people in the folders that a user names: refused by name before the work, never changed or removed."""
 
+import json
 import shutil
 
 import pytest
@@ -177,6 +178,29 @@ def test_phantoms_refuse_names_that_are_taken(tmp_path, wide):
     (tmp_path / "phantoms.json").unlink()
     uncseg(*command)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("edited", ["t1n.nii.gz", "seg.nii.gz", None])
+def test_phantoms_that_someone_edited_are_refused_and_whole_ones_are_kept(tmp_path, wide, edited, lost):
+    """Also where the record of what was written is lost: it tells nothing that drawing them again does not."""
+    command, record = ("phantom", tmp_path, "--cases", 2, "--size", 24), tmp_path / ".phantoms.jsonl"
+    uncseg(*command)
+    if lost:
+        record.write_text("")
+    if edited is not None:
+        image = tmp_path / CASE / f"{CASE}-{edited}"
+        image.write_bytes((tmp_path / CASE / f"{CASE}-t2w.nii.gz").read_bytes())
+        said = "a file that uncseg did not write there" if lost else "changed since"
+        refused(tmp_path, *command, names=[f"{CASE}/{CASE}-{edited}"], said=said)
+        image.rename(tmp_path / ".mine")
+    kept = {file: file.read_bytes() for file in tmp_path.glob("*/*.nii.gz")}
+    for _ in range(2):
+        uncseg(*command)
+    assert {file: file.read_bytes() for file in kept} == kept
+    assert len(list(tmp_path.glob("*/*.nii.gz"))) == 12
+    assert len({json.loads(line)["name"] for line in record.read_text().splitlines()}) == 13
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [CASE, CASE.replace("00000", "00001")]
 
 
 @pytest.mark.parametrize("place", ["runs/small/notes.txt", "runs/small/figures/mine.png", "runs/small"])

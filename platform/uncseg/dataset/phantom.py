@@ -4,8 +4,9 @@
 ``phantom_images.py`` the images. The reference is one rater's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from uncseg.dataset.phantom_anatomy import draw_anatomy, draw_rater
 from uncseg.dataset.phantom_images import draw_images
 from uncseg.dataset.volumes import Geometry, write_volume
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.files import digest, read_json, write_json
+from uncseg.files import digest, file_digest, read_json, write_json
 from uncseg.outputs import Outputs
-from uncseg.partial_files import remove_partial
+from uncseg.partial_files import partial_folder, remove_partial
 from uncseg.tasks.fields import ORACLE
 from uncseg.tasks.task import Task
 
@@ -61,7 +62,7 @@ def write_phantoms(out: Path, cases: int, size: int, seed: int, task: Task) -> l
     region. Existing phantoms with the same parameters are kept, also those of a command that was stopped.
 
     Raises:
-        ProblemsFound: the folder holds something else, or another command writes there.
+        ProblemsFound: the folder holds something else, someone has edited a file, or another command writes there.
     """
     planned = phantom_cases(cases, task)
     names = [case.name for case in planned]
@@ -72,10 +73,14 @@ def write_phantoms(out: Path, cases: int, size: int, seed: int, task: Task) -> l
     record, parameters = out / RECORD, {"cases": cases, "size": size, "seed": seed, **what}
     outputs, drawn = Outputs(out, "phantoms", "OUT"), digest(parameters)
     written = [_case_files(case.name, task) for case in planned]
+    write_case = partial(_write_case, size=size, seed=seed, task=task)
     whole = record.is_file() and _read_record(record) == parameters
-    if whole and outputs.noted() and not any(outputs.is_damaged(file, drawn) for files in written for file in files):
-        return folders
-    if not whole and out.is_dir() and (record.exists() or _other_names(out, names)):
+    if whole:
+        outputs.noted()
+        if all(outputs.is_whole(file, drawn) for wanted in written for file in wanted):
+            return folders
+        _note_again(outputs, drawn, zip(planned, written, strict=True), write_case)
+    elif out.is_dir() and (record.exists() or _other_names(out, names)):
         found = f"phantoms with {_read_record(record)}" if record.exists() else "other files"
         problem = Problem(str(out), found, f"an empty folder, or phantoms with {parameters}", "choose another folder")
         raise ProblemsFound("The phantoms cannot be written.", [problem])
@@ -83,10 +88,27 @@ def write_phantoms(out: Path, cases: int, size: int, seed: int, task: Task) -> l
         for case, folder, wanted in zip(planned, folders, written, strict=True):
             if not all(outputs.is_whole(file, drawn) for file in wanted):
                 remove_partial(folder)
-                _write_case(folder, case, size, seed, task)
+                write_case(folder, case)
         write_json(record, parameters)
         outputs.pack()
     return folders
+
+
+def _note_again(
+    outputs: Outputs,
+    drawn: str,
+    written: Iterable[tuple[PhantomCase, list[str]]],
+    write_case: Callable[[Path, PhantomCase], None],
+) -> None:
+    """Note files of whole phantoms that the record has lost, if they are what would be written."""
+    with partial_folder(outputs.folder) as again:
+        same = [RECORD] * (RECORD not in outputs.known)
+        for case, files in written:
+            lost = [file for file in files if file not in outputs.known and (outputs.folder / file).is_file()]
+            if lost:
+                write_case(again / case.name, case)
+                same += [file for file in lost if file_digest(outputs.folder / file) == file_digest(again / file)]
+        outputs.adopt(same, drawn)
 
 
 def _read_record(record: Path) -> Any:
