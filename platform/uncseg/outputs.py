@@ -123,8 +123,9 @@ class Outputs:
     def adopt(self, names: Iterable[str], owner: str) -> None:
         """Note files that are there exactly as they would be written."""
         for name in names:
-            self.known.setdefault(name, []).append({"name": name, "owner": owner} | _described(self.folder / name))
-        write_text(self._packed, self._lines())
+            self.known.setdefault(name, []).append(entry_of(name, owner, self.folder / name))
+        for file in self._packed:
+            write_text(file, self._lines())
 
     def is_own(self, name: str) -> bool:
         """Return whether a file is there as we wrote it, or damaged since (empty, truncated, flipped bits)."""

@@ -19,6 +19,7 @@ from uncseg import stopping
 from uncseg.config.addresses import sqlite_path
 from uncseg.config.secret_addresses import masked
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.tracking import watched_server
 from uncseg.tracking.destination import open_store
 from uncseg.tracking.mlflow_internals import UI_MODE, without_credentials
 from uncseg.tracking.reasons import problem_of
@@ -71,7 +72,8 @@ def ui_server(tracking_uri: str, port: int) -> Iterator[tuple[str, subprocess.Po
         ProblemsFound: the server does not start.
     """
     address = f"http://{LOOPBACK}:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", watched_server.__name__]
+    command += [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     environment = without_credentials(os.environ) | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -80,7 +82,9 @@ def ui_server(tracking_uri: str, port: int) -> Iterator[tuple[str, subprocess.Po
     environment["MLFLOW_BACKEND_STORE_URI"] = tracking_uri
     # MLflow writes into the folder in which it is started
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        )
 
         def end_at_once() -> None:
             os.killpg(process.pid, signal.SIGKILL)
