@@ -251,7 +251,7 @@ def sync(
     from uncseg.commands.sync import sync_folder
 
     left = sync_folder(run, tracking_uri)
-    typer.echo(f"{left} records are left" if left else "MLflow holds everything")
+    typer.echo(f"{left} records are left" if left else "MLflow holds everything", err=bool(left))
     raise typer.Exit(1 if left else 0)
 
 

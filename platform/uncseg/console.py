@@ -1,4 +1,4 @@
-"""What a command prints: results and progress on standard output, problems as one table on standard error.
+"""What a command prints: results and progress on standard output, problems and warnings on standard error.
 
 Progress is a live line, or plain lines where there is no terminal.
 """
@@ -21,23 +21,28 @@ errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
 def show_problems(error: ProblemsFound) -> None:
     """Print every problem of an error as one table, on standard error."""
     count = len(error.problems)
-    _show(error.problems, f"{error.title} ({count} problem{'s' * (count != 1)})", errors)
+    _show(error.problems, f"{error.title} ({count} problem{'s' * (count != 1)})")
 
 
 def show_warnings(warnings: Sequence[Problem]) -> None:
-    """Print what is odd, and stops nothing, as one table; nothing without a warning."""
+    """Print what is odd, and stops nothing, as one table, on standard error; nothing without a warning."""
     if warnings:
-        _show(warnings, f"Warnings ({len(warnings)})", console)
+        _show(warnings, f"Warnings ({len(warnings)})")
 
 
-def _show(problems: Sequence[Problem], title: str, to: Console) -> None:
+def warn(line: str) -> None:
+    """Print one line on what is odd, or could not be done, on standard error."""
+    errors.print(line, soft_wrap=True)
+
+
+def _show(problems: Sequence[Problem], title: str) -> None:
     header = ("where", "found", "expected", "what to do")
     rows = [Row((problem.where, problem.found, problem.expected, problem.advice)) for problem in problems]
     table = PageTable("problems", title, header, rows, words=header).to_rich()
     table.expand = True
-    if not to.is_terminal:
-        to.width = console.width
-    to.print(table)
+    if not errors.is_terminal:
+        errors.width = console.width
+    errors.print(table)
 
 
 @contextmanager

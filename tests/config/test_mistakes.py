@@ -78,7 +78,7 @@ def problems_of(load, *arguments):
         ("name: !!bool x\n", "", "type"),
         ("name: !!timestamp x\n", "", "type"),
         ("name: !!python/object/apply:os.getcwd []\n", "line 1", "not YAML"),
-        ('name: "\\ud800"\n', "line 1", "character"),
+        ('name: "\\ud800"\n', "line 1", "not YAML"),
         ('name: "a\\0"\n', "line 1", "character"),
         ("name: a\n---\nname: b\n", "line", "not YAML"),
         ("", "", "no fields"),

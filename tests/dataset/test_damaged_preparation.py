@@ -68,7 +68,7 @@ def test_damaged_cases_are_prepared_again_and_the_others_are_not_touched(experim
     (prepared.oracle / f"{names[4]}.npy").unlink()
     capsys.readouterr()
     prepare_cases(experiment)
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().err.split())
     assert f"damaged or changed: {', '.join(names[:4])} and 1 more" in said
     after = arrays(prepared)
     assert after.keys() == before.keys()

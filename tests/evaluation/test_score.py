@@ -275,14 +275,14 @@ def test_patients_are_told_by_names_or_by_an_option(tmp_path, local_ray, capsys,
 
     assert score(*arguments) == 0
     assert patients() == {"sub-01_ses-1": "sub-01", "sub-01_ses-2": "sub-01", "P7_pre": "P7_pre", "P7_post": "P7_post"}
-    said = capsys.readouterr().out
-    assert "patients: 3 patients, by the names sub-NN_ses-NN, and 2 cases of other names, each its own" in said
-    assert "P7_post, P7_pre: names that differ only in a last part" in said
+    said = capsys.readouterr()
+    assert "patients: 3 patients, by the names sub-NN_ses-NN, and 2 cases of other names, each its own" in said.out
+    assert "P7_post, P7_pre: names that differ only in a last part" in said.err
     assert score(*arguments, "--patients", "(.+?)_") == 0  # what is kept of the cases is not scored again
     assert patients() == {"sub-01_ses-1": "sub-01", "sub-01_ses-2": "sub-01", "P7_pre": "P7", "P7_post": "P7"}
-    said = capsys.readouterr().out
-    assert "patients: 2 patients, by the pattern (.+?)_" in said
-    assert "Warnings" not in said
+    said = capsys.readouterr()
+    assert "patients: 2 patients, by the pattern (.+?)_" in said.out
+    assert "Warnings" not in said.err
     file.write_text("case,patient\n" + "".join(f"{name},anna\n" for name in names))
     assert score(*arguments, "--patients", file) == 0
     assert set(patients().values()) == {"anna"}

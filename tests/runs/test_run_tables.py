@@ -24,5 +24,5 @@ def test_a_baseline_of_other_labels_is_left_out(tmp_path, capsys, task, is_shown
     table = pd.DataFrame([{"case": "BraTS-PED-00001-000", "patient": "1", "fold": 0, **columns}])
     write_table(table, plain.tables, "per_case")
     assert (baseline_table(experiment, table) is not None) == is_shown
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().err.split())
     assert ("holds other regions or labels" in said) != is_shown

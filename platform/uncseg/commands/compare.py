@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from uncseg.commands.early_checks import runs_to_compare
-from uncseg.console import console
+from uncseg.console import console, warn
 from uncseg.errors import Problem, listed, raise_if_any
 from uncseg.evaluation.summary import compare
 from uncseg.report.compared_tasks import common_regions, comparable_scores, task_sentences
@@ -37,7 +37,7 @@ def compare_runs(first: Path, second: Path) -> int:
     raise_if_any([] if both else disjoint, TITLE)
     names = [run.root.name for run in runs]
     if other := cases_of_other_files(runs[0], runs[1], both):
-        console.print(f"warning: the runs were made from other files of {len(other)} cases: {listed(other)}")
+        warn(f"warning: the runs were made from other files of {len(other)} cases: {listed(other)}")
     regions = [Problem(f"{first}, {second}", "no region of the same name", "runs of one task", "compare other runs")]
     raise_if_any([] if common_regions(tasks) else regions, TITLE)
     table, name = compare(comparable_scores(a, *tasks), b), f"difference_from_{names[1]}"
@@ -50,5 +50,5 @@ def compare_runs(first: Path, second: Path) -> int:
         console.print(line)
     for name, scores in zip(names, (a, b), strict=True):
         if left := len(set(scores["case"]) - both):
-            console.print(f"{left} cases of {name} are left out, because the other run does not have them")
+            warn(f"{left} cases of {name} are left out, because the other run does not have them")
     return 0

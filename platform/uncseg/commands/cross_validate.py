@@ -9,7 +9,7 @@ from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.session import ray_session
 from uncseg.commands.early_checks import folds_to_train
 from uncseg.config.experiment import Experiment
-from uncseg.console import command_line, console, counting
+from uncseg.console import command_line, console, counting, warn
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.errors import raise_if_any
 from uncseg.layout import RunFolder
@@ -94,6 +94,6 @@ def _print_end(experiment: Experiment, run: RunFolder, failed: dict[int, str], l
         console.print(f"model:   models:/{version}", soft_wrap=True)
     if left:
         again = command_line("uncseg", "sync", run.root)
-        console.print(f"{left} records did not reach MLflow; when it is back: {again}", soft_wrap=True)
+        warn(f"{left} records did not reach MLflow; when it is back: {again}")
     if failed:
-        console.print(f"failed folds: {', '.join(map(str, sorted(failed)))}; the same command tries them again")
+        warn(f"failed folds: {', '.join(map(str, sorted(failed)))}; the same command tries them again")

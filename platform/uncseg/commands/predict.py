@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from uncseg.console import console
+from uncseg.console import console, warn
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.told_task import names_of_other_tasks
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
@@ -70,7 +70,7 @@ def _show(output: Path, model: PredictionModel, records: dict[str, Record]) -> N
     write_table(table, output, PREDICTIONS)
     for case in sorted(records):
         for warning in records[case]["warnings"]:
-            console.print(f"warning {case}: {warning}", soft_wrap=True)
+            warn(f"warning {case}: {warning}")
     for row in table[table["review"]].to_dict("records"):
         console.print(f"review {row['case']}: {row['review_reason']}")
     folds_text = f"fold{'s' * (len(model.folds) > 1)} {', '.join(map(str, model.folds))}"

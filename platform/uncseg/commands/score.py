@@ -8,7 +8,7 @@ from typing import cast, get_args
 from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, two_per_cpu
 from uncseg.config.task_files import require_task, write_task
-from uncseg.console import console, counting, show_warnings
+from uncseg.console import console, counting, show_warnings, warn
 from uncseg.dataset.patients import Patients, as_patients, require_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.case_scores import ScoreRow, definition_of_scores
@@ -71,7 +71,7 @@ def score_folders(
         remove_partial(outputs.folder / f"{out.stem}_cases")
         rows = [row | {"patient": known.of[case]} for case in sorted(scored) for row in scored[case]]
         if not rows and out.is_file():
-            console.print(f"no case was scored; {out}, which an earlier command wrote, was not changed")
+            warn(f"no case was scored; {out}, which an earlier command wrote, was not changed")
         if rows:
             _write_and_show(rows, out, known, with_air=uncertainty is not None and brain is None)
             write_task(out.with_name(f"{out.stem}_task.yaml"), found.task)

@@ -4,11 +4,10 @@ from pathlib import Path
 
 from uncseg.console import console
 from uncseg.layout import RunFolder
-from uncseg.runs.run_opening import warn_if_changed
 from uncseg.studies.benchmark.benchmark_file import Benchmark
 from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark
 from uncseg.studies.parent_run import sync_study
-from uncseg.studies.study_folder import SweepFolder, find_study, first_run
+from uncseg.studies.study_folder import SweepFolder, find_study, warn_of_changed_runs
 from uncseg.studies.sweep.sweep_file import Sweep
 from uncseg.studies.sweep.sweep_mlflow import log_sweep
 from uncseg.tracking.record import MlflowRecord
@@ -22,8 +21,7 @@ def sync_folder(root: Path, tracking_uri: str | None = None) -> int:
         ProblemsFound: the folder is none of these, or MLflow cannot be reached.
     """
     study = find_study(root.resolve())
-    if (first := first_run(root.resolve())) is not None:
-        warn_if_changed(first, "MLflow gets what was computed before")
+    warn_of_changed_runs(root.resolve(), "MLflow gets what was computed before")
     if study is None:
         left = sync_run(root, tracking_uri)
     elif isinstance(study, SweepFolder):

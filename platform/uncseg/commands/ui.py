@@ -7,8 +7,7 @@ from urllib.parse import quote
 from uncseg.console import command_line, console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
-from uncseg.runs.run_opening import warn_if_changed
-from uncseg.studies.study_folder import find_study, first_run
+from uncseg.studies.study_folder import find_study, warn_of_changed_runs
 from uncseg.tracking.given_address import usable_address
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.ui_server import free_port, run_page, ui_server
@@ -29,8 +28,7 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
     if not run.experiment.is_file() and find_study(run.root) is None:
         problem = Problem(str(root), "no run, sweep or benchmark", "the folder of one", "give RUNS/NAME")
         raise ProblemsFound("There is nothing to show.", [problem])
-    if (first := first_run(run.root)) is not None:
-        warn_if_changed(first, "MLflow shows what was computed before")
+    warn_of_changed_runs(run.root, "MLflow shows what was computed before")
     record = MlflowRecord.read(run.manifest)
     if record.tracking_uri:
         usable_address(run.root, None, record, "")

@@ -8,12 +8,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uncseg.dataset.arrays import write_array
-from uncseg.dataset.case_volumes import CaseVolumes, read_case_volumes
 from uncseg.dataset.cases import Case, digest_of_files
 from uncseg.dataset.finite import REPAIR
 from uncseg.dataset.labels import in_main_region
@@ -21,6 +20,9 @@ from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import described, is_as_described
 from uncseg.kept_records import keep_record, kept_record
 from uncseg.tasks.task import Task
+
+if TYPE_CHECKING:  # its module imports ITK and nibabel, which takes half a second
+    from uncseg.dataset.case_volumes import CaseVolumes
 
 FOREGROUND_SAMPLES = 100_000_000  # nnU-Net's number for a whole dataset
 
@@ -48,6 +50,8 @@ def survey_case(folder: Path, case: Case, samples: int, task: Task) -> dict[str,
         ``problems``, a list. If it is empty also ``warnings``, ``volume_ml`` (the main region), ``digest``
         (SHA-256 of the files), and for the fingerprint ``shape``, ``spacing`` and ``relative_size``.
     """
+    from uncseg.dataset.case_volumes import read_case_volumes
+
     file = folder / f"{case.case_id}.json"
     if (record := kept_record(file, folder.name)) is not None and (
         kept_fingerprint(folder) is not None
@@ -74,7 +78,7 @@ def _samples_file(folder: Path, case_id: str, channel: int) -> Path:
     return folder / f"{case_id}_{channel:04d}.npy"
 
 
-def _analyse(folder: Path, volumes: CaseVolumes, samples: int) -> dict[str, Any]:
+def _analyse(folder: Path, volumes: "CaseVolumes", samples: int) -> dict[str, Any]:
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
     from uncseg.dataset.nnunet_case import LoadedCase

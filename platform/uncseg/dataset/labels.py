@@ -8,16 +8,19 @@ or by a setting.
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uncseg.dataset.finite import count_not_finite
-from uncseg.dataset.volumes import Volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.tasks.built_in_tasks import built_in, built_in_names
 from uncseg.tasks.by_names import tasks_by_names
 from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
+
+if TYPE_CHECKING:  # its module imports ITK and nibabel, which takes half a second
+    from uncseg.dataset.volumes import Volume
 
 AS_SET, AS_NAMED, BY_DATASET_JSON = "as set", "by the names of the files", "by dataset.json"
 """How a convention or a task is known."""
@@ -54,7 +57,7 @@ def as_convention(text: str | None, option: str, task: Task) -> ConventionName |
 
 
 def convert_labels(
-    volume: Volume,
+    volume: "Volume",
     convention: ConventionName,
     problems: list[Problem],
     setting: str = SETTING,
@@ -101,7 +104,7 @@ def rounded(voxels: np.ndarray) -> np.ndarray | None:
 
 
 def _unknown_labels(
-    volume: Volume, voxels: np.ndarray, task: Task, convention: ConventionName, setting: str
+    volume: "Volume", voxels: np.ndarray, task: Task, convention: ConventionName, setting: str
 ) -> Problem:
     own = {0, *task.values(convention).values()}
     values, counts = np.unique(voxels, return_counts=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from uncseg import stopping
-from uncseg.console import console
+from uncseg.console import warn
 from uncseg.partial_files import remove_partial
 from uncseg.provenance import describe_source, describe_versions, git_commit
 from uncseg.report.skipped import skipped_lines
@@ -71,7 +71,7 @@ def _train(request: RunRequest, folds: Sequence[int], own_ray: bool) -> dict[int
         ended = train_folds(requests, request.slots, show, own_ray)
     for failed, message in ended:
         member = "" if failed.run == run else f" of member {failed.run.root.name}"
-        console.print(f"fold {failed.fold}{member} failed: {message}")
+        warn(f"fold {failed.fold}{member} failed: {message}")
     for line in skipped_lines(run, request.experiment):
-        console.print(line, soft_wrap=True)
+        warn(line)
     return {failed.fold: message for failed, message in ended}

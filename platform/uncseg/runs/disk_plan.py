@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uncseg.config.experiment import Experiment
-from uncseg.console import console
+from uncseg.console import console, warn
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
 
@@ -69,7 +69,7 @@ def print_disk(disk: DiskEstimate, total: float, folds: int, root: Path) -> None
         soft_wrap=True,
     )
     if total > free:
-        console.print("the disk will fill up before the end: free some space, or set another storage.path")
+        warn("the disk will fill up before the end: free some space, or set another storage.path")
 
 
 def size_text(n: float) -> str:

@@ -26,6 +26,7 @@ from uncseg.runs.named_models import (
     settings_of_model,
     single_fold,
 )
+from uncseg.runs.own_folds import foreign_folds_in
 from uncseg.runs.run_opening import open_existing_run, recorded_folds, warn_of, warn_of_changes
 from uncseg.table_files import read_table
 from uncseg.tasks.task import Task
@@ -107,12 +108,14 @@ def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | No
 def _from_folder(
     path: Path, source: str, folds: Sequence[int] | None, overrides: list[str] | None, trust: bool
 ) -> PredictionModel:
+    chosen = chosen_folds(folds, folds_in(path), source)
+    for change in foreign_folds_in(path, chosen):
+        warn_of(change, NO_MATTER)
     folder = model_folder.open_model_folder(path, trust)
     description = model_folder.read_description(path)
     sections = settings_of_model(overrides, description.get("evaluation"))
     _require_trained_for(sections.evaluation, folder, source)
     review_below = float(description.get("review_below", REVIEW_BELOW))
-    chosen = chosen_folds(folds, folds_in(path), source)
     require_whole(map(folder.checkpoint, chosen))
     folder.require_own_files(chosen)
     return PredictionModel(folder, chosen, sections.resources, sections.evaluation, review_below)

@@ -38,8 +38,13 @@ def foreign_folds(run: RunFolder, folds: Iterable[int], members: int = 1) -> lis
     Raises:
         DamagedFile: done.json of a fold cannot be read.
     """
-    places = [(run.member(number), fold) for number in range(members) for fold in folds]
-    return [problem for member, fold in places for problem in _problems(member, fold)]
+    models, folds = [run.member(number).model for number in range(members)], list(folds)
+    return [problem for model in models for problem in foreign_folds_in(model, folds)]
+
+
+def foreign_folds_in(model: Path, folds: Iterable[int]) -> list[Problem]:
+    """Return the same as :func:`foreign_folds` for a model folder, as far as there is a done.json in its folds."""
+    return [problem for fold in folds for problem in _problems(model, fold)]
 
 
 def require_records(run: RunFolder, folds: Iterable[int], members: int = 1) -> None:
@@ -63,22 +68,23 @@ def unrecorded_folds(run: RunFolder, folds: Iterable[int], members: int = 1) -> 
     ]
 
 
-def _problems(run: RunFolder, fold: int) -> list[Problem]:
-    folder, checkpoint = run.fold(fold), run.final_checkpoint(fold)
+def _problems(model: Path, fold: int) -> list[Problem]:
+    folder = model / f"fold_{fold}"
+    checkpoint = folder / FINAL_CHECKPOINT
     if not ((folder / DONE).is_file() and checkpoint.is_file()):
         return []
     record = read_json(folder / DONE, AGAIN.format("delete it and give "), keys=("fold", "epochs"))
     if record["fold"] != fold:
         return [Problem(str(folder), f"the training of fold {record['fold']}", f"that of fold {fold}", ADVICE)]
-    return _other_model(run, record) + _other_checkpoint(checkpoint, record.get("checkpoint"))
+    return _other_model(model, record) + _other_checkpoint(checkpoint, record.get("checkpoint"))
 
 
-def _other_model(run: RunFolder, record: dict[str, Any]) -> list[Problem]:
-    written, found = str(record.get("model", "")), _model_digest(run.model)
+def _other_model(model: Path, record: dict[str, Any]) -> list[Problem]:
+    written, found = str(record.get("model", "")), _model_digest(model)
     if written in ("", found):
         return []
     expected = f"those with which fold {record['fold']} was trained (digest {written[:12]})"
-    where = f"{run.model}: plans.json, dataset.json"
+    where = f"{model}: plans.json, dataset.json"
     return [Problem(where, f"others (digest {found[:12]})", expected, MODEL_FILES)]
 
 

@@ -10,7 +10,7 @@ import ray.exceptions
 
 from uncseg.cluster.tasks import Call, run_tasks, two_per_cpu
 from uncseg.config.experiment import Experiment
-from uncseg.console import console, show_warnings
+from uncseg.console import show_warnings, warn
 from uncseg.dataset import fingerprint
 from uncseg.dataset import preparation as steps
 from uncseg.dataset.cases import Case
@@ -63,7 +63,7 @@ def prepare_cases(
             _prepare(experiment, cases, preparation, prepared, progress)
         elif damaged := damaged_cases(prepared, cases):
             names = listed(case.case_id for case in damaged)
-            console.print(f"prepared again, because files were damaged or changed: {names}", soft_wrap=True)
+            warn(f"prepared again, because files were damaged or changed: {names}")
             _preprocess(experiment, damaged, prepared, progress)
     return prepared
 

@@ -14,7 +14,7 @@ from uncseg.config.fields import differences, is_within
 from uncseg.config.reading import SECTIONS, read_saved
 from uncseg.config.sections import Storage
 from uncseg.config.task_files import short_task, task_of
-from uncseg.console import command_line, console
+from uncseg.console import command_line, warn
 from uncseg.errors import DamagedFile, Problem, ProblemsFound, first_problems, listed, raise_if_any, similar_path
 from uncseg.files import file_lock
 from uncseg.layout import STUDY_FILES, PreparedFolder, RunFolder, own_database, storage_of
@@ -165,28 +165,28 @@ def changes_of(run: RunFolder, experiment: Experiment) -> list[Problem]:
     return changed_data(run, experiment) + foreign_folds(run, folds, members)
 
 
-def warn_of_changes(run: RunFolder, experiment: Experiment, why: str) -> None:
+def warn_of_changes(run: RunFolder, experiment: Experiment, why: str, cases: bool = True) -> None:
     """Print a warning for each thing that is not as a run was begun, where that is no reason to refuse.
 
     Args:
         why: says so, for example "predictions of new cases do not depend on it".
+        cases: compare the cases as well, where the dataset is there.
     """
-    folds = range(experiment.split.folds)
+    folds, members = range(experiment.split.folds), experiment.training.members
     try:
-        present = experiment.dataset.path.is_dir()
-        problems = changes_of(run, experiment) if present else foreign_folds(run, folds)
-        problems += unrecorded_folds(run, folds, experiment.training.members)
+        problems = changed_data(run, experiment) if cases and experiment.dataset.path.is_dir() else []
+        problems += foreign_folds(run, folds, members) + unrecorded_folds(run, folds, members)
     except ProblemsFound as error:
         problems = error.problems
     for problem in problems:
         warn_of(problem, why)
 
 
-def warn_if_changed(root: Path, why: str) -> None:
+def warn_if_changed(root: Path, why: str, cases: bool = True) -> None:
     """Print what is not as the run in a folder was begun with, or cannot be read, for commands that go on all the same.
 
     Args:
-        why: see :func:`warn_of_changes`.
+        why, cases: see :func:`warn_of_changes`.
     """
     try:
         run, experiment = open_existing_run(root, edited=partial(warn_of, why=why))
@@ -194,12 +194,12 @@ def warn_if_changed(root: Path, why: str) -> None:
         for problem in error.problems:
             warn_of(problem, why)
     else:
-        warn_of_changes(run, experiment, why)
+        warn_of_changes(run, experiment, why, cases)
 
 
 def warn_of(problem: Problem, why: str) -> None:
     """Print a change as one line."""
-    console.print(f"warning: {problem.where}: {problem.found}; expected {problem.expected}; {why}", soft_wrap=True)
+    warn(f"warning: {problem.where}: {problem.found}; expected {problem.expected}; {why}")
 
 
 def recorded_folds(experiment: Experiment, run: RunFolder) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from uncseg.cluster.resources import MAX_CPUS_PER_GPU, MIN_CPUS_PER_GPU, Cluster, Slots
 from uncseg.config.experiment import Experiment
 from uncseg.config.task_files import nnunet_dataset_json
-from uncseg.console import console, show_warnings
+from uncseg.console import console, show_warnings, warn
 from uncseg.dataset.labels import AS_NAMED, AS_SET, BY_DATASET_JSON, describe_convention
 from uncseg.dataset.patients import find_patients
 from uncseg.dataset.splits import read_splits
@@ -46,12 +46,12 @@ def print_plan(request: RunRequest, folds: Sequence[int], cluster: Cluster, timi
     console.print(f"prepared cases: {prepared.root}\nrun:            {run.root}", soft_wrap=True)
     console.print(f"MLflow:         {experiment.tracking_uri}", soft_wrap=True)
     if fold.gpus and fold.cpus / fold.gpus < MIN_CPUS_PER_GPU:
-        console.print(
+        warn(
             f"{fold.cpus / fold.gpus:g} CPUs per GPU: the GPUs may wait for data; nnU-Net's loaders need "
             f"{MIN_CPUS_PER_GPU} to {MAX_CPUS_PER_GPU}"
         )
     if isinstance(timing, str):
-        console.print(f"time was not measured: {timing}", soft_wrap=True)
+        warn(f"time was not measured: {timing}")
     elif timing is not None:
         _print_time(experiment, networks, slots, timing, waves)
     disk = estimate_disk(experiment, prepared, timing.checkpoint_bytes if isinstance(timing, StepTiming) else None)

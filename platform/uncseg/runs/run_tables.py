@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 
 from uncseg.config.experiment import Experiment
-from uncseg.console import command_line, console, counting
+from uncseg.console import command_line, console, counting, warn
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import listed
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
@@ -51,7 +51,7 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None
             console.print(f"report:  {write_report([reported])}", soft_wrap=True)
     except Exception as error:  # the report shows nothing that is not in the tables
         again = command_line("uncseg", "report", run.root)
-        console.print(f"no report ({error}); once that is fixed: {again}", soft_wrap=True)
+        warn(f"no report ({error}); once that is fixed: {again}")
     for table in (scores_table(summary), dice_table(first, task), uncertainty_table(second, last_epochs, task)):
         console.print(table.to_rich())
     for line in beats_floor(second):
@@ -73,5 +73,5 @@ def baseline_table(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFra
             return baseline
         reason = "holds other cases or folds" if ours != theirs else "holds other regions or labels"
         reason = f"was made from other files of {listed(other)}" if ours == theirs and same_task else reason
-    console.print(f"Table 1 has no column without the head: {file} {reason}.")
+    warn(f"Table 1 has no column without the head: {file} {reason}.")
     return None

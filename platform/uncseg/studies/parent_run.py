@@ -8,9 +8,8 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from uncseg.config.experiment import Experiment
-from uncseg.console import command_line, console
+from uncseg.console import command_line, console, warn
 from uncseg.errors import ProblemsFound
-from uncseg.layout import RunFolder
 from uncseg.provenance import describe_source
 from uncseg.studies.load_study import AnyStudy, Study, read_study
 from uncseg.studies.study_folder import StudyFolder
@@ -41,9 +40,9 @@ class ParentRun:
 
     def sync_runs(self) -> int:
         """Bring MLflow to what the study's run folders say, below this run; return the number of records left."""
-        runs = sorted(file.parent for file in self.folder.runs.glob("*/experiment.yaml"))
-        require_epochs(map(RunFolder, runs))
-        return sum(sync_run(run, self.store.tracking_uri, self.run_id) for run in runs)
+        runs = self.folder.begun()
+        require_epochs(runs)
+        return sum(sync_run(run.root, self.store.tracking_uri, self.run_id) for run in runs)
 
     def log(self, metrics: Mapping[str, float], note: str, files: Sequence[Path] = (), failed: bool = False) -> None:
         """Log the study's result and end the run; logging the same result again keeps the time of its end.
@@ -107,10 +106,10 @@ def close_parent(
     try:
         left = _fill(folder, study, base, log, sync_runs)
     except (ProblemsFound, MlflowException) as error:
-        console.print(f"MLflow did not take everything ({error}); {again}", soft_wrap=True)
+        warn(f"MLflow did not take everything ({error}); {again}")
         return
     if left:
-        console.print(f"{left} records did not reach MLflow; {again}", soft_wrap=True)
+        warn(f"{left} records did not reach MLflow; {again}")
     console.print(f"MLflow:  {command_line('uncseg', 'ui', folder.root)}", soft_wrap=True)
 
 

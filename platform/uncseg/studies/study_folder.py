@@ -7,6 +7,7 @@ from typing import ClassVar
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import STUDY_FILES, Below, RunFolder
 from uncseg.outputs import Outputs, require_free
+from uncseg.runs.run_opening import warn_if_changed
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class StudyFolder:
     """Parquet (the truth), csv and Markdown (for reading)."""
     figures = Below("figures")
     """PNG."""
+
+    def begun(self) -> list[RunFolder]:
+        """Return its runs that have begun, by their names."""
+        return [RunFolder(file.parent) for file in sorted(self.runs.glob("*/experiment.yaml"))]
 
     def require_place(self) -> None:
         """Refuse a folder that belongs to a run or to another kind of study, or holds someone's files.
@@ -86,9 +91,15 @@ def find_study(root: Path) -> SweepFolder | BenchmarkFolder | None:
     return next((study for study in (SweepFolder(root), BenchmarkFolder(root)) if study.content.is_file()), None)
 
 
-def first_run(root: Path) -> Path | None:
-    """Return a run's folder, or the first of a study's runs, which have the same cases; None where there is none."""
+def warn_of_changed_runs(root: Path, why: str) -> None:
+    """Print what is not as a run, or the runs of a study, were begun with; the runs of a study have the same cases.
+
+    Args:
+        root: folder of the run or the study.
+        why: see :func:`~uncseg.runs.run_opening.warn_of_changes`.
+    """
     study = find_study(root)
-    if study is None:
-        return root if RunFolder(root).experiment.is_file() else None
-    return next(iter(sorted(file.parent for file in study.runs.glob("*/experiment.yaml"))), None)
+    runs = [RunFolder(root)] if study is None else study.begun()
+    first = next((run for run in runs if run.data.is_file()), None)
+    for run in runs:
+        warn_if_changed(run.root, why, cases=study is None or run == first)

@@ -24,11 +24,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal
 
 from uncseg.files import json_text
+
+if TYPE_CHECKING:  # takes half a second
+    import pandas as pd
 
 FoldState = Literal["waiting", "running", "finished", "failed", "stopped"]
 """stopped: ended for good from outside, for example by a sweep's scheduler."""
@@ -239,12 +240,14 @@ def read_history(folder: Path, fold: int) -> FoldHistory:
     return history
 
 
-def epoch_table(spool_folder: Path) -> pd.DataFrame:
+def epoch_table(spool_folder: Path) -> "pd.DataFrame":
     """Return every epoch that counts, one row per fold and epoch, sorted by both.
 
     Columns: ``fold``, ``epoch``, ``attempt``, ``time_ms`` (Unix time at the epoch's end, milliseconds), then every
     metric in the order of its first appearance (NaN where a fold or epoch lacks it). Without records: no rows.
     """
+    import pandas as pd
+
     columns = ["fold", "epoch", "attempt", "time_ms"]
     rows = [
         {"fold": fold, "epoch": record.epoch, "attempt": record.attempt, "time_ms": record.time_ms} | record.metrics

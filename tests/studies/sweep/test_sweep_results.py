@@ -191,7 +191,7 @@ def test_a_sweep_ends_well_while_the_store_takes_no_files(loaded, folder, capsys
     place = folder.root.parent / "mlflow_artifacts"
     place.write_text("no folder")
     assert close_sweep(folder, sweep, base, []) == 0
-    assert "the sweep's tables and figures" in capsys.readouterr().out
+    assert "the sweep's tables and figures" in capsys.readouterr().err
     tags, files = logged(folder, base)
     assert tags["uncseg.best"] == "a"
     assert "Best of 1 trials" in tags["mlflow.note.content"]

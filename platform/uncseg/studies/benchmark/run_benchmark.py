@@ -8,7 +8,7 @@ from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.session import ray_session
 from uncseg.config.experiment import Experiment
-from uncseg.console import console, counting
+from uncseg.console import console, counting, warn
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any
@@ -177,10 +177,10 @@ def _train(work: _Work) -> bool:
                 progress(what, sum(is_done(request.run, request.fold) for request in requests), len(requests))
 
             for request, message in train_folds(requests, work.slots, show, work.own_ray):
-                console.print(f"{request.run.root.name}, fold {request.fold} failed: {message}", soft_wrap=True)
+                warn(f"{request.run.root.name}, fold {request.fold} failed: {message}")
                 failed = True
     if failed:
-        console.print("the same command tries the failed folds again")
+        warn("the same command tries the failed folds again")
     return failed
 
 

@@ -91,14 +91,13 @@ def refuse_other_data(folder: SweepFolder, sweep: Sweep, base: Experiment) -> No
     Raises:
         ProblemsFound: naming what differs; or nothing tells what the trials were begun with.
     """
-    own, trials = RunFolder(folder.root), sorted(file.parent for file in folder.runs.glob("*/experiment.yaml"))
+    own, trials = RunFolder(folder.root), folder.begun()
     if trials and not own.data.exists():
         raise DamagedFile.of(own.data, "nothing", "what the trials were made from", LOST)
     problems = changes_of(own, base)
-    for trial in trials:
-        run = RunFolder(trial)
+    for run in trials:
         found = edited_settings(run) + foreign_folds(run, sweep.promoted_folds(base)) + lost_epochs(run)
-        problems += [replace(problem, where=f"trial {trial.name}, {problem.where}") for problem in found]
+        problems += [replace(problem, where=f"trial {run.root.name}, {problem.where}") for problem in found]
     raise_if_any(first_problems(problems), f"The sweep {folder.root} is not what it was made from.")
 
 

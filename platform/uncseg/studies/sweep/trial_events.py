@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from ray.tune import Callback
 
-from uncseg.console import command_line, console
+from uncseg.console import command_line, console, warn
 from uncseg.files import json_text
 from uncseg.page_table import mean_sd
 from uncseg.runs.train_folds import short_message
@@ -87,10 +87,10 @@ class TrialEvents(Callback):
         trial = Trial.read(run.root, folds)
         if syncer is not None and syncer.stop("interrupted" if interrupted else OUTCOMES[trial.state]):
             again = command_line("uncseg", "sync", run.root)
-            console.print(f"MLflow did not take everything; when it is back: {again}", soft_wrap=True)
+            warn(f"MLflow did not take everything; when it is back: {again}")
         metrics = self.trial_setup.sweep.objective_metrics
         texts = [f"{metric} {mean_sd(*trial.mean(metric, trial.epochs - 1), 4)}" for metric in metrics]
         console.print(f"trial {trial_id}: {trial.state}, {trial.epochs} epochs, {', '.join(texts)}")
         for history in trial.histories if trial.state == "failed" else ():
             if history.message:
-                console.print(f"  fold {history.fold}: {history.message}")
+                warn(f"  fold {history.fold}: {history.message}")
