@@ -76,10 +76,8 @@ def _require_shallow(text: str) -> None:
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            found, line = (
-                f"values within values, more than {DEEPEST} deep",
-                event.start_mark and event.start_mark.line + 1,
-            )
+            found = f"values within values, more than {DEEPEST} deep"
+            line = event.start_mark.line + 1 if event.start_mark else None
             raise UnreadableYaml(found, "SECTION: and FIELD: VALUE lines", "correct the syntax", line)
 
 
