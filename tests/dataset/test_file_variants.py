@@ -31,8 +31,8 @@ from uncseg.tasks.built_in_tasks import paper_task
 
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 IMAGES = ROLES[:4]
-CHECKED = {"quick": 120, "slow": 2000}
-WHOLE_WAY = {"quick": 40, "slow": 400}
+CHECKED = {"quick": 50, "slow": 2000}
+WHOLE_WAY = {"quick": 12, "slow": 400}
 length = pytest.mark.parametrize("length", ["quick", pytest.param("slow", marks=pytest.mark.slow)])
 
 
