@@ -8,6 +8,7 @@ This file imports nothing but the standard library's fastest modules: the proces
 imported.
 """
 
+import atexit
 import contextlib
 import os
 import select
@@ -51,6 +52,7 @@ def listen() -> None:
     # written to in the moment of the signal, even where the main thread is in a call that does not return for minutes
     signal.set_wakeup_fd(end, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(pipe,), name="uncseg-stopping", daemon=True).start()
+    atexit.register(_let_end)  # the first of these functions is called last
     listen_again()
 
 
@@ -60,6 +62,13 @@ def listen_again() -> None:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _on_signal)
+
+
+def _let_end() -> None:
+    """Leave signals without effect when the work is done: in its last moments Python would die of them."""
+    if _State.process == os.getpid():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def say(line: str) -> None:

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 
 import psutil
 import pytest
@@ -159,6 +160,27 @@ def test_a_command_stops_with_one_line_while_it_still_imports(tmp_path, number, 
     for _ in range(2):
         code, said = stop(arguments, tmp_path, number, random_s.uniform(0.1, 1.2), twice)
         assert (code, said) == (130, GOES_ON)
+
+
+LATE = """
+import os, signal, sys
+from uncseg.__main__ import main
+
+class Last:
+    def __del__(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+
+last = Last()  # goes when Python itself ends
+main()
+"""
+
+
+def test_a_signal_after_the_work_changes_nothing(tmp_path):
+    command = [sys.executable, "-c", LATE, "phantom", str(tmp_path / "cases"), "--cases", "1", "--size", "24"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "1 case" in ended.stdout
 
 
 def test_a_signal_that_the_caller_has_switched_off_stops_nothing(tmp_path):
