@@ -14,6 +14,7 @@ from uncseg.dataset.phantom import write_phantoms
 from uncseg.tasks.built_in_tasks import paper_task
 
 HEAVY = ("torch", "nnunetv2", "ray", "mlflow")
+"""Modules that take seconds."""
 COMMANDS = f"""
 import contextlib, io, json, sys
 class Heavy:
@@ -44,12 +45,16 @@ def folder(tmp_path_factory):
     experiment = small_experiment(folder)
     (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment))
     study = {"name": "study", "base": str(folder / "experiment.yaml")}
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(study | {"space": {"loss.unc_weight": {"uniform": [0, 1]}}}))
+    space = {"space": {"loss.unc_weight": {"uniform": [0, 1]}}}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(study | space))
+    metric = study | space | {"objectives": [{"metric": "val_patch/dice_men"}]}
+    (folder / "metric.yaml").write_text(yaml.safe_dump(metric))
     (folder / "benchmark.yaml").write_text(yaml.safe_dump(study | {"trainings": {"plain": {}}}))
     begun = Experiment.model_validate(experiment | {"name": "begun", "training": {"epochs": 7}})
     (folder / "runs" / "begun").mkdir(parents=True)
     save_experiment(begun, folder / "runs" / "begun" / "experiment.yaml")
     (folder / "empty").mkdir()
+    (folder / "large.yaml").write_text("a: b\n" * 300_000)
     (folder / "file").write_text("x")
     return folder
 
@@ -67,6 +72,12 @@ LINES = [
     ("prepare experiment.yaml --set split.folds=9", "9 folds for 3 patients"),
     ("prepare experiment.yaml --set dataset.exclude=[nobody]", "nobody"),
     ("prepare runs/begun --set dataset.path=x", "give runs/begun/experiment.yaml"),
+    ("cross-validate experiment.yaml --set tracking.uri=http://nobody.invalid:5000", "nobody.invalid"),
+    ("cross-validate experiment.yaml --set tracking.uri=http://127.0.0.1:9", "start it, or correct host and port"),
+    ("cross-validate large.yaml", "bytes"),
+    ("sweep sweep.yaml --set tracking.uri=http://127.0.0.1:9", "start it, or correct host and port"),
+    ("benchmark benchmark.yaml --set tracking.uri=http://127.0.0.1:9", "start it, or correct host and port"),
+    ("sweep metric.yaml", "val_patch/dice_men,"),
     ("sweep experiment.yaml", "uncseg cross-validate"),
     ("sweep sweep.yaml --set dataset.path=nowhere", "dataset.path"),
     ("sweep sweep.yaml --set storage.path=file", "storage.path"),
@@ -76,7 +87,16 @@ LINES = [
     ("score cases cases --out a.csv", ".parquet"),
     ("score cases cases --out a.parquet --task gli2023", "did you mean gli-2023"),
     ("score cases cases --out a.parquet --uncertainty-scale percents", "did you mean percent"),
+    ("score cases cases --out a.parquet --prediction-convention 1999", "--prediction-convention"),
+    ("score cases empty --out a.parquet", "no reference"),
+    ("score cases cases --out a.parquet --patients nowhere.csv", "nowhere.csv"),
     ("evaluate runs/begn", "did you mean"),
+    ("evaluate runs/begun --set storage.path=elsewhere", "--set storage.path=elsewhere"),
+    ("evaluate runs/begun --set storage={path: elsewhere}", "leave it out"),
+    ("predict runs/begun cases out --set name=other", "--set name=other"),
+    ("predict runs/begun cases out --set tracking.experiment=other", "tracking.experiment=other"),
+    ("evaluate runs/begun --set training.loader_processes=2", "training.loader_processes=2"),
+    ("evaluate runs/begun runs/other --set evaluation.mirroring=true", "--set evaluation.mirroring=true"),
     ("evaluate runs/begun", "no finished fold"),
     ("evaluate runs/begun --set training.epochs=9", "epochs"),
     ("evaluate runs/begun runs/begun", "another run"),
@@ -111,7 +131,7 @@ LINES = [
 @pytest.fixture(scope="module")
 def ends(folder):
     """The exit code, the output and the problems of each command line, all in one process."""
-    parts = [line.replace("run: ", "run:_").split() for line, _ in LINES]
+    parts = [line.replace("run: ", "run:_").replace("path: ", "path:_").split() for line, _ in LINES]
     arguments = json.dumps([[part.replace(":_", ": ") for part in words] for words in parts])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "300", "MLFLOW_TRACKING_URI": ""}
     command = [sys.executable, "-c", COMMANDS]

@@ -150,10 +150,10 @@ def score(
     from uncseg.commands import early_checks
 
     folders = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
-    early_checks.check_scoring(folders, out, uncertainty_scale, patients, task)
+    conventions = prediction_convention, reference_convention
+    early_checks.check_scoring(folders, out, uncertainty_scale, conventions, patients, task)
     from uncseg.commands.score import score_folders
 
-    conventions = prediction_convention, reference_convention
     maps = uncertainty, uncertainty_scale, brain
     raise typer.Exit(score_folders(predictions, references, out, *maps, *conventions, patients, task))
 

@@ -15,7 +15,7 @@ from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Model, Training
 from uncseg.estimators.registry import BENCHMARK_FLOORS, ESTIMATORS, FLOORS, SEVERAL_PASSES
 from uncseg.layout import prediction_maps
-from uncseg.method.training.epoch_metrics import epoch_metric_names
+from uncseg.method.training.epoch_names import epoch_metric_names
 from uncseg.studies.benchmark.benchmark_file import SeededTraining as BenchmarkTraining
 from uncseg.studies.benchmark.methods import methods_of
 from uncseg.tasks.built_in_tasks import paper_task
@@ -43,7 +43,7 @@ from uncseg.config.experiment import load_experiment
 from uncseg.evaluation.tables import ALL_MAPS
 from uncseg.layout import prediction_maps
 from uncseg.tasks.built_in_tasks import paper_task
-from uncseg.method.training.epoch_metrics import epoch_metric_names
+from uncseg.method.training.epoch_names import epoch_metric_names
 from uncseg.studies.benchmark.benchmark_file import SeededTraining
 from uncseg.studies.benchmark.methods import methods_of
 experiment = load_experiment(Path(sys.argv[1]), ["evaluation.estimators.noise.samples=3"])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from uncseg.commands.early_checks import check_cases
+from uncseg.commands.early_checks import check_cases, check_tracking
 from uncseg.config.experiment import Experiment
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining
 from uncseg.studies.benchmark.load_benchmark import load_benchmark
@@ -21,9 +21,11 @@ def checked_sweep(file: Path, overrides: list[str] | None) -> tuple[Sweep, Exper
         ProblemsFound: they cannot.
     """
     sweep, base = load_study(file, Sweep, overrides)
-    check_cases(base, begun=SweepFolder(base.storage.path / sweep.name).content.is_file())
+    begun = SweepFolder(base.storage.path / sweep.name).content.is_file()
+    check_cases(base, begun)
     sweep, base = load_sweep(file, overrides)
     require_place_of_sweep(sweep, base)
+    check_tracking(base, begun)
     return sweep, base
 
 
@@ -35,5 +37,7 @@ def checked_benchmark(file: Path, overrides: list[str] | None) -> tuple[Benchmar
     """
     benchmark, base, trainings = load_benchmark(file, overrides)
     require_place_of_benchmark(benchmark, base, trainings)
-    check_cases(base, begun=BenchmarkFolder(base.storage.path / benchmark.name).content.is_file())
+    begun = BenchmarkFolder(base.storage.path / benchmark.name).content.is_file()
+    check_cases(base, begun)
+    check_tracking(base, begun)
     return benchmark, base, trainings

@@ -7,19 +7,22 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from uncseg.config.addresses import sqlite_path
 from uncseg.config.experiment import Experiment
 from uncseg.config.secret_addresses import ADVICE, secret_in
 from uncseg.config.sections import Tracking
 from uncseg.config.task_files import require_task
 from uncseg.console import command_line
 from uncseg.dataset.folders import require_folder
-from uncseg.dataset.patients import as_patients
+from uncseg.dataset.patients import as_patients, require_patients
 from uncseg.errors import Problem, ProblemsFound, did_you_mean, raise_if_any, similar_path
 from uncseg.layout import RunFolder
 from uncseg.runs.judged_run import require_judged_run
 from uncseg.runs.named_models import require_model
 from uncseg.runs.run_opening import open_existing_run, recorded_folds, refuse_other_settings, require_settings
 from uncseg.studies.study_folder import find_study
+from uncseg.tracking.reachable import require_reachable
+from uncseg.tracking.reasons import problem_of
 
 SCALES = ("unit", "percent")
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -66,6 +69,24 @@ def check_training(experiment: Experiment, folds: Sequence[int] | None) -> None:
     refuse_other_settings(experiment, run)
     require_judged_run(experiment, chosen)
     check_cases(experiment, begun=run.experiment.is_file())
+    check_tracking(experiment, begun=run.experiment.is_file())
+
+
+def check_tracking(experiment: Experiment, begun: bool) -> None:
+    """Refuse an MLflow that cannot be reached, in seconds; a run that has begun keeps in its spool what that misses.
+
+    In a Ray job, where Ray runs already, it is refused with what else is wrong there.
+
+    Raises:
+        ProblemsFound: saying why.
+    """
+    uri = experiment.tracking_uri
+    if begun or JOB_VARIABLE in os.environ:
+        return
+    try:
+        require_reachable(uri, sqlite_path(uri))
+    except Exception as error:  # of the network, the database, its driver
+        raise ProblemsFound("MLflow cannot be reached.", [problem_of("tracking.uri", uri, error)]) from error
 
 
 def check_cases(experiment: Experiment, begun: bool = False) -> None:
@@ -133,6 +154,9 @@ def check_evaluation(
     raise_if_any(problems, "The request is ambiguous.")
     check_options(patients, task)
     if other is not None:
+        where, expected = f"--set {(overrides or [''])[0]}", "one run to evaluate: of two runs, tables are compared"
+        ambiguous = [Problem(where, "a second run as well", expected, "leave it out")] if overrides else []
+        raise_if_any(ambiguous, "The request is ambiguous.")
         runs_to_compare(root, other)
     elif dataset is not None:
         require_folder(dataset)
@@ -193,12 +217,18 @@ def check_report(roots: Sequence[Path]) -> None:
 
 
 def check_scoring(
-    folders: dict[str, Path | None], out: Path, scale: str, patients: str | None, task: str | None
+    folders: dict[str, Path | None],
+    out: Path,
+    scale: str,
+    conventions: tuple[str | None, str | None],
+    patients: str | None,
+    task: str | None,
 ) -> None:
     """Refuse folders that are not there, by their names on the command line, and options that cannot be read.
 
     Raises:
-        ProblemsFound: with every problem of the folders, the name of the table and the scale at once.
+        ProblemsFound: with every problem of the folders, the name of the table and the scale at once; or no case is in
+            both folders, or the task, a convention or the patients do not fit.
     """
     problems = [
         Problem(name, f"no folder {folder}", "a folder of NIfTI files", similar_path(folder, "correct the path"))
@@ -211,7 +241,14 @@ def check_scoring(
         advice = did_you_mean(scale, SCALES, "give one of them")
         problems.append(Problem("--uncertainty-scale", scale, "unit (0 to 1) or percent (0 to 100)", advice))
     raise_if_any(problems, "There is nothing to score.")
-    check_options(patients, task)
+    from uncseg.evaluation.find_pairs import find_pairs
+
+    predictions, references, *others = (None if folder is None else folder.resolve() for folder in folders.values())
+    assert predictions is not None
+    assert references is not None
+    setting = as_patients(patients)
+    found = find_pairs(predictions, references, *others, *conventions, require_task(task))
+    require_patients([pair.case_id for pair in found.complete], setting, found.task)
 
 
 def check_options(patients: str | None, task: str | None) -> None:

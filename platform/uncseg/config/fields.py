@@ -115,6 +115,13 @@ def as_overrides(assignments: Iterable[str | Override]) -> list[Override]:
     return [one if isinstance(one, Override) else Override(one) for one in assignments]
 
 
+def problems_of_unused(assignments: Iterable[str], fields: Sequence[str], advice: str) -> list[Problem]:
+    """Return a problem for each assignment to one of these fields or sections, which a command does not use."""
+    found, expected = "a field that this command does not use", "one that it uses"
+    unused = [one.where for one in as_overrides(assignments) if is_within(one.field, fields)]
+    return [Problem(where, found, expected, advice) for where in unused]
+
+
 def apply_overrides(content: dict[str, Any], assignments: Iterable[str | Override]) -> list[Problem]:
     """Set the fields of ``FIELD=VALUE`` assignments in place, in order, values in YAML; return what is wrong."""
     return [problem for one in as_overrides(assignments) if (problem := _apply(content, one)) is not None]

@@ -30,6 +30,11 @@ def model_digest(plans: Mapping[str, Any], dataset_json: Mapping[str, Any]) -> s
     return digest([{**plans, PLANS_KEY: own}, dict(dataset_json)])
 
 
+def warmup_factor(epoch: int, warmup_epochs: int) -> float:
+    """Return the share of the uncertainty terms' weight in an epoch (counted from 0): linear from 0 to 1, then 1."""
+    return 1.0 if warmup_epochs == 0 else min(1.0, epoch / warmup_epochs)
+
+
 class TrainerSettings(Section):
     """The experiment's sections that training depends on; defaults for plans that come from elsewhere."""
 
@@ -61,6 +66,14 @@ class TrainerSettings(Section):
     def outputs(self) -> Outputs:
         """What the channels of the segmentation mean."""
         return Outputs.of(self.task, self.model.output)
+
+    @property
+    def loss_terms(self) -> tuple[str, ...]:
+        """Names of the terms of the loss that a training computes; ``loss/terms.py`` says how."""
+        judges = self.model.error_network is not None
+        head = self.model.uncertainty and not judges
+        used = {"seg": True, "error": judges, "unc": head, "rmsd": head, "one_minus_corr": head}
+        return tuple(name for name, is_used in (used | {"output_l2": self.loss.output_l2 > 0}).items() if is_used)
 
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "TrainerSettings":

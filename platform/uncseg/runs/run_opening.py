@@ -10,8 +10,8 @@ from typing import Any
 from uncseg.config.addresses import sqlite_path
 from uncseg.config.case_lists import short_lists
 from uncseg.config.experiment import Experiment, load_experiment, save_experiment
-from uncseg.config.fields import differences, is_within
-from uncseg.config.reading import SECTIONS, read_saved
+from uncseg.config.fields import differences, is_within, problems_of_unused
+from uncseg.config.reading import MOST_BYTES_OF_OURS, SECTIONS, read_saved
 from uncseg.config.sections import Storage
 from uncseg.config.task_files import short_task, task_of
 from uncseg.console import command_line, warn
@@ -30,6 +30,8 @@ from uncseg.tracking.run_settings import ADVICE
 
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")
 """Sections and fields that change how a run is carried out, not what it computes."""
+NOT_USED = ("name", "storage", "tracking", "training.loader_processes")
+"""Those that no command uses which opens a trained run: nothing is trained, MLflow is filled by sync."""
 OF_PLACES = ("name", "dataset.path")
 """Fields that say where a run and its cases lie: they may be moved, and the cases are compared by content."""
 NEW_RUN = "write it as it was, or give the new run another name"
@@ -86,8 +88,9 @@ def open_existing_run(
     else:
         for change in changes:
             edited(change)
-    experiment = load_experiment(run.experiment, overrides)
-    advice = f"leave it out: of a trained run only {', '.join(FREE_TO_CHANGE)} can be changed"
+    experiment = load_experiment(run.experiment, overrides, MOST_BYTES_OF_OURS)
+    advice = "leave it out: of a trained run only evaluation, resources and dataset.path can be changed"
+    raise_if_any(problems_of_unused(overrides or [], NOT_USED, advice), "The fields cannot be changed.")
     _refuse_differing(experiment, run, advice)
     return run, located(experiment, run.root)
 

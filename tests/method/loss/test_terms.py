@@ -13,8 +13,8 @@ from uncseg.method.loss.terms import (
     per_sample_scores,
     protocol_masks,
     squared_difference,
-    warmup_factor,
 )
+from uncseg.method.settings import warmup_factor
 
 
 def random_batch(seed=0, shape=(3, 1, 6, 7, 8)):

@@ -14,7 +14,7 @@ from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.dataset.preparation import nnunet_environment
 from uncseg.layout import RunFolder
 from uncseg.method.network.error_network import ErrorNetwork
-from uncseg.method.training.epoch_metrics import epoch_metric_names
+from uncseg.method.training.epoch_names import epoch_metric_names
 from uncseg.runs.fold_request import FoldRequest
 from uncseg.runs.fold_worker import train_fold
 from uncseg.runs.preparation_tasks import prepare_cases

@@ -12,7 +12,7 @@ from uncseg.estimators.registry import Augmentation
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork
-from uncseg.method.training.epoch_metrics import epoch_metric_names
+from uncseg.method.training.epoch_names import epoch_metric_names
 from uncseg.method.training.observed_patch import choose_patch, observe
 from uncseg.tasks.built_in_tasks import built_in
 from uncseg.tasks.task import Task

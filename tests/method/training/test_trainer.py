@@ -10,7 +10,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from support.training import SHORT, predictor_of_checkpoint, train, train_in_two_parts
-from uncseg.method.training.epoch_metrics import epoch_metric_names
+from uncseg.method.training.epoch_names import epoch_metric_names
 
 THREE_STAGES = {"plan": {"max_stages": 3}}
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from uncseg.method.distributed_fold import process_count, sum_over_processes
 from uncseg.method.memory.error_memory import Reading
-from uncseg.method.settings import TrainerSettings
+from uncseg.method.settings import TrainerSettings, warmup_factor
 
 EPS = 1e-6
 MIN_MASK_VOXELS = 50
@@ -151,10 +151,6 @@ def _has_error_network(settings: TrainerSettings) -> bool:
     return settings.model.error_network is not None
 
 
-def _has_head(settings: TrainerSettings) -> bool:
-    return settings.model.uncertainty and not _has_error_network(settings)
-
-
 @dataclass(frozen=True)
 class LossTerm:
     """One summand of the loss; its mean over an epoch is logged as ``train/loss_NAME``."""
@@ -164,36 +160,29 @@ class LossTerm:
     """Its value for a batch, 0-dimensional float32 and never NaN."""
     weight: Callable[[TrainerSettings], float | None] = lambda _settings: 1.0
     """Its factor in the loss; None: it is logged, and not trained."""
-    used: Callable[[TrainerSettings], bool] = lambda _settings: True
-    """Whether a training computes it."""
     warmed_up: bool = False
     """Whether its weight rises over ``loss.warmup_epochs``."""
 
 
 def _head_term(name: str, value: Callable[[Comparison], torch.Tensor], weight: str) -> LossTerm:
     """Return a term of the uncertainty head whose weight is a field of the section ``loss``."""
-    return LossTerm(name, lambda step: value(step.head), lambda s: getattr(s.loss, weight), _has_head, True)
+    return LossTerm(name, lambda step: value(step.head), lambda s: getattr(s.loss, weight), True)
 
 
 TERMS = (
     LossTerm("seg", lambda step: step.segmentation_loss.float(), lambda s: None if _has_error_network(s) else 1.0),
-    LossTerm("error", failure_entropy, used=_has_error_network),
+    LossTerm("error", failure_entropy),
     _head_term("unc", squared_difference, "unc_weight"),
     _head_term("rmsd", mean_rmsd, "rmsd_weight"),
     _head_term("one_minus_corr", one_minus_mean_corr, "corr_weight"),
-    LossTerm("output_l2", mean_square_of_outputs, lambda s: s.loss.output_l2, lambda s: s.loss.output_l2 > 0),
+    LossTerm("output_l2", mean_square_of_outputs, lambda s: s.loss.output_l2),
 )
-"""All terms, in the order in which they are added."""
-
-
-def warmup_factor(epoch: int, warmup_epochs: int) -> float:
-    """Return the share of the uncertainty terms' weight in an epoch (counted from 0): linear from 0 to 1, then 1."""
-    return 1.0 if warmup_epochs == 0 else min(1.0, epoch / warmup_epochs)
+"""All terms, in the order in which they are added; ``TrainerSettings.loss_terms`` says which a training computes."""
 
 
 def total_loss(settings: TrainerSettings, epoch: int, step: Step) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the loss in an epoch (from 0), and it and its terms by name, such as ``loss_seg``; outside autocast."""
-    values = {term: term.value(step) for term in TERMS if term.used(settings)}
+    values = {term: term.value(step) for term in TERMS if term.name in settings.loss_terms}
     loss: torch.Tensor | float = 0.0
     for warmed_up, terms in groupby(values, lambda term: term.warmed_up):
         part = sum(weight * values[term] for term in terms if (weight := term.weight(settings)) is not None)

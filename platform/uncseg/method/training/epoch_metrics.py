@@ -1,31 +1,26 @@
-"""The metrics that a fold reports every epoch, and their names, which are derived from what computes them.
+"""The metrics that a fold reports every epoch.
 
-To add a metric, add it to the sums of a training or a validation step, or to ``END_OF_EPOCH``.
+To add a metric, add it to the sums of a training or a validation step and its name to ``epoch_names.STEPS``, or to
+``epoch_names.END_OF_EPOCH``.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from time import perf_counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from uncseg.config.experiment import Experiment
 from uncseg.estimators.floors import best_constant
 from uncseg.estimators.one_pass import OnePass, estimate_all
-from uncseg.estimators.registry import ESTIMATORS
 from uncseg.method.distributed_fold import sum_over_processes
-from uncseg.method.loss.terms import Step, per_sample_scores, protocol_masks, total_loss, warmup_factor
+from uncseg.method.loss.terms import per_sample_scores, protocol_masks
 from uncseg.method.memory.error_memory import Reading
 from uncseg.method.network.uncertainty_network import main_probability, max_probability
-from uncseg.method.settings import TrainerSettings
-from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_BY_LOSS_SCALE, SKIPPED_STEPS, epoch_key
+from uncseg.method.training.epoch_names import end_of_epoch
+from uncseg.metric_keys import epoch_key
 from uncseg.tasks.outputs import Outputs
 from uncseg.tasks.task import Task
 
-SIDES = ("training", "validation")
-"""The two kinds of cases of a fold, each with an error memory of its own."""
 Sums = dict[str, tuple[torch.Tensor, torch.Tensor]]
 """A (sum, weight) pair of 0-dimensional tensors per metric."""
 
@@ -138,70 +133,8 @@ def failure_rates(failure: torch.Tensor, reference: torch.Tensor, task: Task) ->
     }
 
 
-def _patch_dice(trainer: Any, regions: slice) -> float:
-    """Return the mean over regions of nnU-Net's Dice over all validation patches of the epoch; NaN without any."""
-    dice = np.asarray(trainer.logger.get_value("dice_per_class_or_region", step=-1))[regions]
-    return float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
-
-
-def _bytes_per_case(trainer: Any, side: str) -> float:
-    return float(trainer.memories[side].bytes_per_case)
-
-
-END_OF_EPOCH: Mapping[str, Callable[[Any], float]] = {
-    "val_patch/loss_seg": lambda trainer: trainer.logger.get_value("val_losses", step=-1),
-    SKIPPED_STEPS: lambda trainer: trainer.skipped.steps,
-    SKIPPED_BY_LOSS_SCALE: lambda trainer: trainer.skipped.steps_by_gradient if trainer.grad_scaler is not None else 0,
-    SKIPPED_BATCHES: lambda trainer: trainer.skipped.batches,
-    "train/learning_rate": lambda trainer: trainer.optimizer.param_groups[0]["lr"],
-    "train/uncertainty_warmup": lambda trainer: warmup_factor(
-        trainer.current_epoch, trainer.settings.loss.warmup_epochs
-    ),
-    "system/training_seconds": lambda trainer: trainer.training_seconds,
-    "system/epoch_seconds": lambda trainer: perf_counter() - trainer.epoch_started,
-    "system/data_wait_seconds": lambda trainer: (
-        trainer.dataloader_train.seconds_waited + trainer.dataloader_val.seconds_waited
-    ),
-    **{f"system/memory_bytes_per_case_{side}": partial(_bytes_per_case, side=side) for side in SIDES},
-}
-"""Metrics but Dice that are read once per epoch from a :class:`~uncseg.method.training.trainer.UncertaintyTrainer`."""
-
-
-def end_of_epoch(task: Task) -> dict[str, Callable[[Any], float]]:
-    """Return the metrics that are read once per epoch: the patch Dice of the task's regions, and END_OF_EPOCH."""
-    dice = {
-        f"val_patch/dice_{name}": partial(_patch_dice, regions=slice(i, i + 1))
-        for i, name in enumerate(task.region_keys.values())
-    }
-    return {**dice, "val_patch/dice_mean": partial(_patch_dice, regions=slice(None)), **END_OF_EPOCH}
-
-
 def metrics_of(trainer: Any, means: Mapping[str, float]) -> dict[str, float]:
     """Return an epoch's metrics, the means over its steps and :func:`end_of_epoch`, where something was measured."""
     at_end = end_of_epoch(trainer.settings.task)
     metrics = {**means, **{name: float(read(trainer)) for name, read in at_end.items()}}
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
-
-
-def epoch_metric_names(experiment: Experiment) -> tuple[str, ...]:
-    """Return the names of the metrics that each fold of an experiment reports, before one has been trained.
-
-    They are those of a batch of one patch of zeros. An epoch leaves out those for which nothing could be measured; a
-    phantom's oracle is not among them.
-    """
-    settings = TrainerSettings.from_experiment(experiment)
-    zeros = torch.zeros((1, 1, 2, 2, 2), requires_grad=True)
-    outside = zeros > 0
-    outputs = settings.outputs
-    logits = torch.cat([zeros] * outputs.channels, dim=1)
-    u = zeros if settings.model.uncertainty else None
-    memory = Reading({"error": zeros, "variance": zeros}, zeros)
-    _, terms = total_loss(settings, 0, Step(zeros.sum(), logits, u, zeros, memory, outside))
-    validated = [ESTIMATORS[name] for name in settings.estimators.several_pass]
-    maps = [name for estimator in validated if not estimator.combines_members for name in estimator.maps]
-    sums = (
-        training_sums(terms, protocol_masks(outside, outside), memory)
-        | estimator_sums(logits, u, None, outside, outside, memory, outputs, dict.fromkeys(maps, zeros))
-        | failure_rates(outside, torch.cat([outside] * len(outputs.regions), dim=1), settings.task)
-    )
-    return (*sums, *end_of_epoch(settings.task))

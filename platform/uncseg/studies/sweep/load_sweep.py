@@ -12,6 +12,7 @@ from uncseg.config.reading import read_saved
 from uncseg.errors import ProblemsFound, did_you_mean
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
+from uncseg.method.training.epoch_names import epoch_metric_names
 from uncseg.runs.run_opening import differing_settings
 from uncseg.studies.load_study import Checks, load_study, read_study, study_record
 from uncseg.studies.study_folder import SweepFolder
@@ -33,7 +34,7 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> tuple[Sweep, E
 
     Raises:
         ProblemsFound: with every problem of the file at once; those of the base first, since the space is checked
-            against it, and those of the names of metrics last, since torch tells them and takes seconds to import.
+            against it.
     """
     sweep, base = load_study(path, Sweep, overrides)
     checks = Checks()
@@ -44,7 +45,6 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> tuple[Sweep, E
         _check_search(checks, sweep)
     _check_scheduler(checks, sweep, base)
     constraints = [_resolved(checks, n, constraint, sweep, base) for n, constraint in enumerate(sweep.constraints)]
-    checks.raise_all(path, sweep)
     _check_metrics(checks, sweep, base)
     checks.raise_all(path, sweep)
     return sweep.model_copy(update={"constraints": tuple(constraints)}), base
@@ -93,8 +93,6 @@ def _check_search(checks: Checks, sweep: Sweep) -> None:
 
 
 def _check_metrics(checks: Checks, sweep: Sweep, base: Experiment) -> None:
-    from uncseg.method.training.epoch_metrics import epoch_metric_names
-
     known, metrics = epoch_metric_names(base), sweep.objective_metrics
     judged = {f"objectives.{number}": metric for number, metric in enumerate(metrics)}
     judged |= {f"constraints.{number}": constraint.metric for number, constraint in enumerate(sweep.constraints)}
