@@ -243,11 +243,10 @@ def check_scoring(
     raise_if_any(problems, "There is nothing to score.")
     from uncseg.evaluation.find_pairs import find_pairs
 
-    predictions, references, *others = (None if folder is None else folder.resolve() for folder in folders.values())
-    assert predictions is not None
-    assert references is not None
+    there = {name: folder.resolve() for name, folder in folders.items() if folder is not None}
+    others = there.get("--uncertainty"), there.get("--brain")
     setting = as_patients(patients)
-    found = find_pairs(predictions, references, *others, *conventions, require_task(task))
+    found = find_pairs(there["PREDICTIONS"], there["REFERENCES"], *others, *conventions, require_task(task))
     require_patients([pair.case_id for pair in found.complete], setting, found.task)
 
 
