@@ -52,8 +52,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from uncseg.dataset.arrays import write_array
-from uncseg.dataset.volumes import Geometry, write_volume
+from uncseg.dataset.volumes import Geometry, write_array, write_volume
 from uncseg.files import write_json
 from uncseg.method.checkpoints import RESUME_KEYS, save_resume_file
 from uncseg.report.style import save_figure

@@ -3,8 +3,7 @@
 import pytest
 
 from uncseg.errors import ProblemsFound
-from uncseg.tasks.built_in_tasks import built_in
-from uncseg.tasks.by_names import require_names_fit, task_of_names
+from uncseg.tasks.built_in_tasks import built_in, require_names_fit, task_of_names
 from uncseg.tasks.task import Task
 
 

@@ -5,8 +5,7 @@ from pydantic import ValidationError
 
 from uncseg.estimators.registry import ALL_MAPS
 from uncseg.layout import maps_beside_segmentation
-from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
-from uncseg.tasks.by_names import tasks_by_names
+from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task, tasks_by_names
 from uncseg.tasks.nnunet_dataset import task_of_dataset_json
 from uncseg.tasks.outputs import Outputs, drawn_labels
 from uncseg.tasks.rules import problems_of_drawing

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uncseg.errors import Problem
+from uncseg.files import file_digest
 from uncseg.layout import maps_beside_segmentation
 from uncseg.tasks.fields import MASK, ORACLE, ConventionName
 from uncseg.tasks.task import Task
@@ -83,10 +84,10 @@ class FileNames:
 
     def in_case(self, case_id: str, file_name: str) -> FileRole | None:
         """Return what a file in the folder of a case is; None for a file that has no role."""
-        ending = ending_of(file_name)
-        if ending is None or not file_name.lower().startswith(case_id.lower()):
+        stem = stem_of(file_name)
+        if stem is None or not stem.lower().startswith(case_id.lower()):
             return None
-        return self.by_ending.get(file_name[len(case_id) : -len(ending)].lower())
+        return self.by_ending.get(stem[len(case_id) :].lower())
 
     def split(self, stem: str) -> tuple[str, FileRole] | None:
         """Return case and role of a file's name without .nii.gz; None if it does not end in a role."""
@@ -101,16 +102,16 @@ class FileNames:
         return f"{case_id}{named.mask if role == MASK else named.images[role]}.nii.gz"
 
 
-def ending_of(name: str) -> str | None:
-    """Return the part of a file's name that says NIfTI, as it is written; None for other names."""
+def stem_of(name: str) -> str | None:
+    """Return a file's name without the ending that says NIfTI; None for other names."""
     known = next((ending for ending in ENDINGS if name.lower().endswith(ending)), None)
-    return None if known is None or name.startswith(".") else name[-len(known) :]
+    return None if known is None or name.startswith(".") else name[: -len(known)]
 
 
 def is_image(name: str) -> bool:
     """Return whether a name is that of an image, of NIfTI or another format."""
     # a name that begins with a point is hidden: ._CASE-t1n.nii.gz holds what macOS stores beside a file
-    return ending_of(name) is not None or (name.lower().endswith(OTHER_ENDINGS) and not name.startswith("."))
+    return stem_of(name) is not None or (name.lower().endswith(OTHER_ENDINGS) and not name.startswith("."))
 
 
 def name_problems(case_id: str) -> list[Problem]:
@@ -147,8 +148,7 @@ def digest_of_files(case: Case) -> str:
     """Return the SHA-256 (hex) of the content of a case's images and reference."""
     whole = hashlib.sha256()
     for file in case.files:
-        with file.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
+        whole.update(bytes.fromhex(file_digest(file)))
     return whole.hexdigest()
 
 

@@ -55,10 +55,7 @@ class DatasetCheck:
 
 
 def check_dataset(
-    folder: Path,
-    task: Task,
-    convention: ConventionName | None = None,
-    patients: PatientList | str | None = None,
+    folder: Path, task: Task, convention: ConventionName | None = None, patients: PatientList | str | None = None
 ) -> DatasetCheck:
     """Open every file of every case of a folder.
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uncseg.dataset.arrays import write_array
 from uncseg.dataset.cases import Case, digest_of_files
 from uncseg.dataset.finite import REPAIR
 from uncseg.dataset.labels import in_main_region
@@ -82,6 +81,7 @@ def _analyse(folder: Path, volumes: "CaseVolumes", samples: int) -> dict[str, An
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
     from uncseg.dataset.nnunet_case import LoadedCase
+    from uncseg.dataset.volumes import write_array
 
     case = volumes.case
     shape, spacing, intensities, _, relative_size = DatasetFingerprintExtractor.analyze_case(

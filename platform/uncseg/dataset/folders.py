@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from uncseg.dataset.cases import Case, ending_of
+from uncseg.dataset.cases import Case, stem_of
 from uncseg.errors import Problem, ProblemsFound, listed, similar_path
 from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
@@ -84,7 +84,7 @@ def walk_folders(root: Path, problems: list[Problem], skip: Path | None = None) 
         below: list[Path] = []
         for entry in entries:
             # a folder with the name of an image stands where the image should be
-            if ending_of(entry.name) is not None or not _is_folder(entry):
+            if stem_of(entry.name) is not None or not _is_folder(entry):
                 names.append(entry.name)
             elif not entry.name.startswith((".", "__MACOSX")):
                 (links if entry.is_symlink() else below).append(Path(entry.path))

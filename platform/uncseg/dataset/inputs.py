@@ -1,19 +1,19 @@
 """Cases to predict: a folder of cases, or nnU-Net's plain input files (CASE_0000.nii.gz, CASE_0001.nii.gz, …)."""
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uncseg.dataset.cases import Case, ending_of, name_problems, names_of_maps
-from uncseg.dataset.channels import modalities_of
+from uncseg.dataset.cases import Case, name_problems, names_of_maps
 from uncseg.dataset.folders import References, Scan, require_folder
+from uncseg.dataset.nnunet_folder import channel_files
 from uncseg.dataset.patients import patient_of
 from uncseg.dataset.scan import scan_folder
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.tasks.fields import ConventionName
+from uncseg.tasks.nnunet_dataset import modalities_of
 from uncseg.tasks.task import Task
 
 
@@ -39,7 +39,7 @@ def find_inputs(
     """
     require_folder(folder)
     channels = dataset_json["channel_names"]
-    plain = _plain_files(folder)
+    plain = channel_files(folder.resolve())
     cases, problems = _plain_cases(folder, plain, len(channels), task)
     taken = {file for by_channel in plain.values() for files in by_channel.values() for file in files}
     scan = scan_folder(folder, references, convention, skip=skip, taken=taken, task=task)
@@ -57,16 +57,6 @@ def find_inputs(
     problems += overwritten.values()
     kept = [case for case in cases if case.case_id not in twice and case.case_id not in overwritten]
     return replace(scan, cases=sorted(kept, key=lambda case: case.case_id), problems=problems + scan.problems)
-
-
-def _plain_files(folder: Path) -> dict[str, dict[int, list[Path]]]:
-    """Return nnU-Net's files by case and channel; more than one where a channel is there as .nii and as .nii.gz."""
-    found: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    for file in sorted(folder.resolve().iterdir()):
-        ending = ending_of(file.name)
-        if ending and (match := re.fullmatch(r"(.+)_(\d{4})", file.name[: -len(ending)])):
-            found[match[1]][int(match[2])].append(file)
-    return found
 
 
 def _plain_cases(
@@ -99,9 +89,6 @@ def _order(channels: Sequence[str], folder: Path, task: Task) -> list[int]:
         found = f"channels {', '.join(channels)}, and a folder of cases, {folder}"
         expected = "each of " + ", ".join(task.modalities) + " once, by one of its usual names"
         advice = "give nnU-Net's files in the model's order, CASE_0000.nii.gz, …, or correct its dataset.json"
-        title, problem = (
-            "It is not clear which image belongs to which channel.",
-            Problem("MODEL", found, expected, advice),
-        )
-        raise ProblemsFound(title, [problem])
+        problem = Problem("MODEL", found, expected, advice)
+        raise ProblemsFound("It is not clear which image belongs to which channel.", [problem])
     return known

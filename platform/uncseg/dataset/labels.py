@@ -14,8 +14,7 @@ import numpy as np
 
 from uncseg.dataset.finite import count_not_finite
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.tasks.built_in_tasks import built_in, built_in_names
-from uncseg.tasks.by_names import tasks_by_names
+from uncseg.tasks.built_in_tasks import built_in, built_in_names, tasks_by_names
 from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 
@@ -57,12 +56,7 @@ def as_convention(text: str | None, option: str, task: Task) -> ConventionName |
 
 
 def convert_labels(
-    volume: "Volume",
-    convention: ConventionName,
-    problems: list[Problem],
-    setting: str = SETTING,
-    *,
-    task: Task,
+    volume: "Volume", convention: ConventionName, problems: list[Problem], setting: str = SETTING, *, task: Task
 ) -> np.ndarray | None:
     """Return labels as the task numbers them, (D, H, W) uint8; or add the problem of other values and return None.
 

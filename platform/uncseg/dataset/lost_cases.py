@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from uncseg.dataset.cases import FileNames, ending_of, is_image
+from uncseg.dataset.cases import FileNames, is_image, stem_of
 from uncseg.errors import Problem, listed
 
 _ARCHIVE = re.compile(r"(.+?)\.(zip|7z|rar|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE)
@@ -21,8 +21,7 @@ def case_of(name: str, names: FileNames) -> str | None:
     """Return the case that the name of an image or an archive tells by its ending; None if it tells none."""
     if match := _ARCHIVE.fullmatch(name):
         return match[1]
-    ending = ending_of(name)
-    split = names.split(name[: -len(ending)]) if ending else None
+    split = names.split(stem_of(name) or "")
     return split[0] if split else None
 
 
@@ -43,7 +42,7 @@ def other_case_in(case_id: str, files: Collection[str], names: FileNames) -> str
     found: dict[str, set[str]] = defaultdict(set)
     modalities = names.task.modalities
     for name in files:
-        stem = name[: -len(ending)] if (ending := ending_of(name)) else name
+        stem = stem_of(name) or name
         if split := names.split(stem):
             found[split[0]].add(split[1].role)
         elif (match := re.fullmatch(r"(.+)_(\d{4})", stem)) and int(match[2]) < len(modalities):

@@ -17,7 +17,7 @@ from uncseg.dataset.labels import (
 )
 from uncseg.dataset.volumes import read_or_note
 from uncseg.errors import Problem, listed
-from uncseg.tasks.by_names import tasks_by_names
+from uncseg.tasks.built_in_tasks import tasks_by_names
 from uncseg.tasks.fields import ConventionName
 from uncseg.tasks.task import Task
 

@@ -73,7 +73,8 @@ def write_raw_case(volumes: CaseVolumes, images_dir: Path, labels_dir: Path) -> 
     reference, target = volumes.reference, labels_dir / f"{case.case_id}.nii.gz"
     if reference is None or volumes.labels is None:
         return [file for file in files if not file.is_symlink()]
-    if _stores(reference, volumes.labels) and _same_grid(reference, volumes.geometry):
+    stored = reference.plain and np.array_equal(reference.voxels, volumes.labels)  # just so, and ITK reads it too
+    if stored and _same_grid(reference, volumes.geometry):
         _link(reference.file, target)
     else:
         write_volume(target, volumes.labels, volumes.geometry)
@@ -83,17 +84,8 @@ def write_raw_case(volumes: CaseVolumes, images_dir: Path, labels_dir: Path) -> 
 def _same_grid(volume: Volume, geometry: Geometry) -> bool:
     """Return whether nnU-Net's commands, which are stricter than this program, see no difference."""
     own = volume.geometry
-    pairs = (
-        (own.spacing_mm, geometry.spacing_mm),
-        (own.origin_mm, geometry.origin_mm),
-        (own.direction, geometry.direction),
-    )
-    return all(np.allclose(mine, its) for mine, its in pairs)
-
-
-def _stores(reference: Volume, labels: np.ndarray) -> bool:
-    """Return whether the file holds exactly the labels, in a way that ITK reads too."""
-    return reference.plain and bool(np.array_equal(reference.voxels, labels))
+    fields = ("spacing_mm", "origin_mm", "direction")
+    return all(np.allclose(getattr(own, field), getattr(geometry, field)) for field in fields)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from uncseg.config.task_files import nnunet_dataset_json, read_dataset_json
-from uncseg.dataset.cases import Case, ending_of, is_image, is_oracle, name_problems, names_of_maps
-from uncseg.dataset.channels import by_all_names, modalities_of, plain
+from uncseg.dataset.cases import Case, is_image, is_oracle, name_problems, stem_of
 from uncseg.dataset.folders import References, Scan, walk_folders
 from uncseg.dataset.labels import AS_SET, BY_DATASET_JSON, TASK_SETTING
 from uncseg.dataset.patients import patient_of
 from uncseg.errors import Problem, ProblemsFound, first_problems, listed, raise_if_any
 from uncseg.files import read_json
 from uncseg.tasks.fields import ConventionName
+from uncseg.tasks.nnunet_dataset import by_all_names, modalities_of, plain
 from uncseg.tasks.task import Task
 
 IMAGES, REFERENCES = "imagesTr", "labelsTr"
@@ -48,10 +48,6 @@ def scan_nnunet(
         seen = listed(sorted(path.name for path in (folder / IMAGES).iterdir())) or "nothing"
         problem = Problem(str(folder / IMAGES), f"no case; there is {seen}", "CASE_0000.nii.gz, …", "add the images")
         raise ProblemsFound(f"The dataset {folder} cannot be used.", [problem, *scan.problems], exit_code=1)
-    overwritten = names_of_maps([case.case_id for case in scan.cases], task)
-    scan.problems.extend(overwritten.values())
-    scan.partial.extend(case for case in scan.cases if case.case_id in overwritten)
-    scan.cases[:] = [case for case in scan.cases if case.case_id not in overwritten]
     with_images = [parent for parent, names in walk_folders(folder, []) if any(map(is_image, names))]
     own = (folder, folder / IMAGES, folder / REFERENCES)
     if unused := sorted(str(parent.relative_to(folder)) for parent in with_images if parent not in own):
@@ -86,8 +82,7 @@ def _description(
         found = ", ".join(f"{name} {value}" for name, value in content["labels"].items())
         expected = " or ".join(dict.fromkeys(task.describe_labels(name) for name in conventions))
         problems.append(Problem(str(file), f"labels {found}", f"those of task {task.name}: {expected}", advice))
-    if problems:
-        raise ProblemsFound(f"Task {task.name} does not fit the dataset {folder}.", problems)
+    raise_if_any(problems, f"Task {task.name} does not fit the dataset {folder}.")
     order = [numbers.index(number) for number in range(len(task.modalities))]
     return content, order, fitting[0] if fitting else task.convention
 
@@ -131,29 +126,30 @@ def _files(folder: Path, content: Mapping[str, Any], problems: list[Problem]) ->
             for name, files in listing.items()
         }
         return listed_images, {name: [folder / files["label"]] for name, files in listing.items()}
-    images: Images = defaultdict(lambda: defaultdict(list))
-    masks: dict[str, list[Path]] = defaultdict(list)
-    others: list[Path] = []
-    for file in sorted((folder / IMAGES).iterdir()):
-        match = re.fullmatch(r"(.+)_(\d{4})", _stem(file))
-        if match:
-            images[match[1]][int(match[2])].append(file)
-        else:
-            others.append(file)
+    images, masks = channel_files(folder / IMAGES), defaultdict[str, list[Path]](list)
     for file in sorted((folder / REFERENCES).iterdir()):
-        if stem := _stem(file):
+        if stem := stem_of(file.name):
             masks[stem].append(file)
-        else:
-            others.append(file)
-    strays = [file for file in [*others, *folder.iterdir()] if is_image(file.name)]
+    by_case = [*masks.values(), *(files for by_channel in images.values() for files in by_channel.values())]
+    known = {file for files in by_case for file in files}
+    there = [file for place in (folder / IMAGES, folder / REFERENCES, folder) for file in sorted(place.iterdir())]
     expected, advice = "CASE_0000.nii.gz, or in labelsTr CASE.nii.gz", "rename it, or move it away"
     stray = [
         Problem(str(file), "an image of another name or format", expected, advice)
-        for file in strays
-        if not any(is_oracle(case, file.name) for case in images)
+        for file in there
+        if is_image(file.name) and file not in known and not any(is_oracle(case, file.name) for case in images)
     ]
     problems += first_problems(stray)
     return images, masks
+
+
+def channel_files(folder: Path) -> Images:
+    """Return the images in a folder that have nnU-Net's names, CASE_0000.nii.gz; other files are left out."""
+    images: Images = defaultdict(lambda: defaultdict(list))
+    for file in sorted(folder.iterdir()):
+        if match := re.fullmatch(r"(.+)_(\d{4})", stem_of(file.name) or ""):
+            images[match[1]][int(match[2])].append(file)
+    return images
 
 
 def _require_files(file: Path, listing: Mapping[str, Any]) -> None:
@@ -168,15 +164,10 @@ def _require_files(file: Path, listing: Mapping[str, Any]) -> None:
     raise_if_any(first_problems(wrong), f"The dataset {file.parent} cannot be used.", exit_code=1)
 
 
-def _stem(file: Path) -> str:
-    ending = ending_of(file.name)
-    return file.name[: -len(ending)] if ending else ""
-
-
 def _problems_of_description(file: Path, content: Mapping[str, Any], cases: Collection[str]) -> list[Problem]:
     problems = []
     ending, number = content.get("file_ending", ".nii.gz"), content.get("numTraining")
-    if ending_of(f"CASE{ending}") is None:
+    if stem_of(f"CASE{ending}") is None:
         problems.append(Problem(str(file), f"file_ending {ending}", ".nii.gz or .nii", "convert the images to NIfTI"))
     if isinstance(number, int) and number != len(cases):
         found, advice = f"numTraining {number}, and {len(cases)} cases", "correct the number, or complete the download"

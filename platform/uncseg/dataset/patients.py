@@ -62,11 +62,7 @@ def _known_name(case_id: str, task: Task) -> tuple[str, str] | None:
 
 
 def find_patients(
-    case_ids: Collection[str],
-    setting: PatientList | str | None = None,
-    where: str = PATIENTS,
-    *,
-    task: Task,
+    case_ids: Collection[str], setting: PatientList | str | None = None, where: str = PATIENTS, *, task: Task
 ) -> tuple[Patients, list[Problem]]:
     """Return the patients of cases, and the cases whose patient a setting does not tell.
 
@@ -105,11 +101,7 @@ def as_patients(option: str | None) -> PatientList | str | None:
     return setting
 
 
-def require_patients(
-    case_ids: Collection[str],
-    setting: PatientList | str | None,
-    task: Task,
-) -> Patients:
+def require_patients(case_ids: Collection[str], setting: PatientList | str | None, task: Task) -> Patients:
     """Return the patients of cases as the option ``--patients`` says.
 
     Raises:

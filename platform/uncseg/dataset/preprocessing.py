@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from uncseg.dataset.arrays import write_array
 from uncseg.dataset.case_volumes import read_case_volumes
 from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.preparation import REMAKE, raw_images, raw_reference
-from uncseg.dataset.volumes import read_volume
+from uncseg.dataset.volumes import read_volume, write_array
 from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.files import digest, file_states, move_whole, not_whole, read_json
 from uncseg.kept_records import compute_once, is_whole

@@ -9,16 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uncseg.config.task_files import nnunet_dataset_json
-from uncseg.dataset.cases import (
-    Case,
-    FileNames,
-    FileRole,
-    ending_of,
-    is_image,
-    is_oracle,
-    name_problems,
-    names_of_maps,
-)
+from uncseg.dataset.cases import Case, FileNames, FileRole, is_image, is_oracle, name_problems, names_of_maps, stem_of
 from uncseg.dataset.folders import References, Scan, require_folder, walk_folders
 from uncseg.dataset.labels import AS_NAMED, AS_SET, TASK_SETTING, ConventionName, title_of
 from uncseg.dataset.lost_cases import case_of, lost_cases, named_as_images, other_case_in
@@ -26,8 +17,7 @@ from uncseg.dataset.nnunet_folder import scan_nnunet
 from uncseg.dataset.patients import patient_of
 from uncseg.dataset.told_task import remarks_on_names
 from uncseg.errors import Problem, ProblemsFound, listed
-from uncseg.tasks.built_in_tasks import built_in, built_in_names
-from uncseg.tasks.by_names import require_names_fit, tasks_by_names
+from uncseg.tasks.built_in_tasks import built_in, built_in_names, require_names_fit, tasks_by_names
 from uncseg.tasks.fields import MASK
 from uncseg.tasks.task import Task
 
@@ -82,6 +72,10 @@ def scan_folder(
         scan = scan_nnunet(folder, references, convention, exclude, task)
     else:
         scan = _scan(folder, references, convention, exclude, skip, taken, task)
+    overwritten = names_of_maps([case.case_id for case in scan.cases], task)
+    scan.problems.extend(overwritten.values())
+    scan.partial.extend(case for case in scan.cases if case.case_id in overwritten)
+    scan.cases[:] = [case for case in scan.cases if case.case_id not in overwritten]
     found = [case.case_id for case in (*scan.cases, *scan.partial)]
     if references != "ignored":
         require_names_fit(found, task, str(folder), TASK_SETTING)
@@ -122,11 +116,7 @@ def _scan(
     convention, reason = _same_convention(folder, by_name, references, convention, scan)
     scan = replace(scan, convention=convention, convention_reason=reason)
     cases = [_case(name, places, folder, references, scan) for name, places in sorted(by_name.items())]
-    usable = [case for case in cases if case is not None]
-    overwritten = names_of_maps([case.case_id for case in usable], task)
-    scan.problems.extend(overwritten.values())
-    scan.partial.extend(case for case in usable if case.case_id in overwritten)
-    return replace(scan, cases=[case for case in usable if case.case_id not in overwritten])
+    return replace(scan, cases=[case for case in cases if case is not None])
 
 
 def _left_out(
@@ -144,7 +134,7 @@ def _left_out(
 def _stray_images(folder: Path, images: Sequence[str], names: FileNames) -> Problem:
     what = f"{len(images)} image file{'s' * (len(images) != 1)}, none named {folder.name}-…: {listed(images)}"
     expected = f"one folder per case, named as its files begin: {_example('CASE', names)}"
-    stems = [name[: -len(ending)] for name in images if (ending := ending_of(name))]
+    stems = [stem for name in images if (stem := stem_of(name))]
     cases = sorted({split[0] for stem in stems if (split := names.split(stem))})
     if folder.name in ("imagesTr", "labelsTr"):
         given = nnunet_dataset_json(folder.parent)
@@ -185,7 +175,7 @@ def _refuse_other_names(folder: Path, seen: Sequence[str], names: FileNames, ref
     Raises:
         ProblemsFound: naming these tasks.
     """
-    stems = [name[: -len(ending)] for name in seen if (ending := ending_of(name))]
+    stems = [stem for name in seen if (stem := stem_of(name))]
 
     def images(files: FileNames) -> list[str]:
         return [split[0] for stem in stems if (split := files.split(stem)) and split[1].role != MASK]
@@ -275,18 +265,13 @@ def _missing_files(case_id: str, place: _Place, others: Sequence[str], with_refe
     names, there = place.names, place.roles.values()
     needed = names.roles if with_reference else names.task.modalities
     near = [*others, *named_as_images(place.files, names)]
-    beside = f"; beside it: {listed(near)}" if near else ""
+    found = "no such file" + (f"; beside it: {listed(near)}" if near else "")
     usual = next(
         (c for c in names.task.conventions if all(c in one.conventions for one in there)), names.task.convention
     )
     expected = "all of " + ", ".join(needed)
     return [
-        Problem(
-            f"{case_id}/{names.file_name(case_id, role, usual)}",
-            f"no such file{beside}",
-            expected,
-            "add it or exclude it",
-        )
+        Problem(f"{case_id}/{names.file_name(case_id, role, usual)}", found, expected, "add it or exclude it")
         for role in needed
         if role not in {one.role for one in there}
     ]

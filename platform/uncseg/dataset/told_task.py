@@ -3,13 +3,12 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from uncseg.config.task_files import nnunet_dataset_json, read_dataset_json
-from uncseg.dataset.cases import FileNames, ending_of
+from uncseg.config.task_files import OPTION, nnunet_dataset_json, read_dataset_json
+from uncseg.dataset.cases import FileNames, stem_of
 from uncseg.dataset.folders import walk_folders
 from uncseg.dataset.labels import BY_DATASET_JSON
 from uncseg.errors import ProblemsFound
-from uncseg.tasks.built_in_tasks import paper_task
-from uncseg.tasks.by_names import is_built_in, task_of_names, tasks_by_names
+from uncseg.tasks.built_in_tasks import is_built_in, paper_task, task_of_names, tasks_by_names
 from uncseg.tasks.task import Task
 
 BY_CASES = "by the names of the cases"
@@ -20,12 +19,11 @@ def describe_task(task: Task, reason: str) -> str:
     return f"task {task.name}{f', {task.title}' if task.title else ''} ({reason})"
 
 
-def told_task(folder: Path, option: str = "--task") -> tuple[Task, str]:
+def told_task(folder: Path) -> tuple[Task, str]:
     """Return the task of a folder, and how it is known; the paper's where nothing tells another.
 
     Args:
         folder: of cases or masks, or nnU-Net's raw dataset.
-        option: by which a user says the task.
 
     Raises:
         ProblemsFound: dataset.json describes none (exit code 1), or names of cases fit no single one (2).
@@ -35,7 +33,7 @@ def told_task(folder: Path, option: str = "--task") -> tuple[Task, str]:
         if task is None:
             raise ProblemsFound(f"The dataset {folder} cannot be used.", problems, exit_code=1)
         return task, BY_DATASET_JSON
-    found = task_of_names(sorted(names_in(folder)), str(folder), option)
+    found = task_of_names(sorted(names_in(folder)), str(folder), OPTION)
     return (paper_task(), "no name tells another") if found is None else (found, BY_CASES)
 
 
@@ -43,7 +41,7 @@ def names_in(folder: Path) -> set[str]:
     """Return what may be the name of a case: of folders with NIfTI files, and of these files."""
     found, names = set[str](), FileNames.of(paper_task())
     for parent, files in walk_folders(folder, []):
-        stems = [name[: -len(ending)] for name in files if (ending := ending_of(name))]
+        stems = [stem for name in files if (stem := stem_of(name))]
         found.update(stems, [parent.name] if stems else [])
         found.update(split[0] for stem in stems if (split := names.split(stem)))
     return found

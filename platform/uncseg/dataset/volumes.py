@@ -4,6 +4,7 @@ Checks, preparation, training, prediction and scores all use it, so a file means
 that of the images that nnU-Net and this program write. Arrays are (D, H, W), geometries (x, y, z).
 """
 
+import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -226,6 +227,14 @@ def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
             sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
             raise not_whole(path, first_line(error)) from error
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write NAME.npy, whole or not at all."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    with whole_file(path) as temporary:  # NumPy itself writes past Python's file, which would tell of a full disk
+        temporary.write_bytes(content.getbuffer())
 
 
 def as_itk(array: np.ndarray, geometry: Geometry) -> sitk.Image:

@@ -82,11 +82,7 @@ def mean_uncertainty(predicted: np.ndarray, uncertainty: np.ndarray) -> float:
 
 
 def describe(
-    labels: np.ndarray,
-    uncertainty: np.ndarray | None,
-    spacing_mm: Sequence[float],
-    review_below: float,
-    task: Task,
+    labels: np.ndarray, uncertainty: np.ndarray | None, spacing_mm: Sequence[float], review_below: float, task: Task
 ) -> dict[str, Any]:
     """Return the content of CASE.json for a prediction.
 

@@ -7,10 +7,8 @@ from pathlib import Path
 from uncseg.dataset.cases import FileNames
 from uncseg.dataset.labels import AS_NAMED, AS_SET, as_convention, describe_convention, title_of
 from uncseg.errors import Problem, ProblemsFound, listed
-from uncseg.evaluation.folder_files import files_by_case
-from uncseg.evaluation.map_files import MapFolder, without_a_region
-from uncseg.evaluation.masks_task import choose_task, folder_of_masks, own_convention
-from uncseg.evaluation.nnunet_labels import MasksDescription
+from uncseg.evaluation.folder_files import MapFolder, files_by_case, without_a_region
+from uncseg.evaluation.masks_task import MasksDescription, choose_task, folder_of_masks, own_convention
 from uncseg.evaluation.pairs import Pair
 from uncseg.tasks.fields import MASK, ConventionName
 from uncseg.tasks.task import Task
@@ -64,9 +62,8 @@ def find_pairs(
         task: what labels mean; None: as names of cases tell, as dataset.json says, or the paper's.
 
     Raises:
-        ProblemsFound: a folder does not exist, no case is in both folders, or the task does not fit.
+        ProblemsFound: no case is in both folders, or the task does not fit.
     """
-    _require_folders(predictions, references, uncertainty, brain)
     predictions, references = folder_of_masks(predictions), folder_of_masks(references)
     chosen = choose_task(predictions, references, task)
     found = Pairs(chosen.task, notes=[chosen.note])
@@ -92,17 +89,6 @@ def find_pairs(
             conventions = reference.convention, prediction.convention
             found.complete.append(Pair(case, *files, maps, brains.get(case), chosen.task, *conventions))
     return _with_all_regions(found)
-
-
-def _require_folders(predictions: Path, references: Path, uncertainty: Path | None, brain: Path | None) -> None:
-    folders = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
-    missing = [
-        Problem(name, f"no folder {folder}", "a folder of NIfTI files", "correct the path")
-        for name, folder in folders.items()
-        if folder and not folder.is_dir()
-    ]
-    if missing:
-        raise ProblemsFound(NOTHING, missing)
 
 
 def _with_all_regions(found: Pairs) -> Pairs:

@@ -10,7 +10,6 @@ from uncseg.config.case_lists import PatientList
 from uncseg.config.task_files import OPTION, write_task
 from uncseg.console import console, show_warnings
 from uncseg.dataset.cases import digest_of_files
-from uncseg.dataset.channels import modalities_of
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.labels import AS_SET, as_convention, describe_convention
 from uncseg.dataset.patients import require_patients
@@ -26,7 +25,8 @@ from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.new_case_tasks import FOLD_MEAN, Record, predict_new_cases, prediction_names, predictions_in
 from uncseg.runs.prediction_request import PredictionOptions
 from uncseg.table_files import table_of, write_table
-from uncseg.tasks.by_names import is_built_in, require_names_fit, task_of_names
+from uncseg.tasks.built_in_tasks import is_built_in, require_names_fit, task_of_names
+from uncseg.tasks.nnunet_dataset import modalities_of
 from uncseg.tasks.task import Task
 
 COHORT = ".cohort"

@@ -1,7 +1,7 @@
-"""The task that nnU-Net's dataset.json describes, with nnU-Net's own names and numbers."""
+"""The task that nnU-Net's dataset.json describes, and what the names in such a file are in another task."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -76,6 +76,27 @@ def _problems_of_names(content: Mapping[str, Any], channels: Mapping[str, int], 
 def as_word(name: str) -> str:
     """Return a name of nnU-Net's as one of a task: other characters than letters and digits become underscores."""
     return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "unnamed"
+
+
+def modalities_of(channels: Sequence[str], task: Task) -> list[int | None]:
+    """Return the number of the task's modality that each channel is called by, by one of its names; None of others."""
+    return numbers_called(channels, {modality: number for number, modality in enumerate(task.modalities)}, task)
+
+
+def numbers_called(names: Iterable[str], numbers: Mapping[str, int], task: Task) -> list[int | None]:
+    """Return which of a task's labels or modalities, given by their numbers, each name means; None of others."""
+    own, known = {name.lower(): number for name, number in numbers.items()}, by_all_names(numbers, task)
+    return [own.get(name.lower(), known.get(plain(name))) for name in names]  # its own name first: t_1 and t1
+
+
+def by_all_names(numbers: Mapping[str, int], task: Task) -> dict[str, int]:
+    """Return numbers of labels or modalities of a task by all names that these have, as :func:`plain` writes them."""
+    return {plain(name): number for own, number in numbers.items() for name in (*task.other_names.get(own, ()), own)}
+
+
+def plain(name: str) -> str:
+    """Return a name in lower case, without other characters than letters and digits."""
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def listing(content: Any) -> str:

@@ -97,8 +97,8 @@ def _problems_of_names(task: TaskFields) -> Iterator[str]:
             advice = did_you_mean(name, (*task.labels, *task.modalities), "correct or remove it")
             yield f"other_names.{name} is neither a label nor a modality; {advice}"
     for name in task.meanings:
-        if name not in (*task.modalities, *task.labels, *task.regions):
-            known = (*task.modalities, *task.labels, *task.regions)
+        known = (*task.modalities, *task.labels, *task.regions)
+        if name not in known:
             advice = did_you_mean(name, known, "correct or remove it")
             yield f"meanings.{name} is neither a modality nor a label nor a region; {advice}"
 

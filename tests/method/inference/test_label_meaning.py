@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from uncseg.dataset.channels import modalities_of
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import dataset_description
@@ -23,6 +22,7 @@ from uncseg.method.inference.label_meaning import (
 from uncseg.method.inference.model_folder import ModelFolder, open_model_folder
 from uncseg.method.settings import TrainerSettings
 from uncseg.tasks.built_in_tasks import built_in, paper_task
+from uncseg.tasks.nnunet_dataset import modalities_of
 from uncseg.tasks.outputs import Outputs
 from uncseg.tasks.task import Task
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from uncseg.dataset.channels import plain
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
+from uncseg.tasks.nnunet_dataset import numbers_called, plain
 from uncseg.tasks.task import Task
 
 Parts = Mapping[str, set[int]]
@@ -41,7 +41,8 @@ def label_numbers(labels: Mapping[str, Any], task: Task, by_sizes: bool = True) 
     """
     own = {name: value for name, value in labels.items() if value not in (0, [0]) and name != "ignore"}
     if all(isinstance(value, int) for value in own.values()):
-        numbers = {value: number for name, value in own.items() if (number := _number_of(name, task)) is not None}
+        called = zip(own.values(), numbers_called(own, task.labels, task), strict=True)
+        numbers = {value: number for value, number in called if number is not None}
         complete = len(own) == len(task.labels) and sorted(numbers.values()) == sorted(task.labels.values())
         return numbers if complete else None
     parts = {name: set(np.atleast_1d(value).tolist()) for name, value in own.items()}
@@ -51,16 +52,6 @@ def label_numbers(labels: Mapping[str, Any], task: Task, by_sizes: bool = True) 
     if by_names or not by_sizes:
         return by_names
     return _paired(parts, known, lambda regions, region: str(len(regions[region])))
-
-
-def _number_of(name: str, task: Task) -> int | None:
-    own = {label.lower(): number for label, number in task.labels.items()}
-    if name.lower() in own:  # before names that are like it: t_1 and t1
-        return own[name.lower()]
-    for label, number in task.labels.items():
-        if plain(name) in (plain(label), *task.other_names.get(label, ())):
-            return number
-    return None
 
 
 def _paired(own: Parts, known: Parts, told: Callable[[Parts, str], str]) -> dict[int, int] | None:

@@ -12,11 +12,7 @@ from uncseg.config.sections import Model
 from uncseg.estimators.mc_dropout import add_dropout
 from uncseg.method.network.backbone import NetworkPlan, around_bottleneck, build_backbone, output_layer
 from uncseg.method.network.error_network import build_error_network
-from uncseg.method.network.uncertainty_network import (
-    HeteroscedasticNetwork,
-    MaskedUncertaintyNetwork,
-    detach_head,
-)
+from uncseg.method.network.uncertainty_network import HeteroscedasticNetwork, MaskedUncertaintyNetwork, detach_head
 
 BYTES_PER_WEIGHT = 4
 """Checkpoints hold float32, whatever precision the training computes with."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from uncseg.dataset.labels import in_main_region
 from uncseg.dataset.prepared_cases import PreparedCases
 from uncseg.method.loss.terms import dilate
 from uncseg.method.memory.patch_geometry import PatchGeometry
@@ -48,19 +49,14 @@ class Observation:
     """sigmoid(u) in the dilated prediction, or everywhere if nothing is predicted; None without a map."""
 
 
-def choose_patch(
-    folder: Path,
-    case_ids: Sequence[str],
-    patch_size: Sequence[int],
-    task: Task,
-) -> ObservedPatch | None:
+def choose_patch(folder: Path, case_ids: Sequence[str], patch_size: Sequence[int], task: Task) -> ObservedPatch | None:
     """Choose a patch around the main region of the first preprocessed case, by id, that has one; None if none has.
 
     A patch size (H, W) chooses a patch of the slice with most of it.
     """
     for case_id in sorted(case_ids):
         _, reference, _, _ = PreparedCases(str(folder), [case_id]).load_case(case_id)
-        inside = np.isin(reference[0], task.numbers[task.main_region])
+        inside = in_main_region(reference[0], task)
         if inside.any():
             return _around(Path(folder), case_id, inside, patch_size)
     return None
