@@ -17,7 +17,7 @@ def frame(values, patients=None, region="WT", **columns):
 
 def test_the_interval_is_that_of_a_mean():
     values = pd.Series(np.random.default_rng(3).normal(0.8, 0.1, 400))
-    low, high = bootstrap_mean(values, pd.Series(range(400)), seed=0)
+    low, high = bootstrap_mean(values, pd.Series(range(400)))
     error = values.std() / 20  # the central limit theorem
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
@@ -25,8 +25,8 @@ def test_the_interval_is_that_of_a_mean():
 
 def test_patients_are_drawn_and_not_scans():
     values = np.repeat(np.random.default_rng(0).normal(size=50), 8)  # eight equal scans each
-    as_scans = bootstrap_mean(pd.Series(values), pd.Series(range(400)), seed=0)
-    by_patient = bootstrap_mean(pd.Series(values), pd.Series(np.repeat(range(50), 8)), seed=0)
+    as_scans = bootstrap_mean(pd.Series(values), pd.Series(range(400)))
+    by_patient = bootstrap_mean(pd.Series(values), pd.Series(np.repeat(range(50), 8)))
     ratio = np.diff(by_patient)[0] / np.diff(as_scans)[0]
     assert ratio == pytest.approx(math.sqrt(8), rel=0.1)
 

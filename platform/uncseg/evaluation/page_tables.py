@@ -1,8 +1,6 @@
 """Table 1 and Table 2 for people, as terminals, reports and model cards show them."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -23,7 +21,8 @@ def dice_table(table: pd.DataFrame, task: Task) -> PageTable:
         mean, sd = by_fold.pop("mean"), by_fold.pop("sd")
         for fold, row in by_fold.items():
             rows.append(Row([str(model), str(fold), str(row["cases"]), *(f"{row[c]:.4f}" for c in columns)]))
-        rows.append(Row([str(model), "mean ± sd", str(mean["cases"]), *dice_cells(mean, sd, task)], "strong"))
+        means = [mean_sd(mean[column], sd[column], 4) for column in columns]
+        rows.append(Row([str(model), "mean ± sd", str(mean["cases"]), *means], "strong"))
     note = "Dice of whole regions: mean over a fold's cases, then over folds ± sample sd between folds."
     if is_the_papers(task):
         for model in PAPER_DICE:
@@ -31,11 +30,6 @@ def dice_table(table: pd.DataFrame, task: Task) -> PageTable:
             rows.append(Row([f"paper, {model}", "quoted", "1248", *figures], "quoted"))
         note += f" {QUOTED}."
     return PageTable("table1", "Table 1. Dice out of fold", ["", "fold", "cases", *columns.values()], rows, note)
-
-
-def dice_cells(mean: Mapping[Any, Any], sd: Mapping[Any, Any], task: Task) -> list[str]:
-    """Return mean ± sd for each Dice of Table 1."""
-    return [mean_sd(mean[column], sd[column], 4) for column in dice_columns(task)]
 
 
 def uncertainty_table(table: pd.DataFrame, last_epochs: int, task: Task) -> PageTable:

@@ -12,19 +12,18 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-RESAMPLES = 2000
+RESAMPLES, SEED = 2000, 0
 FEWEST_PATIENTS = 10
 """Fewest patients for an interval; resampling fewer gives little more than their range."""
 KEYS = ["case", "patient", "region", "fold", "model"]
 """Columns of scores that are not figures."""
 
 
-def summarize(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def summarize(scores: pd.DataFrame) -> pd.DataFrame:
     """Return means over cases, one row per region and figure.
 
     Args:
         scores: one row per case and region: case, patient, region and figures.
-        seed: of the bootstrap.
 
     Returns:
         Columns region, figure, cases (number that have it), mean, sd (sample), median, ci_low, ci_high. Where the
@@ -35,20 +34,20 @@ def summarize(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     for region, part in scores.groupby("region", sort=False):
         for figure in scores.columns.drop(KEYS, errors="ignore"):
             values = part[figure].astype(float)
-            low, high = bootstrap_mean(values, part["patient"], seed)
+            low, high = bootstrap_mean(values, part["patient"])
             row: dict[str, object] = {"region": region, "figure": figure, "cases": values.count()}
             row |= {"mean": values.mean(), "sd": values.std(ddof=1), "median": values.median()}
             rows.append(row | {"ci_low": low, "ci_high": high})
         if "mean_uncertainty" in scores.columns:
-            rows += _across_cases(str(region), part, seed)
+            rows += _across_cases(str(region), part)
     return pd.DataFrame(rows)
 
 
-def _across_cases(region: str, scores: pd.DataFrame, seed: int) -> list[dict[str, object]]:
+def _across_cases(region: str, scores: pd.DataFrame) -> list[dict[str, object]]:
     known = scores.dropna(subset=["mean_uncertainty", "dice"])
     u, risk = known["mean_uncertainty"].to_numpy(float), 1 - known["dice"].to_numpy(float)
     patients = [np.asarray(places) for places in known.groupby(known["patient"].to_numpy()).indices.values()]
-    drawn = np.random.default_rng(seed).integers(len(patients), size=(RESAMPLES // 4, len(patients)))
+    drawn = np.random.default_rng(SEED).integers(len(patients), size=(RESAMPLES // 4, len(patients)))
     enough = len(patients) >= FEWEST_PATIENTS
     samples = [np.concatenate([patients[n] for n in numbers]) for numbers in drawn] if enough else []
     rows = []
@@ -98,31 +97,30 @@ ACROSS_CASES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 """Figures of all cases of a region together, from their mean uncertainty and their risk, 1 − Dice."""
 
 
-def bootstrap_mean(values: pd.Series, patients: pd.Series, seed: int) -> tuple[float, float]:
+def bootstrap_mean(values: pd.Series, patients: pd.Series) -> tuple[float, float]:
     """Return the 95 % interval of the mean over cases, drawing patients with replacement; NaN with fewer than 10."""
     known = values.notna()
     by_patient = values[known].groupby(patients[known], sort=True).agg(["sum", "size"])
     count = len(by_patient)
     if count < FEWEST_PATIENTS:
         return math.nan, math.nan
-    times = draw_patients(count, seed)
+    times = draw_patients(count)
     return _percentiles(times @ by_patient["sum"].to_numpy() / (times @ by_patient["size"].to_numpy()))
 
 
 @lru_cache(maxsize=4)
-def draw_patients(count: int, seed: int) -> np.ndarray:
-    """Return how often each of ``count`` patients is drawn in each resample, (2000, count), the same for a seed."""
-    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+def draw_patients(count: int) -> np.ndarray:
+    """Return how often each of ``count`` patients is drawn in each resample, (2000, count), always the same."""
+    times = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     times.setflags(write=False)
     return times
 
 
-def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def compare(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Return paired differences, B − A, of the cases that both have, one row per region and figure.
 
     Args:
         a, b: scores as for :func:`summarize`.
-        seed: of the bootstrap.
 
     Returns:
         Columns region, figure, cases, mean_a, mean_b, difference, ci_low, ci_high, p_value: Wilcoxon's signed-rank
@@ -137,7 +135,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             first, second = pairs[f"{figure}_a"].astype(float), pairs[f"{figure}_b"].astype(float)
             difference = (second - first).dropna()
             patients = pairs["patient_a"].loc[difference.index]
-            low, high = bootstrap_mean(difference, patients, seed)
+            low, high = bootstrap_mean(difference, patients)
             row = {"region": region, "figure": figure, "cases": len(difference)}
             row |= {"mean_a": first[difference.index].mean(), "mean_b": second[difference.index].mean()}
             row |= {"difference": difference.mean(), "ci_low": low, "ci_high": high}

@@ -140,7 +140,7 @@ def test_means_are_over_seeds_and_then_over_cases():
     assert found["mean"] == pytest.approx(per_case.mean())
     assert found["seed_sd"] == pytest.approx(wide.mean().std(ddof=1))
     assert (found["cases"], found["patients"], found["seeds"]) == (20, 20, 3)
-    low, high = bootstrap_mean(per_case, pd.Series(per_case.index, per_case.index), seed=0)
+    low, high = bootstrap_mean(per_case, pd.Series(per_case.index, per_case.index))
     assert (found["ci_low"], found["ci_high"]) == (pytest.approx(low), pytest.approx(high))
     assert not {"factor", "fold"} & set(summary.index.get_level_values("figure"))
 

@@ -62,12 +62,12 @@ def benchmark_table(wide: pd.DataFrame, task: Task, least_dice: float = LEAST_DI
     )
 
 
-def ranking_table(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") -> PageTable:
-    """Return the ranking of methods with its uncertainty.
+def ranking_table(ranked: pd.DataFrame, figure: str) -> PageTable:
+    """Return the ranking of methods on the shared segmentation, with its uncertainty.
 
     Args:
         ranked: as :func:`~uncseg.studies.benchmark.ranking.ranking` returns it.
-        figure, segmentation: by which the methods were ranked.
+        figure: by which the methods were ranked.
     """
     what = figures_by_key()[figure].label
     rows = []
@@ -86,12 +86,12 @@ def ranking_table(ranked: pd.DataFrame, figure: str, segmentation: str = "shared
     )
     if ORACLE in set(ranked["method"]):
         note += " The oracle, the probability of failure itself, does not exist for real cases and is not ranked."
-    return PageTable(f"ranking_{figure}", f"Ranking by {what}, {segmentation} segmentation", header, rows, note)
+    return PageTable(f"ranking_{figure}", f"Ranking by {what}, shared segmentation", header, rows, note)
 
 
-def verdicts(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") -> list[str]:
+def verdicts(ranked: pd.DataFrame, figure: str) -> list[str]:
     """Say which methods beat the best floor; arguments as :func:`ranking_table` takes them."""
-    what = f"{figures_by_key()[figure].label}, {segmentation} segmentation"
+    what = f"{figures_by_key()[figure].label}, shared segmentation"
     floors = ranked[ranked["floor"] & ranked["rank"].notna()]
     others = ranked[~ranked["floor"] & ranked["rank"].notna()]
     if floors.empty or others.empty:
@@ -119,10 +119,7 @@ def not_compared(wide: pd.DataFrame, task: Task, least_dice: float = LEAST_DICE)
 
 
 def to_markdown(
-    wide: pd.DataFrame,
-    task: Task,
-    rankings: Mapping[str, pd.DataFrame] | None = None,
-    least_dice: float = LEAST_DICE,
+    wide: pd.DataFrame, task: Task, rankings: Mapping[str, pd.DataFrame] | None = None, least_dice: float = LEAST_DICE
 ) -> str:
     """Return the benchmark for the documentation: the table, and a ranking by each figure with its sentences.
 

@@ -66,14 +66,13 @@ def fitted_factors(cases: pd.DataFrame) -> pd.Series:
     return factors
 
 
-def benchmark_summary(rows: pd.DataFrame, task: Task, least_dice: float = LEAST_DICE, seed: int = 0) -> pd.DataFrame:
+def benchmark_summary(rows: pd.DataFrame, task: Task, least_dice: float = LEAST_DICE) -> pd.DataFrame:
     """Compute means over cases, one row per method, segmentation and figure.
 
     Args:
         rows: as :func:`benchmark_rows` returns them.
         task: what the regions are.
         least_dice: a method whose own segmentations have a lower mean Dice of the main region is not compared.
-        seed: seed of the bootstrap.
 
     Returns:
         Columns method, segmentation, figure, mean (of each case's mean over seeds), ci_low, ci_high (95 %, patients
@@ -87,8 +86,8 @@ def benchmark_summary(rows: pd.DataFrame, task: Task, least_dice: float = LEAST_
     records = []
     for (name, segmentation), own in rows.groupby(["method", "segmentation"], sort=False):
         method = str(name)
-        found = [{"figure": figure} | _mean_of_cases(own, figure, seed) for figure in figures]
-        found.append({"figure": "aurc"} | _aurc(own, main_dice(task), seed))
+        found = [{"figure": figure} | _mean_of_cases(own, figure) for figure in figures]
+        found.append({"figure": "aurc"} | _aurc(own, main_dice(task)))
         for record in found:
             if not compared[method] and record["figure"] not in dices:
                 record |= dict.fromkeys(("mean", "ci_low", "ci_high", "seed_sd"), math.nan)
@@ -118,9 +117,9 @@ def by_case(rows: pd.DataFrame, figure: str) -> tuple[pd.Series, pd.Series]:
     return grouped[figure].mean(), grouped["patient"].first()
 
 
-def _mean_of_cases(rows: pd.DataFrame, figure: str, seed: int) -> dict[str, object]:
+def _mean_of_cases(rows: pd.DataFrame, figure: str) -> dict[str, object]:
     values, patients = by_case(rows, figure)
-    low, high = bootstrap_mean(values, patients, seed)
+    low, high = bootstrap_mean(values, patients)
     seed_means = rows.groupby("seed")[figure].mean()
     return {
         "mean": values.mean(),
@@ -133,7 +132,7 @@ def _mean_of_cases(rows: pd.DataFrame, figure: str, seed: int) -> dict[str, obje
     }
 
 
-def _aurc(rows: pd.DataFrame, dice: str, seed: int) -> dict[str, object]:
+def _aurc(rows: pd.DataFrame, dice: str) -> dict[str, object]:
     known = rows.dropna(subset=["mean_uncertainty", dice])
     patients = np.sort(known["patient"].unique())
     counted: dict[str, object] = {
@@ -143,7 +142,7 @@ def _aurc(rows: pd.DataFrame, dice: str, seed: int) -> dict[str, object]:
     }
     if len(patients) < FEWEST_PATIENTS:
         return counted | dict.fromkeys(("mean", "ci_low", "ci_high", "seed_sd"), math.nan)
-    times = draw_patients(len(patients), seed)
+    times = draw_patients(len(patients))
     areas, samples = [], []
     for _, own in known.groupby("seed"):
         u, risk = own["mean_uncertainty"].to_numpy(float), 1 - own[dice].to_numpy(float)

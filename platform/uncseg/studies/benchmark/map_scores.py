@@ -25,17 +25,7 @@ from uncseg.tasks.task import Task
 STEPS = 1000
 FINEST = 10**8
 """Most steps per 1; smaller values are meaningless in float32 as well."""
-HISTOGRAMS = (
-    "tp",
-    "fp",
-    "fn",
-    "tn_union",
-    "tp_brain",
-    "fp_brain",
-    "fn_brain",
-    "tn_brain",
-    "around_prediction",
-)
+HISTOGRAMS = ("tp", "fp", "fn", "tn_union", "tp_brain", "fp_brain", "fn_brain", "tn_brain", "around_prediction")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ def ranking(
     segmentation: str = "shared",
     floors: Sequence[str] = (),
     least_dice: float = LEAST_DICE,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Rank methods by a figure's mean over cases (per case the mean over seeds), the best first.
 
@@ -34,7 +33,6 @@ def ranking(
         segmentation: "own" or "shared".
         floors: methods that the others are to beat; those that are missing are ignored.
         least_dice: as :func:`~uncseg.studies.benchmark.benchmark_table.benchmark_summary` takes it.
-        seed: seed of the bootstrap.
 
     Returns:
         COLUMNS and floor, compared (bool). ``rank`` counts from 1, and equal means share the better rank; ``_low`` and
@@ -51,7 +49,7 @@ def ranking(
     ranked = [method for method in known if method != ORACLE]
     patients = chosen.groupby("case")["patient"].first().reindex(values.index)
     sign = -1 if figures_by_key()[figure].better == LOWER else 1
-    means, samples = values[known].mean(), _resampled(values[known], patients, seed)
+    means, samples = values[known].mean(), _resampled(values[known], patients)
     table = pd.DataFrame(math.nan, index=pd.Index(known, name="method"), columns=list(COLUMNS[1:]))
     table["mean"] = means
     table[["ci_low", "ci_high"]] = _intervals(samples)
@@ -72,12 +70,12 @@ def ranking(
     return table.assign(floor=table["method"].isin(floors), compared=table["method"].map(allowed))
 
 
-def _resampled(values: pd.DataFrame, patients: pd.Series, seed: int) -> pd.DataFrame:
+def _resampled(values: pd.DataFrame, patients: pd.Series) -> pd.DataFrame:
     """Return each method's means over cases, one row per resample; no rows for fewer than 10 patients."""
     sums, sizes = values.groupby(patients).sum(), values.groupby(patients).count()
     if len(sums) < FEWEST_PATIENTS:
         return values.iloc[:0]
-    times = draw_patients(len(sums), seed)
+    times = draw_patients(len(sums))
     with np.errstate(invalid="ignore"):
         means = (times @ sums.to_numpy(float)) / (times @ sizes.to_numpy(float))
     # in a resample in which a method has no case there are no ranks
