@@ -3,7 +3,8 @@
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from uncseg.errors import Problem, raise_if_any
@@ -74,6 +75,25 @@ def temp_folder() -> Path:
     except FileNotFoundError:  # none can be written to
         return Path("/tmp")
     return usual if len(os.fsencode(usual)) + len(_longest_socket()) <= _MOST_BYTES else Path("/tmp")
+
+
+@contextmanager
+def variables_set(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables for a block; None: absent."""
+    before = {name: os.environ.get(name) for name in values}
+
+    def become(wanted: Mapping[str, str | None]) -> None:
+        for name, value in wanted.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    become(values)
+    try:
+        yield
+    finally:
+        become(before)
 
 
 def _of_the_mode() -> list[Problem]:

@@ -15,7 +15,16 @@ import psutil
 import ray
 
 from uncseg import stopping
-from uncseg.cluster.environment import MODE, PREFIX, RAY_FOLDER, TOKEN, TOKEN_FILE, temp_folder, token_is_off
+from uncseg.cluster.environment import (
+    MODE,
+    PREFIX,
+    RAY_FOLDER,
+    TOKEN,
+    TOKEN_FILE,
+    temp_folder,
+    token_is_off,
+    variables_set,
+)
 from uncseg.cluster.ray_internals import LOOPBACK_VARIABLE, forget_authentication, loopback_address
 from uncseg.cluster.start_failures import folder_problem, machine_problem, start_problem
 from uncseg.console import errors
@@ -77,7 +86,7 @@ def _start(folder: Path, num_cpus: int | None, dashboard: bool) -> None:
     token = None if token_is_off() else str(folder / _TOKEN_NAME)
     mode = "disabled" if token is None else "token"
     variables = {LOOPBACK_VARIABLE: "0", MODE: mode, TOKEN_FILE: token, TOKEN: None}
-    with _variables(variables), loopback_address() as address:
+    with variables_set(variables), loopback_address() as address:
         forget_authentication()
         try:
             ray.init(
@@ -93,25 +102,6 @@ def _start(folder: Path, num_cpus: int | None, dashboard: bool) -> None:
         except BaseException:
             ray.shutdown()
             raise
-
-
-@contextmanager
-def _variables(values: dict[str, str | None]) -> Iterator[None]:
-    """Set environment variables for a block; None: absent."""
-    before = {name: os.environ.get(name) for name in values}
-
-    def become(wanted: dict[str, str | None]) -> None:
-        for name, value in wanted.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-    become(values)
-    try:
-        yield
-    finally:
-        become(before)
 
 
 @contextmanager

@@ -20,9 +20,10 @@ import torch
 
 from uncseg.errors import Problem, ProblemsFound, listed
 from uncseg.files import whole_file
+from uncseg.layout import FINAL_CHECKPOINT
 from uncseg.method.nnunet_internals import array_constructors
 
-BEST, FINAL = "checkpoint_best.pth", "checkpoint_final.pth"
+BEST, FINAL = "checkpoint_best.pth", FINAL_CHECKPOINT
 LATEST, PREVIOUS = "checkpoint_latest.pth", "checkpoint_previous.pth"
 RESUME_PREFIX = "resume_epoch_"
 MODEL_KEYS = ("network_weights", "trainer_name", "inference_allowed_mirroring_axes")
@@ -43,7 +44,7 @@ class DamagedCheckpoint(ProblemsFound):
     """A checkpoint is truncated or altered, or is no checkpoint at all; another one may be whole."""
 
 
-def load_torch_file(path: Path, keys: Sequence[str], device: torch.device | str = "cpu", trust: bool = False) -> dict:
+def load_torch_file(path: Path, keys: Sequence[str], trust: bool = False) -> dict:
     """Read a file that ``torch.save`` wrote, with at least these keys: tensors, plain values and NumPy's numbers.
 
     With ``trust`` the file may run code of its own (full unpickling).
@@ -55,7 +56,7 @@ def load_torch_file(path: Path, keys: Sequence[str], device: torch.device | str 
     _require_unaltered(path)
     try:
         with torch.serialization.safe_globals(_ALLOWED):
-            content = torch.load(path, map_location=device, weights_only=not trust)
+            content = torch.load(path, map_location="cpu", weights_only=not trust)
     except OSError as error:
         raise _problem(path, error.strerror or str(error), "give another file") from error
     except (MemoryError, torch.OutOfMemoryError):

@@ -7,7 +7,6 @@ no Python object is pickled into it. The states of the optimisers stay in the ru
 The alias ``candidate`` names the version whose run ended last; people set other aliases, for example ``champion``.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -24,8 +23,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from uncseg.files import digest, file_states, json_text, write_json, write_text
-from uncseg.layout import RunFolder
+from uncseg.files import digest, file_digest, file_states, json_text, write_json, write_text
+from uncseg.layout import FINAL_CHECKPOINT, RunFolder
 from uncseg.ownership import holds
 from uncseg.table_files import read_table
 from uncseg.tracking.final_figures import describe
@@ -41,7 +40,6 @@ from uncseg.tracking.store import CONTENT_TAG, PARENT_TAG, Store, storing
 logger = logging.getLogger(__name__)
 CANDIDATE = "candidate"
 ENDED_TAG = "uncseg.ended_ms"
-FINAL_CHECKPOINT = "checkpoint_final.pth"
 FOLDER_FILES = ("plans.json", "dataset.json")
 MODEL_KEY = "model"
 VERSION_TAGS = ("dataset_digest", "split_digest", "git_commit")
@@ -212,11 +210,7 @@ def _content(run: RunFolder, folds: Sequence[int], *others: Any) -> str:
     """Return the digest of a model, by the whole checkpoints as they lie here: comparing needs no new file."""
     files = {name: run.model / name for name in FOLDER_FILES if holds(run.root, run.model / name)}
     files |= {f"fold_{fold}": run.final_checkpoint(fold) for fold in folds}
-    digests = {}
-    for name, file in files.items():
-        with file.open("rb") as stream:
-            digests[name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return digest([digests, *others])
+    return digest([{name: file_digest(file) for name, file in files.items()}, *others])
 
 
 def _folders(

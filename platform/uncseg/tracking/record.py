@@ -132,13 +132,10 @@ class MlflowRecord:
             raise ProblemsFound(f"{manifest} cannot be read.", problems, exit_code=1) from error
         if record.tracking_uri == EMBEDDED:
             record.tracking_uri = own_database(manifest.parent)
-        return record.of_a_copy() if _is_copy(manifest, content.get("place"), record) else record
-
-    def of_a_copy(self) -> "MlflowRecord":
-        """Return the record of a copy: to the same MLflow, as runs of its own."""
-        folds = {fold: RunEntry() for fold in self.folds}
-        code = self.address_code
-        return MlflowRecord(self.tracking_uri, self.experiment, self.tags, folds=folds, address_code=code)
+        if _is_copy(manifest, content.get("place"), record):  # it goes to the same MLflow, as runs of its own
+            folds, code = {fold: RunEntry() for fold in record.folds}, record.address_code
+            return MlflowRecord(record.tracking_uri, record.experiment, record.tags, folds=folds, address_code=code)
+        return record
 
     def write(self, manifest: Path) -> None:
         """Write the record into a manifest, and where that lies; its other keys stay."""

@@ -19,6 +19,7 @@ from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
+from uncseg.cluster.environment import variables_set
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import json_text
 from uncseg.tracking.mlflow_internals import VERSIONS_TAG, ui_page
@@ -29,6 +30,7 @@ NOTE_TAG = "mlflow.note.content"
 CONTENT_TAG = "uncseg.sha256"
 METRICS_PER_CALL = 1000
 """MLflow's own limit on log_batch."""
+UPLOAD_S = 600
 TERMINAL = ("FINISHED", "FAILED", "KILLED")
 """Statuses that end a run."""
 _upload_lock = threading.Lock()
@@ -189,23 +191,9 @@ class Store:
 
 
 @contextmanager
-def patient_uploads(timeout_s: int = 600) -> Iterator[None]:
-    """Let MLflow's requests take this long: a server answers an upload only after it has stored the file."""
+def patient_uploads() -> Iterator[None]:
+    """Let MLflow's requests take ten minutes: a server answers an upload only after it has stored the file."""
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"  # MLflow reads it at every request
     # one upload at a time per process; otherwise the last one could restore the wrong value
-    with _upload_lock, variable_set(name, str(max(timeout_s, int(os.environ[name])))):
+    with _upload_lock, variables_set({name: str(max(UPLOAD_S, int(os.environ[name])))}):
         yield
-
-
-@contextmanager
-def variable_set(name: str, value: str) -> Iterator[None]:
-    """Give an environment variable a value for a block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

@@ -11,6 +11,7 @@ import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from uncseg.cluster.environment import variables_set
 from uncseg.config.addresses import sqlite_path
 from uncseg.config.secret_addresses import masked
 from uncseg.errors import Problem, ProblemsFound
@@ -19,7 +20,6 @@ from uncseg.tracking.destination import set_environment
 from uncseg.tracking.mlflow_internals import model_version
 from uncseg.tracking.reachable import require_reachable
 from uncseg.tracking.reasons import ABSENT, OTHERWISE, cause_of, whole_reason
-from uncseg.tracking.store import variable_set
 
 PROGRESS = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 
@@ -79,8 +79,8 @@ def _errors_for_people(uri: str) -> Iterator[None]:
         raise ProblemsFound("There is no such model.", [problem], exit_code=1) from None
 
 
-def download(uri: str, target: Path) -> Path:
-    """Download a model once, by a URI that :func:`find_stored` returned, and return ``target``, its folder.
+def download(uri: str, target: Path) -> None:
+    """Download a model once into a folder, by a URI that :func:`find_stored` returned.
 
     ``MLFLOW_TRACKING_URI`` names the MLflow unless it is the default one. Progress bars are for terminals alone.
 
@@ -91,7 +91,6 @@ def download(uri: str, target: Path) -> Path:
     if not whole.is_file():
         target.mkdir(parents=True, exist_ok=True)
         shown = os.environ.get(PROGRESS, "true" if sys.stderr.isatty() else "false")
-        with _errors_for_people(uri), variable_set(PROGRESS, shown):
+        with _errors_for_people(uri), variables_set({PROGRESS: shown}):
             mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(target))
         write_text(whole, f"{uri}\n")
-    return target

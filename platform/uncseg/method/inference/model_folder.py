@@ -160,9 +160,7 @@ class ModelFolder:
 def read_description(folder: Path) -> dict[str, Any]:
     """Read :data:`DESCRIPTION`; empty if the model has none."""
     file = folder / DESCRIPTION
-    content = read_json(file) if file.is_file() else {}
-    assert isinstance(content, dict)
-    return content
+    return dict(read_json(file)) if file.is_file() else {}
 
 
 def open_model_folder(folder: Path, trust: bool = False) -> ModelFolder:

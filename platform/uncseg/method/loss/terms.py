@@ -23,14 +23,14 @@ MIN_SD = 1e-4
 DILATION_VOXELS = 2
 
 
-def dilate(mask: torch.Tensor, voxels: int = DILATION_VOXELS) -> torch.Tensor:
-    """Dilate a bool mask (B, 1, …) with the 26-neighbour element (2D: 8), ``voxels`` times.
+def dilate(mask: torch.Tensor) -> torch.Tensor:
+    """Dilate a bool mask (B, 1, …) twice with the 26-neighbour element (2D: 8).
 
     n dilations with the full 3³ element equal one with the (2n+1)³ cube, which is applied one axis at a time.
     """
     for axis in range(2, mask.ndim):
         wider, size = mask.clone(), mask.shape[axis]
-        for shift in range(1, min(voxels, size - 1) + 1):
+        for shift in range(1, min(DILATION_VOXELS, size - 1) + 1):
             wider.narrow(axis, shift, size - shift).logical_or_(mask.narrow(axis, 0, size - shift))
             wider.narrow(axis, 0, size - shift).logical_or_(mask.narrow(axis, shift, size - shift))
         mask = wider

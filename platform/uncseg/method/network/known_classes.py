@@ -14,7 +14,7 @@ import dynamic_network_architectures
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from torch import nn
 
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import Problem, raise_if_any
 
 KNOWN = ("torch.nn.", "dynamic_network_architectures.")
 ARCHITECTURES = Path(dynamic_network_architectures.__path__[0], "architectures")
@@ -39,8 +39,7 @@ def require_known_classes(architecture: Any, where: str) -> None:
     except (KeyError, TypeError, AttributeError):
         found, wanted = "an architecture that is not whole", "network_class_name, arch_kwargs, _kw_requires_import"
         problems = [Problem(where, found, wanted, "fetch the file again")]
-    if problems:
-        raise ProblemsFound("The model cannot be used: its plans name code to run.", problems)
+    raise_if_any(problems, "The model cannot be used: its plans name code to run.")
 
 
 def _names(architecture: Any) -> Iterator[tuple[str, Any]]:
