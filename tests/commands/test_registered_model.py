@@ -14,7 +14,7 @@ from uncseg.dataset.splits import read_splits
 from uncseg.errors import ProblemsFound
 from uncseg.files import read_json
 from uncseg.layout import PreparedFolder
-from uncseg.runs.disk_plan import estimate_disk
+from uncseg.runs.run_plan import estimate_disk
 from uncseg.tracking.destination import open_store
 from uncseg.tracking.pyfunc_model import _load_pyfunc
 from uncseg.tracking.syncer import sync_run

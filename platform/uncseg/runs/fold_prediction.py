@@ -76,25 +76,21 @@ def predict_case(request: FoldRequest, case_id: str) -> Prediction:
     Raises:
         ProblemsFound: values of the prepared case, or of a prediction of it, are not finite.
     """
-    with naming(case_id):
-        return _predict_case(request, case_id)
-
-
-def _predict_case(request: FoldRequest, case_id: str) -> Prediction:
     estimators = request.experiment.evaluation.estimators
     members = loaded_members(request)
     predictor = members[0]
-    data, properties = preprocessed_case(request, case_id)
-    native = native_prediction(predict_grid(predictor, data), predictor, properties, request.cpus)
-    memory = _memory_maps(request, case_id, tuple(int(n) for n in data.shape[1:]))
-    maps = native_maps(memory, properties, predictor) | native.maps
+    with naming(case_id):
+        data, properties = preprocessed_case(request, case_id)
+        native = native_prediction(predict_grid(predictor, data), predictor, properties, request.cpus)
+        memory = _memory_maps(request, case_id, tuple(int(n) for n in data.shape[1:]))
+        maps = native_maps(memory, properties, predictor) | native.maps
+        estimates = {
+            name: native_prediction(estimate_grid(name, members, data, estimators), predictor, properties, request.cpus)
+            for name in estimators.several_pass
+        }
     probabilities, outputs = native.probabilities, predictor.outputs
     p_main = probabilities[outputs.main_channels].sum(0).clip(0, 1)
     max_probability = decision_probability(probabilities, p_main, outputs.kind == "regions")
-    estimates = {
-        name: native_prediction(estimate_grid(name, members, data, estimators), predictor, properties, request.cpus)
-        for name in estimators.several_pass
-    }
     return Prediction(native.labels, p_main.astype(np.float32), max_probability, maps, estimates)
 
 
@@ -119,16 +115,22 @@ def one_pass_maps(case: Case, prediction: Prediction, predicted_main: np.ndarray
 
     A phantom's oracle is among them. ``predicted_main`` is the predicted main region, bool.
     """
-    q_file = oracle_path(case)
+    q = read_oracle(case)
     known = OnePass(
         p_main=as_batch(prediction.p_main),
         max_probability=as_batch(prediction.max_probability),
         predicted_main=as_batch(predicted_main),
         variance_stable=as_batch(prediction.maps["variance_stable"]),
-        q=None if q_file is None else as_batch(read_volume(q_file).voxels.astype(np.float32)),
+        q=None if q is None else as_batch(q),
     )
     head = {name: values for name, values in prediction.maps.items() if name == "uncertainty"}
     return head | {name: estimate[0, 0].numpy() for name, estimate in estimate_all(known).items()}
+
+
+def read_oracle(case: Case) -> np.ndarray | None:
+    """Return a phantom's rater probability q, (D, H, W) float32; None for a real case."""
+    file = oracle_path(case)
+    return None if file is None else read_volume(file).voxels.astype(np.float32)
 
 
 def as_batch(volume: np.ndarray) -> torch.Tensor:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from uncseg.errors import DamagedFile, Problem
+from uncseg.errors import Problem
 from uncseg.files import file_digest, read_json
 from uncseg.layout import DONE, FINAL_CHECKPOINT, RunFolder
 from uncseg.method.settings import model_digest
@@ -47,17 +47,7 @@ def foreign_folds_in(model: Path, folds: Iterable[int]) -> list[Problem]:
     return [problem for fold in folds for problem in _problems(model, fold)]
 
 
-def require_records(run: RunFolder, folds: Iterable[int], members: int = 1) -> None:
-    """Refuse a fold with a final checkpoint that lost its done.json: without it the fold would count as not trained.
-
-    Raises:
-        DamagedFile: naming every such fold.
-    """
-    if problems := unrecorded_folds(run, folds, members):
-        raise DamagedFile(f"Folds of {run.root} have lost their record.", problems, exit_code=1)
-
-
-def unrecorded_folds(run: RunFolder, folds: Iterable[int], members: int = 1) -> list[Problem]:
+def unrecorded_folds(run: RunFolder, folds: Iterable[int], members: int) -> list[Problem]:
     """Return a problem for each fold that has a final checkpoint but no done.json."""
     expected, advice = f"the record of the training that ended, beside {FINAL_CHECKPOINT}", AGAIN.format("give ")
     places = [(run.member(number), fold) for number in range(members) for fold in folds]

@@ -21,12 +21,12 @@ from uncseg.layout import STUDY_FILES, PreparedFolder, RunFolder, own_database, 
 from uncseg.ownership import is_own_run, links_out, make_own
 from uncseg.provenance import describe_versions
 from uncseg.runs.fold_request import all_members_done, member_experiment
-from uncseg.runs.own_folds import foreign_folds, require_records, unrecorded_folds
+from uncseg.runs.own_folds import foreign_folds, unrecorded_folds
 from uncseg.runs.run_data import changed_data, read_data, record_data
 from uncseg.tasks.task import Task
 from uncseg.tracking.lost_epochs import require_epochs
 from uncseg.tracking.manifest import update_manifest
-from uncseg.tracking.run_settings import ADVICE
+from uncseg.tracking.run_settings import ADVICE, read_settings
 
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")
 """Sections and fields that change how a run is carried out, not what it computes."""
@@ -110,8 +110,7 @@ def edited_settings(run: RunFolder) -> list[Problem]:
         DamagedFile: the file, or data.json, cannot be read.
     """
     if (data := read_data(run)) is None:
-        if run.experiment.exists():
-            read_experiment(run)
+        read_settings(run)
         return []
     settings = read_experiment(run)
     if lost := _lost_fields(data.settings, settings):
@@ -211,7 +210,8 @@ def recorded_folds(experiment: Experiment, run: RunFolder) -> list[int]:
     Raises:
         DamagedFile: a fold has its final checkpoint, and lost its record.
     """
-    require_records(run, range(experiment.split.folds), experiment.training.members)
+    if problems := unrecorded_folds(run, range(experiment.split.folds), experiment.training.members):
+        raise DamagedFile(f"Folds of {run.root} have lost their record.", problems, exit_code=1)
     return finished_folds(experiment, run)
 
 
@@ -229,7 +229,7 @@ def open_members(experiment: Experiment, prepared: PreparedFolder) -> dict[str, 
     return digests
 
 
-def refuse_other_settings(experiment: Experiment, run: RunFolder, advice: str = NEW_RUN) -> None:
+def refuse_other_settings(experiment: Experiment, run: RunFolder) -> None:
     """Refuse an experiment whose folder holds a run of the same name with other settings.
 
     Raises:
@@ -237,7 +237,7 @@ def refuse_other_settings(experiment: Experiment, run: RunFolder, advice: str = 
             otherwise be taken for a difference of the experiment.
     """
     raise_if_any(edited_settings(run), f"The settings of the run {run.root} were edited.")
-    _refuse_differing(experiment, run, advice)
+    _refuse_differing(experiment, run, NEW_RUN)
 
 
 def _refuse_differing(experiment: Experiment, run: RunFolder, advice: str) -> None:

@@ -13,7 +13,7 @@ from uncseg.config.experiment import Experiment, load_experiment
 from uncseg.config.fields import is_within
 from uncseg.config.reading import Override
 from uncseg.config.rules import problems_of_judged
-from uncseg.errors import Problem, ProblemsFound, did_you_mean
+from uncseg.errors import Problem, ProblemsFound, did_you_mean, raise_if_any
 from uncseg.estimators.registry import HEAD, NO_FURTHER_PASS
 from uncseg.layout import RunFolder
 from uncseg.runs.run_opening import refuse_other_settings
@@ -167,5 +167,4 @@ def require_place(benchmark: Benchmark, base: Experiment, trainings: Sequence[Se
             refuse_other_settings(training.experiment, RunFolder(training.experiment.run_folder))
         except ProblemsFound as error:
             problems += [replace(p, where=f"{training.run_name}, {p.where}") for p in error.problems]
-    if problems:
-        raise ProblemsFound(f"The benchmark {folder.root} holds trainings with other settings.", problems)
+    raise_if_any(problems, f"The benchmark {folder.root} holds trainings with other settings.")

@@ -15,7 +15,7 @@ import torch
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.workers import map_cases_on_workers
 from uncseg.dataset.case_volumes import read_reference
-from uncseg.dataset.cases import Case, oracle_path
+from uncseg.dataset.cases import Case
 from uncseg.dataset.splits import read_splits
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
@@ -23,7 +23,7 @@ from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.overlap import main_mask
 from uncseg.files import digest, read_json, whole_file
 from uncseg.kept_records import keep_record, kept_record
-from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, source_digest
+from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, read_oracle, source_digest
 from uncseg.runs.fold_request import FoldRequest, member_requests
 from uncseg.runs.run_data import known_digest
 from uncseg.studies.benchmark.benchmark_file import SeededTraining
@@ -138,8 +138,7 @@ def score_case(scored: ScoredFold, case: Case) -> None:
         raise ProblemsFound("A case cannot be scored.", [Problem(str(file), "nothing", expected, advice)], exit_code=1)
     shared = read_volume(file).voxels
     brain = image.voxels != 0
-    q_file = oracle_path(case)
-    q = None if q_file is None else read_volume(q_file).voxels.astype(np.float32)
+    q = read_oracle(case)
     common = {"seed": scored.training.seed, "fold": scored.request.fold, "case": case.case_id, "patient": case.patient}
     rows: list[dict[str, Any]] = []
     counts: dict[str, np.ndarray] = {}

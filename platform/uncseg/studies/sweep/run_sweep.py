@@ -15,7 +15,6 @@ from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder
 from uncseg.ownership import make_own
 from uncseg.partial_files import remove_partial
-from uncseg.runs.disk_plan import estimate_disk, print_disk, size_text
 from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.fold_request import is_done
 from uncseg.runs.judged_run import require_judged_run, require_same_data
@@ -24,13 +23,12 @@ from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_data import LOST, changed_split, kept_preparation, record_data
 from uncseg.runs.run_opening import changes_of, edited_settings, locked
-from uncseg.runs.run_plan import print_cases
+from uncseg.runs.run_plan import estimate_disk, print_cases, print_disk, size_text
 from uncseg.runs.train_folds import train_folds
 from uncseg.studies.load_study import save_study
 from uncseg.studies.parent_run import open_parent
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
-from uncseg.studies.sweep.load_sweep import require_place
 from uncseg.studies.sweep.snapshots import refuse_strangers_state
 from uncseg.studies.sweep.space import trial_experiment
 from uncseg.studies.sweep.sweep_file import Sweep
@@ -43,13 +41,12 @@ from uncseg.tracking.lost_epochs import lost_epochs
 
 
 def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
-    """Run a sweep, or go on with it; return 0, or 1 where there is no best trial.
+    """Run a sweep that ``commands/checked_studies.py`` has checked, or go on; return 0, or 1 without a best trial.
 
     Prints and writes the table of trials, and writes the best trial's experiment file. With ``trust`` what the sweep's
     folder holds already, Tune's state and checkpoints, may run code of its own.
     """
     folder = SweepFolder(base.storage.path.resolve() / sweep.name)
-    require_place(sweep, base)
     if not trust:
         refuse_strangers_state(folder)
     folder.outputs.require_own([folder.best.name, *folder.outputs.noted()])

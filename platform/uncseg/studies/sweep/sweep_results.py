@@ -9,7 +9,7 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import console
 from uncseg.method.checkpoints import remove_checkpoints
 from uncseg.page_table import PageTable, Row, fixed, mean_sd
-from uncseg.runs.disk_plan import size_text
+from uncseg.runs.run_plan import size_text
 from uncseg.studies.parent_run import close_parent
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.importances import importances
