@@ -19,11 +19,11 @@ from uncseg.report.run_figures import FIGURES, page_outputs
 from uncseg.report.run_report import PAGE, PAGE_TABLES
 from uncseg.runs.cross_validation import train_and_evaluate
 from uncseg.runs.fold_request import RunRequest, all_members_done
-from uncseg.runs.judged_run import require_judged_run, require_same_data
+from uncseg.runs.judged_run import require_same_data
 from uncseg.runs.preflight import preflight, require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_data import changed_split, kept_preparation
-from uncseg.runs.run_opening import locked_folds, refuse_other_settings, require_unchanged
+from uncseg.runs.run_opening import locked_folds, require_unchanged
 from uncseg.runs.run_plan import print_plan
 from uncseg.runs.step_timing import time_steps
 from uncseg.tracking.record import MlflowRecord
@@ -35,6 +35,7 @@ def cross_validate(
     """Prepare the cases, train the folds, predict every case out of fold, write the tables, fill MLflow.
 
     Args:
+        experiment: as ``early_checks.check_training`` has checked it.
         folds: folds to train; None: all.
         dry_run: check everything and print the plan, but train nothing.
         trust: let checkpoints that the run's folder already holds run code of their own.
@@ -44,8 +45,6 @@ def cross_validate(
     """
     folds = folds_to_train(experiment, folds)
     run = RunFolder(experiment.run_folder)
-    refuse_other_settings(experiment, run)
-    require_judged_run(experiment, folds)
     begun = run.experiment.exists()
     if not begun:
         require_free(run.root, "run")

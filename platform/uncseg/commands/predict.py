@@ -6,7 +6,7 @@ from pathlib import Path
 from uncseg.console import console, warn
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.told_task import names_of_other_tasks
-from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.errors import raise_if_any
 from uncseg.evaluation.expectation import WORDS
 from uncseg.runs.model_sources import PredictionModel, find_model
 from uncseg.runs.new_case_tasks import (
@@ -40,12 +40,9 @@ def predict_folder(
         source, folds, overrides, trust: see :func:`~uncseg.runs.model_sources.find_model`.
 
     Raises:
-        ProblemsFound: naming every case that could not be predicted; the others are finished. Or the output is the
-            input, another command writes there, or files of these names are not uncseg's (exit code 2).
+        ProblemsFound: naming every case that could not be predicted; the others are finished. Or another command
+            writes to the output, or files of these names are not uncseg's (exit code 2).
     """
-    if output.resolve() == folder.resolve():
-        problem = Problem("OUTPUT", f"{output}, the folder of the images", "another folder", "choose one")
-        raise ProblemsFound("The predictions cannot be written.", [problem])
     model = find_model(source, output, folds, overrides, trust)
     refuse_options(model, options)
     scan = find_inputs(folder.resolve(), model.folder.dataset_json, skip=output, task=model.task)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from uncseg.console import console
 from uncseg.dataset.preparation import cases_of
-from uncseg.errors import Problem, ProblemsFound
+from uncseg.errors import ProblemsFound
 from uncseg.report.run_figures import FIGURES, ReportedRun, draw_run, page_outputs
 from uncseg.report.run_report import PAGE_TABLES, page_name, write_report
 from uncseg.runs.run_data import changed_cases
@@ -19,16 +19,12 @@ def report_runs(roots: Sequence[Path], cases: int) -> int:
     """Draw the figures of the runs, finished or not, and write one page on them into the folder of the first.
 
     Args:
-        roots: the runs' folders.
+        roots: the folders of different runs.
         cases: number of cases in each run's work list that have a slice viewer.
 
     Raises:
-        ProblemsFound: a folder is not a run folder, or is given twice; someone else's file has a name that is needed,
-            or someone edited ours.
+        ProblemsFound: someone else's file has a name that is needed, or someone edited ours.
     """
-    if len({root.resolve() for root in roots}) < len(roots):
-        problem = Problem("RUN", ", ".join(map(str, roots)), "different runs", "give each run once")
-        raise ProblemsFound("The runs cannot be compared.", [problem])
     runs = [_open(root) for root in roots]
     for run in runs:
         page_outputs(run.folder).require_own(FIGURES)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from uncseg.console import command_line, console
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import RunFolder
-from uncseg.studies.study_folder import find_study, warn_of_changed_runs
+from uncseg.studies.study_folder import warn_of_changed_runs
 from uncseg.tracking.given_address import usable_address
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.ui_server import free_port, run_page, ui_server
@@ -25,9 +25,6 @@ def show_run(root: Path, port: int | None = None, browser: bool = True) -> int:
             cannot be started, or the port is taken.
     """
     run = RunFolder(root.resolve())
-    if not run.experiment.is_file() and find_study(run.root) is None:
-        problem = Problem(str(root), "no run, sweep or benchmark", "the folder of one", "give RUNS/NAME")
-        raise ProblemsFound("There is nothing to show.", [problem])
     warn_of_changed_runs(run.root, "MLflow shows what was computed before")
     record = MlflowRecord.read(run.manifest)
     if record.tracking_uri:

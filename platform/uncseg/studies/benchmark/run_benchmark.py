@@ -28,7 +28,6 @@ from uncseg.runs.train_folds import train_folds
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
 from uncseg.studies.benchmark.benchmark_results import close_benchmark
 from uncseg.studies.benchmark.cost import measure_costs
-from uncseg.studies.benchmark.load_benchmark import require_place
 from uncseg.studies.benchmark.methods import methods_of
 from uncseg.studies.benchmark.score_maps import ScoredFold, comparable, fold_requests, score_cases
 from uncseg.studies.load_study import save_study
@@ -54,7 +53,7 @@ def run_benchmark(
     """Train what is not trained yet, score every map of every case, write tables, figure and page, fill MLflow.
 
     Args:
-        benchmark, base, trainings: as loaded.
+        benchmark, base, trainings: as loaded and checked by ``commands/checked_studies.py``.
         dry_run: check everything and print the plan, train nothing.
         trust: let checkpoints that exist already run code of their own.
 
@@ -65,7 +64,6 @@ def run_benchmark(
         ProblemsFound: the benchmark cannot be run, or cases could not be scored.
     """
     folder = BenchmarkFolder(base.storage.path.resolve() / benchmark.name)
-    require_place(benchmark, base, trainings)
     write_missing_phantoms(base.dataset)
     _refuse_other_data(folder, trainings)
     networks = sum(t.experiment.training.members * len(benchmark.folds_of(t.experiment)) for t in trainings)
@@ -89,8 +87,7 @@ def run_benchmark(
                 _measure_costs(work, compared)
     if compared:
         close_benchmark(benchmark, base, folder, compared)
-    if problems:
-        raise ProblemsFound("Some cases could not be scored: their trainings are not compared.", problems, exit_code=1)
+    raise_if_any(problems, "Some cases could not be scored: their trainings are not compared.", exit_code=1)
     return 1 if failed or not compared else 0
 
 
