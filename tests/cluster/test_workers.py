@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 from uncseg.cluster.resources import FoldResources, Slots
 from uncseg.cluster.tasks import map_cases
-from uncseg.cluster.workers import Workers
+from uncseg.cluster.tasks import Workers
 
 ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
 folder = Path(sys.argv[1])

@@ -16,8 +16,7 @@ import torch
 from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
-from uncseg.cluster.tasks import map_cases, start_as_task
-from uncseg.cluster.workers import Workers
+from uncseg.cluster.tasks import Workers, map_cases, start_as_task
 from uncseg.config.task_files import TASK_FILE, write_task
 from uncseg.console import counting
 from uncseg.dataset.case_volumes import read_case_volumes, read_reference

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from uncseg.cluster.workers import map_cases_on_workers
+from uncseg.cluster.tasks import map_cases_on_workers
 from uncseg.config.sections import PROTOCOLS
 from uncseg.config.task_files import TASK_FILE, write_task
 from uncseg.dataset.case_volumes import read_reference

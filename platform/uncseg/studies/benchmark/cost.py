@@ -10,7 +10,7 @@ import ray
 import torch
 
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.workers import Workers
+from uncseg.cluster.tasks import Workers
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.runs.fold_prediction import loaded_members, preprocessed_case

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from uncseg.cluster.resources import Slots
-from uncseg.cluster.workers import map_cases_on_workers
+from uncseg.cluster.tasks import map_cases_on_workers
 from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.cases import Case
 from uncseg.dataset.splits import read_splits
