@@ -88,6 +88,7 @@ LINES = [
     ("score cases cases --out a.parquet --task gli2023", "did you mean gli-2023"),
     ("score cases cases --out a.parquet --uncertainty-scale percents", "did you mean percent"),
     ("score cases cases --out a.parquet --prediction-convention 1999", "--prediction-convention"),
+    ("score cases cases --out file/a.parquet", "a folder of yours"),
     ("score cases empty --out a.parquet", "no reference"),
     ("score cases cases --out a.parquet --patients nowhere.csv", "nowhere.csv"),
     ("evaluate runs/begn", "did you mean"),

@@ -5,6 +5,7 @@ Each takes a second. The commands check more, as what they work with becomes kno
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from uncseg.config.addresses import sqlite_path
@@ -240,7 +241,9 @@ def check_scoring(
     if scale not in SCALES:
         advice = did_you_mean(scale, SCALES, "give one of them")
         problems.append(Problem("--uncertainty-scale", scale, "unit (0 to 1) or percent (0 to 100)", advice))
+    problems += [replace(problem, where="--out") for problem in _problems_of_storage(out.parent)]
     raise_if_any(problems, "There is nothing to score.")
+    check_options(patients, task)
     from uncseg.evaluation.find_pairs import find_pairs
 
     there = {name: folder.resolve() for name, folder in folders.items() if folder is not None}
