@@ -74,7 +74,16 @@ LONGEST_PATH = 500
 
 
 def storage_error(error: OSError) -> ProblemsFound | None:
-    """Return what a full, read-only or broken disk means to people (exit code 1); None if the cause is another one."""
+    """Return what a full, read-only or broken disk means to people (exit code 1); None if the cause is another one.
+
+    A folder in the place of a file, or the reverse, has exit code 2.
+    """
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST) and error.filename:
+        path = Path(error.filename2 or error.filename)
+        there = next((place for place in (path, *path.parents) if place.exists()), path)
+        kinds = ("a folder", "a file") if there.is_dir() else ("a file", "a folder")
+        problem = Problem(str(there), *kinds, "move it away; the same command goes on from here")
+        return ProblemsFound("A file cannot be read or written.", [problem])
     if error.errno not in _STORAGE:
         return None
     where = str(error.filename or "the storage")

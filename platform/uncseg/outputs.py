@@ -94,8 +94,8 @@ class Outputs:
             ProblemsFound: naming each (exit code 2).
         """
         self._read()
-        problems = [self._problem(name) for name in dict.fromkeys(names) if not self._may_write(name)]
-        raise_if_any(first_problems(problems), f"Files in {self.folder} are not uncseg's to overwrite.")
+        problems = dict.fromkeys(problem for name in names if (problem := self._problem(name)) is not None)
+        raise_if_any(first_problems(list(problems)), f"Files in {self.folder} are not uncseg's to overwrite.")
 
     def remove(self, names: Iterable[str] = (), owner: str | None = None) -> None:
         """Remove files of ours, those named and those of an owner; all others stay."""
@@ -146,17 +146,21 @@ class Outputs:
         bytes_, content = file.stat().st_size, file_digest(file)
         return any((bytes_, content, owner) == (e["bytes"], e["sha256"], e["owner"]) for e in self.known.get(name, ()))
 
-    def _may_write(self, name: str) -> bool:
-        for folder in Path(name).parents[:-1]:  # a link would lead to someone's files elsewhere
+    def _problem(self, name: str) -> Problem | None:
+        """Return what is in the place of a file, or of a folder above it; None if it may be written."""
+        advice = f"move it away, or give another {self.option}"
+        for folder in reversed(Path(name).parents[:-1]):  # a link would lead to someone's files elsewhere
             path = self.folder / folder
             if path.is_symlink() or (path.exists() and not path.is_dir()):
-                return False
-        return not os.path.lexists(self.folder / name) or self.is_own(name)
-
-    def _problem(self, name: str) -> Problem:
-        found = "changed since it was written" if name in self.known else "a file that uncseg did not write there"
-        advice = f"move it away, or give another {self.option}"
-        return Problem(str(self.folder / name), found, "no such file, or one of an earlier command", advice)
+                what = "link" if path.is_symlink() else "file"
+                return Problem(str(path), f"a {what} that uncseg did not write there", "a folder, or nothing", advice)
+        path = self.folder / name
+        if not os.path.lexists(path) or self.is_own(name):
+            return None
+        what = "folder" if path.is_dir() and not path.is_symlink() else "file"
+        edited = what == "file" and name in self.known
+        found = "changed since it was written" if edited else f"a {what} that uncseg did not write there"
+        return Problem(str(path), found, "no such file, or one of an earlier command", advice)
 
     def _note(self, root: Path, owner: str, among: Collection[str] | None, file: Path, target: Path) -> None:
         """Write down what is about to get its final name; see ``files.before_a_rename``."""

@@ -114,7 +114,7 @@ def read_table(
         DamagedFile: the file is truncated or altered, or lacks a column.
     """
     file = folder / f"{name}.parquet"
-    if not file.is_file():
+    if not file.exists():
         return None
     try:
         table = _read(file, columns)

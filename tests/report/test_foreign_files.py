@@ -34,7 +34,9 @@ def test_files_of_others_are_refused_by_name_and_stay(runs, capsys):
         "figures/overlay.png": command,
         "figures/cases/figure1_BraTS-GLI-00000-000.png": command,
         "tables/difference_from_other.csv": ("evaluate", first.root, other.root),
+        "tables/difference_from_other.parquet": ("evaluate", first.root, other.root),
         "tables/comparison_small_other_settings.csv": ("report", first.root, other.root, "--cases", 0),
+        "report_small_other.html": ("report", first.root, other.root, "--cases", 0),
     }
     for name, refused in mine.items():
         file = first.root / name
@@ -59,6 +61,41 @@ def test_links_out_of_a_run_of_others_are_refused_by_name(runs, tmp_path, capsys
         assert f"{other.tables / 'scores.parquet'}" in "".join(capsys.readouterr())
     mark_as_own(other.root)
     assert ended("report", other.root, "--cases", 0) == 0
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_folder_in_place_of_a_file_and_the_reverse_are_named_once(runs, capsys, written):
+    first, other = runs
+    report = ("report", first.root, "--cases", 1)
+    if written:
+        assert ended(*report) == ended("evaluate", first.root, other.root) == 0
+    kinds = {"folder": Path.mkdir, "file": Path.touch}
+    places = {
+        ("folder", "tables/table1.tex"): report,
+        ("folder", "report.html"): report,
+        ("folder", "figures/figure2.png"): report,
+        ("file", "figures"): report,
+        ("file", "figures/cases"): report,
+        ("file", "tables"): report,
+        ("file", "spool"): report,
+        ("folder", "tables/scores.parquet"): report,
+        ("folder", "tables/difference_from_other.csv"): ("evaluate", first.root, other.root),
+        ("folder", "manifest.json"): ("sync", first.root),
+        ("folder", "tables/table1.parquet"): ("sync", first.root),
+    }
+    for (kind, name), command in places.items():
+        place, away = first.root / name, first.root.parent / "away"
+        place.parent.mkdir(exist_ok=True)
+        if place.exists():
+            place.rename(away)
+        kinds[kind](place)
+        capsys.readouterr()
+        assert ended(*command) == (1 if command is report and name == "tables/scores.parquet" else 2), name
+        assert capsys.readouterr().err.count(f"{place} ") == 1, name
+        place.rmdir() if kind == "folder" else place.unlink()
+        if away.exists():
+            away.rename(place)
+    assert ended(*report) == 0
 
 
 def test_our_own_are_written_again_until_someone_edits_them(runs, capsys):

@@ -218,5 +218,7 @@ def _require_own_files(run: RunFolder) -> None:
     """Refuse a run whose settings, metrics or figures are links to what lies elsewhere: MLflow would show that."""
     read = [run.experiment, run.manifest, *run.spool.glob("*"), *run.tables.glob("*.parquet")]
     out = [path for path in read if path.exists() and not path.name.startswith(".") and not holds(run.root, path)]
-    found, expected, advice = "a link out of the run", "a file of the run", "replace it by a file"
-    raise_if_any([Problem(str(path), found, expected, advice) for path in out], f"{run.root} cannot be synced.")
+    found = {path: "a folder" if path.is_dir() and not path.is_symlink() else "a link out of the run" for path in out}
+    expected, advice = "a file of the run", "replace it by a file"
+    problems = [Problem(str(path), what, expected, advice) for path, what in found.items()]
+    raise_if_any(problems, f"{run.root} cannot be synced.")
