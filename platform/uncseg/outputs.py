@@ -78,8 +78,9 @@ class Outputs:
         """Note each file that this process writes below the folder in a block; ``owner`` may be the case it is of.
 
         A name that is not ours is refused at the last moment by :class:`~uncseg.errors.ProblemsFound`. ``among`` are
-        the only names that are noted and refused; None: all.
+        the only names that are noted and refused, all of them before the block begins; None: all that are written.
         """
+        self.require_own(among or ())
         note = partial(self._note, self.folder.resolve(), owner, among)
         before_a_rename.append(note)
         try:

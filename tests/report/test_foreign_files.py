@@ -63,19 +63,16 @@ def test_links_out_of_a_run_of_others_are_refused_by_name(runs, tmp_path, capsys
     assert ended("report", other.root, "--cases", 0) == 0
 
 
-@pytest.mark.parametrize("written", [False, True])
-def test_a_folder_in_place_of_a_file_and_the_reverse_are_named_once(runs, capsys, written):
+def test_a_folder_in_place_of_a_file_and_the_reverse_are_named_once(runs, capsys):
     first, other = runs
-    report = ("report", first.root, "--cases", 1)
-    if written:
-        assert ended(*report) == ended("evaluate", first.root, other.root) == 0
+    report = ("report", first.root, "--cases", 0)
+    assert ended(*report) == ended("evaluate", first.root, other.root) == 0
     kinds = {"folder": Path.mkdir, "file": Path.touch}
     places = {
         ("folder", "tables/table1.tex"): report,
         ("folder", "report.html"): report,
         ("folder", "figures/figure2.png"): report,
         ("file", "figures"): report,
-        ("file", "figures/cases"): report,
         ("file", "tables"): report,
         ("file", "spool"): report,
         ("folder", "tables/scores.parquet"): report,

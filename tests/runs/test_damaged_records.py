@@ -1,7 +1,8 @@
-"""A run whose experiment.yaml or done.json is damaged, edited or gone: what is said of it costs no result."""
+"""A run whose experiment.yaml, done.json or tables are damaged, edited or gone: what is said of it costs no result."""
 
 import json
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -11,6 +12,8 @@ from uncseg.cli import main
 from uncseg.config.experiment import load_experiment, save_experiment
 from uncseg.console import console
 from uncseg.layout import RunFolder
+from uncseg.report.run_figures import page_outputs
+from uncseg.table_files import write_table
 
 
 class Trained:
@@ -121,3 +124,37 @@ def test_a_finished_fold_without_its_record_is_named_not_dropped(trained, told):
         assert code == 1
         assert "done.json" in said
         assert "cross-validate" in said
+
+
+def test_tables_that_someone_edited_are_named_before_any_work_and_stay(trained, told):
+    root, tables = trained.run.root, trained.run.tables
+    with page_outputs(trained.run).noting():  # as an evaluation does
+        for name in ("table1", "scores", "scores_summary", "per_case", "table2"):
+            write_table(pd.DataFrame({"a": [1, 2]}), tables, name)
+    for command in commands(trained)[:2]:
+        assert f"{tables}" not in told(*command)[1]
+    for name in ("table1", "scores", "scores_summary"):
+        with (tables / f"{name}.csv").open("a") as table:
+            table.write("mine\n")
+    (tables / "epochs.csv").write_text("mine")
+    (tables / "table2.csv").unlink()
+    before = {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
+    for command in commands(trained)[:2]:
+        code, said = told(*command)
+        assert code == 2
+        assert "(4 problems)" in said
+        assert all(f"{tables / name}.csv changed since" in said for name in ("table1", "scores", "scores_summary"))
+        assert f"{tables / 'epochs.csv'} a file that uncseg did not write there" in said
+    assert {file: file.read_bytes() for file in root.rglob("*") if file.is_file()} == before
+
+
+def test_tables_of_a_cohort_that_someone_wrote_are_named_and_stay(trained, told, tmp_path):
+    names = [f"external_cases{end}" for end in (".csv", "_summary.csv", "_folds.csv", "_cases.csv", "_task.yaml")]
+    trained.run.tables.mkdir()
+    for name in names:
+        (trained.run.tables / name).write_text("mine")
+    code, said = told("evaluate", trained.run.root, "--dataset", tmp_path / "cases")
+    assert code == 2
+    assert "(5 problems)" in said
+    assert all(f"{trained.run.tables / name} a file that uncseg did not write there" in said for name in names)
+    assert all((trained.run.tables / name).read_text() == "mine" for name in names)

@@ -15,8 +15,6 @@ from uncseg.errors import raise_if_any
 from uncseg.layout import RunFolder
 from uncseg.outputs import require_free
 from uncseg.ownership import make_own
-from uncseg.report.run_figures import FIGURES, page_outputs
-from uncseg.report.run_report import PAGE, PAGE_TABLES
 from uncseg.runs.cross_validation import train_and_evaluate
 from uncseg.runs.fold_request import RunRequest, all_members_done
 from uncseg.runs.judged_run import require_same_data
@@ -25,6 +23,7 @@ from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_data import changed_split, kept_preparation
 from uncseg.runs.run_opening import locked_folds, require_unchanged
 from uncseg.runs.run_plan import print_plan
+from uncseg.runs.run_tables import require_own_files
 from uncseg.runs.step_timing import time_steps
 from uncseg.tracking.record import MlflowRecord
 
@@ -48,7 +47,7 @@ def cross_validate(
     begun = run.experiment.exists()
     if not begun:
         require_free(run.root, "run")
-    page_outputs(run).require_own([PAGE, *PAGE_TABLES, *FIGURES])
+    require_own_files(run)
     write_missing_phantoms(experiment.dataset)
     require_unchanged(run, experiment)
     with ray_session(experiment.resources.ray_address) as own_ray:

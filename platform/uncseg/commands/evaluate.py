@@ -11,16 +11,15 @@ from uncseg.console import console, counting
 from uncseg.dataset.patients import as_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.layout import RunFolder
-from uncseg.report.run_figures import FIGURES, page_outputs
-from uncseg.report.run_report import PAGE, PAGE_TABLES
-from uncseg.runs.cohort_evaluation import cohort_task, predict_cohort, write_cohort_tables
+from uncseg.report.run_figures import page_outputs
+from uncseg.runs.cohort_evaluation import cohort_files, cohort_task, predict_cohort, write_cohort_tables
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.preflight import require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_data import changed_split, kept_preparation
 from uncseg.runs.run_opening import open_existing_run, recorded_folds, require_unchanged
-from uncseg.runs.run_tables import evaluate_and_write_tables
+from uncseg.runs.run_tables import evaluate_and_write_tables, require_own_files
 
 
 def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = False) -> int:
@@ -32,7 +31,7 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
     """
     run, experiment = open_existing_run(root, overrides)
     refuse_kept_address(run.root, experiment.resources.ray_address, overrides)
-    page_outputs(run).require_own([PAGE, *PAGE_TABLES, *FIGURES])
+    require_own_files(run)
     folds = recorded_folds(experiment, run)
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
@@ -67,14 +66,18 @@ def evaluate_cohort(
         task: of the cohort, see :func:`~uncseg.runs.cohort_evaluation.cohort_task`.
 
     Raises:
-        ProblemsFound: naming every case that could not be predicted or scored; the others are finished.
+        ProblemsFound: naming every case that could not be predicted or scored; the others are finished. Or naming
+            tables of the cohort that someone has edited (exit code 2).
     """
     wanted, setting = require_task(task), as_patients(patients)
     run, dataset = RunFolder(root.resolve()), dataset.resolve()
+    outputs, names = page_outputs(run), cohort_files(dataset.name)
+    outputs.require_own(names)
     model = find_model(str(root), run.root, None, overrides, trust)
     chosen = cohort_task(dataset, model.task, wanted)
     records, problems = predict_cohort(run, model, dataset, chosen, trust, convention, setting)
     if records:
-        write_cohort_tables(run, dataset.name, records, chosen.task)
+        with outputs.noting(among=names):
+            write_cohort_tables(run, dataset.name, records, chosen.task)
     raise_if_any(problems, "Some cases could not be evaluated.", exit_code=1)
     return 0

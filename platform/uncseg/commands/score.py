@@ -18,7 +18,7 @@ from uncseg.files import digest, file_contents, short_name
 from uncseg.kept_records import compute_once
 from uncseg.outputs import Outputs
 from uncseg.partial_files import remove_partial
-from uncseg.report.score_tables import scores_table, write_scores
+from uncseg.report.score_tables import score_files, scores_table, write_scores
 from uncseg.runs.preflight import require_folders
 from uncseg.table_files import table_of
 
@@ -81,10 +81,7 @@ def score_folders(
 
 def _names(stem: str, pairs: Sequence[Pair]) -> list[str]:
     """Return the names of all files that may be written into the folder of the tables."""
-    tables = ("", "_summary", "_reliability")
-    names = [f"{stem}{table}.{ending}" for table in tables for ending in ("parquet", "csv")]
-    names += [f"{stem}_reliability.png", f"{stem}_task.yaml"]
-    return names + [_record(stem, pair) for pair in pairs]
+    return [*score_files(stem), f"{stem}_task.yaml", *(_record(stem, pair) for pair in pairs)]
 
 
 def _record(stem: str, pair: Pair) -> str:

@@ -55,13 +55,12 @@ def comparison_section(runs: Sequence[ReportedRun], joined: str) -> PageSection:
     named = {f"comparison_{joined}_{short_name(table.name.replace(' ', '_'))}": (f, table) for f, table in compared}
     drawing, outputs = f"figures/figure2_{joined}.png", page_outputs(first.folder)
     names = {f"tables/{name}.{ending}" for name in named for ending in ("csv", "parquet", "tex")} | {drawing}
-    outputs.require_own(sorted(names))
     picture = Picture(
         first.folder.root / drawing,
         f"Figure 2 of {'both' if len(runs) == 2 else 'all'} runs: each run has a colour; thin lines are folds, thick "
         "lines their mean; the last epochs are shaded.",
     )
-    with outputs.noting(among=names):
+    with outputs.noting(among=sorted(names)):
         for name, (frame, table) in named.items():
             write_table(frame, first.folder.tables, name)
             if table.rows:

@@ -23,6 +23,12 @@ MOST_WITH_HD95 = 3
 """Regions whose Dice and HD95 fit into a terminal."""
 
 
+def score_files(name: str) -> list[str]:
+    """Return the names of the files that :func:`write_scores` may write."""
+    tables = (name, f"{name}_summary", f"{name}_reliability")
+    return [f"{table}.{ending}" for table in tables for ending in ("parquet", "csv")] + [f"{name}_reliability.png"]
+
+
 def write_scores(scores: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
     """Write NAME (one row per case and region), NAME_summary and, if there is a map, NAME_reliability with its diagram.
 

@@ -20,7 +20,7 @@ from uncseg.evaluation.masks_task import ChosenTask
 from uncseg.evaluation.summary import spearman
 from uncseg.files import read_json, write_json
 from uncseg.layout import RunFolder
-from uncseg.report.score_tables import models_table, scores_table, summarize_models, write_scores
+from uncseg.report.score_tables import models_table, score_files, scores_table, summarize_models, write_scores
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.runs.new_case_tasks import FOLD_MEAN, Record, predict_new_cases, prediction_names, predictions_in
 from uncseg.runs.prediction_request import PredictionOptions
@@ -139,6 +139,12 @@ def _refuse_another(file: Path, dataset: Path, content: Mapping[str, str]) -> No
         found, expected = f"{dataset}, and {file.parent.name} was {before['path']}", "another name for another cohort"
         problem = Problem("--dataset", found, expected, f"rename the folder, or move {file.parent} away")
         raise ProblemsFound("The cohort's name is taken.", [problem])
+
+
+def cohort_files(name: str) -> list[str]:
+    """Return the files of :func:`write_cohort_tables` that people read, and may edit, relative to the run's folder."""
+    others = (f"external_{name}_{part}" for part in ("task.yaml", "folds.csv", "cases.csv"))
+    return [f"tables/{file}" for file in (*score_files(f"external_{name}"), *others) if not file.endswith(".parquet")]
 
 
 def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record], task: Task) -> None:

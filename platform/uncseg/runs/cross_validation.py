@@ -6,6 +6,7 @@ from typing import Literal
 
 from uncseg import stopping
 from uncseg.console import warn
+from uncseg.errors import ProblemsFound
 from uncseg.partial_files import remove_partial
 from uncseg.provenance import describe_source, describe_versions, git_commit
 from uncseg.report.skipped import skipped_lines
@@ -39,12 +40,20 @@ def train_and_evaluate(request: RunRequest, folds: Sequence[int], own_ray: bool)
             failed = _train(request, folds, own_ray)
             # folds that an earlier command trained belong to the run's tables too
             if finished := finished_folds(experiment, run):
-                evaluate_and_write_tables(request, finished)
+                _evaluate(request, finished)
             syncer.finish()
             outcome = "failed" if failed else "finished"
         finally:
             left = syncer.stop(outcome)
     return failed, left
+
+
+def _evaluate(request: RunRequest, finished: Sequence[int]) -> None:
+    try:
+        evaluate_and_write_tables(request, finished)
+    except ProblemsFound:
+        warn("the trained folds are kept; once that is corrected, the same command goes on from here")
+        raise
 
 
 def _describe(request: RunRequest, digests: dict[str, str]) -> RunDescription:

@@ -13,9 +13,9 @@ from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
 from uncseg.layout import RunFolder
 from uncseg.partial_files import remove_partial
-from uncseg.report.run_figures import ReportedRun, draw_run, page_outputs
+from uncseg.report.run_figures import FIGURES, ReportedRun, draw_run, page_outputs
 from uncseg.report.run_report import PAGE, PAGE_TABLES, write_report
-from uncseg.report.score_tables import scores_table, write_scores
+from uncseg.report.score_tables import score_files, scores_table, write_scores
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
 from uncseg.runs.run_data import cases_of_other_files
@@ -23,12 +23,28 @@ from uncseg.table_files import read_table, write_table
 from uncseg.tracking.run_settings import read_task
 from uncseg.tracking.spool import epoch_table
 
+TABLES = ("per_case", "epochs", "table1", "table2")
+PEOPLES_FILES = tuple(
+    f"tables/{name}" for name in (*(f"{name}.csv" for name in TABLES), *score_files("scores")) if ".parquet" not in name
+)
+"""Files of an evaluation that people read, and may edit; Parquet is for programs."""
+
+
+def require_own_files(run: RunFolder) -> None:
+    """Refuse an evaluation that would overwrite files of someone else in the run's folder, or ours that were edited.
+
+    Raises:
+        ProblemsFound: naming each (exit code 2).
+    """
+    page_outputs(run).require_own([PAGE, *PAGE_TABLES, *FIGURES, *PEOPLES_FILES])
+
 
 def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None:
     """Predict and score every case of the given folds, then write and print the run's tables and figures.
 
     Raises:
-        ProblemsFound: naming every case that could not be evaluated; the others are kept.
+        ProblemsFound: naming every case that could not be evaluated, or every table that someone has edited meanwhile;
+            what is predicted and scored is kept.
     """
     experiment, run = request.experiment, request.run
     remove_partial(run.root)
@@ -41,9 +57,10 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None
     task = experiment.dataset.task
     first = table1(per_case, task, baseline_table(experiment, per_case))
     second = table2(per_case, epochs, last_epochs, task)
-    for frame, name in ((per_case, "per_case"), (epochs, "epochs"), (first, "table1"), (second, "table2")):
-        write_table(frame, run.tables, name)
-    summary = write_scores(scores, run.tables, "scores")
+    with page_outputs(run).noting(among=PEOPLES_FILES):
+        for frame, name in zip((per_case, epochs, first, second), TABLES, strict=True):
+            write_table(frame, run.tables, name)
+        summary = write_scores(scores, run.tables, "scores")
     reported = ReportedRun(run.root.name, run, experiment, cases)
     draw_run(reported)
     try:
