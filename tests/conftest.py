@@ -21,6 +21,7 @@ from support.servers import MlflowServer, mlflow_server
 from support.small_experiment import write_small_experiment
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(config, items):
     """Tests of a file, or of all files that read the one trained run, share a process; what takes longest begins."""
     reading = {item.path for item in items if "root" in item.fixturenames}
