@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/uncseg cross-validate experiments/demo.yaml
 
 test: install lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow" tests
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" tests
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow tests

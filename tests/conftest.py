@@ -20,18 +20,33 @@ from support.progress import start_with_retries
 from support.servers import MlflowServer, mlflow_server
 from support.small_experiment import write_small_experiment
 
+ONE_RUN = "tests/commands/one_run/"
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
+
+def group_of(nodeid):
+    """Return the name of the tests that run in one process one after the other: a file, or all that read one run."""
+    return ONE_RUN if nodeid.startswith(ONE_RUN) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give the processes of ``pytest -n`` whole groups, in the order of the tests."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(config, items):
-    """Tests of a file, or of all files that read the one trained run, share a process; what takes longest begins."""
-    reading = {item.path for item in items if "root" in item.fixturenames}
-    for item in items:
-        group = "one trained run" if item.path in reading else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Begin with the groups that take longest, where several processes share the tests."""
     if hasattr(config, "workerinput"):
         on_ray = {item.path for item in items if "local_ray" in item.fixturenames}
-        jobs = "test_jobs.py"
-        items.sort(key=lambda item: (item.path not in reading, item.path.name != jobs, item.path not in on_ray))
+        longest = (ONE_RUN, "tests/commands/test_jobs.py")
+        items.sort(key=lambda item: (*(group_of(item.nodeid) != name for name in longest), item.path not in on_ray))
 
 
 @pytest.fixture(scope="session", autouse=True)
