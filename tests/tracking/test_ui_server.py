@@ -2,6 +2,8 @@
 
 import contextlib
 import signal
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -10,6 +12,7 @@ from support.commands import start_uncseg
 from support.progress import wait_until
 from support.servers import answers, free_port
 from support.written_runs import train
+from uncseg.tracking import watched_server
 
 
 def lives(process):
@@ -40,3 +43,12 @@ def test_a_killed_command_takes_its_server_with_it(run, make_syncer, tmp_path, n
         for server in servers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 server.kill()
+
+
+def test_a_server_that_ends_by_itself_says_the_last_line():
+    """Its reason is what ``uncseg ui`` shows."""
+    server = [sys.executable, "-c", "import sys; print('the reason', file=sys.stderr); sys.exit(3)"]
+    command = [sys.executable, "-m", watched_server.__name__, *server]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watched:
+        assert watched.stderr.read() == "the reason\n"
+        assert watched.wait() == 3
