@@ -58,3 +58,14 @@ def test_a_damaged_record_loses_no_file(tmp_path, packed, left):
         file.write_bytes(file.read_bytes()[: int(left * file.stat().st_size)])
     with Outputs(tmp_path, "predictions").claimed(names):
         pass
+
+
+def test_a_case_reads_no_record_of_all_the_others(tmp_path):
+    """With thousands of cases, each would read thousands of lines."""
+    with Outputs(tmp_path, "predictions").claimed(["a.json"]):
+        write_text(tmp_path / "a.json", "1")
+        of_a_case = Outputs(tmp_path, "predictions")
+        with of_a_case.noting(owner="b"):
+            write_text(tmp_path / "b.json", "2")
+    assert not of_a_case.known
+    assert set(of_a_case.noted()) == {"a.json", "b.json"}

@@ -80,7 +80,8 @@ class Outputs:
         A name that is not ours is refused at the last moment by :class:`~uncseg.errors.ProblemsFound`. ``among`` are
         the only names that are noted and refused, all of them before the block begins; None: all that are written.
         """
-        self.require_own(among or ())
+        if among:  # the record of thousands of cases is not read for each of them
+            self.require_own(among)
         note = partial(self._note, self.folder.resolve(), owner, among)
         before_a_rename.append(note)
         try:
