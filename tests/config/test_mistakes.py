@@ -261,6 +261,19 @@ def test_a_large_file_is_refused_before_it_is_parsed(tmp_path):
     assert problem.found == f"{file.stat().st_size} bytes"
 
 
+@pytest.mark.parametrize("name", ["experiment.yaml", "best.yaml", "mine.yaml"])
+def test_files_that_a_run_or_a_sweep_has_written_may_hold_long_lists(tmp_path, name):
+    cases = [f"CASE-{n:05}{'x' * 40}" for n in range(20_000)]
+    split = {"file": {"read_from": "s.json", "folds": [{"val": cases[::2]}, {"val": cases[1::2]}]}, "folds": 2}
+    file = tmp_path / name
+    file.write_text(yaml.safe_dump(SMALL | {"split": split}))
+    if name == "mine.yaml":
+        (problem,) = problems_of(load_experiment, file)
+        assert problem.found == f"{file.stat().st_size} bytes"
+    else:
+        assert sum(len(fold.val) for fold in load_experiment(file).split.given.folds) == 20_000
+
+
 @pytest.mark.parametrize("path", ["x" * 5000, "x/" * 3000, f"{'x' * 300}.csv", f"{'x' * 300}.yaml"])
 @pytest.mark.parametrize(
     "field", ["dataset.path", "dataset.task", "dataset.exclude", "split.file", "split.groups", "storage.path"]

@@ -45,7 +45,7 @@ def finish(run, *folds):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def changed(tmp_path_factory):
     """Two evaluated runs and a copy of the first in a sweep and in a benchmark, all begun with a case more."""
     root = tmp_path_factory.mktemp("changed")
     run = write_run(root)
@@ -71,12 +71,12 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture
-def told(root, empty_database, capsys, monkeypatch):
+def told(changed, empty_database, capsys, monkeypatch):
     """Run a command in the folder of the runs, and return its output and its problems."""
     monkeypatch.setattr(uncseg.console.console, "width", 2000)
-    monkeypatch.chdir(root)
-    if not (root / "runs/mlflow.db").exists():
-        shutil.copy(empty_database, root / "runs/mlflow.db")
+    monkeypatch.chdir(changed)
+    if not (changed / "runs/mlflow.db").exists():
+        shutil.copy(empty_database, changed / "runs/mlflow.db")
 
     def run(line):
         with pytest.raises(SystemExit):

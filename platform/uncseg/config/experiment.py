@@ -13,7 +13,7 @@ from uncseg.config import sections
 from uncseg.config.addresses import DATABASE, sqlite_address
 from uncseg.config.case_lists import read_lists
 from uncseg.config.fields import apply_overrides, as_overrides
-from uncseg.config.reading import MOST_BYTES, Override, problems_of_long_paths, read_yaml, require_kind, validate
+from uncseg.config.reading import Override, problems_of_long_paths, read_yaml, require_kind, validate
 from uncseg.config.rules import (
     problems_beside_a_wrong_task,
     problems_of_estimators,
@@ -75,21 +75,18 @@ class Experiment(Section):
         return self.tracking.uri or sqlite_address(self.storage.path / DATABASE)
 
 
-def load_experiment(
-    path: Path, overrides: Sequence[str | Override] | None = None, most_bytes: int = MOST_BYTES
-) -> Experiment:
+def load_experiment(path: Path, overrides: Sequence[str | Override] | None = None) -> Experiment:
     """Read and check an experiment file, its task, and the lists of cases that it names.
 
     Relative paths start from the working directory.
 
-    The overrides are ``FIELD=VALUE`` assignments, the value in YAML, applied in order. A file of more than
-    ``most_bytes`` bytes is not read.
+    The overrides are ``FIELD=VALUE`` assignments, the value in YAML, applied in order.
 
     Raises:
         ProblemsFound: with every problem of the file and the overrides at once.
     """
     title = f"The experiment {path} cannot be used."
-    content, settings = read_yaml(path, title, "experiments/demo.yaml", most_bytes), as_overrides(overrides or [])
+    content, settings = read_yaml(path, title, "experiments/demo.yaml"), as_overrides(overrides or [])
     require_kind(content, path, "experiment", title)
     problems = apply_overrides(content, settings)
     if too_long := problems_of_long_paths(content, path, settings):  # before any of them is looked for

@@ -24,9 +24,9 @@ PATHS = ("dataset.path", "dataset.task", PATTERN, "dataset.exclude", "split.file
 MOST_UNKNOWN = 20
 """Unknown fields that are named."""
 MOST_BYTES = 1_000_000
-"""Of a file with fields that a user names: it is read in a second. Lists of cases have files of their own."""
-MOST_BYTES_OF_OURS = 10_000_000
-"""Of a run's experiment.yaml, which holds them; lists of 100,000 cases are shorter."""
+"""Of a file with fields: it is read in a second. Lists of cases have files of their own."""
+OURS, MOST_BYTES_OF_OURS = ("experiment.yaml", "best.yaml"), 10_000_000
+"""Of the files that a run and a sweep write, which hold such lists; those of 100,000 cases are shorter."""
 LONGEST_SHOWN = 100
 """Letters of a value in a problem."""
 
@@ -50,13 +50,13 @@ class Override(NamedTuple):
         return self.written or f"--set {shortened(name + equals + masked_value(value))}".strip()
 
 
-def read_yaml(path: Path, title: str, example: str, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
+def read_yaml(path: Path, title: str, example: str) -> dict[str, Any]:
     """Read the fields of a YAML file; the error has this title, and names the example if the file holds no fields.
 
     Raises:
-        ProblemsFound: the file cannot be read, has more than ``most_bytes`` bytes, or holds no fields.
+        ProblemsFound: the file cannot be read, is too large, or holds no fields.
     """
-    content, problem = None, _unreadable(path, most_bytes)
+    content, problem = None, _unreadable(path)
     if problem is None:
         try:
             content = parse_yaml(path.read_text(encoding="utf-8-sig"))
@@ -89,19 +89,17 @@ def read_saved(file: Path, advice: str = RESTORE) -> dict[str, Any]:
     raise DamagedFile.of(file, " ".join(text.split())[:60], "the fields that were written", advice)
 
 
-def _unreadable(path: Path, most_bytes: int) -> Problem | None:
+def _unreadable(path: Path) -> Problem | None:
     """Return why a path cannot be a file with fields; None where it can, or where there is nothing."""
     if path.is_dir():
-        known = next((file for name in ("experiment.yaml", "best.yaml") if (file := path / name).is_file()), None)
+        known = next((file for name in OURS if (file := path / name).is_file()), None)
         return Problem(str(path), "a folder", "a YAML file", f"give {known}" if known else "give a file in it")
     if path.exists() and not path.is_file():  # a pipe would be waited for
         return Problem(str(path), "a pipe or device", "a YAML file", "correct the path")
-    if path.is_file() and (size := path.stat().st_size) > most_bytes:
-        expected, advice = (
-            f"at most {most_bytes}, as fields have",
-            "correct the path, or name files with lists of cases",
-        )
-        return Problem(str(path), f"{size} bytes", expected, advice)
+    most = MOST_BYTES_OF_OURS if path.name in OURS else MOST_BYTES
+    if path.is_file() and (size := path.stat().st_size) > most:
+        advice = "correct the path, or name files with lists of cases"
+        return Problem(str(path), f"{size} bytes", f"at most {most}, as fields have", advice)
     return None
 
 

@@ -11,7 +11,7 @@ from uncseg.config.addresses import sqlite_path
 from uncseg.config.case_lists import short_lists
 from uncseg.config.experiment import Experiment, load_experiment, save_experiment
 from uncseg.config.fields import differences, is_within, problems_of_unused
-from uncseg.config.reading import MOST_BYTES_OF_OURS, SECTIONS, read_saved
+from uncseg.config.reading import SECTIONS, read_saved
 from uncseg.config.sections import Storage
 from uncseg.config.task_files import short_task, task_of
 from uncseg.console import command_line, warn
@@ -88,7 +88,7 @@ def open_existing_run(
     else:
         for change in changes:
             edited(change)
-    experiment = load_experiment(run.experiment, overrides, MOST_BYTES_OF_OURS)
+    experiment = load_experiment(run.experiment, overrides)
     advice = "leave it out: of a trained run only evaluation, resources and dataset.path can be changed"
     raise_if_any(problems_of_unused(overrides or [], NOT_USED, advice), "The fields cannot be changed.")
     _refuse_differing(experiment, run, advice)
