@@ -3,13 +3,14 @@
 import contextlib
 import errno
 import json
+import os
 import pickle
 import subprocess
 import sys
 
 import pytest
 
-from uncseg.errors import DamagedFile
+from uncseg.errors import DamagedFile, storage_error
 from uncseg.files import not_whole, read_json, read_text, whole_file, write_json
 from uncseg.partial_files import partial_folder, remove_partial
 
@@ -163,3 +164,24 @@ def test_a_file_of_another_shape_is_damaged(tmp_path, content):
         read_json(tmp_path / "a.json", shape=list[dict[str, list[str]]])
     write_json(tmp_path / "a.json", [{"train": ["a"]}])
     assert read_json(tmp_path / "a.json", shape=list[dict[str, list[str]]]) == [{"train": ["a"]}]
+
+
+def test_only_what_lies_in_the_place_of_another_kind_is_said_to(tmp_path):
+    """A folder that is there already, and a file that has no name, are errors of the program, or of a library."""
+    file, folder, link = tmp_path / "file", tmp_path / "folder", tmp_path / "link"
+    file.touch()
+    folder.mkdir()
+    link.symlink_to("nothing")
+    number = os.open(file, os.O_RDONLY)
+    in_place = {file: lambda: (file / "a").mkdir(), folder: folder.read_text, link: lambda: link.mkdir(exist_ok=True)}
+    for place, act in in_place.items():
+        with pytest.raises(OSError, match="Errno") as caught:
+            act()
+        (problem,) = storage_error(caught.value).problems
+        assert problem.where == str(place)
+        assert problem.found == ("a folder" if place == folder else "a file")
+    for act in (folder.mkdir, lambda: os.scandir(number)):
+        with pytest.raises(OSError, match="Errno") as caught:
+            act()
+        assert storage_error(caught.value) is None
+    os.close(number)

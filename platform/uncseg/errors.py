@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -78,9 +79,12 @@ def storage_error(error: OSError) -> ProblemsFound | None:
 
     A folder in the place of a file, or the reverse, has exit code 2.
     """
-    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST) and error.filename:
-        path = Path(error.filename2 or error.filename)
-        there = next((place for place in (path, *path.parents) if place.exists()), path)
+    name = error.filename2 or error.filename
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST) and isinstance(name, str | Path):
+        path = Path(name)
+        there = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+        if error.errno == errno.EEXIST and there.is_dir():  # a new folder was to be made: nothing is in its place
+            return None
         kinds = ("a folder", "a file") if there.is_dir() else ("a file", "a folder")
         problem = Problem(str(there), *kinds, "move it away; the same command goes on from here")
         return ProblemsFound("A file cannot be read or written.", [problem])
