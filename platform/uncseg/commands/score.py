@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, two_per_cpu
 from uncseg.config.task_files import require_task, write_task
 from uncseg.console import console, counting, show_warnings, warn
 from uncseg.dataset.patients import Patients, as_patients, require_patients
-from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.errors import raise_if_any
 from uncseg.evaluation.case_scores import ScoreRow, definition_of_scores
 from uncseg.evaluation.find_pairs import find_pairs
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
@@ -40,7 +40,7 @@ def score_folders(
     Args:
         predictions, references, uncertainty, brain: folders, see :func:`~uncseg.evaluation.find_pairs.find_pairs`.
         out: Parquet file to write, together with a CSV, the summary, the reliability diagram and the cases' records.
-        scale: of the uncertainty, unit or percent.
+        scale: of the uncertainty, unit or percent, as ``early_checks.check_scoring`` has checked it.
         prediction_convention, reference_convention: conventions of the task; None: as the files are named.
         patients: who is a patient, see :func:`~uncseg.dataset.patients.as_patients`.
         task: a built-in one, or a file; None: as names of cases tell, as dataset.json says, or the paper's.
@@ -48,10 +48,7 @@ def score_folders(
     Raises:
         ProblemsFound: naming every file that could not be used (exit code 1); the other cases are scored and written.
     """
-    if out.suffix != ".parquet":
-        problem = Problem("--out", str(out), "a name that ends in .parquet", "for example scores.parquet")
-        raise ProblemsFound("The scores cannot be written.", [problem])
-    chosen, setting, wanted = _scale(scale), as_patients(patients), require_task(task)
+    setting, wanted = as_patients(patients), require_task(task)
     # workers have another working directory
     named = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
     folders = {name: folder.resolve() for name, folder in named.items() if folder is not None}
@@ -66,7 +63,7 @@ def score_folders(
     with outputs.claimed(_names(out.stem, pairs)):
         with ray_session(None, dashboard=False) as own_ray, counting() as progress:
             require_folders({"--out": out.parent}, folders, own_ray)
-            calls = [(pair.case_id, _score_once, (pair, chosen, outputs, out.stem)) for pair in pairs]
+            calls = [(pair.case_id, _score_once, (pair, cast(Scale, scale), outputs, out.stem)) for pair in pairs]
             scored, failed = map_cases(calls, partial(progress, "scored cases"), two_per_cpu, "scores")
         remove_partial(outputs.folder / f"{out.stem}_cases")
         rows = [row | {"patient": known.of[case]} for case in sorted(scored) for row in scored[case]]
@@ -110,10 +107,3 @@ def _write_and_show(rows: list[ScoreRow], out: Path, patients: Patients, with_ai
     console.print(f"patients: {patients}", soft_wrap=True)
     show_warnings(patients.warnings)
     console.print(f"scores: {out}", soft_wrap=True)
-
-
-def _scale(text: str) -> Scale:
-    if text in get_args(Scale):
-        return cast(Scale, text)
-    problem = Problem("--uncertainty-scale", text, "unit (0 to 1) or percent (0 to 100)", "give one of them")
-    raise ProblemsFound("The uncertainty cannot be read.", [problem])
