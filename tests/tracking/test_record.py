@@ -5,7 +5,6 @@ import json
 import pytest
 
 from uncseg.errors import ProblemsFound
-from uncseg.tracking.final_figures import FinalFigures
 from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.record import MlflowRecord, RunDescription, RunEntry
 
@@ -17,7 +16,7 @@ def test_a_record_is_read_as_it_was_written(run):
     record = MlflowRecord(
         "sqlite:///x.db", "uncseg", {"git_commit": "c"}, folds={0: RunEntry(attempt=2), 10: RunEntry()}
     )
-    record.final, record.final_ms = FinalFigures({"final/dice_wt": 0.1 + 0.2}, {0: {"final/dice_wt": 1 / 3}}), 7
+    record.parent.set_final({"final/dice_wt": 0.1 + 0.2})
     record.parent.files["tables/a.csv"] = [1, 2]
     record.write(run.manifest)
     assert MlflowRecord.read(run.manifest) == record
@@ -34,7 +33,7 @@ def test_keys_on_disk_are_the_names_of_the_fields(run):
 
 def test_without_a_manifest_the_record_is_empty_and_its_key_new(run):
     first, second = MlflowRecord.read(run.manifest), MlflowRecord.read(run.manifest)
-    assert (first.parent.run_id, first.folds, first.final) == ("", {}, FinalFigures())
+    assert (first.parent.run_id, first.folds, first.parent.final) == ("", {}, {})
     assert first.parent.key != second.parent.key
 
 

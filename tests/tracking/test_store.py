@@ -117,10 +117,9 @@ def test_a_model_has_metrics_at_their_step(store, parts):
         "demo-fold_0",
         "abc",
         lambda _: (part for part in parts),
-        {"val/dice_a": 0.9},
+        [Metric("val/dice_a", 0.9, 1234, 7)],
         7,
         {"fold": "0"},
-        1234,
     )
     model_id = store.log_model(*arguments).model_id
     assert store.log_model(*arguments).model_id == model_id
@@ -156,7 +155,7 @@ def test_a_model_whose_upload_broke_off_is_completed(store, parts):
         models.write_text("a file where a folder should be")
         yield parts[1]
 
-    others = ({"val/dice_b": 0.9}, 7, {}, 1234)
+    others = ([Metric("val/dice_b", 0.9, 1234, 7)], 7, {})
     with pytest.raises((OSError, MlflowException)):
         store.log_model(run_id, "demo", "abc", out_of_order, *others)
     models.unlink()
@@ -170,7 +169,7 @@ def test_a_model_whose_upload_broke_off_is_completed(store, parts):
 
 def test_a_registered_model_outlives_its_run(store, parts):
     run_id = store.create_run("void", {})
-    model = store.log_model(run_id, "kept", "abc", lambda _: (part for part in parts), {}, 0, {}, 0)
+    model = store.log_model(run_id, "kept", "abc", lambda _: (part for part in parts), [], 0, {})
     store.client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": '[{"name": "kept", "version": 1}]'})
     store.delete_run(run_id)
     assert [kept.model_id for kept in store.models_of(run_id)] == [model.model_id]

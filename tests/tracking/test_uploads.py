@@ -17,6 +17,7 @@ from uncseg.tasks.built_in_tasks import paper_task
 from uncseg.tracking.destination import open_store
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import epoch_table
+from uncseg.tracking.store import Store
 from uncseg.tracking.syncer import sync_run
 
 DICE = [[0.8, 0.9], [0.7, 0.5]]  # two cases per fold: means 0.85 and 0.6
@@ -99,6 +100,37 @@ def test_results_are_logged_once_and_again_when_they_change(run, store, make_syn
     path = store.client.download_artifacts(parent.run_id, "tables/per_case.csv")
     assert Path(path).read_text() == "dice\n0.95\n"
     assert status(store, parent) == "FINISHED"
+
+
+def test_a_final_figure_has_one_row_per_value_whatever_is_killed(run, store, make_syncer, monkeypatch):
+    for fold in (0, 1):
+        train(run, fold, 3)
+    add_results(run)
+
+    at_the_kill = []
+
+    def breaks_off(*arguments):
+        """MLflow has stored the rows, and the command is killed before it hears of that."""
+        monkeypatch.undo()
+        Store.log_metrics(*arguments)
+        at_the_kill.append(run.manifest.read_bytes())
+        raise OSError("connection refused")
+
+    assert make_syncer().push_once()
+    monkeypatch.setattr(Store, "log_metrics", breaks_off)
+    assert not make_syncer().finish()
+    run.manifest.write_bytes(*at_the_kill)
+    assert make_syncer().finish()
+    check_results(store, run)
+    per_case = pd.read_parquet(run.tables / "per_case.parquet")
+    per_case.loc[per_case["fold"] == 1, "dice_wt"] += 0.1
+    write_table(per_case, run.tables, "per_case")
+    assert make_syncer().finish()
+    parent, folds = entries(run)
+    assert rows(store, folds[0].run_id, "final/dice_wt") == [(0, pytest.approx(0.85))]
+    assert rows(store, folds[1].run_id, "final/dice_wt") == [(0, pytest.approx(0.6)), (0, pytest.approx(0.7))]
+    assert store.client.get_run(folds[1].run_id).data.metrics["final/dice_wt"] == pytest.approx(0.7)
+    assert rows(store, parent.run_id, "final/union/corr_failure/uncertainty") == [(0, pytest.approx(0.25))]
 
 
 def test_an_empty_database_is_filled_again_from_the_files(run, store, make_syncer, tmp_path):

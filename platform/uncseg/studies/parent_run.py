@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from uncseg.config.experiment import Experiment
@@ -14,10 +13,9 @@ from uncseg.provenance import describe_source
 from uncseg.studies.load_study import AnyStudy, Study, read_study
 from uncseg.studies.study_folder import StudyFolder
 from uncseg.tracking.destination import Destination, open_store
-from uncseg.tracking.final_figures import FinalFigures
 from uncseg.tracking.given_address import is_given, keep_address, require_artifacts_beside, usable_address
 from uncseg.tracking.lost_epochs import require_epochs
-from uncseg.tracking.push import ensure_run
+from uncseg.tracking.push import ensure_run, final_rows
 from uncseg.tracking.record import MlflowRecord
 from uncseg.tracking.spool import now_ms
 from uncseg.tracking.store import NOTE_TAG, Store, storing
@@ -45,7 +43,7 @@ class ParentRun:
         return sum(sync_run(run.root, self.store.tracking_uri, self.run_id) for run in runs)
 
     def log(self, metrics: Mapping[str, float], note: str, files: Sequence[Path] = (), failed: bool = False) -> None:
-        """Log the study's result and end the run; logging the same result again keeps the time of its end.
+        """Log the study's result and end the run; a result that is logged again keeps its time.
 
         Args:
             metrics: finite values.
@@ -57,14 +55,13 @@ class ParentRun:
             ProblemsFound, MlflowException: MLflow does not take it.
         """
         record = MlflowRecord.read(self.folder.manifest)
-        if record.final.run != metrics or not record.final_ms:
-            record.final, record.final_ms = FinalFigures(dict(metrics)), now_ms()
-            record.write(self.folder.manifest)
-        self.store.log_metrics(
-            self.run_id, [Metric(name, value, record.final_ms, 0) for name, value in metrics.items()]
-        )
+        record.parent.set_final(metrics)
+        record.write(self.folder.manifest)
+        rows = final_rows(record.parent)
+        self.store.log_metrics(self.run_id, rows)
         self.store.set_tags(self.run_id, {NOTE_TAG: note})
-        self.store.set_status(self.run_id, "FAILED" if failed else "FINISHED", record.final_ms)
+        ended_ms = max((row.timestamp for row in rows), default=now_ms())
+        self.store.set_status(self.run_id, "FAILED" if failed else "FINISHED", ended_ms)
         with storing(f"the {self.folder.kind}'s tables and figures"):
             found = sorted(self.folder.root.glob("tables/[!.]*")) + sorted(self.folder.root.glob("figures/[!.]*"))
             for file, place in [*((file, file.parent.name) for file in found), *((file, None) for file in files)]:

@@ -30,7 +30,7 @@ from uncseg.table_files import read_table
 from uncseg.tracking.final_figures import describe
 from uncseg.tracking.mlflow_internals import REGISTRY_REFUSALS, VERSIONS_TAG
 from uncseg.tracking.model_card import describe_model, model_identity, write_card
-from uncseg.tracking.push import Histories, SyncRound, epoch_rows
+from uncseg.tracking.push import Histories, SyncRound, epoch_rows, final_rows
 from uncseg.tracking.reasons import whole_reason
 from uncseg.tracking.record import RunEntry
 from uncseg.tracking.run_settings import read_settings
@@ -97,10 +97,9 @@ def _store_fold(work: SyncRound, entry: RunEntry, history: FoldHistory) -> None:
         name=f"{_model_name(name)}-fold_{fold}",
         content=_content(run, [fold]),
         folders=partial(_folders, run, [fold], None, ""),
-        metrics={row.key: row.value for row in epoch_rows(last)},
+        metrics=epoch_rows(last),
         step=last.epoch,
         params={"run": name, "fold": str(fold)},
-        time_ms=last.time_ms,
     )
     entry.model_id = model.model_id
     entry.files[FINAL_CHECKPOINT] = signature
@@ -139,10 +138,9 @@ def _log_run_model(work: SyncRound, folds: Sequence[int], about: Mapping[str, An
         name=_model_name(name),
         content=_content(run, folds, model_identity(about)),
         folders=partial(_folders, run, folds, about, registered),
-        metrics=record.final.run,
+        metrics=final_rows(record.parent),
         step=0,
         params={"run": name, "folds": ", ".join(map(str, folds))},
-        time_ms=record.final_ms,
     )
     record.parent.model_id = model.model_id
     for fold in folds:

@@ -157,6 +157,11 @@ def epoch_rows(record: EpochRecord) -> list[Metric]:
     return [Metric(name, record.metrics[name], record.time_ms, record.epoch) for name in in_order(finite)]
 
 
+def final_rows(entry: RunEntry) -> list[Metric]:
+    """Return the final figures of a run; the same rows again change nothing in MLflow."""
+    return [Metric(name, value, time_ms, 0) for name, (value, time_ms) in entry.final.items()]
+
+
 def mean_rows(histories: Histories, epoch: int) -> list[Metric]:
     """Return, per metric, the mean over the folds that have a finite value at this epoch, and the standard deviation.
 

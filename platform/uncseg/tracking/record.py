@@ -21,9 +21,9 @@ from pydantic.dataclasses import dataclass
 from uncseg.config.addresses import sqlite_path
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import own_database
-from uncseg.tracking.final_figures import FinalFigures
 from uncseg.tracking.manifest import read_manifest, update_manifest
 from uncseg.tracking.shown import shown_params
+from uncseg.tracking.spool import now_ms
 
 EMBEDDED = "embedded"
 """Stands in a manifest for the database of the storage that its folder lies in, wherever that is."""
@@ -67,6 +67,8 @@ class RunEntry:
     """Whether params and dataset have been logged."""
     files: dict[str, Any] = field(default_factory=dict)
     """Signature of each upload, by name."""
+    final: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Final figures, or a study's result, by metric: the value, and since when it has it (Unix time in ms)."""
     model_id: str | None = None
     """Logged model that holds the run's weights."""
     version: str | None = None
@@ -93,6 +95,11 @@ class RunEntry:
             upload(*arguments)
             self.files[name] = signature
 
+    def set_final(self, figures: Mapping[str, float]) -> None:
+        """Take over final figures; those that have not changed keep their time."""
+        known = {name: entry for name, entry in self.final.items() if figures.get(name) == entry[0]}
+        self.final = {name: known.get(name, (value, now_ms())) for name, value in figures.items()}
+
 
 @dataclass(config=_STRICT)
 class MlflowRecord:
@@ -108,10 +115,6 @@ class MlflowRecord:
     """The run itself, or the study."""
     folds: dict[int, RunEntry] = field(default_factory=dict)
     """The run of each fold."""
-    final: FinalFigures = field(default_factory=FinalFigures)
-    """Final figures, or a study's result, as logged; empty before."""
-    final_ms: int = 0
-    """When these figures were first logged, Unix time in milliseconds; logging them again keeps it."""
     address_code: str = ""
     """Tells that this user gave the address (:func:`~uncseg.ownership.sign`)."""
 

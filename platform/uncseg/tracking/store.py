@@ -142,10 +142,9 @@ class Store:
         name: str,
         content: str,
         folders: Callable[[LoggedModel], Generator[Path, None, None]],
-        metrics: Mapping[str, float],
+        metrics: Sequence[Metric],
         step: int,
         params: Mapping[str, str],
-        time_ms: int,
     ) -> LoggedModel:
         """Log a model of a run; the same content is logged once, and completed if a kill interrupted the upload.
 
@@ -153,10 +152,9 @@ class Store:
             content: digest of the model's files.
             folders: yields, for the model's entry in MLflow, the folders whose files make up the model; each is
                 requested after the one before has been stored, so that they need not all lie on a disk at once.
-            metrics: finite values, tied to model and run.
-            step: epoch of the metrics.
+            metrics: finite values, tied to model and run; a row that the run has is not doubled.
+            step: epoch of the model.
             params: shown beside the model, searchable.
-            time_ms: Unix time of the metrics in milliseconds; a row that the run has with this time is not doubled.
         """
         model = next((known for known in self.models_of(run_id) if known.tags.get(CONTENT_TAG) == content), None)
         if model is not None and model.status == LoggedModelStatus.READY:
@@ -168,7 +166,7 @@ class Store:
             for folder in parts:
                 with patient_uploads():
                     self.client.log_model_artifacts(model.model_id, str(folder))
-        rows = [Metric(key, value, time_ms, step, model_id=model.model_id) for key, value in metrics.items()]
+        rows = [Metric(row.key, row.value, row.timestamp, row.step, model_id=model.model_id) for row in metrics]
         self.log_metrics(run_id, rows)
         self.link_model(run_id, model.model_id, step)
         return self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)

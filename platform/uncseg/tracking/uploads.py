@@ -7,14 +7,12 @@ import logging
 import tempfile
 from pathlib import Path
 
-from mlflow.entities import Metric
-
 from uncseg.files import digest
 from uncseg.ownership import holds
 from uncseg.table_files import write_table
 from uncseg.tracking.final_figures import describe, final_figures
-from uncseg.tracking.push import SyncRound
-from uncseg.tracking.spool import epoch_table, now_ms
+from uncseg.tracking.push import SyncRound, final_rows
+from uncseg.tracking.spool import epoch_table
 from uncseg.tracking.store import NOTE_TAG
 
 logger = logging.getLogger(__name__)
@@ -37,20 +35,17 @@ def upload_files(work: SyncRound) -> None:
 
 
 def upload_results(work: SyncRound) -> None:
-    """Log the final figures of the run and of each fold, and the run's description.
-
-    Logging the same figures again changes nothing: they keep the time at which they were first logged.
-    """
+    """Log the final figures of the run and of each fold, and the run's description."""
     figures, record, parent = final_figures(work.run), work.record, work.record.parent
     if not figures.run:
         return
-    if record.final != figures:
-        record.final, record.final_ms = figures, now_ms()
     shown = [(parent, figures.run)]
     shown += [(record.folds[fold], values) for fold, values in figures.folds.items() if fold in record.folds]
     for entry, values in shown:
-        rows = [Metric(name, value, record.final_ms, 0) for name, value in values.items()]
-        work.store.log_metrics(entry.run_id, rows)
+        entry.set_final(values)
+    record.write(work.run.manifest)  # a command that is killed below logs the same rows the next time
+    for entry, _ in shown:
+        work.store.log_metrics(entry.run_id, final_rows(entry))
     if (text := describe(work.run, work.store.run_page(parent.run_id))) is not None:
         parent.upload_once("description", digest(text), work.store.set_tags, parent.run_id, {NOTE_TAG: text})
 
