@@ -81,14 +81,22 @@ def test_a_folder_that_cannot_be_made_is_named(monkeypatch):
 
 
 def test_folders_of_killed_commands_are_removed_and_those_of_running_ones_stay(temp, tmp_path):
-    foreign = temp / f"{PREFIX}mine"
-    foreign.mkdir()  # empty: it has just been made
+    """Whoever made the other ones: the temporary folder is everybody's, and results may lie in it too."""
+    new = temp / f"{PREFIX}12345678"
+    new.mkdir()  # empty: it has just been made
+    results = [temp / "uncseg-out/case.nii.gz", temp / f"{PREFIX}out/case.nii.gz", temp / f"{PREFIX}a/token/mine"]
+    results.append(results[-1].parents[1] / "notes")
+    for file in results:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    there = set(temp.iterdir())
     killed = Command([sys.executable, "-c", KILLED], tmp_path / "log")
     assert killed.end() == -signal.SIGKILL
-    (left,) = set(temp.iterdir()) - {foreign}
+    (left,) = set(temp.iterdir()) - there
     with _private_folder() as first:
         (first / "token").touch()
         with _private_folder() as second:
-            assert set(temp.iterdir()) == {foreign, first, second}
+            assert set(temp.iterdir()) == {*there, first, second}
             assert left not in (first, second)
-    assert set(temp.iterdir()) == {foreign}
+    assert set(temp.iterdir()) == there
+    assert all(file.is_file() for file in results)

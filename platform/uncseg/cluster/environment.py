@@ -12,7 +12,7 @@ from uncseg.ownership import is_own_run
 
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 TEMP = "RAY_TMPDIR"
-PREFIX = "uncseg-"
+PREFIX = "uncseg-ray-"
 """Begin of the names of the folders of local Rays."""
 RAY_FOLDER = "r"
 """Name of Ray's own folder in such a folder; short, because paths of sockets are."""

@@ -153,11 +153,12 @@ def _locked(folder: Path) -> int:
 
 
 def _remove_left(base: Path) -> None:
-    """Remove the folders of this user's killed commands."""
+    """Remove the folders of this user's killed commands; one with anything else in it is somebody's."""
     for folder in base.glob(f"{PREFIX}*"):
-        # an empty one has just been made, and is not locked yet
         with suppress(OSError):
-            if folder.lstat().st_uid == os.getuid() and any(folder.iterdir()):
+            names = {path.name for path in folder.iterdir()}
+            # an empty one has just been made, and is not locked yet
+            if folder.lstat().st_uid == os.getuid() and names and names <= {_TOKEN_NAME, RAY_FOLDER}:
                 lock = _locked(folder)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)

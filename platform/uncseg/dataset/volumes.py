@@ -138,7 +138,7 @@ def _read_geometry(file: Path, header: Header, shape: tuple[int, ...]) -> Geomet
 def _temporary_folder() -> Iterator[str]:
     """Yield a folder that is removed at the end; where it cannot be used, no file of a case is to blame."""
     try:
-        with tempfile.TemporaryDirectory(prefix="uncseg-") as folder:
+        with tempfile.TemporaryDirectory() as folder:
             yield folder
     except OSError as error:
         found, advice = f"{error.strerror or error}", "free some space there, or set TMPDIR to another folder"
