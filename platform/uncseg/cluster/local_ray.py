@@ -25,7 +25,7 @@ from uncseg.cluster.environment import (
     token_is_off,
     variables_set,
 )
-from uncseg.cluster.ray_internals import LOOPBACK_VARIABLE, forget_authentication, loopback_address
+from uncseg.cluster.ray_internals import LOOPBACK_VARIABLE, forget_authentication, job_config, loopback_address
 from uncseg.cluster.start_failures import folder_problem, machine_problem, start_problem
 from uncseg.console import errors
 from uncseg.errors import ProblemsFound
@@ -94,6 +94,7 @@ def _start(folder: Path, num_cpus: int | None, dashboard: bool) -> None:
                 num_cpus=num_cpus,
                 include_dashboard=dashboard,
                 dashboard_host=address,
+                job_config=job_config(),
                 _node_ip_address=address,
                 _temp_dir=str(folder / RAY_FOLDER),
                 **QUIET | {"logging_level": logging.CRITICAL},  # the cause is said in one line instead

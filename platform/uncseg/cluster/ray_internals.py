@@ -3,7 +3,8 @@
 Ray Tune and Ray Train are imported inside the functions, so that the constants cost no import of them.
 """
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from ray._private import ray_constants, services
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.job_config import JobConfig
 
 if TYPE_CHECKING:
     from ray.tune import TuneConfig, Tuner
@@ -33,6 +35,21 @@ ANSWER_S = 5.0
 def leave_signals_to_python() -> None:
     """Keep Ray, in this process alone, from answering SIGTERM with a stack of C++ functions in place of our handler."""
     ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
+
+
+class _KnownToThisProcess(list[str]):
+    def extend(self, folders: Iterable[str]) -> None:
+        super().extend(folder for folder in folders if folder in sys.path)
+
+
+def job_config() -> JobConfig:
+    """Return the settings of a connection whose workers import from no folder that this process does not import from.
+
+    Ray has workers import from the working directory, before anything else; that may be a folder from someone else.
+    """
+    config = JobConfig()
+    config._py_driver_sys_path = _KnownToThisProcess()
+    return config
 
 
 def record_at_rungs(scheduler: "AsyncHyperBandScheduler", trial_id: str, epoch: int, value: float) -> None:

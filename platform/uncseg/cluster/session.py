@@ -13,7 +13,14 @@ import uncseg
 from uncseg import stopping
 from uncseg.cluster.environment import MODE, refuse_wrong_environment, token_is_off, token_is_on
 from uncseg.cluster.local_ray import QUIET, local_ray
-from uncseg.cluster.ray_internals import JOB_VARIABLE, Answer, answer_of, leave_signals_to_python, server_address
+from uncseg.cluster.ray_internals import (
+    JOB_VARIABLE,
+    Answer,
+    answer_of,
+    job_config,
+    leave_signals_to_python,
+    server_address,
+)
 from uncseg.config.secret_addresses import masked, masked_value, secret_in
 from uncseg.console import errors
 from uncseg.errors import Problem, ProblemsFound, first_line
@@ -72,7 +79,7 @@ def _connected(address: str) -> Iterator[None]:
     # nodes need the packages that uncseg needs, but not uncseg: they get this very copy
     environment = {"py_modules": [str(Path(uncseg.__file__).parent)]}
     try:
-        ray.init(address, runtime_env=environment, **QUIET)
+        ray.init(address, runtime_env=environment, job_config=job_config(), **QUIET)
     except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         raise _no_cluster(address, first_line(error)) from error
     try:
