@@ -4,6 +4,7 @@ import gzip
 import re
 import shutil
 import sys
+import unicodedata
 
 import pytest
 
@@ -158,3 +159,14 @@ def test_names_are_printed_as_they_are(uncseg, cases):
     code, text = uncseg("check", cases)
     assert code == 0
     assert "1 other image file in the cases' folders: not used ([bold]1:art:.nii.gz)" in text
+
+
+OBEYED = "\x1b]52;c;AAAA\x07\x9b2J\x08\r\x7f"
+"""What a terminal would obey: the clipboard set, the screen cleared, letters overwritten."""
+
+
+def test_names_of_files_cannot_steer_a_terminal(uncseg, tmp_path):
+    (tmp_path / f"BraTS-GLI-00000-000{OBEYED}-t1n.nii.gz").touch()
+    _, said = uncseg("check", tmp_path)
+    assert "\N{REPLACEMENT CHARACTER}]52;c;AAAA" in said
+    assert not [sign for sign in said if unicodedata.category(sign) == "Cc"]

@@ -3,11 +3,13 @@
 Progress is a live line, or plain lines where there is no terminal.
 """
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
 
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.page_table import PageTable, Row
@@ -16,6 +18,27 @@ from uncseg.page_table import PageTable, Row
 # names of cases and files are printed as they are: [bold]2 and :art: are no instructions
 console = Console(width=None if Console().is_terminal else 120, highlight=False, markup=False, emoji=False)
 errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class _Plain:
+    """What is printed, without characters that a terminal obeys: names come from strangers."""
+
+    def __init__(self, shown: ConsoleRenderable) -> None:
+        self.shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for text, style, control in console.render(self.shown, options):
+            yield Segment(text if control else _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text), style, control)
+
+
+class _PlainHook(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Plain(shown) for shown in renderables]
+
+
+for _one in (console, errors):
+    _one.push_render_hook(_PlainHook())
 
 
 def show_problems(error: ProblemsFound) -> None:

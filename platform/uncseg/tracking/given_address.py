@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from uncseg.config.addresses import sqlite_path
 from uncseg.config.secret_addresses import masked
+from uncseg.console import errors
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.layout import own_database
 from uncseg.ownership import is_own_run, is_signed, sign
@@ -110,5 +111,5 @@ def local_folder(place: str) -> Path | None:
 def _ask(question: str) -> bool:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    print(question, end="", file=sys.stderr, flush=True)
+    errors.print(question, end="", soft_wrap=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
