@@ -77,9 +77,9 @@ def predict_case(request: FoldRequest, case_id: str) -> Prediction:
         ProblemsFound: values of the prepared case, or of a prediction of it, are not finite.
     """
     estimators = request.experiment.evaluation.estimators
-    members = loaded_members(request)
-    predictor = members[0]
     with naming(case_id):
+        members = loaded_members(request)
+        predictor = members[0]
         data, properties = preprocessed_case(request, case_id)
         native = native_prediction(predict_grid(predictor, data), predictor, properties, request.cpus)
         memory = _memory_maps(request, case_id, tuple(int(n) for n in data.shape[1:]))
