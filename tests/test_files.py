@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from uncseg.errors import DamagedFile, storage_error
-from uncseg.files import not_whole, read_json, read_text, whole_file, write_json
+from uncseg.files import file_contents, file_digest, not_whole, read_json, read_text, whole_file, write_json
 from uncseg.partial_files import partial_folder, remove_partial
 
 WRITER = """
@@ -185,3 +185,15 @@ def test_only_what_lies_in_the_place_of_another_kind_is_said_to(tmp_path):
             act()
         assert storage_error(caught.value) is None
     os.close(number)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_has_no_end_has_no_digest(tmp_path, kind):
+    file = tmp_path / "file"
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="not a regular file"):
+        file_digest(file)
+    assert file_contents([file]) == [""]

@@ -205,7 +205,13 @@ _SMALL_BYTES = 2**20
 
 
 def file_digest(file: Path) -> str:
-    """Return the SHA-256 (hex) of a file's bytes."""
+    """Return the SHA-256 (hex) of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which may have no end.
+    """
+    if not file.is_file() and not file.is_dir() and file.exists():
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -9,7 +9,7 @@ import pandas as pd
 from uncseg.config.case_lists import PatientList
 from uncseg.config.task_files import OPTION, write_task
 from uncseg.console import console, show_warnings
-from uncseg.dataset.cases import digest_of_files
+from uncseg.dataset.cases import Case, digest_of_files
 from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.labels import AS_SET, as_convention, describe_convention
 from uncseg.dataset.patients import require_patients
@@ -107,7 +107,7 @@ def predict_cohort(
         if case.reference is None
     ]
     known = require_patients([case.case_id for case in cases], patients, task)
-    content = {case.case_id: digest_of_files(case) for case in cases}
+    content = {case.case_id: _content(case) for case in cases}
     _refuse_another(output / COHORT, dataset, content)
     claimed = predictions_in(output, "--dataset").claimed(prediction_names(cases, model.task, overlays=False))
     console.print(f"patients: {known}", soft_wrap=True)
@@ -120,6 +120,13 @@ def predict_cohort(
     for case, record in records.items():
         record["scores"] = [row | {"patient": known.of[case]} for row in record["scores"]]
     return records, problems + failed
+
+
+def _content(case: Case) -> str:
+    try:
+        return digest_of_files(case)
+    except OSError:  # whoever reads the file gives the cause
+        return ""
 
 
 def _refuse_another(file: Path, dataset: Path, content: Mapping[str, str]) -> None:

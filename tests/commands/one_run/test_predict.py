@@ -437,7 +437,10 @@ def test_a_killed_prediction_leaves_whole_files_and_goes_on(root, run, tmp_path)
         ),
         (("runs/small", "cohort", "out", "--set", "evaluation.estimators.deep_ensemble=true"), "training.members"),
         (("runs/small", "cohort", "out", "--set", "evaluation.estimators.one_pass=[entropie]"), "'entropy'"),
-        (("runs/small", "cohort", "out", "--set", "loss.unc_weight=0.2"), "of a trained run only evaluation, resources and dataset.path"),
+        (
+            ("runs/small", "cohort", "out", "--set", "loss.unc_weight=0.2"),
+            "of a trained run only evaluation, resources and dataset.path",
+        ),
         (
             ("runs/small", "cohort", "out", "--mirroring", "--set", "evaluation.estimators.augmentation.samples=2"),
             "leave --mirroring out",
