@@ -85,13 +85,20 @@ def holds(root: Path, file: Path) -> bool:
 
 
 def links_out(root: Path) -> dict[Path, str]:
-    """Return all links below a folder that lead out of it, or nowhere, each with where it leads.
+    """Return all that leads out of a folder, or nowhere: links, each with where it leads, pipes and devices.
 
     A hard link leads out where its file has more names than are in the folder.
     """
     whole = root.resolve()
-    out = {path: str(path.readlink()) for path in _below(root) if path.is_symlink() and not _leads_into(path, whole)}
-    return out | dict.fromkeys(_hard_links_out(root), "a file that has another name elsewhere")
+    out = {
+        path: f"a link to {path.readlink()}"
+        for path in _below(root)
+        if path.is_symlink() and not _leads_into(path, whole)
+    }
+    out |= {
+        path: "a pipe or device" for path in _below(root) if path.exists() and not (path.is_file() or path.is_dir())
+    }
+    return out | dict.fromkeys(_hard_links_out(root), "a link to a file that has another name elsewhere")
 
 
 def _below(root: Path) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """Files of other people in the folder of a run: a report and a comparison of runs never overwrite or delete them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,15 @@ def test_links_out_of_a_run_of_others_are_refused_by_name(runs, tmp_path, capsys
         assert f"{other.tables / 'scores.parquet'}" in "".join(capsys.readouterr())
     mark_as_own(other.root)
     assert ended("report", other.root, "--cases", 0) == 0
+
+
+@pytest.mark.parametrize("command", ["report", "sync"])
+def test_a_pipe_in_a_run_of_others_is_named_and_not_waited_for(runs, capsys, command):
+    _, other = runs
+    os.mkfifo(other.data)
+    ended(command, other.root)
+    said = capsys.readouterr().err.replace("│", " ").replace(": ", " ")
+    assert f"{other.data} a pipe or device" in " ".join(said.split())
 
 
 def test_a_folder_in_place_of_a_file_and_the_reverse_are_named_once(runs, capsys):

@@ -99,7 +99,7 @@ def _refuse_links_of_others(run: RunFolder) -> None:
     """Refuse links out of a run's folder that is not the user's own: commands would read and write where they lead."""
     out = {} if is_own_run(run.root) else links_out(run.root)
     expected, advice = "files of the run: you did not make it here", "if you trust it, copy it with cp -rL"
-    problems = [Problem(str(path), f"a link to {where}", expected, advice) for path, where in out.items()]
+    problems = [Problem(str(path), found, expected, advice) for path, found in out.items()]
     raise_if_any(first_problems(problems), f"{run.root} leads out of itself.")
 
 
