@@ -125,9 +125,13 @@ class Outputs:
     def adopt(self, names: Iterable[str], owner: str) -> None:
         """Note files that are there exactly as they would be written."""
         for name in names:
-            self.known.setdefault(name, []).append(entry_of(name, owner, self.folder / name))
-        for file in self._packed:
-            write_text(file, self._lines())
+            self._append(entry_of(name, owner, self.folder / name))
+        self._read()
+
+    def adopt_older(self, names: Collection[str], written: Path) -> None:
+        """Note files that an earlier version has written beside ``written`` and did not note: none of them is noted."""
+        if written.is_file() and not {*names} & {*self.noted()}:
+            self.adopt((name for name in names if (self.folder / name).is_file()), owner="")
 
     def is_own(self, name: str) -> bool:
         """Return whether a file is there as we wrote it, or damaged since (empty, truncated, flipped bits)."""
@@ -173,8 +177,11 @@ class Outputs:
             return
         if os.path.lexists(target):
             self.require_own([name])
+        self._append(entry_of(name, owner, file))
+
+    def _append(self, entry: dict[str, Any]) -> None:
         self._records.mkdir(parents=True, exist_ok=True)  # where a worker on another node does not see it yet
-        line = json_text(entry_of(name, owner, file)).encode() + b"\n"
+        line = json_text(entry).encode() + b"\n"
         for end in TWICE:
             journal = self._records / f"{socket.gethostname()}-{os.getpid()}{end}"
             with journal.open("ab") as stream:

@@ -148,6 +148,20 @@ def test_tables_that_someone_edited_are_named_before_any_work_and_stay(trained, 
     assert {file: file.read_bytes() for file in root.rglob("*") if file.is_file()} == before
 
 
+def test_tables_of_an_earlier_version_are_ours_until_someone_edits_them(trained, told):
+    """It did not note what it had written."""
+    for name in ("table1", "per_case"):
+        write_table(pd.DataFrame({"a": [1, 2]}), trained.run.tables, name)
+    for command in commands(trained)[:2]:
+        assert f"{trained.run.tables}" not in told(*command)[1]
+    with (trained.run.tables / "table1.csv").open("a") as table:
+        table.write("mine\n")
+    for command in commands(trained)[:2]:
+        code, said = told(*command)
+        assert (code, "(1 problem)" in said) == (2, True)
+        assert f"{trained.run.tables / 'table1.csv'} changed since" in said
+
+
 def test_tables_of_a_cohort_that_someone_wrote_are_named_and_stay(trained, told, tmp_path):
     names = [f"external_cases{end}" for end in (".csv", "_summary.csv", "_folds.csv", "_cases.csv", "_task.yaml")]
     trained.run.tables.mkdir()

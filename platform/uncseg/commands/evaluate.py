@@ -72,6 +72,7 @@ def evaluate_cohort(
     wanted, setting = require_task(task), as_patients(patients)
     run, dataset = RunFolder(root.resolve()), dataset.resolve()
     outputs, names = page_outputs(run), cohort_files(dataset.name)
+    outputs.adopt_older(names, run.tables / f"external_{dataset.name}.parquet")
     outputs.require_own(names)
     model = find_model(str(root), run.root, None, overrides, trust)
     chosen = cohort_task(dataset, model.task, wanted)

@@ -36,7 +36,9 @@ def require_own_files(run: RunFolder) -> None:
     Raises:
         ProblemsFound: naming each (exit code 2).
     """
-    page_outputs(run).require_own([PAGE, *PAGE_TABLES, *FIGURES, *PEOPLES_FILES])
+    outputs = page_outputs(run)
+    outputs.adopt_older(PEOPLES_FILES, run.tables / "per_case.parquet")
+    outputs.require_own([PAGE, *PAGE_TABLES, *FIGURES, *PEOPLES_FILES])
 
 
 def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None:
