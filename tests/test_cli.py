@@ -1,6 +1,7 @@
 """Wrong input: one table of all problems, the exit code, and no half-written file."""
 
 import gzip
+import logging
 import re
 import shutil
 import sys
@@ -170,3 +171,10 @@ def test_names_of_files_cannot_steer_a_terminal(uncseg, tmp_path):
     _, said = uncseg("check", tmp_path)
     assert "\N{REPLACEMENT CHARACTER}]52;c;AAAA" in said
     assert not [sign for sign in said if unicodedata.category(sign) == "Cc"]
+
+
+def test_neither_can_what_is_logged(capsys):
+    logging.getLogger("uncseg.tracking.uploads").warning("%s leads out of the run", f"name{OBEYED}")
+    said = capsys.readouterr().err
+    assert said.endswith("leads out of the run\n")
+    assert not [sign for sign in said[:-1] if unicodedata.category(sign) == "Cc"]

@@ -3,6 +3,7 @@
 Progress is a live line, or plain lines where there is no terminal.
 """
 
+import logging
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,16 @@ class _PlainHook(RenderHook):
 
 for _one in (console, errors):
     _one.push_render_hook(_PlainHook())
+
+
+class _Printed(logging.Handler):
+    """Prints what this package logs; without a handler Python would, names and all."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(self.format(record))
+
+
+logging.getLogger("uncseg").addHandler(_Printed(logging.WARNING))
 
 
 def show_problems(error: ProblemsFound) -> None:
