@@ -250,6 +250,7 @@ def check_scoring(
     others = there.get("--uncertainty"), there.get("--brain")
     setting = as_patients(patients)
     found = find_pairs(there["PREDICTIONS"], there["REFERENCES"], *others, *conventions, require_task(task))
+    raise_if_any([] if found.complete else found.problems, "No case can be scored.", exit_code=1)
     require_patients([pair.case_id for pair in found.complete], setting, found.task)
 
 
