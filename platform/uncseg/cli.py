@@ -147,15 +147,14 @@ def score(
     task: FolderTask = None,
 ) -> None:
     """Score masks against references, and uncertainty maps against the errors, as the BraTS challenges do."""
-    from uncseg.commands import early_checks
+    from uncseg.commands.checked_scoring import checked_scoring
 
     folders = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
     conventions = prediction_convention, reference_convention
-    early_checks.check_scoring(folders, out, uncertainty_scale, conventions, patients, task)
+    request = checked_scoring(folders, out, uncertainty_scale, conventions, patients, task)
     from uncseg.commands.score import score_folders
 
-    maps = uncertainty, uncertainty_scale, brain
-    raise typer.Exit(score_folders(predictions, references, out, *maps, *conventions, patients, task))
+    raise typer.Exit(score_folders(request))
 
 
 @app.command()

@@ -3,7 +3,7 @@
 import pytest
 
 from uncseg.errors import ProblemsFound
-from uncseg.runs.cohort_evaluation import cohort_task
+from uncseg.runs.cohort_task import cohort_task
 from uncseg.tasks.task import Task
 
 MODEL = Task.model_validate({"name": "model", "modalities": ["t2", "adc"], "labels": {"lesion": 1}})

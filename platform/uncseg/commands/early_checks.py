@@ -5,7 +5,6 @@ Each takes a second. The commands check more, as what they work with becomes kno
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from uncseg.config.addresses import sqlite_path
@@ -15,9 +14,11 @@ from uncseg.config.sections import Tracking
 from uncseg.config.task_files import require_task
 from uncseg.console import command_line
 from uncseg.dataset.folders import require_folder
-from uncseg.dataset.patients import as_patients, require_patients
-from uncseg.errors import Problem, ProblemsFound, did_you_mean, raise_if_any, similar_path
+from uncseg.dataset.labels import as_convention
+from uncseg.dataset.patients import as_patients
+from uncseg.errors import Problem, ProblemsFound, raise_if_any, similar_path
 from uncseg.layout import RunFolder
+from uncseg.runs.cohort_task import cohort_task
 from uncseg.runs.judged_run import require_judged_run
 from uncseg.runs.named_models import require_model
 from uncseg.runs.run_opening import open_existing_run, recorded_folds, refuse_other_settings, require_settings
@@ -25,7 +26,6 @@ from uncseg.studies.study_folder import find_study
 from uncseg.tracking.reachable import require_reachable
 from uncseg.tracking.reasons import problem_of
 
-SCALES = ("unit", "percent")
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set in the command of a Ray job."""
 
@@ -100,7 +100,7 @@ def check_cases(experiment: Experiment, begun: bool = False) -> None:
     Raises:
         ProblemsFound: saying why.
     """
-    raise_if_any(_problems_of_storage(experiment.storage.path), "The experiment has no place.")
+    raise_if_any(problems_of_place(experiment.storage.path), "The experiment has no place.")
     dataset = experiment.dataset
     if JOB_VARIABLE in os.environ and not dataset.path.is_absolute():
         return  # refused with other relative paths of a Ray job
@@ -121,7 +121,8 @@ def check_cases(experiment: Experiment, begun: bool = False) -> None:
         raise ProblemsFound("The cases cannot be used as the experiment says.", [problem])
 
 
-def _problems_of_storage(path: Path) -> list[Problem]:
+def problems_of_place(path: Path) -> list[Problem]:
+    """Return why nothing can be written to a folder, which need not be there yet; ``storage.path`` is blamed."""
     there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return []
@@ -138,7 +139,7 @@ def check_evaluation(
     patients: str | None,
     task: str | None,
 ) -> None:
-    """Refuse to evaluate, or compare, what is no run or has no finished fold, and cases that are not there.
+    """Refuse to evaluate, or compare, what is no run or has no finished fold, and cases that are missing or do not fit.
 
     Raises:
         ProblemsFound: saying why.
@@ -153,7 +154,8 @@ def check_evaluation(
         if text is not None
     ]
     raise_if_any(problems, "The request is ambiguous.")
-    check_options(patients, task)
+    as_patients(patients)
+    wanted = require_task(task)
     if other is not None:
         where, expected = f"--set {(overrides or [''])[0]}", "one run to evaluate: of two runs, tables are compared"
         ambiguous = [Problem(where, "a second run as well", expected, "leave it out")] if overrides else []
@@ -161,7 +163,8 @@ def check_evaluation(
         runs_to_compare(root, other)
     elif dataset is not None:
         require_folder(dataset)
-        require_model(str(root), None, overrides)
+        if (trained := require_model(str(root), None, overrides)) is not None:
+            as_convention(convention, "--convention", cohort_task(dataset, trained, wanted).task)
     else:
         run, experiment = open_existing_run(root, overrides)
         if not recorded_folds(experiment, run):
@@ -215,53 +218,6 @@ def check_report(roots: Sequence[Path]) -> None:
         raise ProblemsFound("The runs cannot be compared.", [problem])
     for root in roots:
         open_existing_run(root)
-
-
-def check_scoring(
-    folders: dict[str, Path | None],
-    out: Path,
-    scale: str,
-    conventions: tuple[str | None, str | None],
-    patients: str | None,
-    task: str | None,
-) -> None:
-    """Refuse folders that are not there, by their names on the command line, and options that cannot be read.
-
-    Raises:
-        ProblemsFound: with every problem of the folders, the name of the table and the scale at once; or no case is in
-            both folders, or the task, a convention or the patients do not fit.
-    """
-    problems = [
-        Problem(name, f"no folder {folder}", "a folder of NIfTI files", similar_path(folder, "correct the path"))
-        for name, folder in folders.items()
-        if folder is not None and not folder.is_dir()
-    ]
-    if out.suffix != ".parquet":
-        problems.append(Problem("--out", str(out), "a name that ends in .parquet", "for example scores.parquet"))
-    if scale not in SCALES:
-        advice = did_you_mean(scale, SCALES, "give one of them")
-        problems.append(Problem("--uncertainty-scale", scale, "unit (0 to 1) or percent (0 to 100)", advice))
-    problems += [replace(problem, where="--out") for problem in _problems_of_storage(out.parent)]
-    raise_if_any(problems, "There is nothing to score.")
-    check_options(patients, task)
-    from uncseg.evaluation.find_pairs import find_pairs
-
-    there = {name: folder.resolve() for name, folder in folders.items() if folder is not None}
-    others = there.get("--uncertainty"), there.get("--brain")
-    setting = as_patients(patients)
-    found = find_pairs(there["PREDICTIONS"], there["REFERENCES"], *others, *conventions, require_task(task))
-    raise_if_any([] if found.complete else found.problems, "No case can be scored.", exit_code=1)
-    require_patients([pair.case_id for pair in found.complete], setting, found.task)
-
-
-def check_options(patients: str | None, task: str | None) -> None:
-    """Refuse ``--patients`` and ``--task`` that cannot be read.
-
-    Raises:
-        ProblemsFound: saying why.
-    """
-    as_patients(patients)
-    require_task(task)
 
 
 def check_synced(root: Path, tracking_uri: str | None) -> None:

@@ -12,7 +12,8 @@ from uncseg.dataset.patients import as_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.layout import RunFolder
 from uncseg.report.run_figures import page_outputs
-from uncseg.runs.cohort_evaluation import cohort_files, cohort_task, predict_cohort, write_cohort_tables
+from uncseg.runs.cohort_evaluation import cohort_files, predict_cohort, write_cohort_tables
+from uncseg.runs.cohort_task import cohort_task
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.preflight import require_storage
@@ -63,7 +64,7 @@ def evaluate_cohort(
         convention: of the cohort's task, for its references; None: as its files are named.
         overrides, trust: see :func:`evaluate_run`.
         patients: who is a patient in the cohort, see :func:`~uncseg.dataset.patients.as_patients`.
-        task: of the cohort, see :func:`~uncseg.runs.cohort_evaluation.cohort_task`.
+        task: of the cohort, see :func:`~uncseg.runs.cohort_task.cohort_task`.
 
     Raises:
         ProblemsFound: naming every case that could not be predicted or scored; the others are finished. Or naming

@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import cast
 
 from uncseg.cluster.session import ray_session
 from uncseg.cluster.tasks import map_cases, two_per_cpu
-from uncseg.config.task_files import require_task, write_task
+from uncseg.commands.checked_scoring import ScoringRequest
+from uncseg.config.task_files import write_task
 from uncseg.console import console, counting, show_warnings, warn
-from uncseg.dataset.patients import Patients, as_patients, require_patients
 from uncseg.errors import raise_if_any
 from uncseg.evaluation.case_scores import ScoreRow, definition_of_scores
-from uncseg.evaluation.find_pairs import find_pairs
 from uncseg.evaluation.pairs import Pair, Scale, score_pair
 from uncseg.files import digest, file_contents, short_name
 from uncseg.kept_records import compute_once
@@ -23,56 +20,31 @@ from uncseg.runs.preflight import require_folders
 from uncseg.table_files import table_of
 
 
-def score_folders(
-    predictions: Path,
-    references: Path,
-    out: Path,
-    uncertainty: Path | None = None,
-    scale: str = "unit",
-    brain: Path | None = None,
-    prediction_convention: str | None = None,
-    reference_convention: str | None = None,
-    patients: str | None = None,
-    task: str | None = None,
-) -> int:
+def score_folders(request: ScoringRequest) -> int:
     """Score every case that has a prediction and a reference, except those that an earlier command has scored.
 
-    Args:
-        predictions, references, uncertainty, brain: folders, see :func:`~uncseg.evaluation.find_pairs.find_pairs`.
-        out: Parquet file to write, together with a CSV, the summary, the reliability diagram and the cases' records.
-        scale: of the uncertainty, unit or percent, as ``early_checks.check_scoring`` has checked it.
-        prediction_convention, reference_convention: conventions of the task; None: as the files are named.
-        patients: who is a patient, see :func:`~uncseg.dataset.patients.as_patients`.
-        task: a built-in one, or a file; None: as names of cases tell, as dataset.json says, or the paper's.
+    Beside the Parquet file go a CSV, the summary, the reliability diagram and the cases' records.
 
     Raises:
         ProblemsFound: naming every file that could not be used (exit code 1); the other cases are scored and written.
     """
-    setting, wanted = as_patients(patients), require_task(task)
-    # workers have another working directory
-    named = {"PREDICTIONS": predictions, "REFERENCES": references, "--uncertainty": uncertainty, "--brain": brain}
-    folders = {name: folder.resolve() for name, folder in named.items() if folder is not None}
-    others = folders.get("--uncertainty"), folders.get("--brain")
-    conventions = prediction_convention, reference_convention
-    found = find_pairs(folders["PREDICTIONS"], folders["REFERENCES"], *others, *conventions, wanted)
-    pairs, problems = found.complete, found.problems
-    for note in found.notes:
+    out, pairs = request.out, request.pairs.complete
+    for note in request.pairs.notes:
         console.print(note, soft_wrap=True)
-    known = require_patients([pair.case_id for pair in pairs], setting, found.task)
     outputs = Outputs(out.resolve().parent, short_name(f"scores-{out.stem}"), "--out")
     with outputs.claimed(_names(out.stem, pairs)):
         with ray_session(None, dashboard=False) as own_ray, counting() as progress:
-            require_folders({"--out": out.parent}, folders, own_ray)
-            calls = [(pair.case_id, _score_once, (pair, cast(Scale, scale), outputs, out.stem)) for pair in pairs]
+            require_folders({"--out": out.parent}, request.folders, own_ray)
+            calls = [(pair.case_id, _score_once, (pair, request.scale, outputs, out.stem)) for pair in pairs]
             scored, failed = map_cases(calls, partial(progress, "scored cases"), two_per_cpu, "scores")
         remove_partial(outputs.folder / f"{out.stem}_cases")
-        rows = [row | {"patient": known.of[case]} for case in sorted(scored) for row in scored[case]]
+        rows = [row | {"patient": request.patients.of[case]} for case in sorted(scored) for row in scored[case]]
         if not rows and out.is_file():
             warn(f"no case was scored; {out}, which an earlier command wrote, was not changed")
         if rows:
-            _write_and_show(rows, out, known, with_air=uncertainty is not None and brain is None)
-            write_task(out.with_name(f"{out.stem}_task.yaml"), found.task)
-    raise_if_any(problems + failed, "Some cases could not be scored.", exit_code=1)
+            _write_and_show(rows, request)
+            write_task(out.with_name(f"{out.stem}_task.yaml"), request.pairs.task)
+    raise_if_any(request.pairs.problems + failed, "Some cases could not be scored.", exit_code=1)
     return 0
 
 
@@ -96,12 +68,13 @@ def _score_once(pair: Pair, scale: Scale, outputs: Outputs, stem: str) -> list[S
         return list(compute_once(file, source, lambda: {"rows": score_pair(pair, scale)})["rows"])
 
 
-def _write_and_show(rows: list[ScoreRow], out: Path, patients: Patients, with_air: bool) -> None:
-    """Write the tables of scores and print their summary; ``with_air``: maps were scored without a brain mask."""
+def _write_and_show(rows: list[ScoreRow], request: ScoringRequest) -> None:
+    """Write the tables of scores and print their summary."""
+    out, patients = request.out, request.patients
     summary = write_scores(table_of(rows), out.parent, out.stem)
     count = len({row["case"] for row in rows})
     console.print(scores_table(summary, f"Scores of {count} case{'s' * (count != 1)}").to_rich())
-    if with_air:
+    if request.with_air:
         console.print("Without --brain the whole volume counts as brain: filtered true negatives, detection and")
         console.print("calibration include the air around the head.")
     console.print(f"patients: {patients}", soft_wrap=True)

@@ -13,6 +13,7 @@ from uncseg.errors import Problem, ProblemsFound, raise_if_any, similar_path
 from uncseg.layout import folds_in, is_model_folder
 from uncseg.runs.run_opening import open_existing_run, recorded_folds
 from uncseg.section import Section
+from uncseg.tasks.task import Task
 
 NO_SUCH_MODEL = "There is no such model."
 ASKED = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
@@ -97,8 +98,11 @@ def chosen_folds(folds: Sequence[int] | None, finished: Sequence[int], source: s
     return tuple(sorted(set(folds))) if folds else tuple(finished)
 
 
-def require_model(source: str, folds: Sequence[int] | None, overrides: list[str] | None) -> None:
+def require_model(source: str, folds: Sequence[int] | None, overrides: list[str] | None) -> Task | None:
     """Refuse a MODEL that is no model, or lacks a fold; what lies in MLflow is not looked for.
+
+    Returns:
+        The task that it was trained for; None where only its weights tell it.
 
     Raises:
         ProblemsFound: saying why.
@@ -110,6 +114,7 @@ def require_model(source: str, folds: Sequence[int] | None, overrides: list[str]
     elif (path / "experiment.yaml").is_file():
         run, experiment = open_existing_run(path, overrides, edited=lambda _: None)  # the command warns of it
         chosen_folds(folds, recorded_folds(experiment, run), source)
+        return experiment.dataset.task
     elif single_fold(path) is not None:
         settings_of_model(overrides)
     elif is_model_folder(path):
@@ -117,3 +122,4 @@ def require_model(source: str, folds: Sequence[int] | None, overrides: list[str]
         chosen_folds(folds, folds_in(path), source)
     else:
         raise no_such_model(source)
+    return None

@@ -20,6 +20,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from support.commands import assert_same_geometry, start_uncseg, uncseg
+from support.light_commands import has_words, light_commands
 from uncseg.console import console
 from uncseg.dataset.phantom import write_phantoms
 from uncseg.dataset.preparation import nnunet_environment
@@ -251,6 +252,17 @@ def test_a_cohort_that_does_not_fit_the_model_is_refused(run, tmp_path, monkeypa
     said = uncseg("evaluate", run.root, "--dataset", tmp_path / "cohort", *options, code=2)
     assert all(word in said for word in words)
     assert "--dataset" in uncseg("evaluate", run.root, "--task", "met", code=2)
+
+
+def test_what_cannot_fit_a_cohort_is_refused_before_torch_is_imported(root, run, tmp_path):
+    write_phantoms(tmp_path / "other", cases=1, size=24, seed=0, task=built_in("gli-2024"))
+    lines = {
+        ("evaluate", run.root, "--dataset", root / "cohort", "--convention", "1999"): "--convention",
+        ("evaluate", run.root, "--dataset", tmp_path / "other"): "task gli-2024",
+    }
+    for said, (code, output, problems) in zip(lines.values(), light_commands(tmp_path, *lines), strict=True):
+        assert (code, output) == (2, "")
+        assert has_words(said, problems)
 
 
 def test_who_is_a_patient_of_another_cohort_can_be_said(root, run, both, tmp_path, monkeypatch):
