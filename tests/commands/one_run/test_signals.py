@@ -24,9 +24,9 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
 def stop(arguments, folder, number, reached, twice=False):
-    """Start a command, send it a signal at some moment, and return its exit code and standard error.
+    """Start a command, send it a signal at some moment, and return its exit code and what it says of that.
 
-    None where it has ended before.
+    None where it has ended before, or has printed all that it prints and ends well: Python takes a while to end.
 
     Args:
         arguments: of ``uncseg``.
@@ -36,13 +36,13 @@ def stop(arguments, folder, number, reached, twice=False):
             tell how far a command has come on a slow machine too.
         twice: the signal follows itself.
     """
-    error = folder / "error.txt"
-    with error.open("w") as stream:
+    output, error = folder / "output.txt", folder / "error.txt"
+    with output.open("w") as out, error.open("w") as err:
         process = subprocess.Popen(
             [UNCSEG, *map(str, arguments)],
-            stdout=subprocess.DEVNULL,
-            stderr=stream,
-            env=environment(),
+            stdout=out,
+            stderr=err,
+            env=environment(PYTHONUNBUFFERED="1"),
             start_new_session=True,
             # what a shell starts in the background, or nohup, would not hear one
             preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
@@ -52,15 +52,22 @@ def stop(arguments, folder, number, reached, twice=False):
         if process.poll() is not None:
             return None
         family = psutil.Process(process.pid).children(recursive=True)
+        printed = output.read_text()
         for _ in range(1 + twice):
             # a terminal sends Ctrl-C to all that a command has started, a scheduler SIGTERM to the command alone
             os.killpg(process.pid, number) if number == signal.SIGINT else os.kill(process.pid, number)
         code = process.wait(60)
         wait_until(lambda: not any(map(is_alive, family)), folder)  # Ray's processes end with their command
-        return code, error.read_text()
+        is_over = code == 0 and printed and output.read_text() == printed
+        return None if is_over else (code, "".join(filter(is_of_the_end, error.read_text().splitlines(True))))
     finally:
         process.kill()
         process.wait()
+
+
+def is_of_the_end(line):
+    """Whether a line is not the one in which a command says, before its work, which Ray it has started."""
+    return not line.startswith("Ray on 127.0.0.1, with a token")
 
 
 def is_alive(process):
