@@ -13,6 +13,8 @@ from uncseg.tasks.task import Task
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 """Of a fold whose training has ended."""
+FAILURES = "failures.pth"
+"""Of a fold that has learnt from failures of the other folds: calibrated p, and the failure network if there is one."""
 DONE = "done.json"
 """In the folder of a fold whose training has ended: which fold it is, its epochs, and its final checkpoint."""
 
@@ -66,6 +68,8 @@ class RunFolder:
     """Value of the environment variable ``nnUNet_results``, so that nnU-Net's own commands find the model."""
     out_of_fold = Below("out_of_fold")
     """Predictions and maps of every case by the fold that did not see it, NIfTI in native space."""
+    failures = Below("failures")
+    """What each fold's network made of the cases that it did not see, on the preprocessed grid."""
     tables = Below("tables")
     """Parquet (the truth) and CSV (for reading)."""
     figures = Below("figures")
@@ -88,6 +92,10 @@ class RunFolder:
     def final_checkpoint(self, fold: int) -> Path:
         """The checkpoint of a fold whose training has ended."""
         return self.fold(fold) / FINAL_CHECKPOINT
+
+    def learnt_failures(self, fold: int) -> Path:
+        """What a fold has learnt from failures of the other folds."""
+        return self.fold(fold) / FAILURES
 
     def member(self, number: int) -> "RunFolder":
         """A member of the run's deep ensemble; the first member is the run itself."""

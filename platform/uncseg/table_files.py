@@ -21,6 +21,7 @@ _LEAST = {
     "scores_summary": ("region", "figure"),
     "table1": ("model", "fold", "cases"),
     "table2": ("protocol", "estimator"),
+    "table3": ("estimator", "floor"),
 }
 """Columns without which a run's table is another one."""
 

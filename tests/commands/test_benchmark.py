@@ -20,9 +20,14 @@ TRAININGS = {
         "set": {
             "model.uncertainty": False,
             "training.members": 2,
+            "failures.steps": 4,
+            "failures.features": 4,
             "evaluation.estimators": {"deep_ensemble": True, "augmentation": {"samples": 4}},
         },
-        "maps": ["entropy", "var1shot", "variance_stable", "one_minus_p", "border_distance", "constant"],
+        "maps": [
+            *("cross_fitted", "calibrated", "entropy", "var1shot", "variance_stable"),
+            *("one_minus_p", "border_distance", "constant"),
+        ],
     },
     "noisy_dropout": {
         "set": {
@@ -101,7 +106,8 @@ def test_every_row_is_there_and_filled(done, trainings):
     )
     assert table.loc["plain/deep_ensemble_total", "models"] == 2
     assert "the best floor" in said
-    floors = {f"plain/{name}" for name in ("var1shot", "one_minus_p", "border_distance", "constant")}
+    names = ("calibrated", "entropy", "var1shot", "one_minus_p", "border_distance", "constant")
+    floors = {f"plain/{name}" for name in names}
     assert set(table.index[table["floor"]]) == floors
     ranked = pd.read_parquet(folder.tables / "ranking_corr_oracle_union.parquet").set_index("method")
     assert ranked.loc[sorted(floors), "lead"].max() == 0, "what the others' leads are over"

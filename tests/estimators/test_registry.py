@@ -13,7 +13,7 @@ import uncseg
 from uncseg.config.experiment import Experiment
 from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Model, Training
-from uncseg.estimators.registry import BENCHMARK_FLOORS, ESTIMATORS, FLOORS, SEVERAL_PASSES
+from uncseg.estimators.registry import ESTIMATORS, FLOORS, SEVERAL_PASSES
 from uncseg.layout import prediction_maps
 from uncseg.method.training.epoch_names import epoch_metric_names
 from uncseg.studies.benchmark.benchmark_file import SeededTraining as BenchmarkTraining
@@ -97,11 +97,10 @@ def test_every_map_of_one_pass_is_a_file_and_a_metric():
             assert f"uncertainty/union/rmsd_ema/{estimator.name}" in metrics
 
 
-def test_roles_are_those_of_the_papers_second_table():
+def test_there_is_one_list_of_floors():
     baselines = [name for name, estimator in ESTIMATORS.items() if estimator.role == "baseline"]
-    assert baselines == ["variance_stable", "var1shot", "entropy"]
-    assert FLOORS == ("one_minus_p", "one_minus_max", "border_distance", "constant")
-    assert set(BENCHMARK_FLOORS) - set(FLOORS) == {"var1shot"}
+    assert baselines == ["variance_stable", "one_minus_max"]
+    assert FLOORS == ("var1shot", "entropy", "calibrated", "min_p", "one_minus_p", "border_distance", "constant")
 
 
 @pytest.mark.parametrize("name", [e.name for e in ESTIMATORS.values()])

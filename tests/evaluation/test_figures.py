@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from uncseg.config.sections import PROTOCOLS
-from uncseg.estimators.registry import ALL_MAPS, BENCHMARK_FLOORS, FLOORS
+from uncseg.estimators.registry import ALL_MAPS, FLOORS
 from uncseg.evaluation import figures
 from uncseg.evaluation.case_scores import score_case
 from uncseg.evaluation.figures import FIGURE_TABLE, HIGHER, KINDS, LOWER, Figure, Place, best_floor, shown_in
@@ -202,7 +202,6 @@ def test_floors_are_those_of_the_registry_in_every_table():
     scored = {case_key(name, "union", kind): [0.1, 0.1] for name in ALL_MAPS for kind in KINDS}
     table = table2(pd.DataFrame({"fold": [0, 1], **scored}), pd.DataFrame({"fold": [], "epoch": []}), 1, paper_task())
     assert table.loc[table["floor"], "estimator"].tolist() == list(FLOORS)
-    assert set(FLOORS) < set(BENCHMARK_FLOORS)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +212,8 @@ def test_floors_are_those_of_the_registry_in_every_table():
         ({"one_minus_p": -0.2, "constant": 0.0}, "corr_ema_last", {}, "constant"),
         ({"one_minus_p": -0.2, "constant": 0.0}, "corr_ema_last", {"constant": False}, "one_minus_p"),
         ({"one_minus_p": 0.2, "constant": 0.1}, "rmsd_ema_last", {"constant": False}, "constant"),
-        ({"one_minus_p": math.nan, "one_minus_max": 0.1}, "corr_failure", {}, "one_minus_max"),
-        ({"one_minus_max": 0.3, "one_minus_p": 0.3}, "corr_failure", {}, "one_minus_max"),
+        ({"one_minus_p": math.nan, "min_p": 0.1}, "corr_failure", {}, "min_p"),
+        ({"min_p": 0.3, "one_minus_p": 0.3, "one_minus_max": 0.9}, "corr_failure", {}, "min_p"),
         ({"one_minus_p": math.nan, "uncertainty": 0.5}, "corr_failure", {}, None),
         ({}, "corr_failure", {}, None),
         ({"plain/a": 0.1, "plain/b": 0.2}, "ace", {"floors": ["plain/a", "plain/b"]}, "plain/a"),
@@ -227,11 +226,11 @@ def test_the_best_floor(values, key, settings, expected):
 def test_mlflow_shows_what_says_something():
     shown = {(k, e) for k in KINDS for e in ALL_MAPS if is_shown(epoch_key("union", k, e))}
     assert {("corr", e) for e in ALL_MAPS} - shown == {("corr", "constant")}
-    floors_and_oracle = {"one_minus_p", "one_minus_max", "border_distance", "oracle"}
-    assert {e for e in ALL_MAPS if ("rmsd", e) not in shown} == floors_and_oracle
+    no_probabilities = {"one_minus_p", "one_minus_max", "border_distance", "oracle"}
+    assert {e for e in ALL_MAPS if ("rmsd", e) not in shown} == no_probabilities
     by_key = figures.figures_by_key()
-    methods = {"uncertainty", "variance_stable", "var1shot", "entropy"}
-    assert set(by_key["corr_failure"].estimators) == methods | floors_and_oracle - {"oracle"}
+    methods = {"uncertainty", "cross_fitted", "calibrated", "variance_stable", "var1shot", "entropy", "min_p"}
+    assert set(by_key["corr_failure"].estimators) == methods | no_probabilities - {"oracle"}
     assert set(by_key["rmsd_failure"].estimators) == methods | {"constant"}
 
 

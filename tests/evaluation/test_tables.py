@@ -92,8 +92,8 @@ def test_table2_leaves_invalid_epochs_and_folds_out():
 
 
 def test_table2_keeps_its_order_and_its_columns():
-    floors = ["one_minus_p", "one_minus_max", "border_distance", "constant"]
-    order = ["uncertainty", "variance_stable", "var1shot", *floors, "oracle"]
+    floors = ["var1shot", "calibrated", "min_p", "one_minus_p", "border_distance", "constant"]
+    order = ["uncertainty", "variance_stable", *floors, "oracle"]
     scores = {f"{name}/{p}/{k}_failure": 0.1 for name in reversed(order) for p in PROTOCOLS for k in ("rmsd", "corr")}
     table = table2(pd.DataFrame({"fold": [0, 1], **scores}), epochs(), 2, paper_task())
     for protocol in PROTOCOLS:

@@ -80,9 +80,9 @@ def test_the_floor_of_last_epochs_is_that_of_the_last_epochs():
     for kind in ("corr", "rmsd"):
         name = f"uncertainty/union/{kind}_ema"
         frame[f"{name}/one_minus_p"] = [9, 9, 9, 9, 0.2, 0.2]
-        frame[f"{name}/one_minus_max"] = [0, 0, 0, 0, 0.3, 0.3]
+        frame[f"{name}/min_p"] = [0, 0, 0, 0, 0.3, 0.3]
         frame[f"{name}/constant"] = [0, 0, 0, 0, 0.1, 0.1]
     run = TrainedEpochs("a", frame, 2)
-    assert floor_of_last_epochs(run, "union", "corr") == "one_minus_max"
+    assert floor_of_last_epochs(run, "union", "corr") == "min_p"
     assert floor_of_last_epochs(run, "union", "rmsd") == "constant"
     assert floor_of_last_epochs(run, "reference", "corr") is None

@@ -55,7 +55,7 @@ def evaluate(run, folder, shift=lambda number: number, leave_out=(), moved=(), t
         scores = score_case(labels, shifted, image.spacing_dhw_mm, task, dict.fromkeys(task.regions, u))
         rows += [keys | row for row in scores]
         dices = {f"dice_{row['region'].lower()}": row["dice"] for row in scores}
-        corr = {"uncertainty/union/corr_failure": 0.5 + number / 10, "one_minus_max/union/corr_failure": 0.1}
+        corr = {"uncertainty/union/corr_failure": 0.5 + number / 10, "min_p/union/corr_failure": 0.1}
         corr |= {name.replace("corr", "rmsd"): 0.2 for name in corr}
         per_case.append(
             keys | dices | {"dice_mean": np.mean(list(dices.values())), f"expected_dice_{task.main_key}": 0.5} | corr

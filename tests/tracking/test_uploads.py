@@ -30,7 +30,7 @@ def add_results(run):
             row = {"case": f"{fold}{number}", "patient": f"{fold}{number}", "fold": fold}
             row |= {f"dice_{name}": dice for name in ("wt", "tc", "et", "mean")}
             for protocol in ("reference", "union"):
-                for name, corr in (("uncertainty", 0.2), ("one_minus_max", 0.3), ("constant", 0)):
+                for name, corr in (("uncertainty", 0.2), ("min_p", 0.3), ("constant", 0)):
                     row |= {f"{name}/{protocol}/corr_failure": corr + fold / 10}
                     row |= {f"{name}/{protocol}/rmsd_failure": 0.1 if number else math.nan}
             rows.append(row)
@@ -69,7 +69,7 @@ def check_results(store, run):
     first, second, third = store.client.get_run(parent.run_id).data.tags["mlflow.note.content"].splitlines()
     assert "WT 0.725 ± 0.177" in first
     assert "2 folds, 4 cases" in first
-    assert "uncertainty 0.250 ± 0.071; best floor, one_minus_max 0.350 ± 0.071" in second
+    assert "uncertainty 0.250 ± 0.071; best floor, min_p 0.350 ± 0.071" in second
     address = f"#/experiments/{store.experiment_id}/runs/{parent.run_id}/artifacts/tables/table1.csv"
     assert f"[Table 1]({address}?workflowType=machine_learning)" in third
     for fold, entry in folds.items():

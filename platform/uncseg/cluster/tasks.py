@@ -161,9 +161,9 @@ class Workers:
 
 
 def map_cases_on_workers(
-    calls: Sequence[Call], slots: Slots, progress: Callable[[int, int], None]
+    calls: Sequence[Call], slots: Slots, progress: Callable[[int, int], None], expected: str = "a prediction"
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Run one call per case on the resources of a fold's worker; see :func:`map_cases`."""
     with Workers(slots, len(calls)) as workers:
         # two per worker: the next case is ready when one ends
-        return map_cases(calls, progress, lambda: 2 * workers.count(), "a prediction", workers.start)
+        return map_cases(calls, progress, lambda: 2 * workers.count(), expected, workers.start)

@@ -14,6 +14,7 @@ from uncseg.layout import RunFolder
 from uncseg.report.run_figures import page_outputs
 from uncseg.runs.cohort_evaluation import cohort_files, predict_cohort, write_cohort_tables
 from uncseg.runs.cohort_task import cohort_task
+from uncseg.runs.cross_fitting import NOT_LEARNT
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.preflight import require_storage
@@ -44,8 +45,9 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
         with counting() as progress:
             prepared = prepare_cases(experiment, progress, kept_preparation(run, experiment))
         raise_if_any(changed_split(run, prepared), f"The split of the run {run.root} changed.")
-        evaluate_and_write_tables(RunRequest(experiment, prepared, run, slots, trust), folds)
+        problems = evaluate_and_write_tables(RunRequest(experiment, prepared, run, slots, trust), folds)
     console.print(f"tables:  {run.tables}\nmaps:    {run.out_of_fold}", soft_wrap=True)
+    raise_if_any(problems, NOT_LEARNT, exit_code=1)
     return 0
 
 

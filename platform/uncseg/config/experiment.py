@@ -12,6 +12,7 @@ from pydantic import model_validator
 from uncseg.config import sections
 from uncseg.config.addresses import DATABASE, sqlite_address
 from uncseg.config.case_lists import read_lists
+from uncseg.config.failures import Failures
 from uncseg.config.fields import apply_overrides, as_overrides
 from uncseg.config.reading import Override, problems_of_long_paths, read_yaml, require_kind, validate
 from uncseg.config.rules import (
@@ -39,6 +40,7 @@ class Experiment(Section):
     loss: sections.Loss = sections.Loss()
     memory: sections.Memory = sections.Memory()
     training: sections.Training = sections.Training()
+    failures: Failures = Failures()
     resources: sections.Resources = sections.Resources()
     tracking: sections.Tracking = sections.Tracking()
     storage: sections.Storage = sections.Storage()

@@ -8,13 +8,21 @@ from uncseg.estimators.one_pass import OnePass
 BORDER_REACH_VOXELS = 8
 
 
+def min_p(prediction: OnePass) -> torch.Tensor:
+    """Return min(p, 1 − p) of the main region: P(failure) of the likelier decision, if p is taken at its word."""
+    return torch.minimum(prediction.p_main, 1 - prediction.p_main)
+
+
 def one_minus_p(prediction: OnePass) -> torch.Tensor:
     """Return 1 − p(main region): inside the reference, a voxel fails exactly where it is predicted outside."""
     return 1 - prediction.p_main
 
 
 def one_minus_max(prediction: OnePass) -> torch.Tensor:
-    """Return 1 − the probability of the decision taken."""
+    """Return 1 − the probability of the decision taken.
+
+    It is no floor for failures of the main region: it also counts doubt among the labels within the region.
+    """
     return 1 - prediction.max_probability
 
 

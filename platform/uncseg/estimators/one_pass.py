@@ -22,6 +22,10 @@ class OnePass:
     """The head's logit; None: the network has no head."""
     variance_stable: torch.Tensor | None = None
     """The error memory's average of ``var1shot``; None: there is no memory of the case."""
+    calibrated: torch.Tensor | None = None
+    """P(the decision is wrong) by calibrated p; None: no other folds told how."""
+    cross_fitted: torch.Tensor | None = None
+    """P(the decision is wrong) by the failure network; None: there is none."""
     q: torch.Tensor | None = None
     """A phantom's rater probability; None: a real case."""
 

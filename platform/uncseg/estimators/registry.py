@@ -83,12 +83,10 @@ class Estimator:
     function: str = ""
     """MODULE.FUNCTION in this folder, by default NAME.sample. It takes ``one_pass.OnePass`` and returns a map; with
     ``parts`` it takes ``several_passes.Passes`` and yields probabilities; the constant takes an error and weights."""
-    source: Literal["p_main", "u", "variance_stable", "q", "error"] = "p_main"
+    source: Literal["p_main", "u", "variance_stable", "calibrated", "cross_fitted", "q", "error"] = "p_main"
     """Field of ``one_pass.OnePass`` that a map without parts needs. The error is in none: it is known only later."""
     role: Literal["method", "baseline", "floor"] = "method"
-    """What it is in Table 2: a method that does not beat a floor has shown nothing."""
-    benchmark_floor: bool = False
-    """Whether a benchmark counts it as a floor although Table 2 does not."""
+    """What it is in tables: a method that does not beat the floors of its own network has shown nothing."""
     parts: tuple[Part, ...] = ()
     """Maps of an estimator of several passes, each made from the moments of its predictions; none: of a single pass."""
     settings: type[Samples] | None = None
@@ -147,28 +145,33 @@ _LOG_VARIANCE = Requirement(
 
 _ALL = (
     Estimator("uncertainty", "head.uncertainty", "u"),
+    Estimator("cross_fitted", "failures.cross_fitted", "cross_fitted"),
     Estimator("variance_stable", "variance.variance_stable", "variance_stable", "baseline"),
-    Estimator("var1shot", "variance.var1shot", role="baseline", benchmark_floor=True),
-    Estimator("entropy", "entropy.predictive_entropy", role="baseline"),
+    Estimator("var1shot", "variance.var1shot", role="floor"),
+    Estimator("entropy", "entropy.predictive_entropy", role="floor"),
     Estimator("mc_dropout", parts=_KWON, settings=McDropout, needs=(_DROPOUT,), takes_batches=True),
     Estimator("deep_ensemble", parts=_KWON, needs=(_SEGMENTS, _MEMBERS), combines_members=True),
     Estimator("augmentation", parts=_VARIANCE, settings=Augmentation, needs=(NOT_MIRRORED,)),
     Estimator("heteroscedastic", parts=_VARIANCE, settings=LogitSamples, needs=(_LOG_VARIANCE,), takes_batches=True),
+    Estimator("calibrated", "failures.calibrated", "calibrated", "floor"),
+    Estimator("min_p", "floors.min_p", role="floor"),
     Estimator("one_minus_p", "floors.one_minus_p", role="floor"),
-    Estimator("one_minus_max", "floors.one_minus_max", role="floor"),
+    Estimator("one_minus_max", "floors.one_minus_max", role="baseline"),
     Estimator("border_distance", "floors.border_distance", role="floor"),
     Estimator("constant", "floors.best_constant", "error", "floor"),
     Estimator("oracle", "oracle.failure_probability", "q"),
 )
 ESTIMATORS = {estimator.name: estimator for estimator in _ALL}
 """Every estimator by name, in the order of Table 2's rows."""
-HEAD, ORACLE = "uncertainty", "oracle"
+HEAD, ORACLE, CALIBRATED, CROSS_FITTED = "uncertainty", "oracle", "calibrated", "cross_fitted"
 SEVERAL_PASSES = tuple(estimator for estimator in _ALL if estimator.parts)
 ALL_MAPS = tuple(name for estimator in _ALL for name in estimator.maps)
 SEVERAL_PASS_MAPS = tuple(name for estimator in SEVERAL_PASSES for name in estimator.maps)
 NO_FURTHER_PASS = tuple(name for name in ALL_MAPS if name not in (*SEVERAL_PASS_MAPS, ORACLE))
 """Maps of any run that take no pass beside the one that segments."""
-ONE_PASS = tuple(name for name in NO_FURTHER_PASS if ESTIMATORS[name].source == "p_main")
+LEARNT = tuple(name for name in NO_FURTHER_PASS if name in (CALIBRATED, CROSS_FITTED))
+"""Maps that a fold has learnt from failures of the other folds."""
+ONE_PASS = tuple(name for name in NO_FURTHER_PASS if ESTIMATORS[name].source == "p_main" or name in LEARNT)
+"""Maps of new cases that need neither the head nor the error memory."""
 FLOORS = tuple(name for name in NO_FURTHER_PASS if ESTIMATORS[name].role == "floor")
-BENCHMARK_FLOORS = (*FLOORS, *(name for name in NO_FURTHER_PASS if ESTIMATORS[name].benchmark_floor))
-"""Floors of a benchmark: among them a baseline of the paper's Table 2 that any trained competitor has to beat."""
+"""The one list of floors: maps of the same network and pass that need no training of a network for them."""

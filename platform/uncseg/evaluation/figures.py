@@ -19,6 +19,7 @@ Place = Literal[
     "model_maps",  # scores per model, of the main region
     "card",  # the calibration in a model card
     "table2",
+    "table3",  # the figures that lead: maps against the failure, union mask
     "verdict",  # sentences on the head and the best floor
     "comparison",  # Table 2 of several runs
     "progress",  # of a fold that trains
@@ -33,6 +34,8 @@ HIGHER, LOWER = "higher", "lower"
 KINDS = {"corr": "correlation", "rmsd": "RMSD"}
 """The two ways to compare a map with an error, in the order of tables."""
 CONSTANT = "constant"
+NO_PROBABILITIES = ("one_minus_p", "one_minus_max", "border_distance", ORACLE)
+"""Maps whose RMSD MLflow does not show."""
 Logged = Literal["", "main", "all"]
 """Of which regions MLflow gets a figure: of none, of the main region, or of each."""
 
@@ -50,10 +53,10 @@ def dice_columns(task: Task) -> dict[str, str]:
 def is_informative(kind: str, estimator: str) -> bool:
     """Return whether MLflow shows an estimator's correlation or RMSD.
 
-    A constant's correlation is 0 by definition. In RMSD the constant is the floor to beat, so the other floors and the
-    oracle say nothing more.
+    A constant's correlation is 0 by definition. In RMSD a map is compared as it is, and these are no probabilities of
+    a failure.
     """
-    return estimator != CONSTANT if kind == "corr" else estimator not in {*FLOORS, ORACLE} - {CONSTANT}
+    return estimator != CONSTANT if kind == "corr" else estimator not in NO_PROBABILITIES
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,10 @@ FIGURE_TABLE = (
     Figure("aurc", "AURC of cases", LOWER, "scores card benchmark", "AURC", regions="main"),
     Figure("e_aurc", "E-AURC of cases", LOWER, "scores card", regions="main"),
     Figure("spearman_uncertainty_dice", "Spearman, mean uncertainty and Dice", LOWER, "scores card", regions="main"),
+    # Table 3, per estimator
+    Figure("auprc_failure", "AUPRC of failures", HIGHER, "table3", "AUPRC", estimators=LOGGED["corr"]),
+    Figure("brier_failure", "Brier score", LOWER, "table3", "Brier score", estimators=LOGGED["rmsd"]),
+    Figure("ece_failure", "ECE of failures", LOWER, "table3", "ECE", estimators=LOGGED["rmsd"]),
     # Table 2, per protocol and estimator
     Figure("rmsd_ema_last", f"{RMSD} error memory, last epochs", LOWER, "table2 comparison", "RMSD\nerror memory"),
     Figure("corr_ema_last", f"{CORR} error memory, last epochs", HIGHER,
@@ -145,7 +152,7 @@ FIGURE_TABLE = (
     Figure("corr_ema_final", f"{CORR} error memory, final epoch", HIGHER, "table2", "corr\nfinal epoch"),
     Figure("rmsd_failure", f"{RMSD} failure", LOWER, "table2", "RMSD\nfailure", estimators=LOGGED["rmsd"]),
     Figure("corr_failure", f"{CORR} failure", HIGHER,
-           "table2 verdict comparison", "corr\nfailure", estimators=LOGGED["corr"]),
+           "table2 table3 verdict comparison", "corr\nfailure", estimators=LOGGED["corr"]),
     # single metrics of the epochs
     Figure("train/loss", "loss", LOWER, "progress"),
     Figure("val_patch/dice_mean", "patch Dice", HIGHER, "progress headline"),

@@ -5,6 +5,9 @@ import math
 import numpy as np
 from scipy import ndimage
 
+from uncseg.evaluation.calibration import calibration_errors, reliability
+from uncseg.evaluation.detection import error_detection
+
 EPS = 1e-6
 MIN_MASK_VOXELS = 50
 MIN_SD = 1e-4
@@ -46,8 +49,8 @@ def rmsd(u: np.ndarray, e: np.ndarray, weights: np.ndarray) -> float:
 def pearson(u: np.ndarray, e: np.ndarray, weights: np.ndarray) -> float:
     """Return the weighted Pearson correlation, in [-1, 1]; arguments as in :func:`rmsd`.
 
-    It is NaN where Σ m is under 50 voxels, or where u or e has a weighted standard deviation under 1e-4: means leave
-    such a case out. A constant map has no correlation, therefore; tables show that of the floor as 0.
+    It is NaN where Σ m is under 50 voxels, or where e has a weighted standard deviation under 1e-4: means leave such a
+    case out. Where e varies and u alone does not, it is 0: to leave out the case would favour a constant map.
     """
     u, e, m = _inside(u, e, weights)
     if m.sum() < MIN_MASK_VOXELS:
@@ -55,9 +58,28 @@ def pearson(u: np.ndarray, e: np.ndarray, weights: np.ndarray) -> float:
     m /= m.sum()
     du, de = u - (m * u).sum(), e - (m * e).sum()
     sd_u, sd_e = np.sqrt((m * du**2).sum()), np.sqrt((m * de**2).sum())
-    if min(sd_u, sd_e) < MIN_SD:
+    if sd_e < MIN_SD:
         return math.nan
+    if sd_u < MIN_SD:
+        return 0.0
     return float((m * du * de).sum() / (sd_u * sd_e))
+
+
+def score_failures(uncertainty: np.ndarray, failure: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Return how well a map tells the failures inside a mask, all but ``corr`` in [0, 1].
+
+    They are ``auprc`` (average precision), ``brier`` (mean squared difference), ``ece`` (expected calibration error),
+    ``corr`` and ``rmsd``; NaN where the mask has fewer than 50 voxels, or no wrong voxel or no right one.
+    """
+    scores = score_map(uncertainty, failure, mask)
+    both = np.count_nonzero(mask) >= MIN_MASK_VOXELS and 0 < np.count_nonzero(failure[mask]) < np.count_nonzero(mask)
+    if not both:
+        return scores | dict.fromkeys(("auprc", "brier", "ece"), math.nan)
+    return scores | {
+        "auprc": error_detection(uncertainty, failure, mask)["auprc"],
+        "brier": float(np.mean((uncertainty[mask].astype(np.float64) - failure[mask]) ** 2)),
+        "ece": calibration_errors(reliability(uncertainty, failure, mask))["ece"],
+    }
 
 
 def score_map(uncertainty: np.ndarray, error: np.ndarray, mask: np.ndarray) -> dict[str, float]:

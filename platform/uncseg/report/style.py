@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from uncseg.estimators.registry import HEAD
+from uncseg.estimators.registry import CALIBRATED, CROSS_FITTED, HEAD
 from uncseg.evaluation.overlap import main_mask
 from uncseg.files import whole_file
 from uncseg.tasks.task import Task
@@ -36,7 +36,16 @@ MAP_COLOURS = "inferno"
 """Perceptually uniform; the lightness rises with the value."""
 FAINTEST = 0.02
 """Lower values of a map are not drawn."""
-NAMES = {HEAD: "uncertainty head", "one_minus_p": "1 − p", "one_minus_max": "1 − max p", "border_distance": "distance"}
+NAMES = {
+    HEAD: "uncertainty head",
+    CROSS_FITTED: "failure network",
+    CALIBRATED: "calibrated p",
+    "min_p": "min(p, 1 − p)",
+    "var1shot": "4p(1 − p)",
+    "one_minus_p": "1 − p",
+    "one_minus_max": "1 − max p",
+    "border_distance": "distance",
+}
 
 
 def save_figure(figure: Figure, path: Path, dots_per_inch: int = 120) -> None:

@@ -6,10 +6,11 @@ from typing import Literal
 
 from uncseg import stopping
 from uncseg.console import warn
-from uncseg.errors import ProblemsFound
+from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.partial_files import remove_partial
 from uncseg.provenance import describe_source, describe_versions, git_commit
 from uncseg.report.skipped import skipped_lines
+from uncseg.runs.cross_fitting import NOT_LEARNT
 from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.fold_request import RunRequest, member_requests
 from uncseg.runs.run_opening import finished_folds, open_members
@@ -27,9 +28,11 @@ def train_and_evaluate(request: RunRequest, folds: Sequence[int], own_ray: bool)
         What went wrong, by fold, and the number of records that did not reach MLflow.
 
     Raises:
-        ProblemsFound: naming every case that could not be evaluated.
+        ProblemsFound: naming every case that could not be evaluated; or, when all else is done, what folds could not
+            learn from each other's failures.
     """
     experiment, run = request.experiment, request.run
+    problems: list[Problem] = []
     remove_partial(run.root)
     digests = open_members(experiment, request.prepared)
     syncer = Syncer(run, Destination.from_experiment(experiment), _describe(request, digests), folds)
@@ -40,17 +43,18 @@ def train_and_evaluate(request: RunRequest, folds: Sequence[int], own_ray: bool)
             failed = _train(request, folds, own_ray)
             # folds that an earlier command trained belong to the run's tables too
             if finished := finished_folds(experiment, run):
-                _evaluate(request, finished)
+                problems = _evaluate(request, finished)
             syncer.finish()
             outcome = "failed" if failed else "finished"
         finally:
             left = syncer.stop(outcome)
+    raise_if_any(problems, NOT_LEARNT, exit_code=1)
     return failed, left
 
 
-def _evaluate(request: RunRequest, finished: Sequence[int]) -> None:
+def _evaluate(request: RunRequest, finished: Sequence[int]) -> list[Problem]:
     try:
-        evaluate_and_write_tables(request, finished)
+        return evaluate_and_write_tables(request, finished)
     except ProblemsFound:
         warn("the trained folds are kept; once that is corrected, the same command goes on from here")
         raise

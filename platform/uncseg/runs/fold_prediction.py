@@ -14,10 +14,13 @@ from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume
 from uncseg.estimators.one_pass import OnePass, estimate_all
 from uncseg.evaluation.case_scores import definition_of_scores
+from uncseg.evaluation.overlap import main_mask
 from uncseg.files import digest
 from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
+from uncseg.method.inference.learnt_failures import LearntFailures, failure_digest, failures_of
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import (
+    GridPrediction,
     NativePrediction,
     decision_probability,
     native_maps,
@@ -41,6 +44,8 @@ class Prediction:
     max_probability: np.ndarray
     maps: dict[str, np.ndarray]
     """error, variance_stable, visited, and uncertainty if the network has the head."""
+    failures: dict[str, np.ndarray]
+    """P(the decision on the main region is wrong) by each estimator that the fold has learnt from the others."""
     estimates: dict[str, NativePrediction]
     """One per estimator of several passes that the experiment asks for, each with its own segmentation."""
 
@@ -51,6 +56,15 @@ def loaded_members(request: FoldRequest) -> list[UncertaintyPredictor]:
     count = request.experiment.training.members if settings.estimators.combine_members else 1
     models = (ModelFolder(request.run.member(number).model, configuration) for number in range(count))
     return [loaded_predictor(m, request.fold, settings.tile_step, settings.mirroring, request.trust) for m in models]
+
+
+def loaded_network(request: FoldRequest) -> UncertaintyPredictor:
+    """Return the fold's own network with its final checkpoint."""
+    settings, model = (
+        request.experiment.evaluation,
+        ModelFolder(request.run.model, request.experiment.plan.configuration),
+    )
+    return loaded_predictor(model, request.fold, settings.tile_step, settings.mirroring, request.trust)
 
 
 def preprocessed_case(request: FoldRequest, case_id: str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -81,7 +95,9 @@ def predict_case(request: FoldRequest, case_id: str) -> Prediction:
         members = loaded_members(request)
         predictor = members[0]
         data, properties = preprocessed_case(request, case_id)
-        native = native_prediction(predict_grid(predictor, data), predictor, properties, request.cpus)
+        grid = predict_grid(predictor, data)
+        native = native_prediction(grid, predictor, properties, request.cpus)
+        failures = _failures(request, data, grid, native, properties)
         memory = _memory_maps(request, case_id, tuple(int(n) for n in data.shape[1:]))
         maps = native_maps(memory, properties, predictor) | native.maps
         estimates = {
@@ -91,7 +107,24 @@ def predict_case(request: FoldRequest, case_id: str) -> Prediction:
     probabilities, outputs = native.probabilities, predictor.outputs
     p_main = probabilities[outputs.main_channels].sum(0).clip(0, 1)
     max_probability = decision_probability(probabilities, p_main, outputs.kind == "regions")
-    return Prediction(native.labels, p_main.astype(np.float32), max_probability, maps, estimates)
+    return Prediction(native.labels, p_main.astype(np.float32), max_probability, maps, failures, estimates)
+
+
+def _failures(
+    request: FoldRequest,
+    data: np.ndarray,
+    grid: GridPrediction,
+    native: NativePrediction,
+    properties: dict[str, Any],
+) -> dict[str, np.ndarray]:
+    """Return P(the decision on the main region is wrong) by what the fold has learnt from the others."""
+    model = ModelFolder(request.run.model, request.experiment.plan.configuration)
+    if (learnt := LearntFailures.of(model, request.fold)) is None:
+        return {}
+    task, step = request.experiment.dataset.task, request.experiment.evaluation.tile_step
+    regions = learnt.natively(learnt.on_grid(data, grid, step), native, properties)
+    main, predicted = list(task.regions).index(task.main_region), main_mask(native.labels, task)
+    return {name: failures_of(values[main], predicted) for name, values in regions.items()}
 
 
 def _memory_maps(request: FoldRequest, case_id: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -122,6 +155,7 @@ def one_pass_maps(case: Case, prediction: Prediction, predicted_main: np.ndarray
         predicted_main=as_batch(predicted_main),
         variance_stable=as_batch(prediction.maps["variance_stable"]),
         q=None if q is None else as_batch(q),
+        **{name: as_batch(values) for name, values in prediction.failures.items()},
     )
     head = {name: values for name, values in prediction.maps.items() if name == "uncertainty"}
     return head | {name: estimate[0, 0].numpy() for name, estimate in estimate_all(known).items()}
@@ -145,4 +179,6 @@ def source_digest(request: FoldRequest) -> str:
     members = range(request.experiment.training.members if estimators.several_pass else 1)
     checkpoints = [checkpoint_digest(request.run.member(number), request.fold) for number in members]
     applied = [evaluation.tile_step, evaluation.mirroring, estimators.model_dump(exclude={"one_pass"})]
-    return digest([definition_of_scores(request.experiment.dataset.task), request.fold, checkpoints, applied])
+    learnt = failure_digest(ModelFolder(request.run.model, request.experiment.plan.configuration), request.fold)
+    scored = definition_of_scores(request.experiment.dataset.task)
+    return digest([scored, request.fold, checkpoints, applied, *([learnt] if learnt else [])])

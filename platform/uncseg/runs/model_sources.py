@@ -11,11 +11,12 @@ from uncseg.config.reading import split_advice
 from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Resources
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
-from uncseg.estimators.registry import ESTIMATORS
+from uncseg.estimators.registry import CROSS_FITTED, ESTIMATORS, LEARNT
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
 from uncseg.layout import folds_in, is_model_folder
 from uncseg.method.checkpoints import FINAL, DamagedCheckpoint, require_whole
 from uncseg.method.inference import model_folder
+from uncseg.method.inference.learnt_failures import LearntFailures
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.settings import TrainerSettings
 from uncseg.runs.named_models import (
@@ -102,6 +103,7 @@ def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | No
     require_whole(model.checkpoint(fold) for model in (folder, *members) for fold in chosen)
     for model in (folder, *members):
         model.require_own_files(chosen)
+    _require_learnt(evaluation, folder, chosen, str(root))
     return PredictionModel(folder, chosen, experiment.resources, evaluation, review_below, members)
 
 
@@ -118,6 +120,7 @@ def _from_folder(
     review_below = float(description.get("review_below", REVIEW_BELOW))
     require_whole(map(folder.checkpoint, chosen))
     folder.require_own_files(chosen)
+    _require_learnt(sections.evaluation, folder, chosen, source)
     return PredictionModel(folder, chosen, sections.resources, sections.evaluation, review_below)
 
 
@@ -133,6 +136,24 @@ def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: st
     ]
     lines = map(split_advice, wrong)
     problems = [Problem(source, what, "what the network was trained for", advice) for what, advice in lines]
+    raise_if_any(problems, "The estimators cannot be used.")
+
+
+def _require_learnt(evaluation: Evaluation, folder: ModelFolder, folds: Sequence[int], source: str) -> None:
+    """Refuse maps that a fold has not learnt from failures of the others.
+
+    Raises:
+        ProblemsFound: naming the folds.
+    """
+    advice = "give uncseg evaluate for the run, with --set failures.steps=600 for a network, or remove the map"
+    problems = []
+    for name in filter(LEARNT.__contains__, evaluation.estimators.one_pass):
+        learnt = {fold: LearntFailures.of(folder, fold) for fold in folds}
+        network = name == CROSS_FITTED
+        without = [fold for fold, own in learnt.items() if own is None or (network and own.learnt.network is None)]
+        if without:
+            found = f"evaluation.estimators.one_pass: {name}, and fold {', '.join(map(str, without))} has not learnt it"
+            problems.append(Problem(source, found, "a map that each fold has", advice))
     raise_if_any(problems, "The estimators cannot be used.")
 
 

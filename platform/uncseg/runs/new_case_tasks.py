@@ -5,7 +5,7 @@ read.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,13 @@ from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.one_pass import OnePass, estimate_one_pass
-from uncseg.estimators.registry import ESTIMATORS, NOT_MIRRORED
+from uncseg.estimators.registry import CROSS_FITTED, ESTIMATORS, LEARNT, NOT_MIRRORED
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import main_mask
 from uncseg.kept_records import keep_record, kept_record
 from uncseg.layout import BETWEEN_FOLDS, UNCERTAINTY, CaseFiles, prediction_maps, region_probabilities
 from uncseg.method.inference.fold_average import FoldAverage, average_folds
+from uncseg.method.inference.learnt_failures import LearntFailures, failures_of
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, native_maps, predict_grid
 from uncseg.method.inference.predictor import loaded_predictor
@@ -123,7 +124,11 @@ def predict_case(request: PredictionRequest, case_id: str, data: np.ndarray) -> 
     for fold in model.folds:
         networks = [loaded_predictor(folder, fold, *applied) for folder in (model.folder, *model.members)]
         with naming(case_id):
-            predictions.folds.append(predict_grid(networks[0], data))
+            grid = predict_grid(networks[0], data)
+            learnt = LearntFailures.of(model.folder, fold) if CROSS_FITTED in estimators.one_pass else None
+            if learnt is not None:
+                grid = replace(grid, corrected=learnt.on_grid(data, grid, evaluation.tile_step))
+            predictions.folds.append(grid)
         for estimator in estimators.several_pass:
             with naming(case_id):
                 estimate = estimate_grid(estimator, networks, data, estimators)
@@ -156,7 +161,9 @@ def _write_case(
 ) -> Record:
     torch.set_num_threads(1)
     model, options, task = _same_object(request.model.folder), request.options, request.model.task
-    folds = average_folds(model, predictions.folds, properties)
+    learns = set(LEARNT) & set(request.model.evaluation.estimators.one_pass)
+    learnt = [LearntFailures.of(model, fold) for fold in request.model.folds] if learns else []
+    folds = average_folds(model, predictions.folds, properties, learnt)
     geometry = properties[GEOMETRY]
     files = CaseFiles(request.output, case.case_id)
     predicted = main_mask(folds.labels, task)
@@ -195,6 +202,7 @@ def _write_case(
 def _one_pass_maps(model: PredictionModel, folds: FoldAverage, predicted_main: np.ndarray) -> dict[str, np.ndarray]:
     """Return the maps that the folds' mean probabilities give, (D, H, W) float32."""
     volumes = {"p_main": folds.p_main, "max_probability": folds.max_probability, "predicted_main": predicted_main}
+    volumes |= {name: failures_of(values, predicted_main) for name, values in folds.corrected.items()}
     known = OnePass(**{name: as_batch(volume) for name, volume in volumes.items()})
     maps = estimate_one_pass(model.evaluation.estimators.one_pass, known)
     return {name: values[0, 0].numpy() for name, values in maps.items()}

@@ -23,7 +23,7 @@ from uncseg.evaluation.case_scores import ScoreRow, score_case
 from uncseg.evaluation.expectation import around_prediction, expected_dice, expected_dice_column
 from uncseg.evaluation.figures import region_dices
 from uncseg.evaluation.overlap import dice, main_mask, region_mask
-from uncseg.evaluation.uncertainty import protocol_mask, score_map
+from uncseg.evaluation.uncertainty import protocol_mask, score_failures, score_map
 from uncseg.files import digest
 from uncseg.kept_records import compute_once
 from uncseg.layout import UNCERTAINTY, UNMASKED, CaseFiles, case_maps, main_probability
@@ -158,10 +158,8 @@ def _uncertainty_row(case: Case, reference: np.ndarray, prediction: Prediction, 
         for name, estimate in (maps | {"constant": constant}).items():
             # the memory knows only what was visited; everything else is judged on the whole mask
             seen = mask & visited if name == "variance_stable" else mask
-            scores = score_map(estimate, failure, seen)
-            row[case_key(name, protocol, "rmsd")] = scores["rmsd"]
-            undefined = name == "constant" and np.isfinite(scores["rmsd"])
-            row[case_key(name, protocol, "corr")] = 0.0 if undefined else scores["corr"]
+            scores = (score_failures if protocol == "union" else score_map)(estimate, failure, seen)
+            row |= {case_key(name, protocol, kind): value for kind, value in scores.items()}
         row[f"mask_voxels_{protocol}"] = int(mask.sum())
     return row
 

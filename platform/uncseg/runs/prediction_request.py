@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from uncseg.dataset.cases import Case
+from uncseg.estimators.registry import LEARNT
 from uncseg.evaluation.case_scores import definition_of_scores
 from uncseg.files import digest, file_contents
 from uncseg.runs.model_sources import PredictionModel
@@ -67,7 +68,8 @@ class PredictionRequest:
         model, evaluation = self.model, self.model.evaluation
         options = asdict(self.options) | {"mirroring": self.mirroring, "review_below": self.review_below}
         options["scored_as"] = definition_of_scores(self.scoring)
-        networks = [folder.content(model.folds) for folder in (model.folder, *model.members)]
+        learnt = bool({*LEARNT} & {*evaluation.estimators.one_pass})
+        networks = [model.folder.content(model.folds, learnt), *(m.content(model.folds) for m in model.members)]
         source = digest([networks, options, evaluation.tile_step, evaluation.estimators.model_dump()])
         scored = self.options.scores
 

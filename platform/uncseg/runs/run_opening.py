@@ -28,7 +28,7 @@ from uncseg.tracking.lost_epochs import require_epochs
 from uncseg.tracking.manifest import update_manifest
 from uncseg.tracking.run_settings import ADVICE, read_settings
 
-FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "training.loader_processes")
+FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "failures", "training.loader_processes")
 """Sections and fields that change how a run is carried out, not what it computes."""
 NOT_USED = ("name", "storage", "tracking", "training.loader_processes")
 """Those that no command uses which opens a trained run: nothing is trained, MLflow is filled by sync."""

@@ -8,7 +8,8 @@ import pandas as pd
 from uncseg.config.experiment import Experiment
 from uncseg.console import command_line, console, counting, warn
 from uncseg.dataset.preparation import chosen_cases
-from uncseg.errors import listed
+from uncseg.errors import Problem, listed
+from uncseg.evaluation.failure_table import failures_table, table3, verdicts
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
 from uncseg.layout import RunFolder
@@ -16,6 +17,7 @@ from uncseg.partial_files import remove_partial
 from uncseg.report.run_figures import FIGURES, ReportedRun, draw_run, page_outputs
 from uncseg.report.run_report import PAGE, PAGE_TABLES, write_report
 from uncseg.report.score_tables import score_files, scores_table, write_scores
+from uncseg.runs.cross_fitting import learn_failures
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
 from uncseg.runs.run_data import cases_of_other_files
@@ -23,7 +25,7 @@ from uncseg.table_files import read_table, write_table
 from uncseg.tracking.run_settings import read_task
 from uncseg.tracking.spool import epoch_table
 
-TABLES = ("per_case", "epochs", "table1", "table2")
+TABLES = ("per_case", "epochs", "table1", "table2", "table3")
 PEOPLES_FILES = tuple(
     f"tables/{name}" for name in (*(f"{name}.csv" for name in TABLES), *score_files("scores")) if ".parquet" not in name
 )
@@ -41,8 +43,11 @@ def require_own_files(run: RunFolder) -> None:
     outputs.require_own([PAGE, *PAGE_TABLES, *FIGURES, *PEOPLES_FILES])
 
 
-def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None:
+def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> list[Problem]:
     """Predict and score every case of the given folds, then write and print the run's tables and figures.
+
+    Returns:
+        A problem for each case and fold that the folds could not learn failures from; their maps are missing.
 
     Raises:
         ProblemsFound: naming every case that could not be evaluated, or every table that someone has edited meanwhile;
@@ -52,15 +57,16 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None
     remove_partial(run.root)
     cases, _ = chosen_cases(experiment)
     with counting() as progress:
+        problems = learn_failures(request, folds, progress)
         per_case, scores = evaluate_out_of_fold(request, folds, cases, partial(progress, "out-of-fold cases"))
     last_epochs = experiment.evaluation.last_epochs
     epochs = epoch_table(run.spool)
     epochs = epochs[epochs["fold"].isin(folds)]
     task = experiment.dataset.task
     first = table1(per_case, task, baseline_table(experiment, per_case))
-    second = table2(per_case, epochs, last_epochs, task)
+    second, third = table2(per_case, epochs, last_epochs, task), table3(per_case)
     with page_outputs(run).noting(among=PEOPLES_FILES):
-        for frame, name in zip((per_case, epochs, first, second), TABLES, strict=True):
+        for frame, name in zip((per_case, epochs, first, second, third), TABLES, strict=True):
             write_table(frame, run.tables, name)
         summary = write_scores(scores, run.tables, "scores")
     reported = ReportedRun(run.root.name, run, experiment, cases)
@@ -71,10 +77,12 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> None
     except Exception as error:  # the report shows nothing that is not in the tables
         again = command_line("uncseg", "report", run.root)
         warn(f"no report ({error}); once that is fixed: {again}")
-    for table in (scores_table(summary), dice_table(first, task), uncertainty_table(second, last_epochs, task)):
+    tables = (dice_table(first, task), uncertainty_table(second, last_epochs, task), failures_table(third, task))
+    for table in (scores_table(summary), *tables):
         console.print(table.to_rich())
-    for line in beats_floor(second):
+    for line in (*verdicts(third), *beats_floor(second)):
         console.print(line)
+    return problems
 
 
 def baseline_table(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:

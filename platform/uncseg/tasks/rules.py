@@ -12,7 +12,7 @@ RESERVED = ("background", "mean", "uncertainty", "error", "ignore", "all")
 """Names that columns and files have for something else."""
 MAPS = (
     *("seg", "uncertainty_unmasked", "between_folds", "variance_stable", "var1shot", "entropy", "constant", "oracle"),
-    *("one_minus_p", "one_minus_max", "border_distance"),
+    *("min_p", "one_minus_p", "one_minus_max", "border_distance", "calibrated", "cross_fitted"),
     *(f"mc_dropout_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
     *(f"deep_ensemble_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
     *(f"augmentation_{part}" for part in ("total", "variance", "entropy")),

@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from uncseg.files import digest, file_digest, file_states, json_text, write_json, write_text
-from uncseg.layout import FINAL_CHECKPOINT, RunFolder
+from uncseg.layout import FAILURES, FINAL_CHECKPOINT, RunFolder
 from uncseg.ownership import holds
 from uncseg.table_files import read_table
 from uncseg.tracking.final_figures import describe
@@ -88,7 +88,8 @@ def _model_name(run_name: str) -> str:
 def _store_fold(work: SyncRound, entry: RunEntry, history: FoldHistory) -> None:
     run, fold, name = work.run, history.fold, work.description.name
     checkpoint = run.final_checkpoint(fold)
-    signature = digest(file_states([checkpoint])) if holds(run.root, checkpoint) else None
+    files = [checkpoint, *_learnt(run, [fold]).values()]
+    signature = digest(file_states(files)) if holds(run.root, checkpoint) else None
     if signature is None or entry.files.get(FINAL_CHECKPOINT) == signature:
         return
     last = history.epochs[history.last_epoch]
@@ -110,7 +111,8 @@ def _store_run(work: SyncRound, folds: Sequence[int]) -> None:
     name, tags = work.description.name, work.record.tags
     registered = (experiment.get("tracking") or {}).get("model") or name
     tables = sorted(run.tables.glob("[!.]*.parquet"))
-    signature = digest([registered, file_states([*map(run.final_checkpoint, folds), *tables, run.experiment])])
+    files = [*map(run.final_checkpoint, folds), *_learnt(run, folds).values(), *tables, run.experiment]
+    signature = digest([registered, file_states(files)])
     if parent.files.get(MODEL_KEY) == signature:
         return
     about = describe_model(run, experiment, tags, folds)
@@ -207,8 +209,14 @@ def _new_version(
 def _content(run: RunFolder, folds: Sequence[int], *others: Any) -> str:
     """Return the digest of a model, by the whole checkpoints as they lie here: comparing needs no new file."""
     files = {name: run.model / name for name in FOLDER_FILES if holds(run.root, run.model / name)}
-    files |= {f"fold_{fold}": run.final_checkpoint(fold) for fold in folds}
+    files |= {f"fold_{fold}": run.final_checkpoint(fold) for fold in folds} | _learnt(run, folds)
     return digest([{name: file_digest(file) for name, file in files.items()}, *others])
+
+
+def _learnt(run: RunFolder, folds: Sequence[int]) -> dict[str, Path]:
+    """Return what the folds have learnt from each other's failures, by its place in the model."""
+    files = {f"fold_{fold}/{FAILURES}": run.learnt_failures(fold) for fold in folds}
+    return {name: file for name, file in files.items() if holds(run.root, file)}
 
 
 def _folders(
@@ -237,4 +245,6 @@ def _folders(
     for fold in folds:
         with tempfile.TemporaryDirectory() as temporary:
             write_weights(run.final_checkpoint(fold), Path(temporary, f"fold_{fold}", FINAL_CHECKPOINT))
+            for name, file in _learnt(run, [fold]).items():
+                shutil.copyfile(file, Path(temporary, name))
             yield Path(temporary)

@@ -155,8 +155,11 @@ def test_nnunets_own_command_predicts_the_same_with_the_weights_alone(root, run,
 def test_what_a_finished_fold_keeps_and_what_is_stored(run, downloaded):
     for fold in (0, 1):
         kept = {file.name for file in run.fold(fold).iterdir() if file.suffix in (".pth", ".pt")}
-        assert kept == {"checkpoint_best.pth", "checkpoint_final.pth", "resume_epoch_0020.pt"}
-        assert [file.name for file in (downloaded / f"fold_{fold}").iterdir()] == ["checkpoint_final.pth"]
+        assert kept == {"checkpoint_best.pth", "checkpoint_final.pth", "resume_epoch_0020.pt", "failures.pth"}
+        stored = {file.name for file in (downloaded / f"fold_{fold}").iterdir()}
+        assert stored == {"checkpoint_final.pth", "failures.pth"}
+        both = [folder / f"fold_{fold}" / "failures.pth" for folder in (run.model, downloaded)]
+        assert both[0].read_bytes() == both[1].read_bytes()
     whole = torch.load(run.final_checkpoint(0), weights_only=False)
     alone = torch.load(downloaded / "fold_0" / "checkpoint_final.pth", weights_only=True)
     assert "optimizer_state" in whole

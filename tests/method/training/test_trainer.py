@@ -57,7 +57,15 @@ def test_every_choice_trains_and_reports(trainer_for, sections):
     assert math.isfinite(last["train/loss"])
     for protocol in ("reference", "union"):
         assert (f"uncertainty/{protocol}/rmsd_ema/uncertainty" in last) == head
-        for estimator in ("variance_stable", "var1shot", "one_minus_p", "one_minus_max", "border_distance", "oracle"):
+        for estimator in (
+            "variance_stable",
+            "var1shot",
+            "min_p",
+            "one_minus_p",
+            "one_minus_max",
+            "border_distance",
+            "oracle",
+        ):
             assert f"uncertainty/{protocol}/rmsd_ema/{estimator}" in last
         assert 0 <= last[f"uncertainty/{protocol}/rmsd_ema/one_minus_p"] <= 1
         assert 0 < last[f"uncertainty/memory/visited_share_{protocol}"] <= 1

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from uncseg.method.inference.label_meaning import region_probabilities, renumbered
+from uncseg.method.inference.learnt_failures import LearntFailures
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, decision_probability, native_prediction
 
@@ -29,21 +30,40 @@ class FoldAverage:
     """Mean of the heads' maps, unmasked, float32 in [0, 1]; None for networks without a head."""
     per_fold: tuple[tuple[np.ndarray, np.ndarray | None], ...]
     """Labels and uncertainty of each fold."""
+    corrected: dict[str, np.ndarray]
+    """Probability of the main region by estimator, as the folds correct it on average by what each has learnt from the
+    others' failures, (D, H, W) float32; empty where a fold has learnt nothing."""
 
 
-def average_folds(model: ModelFolder, grids: Sequence[GridPrediction], properties: dict[str, Any]) -> FoldAverage:
-    """Bring each fold's prediction into the case's own space; average probabilities and uncertainty."""
+def average_folds(
+    model: ModelFolder,
+    grids: Sequence[GridPrediction],
+    properties: dict[str, Any],
+    learnt: Sequence[LearntFailures | None] = (),
+) -> FoldAverage:
+    """Bring each fold's prediction into the case's own space; average probabilities and uncertainty.
+
+    Args:
+        model: whose folds they are.
+        grids: a prediction of each fold.
+        properties: nnU-Net's, of the case.
+        learnt: what each fold has learnt from failures; empty: that is left out.
+    """
     total: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
-    p_main, per_fold = [], []
+    p_main, per_fold, opinions = [], [], []
     main = list(model.task.regions).index(model.task.main_region)
-    for grid in grids:  # one at a time: each holds a volume per class
+    # one at a time: each holds a volume per class
+    for grid, own in zip(grids, learnt or [None] * len(grids), strict=True):
         native = native_prediction(grid, model, properties, 1)
         head = native.maps.get("uncertainty")
         total = native.probabilities if total is None else total + native.probabilities
         p_main.append(region_probabilities(native.probabilities, model.region_channels)[main])
         if head is not None:
             uncertainty = head if uncertainty is None else uncertainty + head
+        if own is not None:
+            corrected = own.natively(grid.corrected, native, properties)
+            opinions.append({name: values[main] for name, values in corrected.items()})
         per_fold.append((renumbered(native.labels, model.meaning), head))
     assert total is not None
     probabilities = total / len(grids)
@@ -57,4 +77,12 @@ def average_folds(model: ModelFolder, grids: Sequence[GridPrediction], propertie
         np.std(p_main, axis=0),
         None if uncertainty is None else uncertainty / len(grids),
         tuple(per_fold),
+        _means(opinions, len(grids)),
     )
+
+
+def _means(opinions: Sequence[dict[str, np.ndarray]], folds: int) -> dict[str, np.ndarray]:
+    """Return the mean of each map that all folds have."""
+    first = opinions[0] if opinions else {}
+    names = [name for name in first if sum(name in opinion for opinion in opinions) == folds]
+    return {name: np.asarray(sum(opinion[name] for opinion in opinions) / np.float32(folds)) for name in names}

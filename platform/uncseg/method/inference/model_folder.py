@@ -11,7 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from uncseg.errors import DamagedFile, Problem, ProblemsFound
 from uncseg.files import digest, file_digest, read_json
-from uncseg.layout import folds_in
+from uncseg.layout import FAILURES, folds_in
 from uncseg.method.checkpoints import FINAL, MODEL_KEYS, init_args_of, load_torch_file
 from uncseg.method.inference.label_meaning import known_task, label_numbers, region_channels
 from uncseg.method.network.known_classes import require_known_classes
@@ -152,9 +152,14 @@ class ModelFolder:
         """Return the final checkpoint of a fold."""
         return self.root / f"fold_{fold}" / FINAL
 
-    def content(self, folds: Sequence[int]) -> str:
-        """Return a digest of what these folds' predictions depend on: the content of their checkpoints."""
-        return digest([list(folds), [file_digest(self.checkpoint(fold)) for fold in folds]])
+    def content(self, folds: Sequence[int], learnt: bool = False) -> str:
+        """Return a digest of what these folds' predictions depend on: their checkpoints, by content.
+
+        With ``learnt`` also what the folds have learnt from each other's failures.
+        """
+        files = [self.checkpoint(fold) for fold in folds]
+        files += [file.with_name(FAILURES) for file in files if learnt and file.with_name(FAILURES).is_file()]
+        return digest([list(folds), [file_digest(file) for file in files]])
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class GridPrediction:
     """(C, D, H, W): float16, as nnU-Net's predictor leaves them, or those of an estimator's mean probabilities."""
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     """By name, (D, H, W) float32 in [0, 1], unmasked; ``uncertainty`` of a network with the head."""
+    corrected: np.ndarray | None = None
+    """Probability of each region by the fold's failure network, (R, D, H, W) float32; None without one."""
 
 
 @dataclass(frozen=True)

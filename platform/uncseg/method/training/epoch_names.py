@@ -9,7 +9,7 @@ import numpy as np
 
 from uncseg.config.experiment import Experiment
 from uncseg.config.sections import PROTOCOLS
-from uncseg.estimators.registry import ESTIMATORS, HEAD, ORACLE
+from uncseg.estimators.registry import ESTIMATORS, HEAD, LEARNT, ORACLE
 from uncseg.method.settings import TrainerSettings, warmup_factor
 from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_BY_LOSS_SCALE, SKIPPED_STEPS, epoch_key
 from uncseg.tasks.task import Task
@@ -73,7 +73,7 @@ def epoch_metric_names(experiment: Experiment) -> tuple[str, ...]:
         name
         for one in ESTIMATORS.values()
         for name in one.maps
-        if (one.name in chosen and not one.combines_members if one.parts else one.name not in (HEAD, ORACLE))
+        if (one.name in chosen and not one.combines_members if one.parts else one.name not in (HEAD, ORACLE, *LEARNT))
     ]
     maps += [HEAD] if settings.model.uncertainty else []
     return (

@@ -10,7 +10,7 @@ from uncseg.config.case_lists import short_lists
 from uncseg.config.experiment import Experiment
 from uncseg.config.task_files import named_task
 from uncseg.console import console
-from uncseg.estimators.registry import BENCHMARK_FLOORS
+from uncseg.estimators.registry import FLOORS
 from uncseg.evaluation.figures import KINDS, shown_in
 from uncseg.evaluation.tables import table2
 from uncseg.files import read_json, write_text
@@ -109,14 +109,13 @@ def _cost(method: Method, measured: Mapping[str, Any]) -> dict[str, Any]:
     trained = training[method.training] * method.models
     if method.judged is not None:
         trained = training[method.training] + training[method.judged]
-    prediction = f"{method.training}/{method.estimator or ''}"
     return {
         "method": method.name,
         "passes": method.passes,
         "models": method.models,
         "training_cost": trained,
-        "inference_cost": inference["ratio"][prediction],
-        "inference_seconds": inference["seconds"][prediction],
+        "inference_cost": inference["ratio"][method.prediction],
+        "inference_seconds": inference["seconds"][method.prediction],
     }
 
 
@@ -135,7 +134,7 @@ def against_memory(finished: Sequence[ScoredFold]) -> pd.DataFrame:
         tables.append(
             table.assign(
                 training=part.training.name,
-                floor=table["estimator"].isin(BENCHMARK_FLOORS),
+                floor=table["estimator"].isin(FLOORS),
                 cancer_mask=experiment.loss.cancer_mask,
                 coordinates=experiment.memory.coordinates,
             )

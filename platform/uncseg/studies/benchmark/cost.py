@@ -6,14 +6,20 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.tasks import Workers
+from uncseg.estimators.registry import CROSS_FITTED
+from uncseg.method.inference.learnt_failures import LearntFailures
+from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import predict_grid
+from uncseg.method.inference.predictor import UncertaintyPredictor
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.runs.fold_prediction import loaded_members, preprocessed_case
+from uncseg.runs.fold_request import FoldRequest
 from uncseg.runs.step_timing import temporary_trainer
 from uncseg.studies.benchmark.score_maps import ScoredFold
 
@@ -74,13 +80,22 @@ def _predictions(scored: list[ScoredFold], case_id: str) -> Work:
         data, _ = preprocessed_case(part.request, case_id)
         members = loaded_members(part.request)
         settings = part.request.experiment.evaluation.estimators
-        for estimator in dict.fromkeys(method.estimator for method in part.methods):
-            name = f"{part.training.name}/{estimator or ''}"
-            if estimator is None:
-                work[name] = partial(predict_grid, members[0], data)
+        for method in part.methods:
+            if method.estimator is not None:
+                work[method.prediction] = partial(estimate_grid, method.estimator, members, data, settings)
+            elif method.map == CROSS_FITTED:
+                work[method.prediction] = partial(_predict_failures, part.request, members[0], data)
             else:
-                work[name] = partial(estimate_grid, estimator, members, data, settings)
+                work[method.prediction] = partial(predict_grid, members[0], data)
     return work
+
+
+def _predict_failures(request: FoldRequest, network: UncertaintyPredictor, data: np.ndarray) -> None:
+    """Predict a case, and where that may be wrong."""
+    model = ModelFolder(request.run.model, request.experiment.plan.configuration)
+    learnt = LearntFailures.of(model, request.fold)
+    assert learnt is not None
+    learnt.on_grid(data, predict_grid(network, data), request.experiment.evaluation.tile_step)
 
 
 def _training_steps(scored: list[ScoredFold]) -> Work:

@@ -14,7 +14,7 @@ from uncseg.config.fields import is_within
 from uncseg.config.reading import Override
 from uncseg.config.rules import problems_of_judged
 from uncseg.errors import Problem, ProblemsFound, did_you_mean, raise_if_any
-from uncseg.estimators.registry import HEAD, NO_FURTHER_PASS
+from uncseg.estimators.registry import CROSS_FITTED, HEAD, NO_FURTHER_PASS
 from uncseg.layout import RunFolder
 from uncseg.runs.run_opening import refuse_other_settings
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
@@ -140,6 +140,10 @@ def _check_maps(checks: Checks, name: str, maps: Sequence[str], experiment: Expe
     where, model, estimators = f"trainings.{name}.maps", experiment.model, experiment.evaluation.estimators
     expected, advice = "a map that a network without the head gives", "set `model.uncertainty` to true, or remove it"
     checks.require(HEAD not in maps or model.uncertainty, where, HEAD, expected, advice)
+    found, expected = f"{CROSS_FITTED}, and failures.steps 0", "a failure network"
+    checks.require(
+        CROSS_FITTED not in maps or experiment.failures.steps > 0, where, found, expected, "set `failures.steps`"
+    )
     compared = bool(maps or model.uncertainty or estimators.several_pass)
     advice = "name some, as [entropy], or choose evaluation.estimators of several predictions"
     checks.require(compared, where, "no map", "something to compare", advice)

@@ -60,8 +60,7 @@ def score_method_case(
 
     Returns:
         Figures are NaN by the rules of :func:`~uncseg.evaluation.uncertainty.pearson` and
-        :func:`~uncseg.evaluation.detection.error_detection`, with one exception: where the error varies over a mask
-        and the map does not, the correlation is 0, because leaving out the case would favour the map.
+        :func:`~uncseg.evaluation.detection.error_detection`.
     """
     largest = float(uncertainty.max(initial=0))
     box = _counted_part(reference, labels, brain)
@@ -93,18 +92,14 @@ def score_method_case(
 
 
 def correlation(u: np.ndarray, error: np.ndarray) -> float:
-    """Return :func:`~uncseg.evaluation.uncertainty.pearson` for ``u`` of any scale; 0 where only ``u`` is constant.
+    """Return :func:`~uncseg.evaluation.uncertainty.pearson` for ``u`` of any scale.
 
     Args:
         u: uncertainty of a mask's voxels, ≥ 0, (N,).
         error: in [0, 1], or bool, (N,).
     """
-    weights = np.ones(len(u))
     largest = u.max(initial=0).astype(np.float64)
-    found = pearson(u / largest if largest > 0 else u, error, weights)
-    if math.isnan(found) and not math.isnan(pearson(error, error, weights)):
-        return 0.0
-    return found
+    return pearson(u / largest if largest > 0 else u, error, np.ones(len(u)))
 
 
 def scaled_figures(counts: Mapping[str, np.ndarray], factor: float) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uncseg.estimators.registry import BENCHMARK_FLOORS, ESTIMATORS, HEAD, ORACLE
+from uncseg.estimators.registry import CROSS_FITTED, ESTIMATORS, FLOORS, HEAD, ORACLE
 from uncseg.studies.benchmark.benchmark_file import SeededTraining, training_of
 
 
@@ -27,12 +27,14 @@ class Method:
         return ORACLE if self.map == ORACLE else f"{self.training}/{self.map}"
 
     @property
-    def floor(self) -> bool:
-        """Whether the probabilities or labels of one pass give the map, without any training for it.
+    def prediction(self) -> str:
+        """The prediction that gives the map, as costs name it: TRAINING/ for one pass, else TRAINING/ESTIMATOR."""
+        return f"{self.training}/{self.estimator or (CROSS_FITTED if self.map == CROSS_FITTED else '')}"
 
-        The entropy is not listed although it is such a map: it ranks voxels as var1shot does.
-        """
-        return self.map in BENCHMARK_FLOORS
+    @property
+    def floor(self) -> bool:
+        """Whether the probabilities or labels of one pass give the map, without training a network for it."""
+        return self.map in FLOORS
 
 
 def methods_of(training: SeededTraining, with_oracle: bool = False) -> list[Method]:

@@ -12,11 +12,13 @@ from uncseg.console import console, counting, warn
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any
+from uncseg.estimators.registry import LEARNT
 from uncseg.files import digest, read_json
 from uncseg.kept_records import compute_once
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.ownership import make_own
 from uncseg.partial_files import remove_partial
+from uncseg.runs.cross_fitting import learn_failures
 from uncseg.runs.fold_prediction import source_digest
 from uncseg.runs.fold_request import FoldRequest, RunRequest, all_members_done, is_done
 from uncseg.runs.preflight import preflight
@@ -42,6 +44,8 @@ class _Work:
     benchmark: Benchmark
     base: Experiment
     folder: BenchmarkFolder
+    requests: dict[str, RunRequest]
+    """Runs of the trainings, by their names."""
     scored: list[ScoredFold]
     slots: Slots
     own_ray: bool
@@ -70,7 +74,8 @@ def run_benchmark(
     with ray_session(base.resources.ray_address) as own_ray:
         cluster = connected_cluster(base.resources, own_ray)
         slots = preflight(base, networks, cluster, own_ray, folder.content.exists())
-        scored = _scored_folds(benchmark, folder, trainings, _run_requests(base, trainings, slots, trust))
+        requests = _run_requests(base, trainings, slots, trust)
+        scored = _scored_folds(benchmark, folder, trainings, requests)
         _print_plan(benchmark, folder, scored, slots)
         if dry_run:
             return 0
@@ -78,10 +83,11 @@ def run_benchmark(
         with locked("The benchmark is at work already.", {str(folder.root): folder.root / ".lock"}):
             remove_partial(folder.root)
             save_study(folder, benchmark, base)
-            work = _Work(benchmark, base.resolved(), folder, scored, slots, own_ray)
+            work = _Work(benchmark, base.resolved(), folder, requests, scored, slots, own_ray)
             failed = _train(work)
             finished = _finished(work)
-            problems = _score(work, finished) if finished else []
+            problems = _learn_failures(work, finished)
+            problems += _score(work, finished) if finished else []
             compared = comparable(finished)
             if compared:
                 _measure_costs(work, compared)
@@ -189,6 +195,19 @@ def _finished(work: _Work) -> list[ScoredFold]:
 
     broken = {part.training.run_name for part in work.scored if not (ended(part.request) and ended(part.shared))}
     return [part for part in work.scored if part.training.run_name not in broken]
+
+
+def _learn_failures(work: _Work, finished: Sequence[ScoredFold]) -> list[Problem]:
+    """Let the folds of each training learn from each other's failures, where a map needs it; return what went wrong."""
+    folds: dict[str, list[int]] = {}
+    problems: list[Problem] = []
+    for part in finished:
+        if {method.map for method in part.methods} & set(LEARNT):
+            folds.setdefault(part.training.run_name, []).append(part.request.fold)
+    with counting() as progress:
+        for name, numbers in folds.items():
+            problems += learn_failures(work.requests[name], numbers, progress, numbers)
+    return problems
 
 
 def _score(work: _Work, finished: list[ScoredFold]) -> list[Problem]:

@@ -19,7 +19,7 @@ from uncseg.dataset.cases import Case
 from uncseg.dataset.splits import read_splits
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.estimators.registry import ORACLE
+from uncseg.estimators.registry import LEARNT, ORACLE
 from uncseg.evaluation.overlap import main_mask
 from uncseg.files import digest, read_json, whole_file
 from uncseg.kept_records import keep_record, kept_record
@@ -164,6 +164,11 @@ def _maps(
     for method in methods:
         if method.map == ORACLE and ORACLE not in one_pass:
             continue
+        if method.map in LEARNT and method.map not in one_pass:
+            found, advice = f"{method.training} has not learnt {method.map}", "correct what its folds could not do"
+            raise ProblemsFound(
+                "A case cannot be scored.", [Problem(case.case_id, found, "it has", advice)], exit_code=1
+            )
         if method.estimator is None:
             yield method, prediction.labels, one_pass[method.map]
         else:

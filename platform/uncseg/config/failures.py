@@ -1,0 +1,40 @@
+"""What the folds learn from each other's failures, once all are trained."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from uncseg.config.values import Features
+from uncseg.section import Positive, Section, Seed, Weight
+
+PatchLength = Annotated[int, Field(ge=8, le=2048)]
+
+
+class Failures(Section):
+    """What each fold learns, once all are trained, from failures of the other folds' networks on cases new to them.
+
+    Calibrated p is always fitted; a failure network is trained where ``steps`` is not 0.
+    """
+
+    steps: Annotated[int, Field(ge=0, le=10**7)] = 0
+    """Optimiser steps of each fold's failure network. 0: none."""
+    features: Features = 8
+    """Number of feature maps at full resolution, doubled at each stage."""
+    stages: Annotated[int, Field(ge=2, le=10)] = 4
+    """Largest number of resolution stages."""
+    sees_images: bool = True
+    """Whether it reads the images, or the segmentation's probabilities and decisions alone."""
+    patch_size: tuple[PatchLength, PatchLength, PatchLength] | None = None
+    """Voxels of a patch along each axis, rounded up to what the stages take. None: the segmentation's; of slices, eight
+    of them together."""
+    batch_size: Annotated[int, Field(gt=0, le=10_000)] = 2
+    """Patches per step."""
+    initial_lr: Annotated[float, Field(gt=0, le=1000)] = 0.001
+    """AdamW's learning rate at the first step, which falls to 0 by nnU-Net's polynomial."""
+    weight_decay: Weight = 1e-4
+    outside: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Weight of a voxel that is not within 2 voxels of reference or prediction."""
+    seed: Seed = 0
+    """Seed of the weights and the patches."""
+    checkpoint_every: Positive = 200
+    """Steps from one checkpoint to the next: the most that a killed worker can lose."""

@@ -1,0 +1,107 @@
+"""Table 3: how well each map tells where the segmentation is wrong, beside the floors of the same network.
+
+``per_case`` has one row per case: case, patient, and the keys of :func:`~uncseg.metric_keys.case_key`. All maps are of
+one pass and judge the same decisions. The mask is the union of reference and prediction, dilated.
+"""
+
+import math
+
+import pandas as pd
+
+from uncseg.estimators.registry import CALIBRATED, CROSS_FITTED, FLOORS, HEAD, NO_FURTHER_PASS, ORACLE
+from uncseg.evaluation.figures import HIGHER, Figure, best_floor, shown_in
+from uncseg.evaluation.summary import bootstrap_mean
+from uncseg.metric_keys import case_key
+from uncseg.page_table import PageTable, Row, fixed, with_interval
+from uncseg.tasks.task import Task
+
+PROTOCOL = "union"
+JUDGED = {HEAD: "the uncertainty head", CROSS_FITTED: "the failure network"}
+"""Maps that a network is trained for, and what a sentence calls them."""
+
+
+def table3(per_case: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per map that the cases have.
+
+    The columns are estimator, floor (bool), and for each figure of the table KEY, the mean over cases, with KEY_low and
+    KEY_high, its 95 % interval over patients. For the maps of :data:`JUDGED` also KEY_floor, the best floor, and
+    KEY_lead, by how much the map is better than it on the same cases (positive: better), with KEY_lead_low and
+    KEY_lead_high. NaN where no value is valid, and for intervals of fewer than 10 patients.
+    """
+    figures = shown_in("table3")
+    columns = {name: {key: case_key(name, PROTOCOL, f.kind) for key, f in figures.items()} for name in _maps(per_case)}
+    rows: dict[str, dict[str, object]] = {name: {"estimator": name, "floor": name in FLOORS} for name in columns}
+    for key, figure in figures.items():
+        means = {name: float(per_case[own[key]].mean()) for name, own in columns.items()}
+        for name, own in columns.items():
+            low, high = bootstrap_mean(per_case[own[key]], per_case["patient"])
+            rows[name] |= {key: means[name], f"{key}_low": low, f"{key}_high": high}
+        best = best_floor(means, key)
+        for name in JUDGED.keys() & columns.keys():
+            rows[name] |= _lead(per_case, columns[name][key], None if best is None else columns[best][key], figure)
+            rows[name][f"{key}_floor"] = best
+    ends = ("", "_low", "_high", "_floor", "_lead", "_lead_low", "_lead_high")
+    names = ["estimator", "floor", *(f"{key}{end}" for key in figures for end in ends)]
+    return pd.DataFrame(rows.values(), columns=names)
+
+
+def _maps(per_case: pd.DataFrame) -> list[str]:
+    """Return the maps that the cases have, in the order of the registry."""
+    kinds = [figure.kind for figure in shown_in("table3").values()]
+    return [
+        name
+        for name in (*NO_FURTHER_PASS, ORACLE)
+        if all(case_key(name, PROTOCOL, kind) in per_case.columns for kind in kinds)
+    ]
+
+
+def _lead(per_case: pd.DataFrame, own: str, floor: str | None, figure: Figure) -> dict[str, float]:
+    """Return how much better a map is than a floor on the cases for which both are valid, with its interval."""
+    lead = low = high = math.nan
+    if floor is not None:
+        better = (per_case[own] - per_case[floor]) * (1 if figure.better == HIGHER else -1)
+        lead, (low, high) = float(better.mean()), bootstrap_mean(better, per_case["patient"])
+    return {f"{figure.key}_lead": lead, f"{figure.key}_lead_low": low, f"{figure.key}_lead_high": high}
+
+
+def failures_table(table: pd.DataFrame, task: Task) -> PageTable:
+    """Return :func:`table3` for people."""
+    figures, rows = shown_in("table3"), []
+    for row in table.to_dict("records"):
+        cells = [with_interval(row[key], row[f"{key}_low"], row[f"{key}_high"], 3) for key in figures]
+        kind = "floor" if row["floor"] else "strong" if row["estimator"] in JUDGED else ""
+        rows.append(Row([f"{row['estimator']}{' *' if row['floor'] else ''}", *cells], kind))
+    note = (
+        f"Maps of one pass against the failures of {task.main_region} out of fold, inside the union of reference and "
+        "prediction, dilated by 2 voxels. Mean over cases [95 % interval, patients resampled; needs 10 patients]. "
+        "AUPRC of failures: average precision of finding wrong voxels; Brier score: mean squared difference; ECE: "
+        "expected calibration error. * floor: of the same network and pass, and no network is trained for it; "
+        f"{CALIBRATED}: fitted on the other folds' cases."
+    )
+    heads = {figure.label: figure.short for figure in figures.values()}
+    title, header = "Table 3. Where the segmentation is wrong", ["estimator", *heads]
+    return PageTable("table3", title, header, rows, note, terminal={"estimator": "estimator", **heads})
+
+
+def verdicts(table: pd.DataFrame) -> list[str]:
+    """Return one sentence per trained map and figure of :func:`table3`: whether it is better than the best floor."""
+    lines = []
+    for row in table[table["estimator"].isin(list(JUDGED))].to_dict("records"):
+        for key, figure in shown_in("table3").items():
+            lines.append(f"union mask, {figure.label}: {JUDGED[row['estimator']]} {_verdict(row, key)}")
+    return lines
+
+
+def _verdict(row: dict, key: str) -> str:
+    best, lead, low, high = row[f"{key}_floor"], *(row[f"{key}_lead{end}"] for end in ("", "_low", "_high"))
+    if not isinstance(best, str) or math.isnan(lead):
+        return "has no valid value, or the floors have none, so nothing is shown."
+    by = f"({best}) by {with_interval(lead, low, high, 3, signed=True)}, paired over patients"
+    value = fixed(row[key], 3)
+    if math.isnan(low):
+        return f"{value} differs from the best floor's {by}; fewer than 10 patients, unproven."
+    if low > 0:
+        return f"{value} is better than the best floor's {by}."
+    if high < 0:
+        return f"{value} is worse than the best floor's {by}."
+    return f"{value} is not told apart from the best floor's {by}."

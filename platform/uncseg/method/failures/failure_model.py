@@ -1,0 +1,151 @@
+"""What a fold has learnt from the failures of the other folds: calibrated p, and the failure network. One file each.
+
+model = FailureModel.load(run.learnt_failures(fold))
+failures = model.failures(images, logits, decisions)   # P(wrong) of each region; None without a network
+"""
+
+import math
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from uncseg.config.failures import Failures
+from uncseg.dataset.finite import require_finite
+from uncseg.errors import Problem, ProblemsFound, first_line
+from uncseg.files import whole_file
+from uncseg.method.checkpoints import load_torch_file
+from uncseg.method.failures.calibration import Calibration, calibrated_logits
+from uncseg.method.failures.failure_map import failure_map
+from uncseg.method.failures.failure_network import FailureNetwork
+
+KEYS = ("calibrations", "settings", "grid", "network_weights")
+SLICES_TOGETHER = 8
+"""Slices of a patch where the segmentation's network sees one at a time."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid on which a failure network works.
+
+    Args:
+        channels: of the images.
+        patch: voxels along each axis of the segmentation's patch; two axes of a network of slices.
+        spacing_mm: along the three axes.
+    """
+
+    channels: int
+    patch: tuple[int, ...]
+    spacing_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class FailureModel:
+    """Calibrated p of each region, and, where one is trained, the network."""
+
+    calibrations: tuple[Calibration, ...]
+    settings: Failures
+    grid: Grid
+    network: FailureNetwork | None = None
+
+    def build(self, seed: int) -> FailureNetwork:
+        """Return a network with fresh weights, drawn from a seed."""
+        settings, grid = self.settings, self.grid
+        patch = settings.patch_size or (SLICES_TOGETHER, *grid.patch)[-3:]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return FailureNetwork(
+                grid.channels,
+                self.calibrations,
+                patch,
+                grid.spacing_mm,
+                settings.features,
+                settings.stages,
+                settings.sees_images,
+            )
+
+    def failures(
+        self, images: np.ndarray, logits: np.ndarray, decisions: np.ndarray, tile_step: float = 0.5
+    ) -> np.ndarray | None:
+        """Return the network's P(wrong) of each region, (R, D, H, W); None without a network.
+
+        It is computed on this process's GPU, or on the CPU where there is none or too little memory. Arguments as in
+        :func:`~uncseg.method.failures.failure_map.failure_map`.
+
+        Raises:
+            NotFinite: the network's output is not finite.
+        """
+        if self.network is None:
+            return None
+        told = images, logits, decisions, tile_step
+        try:
+            found = failure_map(self.network.to(fitting_device()), *told)
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            found = failure_map(self.network.cpu(), *told)
+        require_finite(found, "map cross_fitted", "train the failure network again: delete failures.json of the fold")
+        return found
+
+    def calibrated(self, logits: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+        """Return calibrated p of each region: P(wrong), (R, D, H, W) float32; arguments of this shape too."""
+        told = torch.from_numpy(logits.astype(np.float32)), torch.from_numpy(decisions)
+        return calibrated_logits(self.calibrations, *told).sigmoid().numpy()
+
+    def save(self, file: Path) -> None:
+        """Write the model, whole or not at all."""
+        content: dict[str, Any] = {
+            "calibrations": [astuple(calibration) for calibration in self.calibrations],
+            "settings": self.settings.model_dump(mode="json"),
+            "grid": {
+                "channels": self.grid.channels,
+                "patch": list(self.grid.patch),
+                "spacing_mm": list(self.grid.spacing_mm),
+            },
+            "network_weights": None if self.network is None else self.network.cpu().state_dict(),
+        }
+        # torch writes a file's name into it: given one, the same weights would differ
+        with whole_file(file) as temporary, temporary.open("wb") as stream:
+            torch.save(content, stream)
+
+    @classmethod
+    def load(cls, file: Path) -> "FailureModel":
+        """Read a model, onto the CPU.
+
+        Raises:
+            ProblemsFound: as :func:`~uncseg.method.checkpoints.load_torch_file`; or it was written by another version.
+        """
+        content = load_torch_file(file, KEYS)
+        try:
+            return cls._of(content)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:  # pydantic's, and of other shapes
+            found, advice = first_line(error), "delete it, and give uncseg evaluate for the run again"
+            problem = Problem(str(file), found, "what this version of uncseg writes", advice)
+            raise ProblemsFound("What a fold has learnt cannot be read.", [problem], exit_code=1) from error
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> "FailureModel":
+        grid = content["grid"]
+        z, y, x = map(float, grid["spacing_mm"])
+        model = cls(
+            tuple(Calibration(*map(_finite, numbers)) for numbers in content["calibrations"]),
+            Failures.model_validate(content["settings"]),
+            Grid(int(grid["channels"]), tuple(map(int, grid["patch"])), (z, y, x)),
+        )
+        if content["network_weights"] is None:
+            return model
+        network = model.build(seed=0)
+        network.load_state_dict(content["network_weights"])
+        return cls(model.calibrations, model.settings, model.grid, network.eval())
+
+
+def fitting_device() -> torch.device:
+    """Return the GPU of this process, or the CPU where it has none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError(f"calibrated p with {number}")
+    return float(number)

@@ -1,0 +1,136 @@
+"""Cross-fitted failures: after the folds, each learns from failures of the other folds' networks on cases new to them.
+
+A case is predicted by the one fold that did not see it. What fold k learns from are the cases of the other folds and
+their references; no reference of fold k's own cases is read for it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from uncseg.cluster.tasks import map_cases_on_workers
+from uncseg.dataset.splits import read_splits
+from uncseg.errors import Problem, ProblemsFound
+from uncseg.files import digest
+from uncseg.kept_records import keep_record, kept_record
+from uncseg.layout import FAILURES
+from uncseg.method.failures.calibration import Calibration, fit_calibration
+from uncseg.method.failures.failure_model import FailureModel, Grid, fitting_device
+from uncseg.method.failures.failure_training import FailureTraining
+from uncseg.method.inference.model_folder import ModelFolder
+from uncseg.runs.failure_data import keep_decisions, open_case, read_sample
+from uncseg.runs.fold_request import RunRequest
+
+VERSION = 1
+"""To be raised when the same settings make other failure networks."""
+RECORD = "failures.json"
+"""In the folder of a fold: what its failures.pth was made from, and the loss of each step."""
+LATEST = "failures_latest.pth"
+"""Checkpoint of a training that goes on."""
+SEED_OF_FOLD = 1000
+NOT_LEARNT = "Not all folds have learnt from failures."
+
+Progress = Callable[[str, int, int], None]
+
+
+def learn_failures(
+    request: RunRequest, folds: Sequence[int], progress: Progress, wanted: Sequence[int] | None = None
+) -> list[Problem]:
+    """Fit calibrated p, and train the failure network, of each fold, once all are trained; what is there is kept.
+
+    A case that cannot be predicted is left out.
+
+    Args:
+        folds: those whose training has ended. While others are missing, nothing is learnt: it would have to be learnt
+            again, and commands that train folds side by side would differ in what they know.
+        progress: called with (what, done, total).
+        wanted: all folds that there will be, two at least; None: those of the split.
+
+    Returns:
+        A problem for each case that could not be predicted, and each fold that could not learn.
+    """
+    splits = read_splits(request.prepared.splits)
+    if sorted(folds) != sorted(range(len(splits)) if wanted is None else wanted):
+        return []
+    cases = {fold: sorted(splits[fold]["val"]) for fold in folds}
+    calls = [(case, keep_decisions, (request.fold(fold), case)) for fold in folds for case in cases[fold]]
+    sources, problems = map_cases_on_workers(calls, request.slots, lambda *n: progress("predicted cases", *n))
+    fits = []
+    for fold in folds:
+        of = {case: sources[case] for other in folds if other != fold for case in cases[other] if case in sources}
+        fits.append((f"failures of fold {fold}", learn_fold, (request, fold, of)))
+    slots, show = request.slots, lambda *n: progress("folds that learnt from failures", *n)
+    _, failed = map_cases_on_workers(fits, slots, show, "calibrated p and a failure network")
+    return problems + failed
+
+
+def learn_fold(request: RunRequest, fold: int, sources: Mapping[str, str]) -> dict[str, Any]:
+    """Fit calibrated p and train the failure network of a fold, unless that is done.
+
+    A network that was trained on the same cases stays where the experiment asks for none (``failures.steps: 0``).
+
+    Args:
+        fold: none of its cases is used.
+        sources: the cases of the other folds, each with the digest of what is kept of it.
+
+    Returns:
+        The record: the calibrations, and the loss of each step.
+    """
+    settings, folder = request.experiment.failures, request.run.fold(fold)
+    torch.set_num_threads(request.slots.cpus_per_process)
+    known = digest([VERSION, fold, dict(sorted(sources.items()))])
+    what = settings.model_dump(mode="json", exclude={"checkpoint_every"})
+    kept = kept_record(folder / RECORD, known)
+    if kept is not None and (not settings.steps or kept["settings"] == what):
+        return kept
+    for name in (RECORD, FAILURES):  # what is out of date judges nothing
+        (folder / name).unlink(missing_ok=True)
+    record = keep_record(folder / RECORD, known, _learn(request, fold, sorted(sources), digest([known, what])))
+    (folder / LATEST).unlink(missing_ok=True)
+    return record
+
+
+def _learn(request: RunRequest, fold: int, cases: Sequence[str], source: str) -> dict[str, Any]:
+    settings, folder = request.experiment.failures, request.run.fold(fold)
+    if not cases:
+        problem = Problem(f"fold {fold}", "no case of another fold", "some that were predicted", "repair these first")
+        raise ProblemsFound("There is nothing to learn from.", [problem], exit_code=1)
+    calibrations = fit_calibrations(request, cases)
+    model = FailureModel(calibrations, settings, _grid(request))
+    losses: list[float] = []
+    if settings.steps:
+        seed = settings.seed * SEED_OF_FOLD + fold
+        training = FailureTraining(model.build(seed).to(fitting_device()), settings, seed, source)
+        training.run([open_case(request, case) for case in cases], folder / LATEST)
+        model, losses = FailureModel(calibrations, settings, model.grid, training.network), training.losses
+    model.save(folder / FAILURES)
+    return {
+        "files": [FAILURES],
+        "fold": fold,
+        "settings": settings.model_dump(mode="json", exclude={"checkpoint_every"}),
+        "calibrations": [vars(calibration) for calibration in calibrations],
+        "losses": losses,
+    }
+
+
+def fit_calibrations(request: RunRequest, cases: Sequence[str]) -> tuple[Calibration, ...]:
+    """Fit calibrated p of each region on the sampled voxels near that region of the cases."""
+    samples = [read_sample(request, case) for case in cases]
+    found = []
+    for region in range(len(request.experiment.dataset.task.regions)):
+        parts = [(s.logits[region], s.decisions[region], s.wrong[region], s.near[region]) for s in samples]
+        logits, decisions, wrong, near = (np.concatenate(part) for part in zip(*parts, strict=True))
+        found.append(fit_calibration(logits[near], decisions[near], wrong[near]))
+    return tuple(found)
+
+
+def _grid(request: RunRequest) -> Grid:
+    model = ModelFolder(request.run.model, request.experiment.plan.configuration)
+    configuration = model.configuration_manager
+    spacing = tuple(float(mm) for mm in configuration.spacing)
+    if len(spacing) == 2:  # slices: as far apart as the median case's
+        spacing = (float(model.plans_manager.original_median_spacing_after_transp[0]), *spacing)
+    patch = tuple(int(n) for n in configuration.patch_size)
+    return Grid(len(request.experiment.dataset.task.modalities), patch, spacing)  # type: ignore[arg-type]

@@ -1,0 +1,160 @@
+"""What the folds of a run learn from each other's failures: in the tables, in new cases, and of which cases."""
+
+import json
+import shutil
+
+import blosc2
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+import torch
+from scipy import ndimage
+
+from support.commands import uncseg
+from uncseg.cluster.resources import FoldResources, Slots
+from uncseg.config.experiment import load_experiment
+from uncseg.config.sections import PROTOCOLS
+from uncseg.layout import PreparedFolder, RunFolder
+from uncseg.runs.cross_fitting import learn_fold
+from uncseg.runs.fold_request import RunRequest
+
+LEARN = ("failures.steps=6", "failures.features=4", "failures.checkpoint_every=3")
+BOTH = "evaluation.estimators.one_pass=[calibrated, cross_fitted]"
+
+
+def options(*settings):
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def copied(root, run, tmp_path_factory):
+    """A copy of the trained run whose folds have also trained failure networks."""
+    folder = tmp_path_factory.mktemp("cross_fitted")
+    shutil.copytree(root, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlflow*"))
+    copied = RunFolder(folder / "runs" / "small")
+    uncseg("evaluate", copied.root, *options(*LEARN))
+    return copied
+
+
+def splits(run):
+    return json.loads(next(run.root.parent.rglob("splits_final.json")).read_text())
+
+
+def voxels(file):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+def test_both_maps_stand_in_table_2(run, copied):
+    table = pd.read_parquet(copied.tables / "table2.parquet").set_index(["protocol", "estimator"])
+    for protocol in PROTOCOLS:
+        for estimator in ("calibrated", "cross_fitted"):
+            assert np.isfinite(table.loc[(protocol, estimator), ["corr_failure", "rmsd_failure"]].astype(float)).all()
+    assert table.loc[("union", "calibrated"), "floor"]
+    assert not table.loc[("union", "cross_fitted"), "floor"]
+    plain = pd.read_parquet(run.tables / "table2.parquet")  # without a network calibrated p stands alone
+    assert set(plain["estimator"]) & {"calibrated", "cross_fitted"} == {"calibrated"}
+
+
+def test_calibrated_p_is_what_its_four_numbers_make_of_the_files(root, run):
+    """The formula again, from the probability and the labels that lie in the run's folder."""
+    per_case = pd.read_parquet(run.tables / "per_case.parquet").set_index("case")
+    for fold, part in enumerate(splits(run)):
+        numbers = json.loads((run.fold(fold) / "failures.json").read_text())["calibrations"][0]
+        for case in part["val"]:
+            p = voxels(run.out_of_fold / f"{case}_wt_probability.nii.gz").astype(float).clip(1e-4, 1 - 1e-4)
+            predicted = voxels(run.out_of_fold / f"{case}.nii.gz") > 0
+            reference = voxels(root / "cases" / case / f"{case}-seg.nii.gz") > 0
+            margin = np.where(predicted, 1, -1) * np.log(p / (1 - p))
+            logit = numbers["intercept"] + numbers["margin"] * margin
+            logit += predicted * (numbers["side"] + numbers["both"] * margin)
+            wrong, near = predicted != reference, ndimage.binary_dilation(predicted | reference, np.ones((5, 5, 5)))
+            expected = np.sqrt(np.mean((1 / (1 + np.exp(-logit)) - wrong)[near] ** 2))
+            assert per_case.loc[case, "calibrated/union/rmsd_failure"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_new_case_has_the_maps_that_were_judged_out_of_fold(root, copied, tmp_path):
+    case = splits(copied)[0]["val"][0]
+    shutil.copytree(root / "cases" / case, tmp_path / "new" / case)
+    for out, folds in (("one", ("--folds", 0)), ("all", ())):
+        uncseg("predict", copied.root, tmp_path / "new", tmp_path / out, *folds, *options(BOTH))
+        for name in ("calibrated", "cross_fitted"):
+            values = voxels(tmp_path / out / f"{case}_{name}.nii.gz")
+            assert 0 <= values.min() < values.max() <= 1
+    per_case = pd.read_parquet(copied.tables / "per_case.parquet").set_index("case")
+    predicted = voxels(tmp_path / "one" / f"{case}.nii.gz") > 0
+    reference = voxels(root / "cases" / case / f"{case}-seg.nii.gz") > 0
+    near = ndimage.binary_dilation(predicted | reference, np.ones((5, 5, 5)))
+    for name in ("calibrated", "cross_fitted"):
+        values = voxels(tmp_path / "one" / f"{case}_{name}.nii.gz").astype(float)
+        expected = np.sqrt(np.mean((values - (predicted != reference))[near] ** 2))
+        assert per_case.loc[case, f"{name}/union/rmsd_failure"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_map_that_no_fold_has_learnt_is_refused(root, run, tmp_path):
+    said = uncseg("predict", run.root, root / "cohort", tmp_path / "out", *options(BOTH), code=2)
+    assert "failures.steps" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_learnt_is_not_learnt_again(copied):
+    files = [copied.learnt_failures(fold) for fold in range(2)]
+    before = [file.stat().st_mtime_ns for file in files]
+    uncseg("evaluate", copied.root, *options(*LEARN))
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert not list(copied.model.glob("fold_*/failures_latest.pth"))
+    uncseg("evaluate", copied.root)  # asks for no network, and takes none away
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+@pytest.fixture
+def request_of_copy(copied, tmp_path):
+    """The request of a run that tests may change, and the digest of what is kept of each case."""
+    folder = tmp_path / "changed"
+    shutil.copytree(copied.root.parent, folder / "runs", ignore=shutil.ignore_patterns("mlflow*"))
+    run = RunFolder(folder / "runs" / "small")
+    experiment = load_experiment(run.experiment, [*LEARN, f"storage.path={folder / 'runs'}"])
+    (prepared,) = (folder / "runs" / "prepared").glob("*/nnUNet_preprocessed/*/nnUNetPlans.json")
+    request = RunRequest(
+        experiment,
+        PreparedFolder(prepared.parents[2], prepared.parent.name),
+        run,
+        Slots(1, 1, 1, FoldResources(1, 0), 1),
+    )
+    return request, {file.stem: json.loads(file.read_text())["source"] for file in run.failures.glob("*.json")}
+
+
+def learnt_weights(request, fold, sources, number):
+    """Learn once more, as if from other files, and return all that was learnt."""
+    others = {case: f"{digest} {number}" for case, digest in sources.items()}
+    learn_fold(request, fold, others)
+    return torch.load(request.run.learnt_failures(fold))
+
+
+def same(first, second):
+    weights = zip(first["network_weights"].values(), second["network_weights"].values(), strict=True)
+    return first["calibrations"] == second["calibrations"] and all(torch.equal(*pair) for pair in weights)
+
+
+def test_no_reference_of_a_folds_own_cases_reaches_what_it_learns(request_of_copy):
+    """A marker in the references of fold 0's own cases changes fold 1 alone; then these cases are taken away."""
+    request, sources = request_of_copy
+    own = splits(request.run)[0]["val"]
+    of = {fold: {case: source for case, source in sources.items() if (case in own) != (fold == 0)} for fold in (0, 1)}
+    before = [learnt_weights(request, fold, of[fold], "before") for fold in (0, 1)]
+    folder = request.prepared.dataset
+    for case in own:
+        (file,) = folder.rglob(f"{case}_seg.b2nd")
+        labels = blosc2.open(str(file))[:]
+        labels[:, 1:9] = 3
+        file.unlink()
+        blosc2.asarray(labels, urlpath=str(file), mode="w")
+        with np.load(request.run.failures / f"{case}.npz") as arrays:
+            kept = dict(arrays)
+        np.savez(request.run.failures / f"{case}.npz", **kept | {"wrong": ~kept["wrong"]})
+    assert same(learnt_weights(request, 0, of[0], "marked"), before[0])
+    assert not same(learnt_weights(request, 1, of[1], "marked"), before[1])
+    for file in [*request.run.failures.iterdir(), *folder.rglob("*.b2nd"), *folder.rglob("*.pkl")]:
+        if any(file.name.startswith(case) for case in own):
+            file.unlink()
+    assert same(learnt_weights(request, 0, of[0], "taken away"), before[0])
