@@ -87,7 +87,8 @@ def learn_fold(request: RunRequest, fold: int, sources: Mapping[str, str]) -> di
         return kept
     for name in (RECORD, FAILURES):  # what is out of date judges nothing
         (folder / name).unlink(missing_ok=True)
-    record = keep_record(folder / RECORD, known, _learn(request, fold, sorted(sources), digest([known, what])))
+    learnt = _learn(request, fold, sorted(sources), digest([known, what]))
+    record = keep_record(folder / RECORD, known, learnt | {"settings": what})
     (folder / LATEST).unlink(missing_ok=True)
     return record
 
@@ -109,7 +110,6 @@ def _learn(request: RunRequest, fold: int, cases: Sequence[str], source: str) ->
     return {
         "files": [FAILURES],
         "fold": fold,
-        "settings": settings.model_dump(mode="json", exclude={"checkpoint_every"}),
         "calibrations": [vars(calibration) for calibration in calibrations],
         "losses": losses,
     }

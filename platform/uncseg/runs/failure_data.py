@@ -11,13 +11,13 @@ from typing import Any
 import blosc2
 import numpy as np
 import torch
-from scipy import ndimage
 
 from uncseg.dataset.finite import naming
 from uncseg.dataset.prepared_cases import PreparedCases
+from uncseg.evaluation.uncertainty import protocol_mask
 from uncseg.files import digest, whole_file
 from uncseg.kept_records import compute_once
-from uncseg.method.failures.failure_cases import REACH_VOXELS, FailureCase
+from uncseg.method.failures.failure_cases import FailureCase
 from uncseg.method.inference.decisions import Decisions
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import predict_grid
@@ -102,10 +102,8 @@ def _prepared(request: FoldRequest | RunRequest, case_id: str) -> PreparedCases:
 
 def _sample(decisions: Decisions, reference: np.ndarray) -> Sample:
     """Draw voxels near reference or prediction, always the same ones."""
-    size = 2 * REACH_VOXELS + 1
-    near = np.stack(
-        [ndimage.maximum_filter(region, size=size, mode="constant") for region in decisions.chosen | reference]
-    )
+    pairs = zip(reference, decisions.chosen, strict=True)
+    near = np.stack([protocol_mask(expected, chosen, "union") for expected, chosen in pairs])
     where = np.flatnonzero(near.any(0))
     if not len(where):  # nothing is there, and nothing was found
         where = np.arange(near[0].size)

@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from uncseg.method.failures.margins import LARGEST_LOGIT
-
-REACH_VOXELS = 2
-"""How far around reference and prediction failures are learnt, in 26-neighbour steps: the union mask of the tables."""
+from uncseg.method.loss.terms import dilate
 
 
 @dataclass(frozen=True)
@@ -31,12 +28,6 @@ class FailureCase:
     """Whether the expert says so, (R, D, H, W) bool."""
     centres: np.ndarray
     """Where patches may lie: voxels of the union mask, (N, 3) int."""
-
-
-def union_mask(decisions: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Return 1 where decision or reference, both bool, is within 2 voxels, else 0; all are (B, R, D, H, W)."""
-    size = 2 * REACH_VOXELS + 1
-    return F.max_pool3d((decisions | reference).float(), size, 1, REACH_VOXELS)
 
 
 @dataclass(frozen=True)
@@ -67,7 +58,7 @@ def draw_batch(
     """
     parts = [_draw_patch(cases[int(random.integers(len(cases)))], patch, random) for _ in range(size)]
     images, logits, decisions, reference, inside = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
-    near = union_mask(decisions, reference)
+    near = dilate(decisions | reference).float()
     wrong = (decisions != reference).float()
     return Batch(images, logits, decisions, wrong, (near + outside * (1 - near)) * inside)
 
