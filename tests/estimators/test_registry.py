@@ -162,6 +162,6 @@ def test_a_new_estimator_is_one_file_and_one_entry(tmp_path):
         "file": True,
         "row": True,
         "metric": True,
-        "methods": [["t/noise_variance", 1, 1]],
+        "methods": [["t/noise_variance", 1, 1], ["t/noise_against_decision", 1, 1]],
         "shape": [2, 1, 5, 6, 7],
     }

@@ -27,7 +27,8 @@ Place = Literal[
     "benchmark",  # a benchmark's table: file, page and, with a short label, terminal
     "benchmark_file",  # a benchmark's table, only as a file
     "benchmark_mlflow",
-    "ranking",  # a benchmark's rankings and its plot
+    "ranking",  # a benchmark's rankings, and what its candidate leads by
+    "plot",  # a benchmark's plot
     "cost",  # a benchmark's costs: tables and plot
 ]
 HIGHER, LOWER = "higher", "lower"
@@ -113,12 +114,17 @@ FIGURE_TABLE = (
     Figure("specificity", "specificity", HIGHER, "scores"),
     Figure("failure_rate", "failure rate of the main region", LOWER, "scores"),
     # uncertainty maps: scores per case and region; in a benchmark per case, of the main region
+    Figure("auprc_union", "AUPRC of failures, union mask", HIGHER, "benchmark benchmark_mlflow ranking plot",
+           "AUPRC\nunion"),
+    Figure("brier_union", "Brier score, union mask", LOWER, "benchmark benchmark_mlflow ranking", "Brier\nunion",
+           scaled=True),
+    Figure("ece_union", "ECE, union mask", LOWER, "benchmark benchmark_mlflow", "ECE\nunion", scaled=True),
     Figure("rmsd_reference", "RMSD, reference mask", LOWER, "benchmark", "RMSD\nref.", scaled=True),
-    Figure("rmsd_union", "RMSD, union mask", LOWER, "benchmark benchmark_mlflow", "RMSD\nunion", scaled=True),
+    Figure("rmsd_union", "RMSD, union mask", LOWER, "benchmark benchmark_mlflow", scaled=True),
     Figure(failure_key("rmsd", "union"), f"{RMSD} failure, union mask", LOWER, "scores"),
     Figure("corr_oracle_reference", f"{CORR} oracle's P(failure), reference mask", HIGHER, "benchmark_file"),
     Figure("corr_oracle_union", f"{CORR} oracle's P(failure), union mask", HIGHER,
-           "benchmark_file benchmark_mlflow ranking"),
+           "benchmark_file benchmark_mlflow ranking plot"),
     Figure(failure_key("corr", "reference"), f"{CORR} failure, reference mask", HIGHER,
            "scores benchmark", "corr\nref."),
     Figure(failure_key("corr", "union"), f"{CORR} failure, union mask", HIGHER,
@@ -130,8 +136,8 @@ FIGURE_TABLE = (
     Figure("auroc_brain", "AUROC of errors, brain", HIGHER, "card benchmark benchmark_mlflow"),
     Figure("auprc_brain", "AUPRC of errors, brain", HIGHER, "benchmark"),
     Figure("auroc_band", "AUROC of errors, band", HIGHER,
-           "scores model_maps card benchmark", "AUROC\nband", regions="main"),
-    Figure("auprc_band", "AUPRC of errors, band", HIGHER, "scores benchmark", "AUPRC\nband"),
+           "scores model_maps card benchmark", regions="main"),
+    Figure("auprc_band", "AUPRC of errors, band", HIGHER, "scores benchmark"),
     Figure("fpr95_band", "FPR at 95 % TPR, band", LOWER, "scores"),
     Figure("ece", "ECE", LOWER, "scores card benchmark_file", regions="main", scaled=True),
     Figure("ace", "ACE", LOWER, "scores card benchmark", "ACE", scaled=True),

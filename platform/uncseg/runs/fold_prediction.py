@@ -32,6 +32,7 @@ from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.method.memory.error_memory import ErrorMemory, make_memory
 from uncseg.runs.fold_request import FoldRequest
 from uncseg.runs.own_folds import checkpoint_digest
+from uncseg.tasks.outputs import Outputs
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Prediction:
     """P(the decision on the main region is wrong) by each estimator that the fold has learnt from the others."""
     estimates: dict[str, NativePrediction]
     """One per estimator of several passes that the experiment asks for, each with its own segmentation."""
+    opinions: dict[str, np.ndarray]
+    """Probability of the main region by each of these estimators, float32 in [0, 1]."""
 
 
 def loaded_members(request: FoldRequest) -> list[UncertaintyPredictor]:
@@ -105,9 +108,14 @@ def predict_case(request: FoldRequest, case_id: str) -> Prediction:
             for name in estimators.several_pass
         }
     probabilities, outputs = native.probabilities, predictor.outputs
-    p_main = probabilities[outputs.main_channels].sum(0).clip(0, 1)
+    p_main = _p_main(probabilities, outputs)
     max_probability = decision_probability(probabilities, p_main, outputs.kind == "regions")
-    return Prediction(native.labels, p_main.astype(np.float32), max_probability, maps, failures, estimates)
+    opinions = {name: _p_main(estimate.probabilities, outputs) for name, estimate in estimates.items()}
+    return Prediction(native.labels, p_main, max_probability, maps, failures, estimates, opinions)
+
+
+def _p_main(probabilities: np.ndarray, outputs: Outputs) -> np.ndarray:
+    return probabilities[outputs.main_channels].sum(0).clip(0, 1).astype(np.float32)
 
 
 def _failures(

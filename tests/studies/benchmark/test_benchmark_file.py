@@ -76,6 +76,10 @@ def test_methods_say_how_many_passes_and_networks_they_take(benchmark_file):
     assert taken["dropout/mc_dropout_aleatoric"] == (12, 1)
     assert taken["second/uncertainty"] == (2, 2)
     assert "plain/uncertainty" not in rows, "that network has no head"
+    # a second opinion comes as the spread of the passes, and as their mean against the decision
+    assert taken["plain/deep_ensemble_against_decision"] == (4, 4)
+    assert taken["dropout/mc_dropout_against_decision"] == (12, 1)
+    assert not any(method.floor for name, method in rows.items() if name.endswith("against_decision"))
 
 
 def test_every_problem_of_every_training_is_named_at_once(benchmark_file):
@@ -127,6 +131,7 @@ def test_trainings_that_cannot_be_compared_are_refused_before_they_are_trained(b
 @pytest.mark.parametrize(
     ("fields", "field", "expected"),
     [
+        ({"candidate": "plain/entropi"}, "candidate", "TRAINING/MAP"),
         ({"folds": [0]}, "folds", "two folds at least"),
         ({"folds": [0, 0]}, "folds", "each once"),
         ({"seeds": [0, 1000]}, "seeds", "nearer to each other"),

@@ -3,6 +3,7 @@
 import io
 import itertools
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from rich.console import Console
 from uncseg.report.page import Picture
 from uncseg.studies.benchmark.benchmark_page import (
     benchmark_table,
+    leads_table,
     ranking_table,
     to_markdown,
     verdicts,
@@ -20,7 +22,7 @@ from uncseg.studies.benchmark.benchmark_page import (
 )
 from uncseg.studies.benchmark.benchmark_plot import FLOOR_NAME, NAME, benchmark_figure, draw_benchmark
 from uncseg.studies.benchmark.benchmark_table import LEAST_DICE, benchmark_summary, wide_table
-from uncseg.studies.benchmark.ranking import ranking
+from uncseg.studies.benchmark.ranking import leads_over_all, ranking
 from uncseg.tasks.built_in_tasks import paper_task
 
 PAPER = paper_task()
@@ -40,7 +42,15 @@ def rows(cases=12, means=MEANS, seeds=2):
         dice = 0.7 if method == "weak" else 0.91
         figures = {"dice_wt": dice, "dice_tc": 0.8, "dice_et": 0.75, "mean_uncertainty": random.random()}
         value = mean + 0.02 * np.sin(number) + random.normal(0, 0.01)
-        names = ("corr_failure_union", "corr_oracle_union", "rmsd_union", "qu_score", "auroc_band", "ace")
+        names = (
+            "auprc_union",
+            "corr_failure_union",
+            "corr_oracle_union",
+            "rmsd_union",
+            "qu_score",
+            "auroc_band",
+            "ace",
+        )
         records.append(keys | figures | dict.fromkeys(names, value) | {"corr_failure_reference": -value})
     return pd.DataFrame(records)
 
@@ -99,17 +109,34 @@ def test_the_ranking_says_which_methods_beat_the_best_floor(wide, rankings):
     table = ranking_table(rankings["corr_oracle_union"], "corr_oracle_union")
     by_method = {row.cells[0]: list(row.cells[2:]) for row in table.rows}
     assert next(iter(by_method)) == "oracle"
-    assert by_method["oracle"] == ["–", "–", "–"]
+    assert by_method["oracle"] == ["–"] * 4
     assert by_method["uncertainty head"][:2] == ["1", "1 to 1"]
     assert by_method["uncertainty head"][2].startswith("+0.1")
     assert "is it" in (by_method["distance *"][2], by_method["constant *"][2])
-    assert by_method["weak"] == ["–", "–", "–"]
+    assert by_method["weak"] == ["–"] * 4
+    assert by_method["uncertainty head"][3] == "distance"
     (line,) = verdicts(rankings["corr_oracle_union"], "corr_oracle_union")
     assert "the best floor, distance, has 0." in line
     assert "above it: uncertainty head (1 of 2); worse: 1; not told apart: 0." in line
     few = verdicts(ranking(rows(cases=4), PAPER, floors=FLOORS), "corr_oracle_union")
     assert "too few patients to prove it" in few[0]
     assert verdicts(ranking(rows(), PAPER, floors=()), "corr_oracle_union") == []
+
+
+def test_the_candidate_is_shown_against_every_other_map_with_its_cost(wide, rankings):
+    leads = {figure: leads_over_all(rows(), PAPER, figure, "uncertainty") for figure in rankings}
+    table = leads_table(leads, "uncertainty", costs(MEANS))
+    by_method = {row.cells[0]: list(row.cells[1:]) for row in table.rows}
+    # "weak" segments too badly to be compared, the oracle does not exist for real cases
+    assert set(by_method) == {"mc_dropout", "distance", "constant"}
+    for lead in by_method["mc_dropout"][:2]:
+        value, interval, seeds = re.fullmatch(r"(\S+) \[(.+)\] ± (\S+)", lead).groups()
+        assert float(value) == pytest.approx(0.16, abs=0.01)
+        assert interval.startswith("+0.1")
+        assert float(seeds) < 0.01
+    assert by_method["mc_dropout"][2] == "20.60"
+    assert "that of uncertainty head is 1.03" in table.note
+    assert "uncertainty head against every other map" in to_markdown(wide, PAPER, rankings, further=[table])
 
 
 def test_a_terminal_of_120_columns_shows_every_name_and_number(wide):
@@ -171,7 +198,7 @@ def test_no_names_in_the_figure_overlap(cases):
 def test_points_lie_at_their_quality_and_floors_are_lines(wide):
     figure = benchmark_figure(wide)
     indexed = wide.set_index("method")
-    for axes, quality in zip(figure.axes, ("corr_failure_union",) * 2 + ("corr_oracle_union",) * 2, strict=True):
+    for axes, quality in zip(figure.axes, ("auprc_union",) * 2 + ("corr_oracle_union",) * 2, strict=True):
         points = np.sort(axes.containers[0].lines[0].get_ydata())
         np.testing.assert_allclose(points, np.sort(indexed.loc[["uncertainty", "mc_dropout"], f"shared_{quality}"]))
         cost = "training_cost" if axes.get_xlabel().startswith("training") else "inference_cost"
@@ -189,7 +216,7 @@ def test_without_an_oracle_there_is_one_row_of_panels(tmp_path):
     frame = rows()
     frame["corr_oracle_union"] = math.nan
     assert len(benchmark_figure(wide_of(frame)).axes) == 2
-    frame["corr_failure_union"] = math.nan
+    frame["auprc_union"] = math.nan
     assert benchmark_figure(wide_of(frame)) is None
     assert not draw_benchmark(tmp_path / "none.png", wide_of(frame))
     assert list(tmp_path.iterdir()) == []

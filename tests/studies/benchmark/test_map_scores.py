@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.metrics import average_precision_score
 
 from support.own_tasks import PROSTATE
 from uncseg.evaluation.calibration import calibration_errors, reliability
@@ -37,6 +38,17 @@ def case(seed=0, size=22, noise=2.0):
     return reference, predicted, distance < 9, 1 / (1 + np.exp(distance - 6))
 
 
+def in_union(a, b, u):
+    """Brier score and ECE by their definitions, voxel by voxel."""
+    mask = protocol_mask(a, b, "union")
+    if not mask.any():
+        return {"brier_union": math.nan, "ece_union": math.nan}
+    values, wrong = u[mask].astype(float), (a != b)[mask].astype(float)
+    bins = np.digitize(values, np.linspace(0, 1, 21)[1:-1])
+    gaps = [abs((values - wrong)[bins == number].sum()) for number in range(20)]
+    return {"brier_union": np.square(values - wrong).mean(), "ece_union": sum(gaps) / len(values)}
+
+
 def expected_figures(reference, predicted, u, brain):
     """What the functions of single maps say of a map."""
     a, b = reference > 0, predicted > 0
@@ -44,6 +56,7 @@ def expected_figures(reference, predicted, u, brain):
     return {
         **{f"rmsd_{name}": rmsd(u, a != b, protocol_mask(a, b, name)) for name in ("reference", "union")},
         **calibration_errors(reliability(u, a != b, brain)),
+        **in_union(a, b, u),
         "qu_score": qu_brats(a, b, percent, brain)["qu_score"],
         "mean_uncertainty": mean_uncertainty(b, u),
     }
@@ -105,6 +118,8 @@ def test_figures_are_those_of_the_single_functions():
         mask = protocol_mask(a, b, protocol)
         assert figures[f"corr_failure_{protocol}"] == pytest.approx(score_map(u, a != b, mask)["corr"])
         assert figures[f"corr_oracle_{protocol}"] == pytest.approx(np.corrcoef(u[mask], chance[mask])[0, 1])
+    near = protocol_mask(a, b, "union")
+    assert figures["auprc_union"] == pytest.approx(average_precision_score((a != b)[near], u[near]))
     for name, mask in (("brain", brain), ("band", boundary_band(b))):
         found = error_detection(u, a != b, mask)
         assert figures[f"auroc_{name}"] == pytest.approx(found["auroc"])

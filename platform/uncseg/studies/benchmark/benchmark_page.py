@@ -1,7 +1,7 @@
 """The benchmark for people: its tables, sentences on the ranking, Markdown, and a page that needs no network."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, with_interval
 from uncseg.report.page import PageSection, write_page
 from uncseg.report.style import NAMES
 from uncseg.studies.benchmark.benchmark_table import LEAST_DICE, SEGMENTATIONS, main_dice
+from uncseg.studies.benchmark.methods import AGAINST_DECISION
 from uncseg.tasks.task import Task
 
 
@@ -39,12 +40,13 @@ def benchmark_table(wide: pd.DataFrame, task: Task, least_dice: float = LEAST_DI
             rows.append(Row([_name(row), *cells], _kind(row)))
     note = (
         f"{_most(wide, 'cases')}, {_most(wide, 'seeds')}; each case predicted by the fold that was not trained "
-        "on it. Mean over cases of the mean over seeds [95 % interval, patients resampled]. Correlation and RMSD are "
-        f"with the failure of {task.main_in_words}. For RMSD, QU-BraTS, ACE and AURC every map was multiplied by a "
-        "factor that was fitted, per method and fold, on the cases of the other folds. AUROC and AUPRC detect wrong "
-        "voxels in the brain and within 2 voxels of the predicted border; AURC ranks cases by their mean uncertainty. "
-        "Costs are multiples of plain nnU-Net's. * floor: needs no training and is to be beaten. The correlation of a "
-        f"constant map is shown as 0. {UNKNOWN}: unknown; AURC needs 10 patients."
+        "on it. Mean over cases of the mean over seeds [95 % interval, seeds and patients resampled]. Correlation and "
+        f"RMSD are with the failure of {task.main_in_words}. For RMSD, Brier score, ECE, QU-BraTS, ACE and AURC every "
+        "map was multiplied by a factor that was fitted, per method and fold, on the cases of the other folds. AUROC "
+        "and AUPRC detect wrong voxels in the union mask, in the brain and within 2 voxels of the predicted border; "
+        f"{AGAINST_DECISION}: |p − decision|, with the decision of the segmentation that is judged. AURC ranks "
+        "cases by their mean uncertainty. Costs are multiples of plain nnU-Net's. * floor: needs no training of a "
+        f"network for it and is to be beaten. A constant map has correlation 0. {UNKNOWN}: unknown; AURC needs 10 patients."
     )
     if wide["method"].str.endswith("/variance_stable").any():
         note += " variance_stable is collected while the fold trains: it does not exist for new cases."
@@ -62,12 +64,13 @@ def benchmark_table(wide: pd.DataFrame, task: Task, least_dice: float = LEAST_DI
     )
 
 
-def ranking_table(ranked: pd.DataFrame, figure: str) -> PageTable:
-    """Return the ranking of methods on the shared segmentation, with its uncertainty.
+def ranking_table(ranked: pd.DataFrame, figure: str, segmentation: str = "shared") -> PageTable:
+    """Return the ranking of methods, with its uncertainty.
 
     Args:
         ranked: as :func:`~uncseg.studies.benchmark.ranking.ranking` returns it.
         figure: by which the methods were ranked.
+        segmentation: on which.
     """
     what = figures_by_key()[figure].label
     rows = []
@@ -75,18 +78,52 @@ def ranking_table(ranked: pd.DataFrame, figure: str) -> PageTable:
         known = not math.isnan(row["mean"])
         rank = UNKNOWN if pd.isna(row["rank"]) else str(row["rank"])
         ranks = UNKNOWN if pd.isna(row["rank_low"]) else f"{row['rank_low']} to {row['rank_high']}"
-        lead = "is it" if row["floor"] and row["lead"] == 0 else _interval(row, "lead", signed=True)
+        lead = "is it" if row["method"] == row["best_floor"] else _lead(row)
         mean = _interval({"x": row["mean"], "x_low": row["ci_low"], "x_high": row["ci_high"]}, "x")
         cells = [mean if known or row["compared"] else "not compared", rank, ranks, lead]
-        rows.append(Row([_name(row), *cells], _kind(row)))
-    header = ["method", what, "rank", "95 % of ranks", "better than the best floor by"]
+        floor = row["best_floor"] if isinstance(row["best_floor"], str) else UNKNOWN
+        rows.append(Row([_name(row), *cells, _display(floor)], _kind(row)))
+    header = ["method", what, "rank", "95 % of ranks", "better than the best floor by", "the best floor"]
+    whose = "its own training's" if segmentation == "own" else "the training's whose segmentation is shared"
     note = (
-        "Mean over cases of the mean over seeds, with 95 % intervals from 2000 resamples of patients, which are the "
-        "same for all methods. * floor: needs no training and is to be beaten."
+        "Mean over cases of the mean over seeds, with 95 % intervals from 2000 resamples of seeds and patients, which "
+        "are the same for all methods; ± is the sd of a lead over seeds. * floor: needs no training of a network for "
+        f"it and is to be beaten. The best floor is {whose}."
     )
     if ORACLE in set(ranked["method"]):
         note += " The oracle, the probability of failure itself, does not exist for real cases and is not ranked."
-    return PageTable(f"ranking_{figure}", f"Ranking by {what}, shared segmentation", header, rows, note)
+    kept = f"ranking_{figure}" if segmentation == "shared" else f"ranking_{segmentation}_{figure}"
+    return PageTable(kept, f"Ranking by {what}, {segmentation} segmentation", header, rows, note)
+
+
+def leads_table(leads: Mapping[str, pd.DataFrame], candidate: str, costs: pd.DataFrame) -> PageTable:
+    """Return by how much one method is better than every other one on the shared segmentation.
+
+    Args:
+        leads: by figure, as :func:`~uncseg.studies.benchmark.ranking.leads_over_all` returns them.
+        candidate: the method.
+        costs: method and ``inference_cost``.
+    """
+    figures, inference = figures_by_key(), costs.set_index("method")["inference_cost"]
+    by_method = {key: table.set_index("method") for key, table in leads.items()}
+    names = list(dict.fromkeys(name for table in leads.values() for name in table["method"]))
+    rows = []
+    for name in names:
+        cells = [_lead(table.loc[name]) if name in table.index else UNKNOWN for table in by_method.values()]
+        rows.append(Row([_display(name), *cells, fixed(inference.get(name, math.nan), 2)]))
+    header = ["method", *(figures[key].label for key in leads), "inference cost"]
+    note = (
+        f"By how much {_display(candidate)} is better than the method of the row (positive: better), the same cases "
+        "and seeds, with 95 % intervals from 2000 resamples of seeds and patients; ± is the sd over seeds. "
+        f"Costs are multiples of plain nnU-Net's; that of {_display(candidate)} is "
+        f"{fixed(inference.get(candidate, math.nan), 2)}."
+    )
+    return PageTable("leads", f"{_display(candidate)} against every other map", header, rows, note)
+
+
+def _lead(row: Mapping[Any, Any]) -> str:
+    seeds = row["lead_seed_sd"]
+    return _interval(row, "lead", signed=True) + ("" if math.isnan(seeds) else f" ± {seeds:.3f}")
 
 
 def verdicts(ranked: pd.DataFrame, figure: str) -> list[str]:
@@ -119,19 +156,25 @@ def not_compared(wide: pd.DataFrame, task: Task, least_dice: float = LEAST_DICE)
 
 
 def to_markdown(
-    wide: pd.DataFrame, task: Task, rankings: Mapping[str, pd.DataFrame] | None = None, least_dice: float = LEAST_DICE
+    wide: pd.DataFrame,
+    task: Task,
+    rankings: Mapping[str, pd.DataFrame] | None = None,
+    least_dice: float = LEAST_DICE,
+    further: Sequence[PageTable] = (),
 ) -> str:
     """Return the benchmark for the documentation: the table, and a ranking by each figure with its sentences.
 
     Args:
         wide, task, least_dice: as :func:`benchmark_table` takes them.
         rankings: by figure, on the shared segmentation.
+        further: tables behind them.
     """
     parts = [benchmark_table(wide, task, least_dice).to_markdown()]
     parts += [f"{line}\n" for line in not_compared(wide, task, least_dice)]
     for figure, ranked in (rankings or {}).items():
         parts.append(ranking_table(ranked, figure).to_markdown())
         parts += [f"{line}\n" for line in verdicts(ranked, figure)]
+    parts += [table.to_markdown() for table in further]
     return "\n".join(parts)
 
 
@@ -142,6 +185,7 @@ def write_benchmark_page(
     task: Task,
     rankings: Mapping[str, pd.DataFrame],
     least_dice: float,
+    further: Sequence[PageTable] = (),
     **about: Any,
 ) -> None:
     """Write the page.
@@ -149,11 +193,11 @@ def write_benchmark_page(
     Args:
         path: file of the page.
         title: heading of the page.
-        wide, task, rankings, least_dice: as :func:`to_markdown` takes them.
+        wide, task, rankings, least_dice, further: as :func:`to_markdown` takes them.
         about: figures, commands, configuration and environment of the page's section.
     """
     tables = [benchmark_table(wide, task, least_dice)]
-    tables += [ranking_table(ranked, figure) for figure, ranked in rankings.items()]
+    tables += [*(ranking_table(ranked, figure) for figure, ranked in rankings.items()), *further]
     section = PageSection(
         label=title,
         subtitle=f"{len(wide)} methods, {_most(wide, 'cases')}, {_most(wide, 'seeds')}",

@@ -38,7 +38,7 @@ def draw_benchmark(path: Path, wide: pd.DataFrame) -> bool:
 def benchmark_figure(wide: pd.DataFrame) -> Figure | None:
     """Draw quality on the shared segmentation, union mask, against inference and training cost.
 
-    One row of panels is about the failure and, for phantoms, one about the oracle's P(failure). Points have 95 %
+    One row of panels is about failures and, for phantoms, one about the oracle's P(failure). Points have 95 %
     intervals. Methods that are not compared, or whose cost is unknown, are left out.
 
     Args:
@@ -49,8 +49,7 @@ def benchmark_figure(wide: pd.DataFrame) -> Figure | None:
     """
     costs = [key for key, figure in reversed(shown_in("cost").items()) if figure.unit]
     methods = wide[~wide["floor"] & (wide["method"] != ORACLE)].dropna(subset=costs)
-    # the failure first: real cases have no oracle
-    qualities = reversed([f"shared_{key}" for key in shown_in("ranking")])
+    qualities = [f"shared_{key}" for key in shown_in("plot")]
     drawn = [quality for quality in qualities if methods[quality].notna().any()]
     if not drawn:
         return None

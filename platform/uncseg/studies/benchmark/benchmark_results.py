@@ -22,7 +22,9 @@ from uncseg.studies.benchmark.benchmark_file import Benchmark
 from uncseg.studies.benchmark.benchmark_mlflow import log_benchmark
 from uncseg.studies.benchmark.benchmark_page import (
     benchmark_table,
+    leads_table,
     not_compared,
+    ranking_table,
     to_markdown,
     verdicts,
     write_benchmark_page,
@@ -30,13 +32,15 @@ from uncseg.studies.benchmark.benchmark_page import (
 from uncseg.studies.benchmark.benchmark_plot import draw_benchmark
 from uncseg.studies.benchmark.benchmark_table import benchmark_rows, benchmark_summary, wide_table
 from uncseg.studies.benchmark.methods import Method
-from uncseg.studies.benchmark.ranking import ranking
+from uncseg.studies.benchmark.ranking import OWN, SHARED, leads_over_all, ranking
 from uncseg.studies.benchmark.score_maps import ScoredFold, read_counts, read_rows
 from uncseg.studies.parent_run import close_parent
 from uncseg.studies.study_folder import BenchmarkFolder
 from uncseg.table_files import table_of, write_table
 from uncseg.tracking.spool import epoch_table
 
+ORACLE_FIGURE = "corr_oracle_union"
+"""A figure of phantoms alone; on their own segmentations methods are ranked by what real cases have too."""
 MEAN_SD = {"": "mean", "_sd": "std"}
 CAPTION = (
     "Quality on the shared segmentation against the cost of prediction and training; plain nnU-Net is 1. Only the best "
@@ -64,12 +68,20 @@ def close_benchmark(
     wide = wide_table(summary, costs, task, floors)
     # real cases have no oracle
     known = [figure for figure in shown_in("ranking") if rows[figure].notna().any()]
-    ranked = {figure: ranking(rows, task, figure, floors=floors, least_dice=least) for figure in known}
+    of_shared = [name for name in floors if methods[name].training == benchmark.shared]
+    ranked = {figure: ranking(rows, task, figure, SHARED, of_shared, least) for figure in known}
+    own = {figure: ranking(rows, task, figure, OWN, floors, least) for figure in known if figure != ORACLE_FIGURE}
+    candidate = benchmark.candidate
+    leads = {} if candidate is None else {f: leads_over_all(rows, task, f, candidate, least) for f in known}
     tables = {"rows": rows, "summary": summary, "costs": costs, "benchmark": wide, "memory": against_memory(finished)}
     tables |= {f"ranking_{figure}": table for figure, table in ranked.items()}
+    tables |= {f"ranking_own_{figure}": table for figure, table in own.items()}
+    tables |= {f"leads_{figure}": table for figure, table in leads.items()}
     for name, frame in tables.items():
         write_table(frame, folder.tables, name)
-    write_text(folder.tables / "benchmark.md", to_markdown(wide, task, ranked, least))
+    further = [ranking_table(table, figure, OWN) for figure, table in own.items()]
+    further += [] if candidate is None else [leads_table(leads, candidate, costs)]
+    write_text(folder.tables / "benchmark.md", to_markdown(wide, task, ranked, least, further))
     figure = folder.figures / "quality_against_cost.png"
     families = {name: f"{method.training}/{method.estimator or name}" for name, method in methods.items()}
     drawn = draw_benchmark(figure, wide.assign(family=wide["method"].map(families)))
@@ -83,6 +95,7 @@ def close_benchmark(
         task,
         ranked,
         least,
+        further,
         figures=[Picture(figure, CAPTION)] if drawn else [],
         commands="uncseg benchmark FILE",
         configuration=yaml.safe_dump(settings, sort_keys=False),

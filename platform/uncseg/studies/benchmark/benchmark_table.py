@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from uncseg.evaluation.figures import region_dices, scaled_keys, shown_in
-from uncseg.evaluation.summary import FEWEST_PATIENTS, bootstrap_mean, draw_patients, risk_coverage
+from uncseg.evaluation.summary import FEWEST_PATIENTS, draw_patients, risk_coverage
 from uncseg.studies.benchmark.map_scores import scaled_figures
+from uncseg.studies.benchmark.resampling import draw_seeds, interval, resampled_means
 from uncseg.tasks.task import Task
 
 KEYS = ("method", "segmentation", "seed", "fold", "case", "patient")
@@ -75,9 +76,10 @@ def benchmark_summary(rows: pd.DataFrame, task: Task, least_dice: float = LEAST_
         least_dice: a method whose own segmentations have a lower mean Dice of the main region is not compared.
 
     Returns:
-        Columns method, segmentation, figure, mean (of each case's mean over seeds), ci_low, ci_high (95 %, patients
-        resampled, NaN for fewer than 10), cases and patients (that have the figure), seeds, seed_sd (sample sd of the
-        seeds' means over cases; NaN for one seed), compared (bool). If a method is not compared, all but Dice is NaN.
+        Columns method, segmentation, figure, mean (of each case's mean over seeds), ci_low, ci_high (95 %, seeds and
+        patients resampled, NaN for fewer than 10 patients), cases and patients (that have the figure), seeds, seed_sd
+        (sample sd of the seeds' means over cases; NaN for one seed), compared (bool). If a method is not compared, all
+        but Dice is NaN.
         ``aurc`` is the area under the risk-coverage curve of each seed (risk 1 − its Dice, in the order of the cases'
         mean uncertainty), averaged over seeds; NaN, as all figures across cases, for fewer than 10 patients.
     """
@@ -119,14 +121,14 @@ def by_case(rows: pd.DataFrame, figure: str) -> tuple[pd.Series, pd.Series]:
 
 def _mean_of_cases(rows: pd.DataFrame, figure: str) -> dict[str, object]:
     values, patients = by_case(rows, figure)
-    low, high = bootstrap_mean(values, patients)
-    seed_means = rows.groupby("seed")[figure].mean()
+    known, seed_means = pd.Index(sorted(patients[values.notna()].unique())), rows.groupby("seed")[figure].mean()
+    low, high = interval(resampled_means(rows, figure, known, seed_means.index))
     return {
         "mean": values.mean(),
         "ci_low": low,
         "ci_high": high,
         "cases": int(values.count()),
-        "patients": int(patients[values.notna()].nunique()),
+        "patients": len(known),
         "seeds": int(seed_means.count()),
         "seed_sd": seed_means.std(ddof=1),
     }
@@ -148,7 +150,7 @@ def _aurc(rows: pd.DataFrame, dice: str) -> dict[str, object]:
         u, risk = own["mean_uncertainty"].to_numpy(float), 1 - own[dice].to_numpy(float)
         areas.append(risk_coverage(u, risk)[0])
         samples.append(aurc_of_draws(u, risk, times[:, np.searchsorted(patients, own["patient"])]))
-    low, high = np.nanpercentile(np.mean(samples, axis=0), (2.5, 97.5))
+    low, high = interval((draw_seeds(len(samples)).T * samples).mean(axis=0))
     seed_sd = float(np.std(areas, ddof=1)) if len(areas) > 1 else math.nan
     return counted | {"mean": float(np.mean(areas)), "ci_low": low, "ci_high": high, "seed_sd": seed_sd}
 

@@ -18,9 +18,11 @@ from uncseg.estimators.registry import CROSS_FITTED, HEAD, NO_FURTHER_PASS
 from uncseg.layout import RunFolder
 from uncseg.runs.run_opening import refuse_other_settings
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
+from uncseg.studies.benchmark.methods import AGAINST_DECISION, methods_of
 from uncseg.studies.load_study import Checks, load_study, placed
 from uncseg.studies.study_folder import BenchmarkFolder
 
+ONE_PASS_MAPS = (*NO_FURTHER_PASS, AGAINST_DECISION)
 COMMON = ("dataset", "split", "storage", "tracking", "name", "training.seed")
 """Sections and fields that the file sets for all trainings alike."""
 
@@ -67,6 +69,9 @@ def load_benchmark(
     for name, entry in benchmark.trainings.items():
         _check_maps(checks, name, entry.maps, experiments[name])
         _check_judged(checks, name, experiments)
+    names = [method.name for training in trainings for method in methods_of(training)]
+    candidate, advice = benchmark.candidate, did_you_mean(benchmark.candidate or "", names, "name a map of a training")
+    checks.require(candidate in (None, *names), "candidate", candidate, "TRAINING/MAP", advice)
     checks.raise_all(path, benchmark)
     return benchmark, base, trainings
 
@@ -106,9 +111,9 @@ def _check_file(checks: Checks, benchmark: Benchmark, base: Experiment) -> None:
     expected = "two folds at least: a map's scale is fitted on the cases of the others"
     checks.require(len(folds) != 1, "folds", list(folds), expected, "name another fold")
     for name, entry in names.items():
-        unknown = [map_name for map_name in entry.maps if map_name not in NO_FURTHER_PASS]
-        expected = f"some of {', '.join(NO_FURTHER_PASS)}"
-        advice = did_you_mean(unknown[0] if unknown else "", NO_FURTHER_PASS, "correct the list")
+        unknown = [map_name for map_name in entry.maps if map_name not in ONE_PASS_MAPS]
+        expected = f"some of {', '.join(ONE_PASS_MAPS)}"
+        advice = did_you_mean(unknown[0] if unknown else "", ONE_PASS_MAPS, "correct the list")
         checks.require(not unknown, f"trainings.{name}.maps", ", ".join(unknown), expected, advice)
         for field in entry.set:
             expected, advice = "a field in which trainings may differ", "write it into overrides, for all, or remove it"

@@ -35,6 +35,7 @@ class MethodCase:
     figures: dict[str, float]
     """``dice_REGION`` of each region; per protocol the correlation with the failure and, in
     ``corr_oracle_PROTOCOL``, with its probability; ``auroc``, ``auprc`` and ``fpr95`` with ``_brain`` and ``_band``;
+    ``auprc_union``;
     ``qu_score_always_certain``; ``sum_ue`` and ``sum_uu`` over the union mask, for the factor's fit."""
     counts: dict[str, np.ndarray]
     """``histograms``: voxels, (9, 1001) int32, in the order of HISTOGRAMS; ``steps`` per 1, int64 ()."""
@@ -78,6 +79,7 @@ def score_method_case(
         figures[f"corr_oracle_{protocol}"] = math.nan if chance is None else correlation(u[mask], chance[mask])
     for name, mask in (("brain", brain), ("band", boundary_band(predicted))):
         figures |= {f"{key}_{name}": value for key, value in error_detection(u, failure, mask).items()}
+    figures["auprc_union"] = error_detection(u, failure, masks["union"])["auprc"]
     inside = u[masks["union"]].astype(np.float64)
     figures |= {"sum_ue": float(inside @ failure[masks["union"]]), "sum_uu": float(inside @ inside)}
     steps = _steps(largest)
@@ -110,9 +112,9 @@ def scaled_figures(counts: Mapping[str, np.ndarray], factor: float) -> dict[str,
         factor: ≥ 0; NaN if unknown.
 
     Returns:
-        RMSD under both protocols (NaN by the rule of :func:`~uncseg.evaluation.uncertainty.rmsd`), ACE and ECE
-        in the brain, QU-BraTS of the main region, and :func:`~uncseg.evaluation.expectation.mean_uncertainty`; NaN
-        where the factor is.
+        RMSD under both protocols (NaN by the rule of :func:`~uncseg.evaluation.uncertainty.rmsd`), Brier score and ECE
+        in the union mask, ACE and ECE in the brain, QU-BraTS of the main region, and
+        :func:`~uncseg.evaluation.expectation.mean_uncertainty`; NaN where the factor is.
     """
     if math.isnan(factor):
         return dict.fromkeys(scaled_keys(), math.nan)
@@ -120,9 +122,12 @@ def scaled_figures(counts: Mapping[str, np.ndarray], factor: float) -> dict[str,
     u = _scaled(counts, factor)
     wrong_brain = voxels["fp_brain"] + voxels["fn_brain"]
     bins = reliability_of_counts(u, voxels["tp_brain"] + voxels["tn_brain"], wrong_brain)
+    right, wrong = voxels["tp"] + voxels["tn_union"], voxels["fp"] + voxels["fn"]
     return {
         "rmsd_reference": _rmsd(u, voxels["tp"], voxels["fn"]),
-        "rmsd_union": _rmsd(u, voxels["tp"] + voxels["tn_union"], voxels["fp"] + voxels["fn"]),
+        "rmsd_union": _rmsd(u, right, wrong),
+        "brier_union": _brier(u, right, wrong),
+        "ece_union": calibration_errors(reliability_of_counts(u, right, wrong))["ece"],
         **calibration_errors(bins),
         "qu_score": _qu_brats(counts, factor)["qu_score"],
         "mean_uncertainty": float(np.average(u, weights=voxels["around_prediction"])),
@@ -175,6 +180,11 @@ def _scaled(counts: Mapping[str, np.ndarray], factor: float) -> np.ndarray:
 
 def _rmsd(u: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> float:
     return rmsd(np.tile(u, 2), np.repeat([0, 1], len(u)), np.concatenate([right, wrong]))
+
+
+def _brier(u: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> float:
+    voxels = int(right.sum() + wrong.sum())
+    return float((right * u**2 + wrong * (1 - u) ** 2).sum() / voxels) if voxels else math.nan
 
 
 def _qu_brats(counts: Mapping[str, np.ndarray], factor: float) -> dict[str, float]:

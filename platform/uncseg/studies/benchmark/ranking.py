@@ -1,7 +1,8 @@
-"""The ranking of methods and its uncertainty: all methods are resampled together, over the same patients."""
+"""The ranking of methods and its uncertainty: all methods are resampled together, over the same seeds and patients."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,18 +10,61 @@ from scipy.stats import rankdata
 
 from uncseg.estimators.registry import ORACLE
 from uncseg.evaluation.figures import LOWER, best_floor, figures_by_key
-from uncseg.evaluation.summary import FEWEST_PATIENTS, draw_patients
-from uncseg.studies.benchmark.benchmark_table import LEAST_DICE, by_case, is_compared
+from uncseg.studies.benchmark.benchmark_table import LEAST_DICE, SEGMENTATIONS, by_case, is_compared
+from uncseg.studies.benchmark.resampling import interval, resampled_means
 from uncseg.tasks.task import Task
 
-COLUMNS = ("method", "mean", "ci_low", "ci_high", "rank", "rank_low", "rank_high", "lead", "lead_low", "lead_high")
+OWN, SHARED = SEGMENTATIONS
+_LEAD = ("lead", "lead_low", "lead_high", "lead_seed_sd")
+COLUMNS = ("method", "mean", "ci_low", "ci_high", "rank", "rank_low", "rank_high", "best_floor", *_LEAD)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What is known of the methods that are compared by a figure."""
+
+    methods: list[str]
+    allowed: dict[str, bool]
+    """Whether each method's segmentations are good enough to compare its maps."""
+    sign: int
+    """1 where more is better, -1 where less is."""
+    means: pd.Series
+    """By method: over cases, of each case's mean over seeds."""
+    samples: dict[str, np.ndarray]
+    """By method: the means in the resamples, in none of which a method is without a value."""
+    seeds: dict[str, pd.Series]
+    """By method: the mean over cases, by seed."""
+
+    def lead(self, method: str, over: str) -> tuple[float, float, float, float]:
+        """Return how much better a method is than another, with the interval of pairs and the sd over seeds."""
+        low, high = interval(self.sign * (self.samples[method] - self.samples[over]))
+        by_seed = self.sign * (self.seeds[method] - self.seeds[over])
+        return self.sign * (self.means[method] - self.means[over]), low, high, float(by_seed.std(ddof=1))
+
+
+def _compared(rows: pd.DataFrame, task: Task, figure: str, segmentation: str, least_dice: float) -> _Compared:
+    chosen, allowed = rows[rows["segmentation"] == segmentation], is_compared(rows, task, least_dice)
+    parts = {str(name): part for name, part in chosen.groupby("method", sort=False)}
+    methods = [name for name, part in parts.items() if allowed[name] and part[figure].notna().any()]
+    patients, seeds = pd.Index(sorted(chosen["patient"].unique())), pd.Index(sorted(chosen["seed"].unique()))
+    samples = {name: resampled_means(parts[name], figure, patients, seeds) for name in methods}
+    # in a resample in which a method has no value there are no ranks
+    known = ~np.isnan(np.array(list(samples.values()))).any(axis=0) if samples else np.empty(0, bool)
+    return _Compared(
+        methods,
+        {name: allowed[name] for name in parts},
+        -1 if figures_by_key()[figure].better == LOWER else 1,
+        pd.Series({name: by_case(parts[name], figure)[0].mean() for name in methods}, dtype=float),
+        {name: values[known] for name, values in samples.items()},
+        {name: parts[name].groupby("seed")[figure].mean() for name in methods},
+    )
 
 
 def ranking(
     rows: pd.DataFrame,
     task: Task,
     figure: str = "corr_oracle_union",
-    segmentation: str = "shared",
+    segmentation: str = SHARED,
     floors: Sequence[str] = (),
     least_dice: float = LEAST_DICE,
 ) -> pd.DataFrame:
@@ -31,58 +75,67 @@ def ranking(
         task: whose main region decides what is compared.
         figure: key of a figure that every case has.
         segmentation: "own" or "shared".
-        floors: methods that the others are to beat; those that are missing are ignored.
+        floors: methods that the others are to beat; those that are missing are ignored. On their own segmentations,
+            methods are held against those of their own training alone.
         least_dice: as :func:`~uncseg.studies.benchmark.benchmark_table.benchmark_summary` takes it.
 
     Returns:
         COLUMNS and floor, compared (bool). ``rank`` counts from 1, and equal means share the better rank; ``_low`` and
-        ``_high`` are 95 % intervals over resamples of patients, NaN for fewer than 10, whole numbers for ranks.
-        ``lead``: how much better the mean is than the best floor's (positive: better), with a paired interval (both in
-        the same resamples); NaN without floors. The oracle is the first row, without a rank or a lead; methods that are
-        not compared or do not have the figure are the last, without a mean or a rank.
+        ``_high`` are 95 % intervals over resamples of seeds and patients, NaN for fewer than 10 patients, whole numbers
+        for ranks. ``lead``: how much better the mean is than that of ``best_floor`` (positive: better), with a paired
+        interval (both in the same resamples) and the sd over seeds; NaN without floors. The oracle is the first row,
+        without a rank or a lead; methods that are not compared or do not have the figure are the last, without a mean
+        or a rank.
     """
-    chosen = rows[rows["segmentation"] == segmentation]
-    allowed = is_compared(rows, task, least_dice)
-    values = pd.DataFrame({method: by_case(part, figure)[0] for method, part in chosen.groupby("method", sort=False)})
-    known = [method for method in values.columns if allowed[method] and values[method].notna().any()]
-    left_out = [method for method in values.columns if method not in known]
-    ranked = [method for method in known if method != ORACLE]
-    patients = chosen.groupby("case")["patient"].first().reindex(values.index)
-    sign = -1 if figures_by_key()[figure].better == LOWER else 1
-    means, samples = values[known].mean(), _resampled(values[known], patients)
-    table = pd.DataFrame(math.nan, index=pd.Index(known, name="method"), columns=list(COLUMNS[1:]))
-    table["mean"] = means
-    table[["ci_low", "ci_high"]] = _intervals(samples)
-    table.loc[ranked, "rank"] = rankdata(-sign * means[ranked], method="min")
-    if len(samples):
-        ranks = rankdata(-sign * samples[ranked].to_numpy(float), method="min", axis=1)
-        # whole numbers, rounded outwards
-        table.loc[ranked, "rank_low"] = np.percentile(ranks, 2.5, axis=0, method="lower")
-        table.loc[ranked, "rank_high"] = np.percentile(ranks, 97.5, axis=0, method="higher")
-    best = best_floor(means[ranked].to_dict(), figure, floors)
-    if best is not None:
-        table.loc[ranked, "lead"] = sign * (means[ranked] - means[best])
-        differences = sign * samples[ranked].sub(samples[best], axis=0)
-        table.loc[ranked, ["lead_low", "lead_high"]] = _intervals(differences)
-    table = pd.concat([table.loc[[m for m in known if m == ORACLE]], table.loc[ranked].sort_values("rank")])
+    found = _compared(rows, task, figure, segmentation, least_dice)
+    ranked = [method for method in found.methods if method != ORACLE]
+    table = pd.DataFrame(math.nan, index=pd.Index(found.methods, name="method"), columns=list(COLUMNS[1:]))
+    table = table.astype({"best_floor": object})
+    table["mean"] = found.means
+    table.loc[ranked, "rank"] = rankdata(-found.sign * found.means[ranked], method="min")
+    for method in found.methods:
+        table.loc[method, ["ci_low", "ci_high"]] = interval(found.samples[method])
+    _add_ranks(table, ranked, found)
+    for method in ranked:
+        own = [floor for floor in floors if segmentation != OWN or _training(floor) == _training(method)]
+        best = best_floor(found.means[ranked].to_dict(), figure, own)
+        if best is not None:
+            table.loc[method, "best_floor"] = best
+            table.loc[method, list(_LEAD)] = found.lead(method, best)
+    table = pd.concat([table.loc[[m for m in found.methods if m == ORACLE]], table.loc[ranked].sort_values("rank")])
+    left_out = [method for method in found.allowed if method not in found.methods]
     table = table.reindex([*table.index, *left_out]).rename_axis("method").reset_index()
     table = table.astype(dict.fromkeys(("rank", "rank_low", "rank_high"), "Int64"))
-    return table.assign(floor=table["method"].isin(floors), compared=table["method"].map(allowed))
+    return table.assign(floor=table["method"].isin(floors), compared=table["method"].map(found.allowed))
 
 
-def _resampled(values: pd.DataFrame, patients: pd.Series) -> pd.DataFrame:
-    """Return each method's means over cases, one row per resample; no rows for fewer than 10 patients."""
-    sums, sizes = values.groupby(patients).sum(), values.groupby(patients).count()
-    if len(sums) < FEWEST_PATIENTS:
-        return values.iloc[:0]
-    times = draw_patients(len(sums))
-    with np.errstate(invalid="ignore"):
-        means = (times @ sums.to_numpy(float)) / (times @ sizes.to_numpy(float))
-    # in a resample in which a method has no case there are no ranks
-    return pd.DataFrame(means, columns=values.columns).dropna()
+def _training(method: str) -> str:
+    return method.rpartition("/")[0]
 
 
-def _intervals(samples: pd.DataFrame) -> np.ndarray:
-    if not len(samples):
-        return np.full((samples.shape[1], 2), math.nan)
-    return np.percentile(samples.to_numpy(float), (2.5, 97.5), axis=0).T
+def _add_ranks(table: pd.DataFrame, ranked: list[str], found: _Compared) -> None:
+    samples = np.array([found.samples[method] for method in ranked])
+    if samples.size:
+        ranks = rankdata(-found.sign * samples, method="min", axis=0)
+        # whole numbers, rounded outwards
+        table.loc[ranked, "rank_low"] = np.percentile(ranks, 2.5, axis=1, method="lower")
+        table.loc[ranked, "rank_high"] = np.percentile(ranks, 97.5, axis=1, method="higher")
+
+
+def leads_over_all(
+    rows: pd.DataFrame, task: Task, figure: str, candidate: str, least_dice: float = LEAST_DICE
+) -> pd.DataFrame:
+    """Return by how much one method is better than each other one on the shared segmentation.
+
+    Args:
+        rows, task, figure, least_dice: as :func:`ranking` takes them.
+        candidate: the method.
+
+    Returns:
+        Columns method, mean, lead, lead_low, lead_high, lead_seed_sd, as in :func:`ranking`, the best other method
+        first; without the oracle, and no rows where the candidate is not compared.
+    """
+    found = _compared(rows, task, figure, SHARED, least_dice)
+    others = [name for name in found.methods if name not in (candidate, ORACLE)] if candidate in found.methods else []
+    records = [(name, found.means[name], *found.lead(candidate, name)) for name in others]
+    return pd.DataFrame(records, columns=["method", "mean", *_LEAD]).sort_values("lead", ignore_index=True)

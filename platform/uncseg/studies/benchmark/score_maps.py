@@ -6,6 +6,7 @@ Each case is scored on a method's own segmentation and on the shared one, which 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,9 @@ def score_case(scored: ScoredFold, case: Case) -> None:
     common = {"seed": scored.training.seed, "fold": scored.request.fold, "case": case.case_id, "patient": case.patient}
     rows: list[dict[str, Any]] = []
     counts: dict[str, np.ndarray] = {}
-    for method, own, uncertainty in _maps(scored.methods, case, prediction, task):
+    for method, own, map_of in _maps(scored.methods, case, prediction, task):
         for segmentation, labels in ((OWN, own), (SHARED, shared)):
-            scores = score_method_case(reference, labels, uncertainty, brain, task, q)
+            scores = score_method_case(reference, labels, map_of(labels), brain, task, q)
             counts |= {f"{len(rows)}/{name}": array for name, array in scores.counts.items()}
             rows.append({"method": method.name, "segmentation": segmentation} | common | scores.figures)
     record = scored.record(case.case_id)
@@ -157,8 +158,8 @@ def score_case(scored: ScoredFold, case: Case) -> None:
 
 def _maps(
     methods: Sequence[Method], case: Case, prediction: Prediction, task: Task
-) -> Iterator[tuple[Method, np.ndarray, np.ndarray]]:
-    """Yield each method with its own segmentation and its map, both (D, H, W)."""
+) -> Iterator[tuple[Method, np.ndarray, Callable[[np.ndarray], np.ndarray]]]:
+    """Yield each method with its own segmentation, and a function from a segmentation to its map, all (D, H, W)."""
     one_pass = one_pass_maps(case, prediction, main_mask(prediction.labels, task))
     one_pass["constant"] = np.ones_like(prediction.p_main)  # the fitted factor makes it the training folds' mean error
     for method in methods:
@@ -169,11 +170,21 @@ def _maps(
             raise ProblemsFound(
                 "A case cannot be scored.", [Problem(case.case_id, found, "it has", advice)], exit_code=1
             )
-        if method.estimator is None:
-            yield method, prediction.labels, one_pass[method.map]
+        estimate = prediction if method.estimator is None else prediction.estimates[method.estimator]
+        if method.against_decision:
+            p_main = prediction.p_main if method.estimator is None else prediction.opinions[method.estimator]
+            yield method, estimate.labels, partial(_against, p_main, task)
         else:
-            estimate = prediction.estimates[method.estimator]
-            yield method, estimate.labels, estimate.maps[method.map]
+            uncertainty = (one_pass if method.estimator is None else estimate.maps)[method.map]
+            yield method, estimate.labels, partial(_always, uncertainty)
+
+
+def _against(p_main: np.ndarray, task: Task, labels: np.ndarray) -> np.ndarray:
+    return np.abs(p_main - main_mask(labels, task))
+
+
+def _always(uncertainty: np.ndarray, _labels: np.ndarray) -> np.ndarray:
+    return uncertainty
 
 
 def read_rows(scored: Sequence[ScoredFold]) -> list[dict[str, Any]]:
