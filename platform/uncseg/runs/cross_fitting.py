@@ -99,7 +99,7 @@ def _learn(request: RunRequest, fold: int, cases: Sequence[str], source: str) ->
         problem = Problem(f"fold {fold}", "no case of another fold", "some that were predicted", "repair these first")
         raise ProblemsFound("There is nothing to learn from.", [problem], exit_code=1)
     calibrations = fit_calibrations(request, cases)
-    model = FailureModel(calibrations, settings, _grid(request))
+    model = FailureModel(calibrations, settings, grid_of(request))
     losses: list[float] = []
     if settings.steps:
         seed = settings.seed * SEED_OF_FOLD + fold
@@ -126,7 +126,8 @@ def fit_calibrations(request: RunRequest, cases: Sequence[str]) -> tuple[Calibra
     return tuple(found)
 
 
-def _grid(request: RunRequest) -> Grid:
+def grid_of(request: RunRequest) -> Grid:
+    """Return the grid on which failure networks of a run work."""
     model = ModelFolder(request.run.model, request.experiment.plan.configuration)
     configuration = model.configuration_manager
     spacing = tuple(float(mm) for mm in configuration.spacing)

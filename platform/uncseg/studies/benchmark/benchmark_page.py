@@ -46,7 +46,8 @@ def benchmark_table(wide: pd.DataFrame, task: Task, least_dice: float = LEAST_DI
         "and AUPRC detect wrong voxels in the union mask, in the brain and within 2 voxels of the predicted border; "
         f"{AGAINST_DECISION}: |p − decision|, with the decision of the segmentation that is judged. AURC ranks "
         "cases by their mean uncertainty. Costs are multiples of plain nnU-Net's. * floor: needs no training of a "
-        f"network for it and is to be beaten. A constant map has correlation 0. {UNKNOWN}: unknown; AURC needs 10 patients."
+        "network for it and is to be beaten. A constant map has correlation 0. "
+        f"{UNKNOWN}: unknown; AURC needs 10 patients."
     )
     if wide["method"].str.endswith("/variance_stable").any():
         note += " variance_stable is collected while the fold trains: it does not exist for new cases."

@@ -1,0 +1,118 @@
+"""What a failure network costs beside the network that it judges: operations, prediction of a case, a training step.
+
+    python tests/performance/failures.py [--volume 96] [--patch 64] [--features 16] [--judge 8] [--runs 5]
+    python tests/performance/failures.py --volume 160 --patch 128 --features 32     # full size
+
+Both have fresh weights, which cost as much as trained ones. Operations are counted over one patch; the prediction is
+that of a whole case, with calibrated p's inputs made from the first network's output; a step is on a resident batch.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from side_by_side import arguments, make_trainer, medians, prepared_phantoms, report
+from torch.utils.flop_counter import FlopCounterMode
+
+from estimators import PLAIN, predictor_of
+from uncseg.config.failures import Failures
+from uncseg.method.failures.calibration import AT_ITS_WORD
+from uncseg.method.failures.failure_cases import Batch
+from uncseg.method.failures.failure_model import FailureModel, Grid
+from uncseg.method.failures.failure_network import FailureNetwork
+from uncseg.method.failures.failure_training import failure_loss
+from uncseg.method.failures.margins import clipped_logit
+from uncseg.method.inference.native_space import predict_grid
+from uncseg.method.training.trainer import UncertaintyTrainer
+from uncseg.tasks.built_in_tasks import paper_task
+
+CHANNELS, REGIONS = 4, len(paper_task().regions)
+
+
+def main() -> None:
+    """Measure."""
+    options = arguments(__doc__, volume=96, patch=64, cases=4, size=64, judge=8)
+    with prepared_phantoms(options) as planned:
+        predictor = predictor_of(options, *planned, PLAIN)
+        grid = Grid(CHANNELS, (options.patch,) * 3, (1.0, 1.0, 1.0))
+        model = FailureModel((AT_ITS_WORD,) * REGIONS, Failures(features=options.judge), grid)
+        network = model.build(seed=0).to(options.device)
+        judged = FailureModel(model.calibrations, model.settings, model.grid, network)
+        count_operations(predictor.network, network, options)
+        predictions(predictor, judged, options)
+        steps(planned, network, options)
+
+
+def count_operations(plain: torch.nn.Module, judge: FailureNetwork, options: Any) -> None:
+    """Print the operations of one patch of both."""
+    shape = (1, CHANNELS, *[options.patch] * 3)
+    images = torch.zeros(shape, device=options.device)
+    told = torch.zeros(1, REGIONS, *shape[2:], device=options.device)
+    counted = []
+    for forward in (lambda: judge(images, told, told > 0), lambda: plain(images)):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            forward()
+        counted.append(float(counter.get_total_flops()))
+    report("operations of a patch", "FLOP", 1, *counted)
+
+
+def predictions(predictor: Any, judged: FailureModel, options: Any) -> None:
+    """Time a case by the plain network, and by it and the failure network, in turn."""
+    data = np.random.default_rng(0).standard_normal((CHANNELS, *[options.volume] * 3), dtype=np.float32)
+
+    def with_failures() -> None:
+        logits = torch.from_numpy(predict_grid(predictor, data).logits.astype(np.float32))
+        probabilities, labels = logits.softmax(0), logits.argmax(0)
+        numbers = [list(region) for region in paper_task().numbers.values()]
+        chosen = np.stack([np.isin(labels, own) for own in numbers])
+        regions = torch.stack([probabilities[own].sum(0) for own in numbers])
+        judged.failures(data, clipped_logit(regions.numpy()), chosen)
+
+    pair = medians(
+        "s", options.runs, timed(with_failures, options), timed(lambda: predict_grid(predictor, data), options)
+    )
+    report("prediction of a case with failures, against plain", "s", options.runs, *pair, volume=options.volume)
+
+
+def steps(planned: Any, network: FailureNetwork, options: Any) -> None:
+    """Time a training step of both."""
+    model = type(planned[0].model).model_validate(PLAIN)
+    trainer = make_trainer(UncertaintyTrainer, options, planned[0].model_copy(update={"model": model}), planned[1])
+    resident = next(trainer.get_dataloaders()[0])
+    trainer.on_epoch_start = lambda: None
+    shape = (options.batch, REGIONS, *network.patch)
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.rand(shape, generator=random).to(options.device)
+    images = torch.rand((options.batch, CHANNELS, *network.patch), generator=random).to(options.device)
+    batch = Batch(images, drawn, drawn > 0.5, (drawn > 0.8).float(), torch.ones_like(drawn))
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+
+    def judge_step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss = failure_loss(network, batch)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    network.train()
+    pair = medians("s", options.runs, timed(judge_step, options), timed(lambda: trainer.train_step(resident), options))
+    report("training step of a failure network, against plain", "s", options.runs, *pair, batch=options.batch)
+
+
+def timed(work: Callable[[], Any], options: Any) -> Callable[[], float]:
+    """Return a function that does the work and returns its seconds."""
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        work()
+        if options.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
