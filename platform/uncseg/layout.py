@@ -7,7 +7,7 @@ from typing import Any
 
 from uncseg.config.addresses import DATABASE, sqlite_address
 from uncseg.errors import DamagedFile
-from uncseg.estimators.registry import ONE_PASS, SEVERAL_PASS_MAPS
+from uncseg.estimators.registry import LEARNT, ONE_PASS, SEVERAL_PASS_MAPS
 from uncseg.files import read_json
 from uncseg.tasks.task import Task
 
@@ -159,6 +159,11 @@ def region_probabilities(task: Task) -> dict[str, str]:
     return {region: f"{key}_probability" for region, key in task.region_keys.items()}
 
 
+def learnt_map(task: Task, region: str, estimator: str) -> str:
+    """Return the name of a region's map by an estimator that learns from failures."""
+    return estimator if region == task.main_region else f"{task.region_keys[region]}_{estimator}"
+
+
 def case_maps(task: Task) -> tuple[str, ...]:
     """Return the names of the maps of a case out of fold, except those of estimators of several passes."""
     return (UNCERTAINTY, UNMASKED, main_probability(task), *MEMORY_MAPS)
@@ -166,7 +171,9 @@ def case_maps(task: Task) -> tuple[str, ...]:
 
 def prediction_maps(task: Task) -> tuple[str, ...]:
     """Return the names of the maps of a new case."""
-    return (UNCERTAINTY, BETWEEN_FOLDS, *region_probabilities(task).values(), *ONE_PASS, *SEVERAL_PASS_MAPS)
+    of_regions = [learnt_map(task, region, name) for name in LEARNT for region in task.regions]
+    maps = (UNCERTAINTY, BETWEEN_FOLDS, *region_probabilities(task).values(), *ONE_PASS, *SEVERAL_PASS_MAPS)
+    return tuple(dict.fromkeys((*maps, *of_regions)))
 
 
 def maps_beside_segmentation(task: Task) -> tuple[str, ...]:

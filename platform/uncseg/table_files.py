@@ -22,6 +22,7 @@ _LEAST = {
     "table1": ("model", "fold", "cases"),
     "table2": ("protocol", "estimator"),
     "table3": ("estimator", "floor"),
+    "table4": ("region", "estimator", "floor"),
 }
 """Columns without which a run's table is another one."""
 

@@ -1,5 +1,8 @@
 """Why a local Ray did not come up, from its own words and logs, written as Ray 2.60 writes them."""
 
+import errno
+import subprocess
+
 import pytest
 
 from uncseg.cluster.start_failures import start_problem
@@ -70,3 +73,16 @@ def test_a_port_that_ends_a_process_is_the_cause(tmp_path, log, text):
 @pytest.mark.parametrize("error", [NO_PORT, "Failed to bind to 127.0.0.1:8265 because it's already occupied."])
 def test_what_ray_raises_counts(tmp_path, error):
     assert cause(tmp_path, "gcs_server.out", "", error) == "no free port on 127.0.0.1"
+
+
+def test_a_program_that_may_not_be_run_is_named_and_not_the_folder(tmp_path):
+    program, folder = tmp_path / "gcs_server", tmp_path / "ray"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o644)
+    with pytest.raises(PermissionError) as caught:
+        subprocess.run([program], check=False)
+    problem = start_problem(caught.value, folder)
+    assert problem.where == str(program)
+    assert problem.found == "may not be read or run"
+    other = start_problem(PermissionError(errno.EACCES, "Permission denied", str(folder)), folder)
+    assert other.expected == "a folder that you may write to"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss
 
-from uncseg.evaluation.failure_table import failures_table, table3, verdicts
+from uncseg.evaluation.failure_table import failures_table, regions_table, table3, table4, verdicts
 from uncseg.evaluation.uncertainty import score_failures
 from uncseg.tasks.built_in_tasks import paper_task
 
@@ -106,3 +106,16 @@ def test_the_table_for_people_has_intervals_and_marks_floors():
     assert [row.kind for row in table.rows] == ["strong", "floor"]
     assert table.rows[0].cells[1].startswith("0.555 [0.5")
     assert failures_table(table3(pd.DataFrame({"case": [], "patient": []})), paper_task()).rows == []
+
+
+def test_each_region_has_its_own_maps_floors_and_leads():
+    whole = cases(min_p=(0.4, 0.2, 0.1, 0.5), cross_fitted=(0.5, 0.1, 0.1, 0.6)).assign(region="WT")
+    core = cases(min_p=(0.7, 0.1, 0.1, 0.5), cross_fitted=(0.6, 0.2, 0.1, 0.4)).assign(region="TC")
+    table = table4(pd.concat([whole, core], ignore_index=True)).set_index(["region", "estimator"])
+    # 0.01 for each patient number, which is 0.055 in the mean of twelve
+    assert table.loc[("WT", "cross_fitted"), "auprc_failure"] == pytest.approx(0.555)
+    assert table.loc[("WT", "cross_fitted"), "auprc_failure_lead"] == pytest.approx(0.1)
+    assert table.loc[("TC", "cross_fitted"), "auprc_failure_lead"] == pytest.approx(-0.1)
+    page = regions_table(table.reset_index())
+    assert [row.cells[0] for row in page.rows] == ["WT", "cross_fitted", "min_p *", "TC", "cross_fitted", "min_p *"]
+    assert page.rows[5].cells[1].startswith("0.755")

@@ -94,6 +94,9 @@ def machine_problem() -> Problem | None:
 
 def start_problem(error: Exception, folder: Path) -> Problem:
     """Return why a local Ray in ``folder`` did not come up, from what it raised and from its logs."""
+    if isinstance(error, PermissionError) and (file := _program(error, folder)):
+        advice = "let its owner make it readable and executable, or install Ray again in this environment"
+        return Problem(file, "may not be read or run", "a file of Ray's that you may use", advice)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return folder_problem(error)
     logs = _logs(folder)
@@ -112,6 +115,12 @@ def start_problem(error: Exception, folder: Path) -> Problem:
                     return Problem(_PLACE, f"{found} ({folder.parent.parent})", expected, advice)
                 return Problem(_MACHINE, found, expected, advice)
     return _late_problem(error, logs)
+
+
+def _program(error: PermissionError, folder: Path) -> str:
+    """Return the file outside Ray's own folder that an error is about; empty where it is about a place to write."""
+    file = Path(str(error.filename or folder))
+    return str(file) if file.is_file() and not file.is_relative_to(folder) else ""
 
 
 def _tells(pattern: str, text: str, of_a_log: bool) -> bool:

@@ -1,7 +1,8 @@
-"""Table 3: how well each map tells where the segmentation is wrong, beside the floors of the same network.
+"""Tables 3 and 4: how well each map tells where the segmentation is wrong, beside the floors of the same network.
 
-``per_case`` has one row per case: case, patient, and the keys of :func:`~uncseg.metric_keys.case_key`. All maps are of
-one pass and judge the same decisions. The mask is the union of reference and prediction, dilated.
+``per_case`` has one row per case: case, patient, and the keys of :func:`~uncseg.metric_keys.case_key`; ``per_region``
+one per case and region. All maps are of one pass and judge the same decisions: Table 3 those on the main region, Table
+4 those on each region, by its own maps. The mask is the union of a region's reference and prediction, dilated.
 """
 
 import math
@@ -46,6 +47,13 @@ def table3(per_case: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows.values(), columns=names)
 
 
+def table4(per_region: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of :func:`table3` of each region, behind a column region, in the order of the regions."""
+    parts = {str(region): table3(part) for region, part in per_region.groupby("region", sort=False)}
+    named = [part.assign(region=region) for region, part in parts.items()]
+    return pd.concat(named, ignore_index=True)[["region", *named[0].columns.drop("region")]]
+
+
 def _maps(per_case: pd.DataFrame) -> list[str]:
     """Return the maps that the cases have, in the order of the registry."""
     kinds = [figure.kind for figure in shown_in("table3").values()]
@@ -67,11 +75,6 @@ def _lead(per_case: pd.DataFrame, own: str, floor: str | None, figure: Figure) -
 
 def failures_table(table: pd.DataFrame, task: Task) -> PageTable:
     """Return :func:`table3` for people."""
-    figures, rows = shown_in("table3"), []
-    for row in table.to_dict("records"):
-        cells = [with_interval(row[key], row[f"{key}_low"], row[f"{key}_high"], 3) for key in figures]
-        kind = "floor" if row["floor"] else "strong" if row["estimator"] in JUDGED else ""
-        rows.append(Row([f"{row['estimator']}{' *' if row['floor'] else ''}", *cells], kind))
     note = (
         f"Maps of one pass against the failures of {task.main_region} out of fold, inside the union of reference and "
         "prediction, dilated by 2 voxels. Mean over cases [95 % interval, patients resampled; needs 10 patients]. "
@@ -79,9 +82,34 @@ def failures_table(table: pd.DataFrame, task: Task) -> PageTable:
         "expected calibration error. * floor: of the same network and pass, and no network is trained for it; "
         f"{CALIBRATED}: fitted on the other folds' cases."
     )
-    heads = {figure.label: figure.short for figure in figures.values()}
-    title, header = "Table 3. Where the segmentation is wrong", ["estimator", *heads]
-    return PageTable("table3", title, header, rows, note, terminal={"estimator": "estimator", **heads})
+    return _page("table3", "Table 3. Where the segmentation is wrong", _rows(table), note)
+
+
+def regions_table(table: pd.DataFrame) -> PageTable:
+    """Return :func:`table4` for people."""
+    rows = []
+    for region, part in table.groupby("region", sort=False):
+        rows += [Row([str(region)], "part"), *_rows(part)]
+    note = (
+        "Each region's own maps against the failures of the decision on it, inside the union of its reference and "
+        "prediction, dilated by 2 voxels; cases in which all of that is right, or all wrong, count for nothing. "
+        "Otherwise as in Table 3."
+    )
+    return _page("table4", "Table 4. Where each region is wrong", rows, note)
+
+
+def _rows(table: pd.DataFrame) -> list[Row]:
+    rows = []
+    for row in table.to_dict("records"):
+        cells = [with_interval(row[key], row[f"{key}_low"], row[f"{key}_high"], 3) for key in shown_in("table3")]
+        kind = "floor" if row["floor"] else "strong" if row["estimator"] in JUDGED else ""
+        rows.append(Row([f"{row['estimator']}{' *' if row['floor'] else ''}", *cells], kind))
+    return rows
+
+
+def _page(name: str, title: str, rows: list[Row], note: str) -> PageTable:
+    heads = {figure.label: figure.short for figure in shown_in("table3").values()}
+    return PageTable(name, title, ["estimator", *heads], rows, note, terminal={"estimator": "estimator", **heads})
 
 
 def verdicts(table: pd.DataFrame) -> list[str]:

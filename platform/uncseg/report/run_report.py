@@ -12,7 +12,7 @@ from uncseg.config.case_lists import short_lists
 from uncseg.config.reading import read_saved
 from uncseg.config.task_files import named_task
 from uncseg.console import command_line
-from uncseg.evaluation.failure_table import failures_table, verdicts
+from uncseg.evaluation.failure_table import failures_table, regions_table, verdicts
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor
 from uncseg.files import json_text, read_text, short_name, write_text
@@ -45,7 +45,7 @@ CAPTIONS = {
 PAGE = "report.html"
 """Name of the page on a run alone."""
 PAGE_TABLES = (
-    *(f"tables/{name}.tex" for name in ("table1", "table2", "table3", "scores", "work_list")),
+    *(f"tables/{name}.tex" for name in ("table1", "table2", "table3", "table4", "scores", "work_list")),
     *(f"tables/work_list.{ending}" for ending in ("csv", "parquet")),
 )
 """Files that are written into a run's folder with every page on it."""
@@ -83,12 +83,13 @@ def _joined_names(runs: Sequence[ReportedRun]) -> str:
 
 def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
     """Return a run's section of a page, whose anchors begin with ``prefix``, and write its tables as LaTeX."""
-    names = ("table1", "table2", "table3", "scores_summary")
-    table1, table2, table3, summary = (run.table(name) for name in names)
+    names = ("table1", "table2", "table3", "table4", "scores_summary")
+    table1, table2, table3, table4, summary = (run.table(name) for name in names)
     tables = [dice_table(table1, run.task)] if table1 is not None else []
     last_epochs = run.experiment.evaluation.last_epochs
     tables += [uncertainty_table(table2, last_epochs, run.task)] if table2 is not None else []
     tables += [failures_table(table3, run.task)] if table3 is not None else []
+    tables += [regions_table(table4)] if table4 is not None else []
     tables += [scores_table(summary)] if summary is not None else []
     work, viewers = _work_list(run, prefix, count)
     for table in [*tables, *([work] if work is not None else [])]:

@@ -12,11 +12,13 @@ from uncseg.config.sections import Memory
 from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume
-from uncseg.estimators.one_pass import OnePass, estimate_all
+from uncseg.estimators.one_pass import OnePass, estimate_all, estimate_one_pass
+from uncseg.estimators.registry import ESTIMATORS, FLOORS, LEARNT
 from uncseg.evaluation.case_scores import definition_of_scores
-from uncseg.evaluation.overlap import main_mask
+from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest
 from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
+from uncseg.method.inference.label_meaning import region_probabilities
 from uncseg.method.inference.learnt_failures import LearntFailures, failure_digest, failures_of
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import (
@@ -36,6 +38,25 @@ from uncseg.tasks.outputs import Outputs
 
 
 @dataclass(frozen=True)
+class RegionPrediction:
+    """What is predicted for one region of a case, in native space, (D, H, W)."""
+
+    p: np.ndarray
+    """Its probability, float32 in [0, 1]."""
+    chosen: np.ndarray
+    """The decision on it, bool."""
+    failures: dict[str, np.ndarray]
+    """P(the decision is wrong) by each estimator that the fold has learnt from the others, float32."""
+
+    def maps(self) -> dict[str, np.ndarray]:
+        """Return the floors of the region, and what is learnt of it, by name, (D, H, W); not the constant."""
+        p, told = self.p, {name: as_batch(values) for name, values in self.failures.items()}
+        names = [name for name in (*FLOORS, *LEARNT) if ESTIMATORS[name].source == "p_main" or name in told]
+        pass_of_region = OnePass(as_batch(p), as_batch(np.maximum(p, 1 - p)), as_batch(self.chosen), **told)
+        return {name: values[0, 0].numpy() for name, values in estimate_one_pass(names, pass_of_region).items()}
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Everything predicted for one case, in native space, (D, H, W)."""
 
@@ -45,8 +66,10 @@ class Prediction:
     max_probability: np.ndarray
     maps: dict[str, np.ndarray]
     """error, variance_stable, visited, and uncertainty if the network has the head."""
+    regions: dict[str, RegionPrediction]
+    """By region, in the order of the task."""
     failures: dict[str, np.ndarray]
-    """P(the decision on the main region is wrong) by each estimator that the fold has learnt from the others."""
+    """Those of the main region."""
     estimates: dict[str, NativePrediction]
     """One per estimator of several passes that the experiment asks for, each with its own segmentation."""
     opinions: dict[str, np.ndarray]
@@ -100,7 +123,7 @@ def predict_case(request: FoldRequest, case_id: str) -> Prediction:
         data, properties = preprocessed_case(request, case_id)
         grid = predict_grid(predictor, data)
         native = native_prediction(grid, predictor, properties, request.cpus)
-        failures = _failures(request, data, grid, native, properties)
+        regions = _regions(request, data, grid, native, properties)
         memory = _memory_maps(request, case_id, tuple(int(n) for n in data.shape[1:]))
         maps = native_maps(memory, properties, predictor) | native.maps
         estimates = {
@@ -111,28 +134,33 @@ def predict_case(request: FoldRequest, case_id: str) -> Prediction:
     p_main = _p_main(probabilities, outputs)
     max_probability = decision_probability(probabilities, p_main, outputs.kind == "regions")
     opinions = {name: _p_main(estimate.probabilities, outputs) for name, estimate in estimates.items()}
-    return Prediction(native.labels, p_main, max_probability, maps, failures, estimates, opinions)
+    failures = regions[request.experiment.dataset.task.main_region].failures
+    return Prediction(native.labels, p_main, max_probability, maps, regions, failures, estimates, opinions)
 
 
 def _p_main(probabilities: np.ndarray, outputs: Outputs) -> np.ndarray:
     return probabilities[outputs.main_channels].sum(0).clip(0, 1).astype(np.float32)
 
 
-def _failures(
+def _regions(
     request: FoldRequest,
     data: np.ndarray,
     grid: GridPrediction,
     native: NativePrediction,
     properties: dict[str, Any],
-) -> dict[str, np.ndarray]:
-    """Return P(the decision on the main region is wrong) by what the fold has learnt from the others."""
+) -> dict[str, RegionPrediction]:
+    """Return what is predicted for each region, and what the fold has learnt from the others of its failures."""
     model = ModelFolder(request.run.model, request.experiment.plan.configuration)
-    if (learnt := LearntFailures.of(model, request.fold)) is None:
-        return {}
     task, step = request.experiment.dataset.task, request.experiment.evaluation.tile_step
-    regions = learnt.natively(learnt.on_grid(data, grid, step), native, properties)
-    main, predicted = list(task.regions).index(task.main_region), main_mask(native.labels, task)
-    return {name: failures_of(values[main], predicted) for name, values in regions.items()}
+    probabilities = region_probabilities(native.probabilities, model.region_channels)
+    learnt = LearntFailures.of(model, request.fold)
+    corrected = {} if learnt is None else learnt.natively(learnt.on_grid(data, grid, step), native, properties)
+    found = {}
+    for number, region in enumerate(task.regions):
+        chosen = region_mask(native.labels, region, task)
+        failures = {name: failures_of(values[number], chosen) for name, values in corrected.items()}
+        found[region] = RegionPrediction(probabilities[number], chosen, failures)
+    return found
 
 
 def _memory_maps(request: FoldRequest, case_id: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -24,22 +24,27 @@ from uncseg.dataset.cases import Case
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.estimators.one_pass import OnePass, estimate_one_pass
 from uncseg.estimators.registry import CROSS_FITTED, ESTIMATORS, LEARNT, NOT_MIRRORED
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import main_mask
 from uncseg.kept_records import keep_record, kept_record
-from uncseg.layout import BETWEEN_FOLDS, UNCERTAINTY, CaseFiles, prediction_maps, region_probabilities
-from uncseg.method.inference.fold_average import FoldAverage, average_folds
-from uncseg.method.inference.learnt_failures import LearntFailures, failures_of
+from uncseg.layout import (
+    BETWEEN_FOLDS,
+    UNCERTAINTY,
+    CaseFiles,
+    prediction_maps,
+    region_probabilities,
+)
+from uncseg.method.inference.fold_average import average_folds
+from uncseg.method.inference.learnt_failures import LearntFailures
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, native_maps, predict_grid
 from uncseg.method.inference.predictor import loaded_predictor
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.outputs import Outputs
 from uncseg.report.overlay import draw_overlay
-from uncseg.runs.fold_prediction import as_batch
 from uncseg.runs.model_sources import PredictionModel
+from uncseg.runs.new_case_maps import maps_of_regions, one_pass_maps
 from uncseg.runs.out_of_fold import region_scores
 from uncseg.runs.prediction_request import PredictionOptions, PredictionRequest
 from uncseg.runs.preflight import require_folders
@@ -172,9 +177,10 @@ def _write_case(
     maps = {UNCERTAINTY: uncertainty, BETWEEN_FOLDS: folds.between_folds if len(predictions.folds) > 1 else None}
     if options.probabilities:
         maps |= dict(zip(region_probabilities(task).values(), folds.probabilities, strict=True))
-    one_pass = _one_pass_maps(request.model, folds, predicted)
+    one_pass = one_pass_maps(request.model, folds, predicted)
     several = native_maps(predictions.maps, properties, model)
-    known = {name: values for name, values in (maps | one_pass | several).items() if values is not None}
+    maps |= one_pass | several | maps_of_regions(request.model, folds)
+    known = {name: values for name, values in maps.items() if values is not None}
     for name, values in known.items():
         write_volume(files.map(name), values.astype(np.float32), geometry)
     write_volume(files.segmentation, folds.labels, geometry)
@@ -197,15 +203,6 @@ def _write_case(
     about = {"case": case.case_id, "warnings": warnings, "folds": list(request.model.folds)}
     about["files"] = [file.name for file in written]
     return keep_record(files.scores, source, about | record)
-
-
-def _one_pass_maps(model: PredictionModel, folds: FoldAverage, predicted_main: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the maps that the folds' mean probabilities give, (D, H, W) float32."""
-    volumes = {"p_main": folds.p_main, "max_probability": folds.max_probability, "predicted_main": predicted_main}
-    volumes |= {name: failures_of(values, predicted_main) for name, values in folds.corrected.items()}
-    known = OnePass(**{name: as_batch(volume) for name, volume in volumes.items()})
-    maps = estimate_one_pass(model.evaluation.estimators.one_pass, known)
-    return {name: values[0, 0].numpy() for name, values in maps.items()}
 
 
 def _scores(case: Case, scored: dict[str, tuple[np.ndarray, np.ndarray | None]], task: Task) -> list[Record]:

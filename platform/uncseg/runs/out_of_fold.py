@@ -37,12 +37,13 @@ from uncseg.tasks.task import Task
 
 def evaluate_out_of_fold(
     request: RunRequest, folds: Sequence[int], cases: Sequence[Case], progress: Callable[[int, int], None]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Predict and score every validation case of the given folds, one Ray task per case, unless that is done.
 
     Returns:
-        A table with one row per case, in the columns that ``evaluation.tables`` reads, and a table with one row per
-        case and region, in the columns of ``evaluation.case_scores``. Both are sorted by fold and case.
+        A table with one row per case, in the columns that ``evaluation.tables`` reads, and two with one row per case
+        and region: in the columns of ``evaluation.case_scores``, and in those that ``evaluation.failure_table`` reads.
+        All are sorted by fold and case.
 
     Raises:
         ProblemsFound: naming every case that could not be evaluated; the others are kept on disk.
@@ -55,15 +56,20 @@ def evaluate_out_of_fold(
     records, problems = map_cases_on_workers(calls, request.slots, progress)
     raise_if_any(problems, "Some cases could not be evaluated.", exit_code=1)
     per_case = table_of(record["row"] for record in records.values())
-    scores = table_of(row for record in records.values() for row in record["scores"])
-    order = ["fold", "case"]
-    return per_case.sort_values(order, ignore_index=True), scores.sort_values(order, ignore_index=True, kind="stable")
+    scores, per_region = (
+        table_of(row for record in records.values() for row in record[name]).sort_values(
+            ["fold", "case"], ignore_index=True, kind="stable"
+        )
+        for name in ("scores", "regions")
+    )
+    return per_case.sort_values(["fold", "case"], ignore_index=True), scores, per_region
 
 
 def evaluate_case(request: FoldRequest, case: Case) -> dict[str, Any]:
     """Predict and score one case and write its files, unless the same checkpoint has already done so.
 
-    The record's ``row`` has the columns of ``evaluation.tables``, its ``scores`` are :func:`region_scores`.
+    The record's ``row`` has the columns of ``evaluation.tables``, its ``scores`` are :func:`region_scores`, its
+    ``regions`` say how well each region's maps tell where the decision on it is wrong.
     """
     torch.set_num_threads(request.cpus)
     record = CaseFiles(request.run.out_of_fold, case.case_id).scores
@@ -94,7 +100,8 @@ def _predict_and_score(request: FoldRequest, case: Case, files: CaseFiles) -> di
     expected = math.nan if masked is None or not predicted.any() else expected_dice(predicted, masked)
     row = keys | _overlap_row(scores, task) | {expected_dice_column(task): expected}
     row |= _uncertainty_row(case, reference, prediction, task) | _several_pass_row(reference, prediction, task)
-    return {"files": [file.name for file in written], "row": row, "scores": scores}
+    regions = [keys | found for found in _failures_by_region(reference, prediction, task)]
+    return {"files": [file.name for file in written], "row": row, "scores": scores, "regions": regions}
 
 
 def _write_case(
@@ -154,14 +161,33 @@ def _uncertainty_row(case: Case, reference: np.ndarray, prediction: Prediction, 
     for protocol in PROTOCOLS:
         mask = protocol_mask(reference_main, predicted_main, protocol)
         row[f"visited_share_{protocol}"] = float(visited[mask].mean()) if mask.any() else float("nan")
-        constant = best_constant(as_batch(failure.astype(np.float32)), as_batch(mask.astype(np.float32)))[0, 0].numpy()
-        for name, estimate in (maps | {"constant": constant}).items():
+        for name, estimate in (maps | {"constant": _constant(failure, mask)}).items():
             # the memory knows only what was visited; everything else is judged on the whole mask
             seen = mask & visited if name == "variance_stable" else mask
             scores = (score_failures if protocol == "union" else score_map)(estimate, failure, seen)
             row |= {case_key(name, protocol, kind): value for kind, value in scores.items()}
         row[f"mask_voxels_{protocol}"] = int(mask.sum())
     return row
+
+
+def _failures_by_region(reference: np.ndarray, prediction: Prediction, task: Task) -> list[dict[str, Any]]:
+    """Return one row per region: its maps against the failures of the decision on it, in its own union mask."""
+    rows = []
+    for region, predicted in prediction.regions.items():
+        expected = region_mask(reference, region, task)
+        failure, mask = expected != predicted.chosen, protocol_mask(expected, predicted.chosen, "union")
+        row: dict[str, Any] = {"region": region}
+        for name, values in (predicted.maps() | {"constant": _constant(failure, mask)}).items():
+            scores = score_failures(values, failure, mask)
+            row |= {case_key(name, "union", kind): value for kind, value in scores.items()}
+        rows.append(row)
+    return rows
+
+
+def _constant(failure: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the best constant map of a mask, (D, H, W) float32."""
+    both = (as_batch(values.astype(np.float32)) for values in (failure, mask))
+    return best_constant(*both)[0, 0].numpy()
 
 
 def _several_pass_row(reference: np.ndarray, prediction: Prediction, task: Task) -> dict[str, Any]:

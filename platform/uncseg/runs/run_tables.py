@@ -9,7 +9,7 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import command_line, console, counting, warn
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, listed
-from uncseg.evaluation.failure_table import failures_table, table3, verdicts
+from uncseg.evaluation.failure_table import failures_table, regions_table, table3, table4, verdicts
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
 from uncseg.layout import RunFolder
@@ -25,7 +25,7 @@ from uncseg.table_files import read_table, write_table
 from uncseg.tracking.run_settings import read_task
 from uncseg.tracking.spool import epoch_table
 
-TABLES = ("per_case", "epochs", "table1", "table2", "table3")
+TABLES = ("per_case", "per_region", "epochs", "table1", "table2", "table3", "table4")
 PEOPLES_FILES = tuple(
     f"tables/{name}" for name in (*(f"{name}.csv" for name in TABLES), *score_files("scores")) if ".parquet" not in name
 )
@@ -58,15 +58,19 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> list
     cases, _ = chosen_cases(experiment)
     with counting() as progress:
         problems = learn_failures(request, folds, progress)
-        per_case, scores = evaluate_out_of_fold(request, folds, cases, partial(progress, "out-of-fold cases"))
+        per_case, scores, per_region = evaluate_out_of_fold(
+            request, folds, cases, partial(progress, "out-of-fold cases")
+        )
     last_epochs = experiment.evaluation.last_epochs
     epochs = epoch_table(run.spool)
     epochs = epochs[epochs["fold"].isin(folds)]
     task = experiment.dataset.task
     first = table1(per_case, task, baseline_table(experiment, per_case))
     second, third = table2(per_case, epochs, last_epochs, task), table3(per_case)
+    fourth = table4(per_region)
     with page_outputs(run).noting(among=PEOPLES_FILES):
-        for frame, name in zip((per_case, epochs, first, second, third), TABLES, strict=True):
+        frames = (per_case, per_region, epochs, first, second, third, fourth)
+        for frame, name in zip(frames, TABLES, strict=True):
             write_table(frame, run.tables, name)
         summary = write_scores(scores, run.tables, "scores")
     reported = ReportedRun(run.root.name, run, experiment, cases)
@@ -77,8 +81,13 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> list
     except Exception as error:  # the report shows nothing that is not in the tables
         again = command_line("uncseg", "report", run.root)
         warn(f"no report ({error}); once that is fixed: {again}")
-    tables = (dice_table(first, task), uncertainty_table(second, last_epochs, task), failures_table(third, task))
-    for table in (scores_table(summary), *tables):
+    by_region = [failures_table(third, task), regions_table(fourth)]
+    for table in (
+        scores_table(summary),
+        dice_table(first, task),
+        uncertainty_table(second, last_epochs, task),
+        *by_region,
+    ):
         console.print(table.to_rich())
     for line in (*verdicts(third), *beats_floor(second)):
         console.print(line)

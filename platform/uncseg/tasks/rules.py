@@ -19,7 +19,7 @@ MAPS = (
     *(f"heteroscedastic_{part}" for part in ("total", "variance", "entropy")),
 )
 """Names of masks and maps. CASE_REGION.nii.gz is the map of a region, so that a region has no such name."""
-SUFFIXES = ("_probability", "_std", "_sd")
+SUFFIXES = ("_probability", "_calibrated", "_cross_fitted", "_std", "_sd")
 """Ends of names of maps and columns."""
 MOST_LESIONS = 30
 """Bodies of the main region that a phantom has room for."""

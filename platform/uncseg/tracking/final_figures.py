@@ -114,7 +114,13 @@ def _uncertainty_line(table: pd.DataFrame) -> str:
 
 
 def _links(run: RunFolder, page: str) -> str:
-    tables = {"Table 1": "table1", "Table 2": "table2", "Table 3": "table3", "every case": "per_case"}
+    tables = {
+        "Table 1": "table1",
+        "Table 2": "table2",
+        "Table 3": "table3",
+        "Table 4": "table4",
+        "every case": "per_case",
+    }
     files = {text: run.tables / f"{name}.csv" for text, name in tables.items()} | {"report": run.root / "report.html"}
     paths = {name: file.relative_to(run.root).as_posix() for name, file in files.items() if file.is_file()}
     return " · ".join(f"[{name}]({page}/artifacts/{path}{UI_MODE})" for name, path in paths.items())

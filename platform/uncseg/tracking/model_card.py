@@ -11,7 +11,7 @@ import pandas as pd
 
 from uncseg.config.case_lists import short_lists
 from uncseg.evaluation.expectation import expected_dice_column, review_threshold
-from uncseg.evaluation.failure_table import failures_table
+from uncseg.evaluation.failure_table import failures_table, regions_table
 from uncseg.evaluation.figures import shown_in
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.layout import RunFolder
@@ -82,7 +82,7 @@ def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def write_card(run: RunFolder, about: Mapping[str, Any], registered: str, alias: str) -> str:
     """Return the model card, Markdown, from the result of :func:`describe_model` and the name and alias it gets."""
-    first, second, third = (read_table(run.tables, name) for name in ("table1", "table2", "table3"))
+    first, second, third, fourth = (read_table(run.tables, f"table{number}") for number in (1, 2, 3, 4))
     task = read_task(run)
     last_epochs = about["settings"].get("evaluation", {}).get("last_epochs")
     parts = [
@@ -91,6 +91,7 @@ def write_card(run: RunFolder, about: Mapping[str, Any], registered: str, alias:
         _interface(task, about["review_below"]),
         "" if first is None else dice_table(first, task).to_markdown(2),
         "" if third is None else failures_table(third, task).to_markdown(2),
+        "" if fourth is None else regions_table(fourth).to_markdown(2),
         "" if second is None else uncertainty_table(second, last_epochs, task).to_markdown(2),
         _calibrated(about),
         _loading(f"{registered}@{alias}", len(about["folds"]), task),

@@ -73,6 +73,35 @@ def test_calibrated_p_is_what_its_four_numbers_make_of_the_files(root, run):
             assert per_case.loc[case, "calibrated/union/rmsd_failure"] == pytest.approx(expected, abs=2e-3)
 
 
+def test_each_region_is_judged_by_its_own_map_and_numbers(root, copied, tmp_path):
+    """The tumour core again, from what one fold predicts of a case, its labels, and the numbers of that region."""
+    case, numbers = splits(copied)[0]["val"][0], json.loads((copied.fold(0) / "failures.json").read_text())
+    shutil.copytree(root / "cases" / case, tmp_path / "new" / case)
+    told = "--folds", 0, "--probabilities", *options(BOTH)
+    uncseg("predict", copied.root, tmp_path / "new", tmp_path / "out", *told)
+    rows = pd.read_parquet(copied.tables / "per_region.parquet").set_index(["case", "region"])
+    per_case = pd.read_parquet(copied.tables / "per_case.parquet").set_index("case")
+    assert rows.loc[(case, "WT"), "min_p/union/brier_failure"] == per_case.loc[case, "min_p/union/brier_failure"]
+    p = voxels(tmp_path / "out" / f"{case}_tc_probability.nii.gz").astype(float).clip(1e-4, 1 - 1e-4)
+    predicted = np.isin(voxels(tmp_path / "out" / f"{case}.nii.gz"), (1, 3))
+    wrong = predicted != np.isin(voxels(root / "cases" / case / f"{case}-seg.nii.gz"), (1, 3))
+    near = ndimage.binary_dilation(predicted | wrong, np.ones((5, 5, 5)))
+    margin, fitted = np.where(predicted, 1, -1) * np.log(p / (1 - p)), numbers["calibrations"][1]
+    logit = fitted["intercept"] + fitted["margin"] * margin + predicted * (fitted["side"] + fitted["both"] * margin)
+    expected = {"calibrated": 1 / (1 + np.exp(-logit)), "min_p": np.minimum(p, 1 - p), "constant": wrong[near].mean()}
+    for name, u in expected.items():
+        brier = np.mean((np.broadcast_to(u, wrong.shape) - wrong)[near] ** 2)
+        assert rows.loc[(case, "TC"), f"{name}/union/brier_failure"] == pytest.approx(brier, abs=2e-3), name
+    for name in ("calibrated", "cross_fitted"):  # the map that is written for a new case is the one that was judged
+        u = voxels(tmp_path / "out" / f"{case}_tc_{name}.nii.gz").astype(float)
+        brier = np.mean((u - wrong)[near] ** 2)
+        assert rows.loc[(case, "TC"), f"{name}/union/brier_failure"] == pytest.approx(brier, abs=1e-4)
+    table = pd.read_parquet(copied.tables / "table4.parquet")
+    assert list(table["region"].unique()) == ["WT", "TC", "ET"]
+    assert {"calibrated", "cross_fitted", "min_p", "border_distance", "constant"} <= set(table["estimator"])
+    assert "Table 4" in (copied.root / "report.html").read_text()
+
+
 def test_a_new_case_has_the_maps_that_were_judged_out_of_fold(root, copied, tmp_path):
     case = splits(copied)[0]["val"][0]
     shutil.copytree(root / "cases" / case, tmp_path / "new" / case)

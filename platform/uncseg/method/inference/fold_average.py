@@ -31,8 +31,8 @@ class FoldAverage:
     per_fold: tuple[tuple[np.ndarray, np.ndarray | None], ...]
     """Labels and uncertainty of each fold."""
     corrected: dict[str, np.ndarray]
-    """Probability of the main region by estimator, as the folds correct it on average by what each has learnt from the
-    others' failures, (D, H, W) float32; empty where a fold has learnt nothing."""
+    """Probabilities of the task's regions by estimator, as the folds correct them on average by what each has learnt
+    from the others' failures, (R, D, H, W) float32; empty where a fold has learnt nothing."""
 
 
 def average_folds(
@@ -51,7 +51,8 @@ def average_folds(
     """
     total: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
-    p_main, per_fold, opinions = [], [], []
+    p_main, per_fold = [], []
+    sums: dict[str, list[Any]] = {}
     main = list(model.task.regions).index(model.task.main_region)
     # one at a time: each holds a volume per class
     for grid, own in zip(grids, learnt or [None] * len(grids), strict=True):
@@ -62,8 +63,9 @@ def average_folds(
         if head is not None:
             uncertainty = head if uncertainty is None else uncertainty + head
         if own is not None:
-            corrected = own.natively(grid.corrected, native, properties)
-            opinions.append({name: values[main] for name, values in corrected.items()})
+            for name, values in own.natively(grid.corrected, native, properties).items():
+                before, count = sums.get(name, (0, 0))
+                sums[name] = [before + values, count + 1]
         per_fold.append((renumbered(native.labels, model.meaning), head))
     assert total is not None
     probabilities = total / len(grids)
@@ -77,12 +79,6 @@ def average_folds(
         np.std(p_main, axis=0),
         None if uncertainty is None else uncertainty / len(grids),
         tuple(per_fold),
-        _means(opinions, len(grids)),
+        # of what all folds have learnt
+        {name: values / np.float32(count) for name, (values, count) in sums.items() if count == len(grids)},
     )
-
-
-def _means(opinions: Sequence[dict[str, np.ndarray]], folds: int) -> dict[str, np.ndarray]:
-    """Return the mean of each map that all folds have."""
-    first = opinions[0] if opinions else {}
-    names = [name for name in first if sum(name in opinion for opinion in opinions) == folds]
-    return {name: np.asarray(sum(opinion[name] for opinion in opinions) / np.float32(folds)) for name in names}
