@@ -132,7 +132,11 @@ def rules_of_values(model: Model, loss: Loss, plan: Plan, training: Training, tr
 def problems_of_estimators(evaluation: Evaluation, model: Model, training: Training) -> list[str]:
     """Return which chosen estimators a network was not trained for, or undo another setting."""
     sections = SimpleNamespace(evaluation=evaluation, model=model, training=training)
-    return [
+    no_head = (
+        "evaluation.uncertainty is head, and this network has none; "
+        "set `model.uncertainty` to true and train, or remove `evaluation.uncertainty`"
+    )
+    return [no_head] * (evaluation.uncertainty == "head" and not model.uncertainty) + [
         f"evaluation.estimators.{name} {requirement.message.format(**vars(sections))}"
         for name in evaluation.estimators.several_pass
         for requirement in ESTIMATORS[name].needs

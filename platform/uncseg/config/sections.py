@@ -20,6 +20,7 @@ from uncseg.config.values import (
     Year,
 )
 from uncseg.estimators.registry import ESTIMATORS, ONE_PASS, SEVERAL_PASSES
+from uncseg.estimators.shown_map import Shown
 from uncseg.section import FilePath, Name, Positive, RunName, Section, Seed, Weight
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
 from uncseg.tasks.task import Task
@@ -290,5 +291,7 @@ class Evaluation(Section):
     """Number of last epochs that are averaged for the ``*_ema_last`` figures."""
     baseline: RunName | None = None
     """Name of the run without the head that Table 1 compares with. None: Table 1 shows this run alone."""
+    uncertainty: Shown | None = None
+    """The map that is a case's uncertainty. None: the head's, else the failure network's, else calibrated p."""
     estimators: Estimators = Estimators()
     """Estimators beside the head whose maps are computed."""

@@ -15,7 +15,7 @@ REVIEW_BELOW = 0.8
 """Expected Dice of the main region below which a case is to be reviewed, where the run has no evaluated cases."""
 REVIEWED_SHARE = 0.2
 """Share of a run's own out-of-fold cases that would be reviewed, where it has any."""
-WORDS = ("review_reason",)
+WORDS = ("review_reason", "uncertainty_from")
 """Entries of CASE.json that are words where there are any; all others that may be null are numbers."""
 
 

@@ -13,10 +13,12 @@ from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume
 from uncseg.estimators.one_pass import OnePass, estimate_all, estimate_one_pass
-from uncseg.estimators.registry import ESTIMATORS, FLOORS, LEARNT
+from uncseg.estimators.registry import ESTIMATORS, FLOORS, HEAD, LEARNT
+from uncseg.estimators.shown_map import shown_map
 from uncseg.evaluation.case_scores import definition_of_scores
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest
+from uncseg.layout import UNCERTAINTY
 from uncseg.method.checkpoints import RESUME_PREFIX, load_resume_file
 from uncseg.method.inference.label_meaning import region_probabilities
 from uncseg.method.inference.learnt_failures import LearntFailures, failure_digest, failures_of
@@ -70,6 +72,8 @@ class Prediction:
     """By region, in the order of the task."""
     failures: dict[str, np.ndarray]
     """Those of the main region."""
+    shown: tuple[str, np.ndarray] | None
+    """The map that is the case's uncertainty, with its name; see ``estimators/shown_map.py``."""
     estimates: dict[str, NativePrediction]
     """One per estimator of several passes that the experiment asks for, each with its own segmentation."""
     opinions: dict[str, np.ndarray]
@@ -135,7 +139,8 @@ def predict_case(request: FoldRequest, case_id: str) -> Prediction:
     max_probability = decision_probability(probabilities, p_main, outputs.kind == "regions")
     opinions = {name: _p_main(estimate.probabilities, outputs) for name, estimate in estimates.items()}
     failures = regions[request.experiment.dataset.task.main_region].failures
-    return Prediction(native.labels, p_main, max_probability, maps, regions, failures, estimates, opinions)
+    shown = shown_map({HEAD: maps.get(UNCERTAINTY)} | failures, request.experiment.evaluation.uncertainty)
+    return Prediction(native.labels, p_main, max_probability, maps, regions, failures, shown, estimates, opinions)
 
 
 def _p_main(probabilities: np.ndarray, outputs: Outputs) -> np.ndarray:
@@ -193,7 +198,7 @@ def one_pass_maps(case: Case, prediction: Prediction, predicted_main: np.ndarray
         q=None if q is None else as_batch(q),
         **{name: as_batch(values) for name, values in prediction.failures.items()},
     )
-    head = {name: values for name, values in prediction.maps.items() if name == "uncertainty"}
+    head = {name: values for name, values in prediction.maps.items() if name == UNCERTAINTY}
     return head | {name: estimate[0, 0].numpy() for name, estimate in estimate_all(known).items()}
 
 
@@ -214,7 +219,12 @@ def source_digest(request: FoldRequest) -> str:
     estimators = evaluation.estimators
     members = range(request.experiment.training.members if estimators.several_pass else 1)
     checkpoints = [checkpoint_digest(request.run.member(number), request.fold) for number in members]
-    applied = [evaluation.tile_step, evaluation.mirroring, estimators.model_dump(exclude={"one_pass"})]
+    applied = [
+        evaluation.tile_step,
+        evaluation.mirroring,
+        evaluation.uncertainty,
+        estimators.model_dump(exclude={"one_pass"}),
+    ]
     learnt = failure_digest(ModelFolder(request.run.model, request.experiment.plan.configuration), request.fold)
     scored = definition_of_scores(request.experiment.dataset.task)
     return digest([scored, request.fold, checkpoints, applied, *([learnt] if learnt else [])])

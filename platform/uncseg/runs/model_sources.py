@@ -147,12 +147,15 @@ def _require_learnt(evaluation: Evaluation, folder: ModelFolder, folds: Sequence
     """
     advice = "give uncseg evaluate for the run, with --set failures.steps=600 for a network, or remove the map"
     problems = []
-    for name in filter(LEARNT.__contains__, evaluation.estimators.one_pass):
+    asked = {name: f"evaluation.estimators.one_pass: {name}" for name in evaluation.estimators.one_pass}
+    if evaluation.uncertainty is not None:
+        asked[evaluation.uncertainty] = f"evaluation.uncertainty: {evaluation.uncertainty}"
+    for name in filter(LEARNT.__contains__, asked):
         learnt = {fold: LearntFailures.of(folder, fold) for fold in folds}
         network = name == CROSS_FITTED
         without = [fold for fold, own in learnt.items() if own is None or (network and own.learnt.network is None)]
         if without:
-            found = f"evaluation.estimators.one_pass: {name}, and fold {', '.join(map(str, without))} has not learnt it"
+            found = f"{asked[name]}, and fold {', '.join(map(str, without))} has not learnt it"
             problems.append(Problem(source, found, "a map that each fold has", advice))
     raise_if_any(problems, "The estimators cannot be used.")
 

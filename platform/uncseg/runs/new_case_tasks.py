@@ -25,6 +25,7 @@ from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.estimators.registry import CROSS_FITTED, ESTIMATORS, LEARNT, NOT_MIRRORED
+from uncseg.estimators.shown_map import learns_for_shown
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import main_mask
 from uncseg.kept_records import keep_record, kept_record
@@ -44,7 +45,7 @@ from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.outputs import Outputs
 from uncseg.report.overlay import draw_overlay
 from uncseg.runs.model_sources import PredictionModel
-from uncseg.runs.new_case_maps import maps_of_regions, one_pass_maps
+from uncseg.runs.new_case_maps import maps_of_regions, one_pass_maps, shown_of
 from uncseg.runs.out_of_fold import region_scores
 from uncseg.runs.prediction_request import PredictionOptions, PredictionRequest
 from uncseg.runs.preflight import require_folders
@@ -130,7 +131,8 @@ def predict_case(request: PredictionRequest, case_id: str, data: np.ndarray) -> 
         networks = [loaded_predictor(folder, fold, *applied) for folder in (model.folder, *model.members)]
         with naming(case_id):
             grid = predict_grid(networks[0], data)
-            learnt = LearntFailures.of(model.folder, fold) if CROSS_FITTED in estimators.one_pass else None
+            judged = CROSS_FITTED in estimators.one_pass or _shows_learnt(model, grid)
+            learnt = LearntFailures.of(model.folder, fold) if judged else None
             if learnt is not None:
                 grid = replace(grid, corrected=learnt.on_grid(data, grid, evaluation.tile_step))
             predictions.folds.append(grid)
@@ -142,6 +144,10 @@ def predict_case(request: PredictionRequest, case_id: str, data: np.ndarray) -> 
             if estimator in predictions.segmentations:
                 predictions.segmentations[estimator].append(GridPrediction(estimate.logits))
     return predictions
+
+
+def _shows_learnt(model: PredictionModel, grid: GridPrediction) -> bool:
+    return learns_for_shown(model.evaluation.uncertainty, UNCERTAINTY in grid.maps)
 
 
 def write_case(
@@ -166,13 +172,15 @@ def _write_case(
 ) -> Record:
     torch.set_num_threads(1)
     model, options, task = _same_object(request.model.folder), request.options, request.model.task
-    learns = set(LEARNT) & set(request.model.evaluation.estimators.one_pass)
+    evaluation = request.model.evaluation
+    learns = {*LEARNT} & {*evaluation.estimators.one_pass} or _shows_learnt(request.model, predictions.folds[0])
     learnt = [LearntFailures.of(model, fold) for fold in request.model.folds] if learns else []
     folds = average_folds(model, predictions.folds, properties, learnt)
     geometry = properties[GEOMETRY]
     files = CaseFiles(request.output, case.case_id)
     predicted = main_mask(folds.labels, task)
-    uncertainty = around_prediction(folds.uncertainty, predicted)
+    from_map, unmasked = shown_of(request.model, folds, predicted)
+    uncertainty = around_prediction(unmasked, predicted)
     record = describe(folds.labels, uncertainty, geometry.spacing_mm, request.review_below, task)
     maps = {UNCERTAINTY: uncertainty, BETWEEN_FOLDS: folds.between_folds if len(predictions.folds) > 1 else None}
     if options.probabilities:
@@ -193,7 +201,7 @@ def _write_case(
         written.append(files.overlay)
     if options.scores:
         scored = {f"fold_{fold}": alone for fold, alone in zip(request.model.folds, folds.per_fold, strict=True)}
-        scored[FOLD_MEAN] = folds.labels, folds.uncertainty
+        scored[FOLD_MEAN] = folds.labels, unmasked
         scored |= {name: (folds.labels, values) for name, values in one_pass.items()}
         for estimator, grids in predictions.segmentations.items():
             labels = average_folds(model, grids, properties).labels
@@ -202,6 +210,7 @@ def _write_case(
     warnings = [f"{warning.where}: {warning.found}" for warning in properties[WARNINGS]]
     about = {"case": case.case_id, "warnings": warnings, "folds": list(request.model.folds)}
     about["files"] = [file.name for file in written]
+    record["uncertainty_from"] = from_map
     return keep_record(files.scores, source, about | record)
 
 

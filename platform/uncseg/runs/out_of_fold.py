@@ -92,7 +92,8 @@ def _predict_and_score(request: FoldRequest, case: Case, files: CaseFiles) -> di
     image = read_volume(case.images[0])
     prediction = predict_case(request, case.case_id)
     predicted = main_mask(prediction.labels, task)
-    masked = around_prediction(prediction.maps.get(UNCERTAINTY), predicted)
+    name, shown = prediction.shown or (None, None)
+    masked = around_prediction(shown, predicted)
     written = _write_case(files, prediction, masked, image.geometry, task)
     brain = image.voxels != 0
     keys = {"case": case.case_id, "patient": case.patient, "fold": request.fold}
@@ -101,18 +102,19 @@ def _predict_and_score(request: FoldRequest, case: Case, files: CaseFiles) -> di
     row = keys | _overlap_row(scores, task) | {expected_dice_column(task): expected}
     row |= _uncertainty_row(case, reference, prediction, task) | _several_pass_row(reference, prediction, task)
     regions = [keys | found for found in _failures_by_region(reference, prediction, task)]
-    return {"files": [file.name for file in written], "row": row, "scores": scores, "regions": regions}
+    found = {"row": row, "scores": scores, "regions": regions}
+    return {"files": [file.name for file in written], "uncertainty_from": name} | found
 
 
 def _write_case(
     files: CaseFiles, prediction: Prediction, masked: np.ndarray | None, geometry: Geometry, task: Task
 ) -> list[Path]:
-    """Write labels and maps, and return their files; ``masked`` is the head's map inside the dilated prediction."""
+    """Write labels and maps, and return their files; ``masked`` is the uncertainty inside the dilated prediction."""
     write_volume(files.segmentation, prediction.labels.astype(np.uint8), geometry)
     maps = {main_probability(task): prediction.p_main} | prediction.maps
-    if masked is not None:
-        # scores use each protocol's own mask
-        maps |= {UNCERTAINTY: masked, UNMASKED: maps[UNCERTAINTY]}
+    if prediction.shown is not None and masked is not None:
+        # Table 2 uses each protocol's own mask
+        maps |= {UNCERTAINTY: masked, UNMASKED: prediction.shown[1]}
     for estimate in prediction.estimates.values():
         maps |= estimate.maps
     known = [name for name in (*case_maps(task), *SEVERAL_PASS_MAPS) if name in maps]

@@ -68,9 +68,10 @@ class PredictionRequest:
         model, evaluation = self.model, self.model.evaluation
         options = asdict(self.options) | {"mirroring": self.mirroring, "review_below": self.review_below}
         options["scored_as"] = definition_of_scores(self.scoring)
-        learnt = bool({*LEARNT} & {*evaluation.estimators.one_pass})
+        learnt = bool({*LEARNT} & {*evaluation.estimators.one_pass}) or evaluation.uncertainty != "head"
         networks = [model.folder.content(model.folds, learnt), *(m.content(model.folds) for m in model.members)]
-        source = digest([networks, options, evaluation.tile_step, evaluation.estimators.model_dump()])
+        applied = evaluation.tile_step, evaluation.uncertainty, evaluation.estimators.model_dump()
+        source = digest([networks, options, *applied])
         scored = self.options.scores
 
         def source_of(case: Case) -> str:

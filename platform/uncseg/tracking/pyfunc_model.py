@@ -9,6 +9,7 @@ other module imports it. It does not import MLflow, which only calls :func:`_loa
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from uncseg.config.sections import Evaluation
 from uncseg.dataset.case_volumes import intensity_problems
 from uncseg.dataset.finite import count_not_finite, naming, require_finite_channels
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.estimators.registry import HEAD
+from uncseg.estimators.shown_map import learns_for_shown, shown_map
 from uncseg.evaluation.expectation import REVIEW_BELOW, around_prediction, describe, expected_dice_column
 from uncseg.evaluation.overlap import main_mask
-from uncseg.layout import folds_in
-from uncseg.method.inference.fold_average import average_folds
+from uncseg.layout import UNCERTAINTY, folds_in
+from uncseg.method.inference.fold_average import FoldAverage, average_folds
+from uncseg.method.inference.learnt_failures import LearntFailures, failures_of
 from uncseg.method.inference.model_folder import open_model_folder, read_description
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.predictor import loaded_predictor
@@ -50,6 +54,7 @@ class Segmentation:
                 for fold in self.folds
             ]
         self._task = self.model.task  # raises where the labels are unknown
+        self._wanted, self._tile_step = evaluation.uncertainty, evaluation.tile_step
 
     def predict(self, model_input: Mapping[str, Any], params: Any = None) -> dict[str, Any]:  # noqa: ARG002
         """Segment one case.
@@ -62,7 +67,8 @@ class Segmentation:
         Returns:
             ``labels``, (D, H, W) uint8, as the card numbers them; ``uncertainty``, (D, H, W) float32 in [0, 1], inside
             the predicted main region dilated by 2 voxels (everywhere if nothing of it is predicted), and
-            ``uncertainty_unmasked``, both None without the head; and what ``uncseg predict`` writes into CASE.json:
+            ``uncertainty_unmasked``; ``uncertainty_from``, which map that is (``estimators/shown_map.py``), all three
+            None where the model has none; and what ``uncseg predict`` writes into CASE.json:
             ``expected_dice_MAIN`` of the main region, volumes in mL, ``review`` and its reason.
 
         Raises:
@@ -76,16 +82,34 @@ class Segmentation:
         with naming("image"), np.errstate(over="ignore", invalid="ignore"):
             data, _, properties = preprocessor.run_case_npy(image, None, {"spacing": spacing_mm}, *settings)
             require_finite_channels(data, self._channels)
-            averaged = average_folds(model, [predict_grid(each, data) for each in self._predictors], properties)
+            averaged = self._averaged(data, properties)
         task = self._task
-        masked = around_prediction(averaged.uncertainty, main_mask(averaged.labels, task))
+        predicted = main_mask(averaged.labels, task)
+        main = list(task.regions).index(task.main_region)
+        learnt = {name: failures_of(values[main], predicted) for name, values in averaged.corrected.items()}
+        name, shown = shown_map({HEAD: averaged.uncertainty} | learnt, self._wanted) or (None, None)
+        masked = around_prediction(shown, predicted)
         return {
             "labels": averaged.labels,
             "uncertainty": masked,
-            "uncertainty_unmasked": averaged.uncertainty,
+            "uncertainty_unmasked": shown,
+            "uncertainty_from": name,
             expected_dice_column(task): None,
             **describe(averaged.labels, masked, spacing_mm, self._review_below, task),
         }
+
+    def _averaged(self, data: np.ndarray, properties: dict[str, Any]) -> FoldAverage:
+        """Return what the folds predict of a preprocessed case, (channels, D, H, W), with what they have learnt."""
+        grids, learnt = [], []
+        for fold, predictor in zip(self.folds, self._predictors, strict=True):
+            grid, own = predict_grid(predictor, data), None
+            if learns_for_shown(self._wanted, UNCERTAINTY in grid.maps):
+                own = LearntFailures.of(self.model, fold)
+            if own is not None:
+                grid = replace(grid, corrected=own.on_grid(data, grid, self._tile_step))
+            grids.append(grid)
+            learnt.append(own)
+        return average_folds(self.model, grids, properties, learnt)
 
     def _checked(self, model_input: Mapping[str, Any]) -> tuple[np.ndarray, list[float]]:
         problems: list[Problem] = []
