@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from support.own_tasks import LIVER, PROSTATE
+from uncseg.evaluation.failure_table import table3
 from uncseg.evaluation.tables import table1, table2
 from uncseg.files import json_text
 from uncseg.layout import RunFolder
@@ -39,6 +40,7 @@ def evaluated(root, task):
     write_table(pd.DataFrame(scores), run.tables, "scores")
     write_table(table1(per_case, task), run.tables, "table1")
     write_table(table2(per_case, pd.DataFrame({"fold": [], "epoch": []}), 3, task), run.tables, "table2")
+    write_table(table3(per_case), run.tables, "table3")
     return run
 
 
@@ -58,7 +60,8 @@ def test_final_figures_have_the_names_of_the_regions(tmp_path, task):
     main = list(task.regions).index(task.main_region)
     assert {name for name in figures.run if "ece" in name and "_std" not in name} == {f"final/ece_{task.main_key}"}
     assert figures.run[f"final/ece_{task.main_key}"] == pytest.approx(main / 100)
-    first = describe(run, "page").splitlines()[0]
+    first, second, _ = describe(run, "page").splitlines()
+    assert second.strip() == "**AUPRC of failures**, union mask: none valid"  # the maps of these cases have no figures
     assert all(f"{region} {0.9 - n / 10:.3f} ± 0.000" in first for n, region in enumerate(task.regions))
 
 

@@ -1,7 +1,7 @@
 """What a fold's network made of a case that it did not see, kept on the preprocessed grid for the other folds.
 
-RUN/failures holds CASE.b2nd, the logit of each region's probability and the decisions, CASE.npz, a sample of the voxels
-that may be wrong, and CASE.json, the record of both.
+RUN/failures holds CASE.npz, a sample of the voxels that may be wrong, for failure networks CASE.b2nd, the logit of each
+region's probability and the decisions, and CASE.json, the record of both.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from uncseg.dataset.finite import naming
 from uncseg.dataset.prepared_cases import PreparedCases
 from uncseg.evaluation.uncertainty import protocol_mask
 from uncseg.files import digest, whole_file
-from uncseg.kept_records import compute_once
+from uncseg.kept_records import keep_record, kept_record
 from uncseg.method.failures.failure_cases import FailureCase
 from uncseg.method.inference.decisions import Decisions
 from uncseg.method.inference.model_folder import ModelFolder
@@ -53,14 +53,18 @@ class Sample:
 def keep_decisions(request: FoldRequest, case_id: str) -> str:
     """Predict a case with the fold that did not see it, keep what that says, and return a digest of all it depends on.
 
-    What is there, and depends on the same, is not made again.
+    What is there, and depends on the same, is not made again. The whole case is kept for a failure network alone; what
+    calibrated p is fitted from is small.
     """
     torch.set_num_threads(request.cpus)
     evaluation = request.experiment.evaluation
     applied = [evaluation.tile_step, evaluation.mirroring]
     known = known_digest(request.run, case_id)
     source = digest([VERSION, request.fold, checkpoint_digest(request.run, request.fold), known, applied])
-    compute_once(_file(request, case_id, "json"), source, lambda: _predict(request, case_id))
+    record, dense = _file(request, case_id, "json"), request.experiment.failures.steps > 0
+    kept = kept_record(record, source)
+    if kept is None or (dense and _file(request, case_id, "b2nd").name not in kept["files"]):
+        keep_record(record, source, _predict(request, case_id, dense))
     return source
 
 
@@ -68,7 +72,7 @@ def _file(request: FoldRequest | RunRequest, case_id: str, ending: str) -> Path:
     return request.run.failures / f"{case_id}.{ending}"
 
 
-def _predict(request: FoldRequest, case_id: str) -> dict[str, Any]:
+def _predict(request: FoldRequest, case_id: str, whole: bool) -> dict[str, Any]:
     with naming(case_id):
         data, _ = preprocessed_case(request, case_id)
         grid = predict_grid(loaded_network(request), data)
@@ -76,12 +80,15 @@ def _predict(request: FoldRequest, case_id: str) -> dict[str, Any]:
     decisions = Decisions.of_grid(grid, model)
     reference = reference_of(request, case_id)
     dense, sampled = _file(request, case_id, "b2nd"), _file(request, case_id, "npz")
+    with whole_file(sampled) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **vars(_sample(decisions, reference)))
+    if not whole:
+        dense.unlink(missing_ok=True)  # of an earlier network
+        return {"files": [sampled.name]}
     kept = np.concatenate([decisions.logits, decisions.chosen]).astype(np.float16)
     with whole_file(dense) as temporary:
         # blosc2 itself would put another file in the place of the one that is held
         temporary.write_bytes(blosc2.asarray(kept, cparams={"nthreads": THREADS}).to_cframe())
-    with whole_file(sampled) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **vars(_sample(decisions, reference)))
     return {"files": [dense.name, sampled.name]}
 
 

@@ -26,7 +26,7 @@ def one_pass_maps(model: PredictionModel, folds: FoldAverage, predicted_main: np
 def shown_of(
     model: PredictionModel, folds: FoldAverage, predicted_main: np.ndarray
 ) -> tuple[Shown | None, np.ndarray | None]:
-    """Return which map is the case's uncertainty, and the map, (D, H, W) float32, unmasked; None where there is none."""
+    """Return which map is the case's uncertainty, and the map, (D, H, W) float32, unmasked; None where none is."""
     main = list(model.task.regions).index(model.task.main_region)
     learnt = {name: failures_of(values[main], predicted_main) for name, values in folds.corrected.items()}
     return shown_map({HEAD: folds.uncertainty} | learnt, model.evaluation.uncertainty) or (None, None)

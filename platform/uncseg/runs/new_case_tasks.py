@@ -1,7 +1,6 @@
 """One new case in three Ray tasks: read and preprocess, predict, write. One fold or several together predict it.
 
-They are three Ray tasks so that a GPU predicts one case while the one before it is written and the next one is
-read.
+They are three Ray tasks so that a GPU predicts one case while another is written and the next one is read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -172,8 +171,8 @@ def _write_case(
 ) -> Record:
     torch.set_num_threads(1)
     model, options, task = _same_object(request.model.folder), request.options, request.model.task
-    evaluation = request.model.evaluation
-    learns = {*LEARNT} & {*evaluation.estimators.one_pass} or _shows_learnt(request.model, predictions.folds[0])
+    one_pass_chosen = {*request.model.evaluation.estimators.one_pass}
+    learns = {*LEARNT} & one_pass_chosen or _shows_learnt(request.model, predictions.folds[0])
     learnt = [LearntFailures.of(model, fold) for fold in request.model.folds] if learns else []
     folds = average_folds(model, predictions.folds, properties, learnt)
     geometry = properties[GEOMETRY]

@@ -23,6 +23,7 @@ CHECKPOINTS_TRAINING = 4  # per fold while it trains: latest, the one before, be
 MEMORIES_TRAINING = 3  # one beside each of these but the best
 CHECKPOINTS_FINISHED = 2  # per fold after its training: best and last
 MEMORY_BYTES_PER_ML = 6800  # measured at 1 mm: docs/performance.md
+DECISION_BYTES_PER_VOXEL = 0.6  # measured on real cases of 2 mm: RUN/failures/CASE.b2nd, per voxel and region
 MAP_BYTES_PER_VOXEL = 9  # measured on phantoms: all compressed maps of a case, per voxel of the brain's bounding box
 
 
@@ -69,7 +70,8 @@ def print_plan(request: RunRequest, folds: Sequence[int], cluster: Cluster, timi
         print_disk(disk, disk.training * networks, networks, run.root)
     console.print(
         f"kept:     best and last checkpoint of each fold with its error memory, {size_text(kept)}; "
-        f"maps of every case, about {size_text(disk.maps * len(folds) / experiment.split.folds)}\n"
+        f"maps of every case, about {size_text(disk.maps * len(folds) / experiment.split.folds)}"
+        f"{_decisions_text(experiment, disk)}\n"
         f"stored:   in MLflow the weights alone, {size_text(disk.weights * len(folds))}",
         soft_wrap=True,
     )
@@ -126,6 +128,8 @@ class DiskEstimate:
     """What MLflow stores of a checkpoint."""
     maps: float
     """Out-of-fold maps of all cases together."""
+    decisions: float
+    """What failure networks are trained on, of all cases together."""
 
     @property
     def training(self) -> float:
@@ -154,7 +158,15 @@ def estimate_disk(
         memory=sum(done["volumes_ml"].values()) * MEMORY_BYTES_PER_ML,
         weights=BYTES_PER_WEIGHT * count,
         maps=done["cases"] * voxels * MAP_BYTES_PER_VOXEL,
+        decisions=done["cases"] * voxels * DECISION_BYTES_PER_VOXEL * len(experiment.dataset.task.regions),
     )
+
+
+def _decisions_text(experiment: Experiment, disk: DiskEstimate) -> str:
+    """Return what failure networks are trained on, as an addition to what is kept; empty where none is trained."""
+    if not experiment.failures.steps:
+        return ""
+    return f"; what the folds' networks made of new cases, about {size_text(disk.decisions)}"
 
 
 def print_disk(disk: DiskEstimate, total: float, folds: int, root: Path) -> None:

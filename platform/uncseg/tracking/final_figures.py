@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 
 from uncseg.config.sections import PROTOCOLS
-from uncseg.estimators.registry import HEAD
-from uncseg.evaluation.figures import best_floor, dice_columns, figures_by_key
+from uncseg.evaluation.failure_table import JUDGED
+from uncseg.evaluation.figures import best_floor, dice_columns, figures_by_key, shown_in
 from uncseg.evaluation.tables import WITH
 from uncseg.layout import RunFolder
 from uncseg.metric_keys import case_key, final_key
-from uncseg.page_table import mean_sd
+from uncseg.page_table import mean_sd, with_interval
 from uncseg.table_files import read_table
 from uncseg.tasks.task import Task
 from uncseg.tracking.mlflow_internals import UI_MODE
@@ -80,12 +80,13 @@ def _finite(figures: Mapping[Any, Any]) -> dict[str, float]:
 
 
 def describe(run: RunFolder, page: str) -> str | None:
-    """Return the result in three lines of Markdown, with links into the run's page; None before its evaluation."""
-    first, second = read_table(run.tables, "table1"), read_table(run.tables, "table2")
-    if first is None or second is None:
+    """Return the result in at most three lines of Markdown, with links into the run's page; None before it exists."""
+    first, third = read_table(run.tables, "table1"), read_table(run.tables, "table3")
+    if first is None:
         return None
+    uncertainty = [] if third is None else [_uncertainty_line(third)]
     # hard line breaks: the UI folds a description of more than three lines
-    return "  \n".join([_dice_line(first, read_task(run)), _uncertainty_line(second), _links(run, page)]) + "\n"
+    return "  \n".join([_dice_line(first, read_task(run)), *uncertainty, _links(run, page)]) + "\n"
 
 
 def _dice_line(table: pd.DataFrame, task: Task) -> str:
@@ -100,17 +101,17 @@ def _dice_line(table: pd.DataFrame, task: Task) -> str:
 
 
 def _uncertainty_line(table: pd.DataFrame) -> str:
-    """Compare the head with the best floor, by the mask that counts false positives too."""
-    rows = {row["estimator"]: row for row in table[table["protocol"] == "union"].to_dict("records")}
-    values = {name: row["corr_failure"] for name, row in rows.items() if not math.isnan(row["corr_failure"])}
-    floor = best_floor(values, "corr_failure")
-    judged = next((name for name in (HEAD, "variance_stable") if name in values), None)
+    """Compare each trained map with the best floor by the first figure of Table 3."""
+    key, figure = next(iter(shown_in("table3").items()))
+    rows = {row["estimator"]: row for row in table.to_dict("records") if not math.isnan(row[key])}
+    floor = best_floor({name: row[key] for name, row in rows.items()}, key)
     parts = (
-        f"{'best floor, ' if name == floor else ''}{name} {mean_sd(values[name], rows[name]['corr_failure_std'], 3)}"
-        for name in (judged, floor)
+        f"{'best floor, ' if name == floor else ''}{name} "
+        f"{with_interval(rows[name][key], rows[name][f'{key}_low'], rows[name][f'{key}_high'], 3)}"
+        for name in (*(name for name in JUDGED if name in rows), floor)
         if name is not None
     )
-    return f"**Correlation with the failure**, union mask: {'; '.join(parts) or 'none valid'}"
+    return f"**{figure.label}**, union mask: {'; '.join(parts) or 'none valid'}"
 
 
 def _links(run: RunFolder, page: str) -> str:
