@@ -7,6 +7,7 @@ Both have fresh weights, which cost as much as trained ones. Operations are coun
 that of a whole case, with calibrated p's inputs made from the first network's output; a step is on a resident batch.
 """
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -48,10 +49,10 @@ def main() -> None:
 def count_operations(plain: torch.nn.Module, judge: FailureNetwork, options: Any) -> None:
     """Print the operations of one patch of both."""
     shape = (1, CHANNELS, *[options.patch] * 3)
-    images = torch.zeros(shape, device=options.device)
-    told = torch.zeros(1, REGIONS, *shape[2:], device=options.device)
+    images, told = torch.zeros(shape, device="meta"), torch.zeros(1, REGIONS, *shape[2:], device="meta")
+    small, large = copy.deepcopy(judge).to("meta"), copy.deepcopy(plain).to("meta")  # shapes alone: nothing is computed
     counted = []
-    for forward in (lambda: judge(images, told, told > 0), lambda: plain(images)):
+    for forward in (lambda: small(images, told, told > 0), lambda: large(images)):
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             forward()
         counted.append(float(counter.get_total_flops()))
