@@ -38,17 +38,21 @@ TRAININGS = {
         }
     },
     "error_features": {"set": {"model.error_network": {"run": "plain", "kind": "features"}}},
-    "patch_memory": {"set": {"memory.coordinates": "patch"}},
+    "patch_memory": {"set": {"memory.coordinates": "patch"}, "maps": ["against_decision"]},
 }
 ROWS = {
     *(f"plain/{name}" for name in TRAININGS["plain"]["maps"]),
     "oracle",
-    *(f"plain/deep_ensemble_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
-    *(f"plain/augmentation_{part}" for part in ("total", "variance", "entropy")),
-    *(f"noisy_dropout/heteroscedastic_{part}" for part in ("total", "variance", "entropy")),
-    *(f"noisy_dropout/mc_dropout_{part}" for part in ("total", "aleatoric", "epistemic", "entropy")),
+    *(f"plain/deep_ensemble_{part}" for part in ("total", "aleatoric", "epistemic", "entropy", "against_decision")),
+    *(f"plain/augmentation_{part}" for part in ("total", "variance", "entropy", "against_decision")),
+    *(f"noisy_dropout/heteroscedastic_{part}" for part in ("total", "variance", "entropy", "against_decision")),
+    *(
+        f"noisy_dropout/mc_dropout_{part}"
+        for part in ("total", "aleatoric", "epistemic", "entropy", "against_decision")
+    ),
     "error_features/uncertainty",
     "patch_memory/uncertainty",
+    "patch_memory/against_decision",
 }
 
 
@@ -86,6 +90,7 @@ def done(local_ray, trainings, tmp_path_factory):
         "seeds": [4],
         "least_dice": 0,
         "cost_repeats": 2,
+        "candidate": "plain/cross_fitted",
         "trainings": {name: TRAININGS[name] for name in trainings},
     }
     file = root / "benchmark.yaml"
@@ -111,6 +116,22 @@ def test_every_row_is_there_and_filled(done, trainings):
     assert set(table.index[table["floor"]]) == floors
     ranked = pd.read_parquet(folder.tables / "ranking_corr_oracle_union.parquet").set_index("method")
     assert ranked.loc[sorted(floors), "lead"].max() == 0, "what the others' leads are over"
+
+
+def test_the_candidate_stands_against_every_other_map_and_each_map_against_its_own_floors(done, trainings):
+    folder, _, _ = done
+    for figure in ("auprc_union", "brier_union", "corr_failure_union", "corr_oracle_union"):
+        leads = pd.read_parquet(folder.tables / f"leads_{figure}.parquet").set_index("method")
+        assert set(leads.index) == expected_rows(trainings) - {"oracle", "plain/cross_fitted"}
+        ranked = pd.read_parquet(folder.tables / f"ranking_{figure}.parquet").set_index("method")
+        sign = -1 if figure == "brier_union" else 1
+        mean = ranked.loc["plain/cross_fitted", "mean"]
+        for method in leads.index:
+            assert leads.loc[method, "lead"] == pytest.approx(sign * (mean - ranked.loc[method, "mean"]))
+    own = pd.read_parquet(folder.tables / "ranking_own_auprc_union.parquet").set_index("method")
+    assert own.loc["plain/cross_fitted", "best_floor"].startswith("plain/")
+    assert pd.isna(own.loc["patch_memory/uncertainty", "best_floor"]), "this training has no floor in the file"
+    assert "plain/cross_fitted against every other map" in (folder.tables / "benchmark.md").read_text()
 
 
 @pytest.mark.parametrize("trainings", [SLOW_ALL], indirect=True)
@@ -181,4 +202,4 @@ def test_a_case_that_cannot_be_scored_is_named_and_leaves_the_other_trainings(do
     where = " ".join(line.split("│")[1].strip() for line in output.splitlines() if line.startswith("│"))
     assert f"patch_memory_seed_4, {record.stem}" in where
     table = pd.read_parquet(folder.tables / "benchmark.parquet")
-    assert set(table["method"]) == expected_rows(trainings) - {"patch_memory/uncertainty"}
+    assert set(table["method"]) == {row for row in expected_rows(trainings) if not row.startswith("patch_memory/")}

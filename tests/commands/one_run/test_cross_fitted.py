@@ -120,9 +120,38 @@ def test_a_new_case_has_the_maps_that_were_judged_out_of_fold(root, copied, tmp_
         assert per_case.loc[case, f"{name}/union/rmsd_failure"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_another_map_can_be_a_cases_uncertainty_out_of_fold_and_for_new_cases(root, copied, tmp_path):
+    case = splits(copied)[0]["val"][0]
+    shutil.copytree(root / "cases" / case, tmp_path / "new" / case)
+    chosen = options("evaluation.uncertainty=calibrated")
+    told = "--folds", 0, *chosen, *options(BOTH)
+    uncseg("predict", copied.root, tmp_path / "new", tmp_path / "out", *told)
+    maps = {name: voxels(tmp_path / "out" / f"{case}_{name}.nii.gz") for name in ("uncertainty", "calibrated")}
+    predicted = voxels(tmp_path / "out" / f"{case}.nii.gz") > 0
+    around = ndimage.binary_dilation(predicted, np.ones((5, 5, 5)))
+    np.testing.assert_array_equal(maps["uncertainty"], maps["calibrated"] * around)
+    record = json.loads((tmp_path / "out" / f"{case}.json").read_text())
+    assert record["uncertainty_from"] == "calibrated"
+    wrong = maps["uncertainty"].astype(float)
+    right = 2 * (predicted.sum() - wrong[predicted].sum())
+    assert record["expected_dice_wt"] == pytest.approx(right / (right + wrong.sum()), rel=1e-5)
+    copy = tmp_path / "runs"
+    shutil.copytree(copied.root.parent, copy, ignore=shutil.ignore_patterns("mlflow*"))
+    uncseg("evaluate", copy / "small", *chosen)
+    np.testing.assert_allclose(voxels(copy / "small" / "out_of_fold" / f"{case}_uncertainty.nii.gz"), wrong, atol=1e-5)
+    out_of_fold = pd.read_parquet(copy / "small" / "tables" / "per_case.parquet").set_index("case")
+    assert out_of_fold.loc[case, "expected_dice_wt"] == pytest.approx(record["expected_dice_wt"], rel=1e-4)
+    before = pd.read_parquet(copied.tables / "per_case.parquet").set_index("case")
+    head = "uncertainty/union/brier_failure"  # Table 3's row of the head stays the head's
+    assert out_of_fold.loc[case, head] == before.loc[case, head]
+
+
 def test_a_map_that_no_fold_has_learnt_is_refused(root, run, tmp_path):
     said = uncseg("predict", run.root, root / "cohort", tmp_path / "out", *options(BOTH), code=2)
     assert "failures.steps" in said
+    wanted = options("evaluation.uncertainty=cross_fitted")
+    said = uncseg("predict", run.root, root / "cohort", tmp_path / "out", *wanted, code=2)
+    assert "evaluation.uncertainty: cross_fitted" in said
     assert not (tmp_path / "out").exists()
 
 
