@@ -291,6 +291,8 @@ class Evaluation(Section):
     """Number of last epochs that are averaged for the ``*_ema_last`` figures."""
     baseline: RunName | None = None
     """Name of the run without the head that Table 1 compares with. None: Table 1 shows this run alone."""
+    gap_cases: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """Number of training cases that each fold's final network predicts as well, beside its new ones. 0: none."""
     uncertainty: Shown | None = None
     """The map that is a case's uncertainty. None: the head's, else the failure network's, else calibrated p."""
     estimators: Estimators = Estimators()

@@ -21,13 +21,16 @@ from uncseg.runs.cross_fitting import learn_failures
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
 from uncseg.runs.run_data import cases_of_other_files
+from uncseg.runs.training_gap import gap_lines, measure_gap
 from uncseg.table_files import read_table, write_table
 from uncseg.tracking.run_settings import read_task
 from uncseg.tracking.spool import epoch_table
 
 TABLES = ("per_case", "per_region", "epochs", "table1", "table2", "table3", "table4")
 PEOPLES_FILES = tuple(
-    f"tables/{name}" for name in (*(f"{name}.csv" for name in TABLES), *score_files("scores")) if ".parquet" not in name
+    f"tables/{name}"
+    for name in (*(f"{name}.csv" for name in (*TABLES, "gap")), *score_files("scores"))
+    if ".parquet" not in name
 )
 """Files of an evaluation that people read, and may edit; Parquet is for programs."""
 
@@ -68,10 +71,13 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> list
     first = table1(per_case, task, baseline_table(experiment, per_case))
     second, third = table2(per_case, epochs, last_epochs, task), table3(per_case)
     fourth = table4(per_region)
+    gap = _gap(request, folds, {case.case_id: case.patient for case in cases})
     with page_outputs(run).noting(among=PEOPLES_FILES):
         frames = (per_case, per_region, epochs, first, second, third, fourth)
         for frame, name in zip(frames, TABLES, strict=True):
             write_table(frame, run.tables, name)
+        if gap is not None:
+            write_table(gap, run.tables, "gap")
         summary = write_scores(scores, run.tables, "scores")
     reported = ReportedRun(run.root.name, run, experiment, cases)
     draw_run(reported)
@@ -89,9 +95,16 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> list
         *by_region,
     ):
         console.print(table.to_rich())
-    for line in (*verdicts(third), *beats_floor(second)):
+    for line in (*verdicts(third), *beats_floor(second), *([] if gap is None else gap_lines(gap))):
         console.print(line)
     return problems
+
+
+def _gap(request: RunRequest, folds: Sequence[int], patients: dict[str, str]) -> pd.DataFrame | None:
+    if not request.experiment.evaluation.gap_cases:
+        return None
+    with counting() as progress:
+        return measure_gap(request, folds, patients, partial(progress, "cases for the gap"))
 
 
 def baseline_table(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:

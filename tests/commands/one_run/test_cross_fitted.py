@@ -120,6 +120,25 @@ def test_a_new_case_has_the_maps_that_were_judged_out_of_fold(root, copied, tmp_
         assert per_case.loc[case, f"{name}/union/rmsd_failure"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_the_gap_is_measured_by_the_same_passes_over_training_and_new_cases(copied, tmp_path):
+    shutil.copytree(copied.root.parent, tmp_path / "runs", ignore=shutil.ignore_patterns("mlflow*"))
+    run = RunFolder(tmp_path / "runs" / "small")
+    said = uncseg("evaluate", run.root, *options("evaluation.gap_cases=2"))
+    rows = pd.read_parquet(run.tables / "gap.parquet")
+    for fold, split in enumerate(splits(copied)):
+        own = rows[rows["fold"] == fold]
+        assert sorted(own.loc[~own["seen"], "case"]) == sorted(split["val"])
+        assert len(own[own["seen"]]) == 2
+        assert set(own.loc[own["seen"], "case"]) <= set(split["train"])
+    # these cases have the voxels of the grid: new ones have the Dice of the table
+    per_case = pd.read_parquet(run.tables / "per_case.parquet").set_index("case")
+    new = rows[~rows["seen"]].set_index("case")
+    np.testing.assert_allclose(new["dice_wt"], per_case.loc[new.index, "dice_wt"], atol=1e-6)
+    assert rows["error"].between(0, 1).all()
+    assert "dice_wt" in said
+    assert "on 4 training cases" in said
+
+
 def test_another_map_can_be_a_cases_uncertainty_out_of_fold_and_for_new_cases(root, copied, tmp_path):
     case = splits(copied)[0]["val"][0]
     shutil.copytree(root / "cases" / case, tmp_path / "new" / case)
