@@ -144,7 +144,7 @@ def folds_in(model: Path) -> list[int]:
 
 
 UNCERTAINTY, UNMASKED, BETWEEN_FOLDS = "uncertainty", "uncertainty_unmasked", "between_folds"
-"""The head's map inside the dilated prediction, and everywhere; how far folds differ."""
+"""A case's uncertainty inside the dilated prediction, and everywhere; how far folds differ."""
 MEMORY_MAPS = ("error", "variance_stable")
 """The error memory's two averages."""
 

@@ -83,6 +83,6 @@ def test_a_program_that_may_not_be_run_is_named_and_not_the_folder(tmp_path):
         subprocess.run([program], check=False)
     problem = start_problem(caught.value, folder)
     assert problem.where == str(program)
-    assert problem.found == "may not be read or run"
+    assert problem.found == "may not be run"
     other = start_problem(PermissionError(errno.EACCES, "Permission denied", str(folder)), folder)
     assert other.expected == "a folder that you may write to"

@@ -34,7 +34,7 @@ INTERVALS = {
     "truncated file": 2,
 }
 """How many checkpoint intervals a fault may cost a fold; beside a truncated checkpoint its worker is killed."""
-TABLES = ("per_case", "scores", "scores_summary", "table1", "table2", "epochs")
+TABLES = ("per_case", "per_region", "scores", "scores_summary", "table1", "table2", "table3", "table4", "epochs")
 MEASURED = ("system/", "time_ms", "attempt")
 """How columns begin that tell the machine or the attempt and not the training."""
 PREDICTING = ("read_case", "predict_case", "write_case")

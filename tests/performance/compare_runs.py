@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
-TABLES = ("table1", "table2", "per_case", "scores", "scores_summary", "epochs")
+TABLES = ("table1", "table2", "table3", "table4", "per_case", "per_region", "scores", "scores_summary", "epochs")
 MEASURED = ("system/", "time_ms")
 """How columns begin that measure the machine and not the training."""
 

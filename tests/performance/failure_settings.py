@@ -2,10 +2,10 @@
 
     python tests/performance/failure_settings.py RUN [RUN …] [--steps 600] [--processes 2] [--csv FILE]
 
-The runs are of the same cases and have learnt (``uncseg evaluate RUN``): what their folds made of the cases they did
-not see is read from RUN/failures. Each setting trains one network per fold and run, and judges the fold's own cases on
-the preprocessed grid, in the union mask of the main region. Prints a line per setting: means over cases and runs, and
-leads over calibrated p with 95 % intervals over runs and patients.
+The runs are of the same cases and have learnt (``uncseg evaluate RUN --set failures.steps=600``): what their folds made
+of new cases is read from RUN/failures. Each setting trains one network per fold and run, and judges the fold's own
+cases on the preprocessed grid, in the union mask of the main region. Prints a line per setting: means over cases and
+runs, and leads over calibrated p with 95 % intervals over runs and patients.
 """
 
 import os
@@ -32,7 +32,7 @@ from uncseg.method.failures.failure_training import FailureTraining
 from uncseg.runs.cross_fitting import fit_calibrations, grid_of
 from uncseg.runs.failure_data import open_case, reference_of
 from uncseg.runs.fold_request import RunRequest
-from uncseg.runs.run_data import kept_preparation
+from uncseg.runs.run_data import kept_preparation, read_data
 from uncseg.runs.run_opening import open_existing_run
 from uncseg.studies.benchmark.resampling import interval, resampled_means
 
@@ -105,8 +105,11 @@ def _judge(work: tuple[Path, int, int, str, Failures]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         training.run([open_case(request, case) for case in others], Path(folder) / "latest.pth")
     model = FailureModel(calibrations, settings, grid, training.network)
+    data = read_data(request.run)
+    assert data is not None
     region, rows = main.index(request.experiment.dataset.task.main_region), []
     for case_id in sorted(splits[fold]["val"]):
+        patient = data.cases[case_id].patient
         case, reference = open_case(request, case_id), reference_of(request, case_id)
         whole = (slice(None),) * 4
         logits, chosen = case.logits[whole], case.decisions[whole]
@@ -115,7 +118,7 @@ def _judge(work: tuple[Path, int, int, str, Failures]) -> list[dict[str, Any]]:
         learnt = model.failures(np.asarray(case.images[:]), logits, chosen)
         for kind, values in (("learnt", learnt), ("calibrated", model.calibrated(logits, chosen))):
             scores = score_failures(values[region], failure, mask)
-            rows.append({"setting": name, "map": kind, "seed": number, "case": case_id, "patient": case_id} | scores)
+            rows.append({"setting": name, "map": kind, "seed": number, "case": case_id, "patient": patient} | scores)
     return rows
 
 

@@ -99,3 +99,15 @@ def test_the_card_of_the_paper_explains_its_labels(tmp_path):
     assert "expected Dice of WT (whole tumour) is below" in card
     assert "WT (whole tumour) of NCR, ED, ET; TC (tumour core) of NCR, ET; ET (enhancing tumour) of ET" in card
     assert "CASE_0003.nii.gz" in card
+
+
+def test_the_description_leads_with_the_trained_map_and_the_best_floor(tmp_path):
+    run = evaluated(tmp_path, TASKS[0])
+    maps = {"cross_fitted": 0.5, "calibrated": 0.45, "min_p": 0.3, "border_distance": 0.2}
+    kinds = ("auprc", "brier", "ece", "corr")
+    cases = [{f"{name}/union/{kind}_failure": value for name, value in maps.items() for kind in kinds}] * 12
+    keys = pd.DataFrame({"case": [f"c{n}" for n in range(12)], "patient": [f"p{n}" for n in range(12)]})
+    write_table(table3(pd.concat([keys, pd.DataFrame(cases)], axis=1)), run.tables, "table3")
+    line = describe(run, "page").splitlines()[1].strip()
+    values = "cross_fitted 0.500 [0.500, 0.500]; best floor, calibrated 0.450 [0.450, 0.450]"
+    assert line == f"**AUPRC of failures**, union mask: {values}"

@@ -95,8 +95,8 @@ def machine_problem() -> Problem | None:
 def start_problem(error: Exception, folder: Path) -> Problem:
     """Return why a local Ray in ``folder`` did not come up, from what it raised and from its logs."""
     if isinstance(error, PermissionError) and (file := _program(error, folder)):
-        advice = "let its owner make it readable and executable, or install Ray again in this environment"
-        return Problem(file, "may not be read or run", "a file of Ray's that you may use", advice)
+        advice = "let its owner make it executable, or install Ray again in this environment"
+        return Problem(file, "may not be run", "a program of Ray's that you may run", advice)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return folder_problem(error)
     logs = _logs(folder)
@@ -118,9 +118,9 @@ def start_problem(error: Exception, folder: Path) -> Problem:
 
 
 def _program(error: PermissionError, folder: Path) -> str:
-    """Return the file outside Ray's own folder that an error is about; empty where it is about a place to write."""
+    """Return the program that may not be run, if an error is about one; empty where it is about a place to write."""
     file = Path(str(error.filename or folder))
-    return str(file) if file.is_file() and not file.is_relative_to(folder) else ""
+    return str(file) if file.is_file() and os.access(file, os.R_OK) and not os.access(file, os.X_OK) else ""
 
 
 def _tells(pattern: str, text: str, of_a_log: bool) -> bool:

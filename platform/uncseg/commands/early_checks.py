@@ -17,7 +17,7 @@ from uncseg.dataset.folders import require_folder
 from uncseg.dataset.labels import as_convention
 from uncseg.dataset.patients import as_patients
 from uncseg.errors import Problem, ProblemsFound, raise_if_any, similar_path
-from uncseg.layout import RunFolder
+from uncseg.layout import FAILURES, RunFolder
 from uncseg.runs.cohort_task import cohort_task
 from uncseg.runs.judged_run import require_judged_run
 from uncseg.runs.named_models import require_model
@@ -69,8 +69,22 @@ def check_training(experiment: Experiment, folds: Sequence[int] | None) -> None:
     chosen, run = folds_to_train(experiment, folds), RunFolder(experiment.run_folder)
     refuse_other_settings(experiment, run)
     require_judged_run(experiment, chosen)
+    require_failure_network(experiment, run)
     check_cases(experiment, begun=run.experiment.is_file())
     check_tracking(experiment, begun=run.experiment.is_file())
+
+
+def require_failure_network(experiment: Experiment, run: RunFolder) -> None:
+    """Refuse a failure network's map as the cases' uncertainty where none is trained, and no fold has one.
+
+    Raises:
+        ProblemsFound: saying so.
+    """
+    trained = any(run.model.glob(f"fold_*/{FAILURES}")) if run.experiment.is_file() else False
+    if experiment.evaluation.uncertainty == "cross_fitted" and not experiment.failures.steps and not trained:
+        found, advice = "cross_fitted, and failures.steps is 0", "set `failures.steps`, or remove it"
+        problem = Problem("evaluation.uncertainty", found, "a map that the folds will have", advice)
+        raise ProblemsFound("The cases would have no uncertainty.", [problem])
 
 
 def check_tracking(experiment: Experiment, begun: bool) -> None:

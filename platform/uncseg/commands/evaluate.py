@@ -6,6 +6,7 @@ from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.environment import refuse_kept_address
 from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
+from uncseg.commands.early_checks import require_failure_network
 from uncseg.config.task_files import require_task
 from uncseg.console import console, counting
 from uncseg.dataset.patients import as_patients
@@ -38,6 +39,7 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
         raise ProblemsFound("There is nothing to evaluate.", [problem])
+    require_failure_network(experiment, run)
     require_unchanged(run, experiment)
     with ray_session(experiment.resources.ray_address) as own_ray:
         require_storage(experiment, own_ray)

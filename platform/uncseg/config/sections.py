@@ -19,8 +19,8 @@ from uncseg.config.values import (
     TrackingUri,
     Year,
 )
+from uncseg.estimators.chosen_map import MapChoice
 from uncseg.estimators.registry import ESTIMATORS, ONE_PASS, SEVERAL_PASSES
-from uncseg.estimators.shown_map import Shown
 from uncseg.section import FilePath, Name, Positive, RunName, Section, Seed, Weight
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
 from uncseg.tasks.task import Task
@@ -291,9 +291,9 @@ class Evaluation(Section):
     """Number of last epochs that are averaged for the ``*_ema_last`` figures."""
     baseline: RunName | None = None
     """Name of the run without the head that Table 1 compares with. None: Table 1 shows this run alone."""
-    gap_cases: Annotated[int, Field(ge=0, le=10**6)] = 0
+    training_gap_cases: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Number of training cases that each fold's final network predicts as well, beside its new ones. 0: none."""
-    uncertainty: Shown | None = None
+    uncertainty: MapChoice | None = None
     """The map that is a case's uncertainty. None: the head's, else the failure network's, else calibrated p."""
     estimators: Estimators = Estimators()
     """Estimators beside the head whose maps are computed."""

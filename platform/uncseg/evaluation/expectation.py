@@ -1,7 +1,7 @@
 """What an uncertainty map says about a case without a reference: how good its segmentation may be."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,11 +56,16 @@ def review_reason(predicted: np.ndarray, expected: float | None, below: float, r
     return None
 
 
-def review_threshold(per_case: pd.DataFrame | None, task: Task) -> float:
+def review_threshold(per_case: pd.DataFrame | None, task: Task, choices: Collection[str]) -> float:
     """Return the expected Dice that a fifth of a run's own out-of-fold cases do not reach; 0.8 where there is none.
 
-    ``per_case`` has one row per case; it is None before the run's evaluation.
+    Args:
+        per_case: one row per case; None before the run's evaluation.
+        task: of the run.
+        choices: the maps that new cases may have as their uncertainty; what another map expects is no threshold.
     """
+    if per_case is not None and "uncertainty_from" in per_case:
+        per_case = per_case[per_case["uncertainty_from"].isin(list(choices))]
     known = None if per_case is None else per_case.get(expected_dice_column(task))
     return REVIEW_BELOW if known is None or known.isna().all() else float(known.quantile(REVIEWED_SHARE))
 

@@ -22,7 +22,7 @@ from uncseg.report.case_images import read_case
 from uncseg.report.comparison import comparison_section
 from uncseg.report.page import PageSection, Picture, Viewer, write_page
 from uncseg.report.run_figures import ReportedRun, figure1, telling_cases
-from uncseg.report.score_tables import scores_table
+from uncseg.report.score_tables import maps_of, scores_table
 from uncseg.report.skipped import skipped_lines
 from uncseg.report.slices import make_sheet
 from uncseg.report.style import is_whole_picture, label_colours
@@ -90,7 +90,8 @@ def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
     tables += [uncertainty_table(table2, last_epochs, run.task)] if table2 is not None else []
     tables += [failures_table(table3, run.task)] if table3 is not None else []
     tables += [regions_table(table4)] if table4 is not None else []
-    tables += [scores_table(summary)] if summary is not None else []
+    chosen = maps_of(run.table("per_case"))
+    tables += [scores_table(summary, chosen=chosen)] if summary is not None else []
     work, viewers = _work_list(run, prefix, count)
     for table in [*tables, *([work] if work is not None else [])]:
         write_text(run.folder.tables / f"{table.name}.tex", table.to_latex())

@@ -77,8 +77,24 @@ def draw_reliability(path: Path, diagram: pd.DataFrame, regions: Sequence[str]) 
     save_figure(figure, path)
 
 
-def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold") -> PageTable:
-    """Return the main figures of :func:`~uncseg.evaluation.summary.summarize`, with one column per region."""
+MAPS_IN_WORDS = {
+    "head": "the head's",
+    "cross_fitted": "the failure network's",
+    "calibrated": "calibrated p",
+}
+
+
+def maps_of(per_case: pd.DataFrame | None) -> tuple[str, ...]:
+    """Return which maps are the uncertainty of a run's cases, in words; empty where none is, or none is told."""
+    told = pd.Series(dtype=object) if per_case is None else per_case.get("uncertainty_from", pd.Series(dtype=object))
+    return tuple(words for name, words in MAPS_IN_WORDS.items() if name in set(told.dropna()))
+
+
+def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold", chosen: Sequence[str] = ()) -> PageTable:
+    """Return the main figures of :func:`~uncseg.evaluation.summary.summarize`, with one column per region.
+
+    ``chosen`` are the maps that were scored, in words; see :func:`maps_of`.
+    """
     regions = list(dict.fromkeys(summary["region"]))
     known = {(row["figure"], row["region"]): row for row in summary.to_dict("records")}
     rows = []
@@ -90,6 +106,7 @@ def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold") -> Pa
         "Dice 1 and HD95 0 mm; one that a single side lacks has 0 and 374 mm. * floor: needs no model. A single map "
         "is compared with the errors of the main region and of those within it."
     )
+    note += f" The map is {' or '.join(chosen)}." if chosen else ""
     intervals = len(regions) <= MOST_WITH_INTERVALS
     return PageTable("scores", title, ["", *regions], rows, note, terminal_intervals=intervals)
 

@@ -12,9 +12,9 @@ from uncseg.config.sections import Memory
 from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume
+from uncseg.estimators.chosen_map import chosen_map
 from uncseg.estimators.one_pass import OnePass, estimate_all, estimate_one_pass
 from uncseg.estimators.registry import ESTIMATORS, FLOORS, HEAD, LEARNT
-from uncseg.estimators.shown_map import shown_map
 from uncseg.evaluation.case_scores import definition_of_scores
 from uncseg.evaluation.overlap import region_mask
 from uncseg.files import digest
@@ -72,8 +72,8 @@ class Prediction:
     """By region, in the order of the task."""
     failures: dict[str, np.ndarray]
     """Those of the main region."""
-    shown: tuple[str, np.ndarray] | None
-    """The map that is the case's uncertainty, with its name; see ``estimators/shown_map.py``."""
+    chosen: tuple[str, np.ndarray] | None
+    """The map that is the case's uncertainty, with its name; see ``estimators/chosen_map.py``."""
     estimates: dict[str, NativePrediction]
     """One per estimator of several passes that the experiment asks for, each with its own segmentation."""
     opinions: dict[str, np.ndarray]
@@ -139,8 +139,8 @@ def predict_case(request: FoldRequest, case_id: str) -> Prediction:
     max_probability = decision_probability(probabilities, p_main, outputs.kind == "regions")
     opinions = {name: _p_main(estimate.probabilities, outputs) for name, estimate in estimates.items()}
     failures = regions[request.experiment.dataset.task.main_region].failures
-    shown = shown_map({HEAD: maps.get(UNCERTAINTY)} | failures, request.experiment.evaluation.uncertainty)
-    return Prediction(native.labels, p_main, max_probability, maps, regions, failures, shown, estimates, opinions)
+    chosen = chosen_map({HEAD: maps.get(UNCERTAINTY)} | failures, request.experiment.evaluation.uncertainty)
+    return Prediction(native.labels, p_main, max_probability, maps, regions, failures, chosen, estimates, opinions)
 
 
 def _p_main(probabilities: np.ndarray, outputs: Outputs) -> np.ndarray:
@@ -222,7 +222,6 @@ def source_digest(request: FoldRequest) -> str:
     applied = [
         evaluation.tile_step,
         evaluation.mirroring,
-        evaluation.uncertainty,
         estimators.model_dump(exclude={"one_pass"}),
     ]
     learnt = failure_digest(ModelFolder(request.run.model, request.experiment.plan.configuration), request.fold)

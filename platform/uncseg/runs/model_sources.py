@@ -11,6 +11,7 @@ from uncseg.config.reading import split_advice
 from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Resources
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.estimators.chosen_map import possible_choices
 from uncseg.estimators.registry import CROSS_FITTED, ESTIMATORS, LEARNT
 from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
 from uncseg.layout import folds_in, is_model_folder
@@ -97,7 +98,8 @@ def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | No
     folder = ModelFolder(run.model, configuration)
     if not trust:
         folder.require_known_classes()
-    review_below = review_threshold(read_table(run.tables, "per_case"), experiment.dataset.task)
+    choices = possible_choices(evaluation.uncertainty, experiment.model.uncertainty)
+    review_below = review_threshold(read_table(run.tables, "per_case"), experiment.dataset.task, choices)
     others = range(1, experiment.training.members if evaluation.estimators.combine_members else 1)
     members = tuple(ModelFolder(run.member(number).model, configuration) for number in others)
     require_whole(model.checkpoint(fold) for model in (folder, *members) for fold in chosen)
@@ -127,7 +129,8 @@ def _from_folder(
 def _require_trained_for(evaluation: Evaluation, folder: ModelFolder, source: str) -> None:
     """Refuse estimators that a network was not trained for; a run's experiment is checked when it is loaded."""
     settings = TrainerSettings.from_plans(folder.plans_manager.plans)
-    wrong = problems_of_estimators(evaluation, settings.model, settings.training)
+    model = settings.model.model_copy(update={"uncertainty": folder.has_head})
+    wrong = problems_of_estimators(evaluation, model, settings.training)
     wrong += [
         f"evaluation.estimators.{name} needs all members, and a model has one network per fold; "
         "give the run's folder, or remove the estimator"

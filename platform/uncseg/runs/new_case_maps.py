@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from uncseg.estimators.chosen_map import MapChoice, chosen_map
 from uncseg.estimators.one_pass import OnePass, estimate_one_pass
 from uncseg.estimators.registry import HEAD
-from uncseg.estimators.shown_map import Shown, shown_map
 from uncseg.evaluation.overlap import region_mask
 from uncseg.layout import learnt_map
 from uncseg.method.inference.fold_average import FoldAverage
@@ -23,13 +23,13 @@ def one_pass_maps(model: PredictionModel, folds: FoldAverage, predicted_main: np
     return {name: values[0, 0].numpy() for name, values in maps.items()}
 
 
-def shown_of(
+def uncertainty_of(
     model: PredictionModel, folds: FoldAverage, predicted_main: np.ndarray
-) -> tuple[Shown | None, np.ndarray | None]:
+) -> tuple[MapChoice | None, np.ndarray | None]:
     """Return which map is the case's uncertainty, and the map, (D, H, W) float32, unmasked; None where none is."""
     main = list(model.task.regions).index(model.task.main_region)
     learnt = {name: failures_of(values[main], predicted_main) for name, values in folds.corrected.items()}
-    return shown_map({HEAD: folds.uncertainty} | learnt, model.evaluation.uncertainty) or (None, None)
+    return chosen_map({HEAD: folds.uncertainty} | learnt, model.evaluation.uncertainty) or (None, None)
 
 
 def maps_of_regions(model: PredictionModel, folds: FoldAverage) -> dict[str, np.ndarray]:

@@ -23,8 +23,8 @@ from uncseg.dataset.cases import Case
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.estimators.chosen_map import learns_for_choice
 from uncseg.estimators.registry import CROSS_FITTED, ESTIMATORS, LEARNT, NOT_MIRRORED
-from uncseg.estimators.shown_map import learns_for_shown
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import main_mask
 from uncseg.kept_records import keep_record, kept_record
@@ -44,7 +44,7 @@ from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.outputs import Outputs
 from uncseg.report.overlay import draw_overlay
 from uncseg.runs.model_sources import PredictionModel
-from uncseg.runs.new_case_maps import maps_of_regions, one_pass_maps, shown_of
+from uncseg.runs.new_case_maps import maps_of_regions, one_pass_maps, uncertainty_of
 from uncseg.runs.out_of_fold import region_scores
 from uncseg.runs.prediction_request import PredictionOptions, PredictionRequest
 from uncseg.runs.preflight import require_folders
@@ -130,7 +130,7 @@ def predict_case(request: PredictionRequest, case_id: str, data: np.ndarray) -> 
         networks = [loaded_predictor(folder, fold, *applied) for folder in (model.folder, *model.members)]
         with naming(case_id):
             grid = predict_grid(networks[0], data)
-            judged = CROSS_FITTED in estimators.one_pass or _shows_learnt(model, grid)
+            judged = CROSS_FITTED in estimators.one_pass or _may_choose_learnt(model, grid)
             learnt = LearntFailures.of(model.folder, fold) if judged else None
             if learnt is not None:
                 grid = replace(grid, corrected=learnt.on_grid(data, grid, evaluation.tile_step))
@@ -145,8 +145,8 @@ def predict_case(request: PredictionRequest, case_id: str, data: np.ndarray) -> 
     return predictions
 
 
-def _shows_learnt(model: PredictionModel, grid: GridPrediction) -> bool:
-    return learns_for_shown(model.evaluation.uncertainty, UNCERTAINTY in grid.maps)
+def _may_choose_learnt(model: PredictionModel, grid: GridPrediction) -> bool:
+    return learns_for_choice(model.evaluation.uncertainty, UNCERTAINTY in grid.maps)
 
 
 def write_case(
@@ -172,13 +172,13 @@ def _write_case(
     torch.set_num_threads(1)
     model, options, task = _same_object(request.model.folder), request.options, request.model.task
     one_pass_chosen = {*request.model.evaluation.estimators.one_pass}
-    learns = {*LEARNT} & one_pass_chosen or _shows_learnt(request.model, predictions.folds[0])
+    learns = {*LEARNT} & one_pass_chosen or _may_choose_learnt(request.model, predictions.folds[0])
     learnt = [LearntFailures.of(model, fold) for fold in request.model.folds] if learns else []
     folds = average_folds(model, predictions.folds, properties, learnt)
     geometry = properties[GEOMETRY]
     files = CaseFiles(request.output, case.case_id)
     predicted = main_mask(folds.labels, task)
-    from_map, unmasked = shown_of(request.model, folds, predicted)
+    from_map, unmasked = uncertainty_of(request.model, folds, predicted)
     uncertainty = around_prediction(unmasked, predicted)
     record = describe(folds.labels, uncertainty, geometry.spacing_mm, request.review_below, task)
     maps = {UNCERTAINTY: uncertainty, BETWEEN_FOLDS: folds.between_folds if len(predictions.folds) > 1 else None}
@@ -199,7 +199,9 @@ def _write_case(
         draw_overlay(files.overlay, shown.voxels, segmentations, drawn, case.case_id, task, "image")
         written.append(files.overlay)
     if options.scores:
-        scored = {f"fold_{fold}": alone for fold, alone in zip(request.model.folds, folds.per_fold, strict=True)}
+        pairs = zip(request.model.folds, folds.per_fold, strict=True)
+        # a fold's own map is its head's: beside another map of all folds it would look like a worse one
+        scored = {f"fold_{fold}": (own, head if from_map == "head" else None) for fold, (own, head) in pairs}
         scored[FOLD_MEAN] = folds.labels, unmasked
         scored |= {name: (folds.labels, values) for name, values in one_pass.items()}
         for estimator, grids in predictions.segmentations.items():
@@ -236,7 +238,7 @@ def predict_new_cases(
 ) -> tuple[dict[str, Record], list[Problem]]:
     """Predict every case that is not finished yet, on the Ray that the model's resources name.
 
-    Per case it writes CASE.nii.gz, CASE_uncertainty.nii.gz (if the networks have the head), with several folds
+    Per case it writes CASE.nii.gz, CASE_uncertainty.nii.gz (see ``estimators/chosen_map.py``), with several folds
     CASE_between_folds.nii.gz, what else the options ask for, and, last, CASE.json.
 
     Args:

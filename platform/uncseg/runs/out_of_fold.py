@@ -20,13 +20,13 @@ from uncseg.errors import raise_if_any
 from uncseg.estimators.floors import best_constant
 from uncseg.estimators.registry import SEVERAL_PASS_MAPS
 from uncseg.evaluation.case_scores import ScoreRow, score_case
-from uncseg.evaluation.expectation import around_prediction, expected_dice, expected_dice_column
+from uncseg.evaluation.expectation import WORDS, around_prediction, expected_dice, expected_dice_column
 from uncseg.evaluation.figures import region_dices
 from uncseg.evaluation.overlap import dice, main_mask, region_mask
 from uncseg.evaluation.uncertainty import protocol_mask, score_failures, score_map
 from uncseg.files import digest
 from uncseg.kept_records import compute_once
-from uncseg.layout import UNCERTAINTY, UNMASKED, CaseFiles, case_maps, main_probability
+from uncseg.layout import UNCERTAINTY, UNMASKED, CaseFiles, case_maps, main_probability, maps_beside_segmentation
 from uncseg.metric_keys import case_key
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_request import FoldRequest, RunRequest
@@ -55,7 +55,7 @@ def evaluate_out_of_fold(
     calls = [(case, evaluate_case, (request.fold(fold), by_id[case])) for fold in folds for case in splits[fold]["val"]]
     records, problems = map_cases_on_workers(calls, request.slots, progress)
     raise_if_any(problems, "Some cases could not be evaluated.", exit_code=1)
-    per_case = table_of(record["row"] for record in records.values())
+    per_case = table_of((record["row"] for record in records.values()), words=WORDS)
     scores, per_region = (
         table_of(row for record in records.values() for row in record[name]).sort_values(
             ["fold", "case"], ignore_index=True, kind="stable"
@@ -73,7 +73,8 @@ def evaluate_case(request: FoldRequest, case: Case) -> dict[str, Any]:
     """
     torch.set_num_threads(request.cpus)
     record = CaseFiles(request.run.out_of_fold, case.case_id).scores
-    source = digest([source_digest(request), content_digest(request.run, case)])
+    chosen = request.experiment.evaluation.uncertainty
+    source = digest([source_digest(request), content_digest(request.run, case), *([chosen] if chosen else [])])
     return compute_once(record, source, lambda: _evaluate(request, case))
 
 
@@ -92,18 +93,17 @@ def _predict_and_score(request: FoldRequest, case: Case, files: CaseFiles) -> di
     image = read_volume(case.images[0])
     prediction = predict_case(request, case.case_id)
     predicted = main_mask(prediction.labels, task)
-    name, shown = prediction.shown or (None, None)
-    masked = around_prediction(shown, predicted)
+    name, unmasked = prediction.chosen or (None, None)
+    masked = around_prediction(unmasked, predicted)
     written = _write_case(files, prediction, masked, image.geometry, task)
     brain = image.voxels != 0
     keys = {"case": case.case_id, "patient": case.patient, "fold": request.fold}
     scores = [keys | row for row in region_scores(reference, prediction.labels, masked, brain, geometry, task)]
     expected = math.nan if masked is None or not predicted.any() else expected_dice(predicted, masked)
-    row = keys | _overlap_row(scores, task) | {expected_dice_column(task): expected}
+    row = keys | _overlap_row(scores, task) | {expected_dice_column(task): expected, "uncertainty_from": name}
     row |= _uncertainty_row(case, reference, prediction, task) | _several_pass_row(reference, prediction, task)
     regions = [keys | found for found in _failures_by_region(reference, prediction, task)]
-    found = {"row": row, "scores": scores, "regions": regions}
-    return {"files": [file.name for file in written], "uncertainty_from": name} | found
+    return {"files": [file.name for file in written], "row": row, "scores": scores, "regions": regions}
 
 
 def _write_case(
@@ -112,12 +112,14 @@ def _write_case(
     """Write labels and maps, and return their files; ``masked`` is the uncertainty inside the dilated prediction."""
     write_volume(files.segmentation, prediction.labels.astype(np.uint8), geometry)
     maps = {main_probability(task): prediction.p_main} | prediction.maps
-    if prediction.shown is not None and masked is not None:
+    if prediction.chosen is not None and masked is not None:
         # Table 2 uses each protocol's own mask
-        maps |= {UNCERTAINTY: masked, UNMASKED: prediction.shown[1]}
+        maps |= {UNCERTAINTY: masked, UNMASKED: prediction.chosen[1]}
     for estimate in prediction.estimates.values():
         maps |= estimate.maps
     known = [name for name in (*case_maps(task), *SEVERAL_PASS_MAPS) if name in maps]
+    for name in {*maps_beside_segmentation(task)} - {*known}:  # of an earlier evaluation, by other settings
+        files.map(name).unlink(missing_ok=True)
     for name in known:
         write_volume(files.map(name), maps[name].astype(np.float32), geometry)
     return [files.segmentation, *map(files.map, known)]

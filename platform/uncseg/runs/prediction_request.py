@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from uncseg.dataset.cases import Case
+from uncseg.estimators.chosen_map import learns_for_choice
 from uncseg.estimators.registry import LEARNT
 from uncseg.evaluation.case_scores import definition_of_scores
 from uncseg.files import digest, file_contents
@@ -68,7 +69,8 @@ class PredictionRequest:
         model, evaluation = self.model, self.model.evaluation
         options = asdict(self.options) | {"mirroring": self.mirroring, "review_below": self.review_below}
         options["scored_as"] = definition_of_scores(self.scoring)
-        learnt = bool({*LEARNT} & {*evaluation.estimators.one_pass}) or evaluation.uncertainty != "head"
+        learnt = learns_for_choice(evaluation.uncertainty, model.folder.has_head)
+        learnt = learnt or bool({*LEARNT} & {*evaluation.estimators.one_pass})
         networks = [model.folder.content(model.folds, learnt), *(m.content(model.folds) for m in model.members)]
         applied = evaluation.tile_step, evaluation.uncertainty, evaluation.estimators.model_dump()
         source = digest([networks, options, *applied])

@@ -166,7 +166,7 @@ def _decisions_text(experiment: Experiment, disk: DiskEstimate) -> str:
     """Return what failure networks are trained on, as an addition to what is kept; empty where none is trained."""
     if not experiment.failures.steps:
         return ""
-    return f"; what the folds' networks made of new cases, about {size_text(disk.decisions)}"
+    return f"; inputs of the failure networks, about {size_text(disk.decisions)}"
 
 
 def print_disk(disk: DiskEstimate, total: float, folds: int, root: Path) -> None:

@@ -16,7 +16,7 @@ from uncseg.layout import RunFolder
 from uncseg.partial_files import remove_partial
 from uncseg.report.run_figures import FIGURES, ReportedRun, draw_run, page_outputs
 from uncseg.report.run_report import PAGE, PAGE_TABLES, write_report
-from uncseg.report.score_tables import score_files, scores_table, write_scores
+from uncseg.report.score_tables import maps_of, score_files, scores_table, write_scores
 from uncseg.runs.cross_fitting import learn_failures
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
@@ -27,9 +27,10 @@ from uncseg.tracking.run_settings import read_task
 from uncseg.tracking.spool import epoch_table
 
 TABLES = ("per_case", "per_region", "epochs", "table1", "table2", "table3", "table4")
+GAP = "gap"
 PEOPLES_FILES = tuple(
     f"tables/{name}"
-    for name in (*(f"{name}.csv" for name in (*TABLES, "gap")), *score_files("scores"))
+    for name in (*(f"{name}.csv" for name in (*TABLES, GAP)), *score_files("scores"))
     if ".parquet" not in name
 )
 """Files of an evaluation that people read, and may edit; Parquet is for programs."""
@@ -50,7 +51,8 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> list
     """Predict and score every case of the given folds, then write and print the run's tables and figures.
 
     Returns:
-        A problem for each case and fold that the folds could not learn failures from; their maps are missing.
+        A problem for each case and fold that the folds could not learn failures from (their maps are missing), and for
+        each case that the gap could not be measured on.
 
     Raises:
         ProblemsFound: naming every case that could not be evaluated, or every table that someone has edited meanwhile;
@@ -71,13 +73,10 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> list
     first = table1(per_case, task, baseline_table(experiment, per_case))
     second, third = table2(per_case, epochs, last_epochs, task), table3(per_case)
     fourth = table4(per_region)
-    gap = _gap(request, folds, {case.case_id: case.patient for case in cases})
     with page_outputs(run).noting(among=PEOPLES_FILES):
         frames = (per_case, per_region, epochs, first, second, third, fourth)
         for frame, name in zip(frames, TABLES, strict=True):
             write_table(frame, run.tables, name)
-        if gap is not None:
-            write_table(gap, run.tables, "gap")
         summary = write_scores(scores, run.tables, "scores")
     reported = ReportedRun(run.root.name, run, experiment, cases)
     draw_run(reported)
@@ -89,22 +88,31 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> list
         warn(f"no report ({error}); once that is fixed: {again}")
     by_region = [failures_table(third, task), regions_table(fourth)]
     for table in (
-        scores_table(summary),
+        scores_table(summary, chosen=maps_of(per_case)),
         dice_table(first, task),
         uncertainty_table(second, last_epochs, task),
         *by_region,
     ):
         console.print(table.to_rich())
-    for line in (*verdicts(third), *beats_floor(second), *([] if gap is None else gap_lines(gap))):
+    for line in (*verdicts(third), *beats_floor(second)):
+        console.print(line)
+    return problems + _write_gap(request, folds, {case.case_id: case.patient for case in cases})
+
+
+def _write_gap(request: RunRequest, folds: Sequence[int], patients: dict[str, str]) -> list[Problem]:
+    """Write and print the gap between training and new cases, where it is asked for; return what went wrong."""
+    with page_outputs(request.run).noting(among=PEOPLES_FILES):
+        for ending in ("parquet", "csv"):  # of an earlier evaluation
+            (request.run.tables / f"{GAP}.{ending}").unlink(missing_ok=True)
+        if not request.experiment.evaluation.training_gap_cases:
+            return []
+        with counting() as progress:
+            rows, problems = measure_gap(request, folds, patients, partial(progress, "cases for the gap"))
+        if len(rows):
+            write_table(rows, request.run.tables, GAP)
+    for line in gap_lines(rows):
         console.print(line)
     return problems
-
-
-def _gap(request: RunRequest, folds: Sequence[int], patients: dict[str, str]) -> pd.DataFrame | None:
-    if not request.experiment.evaluation.gap_cases:
-        return None
-    with counting() as progress:
-        return measure_gap(request, folds, patients, partial(progress, "cases for the gap"))
 
 
 def baseline_table(experiment: Experiment, per_case: pd.DataFrame) -> pd.DataFrame | None:

@@ -14,7 +14,7 @@ import torch
 from uncseg.cluster.tasks import map_cases_on_workers
 from uncseg.dataset.finite import naming
 from uncseg.dataset.splits import read_splits
-from uncseg.errors import raise_if_any
+from uncseg.errors import Problem
 from uncseg.evaluation.overlap import dice
 from uncseg.evaluation.summary import bootstrap_mean
 from uncseg.evaluation.uncertainty import MIN_MASK_VOXELS, protocol_mask
@@ -33,8 +33,8 @@ ERROR = "error"
 
 def measure_gap(
     request: RunRequest, folds: Sequence[int], patients: dict[str, str], progress: Callable[[int, int], None]
-) -> pd.DataFrame:
-    """Predict each fold's own cases, and as many of its training cases as ``evaluation.gap_cases`` says.
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Predict each fold's own cases, and as many of its training cases as ``evaluation.training_gap_cases`` says.
 
     Args:
         patients: of each case.
@@ -42,23 +42,21 @@ def measure_gap(
 
     Returns:
         One row per fold and case: fold, case, patient, seen (whether the fold was trained on it), ``dice_REGION`` of
-        each region, and :data:`ERROR` (NaN where the mask has fewer than 50 voxels).
-
-    Raises:
-        ProblemsFound: naming each case that could not be predicted.
+        each region, and :data:`ERROR` (NaN where the mask has fewer than 50 voxels). And a problem for each case that
+        could not be predicted.
     """
     splits, calls = read_splits(request.prepared.splits), []
     for fold in folds:
         seen, new = sorted(splits[fold]["train"]), sorted(splits[fold]["val"])
-        drawn = np.random.default_rng(fold).permutation(len(seen))[: request.experiment.evaluation.gap_cases]
+        drawn = np.random.default_rng(fold).permutation(len(seen))[: request.experiment.evaluation.training_gap_cases]
         for cases, is_seen in (([seen[n] for n in sorted(drawn)], True), (new, False)):
             calls += [
                 (f"fold {fold}, {case}", score_on_grid, (request.fold(fold), case, patients[case], is_seen))
                 for case in cases
             ]
     rows, problems = map_cases_on_workers(calls, request.slots, progress)
-    raise_if_any(problems, "The gap between training and new cases could not be measured.", exit_code=1)
-    return table_of(rows.values()).sort_values(["fold", "seen", "case"], ignore_index=True)
+    table = table_of(rows.values())
+    return table.sort_values(["fold", "seen", "case"], ignore_index=True) if len(table) else table, problems
 
 
 def score_on_grid(request: FoldRequest, case_id: str, patient: str, seen: bool) -> dict[str, Any]:
@@ -82,7 +80,7 @@ def score_on_grid(request: FoldRequest, case_id: str, patient: str, seen: bool) 
 def gap_lines(rows: pd.DataFrame) -> list[str]:
     """Return a sentence per figure of :func:`measure_gap`: its mean over training cases and over new ones."""
     lines = []
-    for figure in rows.columns.drop(["fold", "case", "patient", "seen"]):
+    for figure in rows.columns.drop(["fold", "case", "patient", "seen"], errors="ignore"):
         parts = []
         for seen, words in ((True, "training cases"), (False, "new cases")):
             part = rows[rows["seen"] == seen]

@@ -19,8 +19,8 @@ from uncseg.config.sections import Evaluation
 from uncseg.dataset.case_volumes import intensity_problems
 from uncseg.dataset.finite import count_not_finite, naming, require_finite_channels
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.estimators.chosen_map import chosen_map, learns_for_choice
 from uncseg.estimators.registry import HEAD
-from uncseg.estimators.shown_map import learns_for_shown, shown_map
 from uncseg.evaluation.expectation import REVIEW_BELOW, around_prediction, describe, expected_dice_column
 from uncseg.evaluation.overlap import main_mask
 from uncseg.layout import UNCERTAINTY, folds_in
@@ -67,7 +67,7 @@ class Segmentation:
         Returns:
             ``labels``, (D, H, W) uint8, as the card numbers them; ``uncertainty``, (D, H, W) float32 in [0, 1], inside
             the predicted main region dilated by 2 voxels (everywhere if nothing of it is predicted), and
-            ``uncertainty_unmasked``; ``uncertainty_from``, which map that is (``estimators/shown_map.py``), all three
+            ``uncertainty_unmasked``; ``uncertainty_from``, which map that is (``estimators/chosen_map.py``), all three
             None where the model has none; and what ``uncseg predict`` writes into CASE.json:
             ``expected_dice_MAIN`` of the main region, volumes in mL, ``review`` and its reason.
 
@@ -87,7 +87,7 @@ class Segmentation:
         predicted = main_mask(averaged.labels, task)
         main = list(task.regions).index(task.main_region)
         learnt = {name: failures_of(values[main], predicted) for name, values in averaged.corrected.items()}
-        name, shown = shown_map({HEAD: averaged.uncertainty} | learnt, self._wanted) or (None, None)
+        name, shown = chosen_map({HEAD: averaged.uncertainty} | learnt, self._wanted) or (None, None)
         masked = around_prediction(shown, predicted)
         return {
             "labels": averaged.labels,
@@ -103,7 +103,7 @@ class Segmentation:
         grids, learnt = [], []
         for fold, predictor in zip(self.folds, self._predictors, strict=True):
             grid, own = predict_grid(predictor, data), None
-            if learns_for_shown(self._wanted, UNCERTAINTY in grid.maps):
+            if learns_for_choice(self._wanted, UNCERTAINTY in grid.maps):
                 own = LearntFailures.of(self.model, fold)
             if own is not None:
                 grid = replace(grid, corrected=own.on_grid(data, grid, self._tile_step))

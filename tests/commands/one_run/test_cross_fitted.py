@@ -123,7 +123,7 @@ def test_a_new_case_has_the_maps_that_were_judged_out_of_fold(root, copied, tmp_
 def test_the_gap_is_measured_by_the_same_passes_over_training_and_new_cases(copied, tmp_path):
     shutil.copytree(copied.root.parent, tmp_path / "runs", ignore=shutil.ignore_patterns("mlflow*"))
     run = RunFolder(tmp_path / "runs" / "small")
-    said = uncseg("evaluate", run.root, *options("evaluation.gap_cases=2"))
+    said = uncseg("evaluate", run.root, *options("evaluation.training_gap_cases=2"))
     rows = pd.read_parquet(run.tables / "gap.parquet")
     for fold, split in enumerate(splits(copied)):
         own = rows[rows["fold"] == fold]

@@ -131,7 +131,7 @@ def test_trainings_that_cannot_be_compared_are_refused_before_they_are_trained(b
 @pytest.mark.parametrize(
     ("fields", "field", "expected"),
     [
-        ({"candidate": "plain/entropi"}, "candidate", "TRAINING/MAP"),
+        ({"proposed": "plain/entropi"}, "proposed", "TRAINING/MAP"),
         ({"folds": [0]}, "folds", "two folds at least"),
         ({"folds": [0, 0]}, "folds", "each once"),
         ({"seeds": [0, 1000]}, "seeds", "nearer to each other"),

@@ -123,7 +123,7 @@ def test_the_ranking_says_which_methods_beat_the_best_floor(wide, rankings):
     assert verdicts(ranking(rows(), PAPER, floors=()), "corr_oracle_union") == []
 
 
-def test_the_candidate_is_shown_against_every_other_map_with_its_cost(wide, rankings):
+def test_the_proposed_map_is_shown_against_every_other_map_with_its_cost(wide, rankings):
     leads = {figure: leads_over_all(rows(), PAPER, figure, "uncertainty") for figure in rankings}
     table = leads_table(leads, "uncertainty", costs(MEANS))
     by_method = {row.cells[0]: list(row.cells[1:]) for row in table.rows}

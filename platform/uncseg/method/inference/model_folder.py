@@ -55,6 +55,12 @@ class ModelFolder:
         """nnU-Net's reader of plans.json."""
         return PlansManager(read_json(self.root / "plans.json"))
 
+    @property
+    def has_head(self) -> bool:
+        """Whether its networks give an uncertainty map; those that nnU-Net trained do not."""
+        plans = self.plans_manager.plans
+        return PLANS_KEY in plans and TrainerSettings.from_plans(plans).model.uncertainty
+
     @cached_property
     def configuration_manager(self) -> Any:
         """nnU-Net's reader of the configuration."""

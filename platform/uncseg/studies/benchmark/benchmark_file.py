@@ -35,8 +35,8 @@ class Benchmark(Study):
     """None: all."""
     shared: str = "plain"
     """The training on whose segmentation all maps are scored besides their own, and whose cost is 1."""
-    candidate: str | None = None
-    """TRAINING/MAP: the method whose lead over every other one is shown as well. None: none."""
+    proposed: str | None = None
+    """TRAINING/MAP: the proposed method, whose lead over every other one is shown as well. None: none."""
     least_dice: Annotated[float, Field(ge=0, le=1)] = 0.85
     """Mean Dice of the main region that a segmentation must reach before its uncertainty is compared."""
     cost_repeats: Annotated[int, Field(gt=0, le=1000)] = 5

@@ -97,12 +97,12 @@ def ranking_table(ranked: pd.DataFrame, figure: str, segmentation: str = "shared
     return PageTable(kept, f"Ranking by {what}, {segmentation} segmentation", header, rows, note)
 
 
-def leads_table(leads: Mapping[str, pd.DataFrame], candidate: str, costs: pd.DataFrame) -> PageTable:
+def leads_table(leads: Mapping[str, pd.DataFrame], proposed: str, costs: pd.DataFrame) -> PageTable:
     """Return by how much one method is better than every other one on the shared segmentation.
 
     Args:
         leads: by figure, as :func:`~uncseg.studies.benchmark.ranking.leads_over_all` returns them.
-        candidate: the method.
+        proposed: the method.
         costs: method and ``inference_cost``.
     """
     figures, inference = figures_by_key(), costs.set_index("method")["inference_cost"]
@@ -114,12 +114,12 @@ def leads_table(leads: Mapping[str, pd.DataFrame], candidate: str, costs: pd.Dat
         rows.append(Row([_display(name), *cells, fixed(inference.get(name, math.nan), 2)]))
     header = ["method", *(figures[key].label for key in leads), "inference cost"]
     note = (
-        f"By how much {_display(candidate)} is better than the method of the row (positive: better), the same cases "
+        f"By how much {_display(proposed)} is better than the method of the row (positive: better), the same cases "
         "and seeds, with 95 % intervals from 2000 resamples of seeds and patients; ± is the sd over seeds. "
-        f"Costs are multiples of plain nnU-Net's; that of {_display(candidate)} is "
-        f"{fixed(inference.get(candidate, math.nan), 2)}."
+        f"Costs are multiples of plain nnU-Net's; that of {_display(proposed)} is "
+        f"{fixed(inference.get(proposed, math.nan), 2)}."
     )
-    return PageTable("leads", f"{_display(candidate)} against every other map", header, rows, note)
+    return PageTable("leads", f"{_display(proposed)} against every other map", header, rows, note)
 
 
 def _lead(row: Mapping[Any, Any]) -> str:

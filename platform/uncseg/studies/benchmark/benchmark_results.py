@@ -70,9 +70,11 @@ def close_benchmark(
     known = [figure for figure in shown_in("ranking") if rows[figure].notna().any()]
     of_shared = [name for name in floors if methods[name].training == benchmark.shared]
     ranked = {figure: ranking(rows, task, figure, SHARED, of_shared, least) for figure in known}
-    own = {figure: ranking(rows, task, figure, OWN, floors, least) for figure in known if figure != ORACLE_FIGURE}
-    candidate = benchmark.candidate
-    leads = {} if candidate is None else {f: leads_over_all(rows, task, f, candidate, least) for f in known}
+    deciding = {name: method.judged for name, method in methods.items() if method.judged is not None}
+    real = [figure for figure in known if figure != ORACLE_FIGURE]
+    own = {figure: ranking(rows, task, figure, OWN, floors, least, deciding) for figure in real}
+    proposed = benchmark.proposed
+    leads = {} if proposed is None else {f: leads_over_all(rows, task, f, proposed, least) for f in known}
     tables = {"rows": rows, "summary": summary, "costs": costs, "benchmark": wide, "memory": against_memory(finished)}
     tables |= {f"ranking_{figure}": table for figure, table in ranked.items()}
     tables |= {f"ranking_own_{figure}": table for figure, table in own.items()}
@@ -80,7 +82,7 @@ def close_benchmark(
     for name, frame in tables.items():
         write_table(frame, folder.tables, name)
     further = [ranking_table(table, figure, OWN) for figure, table in own.items()]
-    further += [] if candidate is None else [leads_table(leads, candidate, costs)]
+    further += [] if proposed is None else [leads_table(leads, proposed, costs)]
     write_text(folder.tables / "benchmark.md", to_markdown(wide, task, ranked, least, further))
     figure = folder.figures / "quality_against_cost.png"
     families = {name: f"{method.training}/{method.estimator or name}" for name, method in methods.items()}

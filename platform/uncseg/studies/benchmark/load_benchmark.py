@@ -70,8 +70,8 @@ def load_benchmark(
         _check_maps(checks, name, entry.maps, experiments[name])
         _check_judged(checks, name, experiments)
     names = [method.name for training in trainings for method in methods_of(training)]
-    candidate, advice = benchmark.candidate, did_you_mean(benchmark.candidate or "", names, "name a map of a training")
-    checks.require(candidate in (None, *names), "candidate", candidate, "TRAINING/MAP", advice)
+    proposed, advice = benchmark.proposed, did_you_mean(benchmark.proposed or "", names, "name a map of a training")
+    checks.require(proposed in (None, *names), "proposed", proposed, "TRAINING/MAP", advice)
     checks.raise_all(path, benchmark)
     return benchmark, base, trainings
 

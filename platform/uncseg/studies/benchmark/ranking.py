@@ -1,7 +1,7 @@
 """The ranking of methods and its uncertainty: all methods are resampled together, over the same seeds and patients."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,35 +28,46 @@ class _Compared:
     """Whether each method's segmentations are good enough to compare its maps."""
     sign: int
     """1 where more is better, -1 where less is."""
-    means: pd.Series
-    """By method: over cases, of each case's mean over seeds."""
-    samples: dict[str, np.ndarray]
-    """By method: the means in the resamples, in none of which a method is without a value."""
-    seeds: dict[str, pd.Series]
-    """By method: the mean over cases, by seed."""
+    rows: dict[str, pd.DataFrame]
+    """By method: seed, case, patient and the figure."""
+    patients: pd.Index
+    seeds: pd.Index
+    figure: str
+
+    @property
+    def means(self) -> pd.Series:
+        """By method: over cases, of each case's mean over seeds."""
+        return pd.Series({name: by_case(self.rows[name], self.figure)[0].mean() for name in self.methods}, dtype=float)
+
+    def samples(self, method: str) -> np.ndarray:
+        """Return a method's mean in each resample; NaN in those where it has no value."""
+        return resampled_means(self.rows[method], self.figure, self.patients, self.seeds)
 
     def lead(self, method: str, over: str) -> tuple[float, float, float, float]:
-        """Return how much better a method is than another, with the interval of pairs and the sd over seeds."""
-        low, high = interval(self.sign * (self.samples[method] - self.samples[over]))
-        by_seed = self.sign * (self.seeds[method] - self.seeds[over])
-        return self.sign * (self.means[method] - self.means[over]), low, high, float(by_seed.std(ddof=1))
+        """Return how much better a method is than another on the seeds and cases that both have.
+
+        Beside the mean are the 95 % interval, and the sd over seeds (NaN for one).
+        """
+        both = self.rows[method].merge(self.rows[over], on=["seed", "case", "patient"], suffixes=("", "_over"))
+        both[self.figure] = self.sign * (both[self.figure] - both[f"{self.figure}_over"])
+        low, high = interval(resampled_means(both, self.figure, self.patients, self.seeds))
+        by_seed = both.groupby("seed")[self.figure].mean()
+        return float(by_case(both, self.figure)[0].mean()), low, high, float(by_seed.std(ddof=1))
 
 
 def _compared(rows: pd.DataFrame, task: Task, figure: str, segmentation: str, least_dice: float) -> _Compared:
     chosen, allowed = rows[rows["segmentation"] == segmentation], is_compared(rows, task, least_dice)
-    parts = {str(name): part for name, part in chosen.groupby("method", sort=False)}
-    methods = [name for name, part in parts.items() if allowed[name] and part[figure].notna().any()]
-    patients, seeds = pd.Index(sorted(chosen["patient"].unique())), pd.Index(sorted(chosen["seed"].unique()))
-    samples = {name: resampled_means(parts[name], figure, patients, seeds) for name in methods}
-    # in a resample in which a method has no value there are no ranks
-    known = ~np.isnan(np.array(list(samples.values()))).any(axis=0) if samples else np.empty(0, bool)
+    parts = {
+        str(name): part[["seed", "case", "patient", figure]] for name, part in chosen.groupby("method", sort=False)
+    }
     return _Compared(
-        methods,
+        [name for name, part in parts.items() if allowed[name] and part[figure].notna().any()],
         {name: allowed[name] for name in parts},
         -1 if figures_by_key()[figure].better == LOWER else 1,
-        pd.Series({name: by_case(parts[name], figure)[0].mean() for name in methods}, dtype=float),
-        {name: values[known] for name, values in samples.items()},
-        {name: parts[name].groupby("seed")[figure].mean() for name in methods},
+        parts,
+        pd.Index(sorted(chosen["patient"].unique())),
+        pd.Index(sorted(chosen["seed"].unique())),
+        figure,
     )
 
 
@@ -67,6 +78,7 @@ def ranking(
     segmentation: str = SHARED,
     floors: Sequence[str] = (),
     least_dice: float = LEAST_DICE,
+    deciding: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Rank methods by a figure's mean over cases (per case the mean over seeds), the best first.
 
@@ -78,6 +90,7 @@ def ranking(
         floors: methods that the others are to beat; those that are missing are ignored. On their own segmentations,
             methods are held against those of their own training alone.
         least_dice: as :func:`~uncseg.studies.benchmark.benchmark_table.benchmark_summary` takes it.
+        deciding: by method, the training whose network made its own segmentation, where that is not the method's own.
 
     Returns:
         COLUMNS and floor, compared (bool). ``rank`` counts from 1, and equal means share the better rank; ``_low`` and
@@ -91,14 +104,16 @@ def ranking(
     ranked = [method for method in found.methods if method != ORACLE]
     table = pd.DataFrame(math.nan, index=pd.Index(found.methods, name="method"), columns=list(COLUMNS[1:]))
     table = table.astype({"best_floor": object})
-    table["mean"] = found.means
-    table.loc[ranked, "rank"] = rankdata(-found.sign * found.means[ranked], method="min")
+    means, samples = found.means, {method: found.samples(method) for method in found.methods}
+    table["mean"] = means
+    table.loc[ranked, "rank"] = rankdata(-found.sign * means[ranked], method="min")
     for method in found.methods:
-        table.loc[method, ["ci_low", "ci_high"]] = interval(found.samples[method])
-    _add_ranks(table, ranked, found)
+        table.loc[method, ["ci_low", "ci_high"]] = interval(samples[method])
+    _add_ranks(table, ranked, np.array([-found.sign * samples[method] for method in ranked]))
+    of = deciding or {}
     for method in ranked:
-        own = [floor for floor in floors if segmentation != OWN or _training(floor) == _training(method)]
-        best = best_floor(found.means[ranked].to_dict(), figure, own)
+        own = [f for f in floors if segmentation != OWN or _training(f) == of.get(method, _training(method))]
+        best = best_floor(means[ranked].to_dict(), figure, own)
         if best is not None:
             table.loc[method, "best_floor"] = best
             table.loc[method, list(_LEAD)] = found.lead(method, best)
@@ -113,29 +128,32 @@ def _training(method: str) -> str:
     return method.rpartition("/")[0]
 
 
-def _add_ranks(table: pd.DataFrame, ranked: list[str], found: _Compared) -> None:
-    samples = np.array([found.samples[method] for method in ranked])
+def _add_ranks(table: pd.DataFrame, ranked: list[str], samples: np.ndarray) -> None:
+    """Add the intervals of ranks; ``samples`` are (methods, resamples), smaller ones better."""
+    # in a resample in which a method has no value there are no ranks
+    samples = samples[:, ~np.isnan(samples).any(axis=0)] if samples.size else samples
     if samples.size:
-        ranks = rankdata(-found.sign * samples, method="min", axis=0)
+        ranks = rankdata(samples, method="min", axis=0)
         # whole numbers, rounded outwards
         table.loc[ranked, "rank_low"] = np.percentile(ranks, 2.5, axis=1, method="lower")
         table.loc[ranked, "rank_high"] = np.percentile(ranks, 97.5, axis=1, method="higher")
 
 
 def leads_over_all(
-    rows: pd.DataFrame, task: Task, figure: str, candidate: str, least_dice: float = LEAST_DICE
+    rows: pd.DataFrame, task: Task, figure: str, proposed: str, least_dice: float = LEAST_DICE
 ) -> pd.DataFrame:
     """Return by how much one method is better than each other one on the shared segmentation.
 
     Args:
         rows, task, figure, least_dice: as :func:`ranking` takes them.
-        candidate: the method.
+        proposed: the method.
 
     Returns:
         Columns method, mean, lead, lead_low, lead_high, lead_seed_sd, as in :func:`ranking`, the best other method
-        first; without the oracle, and no rows where the candidate is not compared.
+        first; without the oracle, and no rows where the proposed is not compared.
     """
     found = _compared(rows, task, figure, SHARED, least_dice)
-    others = [name for name in found.methods if name not in (candidate, ORACLE)] if candidate in found.methods else []
-    records = [(name, found.means[name], *found.lead(candidate, name)) for name in others]
+    others = [name for name in found.methods if name not in (proposed, ORACLE)] if proposed in found.methods else []
+    means = found.means
+    records = [(name, means[name], *found.lead(proposed, name)) for name in others]
     return pd.DataFrame(records, columns=["method", "mean", *_LEAD]).sort_values("lead", ignore_index=True)
