@@ -188,7 +188,7 @@ def test_plots_page_and_mlflow_are_written(done, trainings):
 
 def test_a_network_without_the_head_has_an_uncertainty_from_what_its_folds_have_learnt(done, tmp_path):
     run = RunFolder(done[0].runs / "plain_seed_4")
-    case = sorted((done[1].parent / "cases").iterdir())[0]
+    case = next(folder for folder in sorted((done[1].parent / "cases").iterdir()) if folder.is_dir())
     shutil.copytree(case, tmp_path / "new" / case.name)
     uncseg("predict", run.root, tmp_path / "new", tmp_path / "out")
     record = json.loads((tmp_path / "out" / f"{case.name}.json").read_text())

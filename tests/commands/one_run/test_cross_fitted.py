@@ -170,7 +170,9 @@ def test_a_map_that_no_fold_has_learnt_is_refused(root, run, tmp_path):
     assert "failures.steps" in said
     wanted = options("evaluation.uncertainty=cross_fitted")
     said = uncseg("predict", run.root, root / "cohort", tmp_path / "out", *wanted, code=2)
-    assert "evaluation.uncertainty: cross_fitted" in said
+    assert "evaluation.uncertainty" in said
+    for command in (("evaluate", run.root), ("cross-validate", root / "experiment.yaml")):
+        assert "failures.steps" in uncseg(*command, *wanted, code=2)
     assert not (tmp_path / "out").exists()
 
 

@@ -75,7 +75,7 @@ def test_every_column_of_the_tables_is_known(run):
     listed = {"num_tp", "num_fp", "num_fn", "qu_auc_dice", "qu_auc_ftp", "qu_auc_ftn", "auprc_brain", "fpr95_brain"}
     listed |= {"case", "patient", "fold", "region", "reference_volume_ml", "predicted_volume_ml"}
     assert set(scores.columns) - set(figures_by_key()) <= listed | {"rmsd_failure_reference"}
-    listed = {"case", "patient", "fold", "expected_dice_wt", *dice_columns(paper_task())}
+    listed = {"case", "patient", "fold", "expected_dice_wt", "uncertainty_from", *dice_columns(paper_task())}
     listed |= {f"{what}_{p}" for what in ("visited_share", "mask_voxels") for p in PROTOCOLS}
     names = ("reference_{}_ml", "predicted_{}_ml", "failure_rate_{}")
     listed |= {name.format(region) for name in names for region in ("wt", "tc", "et")}
