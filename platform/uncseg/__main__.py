@@ -6,6 +6,8 @@ import os
 
 def _stop(_number: int, _frame: object) -> None:
     """Answer a signal until :mod:`uncseg.stopping` does; it has the same line and code."""
+    for number in (_signal.SIGINT, _signal.SIGTERM):  # another one says nothing more
+        _signal.signal(number, _signal.SIG_IGN)
     os.write(2, b"stopped; the same command goes on from here\n")
     os._exit(130)
 

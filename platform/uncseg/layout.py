@@ -15,6 +15,8 @@ FINAL_CHECKPOINT = "checkpoint_final.pth"
 """Of a fold whose training has ended."""
 FAILURES = "failures.pth"
 """Of a fold that has learnt from failures of the other folds: calibrated p, and the failure network if there is one."""
+FAILURES_RECORD = "failures.json"
+"""Beside it: what it was made from, and the loss of each step."""
 DONE = "done.json"
 """In the folder of a fold whose training has ended: which fold it is, its epochs, and its final checkpoint."""
 

@@ -34,6 +34,8 @@ class _State:
     line = GOES_ON
     saying = threading.RLock()
     said = False
+    answering = False
+    """Whether the main thread is in the middle of an answer, in which another signal may reach it."""
     interrupted = False
     blocks = 0
     last_acts: ClassVar[dict[object, Callable[[], None]]] = {}
@@ -86,7 +88,7 @@ def telling_of_the_end(tell: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     except BaseException:  # libraries make other exceptions of an interrupt
-        if _State.said:
+        if _is_said():
             with contextlib.suppress(Exception):
                 tell()
             end()
@@ -119,8 +121,14 @@ def end() -> NoReturn:
 
 def end_if_stopped() -> None:
     """End the process if a signal has come, whatever became of the ``KeyboardInterrupt`` meanwhile."""
-    if _State.said:
+    if _is_said():
         end()
+
+
+def _is_said() -> bool:
+    """Return whether a signal has come; where one comes just now, after its line is said."""
+    with _State.saying:
+        return _State.said
 
 
 def _say_once() -> None:
@@ -143,7 +151,11 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         return
+    if _State.answering:  # a second signal: the answer to the first ends the process, once its line is said
+        return
+    _State.answering = True
     _say_once()
+    _State.answering = False
     if not _State.blocks:
         end()
     if not _State.interrupted:

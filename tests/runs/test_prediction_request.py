@@ -45,7 +45,7 @@ def of_two_folds(tmp_path):
     (tmp_path / "model" / "plans.json").write_text(json.dumps(plans))
     (tmp_path / "model" / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": CHANNELS}))
     folder = ModelFolder(tmp_path / "model", "3d_fullres")
-    model = PredictionModel(folder, (0, 1), Resources(), Evaluation(), review_below=0.8)
+    model = PredictionModel(folder, (0, 1), Resources(), Evaluation(), review_below={"head": 0.8})
     return PredictionRequest(model, PredictionOptions(), tmp_path / "out", threads=1)
 
 

@@ -120,7 +120,8 @@ def start_problem(error: Exception, folder: Path) -> Problem:
 def _program(error: PermissionError, folder: Path) -> str:
     """Return the program that may not be run, if an error is about one; empty where it is about a place to write."""
     file = Path(str(error.filename or folder))
-    return str(file) if file.is_file() and os.access(file, os.R_OK) and not os.access(file, os.X_OK) else ""
+    is_data = file.is_relative_to(folder) or not file.is_file()
+    return "" if is_data or not os.access(file, os.R_OK) or os.access(file, os.X_OK) else str(file)
 
 
 def _tells(pattern: str, text: str, of_a_log: bool) -> bool:

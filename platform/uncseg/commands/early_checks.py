@@ -3,6 +3,7 @@
 Each takes a second. The commands check more, as what they work with becomes known.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ from uncseg.console import command_line
 from uncseg.dataset.folders import require_folder
 from uncseg.dataset.labels import as_convention
 from uncseg.dataset.patients import as_patients
-from uncseg.errors import Problem, ProblemsFound, raise_if_any, similar_path
-from uncseg.layout import FAILURES, RunFolder
+from uncseg.errors import DamagedFile, Problem, ProblemsFound, raise_if_any, similar_path
+from uncseg.files import read_json
+from uncseg.layout import FAILURES_RECORD, RunFolder
 from uncseg.runs.cohort_task import cohort_task
 from uncseg.runs.judged_run import require_judged_run
 from uncseg.runs.named_models import require_model
@@ -80,7 +82,10 @@ def require_failure_network(experiment: Experiment, run: RunFolder) -> None:
     Raises:
         ProblemsFound: saying so.
     """
-    trained = any(run.model.glob(f"fold_*/{FAILURES}")) if run.experiment.is_file() else False
+    trained = False
+    for file in run.model.glob(f"fold_*/{FAILURES_RECORD}") if run.experiment.is_file() else ():
+        with contextlib.suppress(DamagedFile):
+            trained = trained or bool(read_json(file).get("losses"))
     if experiment.evaluation.uncertainty == "cross_fitted" and not experiment.failures.steps and not trained:
         found, advice = "cross_fitted, and failures.steps is 0", "set `failures.steps`, or remove it"
         problem = Problem("evaluation.uncertainty", found, "a map that the folds will have", advice)
@@ -184,6 +189,7 @@ def check_evaluation(
         if not recorded_folds(experiment, run):
             problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
             raise ProblemsFound("There is nothing to evaluate.", [problem])
+        require_failure_network(experiment, run)
 
 
 def runs_to_compare(first: Path, second: Path) -> list[tuple[RunFolder, Experiment]]:

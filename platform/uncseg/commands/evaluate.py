@@ -6,7 +6,6 @@ from uncseg.cluster.autoscaler import connected_cluster
 from uncseg.cluster.environment import refuse_kept_address
 from uncseg.cluster.resources import plan_slots
 from uncseg.cluster.session import ray_session
-from uncseg.commands.early_checks import require_failure_network
 from uncseg.config.task_files import require_task
 from uncseg.console import console, counting
 from uncseg.dataset.patients import as_patients
@@ -15,7 +14,7 @@ from uncseg.layout import RunFolder
 from uncseg.report.run_figures import page_outputs
 from uncseg.runs.cohort_evaluation import cohort_files, predict_cohort, write_cohort_tables
 from uncseg.runs.cohort_task import cohort_task
-from uncseg.runs.cross_fitting import NOT_LEARNT
+from uncseg.runs.cross_fitting import MISSING
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.model_sources import find_model
 from uncseg.runs.preflight import require_storage
@@ -39,7 +38,6 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
     if not folds:
         problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
         raise ProblemsFound("There is nothing to evaluate.", [problem])
-    require_failure_network(experiment, run)
     require_unchanged(run, experiment)
     with ray_session(experiment.resources.ray_address) as own_ray:
         require_storage(experiment, own_ray)
@@ -49,7 +47,7 @@ def evaluate_run(root: Path, overrides: list[str] | None = None, trust: bool = F
         raise_if_any(changed_split(run, prepared), f"The split of the run {run.root} changed.")
         problems = evaluate_and_write_tables(RunRequest(experiment, prepared, run, slots, trust), folds)
     console.print(f"tables:  {run.tables}\nmaps:    {run.out_of_fold}", soft_wrap=True)
-    raise_if_any(problems, NOT_LEARNT, exit_code=1)
+    raise_if_any(problems, MISSING, exit_code=1)
     return 0
 
 

@@ -1,7 +1,7 @@
 """What an uncertainty map says about a case without a reference: how good its segmentation may be."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,18 +56,42 @@ def review_reason(predicted: np.ndarray, expected: float | None, below: float, r
     return None
 
 
-def review_threshold(per_case: pd.DataFrame | None, task: Task, choices: Collection[str]) -> float:
-    """Return the expected Dice that a fifth of a run's own out-of-fold cases do not reach; 0.8 where there is none.
+def review_thresholds(per_case: pd.DataFrame | None, task: Task) -> dict[str, float]:
+    """Return, by map, the expected Dice that a fifth of a run's own out-of-fold cases do not reach.
+
+    What one map expects is no threshold for another: a map without cases of its own is missing.
 
     Args:
-        per_case: one row per case; None before the run's evaluation.
+        per_case: one row per case; None before the run's evaluation. Older tables do not tell the map: the head's.
         task: of the run.
-        choices: the maps that new cases may have as their uncertainty; what another map expects is no threshold.
     """
-    if per_case is not None and "uncertainty_from" in per_case:
-        per_case = per_case[per_case["uncertainty_from"].isin(list(choices))]
-    known = None if per_case is None else per_case.get(expected_dice_column(task))
-    return REVIEW_BELOW if known is None or known.isna().all() else float(known.quantile(REVIEWED_SHARE))
+    if per_case is None or (column := expected_dice_column(task)) not in per_case:
+        return {}
+    maps = per_case.get("uncertainty_from", pd.Series("head", per_case.index))
+    known = per_case[column].dropna().groupby(maps)
+    return {str(name): float(values.quantile(REVIEWED_SHARE)) for name, values in known if len(values)}
+
+
+def thresholds_in(description: Mapping[str, Any]) -> dict[str, float]:
+    """Return the thresholds of :func:`review_thresholds` that a stored model's uncseg.json holds.
+
+    Older ones hold a single number, for the head's map.
+    """
+    older = {"head": description["review_below"]} if "review_below" in description else {}
+    return {str(name): float(value) for name, value in description.get("review_thresholds", older).items()}
+
+
+MAPS_IN_WORDS = {
+    "head": "the head's",
+    "cross_fitted": "the failure network's",
+    "calibrated": "calibrated p",
+}
+
+
+def maps_of(per_case: pd.DataFrame | None) -> tuple[str, ...]:
+    """Return which maps are the uncertainty of a run's cases, in words; empty where none is, or none is told."""
+    told = pd.Series(dtype=object) if per_case is None else per_case.get("uncertainty_from", pd.Series(dtype=object))
+    return tuple(words for name, words in MAPS_IN_WORDS.items() if name in set(told.dropna()))
 
 
 def around_prediction(uncertainty: np.ndarray | None, predicted: np.ndarray) -> np.ndarray | None:

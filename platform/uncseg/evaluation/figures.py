@@ -27,7 +27,7 @@ Place = Literal[
     "benchmark",  # a benchmark's table: file, page and, with a short label, terminal
     "benchmark_file",  # a benchmark's table, only as a file
     "benchmark_mlflow",
-    "ranking",  # a benchmark's rankings, and what its candidate leads by
+    "ranking",  # a benchmark's rankings, and the leads of its proposed method
     "plot",  # a benchmark's plot
     "cost",  # a benchmark's costs: tables and plot
 ]

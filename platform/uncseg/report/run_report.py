@@ -12,6 +12,7 @@ from uncseg.config.case_lists import short_lists
 from uncseg.config.reading import read_saved
 from uncseg.config.task_files import named_task
 from uncseg.console import command_line
+from uncseg.evaluation.expectation import maps_of
 from uncseg.evaluation.failure_table import failures_table, regions_table, verdicts
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor
@@ -22,7 +23,7 @@ from uncseg.report.case_images import read_case
 from uncseg.report.comparison import comparison_section
 from uncseg.report.page import PageSection, Picture, Viewer, write_page
 from uncseg.report.run_figures import ReportedRun, figure1, telling_cases
-from uncseg.report.score_tables import maps_of, scores_table
+from uncseg.report.score_tables import scores_table
 from uncseg.report.skipped import skipped_lines
 from uncseg.report.slices import make_sheet
 from uncseg.report.style import is_whole_picture, label_colours

@@ -77,23 +77,10 @@ def draw_reliability(path: Path, diagram: pd.DataFrame, regions: Sequence[str]) 
     save_figure(figure, path)
 
 
-MAPS_IN_WORDS = {
-    "head": "the head's",
-    "cross_fitted": "the failure network's",
-    "calibrated": "calibrated p",
-}
-
-
-def maps_of(per_case: pd.DataFrame | None) -> tuple[str, ...]:
-    """Return which maps are the uncertainty of a run's cases, in words; empty where none is, or none is told."""
-    told = pd.Series(dtype=object) if per_case is None else per_case.get("uncertainty_from", pd.Series(dtype=object))
-    return tuple(words for name, words in MAPS_IN_WORDS.items() if name in set(told.dropna()))
-
-
 def scores_table(summary: pd.DataFrame, title: str = "Scores out of fold", chosen: Sequence[str] = ()) -> PageTable:
     """Return the main figures of :func:`~uncseg.evaluation.summary.summarize`, with one column per region.
 
-    ``chosen`` are the maps that were scored, in words; see :func:`maps_of`.
+    ``chosen`` are the maps that were scored, in words; see :func:`~uncseg.evaluation.expectation.maps_of`.
     """
     regions = list(dict.fromkeys(summary["region"]))
     known = {(row["figure"], row["region"]): row for row in summary.to_dict("records")}

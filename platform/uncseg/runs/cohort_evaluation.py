@@ -14,7 +14,7 @@ from uncseg.dataset.inputs import find_inputs
 from uncseg.dataset.labels import as_convention, describe_convention
 from uncseg.dataset.patients import require_patients
 from uncseg.errors import DamagedFile, Problem, ProblemsFound
-from uncseg.evaluation.expectation import WORDS, expected_dice_column
+from uncseg.evaluation.expectation import WORDS, expected_dice_column, maps_of
 from uncseg.evaluation.masks_task import ChosenTask
 from uncseg.evaluation.summary import spearman
 from uncseg.files import read_json, write_json
@@ -128,7 +128,9 @@ def write_cohort_tables(run: RunFolder, name: str, records: dict[str, Record], t
     write_task(run.tables / f"external_{name}_task.yaml", task)
     folds = summarize_models(rows.drop(columns="reliability", errors="ignore"))
     write_table(folds, run.tables, f"external_{name}_folds")
-    console.print(scores_table(summary, f"Scores of {len(records)} case{'s' * (len(records) != 1)}").to_rich())
+    chosen = maps_of(table_of(records.values(), words=WORDS))
+    title = f"Scores of {len(records)} case{'s' * (len(records) != 1)}"
+    console.print(scores_table(summary, title, chosen).to_rich())
     console.print(models_table(folds, task).to_rich())
     console.print(f"tables: {run.tables}/external_{name}*", soft_wrap=True)
     table = expectation_table(together, records, task)

@@ -15,7 +15,7 @@ from uncseg.dataset.splits import read_splits
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest
 from uncseg.kept_records import keep_record, kept_record
-from uncseg.layout import FAILURES
+from uncseg.layout import FAILURES, FAILURES_RECORD
 from uncseg.method.failures.calibration import Calibration, fit_calibration
 from uncseg.method.failures.failure_model import FailureModel, Grid, fitting_device
 from uncseg.method.failures.failure_training import FailureTraining
@@ -25,12 +25,10 @@ from uncseg.runs.fold_request import RunRequest
 
 VERSION = 1
 """To be raised when the same settings make other failure networks."""
-RECORD = "failures.json"
-"""In the folder of a fold: what its failures.pth was made from, and the loss of each step."""
 LATEST = "failures_latest.pth"
 """Checkpoint of a training that goes on."""
 SEED_OF_FOLD = 1000
-NOT_LEARNT = "Not all folds have learnt from failures."
+MISSING = "The run is evaluated, but for this."
 
 Progress = Callable[[str, int, int], None]
 
@@ -82,13 +80,13 @@ def learn_fold(request: RunRequest, fold: int, sources: Mapping[str, str]) -> di
     torch.set_num_threads(request.slots.cpus_per_process)
     known = digest([VERSION, fold, dict(sorted(sources.items()))])
     what = settings.model_dump(mode="json", exclude={"checkpoint_every"})
-    kept = kept_record(folder / RECORD, known)
+    kept = kept_record(folder / FAILURES_RECORD, known)
     if kept is not None and (not settings.steps or kept["settings"] == what):
         return kept
-    for name in (RECORD, FAILURES):  # what is out of date judges nothing
+    for name in (FAILURES_RECORD, FAILURES):  # what is out of date judges nothing
         (folder / name).unlink(missing_ok=True)
     learnt = _learn(request, fold, sorted(sources), digest([known, what]))
-    record = keep_record(folder / RECORD, known, learnt | {"settings": what})
+    record = keep_record(folder / FAILURES_RECORD, known, learnt | {"settings": what})
     (folder / LATEST).unlink(missing_ok=True)
     return record
 

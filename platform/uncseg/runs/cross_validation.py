@@ -10,7 +10,7 @@ from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.partial_files import remove_partial
 from uncseg.provenance import describe_source, describe_versions, git_commit
 from uncseg.report.skipped import skipped_lines
-from uncseg.runs.cross_fitting import NOT_LEARNT
+from uncseg.runs.cross_fitting import MISSING
 from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.fold_request import RunRequest, member_requests
 from uncseg.runs.run_opening import finished_folds, open_members
@@ -29,7 +29,7 @@ def train_and_evaluate(request: RunRequest, folds: Sequence[int], own_ray: bool)
 
     Raises:
         ProblemsFound: naming every case that could not be evaluated; or, when all else is done, what folds could not
-            learn from each other's failures.
+            learn from each other's failures, and where the gap to training cases could not be measured.
     """
     experiment, run = request.experiment, request.run
     problems: list[Problem] = []
@@ -48,7 +48,7 @@ def train_and_evaluate(request: RunRequest, folds: Sequence[int], own_ray: bool)
             outcome = "failed" if failed else "finished"
         finally:
             left = syncer.stop(outcome)
-    raise_if_any(problems, NOT_LEARNT, exit_code=1)
+    raise_if_any(problems, MISSING, exit_code=1)
     return failed, left
 
 

@@ -72,7 +72,7 @@ class Prediction:
     """By region, in the order of the task."""
     failures: dict[str, np.ndarray]
     """Those of the main region."""
-    chosen: tuple[str, np.ndarray] | None
+    uncertainty: tuple[str, np.ndarray] | None
     """The map that is the case's uncertainty, with its name; see ``estimators/chosen_map.py``."""
     estimates: dict[str, NativePrediction]
     """One per estimator of several passes that the experiment asks for, each with its own segmentation."""
@@ -139,8 +139,8 @@ def predict_case(request: FoldRequest, case_id: str) -> Prediction:
     max_probability = decision_probability(probabilities, p_main, outputs.kind == "regions")
     opinions = {name: _p_main(estimate.probabilities, outputs) for name, estimate in estimates.items()}
     failures = regions[request.experiment.dataset.task.main_region].failures
-    chosen = chosen_map({HEAD: maps.get(UNCERTAINTY)} | failures, request.experiment.evaluation.uncertainty)
-    return Prediction(native.labels, p_main, max_probability, maps, regions, failures, chosen, estimates, opinions)
+    uncertainty = chosen_map({HEAD: maps.get(UNCERTAINTY)} | failures, request.experiment.evaluation.uncertainty)
+    return Prediction(native.labels, p_main, max_probability, maps, regions, failures, uncertainty, estimates, opinions)
 
 
 def _p_main(probabilities: np.ndarray, outputs: Outputs) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What ``uncseg predict`` takes as MODEL: a run, a fold of it, an nnU-Net model folder, or one in MLflow."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,8 @@ from uncseg.config.reading import split_advice
 from uncseg.config.rules import problems_of_estimators
 from uncseg.config.sections import Evaluation, Resources
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
-from uncseg.estimators.chosen_map import possible_choices
 from uncseg.estimators.registry import CROSS_FITTED, ESTIMATORS, LEARNT
-from uncseg.evaluation.expectation import REVIEW_BELOW, review_threshold
+from uncseg.evaluation.expectation import review_thresholds, thresholds_in
 from uncseg.layout import folds_in, is_model_folder
 from uncseg.method.checkpoints import FINAL, DamagedCheckpoint, require_whole
 from uncseg.method.inference import model_folder
@@ -46,8 +45,8 @@ class PredictionModel:
     """Folds whose predictions are averaged."""
     resources: Resources
     evaluation: Evaluation
-    review_below: float
-    """Expected Dice of the main region below which a case is to be reviewed."""
+    review_below: Mapping[str, float]
+    """By map: expected Dice of the main region below which a case is to be reviewed. Of a map that is missing: 0.8."""
     members: tuple[ModelFolder, ...] = ()
     """The other networks of each fold, if a deep ensemble is chosen."""
 
@@ -98,8 +97,7 @@ def _from_run(root: Path, folds: Sequence[int] | None, overrides: list[str] | No
     folder = ModelFolder(run.model, configuration)
     if not trust:
         folder.require_known_classes()
-    choices = possible_choices(evaluation.uncertainty, experiment.model.uncertainty)
-    review_below = review_threshold(read_table(run.tables, "per_case"), experiment.dataset.task, choices)
+    review_below = review_thresholds(read_table(run.tables, "per_case"), experiment.dataset.task)
     others = range(1, experiment.training.members if evaluation.estimators.combine_members else 1)
     members = tuple(ModelFolder(run.member(number).model, configuration) for number in others)
     require_whole(model.checkpoint(fold) for model in (folder, *members) for fold in chosen)
@@ -119,7 +117,7 @@ def _from_folder(
     description = model_folder.read_description(path)
     sections = settings_of_model(overrides, description.get("evaluation"))
     _require_trained_for(sections.evaluation, folder, source)
-    review_below = float(description.get("review_below", REVIEW_BELOW))
+    review_below = thresholds_in(description)
     require_whole(map(folder.checkpoint, chosen))
     folder.require_own_files(chosen)
     _require_learnt(sections.evaluation, folder, chosen, source)

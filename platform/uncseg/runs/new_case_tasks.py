@@ -23,7 +23,7 @@ from uncseg.dataset.cases import Case
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume, write_volume
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.estimators.chosen_map import learns_for_choice
+from uncseg.estimators.chosen_map import learns_for_choice, possible_choices
 from uncseg.estimators.registry import CROSS_FITTED, ESTIMATORS, LEARNT, NOT_MIRRORED
 from uncseg.evaluation.expectation import around_prediction, describe
 from uncseg.evaluation.overlap import main_mask
@@ -130,7 +130,8 @@ def predict_case(request: PredictionRequest, case_id: str, data: np.ndarray) -> 
         networks = [loaded_predictor(folder, fold, *applied) for folder in (model.folder, *model.members)]
         with naming(case_id):
             grid = predict_grid(networks[0], data)
-            judged = CROSS_FITTED in estimators.one_pass or _may_choose_learnt(model, grid)
+            choices = possible_choices(evaluation.uncertainty, UNCERTAINTY in grid.maps)
+            judged = CROSS_FITTED in (*estimators.one_pass, *choices)
             learnt = LearntFailures.of(model.folder, fold) if judged else None
             if learnt is not None:
                 grid = replace(grid, corrected=learnt.on_grid(data, grid, evaluation.tile_step))
@@ -143,10 +144,6 @@ def predict_case(request: PredictionRequest, case_id: str, data: np.ndarray) -> 
             if estimator in predictions.segmentations:
                 predictions.segmentations[estimator].append(GridPrediction(estimate.logits))
     return predictions
-
-
-def _may_choose_learnt(model: PredictionModel, grid: GridPrediction) -> bool:
-    return learns_for_choice(model.evaluation.uncertainty, UNCERTAINTY in grid.maps)
 
 
 def write_case(
@@ -172,7 +169,8 @@ def _write_case(
     torch.set_num_threads(1)
     model, options, task = _same_object(request.model.folder), request.options, request.model.task
     one_pass_chosen = {*request.model.evaluation.estimators.one_pass}
-    learns = {*LEARNT} & one_pass_chosen or _may_choose_learnt(request.model, predictions.folds[0])
+    has_head = UNCERTAINTY in predictions.folds[0].maps
+    learns = {*LEARNT} & one_pass_chosen or learns_for_choice(request.model.evaluation.uncertainty, has_head)
     learnt = [LearntFailures.of(model, fold) for fold in request.model.folds] if learns else []
     folds = average_folds(model, predictions.folds, properties, learnt)
     geometry = properties[GEOMETRY]
@@ -180,7 +178,7 @@ def _write_case(
     predicted = main_mask(folds.labels, task)
     from_map, unmasked = uncertainty_of(request.model, folds, predicted)
     uncertainty = around_prediction(unmasked, predicted)
-    record = describe(folds.labels, uncertainty, geometry.spacing_mm, request.review_below, task)
+    record = describe(folds.labels, uncertainty, geometry.spacing_mm, request.review_below(from_map), task)
     maps = {UNCERTAINTY: uncertainty, BETWEEN_FOLDS: folds.between_folds if len(predictions.folds) > 1 else None}
     if options.probabilities:
         maps |= dict(zip(region_probabilities(task).values(), folds.probabilities, strict=True))

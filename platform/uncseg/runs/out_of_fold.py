@@ -93,7 +93,7 @@ def _predict_and_score(request: FoldRequest, case: Case, files: CaseFiles) -> di
     image = read_volume(case.images[0])
     prediction = predict_case(request, case.case_id)
     predicted = main_mask(prediction.labels, task)
-    name, unmasked = prediction.chosen or (None, None)
+    name, unmasked = prediction.uncertainty or (None, None)
     masked = around_prediction(unmasked, predicted)
     written = _write_case(files, prediction, masked, image.geometry, task)
     brain = image.voxels != 0
@@ -112,9 +112,9 @@ def _write_case(
     """Write labels and maps, and return their files; ``masked`` is the uncertainty inside the dilated prediction."""
     write_volume(files.segmentation, prediction.labels.astype(np.uint8), geometry)
     maps = {main_probability(task): prediction.p_main} | prediction.maps
-    if prediction.chosen is not None and masked is not None:
+    if prediction.uncertainty is not None and masked is not None:
         # Table 2 uses each protocol's own mask
-        maps |= {UNCERTAINTY: masked, UNMASKED: prediction.chosen[1]}
+        maps |= {UNCERTAINTY: masked, UNMASKED: prediction.uncertainty[1]}
     for estimate in prediction.estimates.values():
         maps |= estimate.maps
     known = [name for name in (*case_maps(task), *SEVERAL_PASS_MAPS) if name in maps]

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 from uncseg.dataset.cases import Case
-from uncseg.estimators.chosen_map import learns_for_choice
+from uncseg.estimators.chosen_map import MapChoice, learns_for_choice
 from uncseg.estimators.registry import LEARNT
 from uncseg.evaluation.case_scores import definition_of_scores
+from uncseg.evaluation.expectation import REVIEW_BELOW
 from uncseg.files import digest, file_contents
 from uncseg.runs.model_sources import PredictionModel
 from uncseg.tasks.task import Task
@@ -57,17 +59,19 @@ class PredictionRequest:
         chosen = self.options.mirroring
         return self.model.evaluation.mirroring if chosen is None else chosen
 
-    @property
-    def review_below(self) -> float:
-        """Expected Dice of the main region below which a case is flagged."""
+    def review_below(self, chosen_map: str | None) -> float:
+        """Return the expected Dice of the main region, by a map, below which a case is flagged."""
         chosen = self.options.review_below
-        return self.model.review_below if chosen is None else chosen
+        return self.model.review_below.get(chosen_map or "", REVIEW_BELOW) if chosen is None else chosen
 
     def sources(self, cases: Sequence[Case]) -> dict[str, str]:
         """Return a digest per case of what its outputs depend on: checkpoints, settings, options, the
         content of the case's files, wherever they lie."""
         model, evaluation = self.model, self.model.evaluation
-        options = asdict(self.options) | {"mirroring": self.mirroring, "review_below": self.review_below}
+        options = asdict(self.options) | {
+            "mirroring": self.mirroring,
+            "review_below": [*map(self.review_below, get_args(MapChoice))],
+        }
         options["scored_as"] = definition_of_scores(self.scoring)
         learnt = learns_for_choice(evaluation.uncertainty, model.folder.has_head)
         learnt = learnt or bool({*LEARNT} & {*evaluation.estimators.one_pass})

@@ -9,6 +9,7 @@ from uncseg.config.experiment import Experiment
 from uncseg.console import command_line, console, counting, warn
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, listed
+from uncseg.evaluation.expectation import maps_of
 from uncseg.evaluation.failure_table import failures_table, regions_table, table3, table4, verdicts
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
 from uncseg.evaluation.tables import beats_floor, table1, table2
@@ -16,7 +17,7 @@ from uncseg.layout import RunFolder
 from uncseg.partial_files import remove_partial
 from uncseg.report.run_figures import FIGURES, ReportedRun, draw_run, page_outputs
 from uncseg.report.run_report import PAGE, PAGE_TABLES, write_report
-from uncseg.report.score_tables import maps_of, score_files, scores_table, write_scores
+from uncseg.report.score_tables import score_files, scores_table, write_scores
 from uncseg.runs.cross_fitting import learn_failures
 from uncseg.runs.fold_request import RunRequest
 from uncseg.runs.out_of_fold import evaluate_out_of_fold
@@ -66,6 +67,8 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> list
         per_case, scores, per_region = evaluate_out_of_fold(
             request, folds, cases, partial(progress, "out-of-fold cases")
         )
+    if per_case["uncertainty_from"].isna().all():
+        warn("no case has an uncertainty yet: without the head it is learnt from failures, once all folds are trained")
     last_epochs = experiment.evaluation.last_epochs
     epochs = epoch_table(run.spool)
     epochs = epochs[epochs["fold"].isin(folds)]
@@ -101,14 +104,12 @@ def evaluate_and_write_tables(request: RunRequest, folds: Sequence[int]) -> list
 
 def _write_gap(request: RunRequest, folds: Sequence[int], patients: dict[str, str]) -> list[Problem]:
     """Write and print the gap between training and new cases, where it is asked for; return what went wrong."""
-    with page_outputs(request.run).noting(among=PEOPLES_FILES):
-        for ending in ("parquet", "csv"):  # of an earlier evaluation
-            (request.run.tables / f"{GAP}.{ending}").unlink(missing_ok=True)
-        if not request.experiment.evaluation.training_gap_cases:
-            return []
-        with counting() as progress:
-            rows, problems = measure_gap(request, folds, patients, partial(progress, "cases for the gap"))
-        if len(rows):
+    if not request.experiment.evaluation.training_gap_cases:
+        return []
+    with counting() as progress:
+        rows, problems = measure_gap(request, folds, patients, partial(progress, "cases for the gap"))
+    if len(rows):
+        with page_outputs(request.run).noting(among=[f"tables/{GAP}.csv"]):
             write_table(rows, request.run.tables, GAP)
     for line in gap_lines(rows):
         console.print(line)

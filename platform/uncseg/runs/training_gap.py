@@ -86,5 +86,6 @@ def gap_lines(rows: pd.DataFrame) -> list[str]:
             part = rows[rows["seen"] == seen]
             low, high = bootstrap_mean(part[figure], part["patient"])
             parts.append(f"{with_interval(part[figure].mean(), low, high, 3)} on {len(part)} {words}")
-        lines.append(f"final networks, plain passes, {figure}: {parts[0]}, {parts[1]}")
+        words = "mean |p − reference|" if figure == ERROR else figure.replace("dice_", "Dice ")
+        lines.append(f"final networks, plain passes, {words}: {parts[0]}, {parts[1]}")
     return lines

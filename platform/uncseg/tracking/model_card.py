@@ -11,7 +11,13 @@ import pandas as pd
 
 from uncseg.config.case_lists import short_lists
 from uncseg.estimators.chosen_map import possible_choices
-from uncseg.evaluation.expectation import expected_dice_column, review_threshold
+from uncseg.evaluation.expectation import (
+    MAPS_IN_WORDS,
+    REVIEW_BELOW,
+    expected_dice_column,
+    maps_of,
+    review_thresholds,
+)
 from uncseg.evaluation.failure_table import failures_table, regions_table
 from uncseg.evaluation.figures import shown_in
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
@@ -38,7 +44,8 @@ def describe_model(
         ``run``, ``folds``, ``cases`` (number), ``dataset`` (name), ``synthetic``, ``digests``, ``git_commit``,
         ``versions``, ``settings``, ``configuration``, ``task`` (name), ``channels`` in order, ``labels`` by number,
         ``regions`` with the numbers of their labels, ``main_region``; for ``uncseg predict``:
-        ``evaluation`` (tile_step, mirroring, uncertainty), ``review_below``; and out of fold ``calibration`` (region →
+        ``evaluation`` (tile_step, mirroring, uncertainty), ``review_below``, ``review_thresholds`` (by map);
+        ``uncertainty_from`` (in words); and out of fold ``calibration`` (region →
         figure → mean over cases) and ``reliability`` (rows of the diagram).
     """
     manifest, per_case = read_manifest(run.manifest), read_table(run.tables, "per_case")
@@ -46,6 +53,7 @@ def describe_model(
     evaluation, dataset = experiment.get("evaluation") or {}, experiment.get("dataset") or {}
     settings, task = short_lists(experiment), read_task(run)
     has_head = bool((experiment.get("model") or {}).get("uncertainty", True))
+    choices, thresholds = possible_choices(evaluation.get("uncertainty"), has_head), review_thresholds(per_case, task)
     return {
         "run": run.root.name,
         "folds": list(folds),
@@ -63,7 +71,9 @@ def describe_model(
         "regions": {region: list(numbers) for region, numbers in task.numbers.items()},
         "main_region": task.main_region,
         "evaluation": {name: evaluation[name] for name in _APPLIED if name in evaluation},
-        "review_below": review_threshold(per_case, task, possible_choices(evaluation.get("uncertainty"), has_head)),
+        "review_below": next((thresholds[name] for name in choices if name in thresholds), REVIEW_BELOW),
+        "review_thresholds": thresholds,
+        "uncertainty_from": list(maps_of(per_case)),
         "calibration": {} if summary is None else _calibration(summary),
         "reliability": [] if bins is None else [_plain(row) for row in bins.to_dict("records")],
     }
@@ -86,13 +96,6 @@ def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(k): None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
-def _choices(about: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return which map the model's uncertainty may be."""
-    settings = about["settings"]
-    wanted = (settings.get("evaluation") or {}).get("uncertainty")
-    return possible_choices(wanted, bool((settings.get("model") or {}).get("uncertainty", True)))
-
-
 def write_card(run: RunFolder, about: Mapping[str, Any], registered: str, alias: str) -> str:
     """Return the model card, Markdown, from the result of :func:`describe_model` and the name and alias it gets."""
     first, second, third, fourth = (read_table(run.tables, f"table{number}") for number in (1, 2, 3, 4))
@@ -100,7 +103,7 @@ def write_card(run: RunFolder, about: Mapping[str, Any], registered: str, alias:
     last_epochs = about["settings"].get("evaluation", {}).get("last_epochs")
     parts = [
         _opening(about, registered, task),
-        _use(len(task.modalities), "head" in _choices(about)),
+        _use(len(task.modalities), about["uncertainty_from"]),
         _interface(task, about["review_below"]),
         "" if first is None else dice_table(first, task).to_markdown(2),
         "" if third is None else failures_table(third, task).to_markdown(2),
@@ -140,12 +143,10 @@ def _split(settings: Mapping[str, Any]) -> str:
     return ("each fold leaves out a group" if settings.get("groups") else "one's own, from a file") + shared
 
 
-_OF_HEAD = "The uncertainty was trained on the error inside the mask named above and means little elsewhere."
-_OF_FAILURES = "The uncertainty was learnt from the failures of the other folds, near reference and prediction."
-
-
-def _use(images: int, has_head: bool) -> str:
-    of_map = _OF_HEAD if has_head else _OF_FAILURES
+def _use(images: int, maps: Sequence[str]) -> str:
+    of_map = f"The uncertainty is {' or '.join(maps)}." if maps else "There is no uncertainty map."
+    if MAPS_IN_WORDS["head"] in maps:
+        of_map += " A head is trained on the error inside the mask named above and means little elsewhere."
     shown = "one image" if images == 1 else f"{images} co-registered images"
     return f"""## Use and limits
 
@@ -154,8 +155,8 @@ For research. Not a medical device: no decision about a patient may rest on it.
 The model was trained on what its training cases show, {shown} each, which a new case needs as well, prepared alike
 (those of BraTS: without the skull). How it performs on images of other scanners, other diseases, other ages, or before
 or after other treatment is not known. The expected Dice ranks cases for review; it must not be quoted as a measured
-Dice. {of_map} Compare it with
-the floors, the maps of the same network that need no training."""
+Dice. {of_map} Table 3
+holds it against the floors, the maps of the same network that need no training."""
 
 
 def _interface(task: Task, review_below: float) -> str:

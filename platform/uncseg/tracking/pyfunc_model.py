@@ -19,9 +19,15 @@ from uncseg.config.sections import Evaluation
 from uncseg.dataset.case_volumes import intensity_problems
 from uncseg.dataset.finite import count_not_finite, naming, require_finite_channels
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.estimators.chosen_map import chosen_map, learns_for_choice
+from uncseg.estimators.chosen_map import chosen_map, learns_for_choice, possible_choices
 from uncseg.estimators.registry import HEAD
-from uncseg.evaluation.expectation import REVIEW_BELOW, around_prediction, describe, expected_dice_column
+from uncseg.evaluation.expectation import (
+    REVIEW_BELOW,
+    around_prediction,
+    describe,
+    expected_dice_column,
+    thresholds_in,
+)
 from uncseg.evaluation.overlap import main_mask
 from uncseg.layout import UNCERTAINTY, folds_in
 from uncseg.method.inference.fold_average import FoldAverage, average_folds
@@ -44,7 +50,7 @@ class Segmentation:
         self.model, self.folds = open_model_folder(folder), tuple(folds_in(folder))
         description = read_description(folder)
         evaluation = Evaluation.model_validate(description.get("evaluation", {}))
-        self._review_below = float(description.get("review_below", REVIEW_BELOW))
+        self._review_below = thresholds_in(description)
         self._channels = list(
             map(str, description.get("channels") or self.model.dataset_json["channel_names"].values())
         )
@@ -87,15 +93,15 @@ class Segmentation:
         predicted = main_mask(averaged.labels, task)
         main = list(task.regions).index(task.main_region)
         learnt = {name: failures_of(values[main], predicted) for name, values in averaged.corrected.items()}
-        name, shown = chosen_map({HEAD: averaged.uncertainty} | learnt, self._wanted) or (None, None)
-        masked = around_prediction(shown, predicted)
+        name, unmasked = chosen_map({HEAD: averaged.uncertainty} | learnt, self._wanted) or (None, None)
+        masked = around_prediction(unmasked, predicted)
         return {
             "labels": averaged.labels,
             "uncertainty": masked,
-            "uncertainty_unmasked": shown,
+            "uncertainty_unmasked": unmasked,
             "uncertainty_from": name,
             expected_dice_column(task): None,
-            **describe(averaged.labels, masked, spacing_mm, self._review_below, task),
+            **describe(averaged.labels, masked, spacing_mm, self._review_below.get(name or "", REVIEW_BELOW), task),
         }
 
     def _averaged(self, data: np.ndarray, properties: dict[str, Any]) -> FoldAverage:
@@ -105,7 +111,7 @@ class Segmentation:
             grid, own = predict_grid(predictor, data), None
             if learns_for_choice(self._wanted, UNCERTAINTY in grid.maps):
                 own = LearntFailures.of(self.model, fold)
-            if own is not None:
+            if own is not None and "cross_fitted" in possible_choices(self._wanted, UNCERTAINTY in grid.maps):
                 grid = replace(grid, corrected=own.on_grid(data, grid, self._tile_step))
             grids.append(grid)
             learnt.append(own)

@@ -135,7 +135,7 @@ def test_the_gap_is_measured_by_the_same_passes_over_training_and_new_cases(copi
     new = rows[~rows["seen"]].set_index("case")
     np.testing.assert_allclose(new["dice_wt"], per_case.loc[new.index, "dice_wt"], atol=1e-6)
     assert rows["error"].between(0, 1).all()
-    assert "dice_wt" in said
+    assert "plain passes, Dice wt" in said
     assert "on 4 training cases" in said
 
 

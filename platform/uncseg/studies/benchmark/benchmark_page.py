@@ -102,7 +102,7 @@ def leads_table(leads: Mapping[str, pd.DataFrame], proposed: str, costs: pd.Data
 
     Args:
         leads: by figure, as :func:`~uncseg.studies.benchmark.ranking.leads_over_all` returns them.
-        proposed: the method.
+        proposed: the method that is proposed.
         costs: method and ``inference_cost``.
     """
     figures, inference = figures_by_key(), costs.set_index("method")["inference_cost"]

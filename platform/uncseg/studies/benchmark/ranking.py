@@ -95,8 +95,8 @@ def ranking(
     Returns:
         COLUMNS and floor, compared (bool). ``rank`` counts from 1, and equal means share the better rank; ``_low`` and
         ``_high`` are 95 % intervals over resamples of seeds and patients, NaN for fewer than 10 patients, whole numbers
-        for ranks. ``lead``: how much better the mean is than that of ``best_floor`` (positive: better), with a paired
-        interval (both in the same resamples) and the sd over seeds; NaN without floors. The oracle is the first row,
+        for ranks. ``lead``: how much better it is than ``best_floor`` on the seeds and cases that both have (positive:
+        better), with its interval and the sd over seeds; NaN without floors. The oracle is the first row,
         without a rank or a lead; methods that are not compared or do not have the figure are the last, without a mean
         or a rank.
     """
@@ -130,13 +130,17 @@ def _training(method: str) -> str:
 
 def _add_ranks(table: pd.DataFrame, ranked: list[str], samples: np.ndarray) -> None:
     """Add the intervals of ranks; ``samples`` are (methods, resamples), smaller ones better."""
+    known = [not np.isnan(own).all() for own in samples]  # the others have too few patients
+    if not any(known):
+        return
+    names, samples = [name for name, is_known in zip(ranked, known, strict=True) if is_known], samples[known]
     # in a resample in which a method has no value there are no ranks
-    samples = samples[:, ~np.isnan(samples).any(axis=0)] if samples.size else samples
+    samples = samples[:, ~np.isnan(samples).any(axis=0)]
     if samples.size:
         ranks = rankdata(samples, method="min", axis=0)
         # whole numbers, rounded outwards
-        table.loc[ranked, "rank_low"] = np.percentile(ranks, 2.5, axis=1, method="lower")
-        table.loc[ranked, "rank_high"] = np.percentile(ranks, 97.5, axis=1, method="higher")
+        table.loc[names, "rank_low"] = np.percentile(ranks, 2.5, axis=1, method="lower")
+        table.loc[names, "rank_high"] = np.percentile(ranks, 97.5, axis=1, method="higher")
 
 
 def leads_over_all(
@@ -146,11 +150,11 @@ def leads_over_all(
 
     Args:
         rows, task, figure, least_dice: as :func:`ranking` takes them.
-        proposed: the method.
+        proposed: the method that is proposed.
 
     Returns:
         Columns method, mean, lead, lead_low, lead_high, lead_seed_sd, as in :func:`ranking`, the best other method
-        first; without the oracle, and no rows where the proposed is not compared.
+        first; without the oracle, and no rows where the proposed method is not compared.
     """
     found = _compared(rows, task, figure, SHARED, least_dice)
     others = [name for name in found.methods if name not in (proposed, ORACLE)] if proposed in found.methods else []

@@ -28,11 +28,12 @@ def resampled_means(rows: pd.DataFrame, figure: str, patients: pd.Index, seeds: 
         patients, seeds: what is drawn from; pairs of methods need the same.
 
     Returns:
-        NaN for a resample without a value; no values, (0,), for fewer than 10 patients.
+        NaN for a resample without a value, and for all where fewer than 10 patients have one.
     """
-    if len(patients) < FEWEST_PATIENTS:
-        return np.empty(0)
-    grouped = rows.dropna(subset=[figure]).groupby(["seed", "patient"])[figure]
+    known = rows.dropna(subset=[figure])
+    if known["patient"].nunique() < FEWEST_PATIENTS:
+        return np.full(RESAMPLES, np.nan)
+    grouped = known.groupby(["seed", "patient"])[figure]
     sums, sizes = (
         part.unstack(fill_value=0).reindex(index=seeds, columns=patients, fill_value=0).to_numpy(float)
         for part in (grouped.sum(), grouped.size())
