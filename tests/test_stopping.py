@@ -11,6 +11,7 @@ SECOND = """
 import os, signal
 from uncseg import stopping
 
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background would not hear it
 stopping.listen()
 isatty, came = os.isatty, []
 
