@@ -11,6 +11,7 @@ import pytest
 
 from support.written_runs import TAGS, entries, rows, save_final_checkpoint, status, train
 from uncseg.errors import ProblemsFound
+from uncseg.evaluation.failure_table import table3
 from uncseg.evaluation.tables import table1, table2
 from uncseg.table_files import write_table
 from uncseg.tasks.built_in_tasks import paper_task
@@ -33,11 +34,13 @@ def add_results(run):
                 for name, corr in (("uncertainty", 0.2), ("min_p", 0.3), ("constant", 0)):
                     row |= {f"{name}/{protocol}/corr_failure": corr + fold / 10}
                     row |= {f"{name}/{protocol}/rmsd_failure": 0.1 if number else math.nan}
+                    row |= {f"{name}/union/{kind}_failure": corr + fold / 10 for kind in ("auprc", "brier", "ece")}
             rows.append(row)
     per_case = pd.DataFrame(rows)
     write_table(per_case, run.tables, "per_case")
     write_table(table1(per_case, paper_task()), run.tables, "table1")
     write_table(table2(per_case, epoch_table(run.spool), 3, paper_task()), run.tables, "table2")
+    write_table(table3(per_case), run.tables, "table3")
     run.figures.mkdir()
     (run.figures / "overlay.png").write_bytes(b"\x89PNG")
     (run.model).mkdir(exist_ok=True)
@@ -53,7 +56,7 @@ def artifacts(store, run_id, folder=None):
 def check_results(store, run):
     parent, folds = entries(run)
     assert artifacts(store, parent.run_id) == ["experiment.yaml", "figures", "tables"]
-    names = ("per_case", "table1", "table2")
+    names = ("per_case", "table1", "table2", "table3")
     files = [f"tables/{name}.{kind}" for name in names for kind in ("csv", "parquet")]
     assert artifacts(store, parent.run_id, "tables") == files
     assert artifacts(store, parent.run_id, "figures") == ["figures/overlay.png"]
@@ -69,7 +72,8 @@ def check_results(store, run):
     first, second, third = store.client.get_run(parent.run_id).data.tags["mlflow.note.content"].splitlines()
     assert "WT 0.725 ± 0.177" in first
     assert "2 folds, 4 cases" in first
-    assert "uncertainty 0.250 ± 0.071; best floor, min_p 0.350 ± 0.071" in second
+    assert "AUPRC of failures" in second
+    assert "uncertainty 0.250; best floor, min_p 0.350" in second  # four patients have no interval
     address = f"#/experiments/{store.experiment_id}/runs/{parent.run_id}/artifacts/tables/table1.csv"
     assert f"[Table 1]({address}?workflowType=machine_learning)" in third
     for fold, entry in folds.items():
