@@ -82,14 +82,15 @@ def require_failure_network(experiment: Experiment, run: RunFolder) -> None:
     Raises:
         ProblemsFound: saying so.
     """
-    trained = False
+    if experiment.evaluation.uncertainty != "cross_fitted" or experiment.failures.steps:
+        return
     for file in run.model.glob(f"fold_*/{FAILURES_RECORD}") if run.experiment.is_file() else ():
         with contextlib.suppress(DamagedFile):
-            trained = trained or bool(read_json(file).get("losses"))
-    if experiment.evaluation.uncertainty == "cross_fitted" and not experiment.failures.steps and not trained:
-        found, advice = "cross_fitted, and failures.steps is 0", "set `failures.steps`, or remove it"
-        problem = Problem("evaluation.uncertainty", found, "a map that the folds will have", advice)
-        raise ProblemsFound("The cases would have no uncertainty.", [problem])
+            if read_json(file).get("losses"):
+                return
+    found, advice = "cross_fitted, and failures.steps is 0", "set `failures.steps`, or remove it"
+    problem = Problem("evaluation.uncertainty", found, "a map that the folds will have", advice)
+    raise ProblemsFound("The cases would have no uncertainty.", [problem])
 
 
 def check_tracking(experiment: Experiment, begun: bool) -> None:
