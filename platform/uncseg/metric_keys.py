@@ -6,6 +6,7 @@ wrong and 0 elsewhere.
 
     uncertainty/PROTOCOL/KIND_ema/ESTIMATOR     per epoch
     ESTIMATOR/PROTOCOL/KIND_failure             per case, in ``per_case``
+    second_opinion/NAME/union/KIND_failure      per case, in ``per_case``: of several passes, on the run's own decision
     KIND_failure_PROTOCOL                       per case and region, in ``scores``, and per case in a benchmark
     final/PROTOCOL/KIND_failure/ESTIMATOR       per run and per fold, in MLflow
 """
@@ -34,6 +35,12 @@ def parse_epoch_key(key: str) -> tuple[str, str, str] | None:
 def case_key(estimator: str, protocol: str, kind: str) -> str:
     """Return the column of ``per_case`` that compares an estimator with the failure."""
     return f"{estimator}/{protocol}/{kind}_failure"
+
+
+def opinion_key(name: str, kind: str) -> str:
+    """Return the column of ``per_case`` that compares a second opinion with the failure of the run's own decision, in
+    the union mask."""
+    return f"second_opinion/{name}/union/{kind}_failure"
 
 
 def failure_key(kind: str, protocol: str) -> str:

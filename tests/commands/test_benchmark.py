@@ -116,6 +116,10 @@ def test_every_row_is_there_and_filled(done, trainings):
         2 * table.loc["plain/entropy", "training_cost"]
     )
     assert table.loc["plain/deep_ensemble_total", "models"] == 2
+    costs = json.loads(folder.costs.read_text())["training"]
+    per_step = costs["seconds"]["plain/cross_fitted"] / costs["seconds"]["nnU-Net"]
+    stage = table.loc["plain/cross_fitted", "training_cost"] - table.loc["plain/calibrated", "training_cost"]
+    assert stage == pytest.approx(per_step * 4 / 48, rel=0.5), "4 steps beside 6 epochs of 8"
     assert "the best floor" in said
     names = ("calibrated", "entropy", "var1shot", "one_minus_p", "border_distance", "constant")
     floors = {f"plain/{name}" for name in names}

@@ -100,6 +100,28 @@ def test_the_sentences_say_whether_the_interval_excludes_zero():
     assert none.endswith("so nothing is shown.")
 
 
+def test_second_opinions_stand_behind_the_maps_of_one_pass_and_are_no_floors():
+    maps = {"cross_fitted": (0.5, 0.2, 0.1, 0.6), "min_p": (0.4, 0.1, 0.1, 0.6)}
+    frame, told = cases(**maps), ("deep_ensemble_epistemic", "deep_ensemble_against_decision")
+    for name in told:
+        for kind in KINDS:
+            frame[f"second_opinion/{name}/union/{kind}_failure"] = 0.9 if kind in ("auprc", "corr") else 0.0
+            # the ensemble against its own decision, which is Table 2's
+            frame[f"{name}/union/{kind}_failure"] = 0.123
+    table = table3(frame)
+    assert table["estimator"].tolist() == ["cross_fitted", "min_p", *told]
+    assert table["floor"].tolist() == [False, True, False, False]
+    assert table["auprc_failure"].tolist()[2:] == [0.9, 0.9]
+    assert table.loc[0, "auprc_failure_floor"] == "min_p", "better than the second opinions by nothing of its own cost"
+    shown = failures_table(table, paper_task())
+    assert [row.cells[0] for row in shown.rows] == [
+        *("cross_fitted", "min_p *", "second opinions, of several passes"),
+        *told,
+    ]
+    assert "against_decision" in shown.note
+    assert "against_decision" not in failures_table(table3(cases(**maps)), paper_task()).note
+
+
 def test_the_table_for_people_has_intervals_and_marks_floors():
     table = failures_table(table3(cases(uncertainty=(0.5, 0.2, 0.1, 0.6), min_p=(0.4, 0.1, 0.1, 0.6))), paper_task())
     assert [row.cells[0] for row in table.rows] == ["uncertainty", "min_p *"]

@@ -106,6 +106,28 @@ def test_results_are_logged_once_and_again_when_they_change(run, store, make_syn
     assert status(store, parent) == "FINISHED"
 
 
+def test_the_losses_of_a_failure_network_are_a_curve_of_its_fold(run, store, make_syncer):
+    for fold in (0, 1):
+        train(run, fold, 3)
+    add_results(run)
+    losses = [1 - step / 1000 for step in range(250)]
+    (run.fold(0) / "failures.json").write_text(json.dumps({"losses": losses}))
+    (run.fold(1) / "failures.json").write_text('{"losses": ["none')  # cut off
+    for _ in range(2):
+        assert make_syncer().finish()
+        parent, folds = entries(run)
+        found = rows(store, folds[0].run_id, "failures/loss")
+        assert len(found) == 100, "once each"
+        assert found[0] == (2, pytest.approx((1 + 0.999) / 2)), "steps 1 and 2"
+        assert found[-1] == (250, pytest.approx(losses[248] / 2 + losses[249] / 2))
+        steps = [0, *(step for step, _ in found)]
+        assert sum((b - a) * v for a, b, (_, v) in zip(steps, steps[1:], found, strict=False)) == pytest.approx(
+            sum(losses)
+        )
+        assert rows(store, folds[1].run_id, "failures/loss") == []
+        assert rows(store, parent.run_id, "failures/loss") == []
+
+
 def test_a_final_figure_has_one_row_per_value_whatever_is_killed(run, store, make_syncer, monkeypatch):
     for fold in (0, 1):
         train(run, fold, 3)

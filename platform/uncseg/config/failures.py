@@ -1,6 +1,6 @@
 """What the folds learn from each other's failures, once all are trained."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,9 @@ class Failures(Section):
     """Number of feature maps at full resolution, doubled at each stage."""
     stages: Annotated[int, Field(ge=2, le=10)] = 4
     """Largest number of resolution stages."""
+    evidence: Literal["failure", "region"] = "failure"
+    """What the network's output speaks for: that the decision is wrong, or that the voxel belongs to the region, which
+    speaks against the decision where that says otherwise."""
     sees_images: bool = True
     """Whether it reads the images, or the segmentation's probabilities and decisions alone."""
     patch_size: tuple[PatchLength, PatchLength, PatchLength] | None = None

@@ -15,6 +15,9 @@ from pydantic import Field
 from uncseg.section import Section, Seed, Weight
 
 Part = Literal["total", "aleatoric", "epistemic", "variance", "entropy"]
+AGAINST_DECISION = "against_decision"
+"""|p − decision|, with p(main region) of a network, or the mean of several, and the decision that is judged: a second
+opinion where that is another network's."""
 PATCH_PASSES = 4
 """Largest number of passes over a validation patch while a fold trains."""
 
@@ -103,6 +106,11 @@ class Estimator:
         """Names of its maps."""
         return tuple(f"{self.name}_{part}" for part in self.parts) or (self.name,)
 
+    @property
+    def opinions(self) -> tuple[str, ...]:
+        """Names of what its several predictions say of a decision that another prediction took."""
+        return (*self.maps, f"{self.name}_{AGAINST_DECISION}") if self.parts else ()
+
     def costs(self, settings: Any, members: int) -> tuple[int, int]:
         """Return how many passes over a case it takes, and how many of a fold's ``members`` networks."""
         networks = members if self.combines_members else 1
@@ -167,6 +175,8 @@ HEAD, ORACLE, CALIBRATED, CROSS_FITTED = "uncertainty", "oracle", "calibrated", 
 SEVERAL_PASSES = tuple(estimator for estimator in _ALL if estimator.parts)
 ALL_MAPS = tuple(name for estimator in _ALL for name in estimator.maps)
 SEVERAL_PASS_MAPS = tuple(name for estimator in SEVERAL_PASSES for name in estimator.maps)
+SECOND_OPINIONS = tuple(name for estimator in SEVERAL_PASSES for name in estimator.opinions)
+"""What several predictions say of a decision that they did not take together."""
 NO_FURTHER_PASS = tuple(name for name in ALL_MAPS if name not in (*SEVERAL_PASS_MAPS, ORACLE))
 """Maps of any run that take no pass beside the one that segments."""
 LEARNT = tuple(name for name in NO_FURTHER_PASS if name in (CALIBRATED, CROSS_FITTED))

@@ -1,18 +1,28 @@
 """Tables 3 and 4: how well each map tells where the segmentation is wrong, beside the floors of the same network.
 
 ``per_case`` has one row per case: case, patient, and the keys of :func:`~uncseg.metric_keys.case_key`; ``per_region``
-one per case and region. All maps are of one pass and judge the same decisions: Table 3 those on the main region, Table
-4 those on each region, by its own maps. The mask is the union of a region's reference and prediction, dilated.
+one per case and region. All maps judge the same decisions: Table 3 those on the main region, Table 4 those on each
+region, by its own maps. They are of one pass, but for the second opinions of Table 3, which take several. The mask is
+the union of a region's reference and prediction, dilated.
 """
 
 import math
 
 import pandas as pd
 
-from uncseg.estimators.registry import CALIBRATED, CROSS_FITTED, FLOORS, HEAD, NO_FURTHER_PASS, ORACLE
+from uncseg.estimators.registry import (
+    AGAINST_DECISION,
+    CALIBRATED,
+    CROSS_FITTED,
+    FLOORS,
+    HEAD,
+    NO_FURTHER_PASS,
+    ORACLE,
+    SECOND_OPINIONS,
+)
 from uncseg.evaluation.figures import CONSTANT, HIGHER, Figure, best_floor, shown_in
 from uncseg.evaluation.summary import bootstrap_mean
-from uncseg.metric_keys import case_key
+from uncseg.metric_keys import case_key, opinion_key
 from uncseg.page_table import PageTable, Row, fixed, with_interval
 from uncseg.tasks.task import Task
 
@@ -30,7 +40,7 @@ def table3(per_case: pd.DataFrame) -> pd.DataFrame:
     KEY_lead_high. NaN where no value is valid, and for intervals of fewer than 10 patients.
     """
     figures = shown_in("table3")
-    columns = {name: {key: case_key(name, PROTOCOL, f.kind) for key, f in figures.items()} for name in _maps(per_case)}
+    columns = _columns(per_case, figures)
     rows: dict[str, dict[str, object]] = {name: {"estimator": name, "floor": name in FLOORS} for name in columns}
     for key, figure in figures.items():
         means = {name: float(per_case[own[key]].mean()) for name, own in columns.items()}
@@ -54,14 +64,16 @@ def table4(per_region: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(named, ignore_index=True)[["region", *named[0].columns.drop("region")]]
 
 
-def _maps(per_case: pd.DataFrame) -> list[str]:
-    """Return the maps that the cases have, in the order of the registry."""
-    kinds = [figure.kind for figure in shown_in("table3").values()]
-    return [
-        name
+def _columns(per_case: pd.DataFrame, figures: dict[str, Figure]) -> dict[str, dict[str, str]]:
+    """Return each map that the cases have, in the order of the registry, with the column of each figure."""
+    one_pass = {
+        name: {key: case_key(name, PROTOCOL, figure.kind) for key, figure in figures.items()}
         for name in (*NO_FURTHER_PASS, ORACLE)
-        if all(case_key(name, PROTOCOL, kind) in per_case.columns for kind in kinds)
-    ]
+    }
+    opinions = {
+        name: {key: opinion_key(name, figure.kind) for key, figure in figures.items()} for name in SECOND_OPINIONS
+    }
+    return {name: own for name, own in (one_pass | opinions).items() if {*own.values()} <= {*per_case.columns}}
 
 
 def _lead(per_case: pd.DataFrame, own: str, floor: str | None, figure: Figure) -> dict[str, float]:
@@ -82,7 +94,15 @@ def failures_table(table: pd.DataFrame, task: Task) -> PageTable:
         "expected calibration error. * floor: of the same network and pass, and no network is trained for it; "
         f"{CALIBRATED}: fitted on the other folds' cases."
     )
-    return _page("table3", "Table 3. Where the segmentation is wrong", _rows(table), note)
+    opinions = table["estimator"].isin(SECOND_OPINIONS)
+    rows = _rows(table[~opinions])
+    if opinions.any():
+        rows += [Row(["second opinions, of several passes"], "part"), *_rows(table[opinions])]
+        note += (
+            " Second opinions judge the run's own segmentation, too: the spread of the predictions, and "
+            f"…_{AGAINST_DECISION}, |p − decision| with their mean p. They are no floors: they cost more."
+        )
+    return _page("table3", "Table 3. Where the segmentation is wrong", rows, note)
 
 
 def regions_table(table: pd.DataFrame) -> PageTable:

@@ -122,7 +122,7 @@ def _sample(decisions: Decisions, reference: np.ndarray) -> Sample:
     return Sample(positions.astype(np.int32), flat[0], flat[1], flat[1] != flat[2], flat[3])
 
 
-def read_sample(request: RunRequest, case_id: str) -> Sample:
+def read_sample(request: FoldRequest | RunRequest, case_id: str) -> Sample:
     """Read the sampled voxels of a case."""
     with np.load(_file(request, case_id, "npz")) as arrays:
         return Sample(**{name: arrays[name] for name in Sample.__dataclass_fields__})
@@ -156,7 +156,7 @@ class _Reference:
         return _regions(np.asarray(self.labels[(slice(0, 1), *box[1:])])[0], self.task)
 
 
-def open_case(request: RunRequest, case_id: str) -> FailureCase:
+def open_case(request: FoldRequest | RunRequest, case_id: str) -> FailureCase:
     """Open a case for the training of a failure network; patches are read from the files."""
     images, labels, _, _ = _prepared(request, case_id).load_case(case_id)
     kept = blosc2.open(str(_file(request, case_id, "b2nd")), mode="r")

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from uncseg.estimators.chosen_map import MapChoice, chosen_map
 from uncseg.estimators.one_pass import OnePass, estimate_one_pass
-from uncseg.estimators.registry import HEAD
 from uncseg.evaluation.overlap import region_mask
 from uncseg.layout import learnt_map
 from uncseg.method.inference.fold_average import FoldAverage
@@ -16,20 +14,10 @@ from uncseg.runs.model_sources import PredictionModel
 def one_pass_maps(model: PredictionModel, folds: FoldAverage, predicted_main: np.ndarray) -> dict[str, np.ndarray]:
     """Return the maps that the folds' mean probabilities give, (D, H, W) float32."""
     volumes = {"p_main": folds.p_main, "max_probability": folds.max_probability, "predicted_main": predicted_main}
-    main = list(model.task.regions).index(model.task.main_region)
-    volumes |= {name: failures_of(values[main], predicted_main) for name, values in folds.corrected.items()}
+    volumes |= folds.failures(model.task, predicted_main)
     known = OnePass(**{name: as_batch(volume) for name, volume in volumes.items()})
     maps = estimate_one_pass(model.evaluation.estimators.one_pass, known)
     return {name: values[0, 0].numpy() for name, values in maps.items()}
-
-
-def uncertainty_of(
-    model: PredictionModel, folds: FoldAverage, predicted_main: np.ndarray
-) -> tuple[MapChoice | None, np.ndarray | None]:
-    """Return which map is the case's uncertainty, and the map, (D, H, W) float32, unmasked; None where none is."""
-    main = list(model.task.regions).index(model.task.main_region)
-    learnt = {name: failures_of(values[main], predicted_main) for name, values in folds.corrected.items()}
-    return chosen_map({HEAD: folds.uncertainty} | learnt, model.evaluation.uncertainty) or (None, None)
 
 
 def maps_of_regions(model: PredictionModel, folds: FoldAverage) -> dict[str, np.ndarray]:

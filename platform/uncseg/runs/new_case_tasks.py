@@ -44,7 +44,7 @@ from uncseg.method.inference.several_passes_on_cases import estimate_grid
 from uncseg.outputs import Outputs
 from uncseg.report.overlay import draw_overlay
 from uncseg.runs.model_sources import PredictionModel
-from uncseg.runs.new_case_maps import maps_of_regions, one_pass_maps, uncertainty_of
+from uncseg.runs.new_case_maps import maps_of_regions, one_pass_maps
 from uncseg.runs.out_of_fold import region_scores
 from uncseg.runs.prediction_request import PredictionOptions, PredictionRequest
 from uncseg.runs.preflight import require_folders
@@ -176,7 +176,7 @@ def _write_case(
     geometry = properties[GEOMETRY]
     files = CaseFiles(request.output, case.case_id)
     predicted = main_mask(folds.labels, task)
-    from_map, unmasked = uncertainty_of(request.model, folds, predicted)
+    from_map, unmasked = folds.chosen_uncertainty(task, predicted, request.model.evaluation.uncertainty)
     uncertainty = around_prediction(unmasked, predicted)
     record = describe(folds.labels, uncertainty, geometry.spacing_mm, request.review_below(from_map), task)
     maps = {UNCERTAINTY: uncertainty, BETWEEN_FOLDS: folds.between_folds if len(predictions.folds) > 1 else None}

@@ -18,7 +18,7 @@ from uncseg.dataset.splits import read_splits
 from uncseg.dataset.volumes import Geometry, read_volume, write_volume
 from uncseg.errors import raise_if_any
 from uncseg.estimators.floors import best_constant
-from uncseg.estimators.registry import SEVERAL_PASS_MAPS
+from uncseg.estimators.registry import AGAINST_DECISION, SEVERAL_PASS_MAPS
 from uncseg.evaluation.case_scores import ScoreRow, score_case
 from uncseg.evaluation.expectation import WORDS, around_prediction, expected_dice, expected_dice_column
 from uncseg.evaluation.figures import region_dices
@@ -27,7 +27,8 @@ from uncseg.evaluation.uncertainty import protocol_mask, score_failures, score_m
 from uncseg.files import digest
 from uncseg.kept_records import compute_once
 from uncseg.layout import UNCERTAINTY, UNMASKED, CaseFiles, case_maps, main_probability, maps_beside_segmentation
-from uncseg.metric_keys import case_key
+from uncseg.method.failures.margins import against_decision
+from uncseg.metric_keys import case_key, opinion_key
 from uncseg.runs.fold_prediction import Prediction, as_batch, one_pass_maps, predict_case, source_digest
 from uncseg.runs.fold_request import FoldRequest, RunRequest
 from uncseg.runs.run_data import content_digest
@@ -195,9 +196,10 @@ def _constant(failure: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _several_pass_row(reference: np.ndarray, prediction: Prediction, task: Task) -> dict[str, Any]:
-    """Maps of several predictions, each against the failure of their own mean."""
+    """Maps of several predictions, each against the failure of their own mean, and of the run's own decision."""
     row: dict[str, Any] = {}
-    reference_main = main_mask(reference, task)
+    reference_main, decided = main_mask(reference, task), main_mask(prediction.labels, task)
+    judged = reference_main != decided, protocol_mask(reference_main, decided, "union")
     for estimator, estimate in prediction.estimates.items():
         labels = estimate.labels
         predicted_main = main_mask(labels, task)
@@ -210,4 +212,7 @@ def _several_pass_row(reference: np.ndarray, prediction: Prediction, task: Task)
             for name, values in estimate.maps.items():
                 scores = score_map(values, failure, mask)
                 row |= {case_key(name, protocol, kind): scores[kind] for kind in ("rmsd", "corr")}
+        against = {f"{estimator}_{AGAINST_DECISION}": against_decision(prediction.opinions[estimator], decided)}
+        for name, values in (estimate.maps | against).items():
+            row |= {opinion_key(name, kind): value for kind, value in score_failures(values, *judged).items()}
     return row

@@ -19,8 +19,7 @@ from uncseg.config.sections import Evaluation
 from uncseg.dataset.case_volumes import intensity_problems
 from uncseg.dataset.finite import count_not_finite, naming, require_finite_channels
 from uncseg.errors import Problem, ProblemsFound
-from uncseg.estimators.chosen_map import chosen_map, learns_for_choice, possible_choices
-from uncseg.estimators.registry import HEAD
+from uncseg.estimators.chosen_map import learns_for_choice, possible_choices
 from uncseg.evaluation.expectation import (
     REVIEW_BELOW,
     around_prediction,
@@ -31,7 +30,7 @@ from uncseg.evaluation.expectation import (
 from uncseg.evaluation.overlap import main_mask
 from uncseg.layout import UNCERTAINTY, folds_in
 from uncseg.method.inference.fold_average import FoldAverage, average_folds
-from uncseg.method.inference.learnt_failures import LearntFailures, failures_of
+from uncseg.method.inference.learnt_failures import LearntFailures
 from uncseg.method.inference.model_folder import open_model_folder, read_description
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.predictor import loaded_predictor
@@ -91,9 +90,7 @@ class Segmentation:
             averaged = self._averaged(data, properties)
         task = self._task
         predicted = main_mask(averaged.labels, task)
-        main = list(task.regions).index(task.main_region)
-        learnt = {name: failures_of(values[main], predicted) for name, values in averaged.corrected.items()}
-        name, unmasked = chosen_map({HEAD: averaged.uncertainty} | learnt, self._wanted) or (None, None)
+        name, unmasked = averaged.chosen_uncertainty(task, predicted, self._wanted)
         masked = around_prediction(unmasked, predicted)
         return {
             "labels": averaged.labels,

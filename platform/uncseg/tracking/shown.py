@@ -6,6 +6,7 @@ The chart page has a section for everything up to a metric's last slash, so the 
     val_patch/dice_REGION                       the validation patches of an epoch
     uncertainty/PROTOCOL/KIND_ema/ESTIMATOR     compared with the error memory
     system/epoch_seconds
+    failures/loss                               of a fold's failure network, by its optimiser steps
     final/dice_REGION                           out of fold, once, at step 0: the UI draws bars, not curves
     GROUP/std/NAME, final/NAME_std              the standard deviation over folds
 

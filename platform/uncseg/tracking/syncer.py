@@ -159,6 +159,7 @@ class Syncer:
                 uploads.upload_files(work)
                 uploads.upload_results(work)
                 uploads.upload_folds(work)
+                uploads.upload_learning(work)
         if closing or not upload:  # files may be added to a run that has ended
             push.push_statuses(work, outcome)
 

@@ -3,11 +3,18 @@
 Each is logged once, and again only when it has changed; the entry of its run remembers the signature.
 """
 
+import itertools
 import logging
+import math
 import tempfile
 from pathlib import Path
 
-from uncseg.files import digest
+import numpy as np
+from mlflow.entities import Metric
+
+from uncseg.errors import DamagedFile
+from uncseg.files import digest, read_json
+from uncseg.layout import FAILURES_RECORD
 from uncseg.ownership import holds
 from uncseg.table_files import write_table
 from uncseg.tracking.final_figures import describe, final_figures
@@ -17,6 +24,9 @@ from uncseg.tracking.store import NOTE_TAG
 
 logger = logging.getLogger(__name__)
 PROGRESS_KEY = "one case over training"
+LEARNING = "failures/loss"
+LEARNING_POINTS = 100
+"""Points of a failure network's curve at most."""
 
 
 def upload_files(work: SyncRound) -> None:
@@ -65,6 +75,26 @@ def upload_folds(work: SyncRound) -> None:
     for entry, history in work.folds:
         if history.state in ("finished", "failed"):
             entry.upload_once("epochs", history.offset, _log_epochs, work, entry.run_id, history.fold)
+
+
+def upload_learning(work: SyncRound) -> None:
+    """Log the loss of each fold's failure network, one value per hundredth of its steps."""
+    for fold, entry in work.record.folds.items():
+        file = work.run.fold(fold) / FAILURES_RECORD
+        if file.is_file() and is_own_file(work.run.root, file) and (rows := _learning_rows(file)):
+            entry.upload_once(FAILURES_RECORD, _signature(file), work.store.log_metrics, entry.run_id, rows)
+
+
+def _learning_rows(file: Path) -> list[Metric]:
+    """Return the mean loss of each hundredth of the steps, at its last step; none of a record that is damaged."""
+    try:
+        losses = np.asarray(read_json(file, keys=["losses"])["losses"], float).reshape(-1)
+    except (DamagedFile, ValueError, TypeError):
+        return []
+    ends = np.unique(np.linspace(0, len(losses), LEARNING_POINTS + 1).round().astype(int))
+    means = {int(end): float(losses[start:end].mean()) for start, end in itertools.pairwise(ends)}
+    time_ms = file.stat().st_mtime_ns // 10**6
+    return [Metric(LEARNING, mean, time_ms, step) for step, mean in means.items() if math.isfinite(mean)]
 
 
 def is_own_file(root: Path, path: Path) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from uncseg.method.failures.calibration import AT_ITS_WORD, Calibration, calibrated_logits, fit_calibration
-from uncseg.method.failures.margins import about_decisions, clipped_logit
+from uncseg.method.failures.margins import about_decisions, against_decision, clipped_logit
 
 
 def test_the_numbers_that_made_the_failures_are_found():
@@ -59,6 +59,11 @@ def test_each_region_has_numbers_of_its_own():
 def test_an_opinion_on_a_decision_holds_for_the_opposite_one():
     own, others = np.array([True, True, False, False]), np.array([True, False, True, False])
     assert about_decisions(np.array([0.2, 0.2, 0.1, 0.1]), own, others).tolist() == [0.2, 0.8, 0.9, 0.1]
+
+
+def test_an_opinion_against_a_decision_depends_on_what_was_decided():
+    p, decisions = np.array([0.9, 0.9, 0.2, 0.2], np.float32), np.array([True, False, False, True])
+    assert against_decision(p, decisions).tolist() == pytest.approx([0.1, 0.9, 0.2, 0.8], rel=1e-6)
 
 
 def test_certain_probabilities_have_finite_logits():

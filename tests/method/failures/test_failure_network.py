@@ -50,8 +50,17 @@ def test_before_its_training_it_is_calibrated_p(case):
     assert [found[0, 6, 6, 6], found[0, 0, 0, 0]] == pytest.approx(expected, abs=1e-6)
 
 
-def test_it_learns_what_an_image_tells_of_failures(case, tmp_path):
-    how = {"steps": 150, "initial_lr": 0.01}
+def test_evidence_for_a_region_speaks_against_the_decision_that_denies_it(case):
+    network = model(evidence="region").build(seed=0)
+    torch.nn.init.constant_(network.network.decoder.seg_layers[-1].bias, 2.0)  # everywhere, for either region
+    found = failure_map(network, *arrays(case))
+    expected = 1 / (1 + np.exp(-np.array([-1.0 - 0.75 + 0.8 + 0.3 - 2, -1.0 - 0.75 + 2])))
+    assert [found[0, 6, 6, 6], found[0, 0, 0, 0]] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("evidence", ["failure", "region"])
+def test_it_learns_what_an_image_tells_of_failures(case, tmp_path, evidence):
+    how = {"steps": 150, "initial_lr": 0.01, "evidence": evidence}
     training = FailureTraining(model(**how).build(seed=0), settings(**how), 0, "")
     training.run([case], tmp_path / "latest.pth")
     near = case.decisions[0]
@@ -121,7 +130,7 @@ def test_a_patch_that_is_larger_than_the_case_counts_nothing_beyond_it(case):
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_model_is_read_as_it_was_written(case, tmp_path, trained):
-    own = model()
+    own = model(evidence="region")
     if trained:
         network = own.build(seed=1)
         torch.nn.init.normal_(network.network.decoder.seg_layers[-1].weight)

@@ -15,7 +15,7 @@ from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.expectation import mean_uncertainty
 from uncseg.evaluation.qu_brats import qu_brats
 from uncseg.evaluation.uncertainty import protocol_mask, rmsd, score_map
-from uncseg.studies.benchmark.map_scores import HISTOGRAMS, against_decision, scaled_figures, score_method_case
+from uncseg.studies.benchmark.map_scores import HISTOGRAMS, scaled_figures, score_method_case
 from uncseg.tasks.built_in_tasks import built_in, paper_task
 
 PAPER, POST = paper_task(), built_in("gli-2024")
@@ -201,9 +201,3 @@ def test_errors_are_those_of_the_main_region():
     one = score_method_case(reference > 0, predicted > 0, q, brain, PROSTATE, q)
     assert one.figures["dice_prostate"] == known.figures["dice_wt"]
     assert one.figures["corr_failure_union"] == known.figures["corr_failure_union"]
-
-
-def test_an_opinion_against_a_decision_depends_on_what_was_decided():
-    p = np.array([[[0.9, 0.9, 0.2, 0.2]]], np.float32)
-    labels = np.array([[[2, 0, 0, 3]]])  # tumour, background, background, tumour
-    np.testing.assert_allclose(against_decision(p, PAPER, labels), [[[0.1, 0.9, 0.2, 0.8]]], rtol=1e-6)

@@ -64,6 +64,7 @@ class FailureModel:
                 settings.features,
                 settings.stages,
                 settings.sees_images,
+                settings.evidence,
             )
 
     def failures(

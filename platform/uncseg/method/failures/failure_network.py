@@ -1,10 +1,12 @@
 """The failure network: a small U-Net from images, margins and decisions to what calibrated p does not know.
 
-logit P(wrong) = logit of calibrated p + δ. δ starts at 0, so that an untrained network is calibrated p.
+logit P(wrong) = logit of calibrated p + δ. δ starts at 0, so that an untrained network is calibrated p. Where the
+output is evidence for the region, δ has its sign outside the chosen region, and the other sign inside.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
@@ -29,6 +31,7 @@ class FailureNetwork(nn.Module):
         features: feature maps at full resolution, doubled at each stage.
         stages: largest number of resolutions.
         sees_images: whether it reads the images, or the margins and decisions alone.
+        evidence: for the region, or for the failure of the decision.
     """
 
     def __init__(
@@ -40,10 +43,11 @@ class FailureNetwork(nn.Module):
         features: int,
         stages: int,
         sees_images: bool = True,
+        evidence: Literal["failure", "region"] = "failure",
     ) -> None:
         super().__init__()
         self.calibrations = tuple(calibrations)
-        self.sees_images = sees_images
+        self.sees_images, self.evidence = sees_images, evidence
         regions = len(self.calibrations)
         props = get_pool_and_conv_props(spacing_mm, patch, LEAST_FEATURE_MAP, stages - 1)
         strides, kernels = (part[:stages] for part in props[1:3])
@@ -78,4 +82,6 @@ class FailureNetwork(nn.Module):
         """
         told = [logits / LOGIT_UNIT, decisions.to(logits.dtype)]
         delta = self.network(torch.cat([images, *told] if self.sees_images else told, dim=1))
+        if self.evidence == "region":
+            delta = torch.where(decisions, -delta, delta)
         return calibrated_logits(self.calibrations, logits.float(), decisions) + delta.float()

@@ -28,6 +28,16 @@ def margin(logits: torch.Tensor, decisions: torch.Tensor) -> torch.Tensor:
     return torch.where(decisions, logits, -logits)
 
 
+def against_decision(p: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+    """Return |p − decision|: P(a decision is wrong), as whoever gave p sees it.
+
+    Args:
+        p: probability of the region, of the network that decided, of another, or the mean of several.
+        decisions: bool, the same shape.
+    """
+    return np.abs(p - decisions)
+
+
 def about_decisions(failure: np.ndarray, own: np.ndarray, decisions: np.ndarray) -> np.ndarray:
     """Return the probability that other decisions are wrong, from the probability that one's own are.
 

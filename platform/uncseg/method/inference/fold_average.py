@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from uncseg.estimators.chosen_map import MapChoice, chosen_map
+from uncseg.estimators.registry import HEAD
 from uncseg.method.inference.label_meaning import region_probabilities, renumbered
-from uncseg.method.inference.learnt_failures import LearntFailures
+from uncseg.method.inference.learnt_failures import LearntFailures, failures_of
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import GridPrediction, decision_probability, native_prediction
+from uncseg.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,21 @@ class FoldAverage:
     corrected: dict[str, np.ndarray]
     """Probabilities of the task's regions by estimator, as the folds correct them on average by what each has learnt
     from the others' failures, (R, D, H, W) float32; empty where a fold has learnt nothing."""
+
+    def failures(self, task: Task, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        """Return P(the decision on the main region is wrong) by each estimator that the folds have learnt, (D, H, W)
+        float32 in [0, 1]. ``chosen``: the main region of ``labels``, bool."""
+        main = list(task.regions).index(task.main_region)
+        return {name: failures_of(values[main], chosen) for name, values in self.corrected.items()}
+
+    def chosen_uncertainty(
+        self, task: Task, chosen: np.ndarray, wanted: MapChoice | None
+    ) -> tuple[MapChoice | None, np.ndarray | None]:
+        """Return which map is the case's uncertainty, and the map, (D, H, W) float32, unmasked; None where none is.
+
+        ``chosen`` as for :meth:`failures`, ``wanted`` as for :func:`~uncseg.estimators.chosen_map.chosen_map`.
+        """
+        return chosen_map({HEAD: self.uncertainty} | self.failures(task, chosen), wanted) or (None, None)
 
 
 def average_folds(

@@ -7,13 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.estimators.registry import ORACLE
+from uncseg.estimators.registry import AGAINST_DECISION, ORACLE
 from uncseg.evaluation.figures import figures_by_key, region_dices, shown_in
 from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, with_interval
 from uncseg.report.page import PageSection, write_page
 from uncseg.report.style import NAMES
 from uncseg.studies.benchmark.benchmark_table import LEAST_DICE, SEGMENTATIONS, main_dice
-from uncseg.studies.benchmark.methods import AGAINST_DECISION
 from uncseg.tasks.task import Task
 
 

@@ -10,7 +10,7 @@ from uncseg.config.case_lists import short_lists
 from uncseg.config.experiment import Experiment
 from uncseg.config.task_files import named_task
 from uncseg.console import console
-from uncseg.estimators.registry import FLOORS
+from uncseg.estimators.registry import CROSS_FITTED, FLOORS
 from uncseg.evaluation.figures import KINDS, shown_in
 from uncseg.evaluation.tables import table2
 from uncseg.files import read_json, write_text
@@ -31,6 +31,7 @@ from uncseg.studies.benchmark.benchmark_page import (
 )
 from uncseg.studies.benchmark.benchmark_plot import draw_benchmark
 from uncseg.studies.benchmark.benchmark_table import benchmark_rows, benchmark_summary, wide_table
+from uncseg.studies.benchmark.cost import stage_of
 from uncseg.studies.benchmark.methods import Method
 from uncseg.studies.benchmark.ranking import OWN, SHARED, leads_over_all, ranking
 from uncseg.studies.benchmark.score_maps import ScoredFold, read_counts, read_rows
@@ -120,10 +121,12 @@ def _left_out(finished: Sequence[ScoredFold]) -> list[str]:
 def _cost(method: Method, measured: Mapping[str, Any]) -> dict[str, Any]:
     """Return passes, networks, and the cost of training and prediction as multiples of plain nnU-Net's."""
     training, inference = measured["training"]["ratio"], measured["inference"]
-    # the members of an ensemble train alike; an error network is trained in addition to the network that it judges
+    # the members of an ensemble train alike; an error network, or a stage, in addition to the network that it judges
     trained = training[method.training] * method.models
     if method.judged is not None:
         trained = training[method.training] + training[method.judged]
+    if method.map == CROSS_FITTED:
+        trained += training[stage_of(method.training)]
     return {
         "method": method.name,
         "passes": method.passes,

@@ -1,8 +1,10 @@
 """What methods cost: training steps and the prediction of one case, timed in turn in several rounds of one process."""
 
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -12,17 +14,25 @@ import torch
 
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.tasks import Workers
+from uncseg.config.failures import Failures
 from uncseg.estimators.registry import CROSS_FITTED
+from uncseg.method.failures.failure_cases import FailureCase
+from uncseg.method.failures.failure_model import FailureModel, fitting_device
+from uncseg.method.failures.failure_network import FailureNetwork
+from uncseg.method.failures.failure_training import FailureTraining
 from uncseg.method.inference.learnt_failures import LearntFailures
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.predictor import UncertaintyPredictor
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
+from uncseg.runs.failure_data import open_case
 from uncseg.runs.fold_prediction import loaded_members, preprocessed_case
 from uncseg.runs.fold_request import FoldRequest
 from uncseg.runs.step_timing import temporary_trainer
 from uncseg.studies.benchmark.score_maps import ScoredFold
 
+COSTS_VERSION = 2
+"""To be raised when something else is measured."""
 STEPS = 4
 """Training steps per round."""
 NNUNET = "nnU-Net"
@@ -41,9 +51,10 @@ def measure_costs(scored: Sequence[ScoredFold], case_id: str, repeats: int, slot
         slots: what a fold takes.
 
     Returns:
-        ``training`` by TRAINING and NNUNET, ``inference`` by TRAINING/ESTIMATOR (TRAINING/ for one pass), each with
-        medians over the rounds: ``seconds``, and ``ratio`` to the unit in the same round, which is nnU-Net's own step
-        or one pass of the shared training; ``device``.
+        ``training`` by TRAINING, TRAINING/cross_fitted (the stage that follows it) and NNUNET, ``inference`` by
+        TRAINING/ESTIMATOR (TRAINING/ for one pass), each with medians over the rounds: ``seconds``, and ``ratio`` to
+        the unit in the same round, which is nnU-Net's own step or one pass of the shared training; ``device``. A stage's
+        ratio is that of its steps to as many of nnU-Net's as its training has.
     """
     with Workers(slots, 1) as workers:
         measured: dict[str, Any] = ray.get(workers.start(_measure, (list(scored), case_id, repeats)))
@@ -53,14 +64,25 @@ def measure_costs(scored: Sequence[ScoredFold], case_id: str, repeats: int, slot
 def _measure(scored: list[ScoredFold], case_id: str, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(scored[0].request.cpus)
     shared = next(part.training.name for part in scored if part.is_shared)
+    learnt = [part for part in scored if any(method.map == CROSS_FITTED for method in part.methods)]
+    training = _time_in_turn(_training_steps(scored) | _failure_steps(learnt, case_id), repeats, NNUNET)
+    for part in learnt:
+        experiment = part.request.experiment
+        steps = experiment.training.epochs * experiment.training.iterations_per_epoch
+        training["ratio"][stage_of(part.training.name)] *= experiment.failures.steps / steps
     return {
-        "training": _time_in_turn(_training_steps(scored), repeats, NNUNET),
+        "training": training,
         "inference": _time_in_turn(_predictions(scored, case_id), repeats, f"{shared}/"),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
     }
 
 
-def _time_in_turn(work: Work, repeats: int, unit: str) -> Mapping[str, Mapping[str, float]]:
+def stage_of(training: str) -> str:
+    """Return the name of the stage in which a training's folds learn from failures."""
+    return f"{training}/{CROSS_FITTED}"
+
+
+def _time_in_turn(work: Work, repeats: int, unit: str) -> dict[str, dict[str, float]]:
     times: dict[str, list[float]] = {name: [] for name in work}
     for number in range(repeats + 1):
         for name, function in work.items():
@@ -113,6 +135,22 @@ def _training_steps(scored: list[ScoredFold]) -> Work:
             # nnU-Net's own step keeps no error memory, as our trainings do
             work[NNUNET] = partial(_train_on, batches, partial(nnUNetTrainer.train_step, trainer))
     return work
+
+
+def _failure_steps(scored: Sequence[ScoredFold], case_id: str) -> Work:
+    """Return a few training steps of each training's failure network, from fresh weights, on a case."""
+    work: Work = {}
+    for part in scored:
+        model = FailureModel.load(part.request.run.learnt_failures(part.request.fold))
+        few, case = model.settings.model_copy(update={"steps": STEPS}), open_case(part.request, case_id)
+        network = model.build(seed=0).to(fitting_device())
+        work[stage_of(part.training.name)] = partial(_learn_on, case, network, few)
+    return work
+
+
+def _learn_on(case: FailureCase, network: FailureNetwork, settings: Failures) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        FailureTraining(network, settings, 0, "").run([case], Path(folder) / "latest.pth")
 
 
 def _train_on(batches: list[dict], train_step: Callable[[dict], object]) -> None:

@@ -14,11 +14,11 @@ from uncseg.config.fields import is_within
 from uncseg.config.reading import Override
 from uncseg.config.rules import problems_of_judged
 from uncseg.errors import Problem, ProblemsFound, did_you_mean, raise_if_any
-from uncseg.estimators.registry import CROSS_FITTED, HEAD, NO_FURTHER_PASS
+from uncseg.estimators.registry import AGAINST_DECISION, CROSS_FITTED, HEAD, NO_FURTHER_PASS
 from uncseg.layout import RunFolder
 from uncseg.runs.run_opening import refuse_other_settings
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
-from uncseg.studies.benchmark.methods import AGAINST_DECISION, methods_of
+from uncseg.studies.benchmark.methods import methods_of
 from uncseg.studies.load_study import Checks, load_study, placed
 from uncseg.studies.study_folder import BenchmarkFolder
 

@@ -93,16 +93,6 @@ def score_method_case(
     return MethodCase(figures, counts)
 
 
-def against_decision(p_main: np.ndarray, task: Task, labels: np.ndarray) -> np.ndarray:
-    """Return |p − decision|, (D, H, W): P(a decision on the main region is wrong), as whoever gave p sees it.
-
-    Args:
-        p_main: probability of the main region, of the network that decided, of another, or the mean of several.
-        task, labels: the decision.
-    """
-    return np.abs(p_main - main_mask(labels, task))
-
-
 def correlation(u: np.ndarray, error: np.ndarray) -> float:
     """Return :func:`~uncseg.evaluation.uncertainty.pearson` for ``u`` of any scale.
 

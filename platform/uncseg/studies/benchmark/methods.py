@@ -2,12 +2,8 @@
 
 from dataclasses import dataclass
 
-from uncseg.estimators.registry import CROSS_FITTED, ESTIMATORS, FLOORS, HEAD, ORACLE
+from uncseg.estimators.registry import AGAINST_DECISION, CROSS_FITTED, ESTIMATORS, FLOORS, HEAD, ORACLE
 from uncseg.studies.benchmark.benchmark_file import SeededTraining, training_of
-
-AGAINST_DECISION = "against_decision"
-"""|p − decision|, with p(main region) of a network, or the mean of several, and the decision that is judged: a second
-opinion where that is another network's."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,8 @@ class Method:
 def methods_of(training: SeededTraining, with_oracle: bool = False) -> list[Method]:
     """Return a training's rows: the head's map, the maps of one pass named in the file, every map of its estimators.
 
-    Estimators of several passes also judge the decision itself, see :data:`AGAINST_DECISION`.
+    Estimators of several passes also judge the decision itself, see
+    :data:`~uncseg.estimators.registry.AGAINST_DECISION`.
 
     The oracle, which only phantoms have, is the row that no method can beat: the true probability of failure.
     """
@@ -64,6 +61,5 @@ def methods_of(training: SeededTraining, with_oracle: bool = False) -> list[Meth
     for chosen in experiment.evaluation.estimators.several_pass:
         estimator, settings = ESTIMATORS[chosen], getattr(experiment.evaluation.estimators, chosen)
         passes, networks = estimator.costs(settings, members)
-        maps = *estimator.maps, f"{chosen}_{AGAINST_DECISION}"
-        methods += [Method(name, map_name, chosen, passes, networks) for map_name in maps]
+        methods += [Method(name, map_name, chosen, passes, networks) for map_name in estimator.opinions]
     return [*methods, *([Method(name, ORACLE, None, 1, 1)] if with_oracle else [])]

@@ -29,7 +29,7 @@ from uncseg.runs.run_plan import print_cases
 from uncseg.runs.train_folds import train_folds
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
 from uncseg.studies.benchmark.benchmark_results import close_benchmark
-from uncseg.studies.benchmark.cost import measure_costs
+from uncseg.studies.benchmark.cost import COSTS_VERSION, measure_costs
 from uncseg.studies.benchmark.methods import methods_of
 from uncseg.studies.benchmark.score_maps import ScoredFold, comparable, fold_requests, score_cases
 from uncseg.studies.load_study import save_study
@@ -230,4 +230,4 @@ def _measure_costs(work: _Work, compared: list[ScoredFold]) -> None:
         case = first[0].cases[0]
         return measure_costs(first, case, repeats, work.slots) | {"case": case}
 
-    compute_once(work.folder.costs, digest([repeats, networks]), measure)
+    compute_once(work.folder.costs, digest([COSTS_VERSION, repeats, networks]), measure)

@@ -24,12 +24,13 @@ from uncseg.estimators.registry import LEARNT, ORACLE
 from uncseg.evaluation.overlap import main_mask
 from uncseg.files import digest, read_json, whole_file
 from uncseg.kept_records import keep_record, kept_record
+from uncseg.method.failures.margins import against_decision
 from uncseg.runs.fold_prediction import Prediction, one_pass_maps, predict_case, read_oracle, source_digest
 from uncseg.runs.fold_request import FoldRequest, member_requests
 from uncseg.runs.run_data import known_digest
 from uncseg.studies.benchmark.benchmark_file import SeededTraining
 from uncseg.studies.benchmark.benchmark_table import SEGMENTATIONS
-from uncseg.studies.benchmark.map_scores import against_decision, score_method_case
+from uncseg.studies.benchmark.map_scores import score_method_case
 from uncseg.studies.benchmark.methods import Method
 from uncseg.studies.study_folder import BenchmarkFolder
 from uncseg.tasks.task import Task
@@ -173,10 +174,14 @@ def _maps(
         estimate = prediction if method.estimator is None else prediction.estimates[method.estimator]
         if method.against_decision:
             p_main = prediction.p_main if method.estimator is None else prediction.opinions[method.estimator]
-            yield method, estimate.labels, partial(against_decision, p_main, task)
+            yield method, estimate.labels, partial(_against_decision, p_main, task)
         else:
             uncertainty = (one_pass if method.estimator is None else estimate.maps)[method.map]
             yield method, estimate.labels, partial(_always, uncertainty)
+
+
+def _against_decision(p_main: np.ndarray, task: Task, labels: np.ndarray) -> np.ndarray:
+    return against_decision(p_main, main_mask(labels, task))
 
 
 def _always(uncertainty: np.ndarray, _labels: np.ndarray) -> np.ndarray:
