@@ -9,6 +9,7 @@ wrong and 0 elsewhere.
     second_opinion/NAME/union/KIND_failure      per case, in ``per_case``: of several passes, on the run's own decision
     KIND_failure_PROTOCOL                       per case and region, in ``scores``, and per case in a benchmark
     final/PROTOCOL/KIND_failure/ESTIMATOR       per run and per fold, in MLflow
+    failures/KIND, failures/KIND_lead           per fold of a trial of a sweep over what folds learn from failures
 """
 
 import re
@@ -19,6 +20,12 @@ SKIPPED_BY_LOSS_SCALE = "train/skipped_steps_loss_scale"
 """Those of them whose gradient was too large for fp16's loss scale, which then falls: usual when a training starts."""
 SKIPPED_BATCHES = "val_patch/skipped_batches"
 """Validation batches of an epoch that no metric counts, because their predictions were not finite."""
+
+JUDGED_KINDS = {"auprc": 1, "brier": -1, "ece": -1, "corr": 1}
+"""Figures by which such a trial is judged, and whether more is better (1) or less (−1)."""
+LEAD = "_lead"
+"""Behind the name of a figure: by how much it is better than calibrated p on the same cases, positive where better."""
+OF_FAILURES = tuple(f"failures/{kind}{end}" for kind in JUDGED_KINDS for end in ("", LEAD))
 
 
 def epoch_key(protocol: str, kind: str, estimator: str) -> str:

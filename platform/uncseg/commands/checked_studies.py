@@ -9,7 +9,7 @@ from uncseg.studies.benchmark.load_benchmark import load_benchmark
 from uncseg.studies.benchmark.load_benchmark import require_place as require_place_of_benchmark
 from uncseg.studies.load_study import load_study
 from uncseg.studies.study_folder import BenchmarkFolder, SweepFolder
-from uncseg.studies.sweep.load_sweep import load_sweep
+from uncseg.studies.sweep.load_sweep import load_sweep, require_finished_run
 from uncseg.studies.sweep.load_sweep import require_place as require_place_of_sweep
 from uncseg.studies.sweep.sweep_file import Sweep
 
@@ -25,6 +25,7 @@ def checked_sweep(file: Path, overrides: list[str] | None) -> tuple[Sweep, Exper
     check_cases(base, begun)
     sweep, base = load_sweep(file, overrides)
     require_place_of_sweep(sweep, base)
+    require_finished_run(sweep, base)
     check_tracking(base, begun)
     return sweep, base
 

@@ -5,6 +5,7 @@ their references; no reference of fold k's own cases is read for it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,16 +53,30 @@ def learn_failures(
     splits = read_splits(request.prepared.splits)
     if sorted(folds) != sorted(range(len(splits)) if wanted is None else wanted):
         return []
-    cases = {fold: sorted(splits[fold]["val"]) for fold in folds}
-    calls = [(case, keep_decisions, (request.fold(fold), case)) for fold in folds for case in cases[fold]]
-    sources, problems = map_cases_on_workers(calls, request.slots, lambda *n: progress("predicted cases", *n))
+    sources, problems = keep_all_decisions(request, folds, progress)
     fits = []
     for fold in folds:
-        of = {case: sources[case] for other in folds if other != fold for case in cases[other] if case in sources}
+        others = (case for other in folds if other != fold for case in sorted(splits[other]["val"]))
+        of = {case: sources[case] for case in others if case in sources}
         fits.append((f"failures of fold {fold}", learn_fold, (request, fold, of)))
     slots, show = request.slots, lambda *n: progress("folds that learnt from failures", *n)
     _, failed = map_cases_on_workers(fits, slots, show, "calibrated p and a failure network")
     return problems + failed
+
+
+def keep_all_decisions(
+    request: RunRequest, folds: Sequence[int], progress: Progress
+) -> tuple[dict[str, str], list[Problem]]:
+    """Keep what each fold's network makes of its own cases, which it did not see.
+
+    Returns:
+        By case the digest of what is kept, and a problem for each case that could not be predicted.
+    """
+    splits = read_splits(request.prepared.splits)
+    calls = [
+        (case, keep_decisions, (request.fold(fold), case)) for fold in folds for case in sorted(splits[fold]["val"])
+    ]
+    return map_cases_on_workers(calls, request.slots, lambda *n: progress("predicted cases", *n))
 
 
 def learn_fold(request: RunRequest, fold: int, sources: Mapping[str, str]) -> dict[str, Any]:
@@ -92,25 +107,38 @@ def learn_fold(request: RunRequest, fold: int, sources: Mapping[str, str]) -> di
 
 
 def _learn(request: RunRequest, fold: int, cases: Sequence[str], source: str) -> dict[str, Any]:
-    settings, folder = request.experiment.failures, request.run.fold(fold)
+    folder = request.run.fold(fold)
     if not cases:
         problem = Problem(f"fold {fold}", "no case of another fold", "some that were predicted", "repair these first")
         raise ProblemsFound("There is nothing to learn from.", [problem], exit_code=1)
-    calibrations = fit_calibrations(request, cases)
-    model = FailureModel(calibrations, settings, grid_of(request))
-    losses: list[float] = []
-    if settings.steps:
-        seed = settings.seed * SEED_OF_FOLD + fold
-        training = FailureTraining(model.build(seed).to(fitting_device()), settings, seed, source)
-        training.run([open_case(request, case) for case in cases], folder / LATEST)
-        model, losses = FailureModel(calibrations, settings, model.grid, training.network), training.losses
+    model, losses = learn_from(request, fold, cases, folder / LATEST, source)
     model.save(folder / FAILURES)
     return {
         "files": [FAILURES],
         "fold": fold,
-        "calibrations": [vars(calibration) for calibration in calibrations],
+        "calibrations": [vars(calibration) for calibration in model.calibrations],
         "losses": losses,
     }
+
+
+def learn_from(
+    request: RunRequest, fold: int, cases: Sequence[str], checkpoint: Path, source: str
+) -> tuple[FailureModel, list[float]]:
+    """Return what a fold learns from cases of the others, and the loss of each step of its network.
+
+    Args:
+        cases: those whose references are read.
+        checkpoint: from which a network's training goes on.
+        source: digest of all that it is trained from; a checkpoint of another one is not used.
+    """
+    settings = request.experiment.failures
+    model = FailureModel(fit_calibrations(request, cases), settings, grid_of(request))
+    if not settings.steps:
+        return model, []
+    seed = settings.seed * SEED_OF_FOLD + fold
+    training = FailureTraining(model.build(seed).to(fitting_device()), settings, seed, source)
+    training.run([open_case(request, case) for case in cases], checkpoint)
+    return FailureModel(model.calibrations, settings, model.grid, training.network), training.losses
 
 
 def fit_calibrations(request: RunRequest, cases: Sequence[str]) -> tuple[Calibration, ...]:

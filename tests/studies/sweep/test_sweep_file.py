@@ -132,6 +132,49 @@ def test_settings_that_do_not_fit_together_are_named(sweep_file, fields, where, 
     assert problem.advice
 
 
+LEARNING = {
+    "space": {"failures.initial_lr": {"loguniform": [0.001, 0.01]}},
+    "overrides": {"failures.steps": 10},
+    "objectives": [{"metric": "failures/auprc_lead"}],
+    "scheduler": {"type": "fifo"},
+}
+
+
+def test_a_space_of_failures_alone_needs_neither_epochs_nor_one_member(sweep_file):
+    sweep, _ = load_sweep(sweep_file(**LEARNING | {"overrides": {"failures.steps": 10, "training.members": 5}}))
+    assert sweep.of_failures
+    assert not load_sweep(sweep_file())[0].of_failures
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "found"),
+    [
+        ({"space": LEARNING["space"] | SPACE}, "space", f"{', '.join(SPACE)} beside fields of failures"),
+        ({"overrides": {}}, "failures.steps", "choice: [0]"),
+        ({"space": {"failures.steps": {"choice": [0, 50]}}}, "failures.steps", "choice: [0, 50]"),
+        ({"scheduler": {"type": "asha"}}, "scheduler.type", "asha"),
+        ({"promote": {"top": 1}}, "promote", "trials of more folds later"),
+        ({"objectives": [{"metric": DICE}]}, "objectives.0.metric", f"{DICE}, which no fold reports"),
+        ({"constraints": [{"metric": "failures/ece", "baseline": "plain"}]}, "constraints.0.baseline", "plain"),
+    ],
+)
+def test_what_a_sweep_over_failures_cannot_do_is_named(sweep_file, fields, where, found):
+    with pytest.raises(ProblemsFound) as caught:
+        load_sweep(sweep_file(**LEARNING | fields))
+    problems = {problem.where.rpartition(": ")[2]: problem for problem in caught.value.problems}
+    assert problems[where].found == found
+    assert problems[where].expected
+    assert problems[where].advice
+
+
+def test_a_figure_of_failures_belongs_to_a_sweep_over_failures(sweep_file):
+    with pytest.raises(ProblemsFound) as caught:
+        load_sweep(sweep_file(objectives=LEARNING["objectives"]))
+    (problem,) = caught.value.problems
+    assert problem.found == "failures/auprc_lead, which no fold reports"
+    assert DICE in problem.expected
+
+
 def test_a_weight_of_a_class_that_the_task_does_not_have(sweep_file):
     space = {"loss.weight_ce.snfh": {"uniform": [0, 1]}}
     with pytest.raises(ProblemsFound) as caught:

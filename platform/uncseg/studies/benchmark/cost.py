@@ -53,8 +53,8 @@ def measure_costs(scored: Sequence[ScoredFold], case_id: str, repeats: int, slot
     Returns:
         ``training`` by TRAINING, TRAINING/cross_fitted (the stage that follows it) and NNUNET, ``inference`` by
         TRAINING/ESTIMATOR (TRAINING/ for one pass), each with medians over the rounds: ``seconds``, and ``ratio`` to
-        the unit in the same round, which is nnU-Net's own step or one pass of the shared training; ``device``. A stage's
-        ratio is that of its steps to as many of nnU-Net's as its training has.
+        the unit in the same round, which is nnU-Net's own step or one pass of the shared training; ``device``. A
+        stage's ratio is that of its steps to as many of nnU-Net's as its training has.
     """
     with Workers(slots, 1) as workers:
         measured: dict[str, Any] = ray.get(workers.start(_measure, (list(scored), case_id, repeats)))

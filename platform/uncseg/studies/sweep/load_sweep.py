@@ -8,16 +8,18 @@ from pathlib import Path
 from statistics import fmean
 
 from uncseg.config.experiment import Experiment
+from uncseg.config.fields import is_within
 from uncseg.config.reading import read_saved
-from uncseg.errors import ProblemsFound, did_you_mean
+from uncseg.errors import Problem, ProblemsFound, did_you_mean
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
 from uncseg.method.training.epoch_names import epoch_metric_names
-from uncseg.runs.run_opening import differing_settings
+from uncseg.metric_keys import OF_FAILURES
+from uncseg.runs.run_opening import differing_settings, refuse_other_settings
 from uncseg.studies.load_study import Checks, load_study, read_study, study_record
 from uncseg.studies.study_folder import SweepFolder
-from uncseg.studies.sweep.space import GRID, LISTS, check_field, grid_points, parse_domain
-from uncseg.studies.sweep.sweep_file import BaselineConstraint, Constraint, Sweep
+from uncseg.studies.sweep.space import GRID, LISTS, check_field, grid_points, is_number, parse_domain
+from uncseg.studies.sweep.sweep_file import FAILURES_SECTION, BaselineConstraint, Constraint, Sweep
 from uncseg.tracking.spool import read_history
 
 OPTUNA = ("tpe", "nsga2")
@@ -43,6 +45,10 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> tuple[Sweep, E
     checks += wrong_space
     if not wrong_space:
         _check_search(checks, sweep)
+    if any(is_within(field, (FAILURES_SECTION,)) for field in sweep.space):
+        _check_failures(checks, sweep, base)
+    else:
+        _check_networks(checks, base)
     _check_scheduler(checks, sweep, base)
     constraints = [_resolved(checks, n, constraint, sweep, base) for n, constraint in enumerate(sweep.constraints)]
     _check_metrics(checks, sweep, base)
@@ -57,12 +63,35 @@ def _check_folds(checks: Checks, sweep: Sweep, base: Experiment) -> None:
         for fold in folds:
             checks.require(fold < base.split.folds and fold >= 0, field, fold, expected, "correct the list")
         checks.require(len(set(folds)) == len(folds), field, list(folds), "each fold once", "correct the list")
-    members = base.training.members
-    expected, advice = "one: a trial is judged by one network", "set `training.members` to 1 in overrides"
-    checks.require(members == 1, "training.members", f"{members} networks per fold", expected, advice)
     if sweep.promote is not None:
         top, expected = sweep.promote.top, f"at most the number of trials, {sweep.trials}"
         checks.require(top <= sweep.trials, "promote.top", top, expected, "promote fewer, or write more trials")
+
+
+def _check_networks(checks: Checks, base: Experiment) -> None:
+    members = base.training.members
+    expected, advice = "one: a trial is judged by one network", "set `training.members` to 1 in overrides"
+    checks.require(members == 1, "training.members", f"{members} networks per fold", expected, advice)
+
+
+def _check_failures(checks: Checks, sweep: Sweep, base: Experiment) -> None:
+    """Check a sweep over what the folds of a finished run learn from failures: nothing else can change there."""
+    others = [field for field in sweep.space if not is_within(field, (FAILURES_SECTION,))]
+    found, expected = f"{', '.join(others)} beside fields of failures", "fields of failures alone, or none of them"
+    advice = "search the networks first, then, on the finished run, what is learnt from their failures"
+    checks.require(not others, "space", found, expected, advice)
+    steps = sweep.space.get("failures.steps", {"choice": [base.failures.steps]})
+    name, values = parse_domain(steps)
+    least = min(values) if isinstance(values, list) and values and all(map(is_number, values)) else 1
+    found, expected = f"{name}: {values}", "1 or more: without steps there is no network to judge"
+    checks.require(least > 0, "failures.steps", found, expected, "set it in overrides, or write it in the space")
+    advice = "write scheduler: {type: fifo}"
+    checks.require(sweep.scheduler.type == "fifo", "scheduler.type", sweep.scheduler.type, "fifo: one result", advice)
+    advice = "write all folds in folds"
+    checks.require(sweep.promote is None, "promote", "trials of more folds later", "nothing", advice)
+    for number, constraint in enumerate(sweep.constraints):
+        where, advice = f"constraints.{number}.baseline", "write at_least: NUMBER"
+        checks.require(constraint.baseline is None, where, constraint.baseline, "a number", advice)
 
 
 def _check_search(checks: Checks, sweep: Sweep) -> None:
@@ -93,12 +122,12 @@ def _check_search(checks: Checks, sweep: Sweep) -> None:
 
 
 def _check_metrics(checks: Checks, sweep: Sweep, base: Experiment) -> None:
-    known, metrics = epoch_metric_names(base), sweep.objective_metrics
+    known, metrics = OF_FAILURES if sweep.of_failures else epoch_metric_names(base), sweep.objective_metrics
     judged = {f"objectives.{number}": metric for number, metric in enumerate(metrics)}
     judged |= {f"constraints.{number}": constraint.metric for number, constraint in enumerate(sweep.constraints)}
     for field, metric in judged.items():
         group = metric.partition("/")[0]
-        expected = "one of " + ", ".join(name for name in known if name.startswith(f"{group}/"))
+        expected = "one of " + ", ".join([name for name in known if name.startswith(f"{group}/")] or known)
         found = f"{metric}, which no fold reports"
         advice = did_you_mean(metric, known, "correct the name")
         checks.require(metric in known, f"{field}.metric", found, expected, advice)
@@ -108,7 +137,7 @@ def _check_metrics(checks: Checks, sweep: Sweep, base: Experiment) -> None:
 
 def _check_scheduler(checks: Checks, sweep: Sweep, base: Experiment) -> None:
     scheduler, metrics = sweep.scheduler, sweep.objective_metrics
-    if scheduler.type == "fifo":
+    if scheduler.type == "fifo" or sweep.of_failures:
         return
     chosen = scheduler.metric is not None or len(metrics) == 1
     found, expected = f"{scheduler.type} with {len(metrics)} objectives", "one objective to compare trials by"
@@ -124,7 +153,7 @@ def _check_scheduler(checks: Checks, sweep: Sweep, base: Experiment) -> None:
 
 def _resolved(checks: Checks, number: int, constraint: Constraint, sweep: Sweep, base: Experiment) -> Constraint:
     """Return the constraint with numbers in place of its baseline, where the baseline has them."""
-    if constraint.baseline is None:
+    if constraint.baseline is None or sweep.of_failures:
         return constraint
     where, run = f"constraints.{number}.baseline", RunFolder(base.storage.path / constraint.baseline)
     advice = "train it first (uncseg cross-validate), or write at_least: NUMBER"
@@ -148,6 +177,24 @@ def _resolved(checks: Checks, number: int, constraint: Constraint, sweep: Sweep,
     screened = fmean(values[fold] for fold in sweep.folds) - constraint.tolerance
     promoted = fmean(values.values()) - constraint.tolerance
     return BaselineConstraint(metric=constraint.metric, at_least=screened, promoted_at_least=promoted)
+
+
+def require_finished_run(sweep: Sweep, base: Experiment) -> None:
+    """Refuse a sweep over what folds learn from failures where the base's own run has not finished.
+
+    Raises:
+        ProblemsFound: naming the folds that have not, or what the run was started with instead.
+    """
+    if not sweep.of_failures:
+        return
+    run = RunFolder(base.run_folder)
+    missing = [fold for fold in range(base.split.folds) if read_history(run.spool, fold).state != "finished"]
+    if missing or not run.experiment.is_file():
+        found = f"folds {', '.join(map(str, missing))} have not finished in {run.root}"
+        advice = "train them first: uncseg cross-validate with the base"
+        problem = Problem("base", found, "a finished run, all of whose folds learn from each other", advice)
+        raise ProblemsFound("There are no failures to learn from yet.", [problem])
+    refuse_other_settings(base, run)
 
 
 def require_place(sweep: Sweep, base: Experiment) -> None:

@@ -29,6 +29,7 @@ from uncseg.studies.load_study import save_study
 from uncseg.studies.parent_run import open_parent
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.budget import BudgetStopper, hours_trained
+from uncseg.studies.sweep.failure_trial import CASES, cases_table, keep_run_decisions, train_failure_trial
 from uncseg.studies.sweep.snapshots import refuse_strangers_state
 from uncseg.studies.sweep.space import trial_experiment
 from uncseg.studies.sweep.sweep_file import Sweep
@@ -37,6 +38,7 @@ from uncseg.studies.sweep.train_trial import TrialSetup, train_trial
 from uncseg.studies.sweep.trial_events import TrialEvents
 from uncseg.studies.sweep.trials import can_be_promoted, rank_trials, read_trials, read_values
 from uncseg.studies.sweep.tuner import sweep_tuner, trials_at_once
+from uncseg.table_files import write_table
 from uncseg.tracking.lost_epochs import lost_epochs
 
 
@@ -63,8 +65,9 @@ def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
         at_once = trials_at_once(sweep, slots)
         with counting() as progress:
             own = RunFolder(folder.root)
-            prepared = prepare_cases(base.resolved(), progress, kept_preparation(own, base))
-            raise_if_any(changed_split(own, prepared), f"The split of the sweep {folder.root} changed.")
+            of = RunFolder(base.run_folder) if sweep.of_failures else own
+            prepared = prepare_cases(base.resolved(), progress, kept_preparation(of, base))
+            raise_if_any(changed_split(of, prepared), f"The split of {of.root} changed.")
             require_same_data(placed, folds, prepared)
         print_cases(base, prepared)
         make_own(folder.root)  # before the lock is in it
@@ -79,6 +82,8 @@ def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
                 if not folder.promoted.is_file():
                     _screen(setup, at_once, events)
                 promoted = _promote(setup, events, cluster, own_ray)
+            if sweep.of_failures:
+                write_table(cases_table(setup), folder.tables, CASES)
     return close_sweep(folder, sweep, base, promoted)
 
 
@@ -91,7 +96,7 @@ def refuse_other_data(folder: SweepFolder, sweep: Sweep, base: Experiment) -> No
     own, trials = RunFolder(folder.root), folder.begun()
     if trials and not own.data.exists():
         raise DamagedFile.of(own.data, "nothing", "what the trials were made from", LOST)
-    problems = changes_of(own, base)
+    problems = changes_of(own, base) + (changes_of(RunFolder(base.run_folder), base) if sweep.of_failures else [])
     for run in trials:
         found = edited_settings(run) + foreign_folds(run, sweep.promoted_folds(base)) + lost_epochs(run)
         problems += [replace(problem, where=f"trial {run.root.name}, {problem.where}") for problem in found]
@@ -102,11 +107,14 @@ def _screen(setup: TrialSetup, at_once: int, events: TrialEvents) -> None:
     """Draw and train the trials."""
     sweep, gpus = setup.sweep, setup.slots.fold.gpus
     console.print(f"{sweep.name}: {sweep.trials} trials at most, {len(sweep.folds)} folds each, {at_once} side by side")
-    _print_disk(setup)
+    if sweep.of_failures:
+        keep_run_decisions(setup)
+    else:
+        _print_disk(setup)
     trials = read_trials(setup.folder.runs, sweep)
     hours, fold_hours = hours_trained(history for trial in trials for history in trial.histories)
     budget = BudgetStopper(sweep.budget, hours, fold_hours * gpus, len(sweep.folds) * gpus)
-    sweep_tuner(setup, at_once, budget, events, train_trial).fit()
+    sweep_tuner(setup, at_once, budget, events, train_failure_trial if sweep.of_failures else train_trial).fit()
     events.end_all()
     if spent := budget.spent():
         console.print(f"{spent}; the search ends here")

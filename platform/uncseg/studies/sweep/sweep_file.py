@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from uncseg.config.experiment import Experiment
+from uncseg.config.fields import is_within
 from uncseg.section import Positive, RunName, Section, Seed, Weight
 from uncseg.studies.load_study import Study
 
-Metric = Annotated[str, Field(pattern=r"^(train|val_patch|uncertainty)/.+", max_length=200)]
+Metric = Annotated[str, Field(pattern=r"^(train|val_patch|uncertainty|failures)/.+", max_length=200)]
 """Name of an epoch's metric, as MLflow shows it."""
+FAILURES_SECTION = "failures"
 Hours = Annotated[float, Field(gt=0, le=1e6)]
 Folds = Annotated[tuple[int, ...], Field(min_length=1)]
 
@@ -138,6 +140,11 @@ class Sweep(Study):
             "objectives": ", ".join(f"{objective.mode} {objective.metric}" for objective in self.objectives),
             **{f"space.{field}": str(domain) for field, domain in self.space.items()},
         }
+
+    @property
+    def of_failures(self) -> bool:
+        """Whether it searches how the folds of the base's own run, which is finished, learn from failures."""
+        return all(is_within(field, (FAILURES_SECTION,)) for field in self.space)
 
     @property
     def objective_metrics(self) -> list[str]:

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from uncseg.config.experiment import Experiment
-from uncseg.console import console
+from uncseg.console import command_line, console
+from uncseg.files import json_text
 from uncseg.method.checkpoints import remove_checkpoints
 from uncseg.page_table import PageTable, Row, fixed, mean_sd
 from uncseg.runs.run_plan import size_text
@@ -51,6 +52,10 @@ def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: S
     console.print(importances_table(shares).to_rich())
     _show_base(table, base_values(sweep.space, base))
     console.print(f"best:    {folder.best} (trial {best})" if best else why_none(table, sweep), soft_wrap=True)
+    if best and sweep.of_failures:
+        values = (f"--set={field}={json_text(value)}" for field, value in read_values(folder.runs / best).items())
+        again = command_line("uncseg", "evaluate", base.run_folder, *values)
+        console.print(f"for the run itself: {again}", soft_wrap=True)
     if best and "front" in table:
         console.print(f"front:   {folder.front}", soft_wrap=True)
     console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}", soft_wrap=True)

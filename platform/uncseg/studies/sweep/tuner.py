@@ -32,7 +32,7 @@ def trials_at_once(sweep: Sweep, slots: Slots) -> int:
         found = f"{slots.fold.gpus:g} GPUs for each of {folds} folds in step"
         advice = "set `resources.gpus_per_fold` to 1, or write one fold"
         problem = Problem("folds", found, "one GPU per fold, or one fold", advice)
-    elif slots.max_count < folds:
+    elif slots.max_count < folds and not sweep.of_failures:
         expected = f"at most {slots.max_count}, which is what fits at once"
         advice = "write fewer folds, or give each less (resources.cpus_per_fold, gpus_per_fold, folds_at_once)"
         problem = Problem("folds", f"{folds} folds per trial, in step", expected, advice)
@@ -41,7 +41,10 @@ def trials_at_once(sweep: Sweep, slots: Slots) -> int:
         problem = Problem("budget.gpu_hours", found, "a cluster with GPUs", advice)
     if problem is not None:
         raise ProblemsFound("The trials cannot be trained on this cluster.", [problem])
-    return min(slots.max_count // folds, sweep.trials_at_once or sweep.trials, sweep.trials)
+    # folds that learn from failures do so one after the other
+    return min(
+        slots.max_count // (1 if sweep.of_failures else folds), sweep.trials_at_once or sweep.trials, sweep.trials
+    )
 
 
 def sweep_tuner(
@@ -60,12 +63,12 @@ def sweep_tuner(
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # our callback prints what happens
     # trials that were begun on a larger cluster may wait for each other on this one
     set_ray_train_defaults()
+    sweep, folder, worker = setup.sweep, setup.folder, setup.slots.fold.worker
+    # a trial's own process only waits for its folds, on the head node, which stays; or it learns from failures itself
+    takes = {"CPU": worker.cpus, "GPU": worker.gpus} if sweep.of_failures else {HEAD_NODE: 0.001}
     trainable = ray.tune.with_resources(
-        ray.tune.with_parameters(trainable, setup=setup),
-        # the trial's own process only waits for its folds, on the head node, which stays
-        ray.tune.PlacementGroupFactory([{HEAD_NODE: 0.001}]),
+        ray.tune.with_parameters(trainable, setup=setup), ray.tune.PlacementGroupFactory([takes])
     )
-    sweep, folder = setup.sweep, setup.folder
     begun = can_go_on(folder, sweep)
     first = base_values(sweep.space, setup.base) if sweep.base_first else None
     config = tune_config(sweep, setup.base.training.epochs, at_once, first)
