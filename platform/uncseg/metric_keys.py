@@ -1,15 +1,16 @@
 """Keys of the metrics that compare an uncertainty map with an error.
 
-``KIND`` is ``corr`` (Pearson correlation) or ``rmsd``. An epoch compares maps with the error memory (``ema``: an
-exponential moving average of errors), the out-of-fold evaluation with the failure, which is 1 where the segmentation is
-wrong and 0 elsewhere.
+``KIND`` is ``corr`` (Pearson correlation) or ``rmsd``; of failures also ``auprc``, ``brier`` and ``ece``. An epoch
+compares maps with the error memory (``ema``: an exponential moving average of errors), the out-of-fold evaluation with
+the failure, which is 1 where the segmentation is wrong and 0 elsewhere.
 
     uncertainty/PROTOCOL/KIND_ema/ESTIMATOR     per epoch
     ESTIMATOR/PROTOCOL/KIND_failure             per case, in ``per_case``
     second_opinion/NAME/union/KIND_failure      per case, in ``per_case``: of several passes, on the run's own decision
     KIND_failure_PROTOCOL                       per case and region, in ``scores``, and per case in a benchmark
     final/PROTOCOL/KIND_failure/ESTIMATOR       per run and per fold, in MLflow
-    failures/KIND, failures/KIND_lead           per fold of a trial of a sweep over what folds learn from failures
+    failures/KIND, failures/KIND_lead           per fold of a trial that learns from failures: of the learnt map, and by
+                                                how much it is better than calibrated p
 """
 
 import re
@@ -21,16 +22,15 @@ SKIPPED_BY_LOSS_SCALE = "train/skipped_steps_loss_scale"
 SKIPPED_BATCHES = "val_patch/skipped_batches"
 """Validation batches of an epoch that no metric counts, because their predictions were not finite."""
 
-JUDGED_KINDS = {"auprc": 1, "brier": -1, "ece": -1, "corr": 1}
-"""Figures by which such a trial is judged, and whether more is better (1) or less (−1)."""
-LEAD = "_lead"
-"""Behind the name of a figure: by how much it is better than calibrated p on the same cases, positive where better."""
-OF_FAILURES = tuple(f"failures/{kind}{end}" for kind in JUDGED_KINDS for end in ("", LEAD))
-
 
 def epoch_key(protocol: str, kind: str, estimator: str) -> str:
     """Return the key of an epoch's comparison with the error memory."""
     return f"uncertainty/{protocol}/{kind}_ema/{estimator}"
+
+
+def learnt_key(kind: str, lead: bool = False) -> str:
+    """Return the metric by which a trial of a sweep over what folds learn from failures is judged."""
+    return f"failures/{kind}{'_lead' if lead else ''}"
 
 
 def parse_epoch_key(key: str) -> tuple[str, str, str] | None:

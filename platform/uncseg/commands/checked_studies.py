@@ -9,7 +9,8 @@ from uncseg.studies.benchmark.load_benchmark import load_benchmark
 from uncseg.studies.benchmark.load_benchmark import require_place as require_place_of_benchmark
 from uncseg.studies.load_study import load_study
 from uncseg.studies.study_folder import BenchmarkFolder, SweepFolder
-from uncseg.studies.sweep.load_sweep import load_sweep, require_finished_run
+from uncseg.studies.sweep.failure_sweep import require_finished_run
+from uncseg.studies.sweep.load_sweep import load_sweep
 from uncseg.studies.sweep.load_sweep import require_place as require_place_of_sweep
 from uncseg.studies.sweep.sweep_file import Sweep
 

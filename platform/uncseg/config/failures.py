@@ -10,6 +10,10 @@ from uncseg.section import Positive, Section, Seed, Weight
 PatchLength = Annotated[int, Field(ge=8, le=2048)]
 
 
+OLDER = {"evidence": "failure"}
+"""Values of fields that settings which were written before there were these fields stand for."""
+
+
 class Failures(Section):
     """What each fold learns, once all are trained, from failures of the other folds' networks on cases new to them.
 
@@ -22,7 +26,7 @@ class Failures(Section):
     """Number of feature maps at full resolution, doubled at each stage."""
     stages: Annotated[int, Field(ge=2, le=10)] = 4
     """Largest number of resolution stages."""
-    evidence: Literal["failure", "region"] = "failure"
+    evidence: Literal["failure", "region"] = "region"
     """What the network's output speaks for: that the decision is wrong, or that the voxel belongs to the region, which
     speaks against the decision where that says otherwise."""
     sees_images: bool = True
@@ -32,7 +36,7 @@ class Failures(Section):
     of them together."""
     batch_size: Annotated[int, Field(gt=0, le=10_000)] = 2
     """Patches per step."""
-    initial_lr: Annotated[float, Field(gt=0, le=1000)] = 0.001
+    initial_lr: Annotated[float, Field(gt=0, le=1000)] = 0.003
     """AdamW's learning rate at the first step, which falls to 0 by nnU-Net's polynomial."""
     weight_decay: Weight = 1e-4
     outside: Annotated[float, Field(ge=0, le=1)] = 0.05

@@ -20,7 +20,7 @@ from uncseg.tasks.fields import LesionRule
 from uncseg.tasks.task import Task
 
 ScoreRow = dict[str, Any]
-SCORES_VERSION = 7
+SCORES_VERSION = 6
 """To be raised when the definition of a score changes: scores on disk with another version are computed again."""
 
 

@@ -2,8 +2,8 @@
 
 ``per_case`` has one row per case: case, patient, and the keys of :func:`~uncseg.metric_keys.case_key`; ``per_region``
 one per case and region. All maps judge the same decisions: Table 3 those on the main region, Table 4 those on each
-region, by its own maps. They are of one pass, but for the second opinions of Table 3, which take several. The mask is
-the union of a region's reference and prediction, dilated.
+region, by its own maps. They are of one pass, but for the second opinions of Table 3, of several predictions. The mask
+is the union of a region's reference and prediction, dilated.
 """
 
 import math
@@ -97,10 +97,10 @@ def failures_table(table: pd.DataFrame, task: Task) -> PageTable:
     opinions = table["estimator"].isin(SECOND_OPINIONS)
     rows = _rows(table[~opinions])
     if opinions.any():
-        rows += [Row(["second opinions, of several passes"], "part"), *_rows(table[opinions])]
+        rows += [Row(["second opinions, of several predictions"], "part"), *_rows(table[opinions])]
         note += (
             " Second opinions judge the run's own segmentation, too: the spread of the predictions, and "
-            f"…_{AGAINST_DECISION}, |p − decision| with their mean p. They are no floors: they cost more."
+            f"…_{AGAINST_DECISION}, |p − decision| with their mean p. They are no floors: most take several passes."
         )
     return _page("table3", "Table 3. Where the segmentation is wrong", rows, note)
 

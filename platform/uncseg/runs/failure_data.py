@@ -68,6 +68,12 @@ def keep_decisions(request: FoldRequest, case_id: str) -> str:
     return source
 
 
+def is_kept(request: FoldRequest | RunRequest, case_id: str, source: str) -> bool:
+    """Return whether what is kept of a case is whole, and was made from ``source`` (:func:`keep_decisions`)."""
+    kept = kept_record(_file(request, case_id, "json"), source)
+    return kept is not None and _file(request, case_id, "b2nd").name in kept["files"]
+
+
 def _file(request: FoldRequest | RunRequest, case_id: str, ending: str) -> Path:
     return request.run.failures / f"{case_id}.{ending}"
 

@@ -35,6 +35,9 @@ from uncseg.runs.run_data import content_digest
 from uncseg.table_files import table_of
 from uncseg.tasks.task import Task
 
+SECOND_OPINIONS_VERSION = "second opinions 1"
+"""To be raised when the scores of estimators of several passes change."""
+
 
 def evaluate_out_of_fold(
     request: RunRequest, folds: Sequence[int], cases: Sequence[Case], progress: Callable[[int, int], None]
@@ -75,7 +78,11 @@ def evaluate_case(request: FoldRequest, case: Case) -> dict[str, Any]:
     torch.set_num_threads(request.cpus)
     record = CaseFiles(request.run.out_of_fold, case.case_id).scores
     chosen = request.experiment.evaluation.uncertainty
-    source = digest([source_digest(request), content_digest(request.run, case), *([chosen] if chosen else [])])
+    told = [
+        *([chosen] if chosen else []),
+        *([SECOND_OPINIONS_VERSION] if request.experiment.evaluation.estimators.several_pass else []),
+    ]
+    source = digest([source_digest(request), content_digest(request.run, case), *told])
     return compute_once(record, source, lambda: _evaluate(request, case))
 
 

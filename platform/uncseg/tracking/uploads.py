@@ -81,19 +81,25 @@ def upload_learning(work: SyncRound) -> None:
     """Log the loss of each fold's failure network, one value per hundredth of its steps."""
     for fold, entry in work.record.folds.items():
         file = work.run.fold(fold) / FAILURES_RECORD
-        if file.is_file() and is_own_file(work.run.root, file) and (rows := _learning_rows(file)):
-            entry.upload_once(FAILURES_RECORD, _signature(file), work.store.log_metrics, entry.run_id, rows)
+        if file.is_file() and is_own_file(work.run.root, file) and (losses := _losses(file)) is not None:
+            rows = _learning_rows(losses, file.stat().st_mtime_ns // 10**6)
+            # by content: a copy has another time
+            entry.upload_once(FAILURES_RECORD, digest(losses.tolist()), work.store.log_metrics, entry.run_id, rows)
 
 
-def _learning_rows(file: Path) -> list[Metric]:
-    """Return the mean loss of each hundredth of the steps, at its last step; none of a record that is damaged."""
+def _losses(file: Path) -> np.ndarray | None:
+    """Return the loss of each step, (steps,); None without steps, or of a record that is damaged."""
     try:
         losses = np.asarray(read_json(file, keys=["losses"])["losses"], float).reshape(-1)
     except (DamagedFile, ValueError, TypeError):
-        return []
+        return None
+    return losses if losses.size else None
+
+
+def _learning_rows(losses: np.ndarray, time_ms: int) -> list[Metric]:
+    """Return the mean loss of each hundredth of the steps, at its last step."""
     ends = np.unique(np.linspace(0, len(losses), LEARNING_POINTS + 1).round().astype(int))
     means = {int(end): float(losses[start:end].mean()) for start, end in itertools.pairwise(ends)}
-    time_ms = file.stat().st_mtime_ns // 10**6
     return [Metric(LEARNING, mean, time_ms, step) for step, mean in means.items() if math.isfinite(mean)]
 
 

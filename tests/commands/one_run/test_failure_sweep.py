@@ -1,6 +1,7 @@
 """``uncseg sweep`` over what the folds of a finished run learn from failures: trials, figures, and the run itself."""
 
 import hashlib
+import shlex
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ import yaml
 
 from support.commands import uncseg
 from uncseg.layout import RunFolder
-from uncseg.table_files import read_table
+from uncseg.tracking.spool import read_history
 
 SETTINGS = {"failures.steps": 12, "failures.features": 4, "failures.initial_lr": 0.01}
 KINDS = {"auprc": 1, "brier": -1, "ece": -1, "corr": 1}
@@ -63,14 +64,14 @@ def test_each_trial_has_the_figures_of_its_cases(searched):
     pd.testing.assert_frame_equal(*floors)
     for trial in trials.index:
         learnt = by_map.xs((trial, "cross_fitted"), level=("trial", "map"))
-        leads = (learnt - floors[0]).groupby("fold").mean().mean()
-        for kind, sign in KINDS.items():
-            if f"failures/{kind}" in trials:
-                assert trials.loc[trial, f"failures/{kind}"] == pytest.approx(
-                    learnt.groupby("fold")[kind].mean().mean()
-                )
-            if f"failures/{kind}_lead" in trials:
-                assert trials.loc[trial, f"failures/{kind}_lead"] == pytest.approx(sign * leads[kind])
+        for fold in (0, 1):
+            (told,) = read_history(RunFolder(sweep / "trials" / trial).spool, fold).epochs.values()
+            means, leads = learnt.loc[fold].mean(), (learnt - floors[0]).loc[fold].mean()
+            assert told.metrics == pytest.approx(
+                {f"failures/{kind}": means[kind] for kind in KINDS}
+                | {f"failures/{kind}_lead": sign * leads[kind] for kind, sign in KINDS.items()}
+            )
+        assert trials.loc[trial, "failures/auprc"] == pytest.approx(learnt.groupby("fold")["auprc"].mean().mean())
     first, second = (by_map.xs((trial, "cross_fitted"), level=("trial", "map")) for trial in trials.index)
     assert not np.allclose(first, second), "the settings reach the networks"
 
@@ -79,12 +80,11 @@ def test_the_run_learns_the_same_with_the_values_of_a_trial(searched):
     """The trial ranks voxels as the run's own table says; that counts easy voxels beyond the grid's end as well."""
     copied, sweep, said, _ = searched
     trials = pd.read_parquet(sweep / "tables/trials.parquet")
-    best = trials.loc[0, "failures.evidence"]
-    assert f'--set=failures.evidence="{best}"' in said.replace("'", "").replace("\n", "")
-    options = [f"--set={name}={value}" for name, value in (SETTINGS | {"failures.evidence": best}).items()]
-    uncseg("evaluate", copied.root, *options)
+    (line,) = [line for line in said.splitlines() if line.startswith("for the run itself: uncseg evaluate")]
+    uncseg(*shlex.split(line.partition("uncseg ")[2]))  # as it is printed
     per_case = pd.read_parquet(copied.tables / "per_case.parquet").set_index("case")
-    cases = read_table(RunFolder(sweep / "trials" / trials.loc[0, "trial"]).tables, "cases").set_index("case")
+    cases = pd.read_parquet(sweep / "tables/cases.parquet").set_index("case")
+    cases = cases[cases["trial"] == trials.loc[0, "trial"]]
     for name in ("cross_fitted", "calibrated"):
         own = cases[cases["map"] == name]
         np.testing.assert_allclose(own["auprc"], per_case.loc[own.index, f"{name}/union/auprc_failure"], atol=0.006)
@@ -92,14 +92,23 @@ def test_the_run_learns_the_same_with_the_values_of_a_trial(searched):
 
 def test_the_command_given_again_trains_nothing(searched, root):
     _, sweep, _, _ = searched
-    before = {file: file.stat().st_mtime_ns for file in sweep.glob("trials/*/tables/*")}
+    before = {file: file.stat().st_mtime_ns for file in sweep.glob("trials/*/folds/**/*.json")}
+    assert len(before) >= 4
     uncseg("sweep", write_sweep(sweep.parent.parent, root / "experiment.yaml"))
-    assert before == {file: file.stat().st_mtime_ns for file in sweep.glob("trials/*/tables/*")}
+    assert before == {file: file.stat().st_mtime_ns for file in sweep.glob("trials/*/folds/**/*.json")}
+
+
+@pytest.mark.parametrize("change", ["failures.steps=13", "evaluation.mirroring=true"])
+def test_trials_of_other_settings_do_not_come_into_the_same_table(searched, root, change):
+    _, sweep, _, _ = searched
+    said = uncseg("sweep", write_sweep(sweep.parent.parent, root / "experiment.yaml"), "--set", change, code=2)
+    assert change.partition("=")[0] in " ".join(said.split())
 
 
 def test_a_run_that_has_not_finished_has_no_failures_to_learn_from(root, tmp_path):
     said = uncseg("sweep", write_sweep(tmp_path, root / "experiment.yaml"), code=2)
-    assert "folds 0, 1 have not finished" in " ".join(said.split())
+    assert "There are no failures to learn from yet" in said
+    assert "train it first: uncseg cross-validate" in " ".join(said.split())
 
 
 def test_a_run_of_other_settings_is_not_taken_for_the_bases(searched, root):

@@ -27,6 +27,7 @@ def test_second_opinions_judge_the_decisions_of_the_run(root, run, tmp_path, mon
     said = uncseg("evaluate", copied.root, "--set", "evaluation.estimators.augmentation={samples: 2, noise_sd: 0}")
     assert "second opinions, of several passes" in said
     per_case = pd.read_parquet(copied.tables / "per_case.parquet").set_index("case")
+    assert (per_case["dice_wt/augmentation"] != per_case["dice_wt"]).any(), "the passes decide otherwise together"
     third = pd.read_parquet(copied.tables / "table3.parquet").set_index("estimator")
     for case in per_case.index:
         reference = voxels(root / "cases" / case / f"{case}-seg.nii.gz") > 0

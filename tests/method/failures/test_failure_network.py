@@ -58,9 +58,9 @@ def test_evidence_for_a_region_speaks_against_the_decision_that_denies_it(case):
     assert [found[0, 6, 6, 6], found[0, 0, 0, 0]] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("evidence", ["failure", "region"])
-def test_it_learns_what_an_image_tells_of_failures(case, tmp_path, evidence):
-    how = {"steps": 150, "initial_lr": 0.01, "evidence": evidence}
+@pytest.mark.parametrize(("evidence", "steps"), [("failure", 150), ("region", 400)])
+def test_it_learns_what_an_image_tells_of_failures(case, tmp_path, evidence, steps):
+    how = {"steps": steps, "initial_lr": 0.01, "evidence": evidence}
     training = FailureTraining(model(**how).build(seed=0), settings(**how), 0, "")
     training.run([case], tmp_path / "latest.pth")
     near = case.decisions[0]
@@ -143,6 +143,20 @@ def test_a_model_is_read_as_it_was_written(case, tmp_path, trained):
     if trained:
         np.testing.assert_array_equal(found, expected)
         assert np.abs(found - own.calibrated(case.logits, case.decisions)).max() > 0.1
+
+
+def test_a_model_that_was_written_before_there_was_evidence_speaks_for_failures(case, tmp_path):
+    own = model(evidence="failure")
+    network = own.build(seed=1)
+    torch.nn.init.normal_(network.network.decoder.seg_layers[-1].weight)
+    own = FailureModel(own.calibrations, own.settings, own.grid, network)
+    own.save(tmp_path / "failures.pth")
+    content = torch.load(tmp_path / "failures.pth", weights_only=True)
+    del content["settings"]["evidence"]
+    torch.save(content, tmp_path / "failures.pth")
+    np.testing.assert_array_equal(
+        FailureModel.load(tmp_path / "failures.pth").failures(*arrays(case)), own.failures(*arrays(case))
+    )
 
 
 def test_a_network_without_images_does_not_see_them(case):

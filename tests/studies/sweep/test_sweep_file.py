@@ -152,6 +152,7 @@ def test_a_space_of_failures_alone_needs_neither_epochs_nor_one_member(sweep_fil
         ({"space": LEARNING["space"] | SPACE}, "space", f"{', '.join(SPACE)} beside fields of failures"),
         ({"overrides": {}}, "failures.steps", "choice: [0]"),
         ({"space": {"failures.steps": {"choice": [0, 50]}}}, "failures.steps", "choice: [0, 50]"),
+        ({"space": {"failures.steps": {}}}, "space.failures.steps", "nothing"),
         ({"scheduler": {"type": "asha"}}, "scheduler.type", "asha"),
         ({"promote": {"top": 1}}, "promote", "trials of more folds later"),
         ({"objectives": [{"metric": DICE}]}, "objectives.0.metric", f"{DICE}, which no fold reports"),

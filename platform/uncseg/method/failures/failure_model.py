@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from uncseg.config.failures import Failures
+from uncseg.config.failures import OLDER, Failures
 from uncseg.dataset.finite import require_finite
 from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.files import whole_file
@@ -131,7 +131,7 @@ class FailureModel:
         z, y, x = map(float, grid["spacing_mm"])
         model = cls(
             tuple(Calibration(*map(_finite, numbers)) for numbers in content["calibrations"]),
-            Failures.model_validate(content["settings"]),
+            Failures.model_validate(OLDER | content["settings"]),
             Grid(int(grid["channels"]), tuple(map(int, grid["patch"])), (z, y, x)),
         )
         if content["network_weights"] is None:

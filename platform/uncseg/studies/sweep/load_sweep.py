@@ -8,18 +8,17 @@ from pathlib import Path
 from statistics import fmean
 
 from uncseg.config.experiment import Experiment
-from uncseg.config.fields import is_within
 from uncseg.config.reading import read_saved
-from uncseg.errors import Problem, ProblemsFound, did_you_mean
+from uncseg.errors import ProblemsFound, did_you_mean
 from uncseg.files import read_json
 from uncseg.layout import RunFolder
 from uncseg.method.training.epoch_names import epoch_metric_names
-from uncseg.metric_keys import OF_FAILURES
-from uncseg.runs.run_opening import differing_settings, refuse_other_settings
+from uncseg.runs.run_opening import differing_settings
 from uncseg.studies.load_study import Checks, load_study, read_study, study_record
 from uncseg.studies.study_folder import SweepFolder
-from uncseg.studies.sweep.space import GRID, LISTS, check_field, grid_points, is_number, parse_domain
-from uncseg.studies.sweep.sweep_file import FAILURES_SECTION, BaselineConstraint, Constraint, Sweep
+from uncseg.studies.sweep.failure_sweep import changed_learning, known_metrics, problems_of_learning
+from uncseg.studies.sweep.space import GRID, LISTS, check_field, grid_points, parse_domain
+from uncseg.studies.sweep.sweep_file import BaselineConstraint, Constraint, Sweep
 from uncseg.tracking.spool import read_history
 
 OPTUNA = ("tpe", "nsga2")
@@ -45,9 +44,8 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> tuple[Sweep, E
     checks += wrong_space
     if not wrong_space:
         _check_search(checks, sweep)
-    if any(is_within(field, (FAILURES_SECTION,)) for field in sweep.space):
-        _check_failures(checks, sweep, base)
-    else:
+        checks += problems_of_learning(sweep, base)
+    if not sweep.of_failures:
         _check_networks(checks, base)
     _check_scheduler(checks, sweep, base)
     constraints = [_resolved(checks, n, constraint, sweep, base) for n, constraint in enumerate(sweep.constraints)]
@@ -72,26 +70,6 @@ def _check_networks(checks: Checks, base: Experiment) -> None:
     members = base.training.members
     expected, advice = "one: a trial is judged by one network", "set `training.members` to 1 in overrides"
     checks.require(members == 1, "training.members", f"{members} networks per fold", expected, advice)
-
-
-def _check_failures(checks: Checks, sweep: Sweep, base: Experiment) -> None:
-    """Check a sweep over what the folds of a finished run learn from failures: nothing else can change there."""
-    others = [field for field in sweep.space if not is_within(field, (FAILURES_SECTION,))]
-    found, expected = f"{', '.join(others)} beside fields of failures", "fields of failures alone, or none of them"
-    advice = "search the networks first, then, on the finished run, what is learnt from their failures"
-    checks.require(not others, "space", found, expected, advice)
-    steps = sweep.space.get("failures.steps", {"choice": [base.failures.steps]})
-    name, values = parse_domain(steps)
-    least = min(values) if isinstance(values, list) and values and all(map(is_number, values)) else 1
-    found, expected = f"{name}: {values}", "1 or more: without steps there is no network to judge"
-    checks.require(least > 0, "failures.steps", found, expected, "set it in overrides, or write it in the space")
-    advice = "write scheduler: {type: fifo}"
-    checks.require(sweep.scheduler.type == "fifo", "scheduler.type", sweep.scheduler.type, "fifo: one result", advice)
-    advice = "write all folds in folds"
-    checks.require(sweep.promote is None, "promote", "trials of more folds later", "nothing", advice)
-    for number, constraint in enumerate(sweep.constraints):
-        where, advice = f"constraints.{number}.baseline", "write at_least: NUMBER"
-        checks.require(constraint.baseline is None, where, constraint.baseline, "a number", advice)
 
 
 def _check_search(checks: Checks, sweep: Sweep) -> None:
@@ -122,7 +100,7 @@ def _check_search(checks: Checks, sweep: Sweep) -> None:
 
 
 def _check_metrics(checks: Checks, sweep: Sweep, base: Experiment) -> None:
-    known, metrics = OF_FAILURES if sweep.of_failures else epoch_metric_names(base), sweep.objective_metrics
+    known, metrics = known_metrics() if sweep.of_failures else epoch_metric_names(base), sweep.objective_metrics
     judged = {f"objectives.{number}": metric for number, metric in enumerate(metrics)}
     judged |= {f"constraints.{number}": constraint.metric for number, constraint in enumerate(sweep.constraints)}
     for field, metric in judged.items():
@@ -179,24 +157,6 @@ def _resolved(checks: Checks, number: int, constraint: Constraint, sweep: Sweep,
     return BaselineConstraint(metric=constraint.metric, at_least=screened, promoted_at_least=promoted)
 
 
-def require_finished_run(sweep: Sweep, base: Experiment) -> None:
-    """Refuse a sweep over what folds learn from failures where the base's own run has not finished.
-
-    Raises:
-        ProblemsFound: naming the folds that have not, or what the run was started with instead.
-    """
-    if not sweep.of_failures:
-        return
-    run = RunFolder(base.run_folder)
-    missing = [fold for fold in range(base.split.folds) if read_history(run.spool, fold).state != "finished"]
-    if missing or not run.experiment.is_file():
-        found = f"folds {', '.join(map(str, missing))} have not finished in {run.root}"
-        advice = "train them first: uncseg cross-validate with the base"
-        problem = Problem("base", found, "a finished run, all of whose folds learn from each other", advice)
-        raise ProblemsFound("There are no failures to learn from yet.", [problem])
-    refuse_other_settings(base, run)
-
-
 def require_place(sweep: Sweep, base: Experiment) -> None:
     """Refuse a folder that belongs to something else, or to a sweep with other settings.
 
@@ -220,5 +180,6 @@ def refuse_other_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment) -> N
         for field in FREE_TO_CHANGE:
             before[sweep.kind][field] = now[sweep.kind][field]
         problems = [p for part in now for p in differing_settings(before[part], now[part])]
+        problems += changed_learning(sweep, before["experiment"], now["experiment"])
         if problems:
             raise ProblemsFound(f"The sweep {folder.root} exists with other settings.", problems)

@@ -60,7 +60,7 @@ def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
     with ray_session(base.resources.ray_address) as own_ray:
         cluster = connected_cluster(base.resources, own_ray)
         # the folds of all trials share the CPUs; one trial's alone would take the whole machine
-        at_most = len(sweep.folds) * (sweep.trials_at_once or sweep.trials)
+        at_most = sweep.folds_in_step * (sweep.trials_at_once or sweep.trials)
         slots = preflight(base, at_most, cluster, own_ray, folder.content.exists())
         at_once = trials_at_once(sweep, slots)
         with counting() as progress:
@@ -105,7 +105,8 @@ def refuse_other_data(folder: SweepFolder, sweep: Sweep, base: Experiment) -> No
 
 def _screen(setup: TrialSetup, at_once: int, events: TrialEvents) -> None:
     """Draw and train the trials."""
-    sweep, gpus = setup.sweep, setup.slots.fold.gpus
+    sweep, fold = setup.sweep, setup.slots.fold
+    gpus = fold.worker.gpus if sweep.of_failures else fold.gpus
     console.print(f"{sweep.name}: {sweep.trials} trials at most, {len(sweep.folds)} folds each, {at_once} side by side")
     if sweep.of_failures:
         keep_run_decisions(setup)
@@ -113,7 +114,7 @@ def _screen(setup: TrialSetup, at_once: int, events: TrialEvents) -> None:
         _print_disk(setup)
     trials = read_trials(setup.folder.runs, sweep)
     hours, fold_hours = hours_trained(history for trial in trials for history in trial.histories)
-    budget = BudgetStopper(sweep.budget, hours, fold_hours * gpus, len(sweep.folds) * gpus)
+    budget = BudgetStopper(sweep.budget, hours, fold_hours * gpus, sweep.folds_in_step * gpus)
     sweep_tuner(setup, at_once, budget, events, train_failure_trial if sweep.of_failures else train_trial).fit()
     events.end_all()
     if spent := budget.spent():

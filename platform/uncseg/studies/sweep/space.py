@@ -87,7 +87,11 @@ def check_field(base: Experiment, field: str, domain: Domain) -> list[Problem]:
     """Return what is wrong with a field of the space or with its domain."""
     where = f"space.{field}"
     if is_within(field, FIXED):
-        return [Problem(where, "a field that all trials share", "a field of loss, memory, training or model", "remove")]
+        return [
+            Problem(
+                where, "a field that all trials share", "a field of loss, memory, training, model or failures", "remove"
+            )
+        ]
     if not _known(base, field):
         expected = "a field of the experiment, as loss.unc_weight"
         if is_within(field, (CLASS_WEIGHTS,)):

@@ -110,7 +110,7 @@ class Sweep(Study):
     """FIELD: {function of Ray Tune's search space: its arguments}, its domain, as loss.unc_weight: {uniform: [0, 1]}.
     A weight of weight_ce is named by its class, as loss.weight_ce.background."""
     folds: Folds = (0,)
-    """Folds that each trial trains, in step."""
+    """Folds that each trial trains, in step; or that learn from failures, one after the other."""
     trials: Annotated[int, Field(gt=0, le=100_000)] = 1
     """Most trials; the points of a grid must fit in."""
     base_first: bool = True
@@ -145,6 +145,11 @@ class Sweep(Study):
     def of_failures(self) -> bool:
         """Whether it searches how the folds of the base's own run, which is finished, learn from failures."""
         return all(is_within(field, (FAILURES_SECTION,)) for field in self.space)
+
+    @property
+    def folds_in_step(self) -> int:
+        """Folds that a trial trains side by side. What folds learn from failures, they learn one after the other."""
+        return 1 if self.of_failures else len(self.folds)
 
     @property
     def objective_metrics(self) -> list[str]:

@@ -8,14 +8,16 @@ import pandas as pd
 from uncseg.config.experiment import Experiment
 from uncseg.console import command_line, console
 from uncseg.files import json_text
+from uncseg.layout import RunFolder
 from uncseg.method.checkpoints import remove_checkpoints
 from uncseg.page_table import PageTable, Row, fixed, mean_sd
+from uncseg.runs.run_opening import read_experiment
 from uncseg.runs.run_plan import size_text
 from uncseg.studies.parent_run import close_parent
 from uncseg.studies.study_folder import SweepFolder
 from uncseg.studies.sweep.importances import importances
-from uncseg.studies.sweep.space import base_values, write_trial
-from uncseg.studies.sweep.sweep_file import Sweep
+from uncseg.studies.sweep.space import base_values, trial_experiment, write_trial
+from uncseg.studies.sweep.sweep_file import FAILURES_SECTION, Sweep
 from uncseg.studies.sweep.sweep_mlflow import log_sweep
 from uncseg.studies.sweep.sweep_plots import draw_sweep
 from uncseg.studies.sweep.trials import (
@@ -53,9 +55,7 @@ def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: S
     _show_base(table, base_values(sweep.space, base))
     console.print(f"best:    {folder.best} (trial {best})" if best else why_none(table, sweep), soft_wrap=True)
     if best and sweep.of_failures:
-        values = (f"--set={field}={json_text(value)}" for field, value in read_values(folder.runs / best).items())
-        again = command_line("uncseg", "evaluate", base.run_folder, *values)
-        console.print(f"for the run itself: {again}", soft_wrap=True)
+        console.print(f"for the run itself: {_evaluation(folder, base, best)}", soft_wrap=True)
     if best and "front" in table:
         console.print(f"front:   {folder.front}", soft_wrap=True)
     console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}", soft_wrap=True)
@@ -63,6 +63,17 @@ def close_sweep(folder: SweepFolder, sweep: Sweep, base: Experiment, promoted: S
     if best and sweep.keep_checkpoints == "best":
         _remove_other_checkpoints(folder, table, best)
     return 0 if best else 1
+
+
+def _evaluation(folder: SweepFolder, base: Experiment, best: str) -> str:
+    """Return the command by which the base's own run learns from failures as a trial did."""
+    run = RunFolder(base.run_folder)
+    before = read_experiment(run).get(FAILURES_SECTION, {})
+    learnt = trial_experiment(base, best, folder.runs, read_values(folder.runs / best)).failures.model_dump(mode="json")
+    changes = [
+        f"{FAILURES_SECTION}.{name}={json_text(value)}" for name, value in learnt.items() if before.get(name) != value
+    ]
+    return command_line("uncseg", "evaluate", run.root, *(word for change in changes for word in ("--set", change)))
 
 
 def _remove_other_checkpoints(folder: SweepFolder, table: pd.DataFrame, best: str) -> None:

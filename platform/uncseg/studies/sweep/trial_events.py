@@ -62,9 +62,11 @@ class TrialEvents(Callback):
         """End a trial that failed; where none of its folds could record that, it is recorded here."""
         run, folds, error = self.trial_setup.run(trial.trial_id), self.trial_setup.sweep.folds, trial.get_error()
         with suppress(OSError):
-            if Trial.read(run.root, folds).state != "failed":
+            trial = Trial.read(run.root, folds)
+            if trial.state != "failed":
                 message = short_message(error) if error else "it ended without a message"
-                write_state(run.spool, folds[0], "failed", message)
+                at_work = [history.fold for history in trial.histories if history.state == "running"]
+                write_state(run.spool, next(iter(at_work), folds[0]), "failed", message)
         self.end(trial.trial_id)
 
     def end_all(self, interrupted: bool = False) -> None:

@@ -8,6 +8,7 @@ import ray.tune
 from uncseg.cluster.ray_internals import HEAD_NODE, replace_restored
 from uncseg.cluster.resources import Slots
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.runs.fold_group import MAX_WORKER_DEATHS
 from uncseg.runs.train_folds import set_ray_train_defaults
 from uncseg.studies.sweep.budget import BudgetStopper
 from uncseg.studies.sweep.search import param_space, replay_reports, tune_config
@@ -27,12 +28,12 @@ def trials_at_once(sweep: Sweep, slots: Slots) -> int:
         ProblemsFound: not even one trial fits, so that its folds would wait for each other for ever; a fold takes
             several GPUs and a trial has several folds; or a budget of GPU-hours would never be spent without GPUs.
     """
-    folds, problem = len(sweep.folds), None
+    folds, problem = sweep.folds_in_step, None
     if folds > 1 and slots.fold.processes > 1:
         found = f"{slots.fold.gpus:g} GPUs for each of {folds} folds in step"
         advice = "set `resources.gpus_per_fold` to 1, or write one fold"
         problem = Problem("folds", found, "one GPU per fold, or one fold", advice)
-    elif slots.max_count < folds and not sweep.of_failures:
+    elif slots.max_count < folds:
         expected = f"at most {slots.max_count}, which is what fits at once"
         advice = "write fewer folds, or give each less (resources.cpus_per_fold, gpus_per_fold, folds_at_once)"
         problem = Problem("folds", f"{folds} folds per trial, in step", expected, advice)
@@ -41,10 +42,7 @@ def trials_at_once(sweep: Sweep, slots: Slots) -> int:
         problem = Problem("budget.gpu_hours", found, "a cluster with GPUs", advice)
     if problem is not None:
         raise ProblemsFound("The trials cannot be trained on this cluster.", [problem])
-    # folds that learn from failures do so one after the other
-    return min(
-        slots.max_count // (1 if sweep.of_failures else folds), sweep.trials_at_once or sweep.trials, sweep.trials
-    )
+    return min(slots.max_count // folds, sweep.trials_at_once or sweep.trials, sweep.trials)
 
 
 def sweep_tuner(
@@ -72,8 +70,15 @@ def sweep_tuner(
     begun = can_go_on(folder, sweep)
     first = base_values(sweep.space, setup.base) if sweep.base_first else None
     config = tune_config(sweep, setup.base.training.epochs, at_once, first)
+    # a trial whose process dies with its own work goes on; that of others outlives the workers of its folds
+    deaths = ray.tune.FailureConfig(max_failures=MAX_WORKER_DEATHS if sweep.of_failures else 0)
     run_config = ray.tune.RunConfig(
-        name=folder.tune.name, storage_path=str(folder.root), callbacks=[callback], stop=budget, verbose=0
+        name=folder.tune.name,
+        storage_path=str(folder.root),
+        callbacks=[callback],
+        stop=budget,
+        failure_config=deaths,
+        verbose=0,
     )
     # created in any case: it writes tuner.pkl, which a kill may have torn
     tuner = ray.tune.Tuner(trainable, param_space=param_space(sweep), tune_config=config, run_config=run_config)
