@@ -1,15 +1,20 @@
 """``uncseg sweep`` over what the folds of a finished run learn from failures: trials, figures, and the run itself."""
 
+import contextlib
 import hashlib
+import os
 import shlex
 import shutil
+import signal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from support.commands import uncseg
+from support.commands import start_uncseg, uncseg
+from uncseg.files import read_json
 from uncseg.layout import RunFolder
 from uncseg.tracking.spool import read_history
 
@@ -118,3 +123,38 @@ def test_a_run_of_other_settings_is_not_taken_for_the_bases(searched, root):
     said = " ".join(uncseg("sweep", file, code=2).split())
     assert "training.weight_decay" in said
     assert "exists with other settings" in said
+
+
+@pytest.mark.slow
+def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(root, tmp_path):
+    """Also the fold that was at work ends bit for bit as in an undisturbed sweep."""
+    overrides = {"storage.path": str(tmp_path / "runs")} | SETTINGS
+    overrides |= {"failures.steps": 600, "failures.checkpoint_every": 50}
+    shutil.copytree(root / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("mlflow*"))
+    space, found = {"failures.evidence": {"grid_search": ["region"]}}, []
+    for name in ("undisturbed", "disturbed"):
+        fields = {"name": name, "overrides": overrides, "space": space, "trials": 1}
+        command = start_uncseg(
+            "sweep", write_sweep(tmp_path, root / "experiment.yaml", **fields), log=tmp_path / f"{name}.log"
+        )
+        trials = tmp_path / "runs" / name / "trials"
+        if name == "disturbed":
+            command.wait_until(lambda trials=trials: any(trials.glob("*/folds/**/fold_1/failures_latest.pth")))
+            (worker,) = processes_called(b"ray::ImplicitFunc")
+            os.kill(worker, signal.SIGKILL)
+        command.require()
+        found.append([read_json(file)["rows"] for file in sorted(trials.glob("*/folds/**/failure_scores.json"))])
+        attempts = [read_history(next(trials.iterdir()) / "spool", fold).attempt for fold in (0, 1)]
+        assert attempts == [1, 2 if name == "disturbed" else 1]
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
+
+
+def processes_called(name):
+    """Return the ids of processes whose command begins with a name."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cmdline").read_bytes().startswith(name):
+                found.append(int(process.name))
+    return found
