@@ -88,9 +88,9 @@ def test_the_sentences_say_whether_the_interval_excludes_zero():
     frame["cross_fitted/union/corr_failure"] += np.where(frame["fold"] == 0, 0.1, -0.1)
     better, worse, alike, unclear = verdicts(table3(frame))
     assert (
-        "AUPRC of failures: the failure network 0.555 is better than the best floor's (calibrated) by +0.100" in better
+        "AUPRC of failures: the cross-fitted map 0.555 is better than the best floor's (calibrated) by +0.100" in better
     )
-    assert "Brier score: the failure network 0.255 is worse than the best floor's (calibrated) by −0.100" in worse
+    assert "Brier score: the cross-fitted map 0.255 is worse than the best floor's (calibrated) by −0.100" in worse
     assert "is not told apart from" in alike
     assert "is not told apart from" in unclear
     assert verdicts(table3(cases(calibrated=(0.4, 0.1, 0.1, 0.6)))) == []

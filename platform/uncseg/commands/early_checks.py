@@ -82,13 +82,13 @@ def require_failure_network(experiment: Experiment, run: RunFolder) -> None:
     Raises:
         ProblemsFound: saying so.
     """
-    if experiment.evaluation.uncertainty != "cross_fitted" or experiment.failures.steps:
+    if experiment.evaluation.uncertainty != "cross_fitted" or experiment.failures.learns:
         return
     for file in run.model.glob(f"fold_*/{FAILURES_RECORD}") if run.experiment.is_file() else ():
         with contextlib.suppress(DamagedFile):
             if read_json(file).get("losses"):
                 return
-    found, advice = "cross_fitted, and failures.steps is 0", "set `failures.steps`, or remove it"
+    found, advice = "cross_fitted, and failures.trees and failures.steps are 0", "set `failures.trees`, or remove it"
     problem = Problem("evaluation.uncertainty", found, "a map that the folds will have", advice)
     raise ProblemsFound("The cases would have no uncertainty.", [problem])
 

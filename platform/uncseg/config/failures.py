@@ -17,11 +17,14 @@ OLDER = {"evidence": "failure"}
 class Failures(Section):
     """What each fold learns, once all are trained, from failures of the other folds' networks on cases new to them.
 
-    Calibrated p is always fitted; a failure network is trained where ``steps`` is not 0.
+    Calibrated p is always fitted; the map ``cross_fitted`` is that of a failure network where ``steps`` is not 0, else
+    of boosted trees where ``trees`` is not 0.
     """
 
+    trees: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Boosted trees of each region that learn what voxels look like where decisions on them fail. 0: none."""
     steps: Annotated[int, Field(ge=0, le=10**7)] = 0
-    """Optimiser steps of each fold's failure network. 0: none."""
+    """Optimiser steps of each fold's failure network, which takes the place of trees. 0: none."""
     features: Features = 8
     """Number of feature maps at full resolution, doubled at each stage."""
     stages: Annotated[int, Field(ge=2, le=10)] = 4
@@ -30,7 +33,7 @@ class Failures(Section):
     """What the network's output speaks for: that the decision is wrong, or that the voxel belongs to the region, which
     speaks against the decision where that says otherwise."""
     sees_images: bool = True
-    """Whether it reads the images, or the segmentation's probabilities and decisions alone."""
+    """Whether network or trees read the images, or the segmentation's probabilities and decisions alone."""
     patch_size: tuple[PatchLength, PatchLength, PatchLength] | None = None
     """Voxels of a patch along each axis, rounded up to what the stages take. None: the segmentation's; of slices, eight
     of them together."""
@@ -45,3 +48,8 @@ class Failures(Section):
     """Seed of the weights and the patches."""
     checkpoint_every: Positive = 200
     """Steps from one checkpoint to the next: the most that a killed worker can lose."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether folds learn more than calibrated p."""
+        return self.steps > 0 or self.trees > 0

@@ -27,7 +27,7 @@ from uncseg.page_table import PageTable, Row, fixed, with_interval
 from uncseg.tasks.task import Task
 
 PROTOCOL = "union"
-JUDGED = {HEAD: "the uncertainty head", CROSS_FITTED: "the failure network"}
+JUDGED = {HEAD: "the uncertainty head", CROSS_FITTED: "the cross-fitted map"}
 """Maps that a network is trained for, and what a sentence calls them."""
 
 

@@ -5,6 +5,7 @@ their references; no reference of fold k's own cases is read for it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from uncseg.layout import FAILURES, FAILURES_RECORD
 from uncseg.method.failures.calibration import Calibration, fit_calibration
 from uncseg.method.failures.failure_model import FailureModel, Grid, fitting_device
 from uncseg.method.failures.failure_training import FailureTraining
+from uncseg.method.failures.failure_trees import fit_trees, told_features
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.runs.failure_data import keep_decisions, open_case, read_sample
-from uncseg.runs.fold_request import RunRequest
+from uncseg.runs.fold_request import FoldRequest, RunRequest
 
 VERSION = 1
 """To be raised when the same settings make other failure networks."""
@@ -83,7 +85,7 @@ def keep_all_decisions(
 def learn_fold(request: RunRequest, fold: int, sources: Mapping[str, str]) -> dict[str, Any]:
     """Fit calibrated p and train the failure network of a fold, unless that is done.
 
-    A network that was trained on the same cases stays where the experiment asks for none (``failures.steps: 0``).
+    What was learnt from the same cases stays where the experiment asks for no more than calibrated p.
 
     Args:
         fold: none of its cases is used.
@@ -97,7 +99,7 @@ def learn_fold(request: RunRequest, fold: int, sources: Mapping[str, str]) -> di
     known = digest([VERSION, fold, dict(sorted(sources.items()))])
     what = settings.model_dump(mode="json", exclude={"checkpoint_every"})
     kept = kept_record(folder / FAILURES_RECORD, known)
-    if kept is not None and (not settings.steps or OLDER | kept["settings"] == what):
+    if kept is not None and (not settings.learns or OLDER | kept["settings"] == what):
         return kept
     for name in (FAILURES_RECORD, FAILURES):  # what is out of date judges nothing
         (folder / name).unlink(missing_ok=True)
@@ -135,11 +137,30 @@ def learn_from(
     settings = request.experiment.failures
     model = FailureModel(fit_calibrations(request, cases), settings, grid_of(request))
     if not settings.steps:
-        return model, []
+        return (replace(model, trees=learn_trees(request, fold, cases, model)) if settings.trees else model), []
     seed = settings.seed * SEED_OF_FOLD + fold
     training = FailureTraining(model.build(seed).to(fitting_device()), settings, seed, source)
     training.run([open_case(request, case) for case in cases], checkpoint)
     return FailureModel(model.calibrations, settings, model.grid, training.network), training.losses
+
+
+def learn_trees(
+    request: FoldRequest | RunRequest, fold: int, cases: Sequence[str], model: FailureModel
+) -> tuple[str, ...]:
+    """Fit boosted trees of each region on the voxels of other folds' cases from which calibrated p is fitted."""
+    settings, samples = model.settings, [read_sample(request, case) for case in cases]
+    seed, found = settings.seed * SEED_OF_FOLD + fold, []
+    for region, calibration in enumerate(model.calibrations):
+        parts = [
+            (s.features[region][near], s.logits[region][near], s.decisions[region][near], s.wrong[region][near])
+            for s in samples
+            for near in (s.near[region],)
+            if s.features is not None
+        ]
+        features, logits, decisions, wrong = (np.concatenate(part) for part in zip(*parts, strict=True))
+        told = told_features(features, model.grid.channels, settings.sees_images)
+        found.append(fit_trees(calibration, told, logits, decisions, wrong, settings.trees, seed))
+    return tuple(found)
 
 
 def fit_calibrations(request: RunRequest, cases: Sequence[str]) -> tuple[Calibration, ...]:

@@ -4,7 +4,7 @@ RUN/failures holds CASE.npz, a sample of the voxels that may be wrong, for failu
 region's probability and the decisions, and CASE.json, the record of both.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from uncseg.evaluation.uncertainty import protocol_mask
 from uncseg.files import digest, whole_file
 from uncseg.kept_records import keep_record, kept_record
 from uncseg.method.failures.failure_cases import FailureCase
+from uncseg.method.failures.tree_features import image_features, region_features
 from uncseg.method.inference.decisions import Decisions
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import predict_grid
@@ -48,6 +49,8 @@ class Sample:
     """(R, N) bool"""
     near: np.ndarray
     """Whether the voxel is near this region's reference or prediction, (R, N) bool."""
+    features: np.ndarray | None = None
+    """What boosted trees are told of each voxel, (R, N, F) float32; None where none are asked for."""
 
 
 def keep_decisions(request: FoldRequest, case_id: str) -> str:
@@ -61,11 +64,21 @@ def keep_decisions(request: FoldRequest, case_id: str) -> str:
     applied = [evaluation.tile_step, evaluation.mirroring]
     known = known_digest(request.run, case_id)
     source = digest([VERSION, request.fold, checkpoint_digest(request.run, request.fold), known, applied])
-    record, dense = _file(request, case_id, "json"), request.experiment.failures.steps > 0
+    record, failures = _file(request, case_id, "json"), request.experiment.failures
     kept = kept_record(record, source)
-    if kept is None or (dense and _file(request, case_id, "b2nd").name not in kept["files"]):
-        keep_record(record, source, _predict(request, case_id, dense))
+    if kept is None or not _suffices(kept, request, case_id):
+        before = {} if kept is None else kept
+        dense = failures.steps > 0 or _file(request, case_id, "b2nd").name in before.get("files", {})
+        keep_record(
+            record, source, _predict(request, case_id, dense, failures.trees > 0 or before.get("features", False))
+        )
     return source
+
+
+def _suffices(kept: dict[str, Any], request: FoldRequest, case_id: str) -> bool:
+    """Return whether what is kept of a case is all that the settings need."""
+    failures, whole = request.experiment.failures, _file(request, case_id, "b2nd").name in kept["files"]
+    return (whole or not failures.steps) and (kept.get("features", False) or not failures.trees)
 
 
 def is_kept(request: FoldRequest | RunRequest, case_id: str, source: str) -> bool:
@@ -78,7 +91,7 @@ def _file(request: FoldRequest | RunRequest, case_id: str, ending: str) -> Path:
     return request.run.failures / f"{case_id}.{ending}"
 
 
-def _predict(request: FoldRequest, case_id: str, whole: bool) -> dict[str, Any]:
+def _predict(request: FoldRequest, case_id: str, whole: bool, with_features: bool) -> dict[str, Any]:
     with naming(case_id):
         data, _ = preprocessed_case(request, case_id)
         grid = predict_grid(loaded_network(request), data)
@@ -86,16 +99,27 @@ def _predict(request: FoldRequest, case_id: str, whole: bool) -> dict[str, Any]:
     decisions = Decisions.of_grid(grid, model)
     reference = reference_of(request, case_id)
     dense, sampled = _file(request, case_id, "b2nd"), _file(request, case_id, "npz")
+    sample = _sample(decisions, reference)
+    if with_features:
+        sample = replace(sample, features=_features(data, decisions, sample.positions))
     with whole_file(sampled) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **vars(_sample(decisions, reference)))
+        np.savez_compressed(stream, **{name: values for name, values in vars(sample).items() if values is not None})
     if not whole:
         dense.unlink(missing_ok=True)  # of an earlier network
-        return {"files": [sampled.name]}
+        return {"files": [sampled.name], "features": with_features}
     kept = np.concatenate([decisions.logits, decisions.chosen]).astype(np.float16)
     with whole_file(dense) as temporary:
         # blosc2 itself would put another file in the place of the one that is held
         temporary.write_bytes(blosc2.asarray(kept, cparams={"nthreads": THREADS}).to_cframe())
-    return {"files": [dense.name, sampled.name]}
+    return {"files": [dense.name, sampled.name], "features": with_features}
+
+
+def _features(data: np.ndarray, decisions: Decisions, positions: np.ndarray) -> np.ndarray:
+    """Return what boosted trees are told of voxels, (R, N, F)."""
+    at = (slice(None), *positions.T)
+    shared = image_features(data)[at]
+    own = (region_features(decisions.logits, decisions.chosen, region)[at] for region in range(len(decisions.chosen)))
+    return np.stack([np.concatenate([values, shared]).T for values in own])
 
 
 def reference_of(request: FoldRequest | RunRequest, case_id: str) -> np.ndarray:
@@ -131,7 +155,7 @@ def _sample(decisions: Decisions, reference: np.ndarray) -> Sample:
 def read_sample(request: FoldRequest | RunRequest, case_id: str) -> Sample:
     """Read the sampled voxels of a case."""
     with np.load(_file(request, case_id, "npz")) as arrays:
-        return Sample(**{name: arrays[name] for name in Sample.__dataclass_fields__})
+        return Sample(**{name: arrays[name] for name in Sample.__dataclass_fields__ if name in arrays.files})
 
 
 @dataclass(frozen=True)

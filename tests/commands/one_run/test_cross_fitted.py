@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import blosc2
 import numpy as np
@@ -17,6 +18,7 @@ from uncseg.config.experiment import load_experiment
 from uncseg.config.sections import PROTOCOLS
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.runs.cross_fitting import learn_fold
+from uncseg.runs.failure_data import keep_decisions
 from uncseg.runs.fold_request import RunRequest
 
 LEARN = ("failures.steps=6", "failures.features=4", "failures.checkpoint_every=3")
@@ -167,12 +169,12 @@ def test_another_map_can_be_a_cases_uncertainty_out_of_fold_and_for_new_cases(ro
 
 def test_a_map_that_no_fold_has_learnt_is_refused(root, run, tmp_path):
     said = uncseg("predict", run.root, root / "cohort", tmp_path / "out", *options(BOTH), code=2)
-    assert "failures.steps" in said
+    assert "failures.trees" in said
     wanted = options("evaluation.uncertainty=cross_fitted")
     said = uncseg("predict", run.root, root / "cohort", tmp_path / "out", *wanted, code=2)
     assert "evaluation.uncertainty" in said
     for command in (("evaluate", run.root), ("cross-validate", root / "experiment.yaml")):
-        assert "failures.steps" in uncseg(*command, *wanted, code=2)
+        assert "failures.trees" in uncseg(*command, *wanted, code=2)
     assert not (tmp_path / "out").exists()
 
 
@@ -184,6 +186,33 @@ def test_what_was_learnt_is_not_learnt_again(copied):
     assert not list(copied.model.glob("fold_*/failures_latest.pth"))
     uncseg("evaluate", copied.root)  # asks for no network, and takes none away
     assert [file.stat().st_mtime_ns for file in files] == before
+
+
+def test_boosted_trees_learn_in_place_of_a_network(root, run, tmp_path):
+    """The map that is judged is the one of a new case; trees are learnt from more than their decisions say."""
+    shutil.copytree(root, tmp_path / "trained", ignore=shutil.ignore_patterns("mlflow*"))
+    own = RunFolder(tmp_path / "trained" / "runs" / "small")
+    uncseg("evaluate", own.root, *options("failures.trees=20"))
+    assert not list(own.failures.glob("*.b2nd")), "they need no whole cases"
+    files = [own.learnt_failures(fold) for fold in range(2)]
+    before = [file.read_bytes() for file in files]
+    table = pd.read_parquet(own.tables / "table3.parquet").set_index("estimator")
+    assert np.isfinite(table.loc["cross_fitted", "auprc_failure"])
+    assert table.loc["cross_fitted", "auprc_failure"] != table.loc["calibrated", "auprc_failure"]
+    case = splits(own)[0]["val"][0]
+    shutil.copytree(root / "cases" / case, tmp_path / "new" / case)
+    uncseg("predict", own.root, tmp_path / "new", tmp_path / "out", "--folds", 0, *options(BOTH))
+    predicted = voxels(tmp_path / "out" / f"{case}.nii.gz") > 0
+    reference = voxels(root / "cases" / case / f"{case}-seg.nii.gz") > 0
+    near = ndimage.binary_dilation(predicted | reference, np.ones((5, 5, 5)))
+    values = voxels(tmp_path / "out" / f"{case}_cross_fitted.nii.gz").astype(float)
+    per_case = pd.read_parquet(own.tables / "per_case.parquet").set_index("case")
+    expected = np.mean((values - (predicted != reference))[near] ** 2)
+    assert per_case.loc[case, "cross_fitted/union/brier_failure"] == pytest.approx(expected, abs=1e-4)
+    for file in own.model.glob("fold_*/failures.*"):
+        file.unlink()
+    uncseg("evaluate", own.root, *options("failures.trees=20"))
+    assert [file.read_bytes() for file in files] == before, "learnt again, bit for bit"
 
 
 @pytest.fixture
@@ -211,13 +240,24 @@ def learnt_weights(request, fold, sources, number):
 
 
 def same(first, second):
-    weights = zip(first["network_weights"].values(), second["network_weights"].values(), strict=True)
-    return first["calibrations"] == second["calibrations"] and all(torch.equal(*pair) for pair in weights)
+    networks = [learnt["network_weights"] or {} for learnt in (first, second)]
+    weights = zip(*(network.values() for network in networks), strict=True)
+    alike = all(first[name] == second[name] for name in ("calibrations", "trees"))
+    return alike and all(torch.equal(*pair) for pair in weights)
 
 
-def test_no_reference_of_a_folds_own_cases_reaches_what_it_learns(request_of_copy):
+@pytest.mark.parametrize("learner", ["network", "trees"])
+def test_no_reference_of_a_folds_own_cases_reaches_what_it_learns(request_of_copy, learner):
     """A marker in the references of fold 0's own cases changes fold 1 alone; then these cases are taken away."""
     request, sources = request_of_copy
+    if learner == "trees":
+        failures = request.experiment.failures.model_copy(update={"steps": 0, "trees": 5})
+        request = replace(request, experiment=request.experiment.model_copy(update={"failures": failures}))
+        sources = {
+            case: keep_decisions(request.fold(fold), case)
+            for fold in (0, 1)
+            for case in splits(request.run)[fold]["val"]
+        }
     own = splits(request.run)[0]["val"]
     of = {fold: {case: source for case, source in sources.items() if (case in own) != (fold == 0)} for fold in (0, 1)}
     before = [learnt_weights(request, fold, of[fold], "before") for fold in (0, 1)]

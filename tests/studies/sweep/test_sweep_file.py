@@ -146,12 +146,21 @@ def test_a_space_of_failures_alone_needs_neither_epochs_nor_one_member(sweep_fil
     assert not load_sweep(sweep_file())[0].of_failures
 
 
+@pytest.mark.parametrize("space", [{"failures.trees": {"randint": [1, 9]}}, {"failures.seed": {"choice": [1, 2]}}])
+def test_trees_alone_are_learning_too(sweep_file, space):
+    assert load_sweep(sweep_file(**LEARNING | {"space": space, "overrides": {"failures.trees": 20}}))[0].of_failures
+
+
 @pytest.mark.parametrize(
     ("fields", "where", "found"),
     [
         ({"space": LEARNING["space"] | SPACE}, "space", f"{', '.join(SPACE)} beside fields of failures"),
-        ({"overrides": {}}, "failures.steps", "choice: [0]"),
-        ({"space": {"failures.steps": {"choice": [0, 50]}}}, "failures.steps", "choice: [0, 50]"),
+        ({"overrides": {}}, "failures.trees", "trials that learn no more than calibrated p"),
+        (
+            {"space": {"failures.steps": {"choice": [0, 50]}}},
+            "failures.trees",
+            "trials that learn no more than calibrated p",
+        ),
         ({"space": {"failures.steps": {}}}, "space.failures.steps", "nothing"),
         ({"scheduler": {"type": "asha"}}, "scheduler.type", "asha"),
         ({"promote": {"top": 1}}, "promote", "trials of more folds later"),

@@ -20,6 +20,7 @@ from uncseg.method.checkpoints import load_torch_file
 from uncseg.method.failures.calibration import Calibration, calibrated_logits
 from uncseg.method.failures.failure_map import failure_map
 from uncseg.method.failures.failure_network import FailureNetwork
+from uncseg.method.failures.failure_trees import tree_map
 
 KEYS = ("calibrations", "settings", "grid", "network_weights")
 SLICES_TOGETHER = 8
@@ -43,12 +44,14 @@ class Grid:
 
 @dataclass(frozen=True)
 class FailureModel:
-    """Calibrated p of each region, and, where one is trained, the network."""
+    """Calibrated p of each region, and, where the folds learn more, a network or boosted trees."""
 
     calibrations: tuple[Calibration, ...]
     settings: Failures
     grid: Grid
     network: FailureNetwork | None = None
+    trees: tuple[str, ...] = ()
+    """Of each region, as :func:`~uncseg.method.failures.failure_trees.fit_trees` returns them; empty: none."""
 
     def build(self, seed: int) -> FailureNetwork:
         """Return a network with fresh weights, drawn from a seed."""
@@ -70,16 +73,18 @@ class FailureModel:
     def failures(
         self, images: np.ndarray, logits: np.ndarray, decisions: np.ndarray, tile_step: float = 0.5
     ) -> np.ndarray | None:
-        """Return the network's P(wrong) of each region, (R, D, H, W); None without a network.
+        """Return P(wrong) of each region by network or trees, (R, D, H, W) float32; None without either.
 
-        It is computed on this process's GPU, or on the CPU where there is none or too little memory. Arguments as in
-        :func:`~uncseg.method.failures.failure_map.failure_map`.
+        A network's is computed on this process's GPU, or on the CPU where there is none or too little memory.
+        Arguments as in :func:`~uncseg.method.failures.failure_map.failure_map`.
 
         Raises:
             NotFinite: the network's output is not finite.
         """
         if self.network is None:
-            return None
+            if not self.trees:
+                return None
+            return tree_map(self.trees, self.calibrations, images, logits, decisions, self.settings.sees_images)
         told = images, logits, decisions, tile_step
         try:
             found = failure_map(self.network.to(fitting_device()), *told)
@@ -105,6 +110,7 @@ class FailureModel:
                 "spacing_mm": list(self.grid.spacing_mm),
             },
             "network_weights": None if self.network is None else self.network.cpu().state_dict(),
+            "trees": list(self.trees),
         }
         # torch writes a file's name into it: given one, the same weights would differ
         with whole_file(file) as temporary, temporary.open("wb") as stream:
@@ -133,6 +139,7 @@ class FailureModel:
             tuple(Calibration(*map(_finite, numbers)) for numbers in content["calibrations"]),
             Failures.model_validate(OLDER | content["settings"]),
             Grid(int(grid["channels"]), tuple(map(int, grid["patch"])), (z, y, x)),
+            trees=tuple(map(str, content.get("trees", ()))),
         )
         if content["network_weights"] is None:
             return model

@@ -15,6 +15,7 @@ import torch
 from uncseg.cluster.resources import Slots
 from uncseg.cluster.tasks import Workers
 from uncseg.config.failures import Failures
+from uncseg.dataset.splits import read_splits
 from uncseg.estimators.registry import CROSS_FITTED
 from uncseg.method.failures.failure_cases import FailureCase
 from uncseg.method.failures.failure_model import FailureModel, fitting_device
@@ -25,13 +26,14 @@ from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.predictor import UncertaintyPredictor
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
+from uncseg.runs.cross_fitting import learn_trees
 from uncseg.runs.failure_data import open_case
 from uncseg.runs.fold_prediction import loaded_members, preprocessed_case
 from uncseg.runs.fold_request import FoldRequest
 from uncseg.runs.step_timing import temporary_trainer
 from uncseg.studies.benchmark.score_maps import ScoredFold
 
-COSTS_VERSION = 2
+COSTS_VERSION = 3
 """To be raised when something else is measured."""
 STEPS = 4
 """Training steps per round."""
@@ -69,7 +71,8 @@ def _measure(scored: list[ScoredFold], case_id: str, repeats: int) -> dict[str, 
     for part in learnt:
         experiment = part.request.experiment
         steps = experiment.training.epochs * experiment.training.iterations_per_epoch
-        training["ratio"][stage_of(part.training.name)] *= experiment.failures.steps / steps
+        # trees are fitted as a whole, against a few of nnU-Net's steps
+        training["ratio"][stage_of(part.training.name)] *= (experiment.failures.steps or STEPS) / steps
     return {
         "training": training,
         "inference": _time_in_turn(_predictions(scored, case_id), repeats, f"{shared}/"),
@@ -138,10 +141,19 @@ def _training_steps(scored: list[ScoredFold]) -> Work:
 
 
 def _failure_steps(scored: Sequence[ScoredFold], case_id: str) -> Work:
-    """Return a few training steps of each training's failure network, from fresh weights, on a case."""
+    """Return a few training steps of each training's failure network, from fresh weights, on a case; or the fit of all
+    its trees."""
     work: Work = {}
     for part in scored:
-        model = FailureModel.load(part.request.run.learnt_failures(part.request.fold))
+        request = part.request
+        model = FailureModel.load(request.run.learnt_failures(request.fold))
+        if not model.settings.steps:
+            own = {*part.cases}
+            others = [
+                case for split in read_splits(request.prepared.splits) for case in split["val"] if case not in own
+            ]
+            work[stage_of(part.training.name)] = partial(learn_trees, request, request.fold, others, model)
+            continue
         few, case = model.settings.model_copy(update={"steps": STEPS}), open_case(part.request, case_id)
         network = model.build(seed=0).to(fitting_device())
         work[stage_of(part.training.name)] = partial(_learn_on, case, network, few)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from uncseg.config.experiment import Experiment
-from uncseg.config.fields import differences, is_within
+from uncseg.config.fields import differences, get_field, is_within
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.evaluation.figures import shown_in
 from uncseg.layout import RunFolder
@@ -13,7 +13,7 @@ from uncseg.runs.run_opening import finished_folds, open_existing_run, refuse_ot
 from uncseg.studies.sweep.space import is_number, parse_domain
 from uncseg.studies.sweep.sweep_file import FAILURES_SECTION, Sweep
 
-STEPS = "failures.steps"
+TREES, STEPS = "failures.trees", "failures.steps"
 DECIDES = (FAILURES_SECTION, "evaluation.tile_step", "evaluation.mirroring")
 """Fields on which a trial's figures depend, and that may change in a run."""
 
@@ -36,10 +36,9 @@ def problems_of_learning(sweep: Sweep, base: Experiment) -> list[Problem]:
         found, expected = f"{', '.join(others)} beside fields of failures", "fields of failures alone, or none of them"
         advice = "search the networks first, then, on the finished run, what is learnt from their failures"
         problems.append(Problem("space", found, expected, advice))
-    name, values = parse_domain(sweep.space.get(STEPS, {"choice": [base.failures.steps]}))
-    if min((value for value in values if is_number(value)), default=0) <= 0:
-        expected, advice = "1 or more: without steps there is no network to judge", f"write {STEPS} in overrides"
-        problems.append(Problem(STEPS, f"{name}: {values}", expected, advice))
+    if not (_always(sweep, base, TREES) or _always(sweep, base, STEPS)):
+        found, expected = "trials that learn no more than calibrated p", "trees, or steps of a network, in every trial"
+        problems.append(Problem(TREES, found, expected, f"write {TREES} or {STEPS}, 1 or more, in overrides"))
     if sweep.scheduler.type != "fifo":
         expected = "fifo: a trial has a single result, and none can be ended early"
         problems.append(Problem("scheduler.type", sweep.scheduler.type, expected, "write scheduler: {type: fifo}"))
@@ -51,6 +50,12 @@ def problems_of_learning(sweep: Sweep, base: Experiment) -> list[Problem]:
             where, expected = f"constraints.{number}.baseline", "a number: runs do not record these figures"
             problems.append(Problem(where, constraint.baseline, expected, "write at_least: NUMBER"))
     return problems
+
+
+def _always(sweep: Sweep, base: Experiment, field: str) -> bool:
+    """Return whether a field that counts something is 1 or more in every trial."""
+    _, values = parse_domain(sweep.space.get(field, {"choice": [get_field(base.model_dump(), field)]}))
+    return min((value for value in values if is_number(value)), default=0) > 0
 
 
 def require_finished_run(sweep: Sweep, base: Experiment) -> None:

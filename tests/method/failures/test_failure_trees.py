@@ -1,0 +1,110 @@
+"""Boosted trees: what they are told of a voxel, in closed forms, and what they learn beyond calibrated p."""
+
+import numpy as np
+import pytest
+
+from uncseg.config.failures import Failures
+from uncseg.method.failures.calibration import Calibration
+from uncseg.method.failures.failure_model import FailureModel, Grid
+from uncseg.method.failures.failure_trees import fit_trees, told_features
+from uncseg.method.failures.tree_features import image_features, of_images, region_features
+
+CALIBRATIONS = (Calibration(-1.0, -0.5, 0.8, 0.2), Calibration(0.3, -0.1, 0.0, 0.0))
+SHAPE = (20, 18, 17)
+CHOSEN = (slice(5, 15), slice(5, 13), slice(5, 12))
+
+
+@pytest.fixture
+def case():
+    """Images, logits, decisions, and what is wrong: chosen voxels where the first image is bright."""
+    random = np.random.default_rng(0)
+    images = random.normal(0, 1, (2, *SHAPE)).astype(np.float32)
+    images[:, :2] = 0  # beyond the head
+    decisions = np.zeros((2, *SHAPE), bool)
+    decisions[(slice(None), *CHOSEN)] = True
+    logits = np.where(decisions, 1.5, -1.5).astype(np.float32)
+    return images, logits, decisions, decisions & (images[:1] > 1)
+
+
+def learnt(case, trees=60, sees_images=True):
+    """A model that has learnt region 0 from all of the case's voxels, and region 1 from nothing."""
+    images, logits, decisions, wrong = case
+    features = (
+        np.concatenate([region_features(logits, decisions, 0), image_features(images)]).reshape(-1, wrong[0].size).T
+    )
+    told = told_features(features, len(images), sees_images)
+    flat = [values[0].ravel() for values in (logits, decisions, wrong)]
+    text = fit_trees(CALIBRATIONS[0], told, *flat, trees, seed=0)
+    settings = Failures(trees=trees, sees_images=sees_images)
+    return FailureModel(CALIBRATIONS, settings, Grid(2, SHAPE, (1.0, 1.0, 1.0)), trees=(text, ""))
+
+
+def test_a_voxel_is_described_by_its_margin_and_by_what_is_around_it(case):
+    _, logits, decisions, _ = case
+    logits = logits + np.array([0, 0.25]).reshape(2, 1, 1, 1)
+    found = region_features(logits, decisions, 0)
+    inside, outside = found[:, 9, 9, 8], found[:, 5, 5, 0]
+    assert inside[:4].tolist() == [1.5, 1, 1.5, 1.75]
+    assert outside[:4].tolist() == [1.5, 0, 0, -1.25]
+    # two features for each of three scales: logit and decision blurred, which go together here
+    for logit, decision in found[4:10].reshape(3, 2, *SHAPE):
+        np.testing.assert_allclose(logit, 3 * decision - 1.5, atol=1e-5)
+    assert found[5, 9, 9, 8] > found[7, 9, 9, 8] > found[9, 9, 9, 8], "the more blurred, the less inside"
+    assert inside[10] == 4, "(9, 9, 8) is the fourth voxel from the faces at 5 and at 11"
+    assert outside[10] == -5, "(5, 5, 0) is five steps before (5, 5, 5)"
+    assert inside[11] == pytest.approx(np.log(1 + 10 * 8 * 7))
+    assert outside[11] == 0
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_region_that_is_nowhere_or_everywhere_has_finite_features(chosen):
+    decisions = np.full((1, 6, 6, 6), chosen)
+    found = region_features(np.zeros((1, 6, 6, 6)), decisions, 0)
+    assert np.isfinite(found).all()
+    assert set(found[9].ravel()) == {20.0 if chosen else -20.0}
+
+
+def test_features_of_images_are_the_last_ones(case):
+    images = case[0]
+    found = image_features(images)
+    assert len(found) == of_images(2) == 6
+    np.testing.assert_array_equal(found[[0, 3]], images)
+    assert found[2].std() < found[1].std() < found[0].std()
+    both = np.concatenate([np.full((4, *SHAPE), 7.0), found]).reshape(10, -1).T
+    assert (told_features(both, 2, sees_images=False) == 7).all()
+    assert told_features(both, 2, sees_images=True).shape[1] == 10
+
+
+def test_they_learn_what_an_image_tells_of_failures(case):
+    images, logits, decisions, wrong = case
+    inside = decisions[0]
+    found = learnt(case).failures(images, logits, decisions)[0][inside]
+    blind = learnt(case, sees_images=False).failures(images, logits, decisions)[0][inside]
+    failing = wrong[0][inside]
+    assert found[failing].mean() > 5 * found[~failing].mean()
+    assert blind[failing].mean() < 1.5 * blind[~failing].mean()
+
+
+def test_where_they_have_learnt_nothing_calibrated_p_stands(case):
+    images, logits, decisions, _ = case
+    model = learnt(case)
+    found, expected = model.failures(images, logits, decisions), model.calibrated(logits, decisions)
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-6)  # no failure was seen
+    np.testing.assert_allclose(found[0, :2], expected[0, :2], atol=1e-6)  # beyond the head
+    assert np.abs(found[0] - expected[0]).max() > 0.1
+
+
+def test_few_failures_are_not_learnt_from():
+    features, few = np.random.default_rng(0).random((500, 3)), np.arange(500) < 19
+    told = np.ones(500, np.float32), np.ones(500, bool)
+    assert fit_trees(CALIBRATIONS[0], features, *told, few, 10, 0) == ""
+    assert fit_trees(CALIBRATIONS[0], features, *told, ~few, 10, 0) == ""
+
+
+def test_trees_are_read_as_they_were_written_and_fitted_alike(case, tmp_path):
+    own, again = learnt(case), learnt(case)
+    assert own.trees == again.trees
+    own.save(tmp_path / "failures.pth")
+    read = FailureModel.load(tmp_path / "failures.pth")
+    images, logits, decisions, _ = case
+    np.testing.assert_array_equal(read.failures(images, logits, decisions), own.failures(images, logits, decisions))
