@@ -115,7 +115,7 @@ def test_second_opinions_stand_behind_the_maps_of_one_pass_and_are_no_floors():
     assert table.loc[0, "auprc_failure_floor"] == "min_p", "better than the second opinions by nothing of its own cost"
     shown = failures_table(table, paper_task())
     assert [row.cells[0] for row in shown.rows] == [
-        *("cross_fitted", "min_p *", "second opinions, of several passes"),
+        *("cross_fitted", "min_p *", "second opinions, of several predictions"),
         *told,
     ]
     assert "against_decision" in shown.note

@@ -71,13 +71,13 @@ def check_training(experiment: Experiment, folds: Sequence[int] | None) -> None:
     chosen, run = folds_to_train(experiment, folds), RunFolder(experiment.run_folder)
     refuse_other_settings(experiment, run)
     require_judged_run(experiment, chosen)
-    require_failure_network(experiment, run)
+    require_cross_fitted(experiment, run)
     check_cases(experiment, begun=run.experiment.is_file())
     check_tracking(experiment, begun=run.experiment.is_file())
 
 
-def require_failure_network(experiment: Experiment, run: RunFolder) -> None:
-    """Refuse a failure network's map as the cases' uncertainty where none is trained, and no fold has one.
+def require_cross_fitted(experiment: Experiment, run: RunFolder) -> None:
+    """Refuse the cross-fitted map as the cases' uncertainty where no fold learns one, or has learnt one.
 
     Raises:
         ProblemsFound: saying so.
@@ -86,7 +86,8 @@ def require_failure_network(experiment: Experiment, run: RunFolder) -> None:
         return
     for file in run.model.glob(f"fold_*/{FAILURES_RECORD}") if run.experiment.is_file() else ():
         with contextlib.suppress(DamagedFile):
-            if read_json(file).get("losses"):
+            record = read_json(file)
+            if record.get("losses") or record.get("settings", {}).get("trees"):
                 return
     found, advice = "cross_fitted, and failures.trees and failures.steps are 0", "set `failures.trees`, or remove it"
     problem = Problem("evaluation.uncertainty", found, "a map that the folds will have", advice)
@@ -190,7 +191,7 @@ def check_evaluation(
         if not recorded_folds(experiment, run):
             problem = Problem(str(root), "no finished fold", "at least one", "run uncseg cross-validate first")
             raise ProblemsFound("There is nothing to evaluate.", [problem])
-        require_failure_network(experiment, run)
+        require_cross_fitted(experiment, run)
 
 
 def runs_to_compare(first: Path, second: Path) -> list[tuple[RunFolder, Experiment]]:

@@ -153,8 +153,8 @@ def _require_learnt(evaluation: Evaluation, folder: ModelFolder, folds: Sequence
         asked[evaluation.uncertainty] = f"evaluation.uncertainty: {evaluation.uncertainty}"
     for name in filter(LEARNT.__contains__, asked):
         learnt = {fold: LearntFailures.of(folder, fold) for fold in folds}
-        network = name == CROSS_FITTED
-        without = [fold for fold, own in learnt.items() if own is None or (network and own.learnt.network is None)]
+        more = name == CROSS_FITTED
+        without = [fold for fold, own in learnt.items() if own is None or (more and not own.learnt.learns)]
         if without:
             found = f"{asked[name]}, and fold {', '.join(map(str, without))} has not learnt it"
             problems.append(Problem(source, found, "a map that each fold has", advice))

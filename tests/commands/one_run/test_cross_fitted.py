@@ -201,7 +201,9 @@ def test_boosted_trees_learn_in_place_of_a_network(root, run, tmp_path):
     assert table.loc["cross_fitted", "auprc_failure"] != table.loc["calibrated", "auprc_failure"]
     case = splits(own)[0]["val"][0]
     shutil.copytree(root / "cases" / case, tmp_path / "new" / case)
-    uncseg("predict", own.root, tmp_path / "new", tmp_path / "out", "--folds", 0, *options(BOTH))
+    chosen = options(BOTH, "evaluation.uncertainty=cross_fitted")
+    uncseg("predict", own.root, tmp_path / "new", tmp_path / "out", "--folds", 0, *chosen)
+    assert json.loads((tmp_path / "out" / f"{case}.json").read_text())["uncertainty_from"] == "cross_fitted"
     predicted = voxels(tmp_path / "out" / f"{case}.nii.gz") > 0
     reference = voxels(root / "cases" / case / f"{case}-seg.nii.gz") > 0
     near = ndimage.binary_dilation(predicted | reference, np.ones((5, 5, 5)))

@@ -113,7 +113,8 @@ def test_trials_of_other_settings_do_not_come_into_the_same_table(searched, root
 def test_a_run_that_has_not_finished_has_no_failures_to_learn_from(root, tmp_path):
     said = uncseg("sweep", write_sweep(tmp_path, root / "experiment.yaml"), code=2)
     assert "There are no failures to learn from yet" in said
-    assert "train it first: uncseg cross-validate" in " ".join(said.split())
+    assert "no run" in said
+    assert "train it first" in said
 
 
 def test_a_run_of_other_settings_is_not_taken_for_the_bases(searched, root):

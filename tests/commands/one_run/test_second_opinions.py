@@ -25,7 +25,7 @@ def test_second_opinions_judge_the_decisions_of_the_run(root, run, tmp_path, mon
     monkeypatch.setattr(console, "width", 300)
     copied = RunFolder(shutil.copytree(run.root, tmp_path / "small"))
     said = uncseg("evaluate", copied.root, "--set", "evaluation.estimators.augmentation={samples: 2, noise_sd: 0}")
-    assert "second opinions, of several passes" in said
+    assert "second opinions, of several predictions" in said
     per_case = pd.read_parquet(copied.tables / "per_case.parquet").set_index("case")
     assert (per_case["dice_wt/augmentation"] != per_case["dice_wt"]).any(), "the passes decide otherwise together"
     third = pd.read_parquet(copied.tables / "table3.parquet").set_index("estimator")

@@ -53,6 +53,11 @@ class FailureModel:
     trees: tuple[str, ...] = ()
     """Of each region, as :func:`~uncseg.method.failures.failure_trees.fit_trees` returns them; empty: none."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether there is more than calibrated p."""
+        return self.network is not None or bool(self.trees)
+
     def build(self, seed: int) -> FailureNetwork:
         """Return a network with fresh weights, drawn from a seed."""
         settings, grid = self.settings, self.grid
@@ -82,7 +87,7 @@ class FailureModel:
             NotFinite: the network's output is not finite.
         """
         if self.network is None:
-            if not self.trees:
+            if not self.learns:
                 return None
             return tree_map(self.trees, self.calibrations, images, logits, decisions, self.settings.sees_images)
         told = images, logits, decisions, tile_step
