@@ -27,7 +27,7 @@ from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.runs.failure_data import keep_decisions, open_case, read_sample
 from uncseg.runs.fold_request import FoldRequest, RunRequest
 
-VERSION = 1
+VERSION = 2
 """To be raised when the same settings make other failure networks."""
 LATEST = "failures_latest.pth"
 """Checkpoint of a training that goes on."""

@@ -18,7 +18,7 @@ PARAMETERS = {
     "learning_rate": 0.05,
     "num_leaves": 15,
     "min_data_in_leaf": 200,
-    "lambda_l2": 10.0,
+    "lambda_l2": 100.0,
     "boost_from_average": False,
     "deterministic": True,
     "force_row_wise": True,
