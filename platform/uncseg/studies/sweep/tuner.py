@@ -61,9 +61,12 @@ def sweep_tuner(
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # our callback prints what happens
     # trials that were begun on a larger cluster may wait for each other on this one
     set_ray_train_defaults()
-    sweep, folder, worker = setup.sweep, setup.folder, setup.slots.fold.worker
+    sweep, folder = setup.sweep, setup.folder
     # a trial's own process only waits for its folds, on the head node, which stays; or it learns from failures itself
-    takes = {"CPU": worker.cpus, "GPU": worker.gpus} if sweep.of_failures else {HEAD_NODE: 0.001}
+    takes = {HEAD_NODE: 0.001}
+    if sweep.of_failures:
+        worker = setup.slots.fold.worker
+        takes = {"CPU": worker.cpus, "GPU": worker.gpus}
     trainable = ray.tune.with_resources(
         ray.tune.with_parameters(trainable, setup=setup), ray.tune.PlacementGroupFactory([takes])
     )
