@@ -130,7 +130,7 @@ def test_a_run_of_other_settings_is_not_taken_for_the_bases(searched, root):
 def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(root, tmp_path):
     """Also the fold that was at work ends bit for bit as in an undisturbed sweep."""
     overrides = {"storage.path": str(tmp_path / "runs")} | SETTINGS
-    overrides |= {"failures.steps": 600, "failures.checkpoint_every": 50}
+    overrides |= {"failures.steps": 160, "failures.checkpoint_every": 20}
     shutil.copytree(root / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("mlflow*"))
     space, found = {"failures.evidence": {"grid_search": ["region"]}}, []
     for name in ("undisturbed", "disturbed"):
