@@ -50,7 +50,7 @@ class Sample:
     near: np.ndarray
     """Whether the voxel is near this region's reference or prediction, (R, N) bool."""
     features: np.ndarray | None = None
-    """What boosted trees are told of each voxel, (R, N, F) float32; None where none are asked for."""
+    """Each voxel's features for boosted trees, (R, N, F) float32; None where no trees are asked for."""
 
 
 def keep_decisions(request: FoldRequest, case_id: str) -> str:
@@ -115,7 +115,7 @@ def _predict(request: FoldRequest, case_id: str, whole: bool, with_features: boo
 
 
 def _features(data: np.ndarray, decisions: Decisions, positions: np.ndarray) -> np.ndarray:
-    """Return what boosted trees are told of voxels, (R, N, F)."""
+    """Return the features of voxels for boosted trees, (R, N, F)."""
     at = (slice(None), *positions.T)
     shared = image_features(data)[at]
     own = (region_features(decisions.logits, decisions.chosen, region)[at] for region in range(len(decisions.chosen)))

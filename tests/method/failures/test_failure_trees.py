@@ -1,4 +1,4 @@
-"""Boosted trees: what they are told of a voxel, in closed forms, and what they learn beyond calibrated p."""
+"""Boosted trees: the features of a voxel, in closed forms, and what the trees learn beyond calibrated p."""
 
 import numpy as np
 import pytest

@@ -74,7 +74,7 @@ def tree_map(
         texts, calibrations: of each region.
         images: (C, D, H, W).
         logits, decisions: of the regions, (R, D, H, W).
-        sees_images: whether the trees were told of the images.
+        sees_images: whether the trees were fitted on features of the images as well.
     """
     shared = image_features(images) if sees_images else np.zeros((0, *images.shape[1:]), np.float32)
     where = np.flatnonzero((np.asarray(images) != 0).any(0) | decisions.any(0))
@@ -94,5 +94,5 @@ def tree_map(
 
 
 def told_features(features: np.ndarray, channels: int, sees_images: bool) -> np.ndarray:
-    """Return those features, (N, F), that trees are told of."""
+    """Return the features, (N, F), on which trees are fitted: with or without those of the images, the last ones."""
     return features if sees_images else features[:, : features.shape[1] - of_images(channels)]

@@ -1,4 +1,4 @@
-"""What boosted trees are told of a voxel: probabilities, decisions and images, there and around it at several scales.
+"""Features of a voxel for boosted trees: probabilities, decisions and images, there and around it at several scales.
 
 All is on the preprocessed grid; scales and distances are in its voxels.
 """

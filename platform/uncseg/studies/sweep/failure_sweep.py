@@ -5,7 +5,7 @@ from typing import Any
 
 from uncseg.config.experiment import Experiment
 from uncseg.config.fields import differences, get_field, is_within
-from uncseg.errors import Problem, ProblemsFound, raise_if_any
+from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.figures import shown_in
 from uncseg.layout import RunFolder
 from uncseg.metric_keys import learnt_key
@@ -108,4 +108,4 @@ def refuse_other_sources(where: str, before: Mapping[str, str], now: Mapping[str
     if changed:
         found = f"other networks, or other files, of {len(changed)} cases: {', '.join(changed[:3])}"
         problem = Problem(where, found, "those that the trials have learnt from", "give the new sweep another name")
-        raise_if_any([problem], "The sweep cannot go on with its trials.")
+        raise ProblemsFound("The sweep cannot go on with its trials.", [problem])
