@@ -1,15 +1,18 @@
 """What a failure network costs beside the network that it judges: operations, prediction of a case, a training step.
 
     python tests/performance/failures.py [--volume 96] [--patch 64] [--features 16] [--judge 8] [--runs 5]
-    python tests/performance/failures.py --volume 160 --patch 128 --features 32     # full size
+    python tests/performance/failures.py --volume 160 --patch 128 --features 32                   # full size
+    python tests/performance/failures.py --volume 160 --patch 128 --features 32 --trees 150       # trees in its place
 
 Both have fresh weights, which cost as much as trained ones. Operations are counted over one patch; the prediction is
-that of a whole case, with calibrated p's inputs made from the first network's output; a step is on a resident batch.
+that of a whole case, a ball in a cube as a head is in a scan, with calibrated p's inputs made from the first network's
+output; a step is on a resident batch. Trees are fitted to failures drawn at random, of voxels of this case.
 """
 
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,21 +27,27 @@ from uncseg.method.failures.failure_cases import Batch
 from uncseg.method.failures.failure_model import FailureModel, Grid
 from uncseg.method.failures.failure_network import FailureNetwork
 from uncseg.method.failures.failure_training import failure_loss
+from uncseg.method.failures.failure_trees import fit_trees
 from uncseg.method.failures.margins import clipped_logit
+from uncseg.method.failures.tree_features import image_features, region_features
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.training.trainer import UncertaintyTrainer
 from uncseg.tasks.built_in_tasks import paper_task
 
 CHANNELS, REGIONS = 4, len(paper_task().regions)
+FITTED_VOXELS = 100_000
 
 
 def main() -> None:
     """Measure."""
-    options = arguments(__doc__, volume=96, patch=64, cases=4, size=64, judge=8)
+    options = arguments(__doc__, volume=96, patch=64, cases=4, size=64, judge=8, trees=0)
     with prepared_phantoms(options) as planned:
         predictor = predictor_of(options, *planned, PLAIN)
         grid = Grid(CHANNELS, (options.patch,) * 3, (1.0, 1.0, 1.0))
         model = FailureModel((AT_ITS_WORD,) * REGIONS, Failures(features=options.judge), grid)
+        if options.trees:
+            predictions(predictor, replace(model, trees=fitted_trees(predictor, options)), options)
+            return
         network = model.build(seed=0).to(options.device)
         judged = FailureModel(model.calibrations, model.settings, model.grid, network)
         count_operations(predictor.network, network, options)
@@ -60,21 +69,53 @@ def count_operations(plain: torch.nn.Module, judge: FailureNetwork, options: Any
 
 
 def predictions(predictor: Any, judged: FailureModel, options: Any) -> None:
-    """Time a case by the plain network, and by it and the failure network, in turn."""
-    data = np.random.default_rng(0).standard_normal((CHANNELS, *[options.volume] * 3), dtype=np.float32)
+    """Time a case by the plain network, and by it and what judges it, in turn."""
+    data = random_case(options)
 
     def with_failures() -> None:
-        logits = torch.from_numpy(predict_grid(predictor, data).logits.astype(np.float32))
-        probabilities, labels = logits.softmax(0), logits.argmax(0)
-        numbers = [list(region) for region in paper_task().numbers.values()]
-        chosen = np.stack([np.isin(labels, own) for own in numbers])
-        regions = torch.stack([probabilities[own].sum(0) for own in numbers])
-        judged.failures(data, clipped_logit(regions.numpy()), chosen)
+        judged.failures(data, *decided(predictor, data))
 
     pair = medians(
         "s", options.runs, timed(with_failures, options), timed(lambda: predict_grid(predictor, data), options)
     )
     report("prediction of a case with failures, against plain", "s", options.runs, *pair, volume=options.volume)
+
+
+def random_case(options: Any) -> np.ndarray:
+    """Return noise in a ball that fills half of a cube, and zeros around it, as a head lies in a scan."""
+    axis = np.linspace(-1, 1, options.volume) ** 2
+    ball = axis[:, None, None] + axis[:, None] + axis <= 1
+    noise = np.random.default_rng(0).standard_normal((CHANNELS, *ball.shape), dtype=np.float32)
+    return np.where(ball, noise, np.float32(0))
+
+
+def decided(predictor: Any, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logit of each region's probability, and its decision."""
+    logits = torch.from_numpy(predict_grid(predictor, data).logits.astype(np.float32))
+    probabilities, labels = logits.softmax(0), logits.argmax(0)
+    numbers = [list(region) for region in paper_task().numbers.values()]
+    chosen = np.stack([np.isin(labels, own) for own in numbers])
+    return clipped_logit(torch.stack([probabilities[own].sum(0) for own in numbers]).numpy()), chosen
+
+
+def fitted_trees(predictor: Any, options: Any) -> tuple[str, ...]:
+    """Fit trees to failures drawn at random, and time a fit."""
+    data = random_case(options)
+    logits, chosen = decided(predictor, data)
+    random = np.random.default_rng(0)
+    voxels = random.choice(np.flatnonzero(data[0]), FITTED_VOXELS)
+    shared, found = image_features(data), []
+    for region in range(REGIONS):
+        features = np.concatenate([region_features(logits, chosen, region), shared])
+        columns = np.ascontiguousarray(features.reshape(len(features), -1)[:, voxels].T)
+        told = (values[region].ravel()[voxels] for values in (logits, chosen))
+        started = time.perf_counter()
+        drawn = random.random(len(voxels)) < 0.2
+        found.append(fit_trees(AT_ITS_WORD, columns, *told, drawn, options.trees, 0))
+        print(
+            f"fit of {options.trees} trees to {len(voxels)} voxels: {time.perf_counter() - started:.2f} s", flush=True
+        )
+    return tuple(found)
 
 
 def steps(planned: Any, network: FailureNetwork, options: Any) -> None:
