@@ -1,6 +1,6 @@
 """``uncseg benchmark`` on small cases: trainings, estimators and the table; a second run has nothing to do.
 
-The quick tests run two of the trainings, the slow ones all four.
+The quick tests run two of the trainings, the slow ones all of them.
 """
 
 import json
@@ -45,6 +45,8 @@ TRAININGS = {
     },
     "error_features": {"set": {"model.error_network": {"run": "plain", "kind": "features"}}},
     "patch_memory": {"set": {"memory.coordinates": "patch"}, "maps": ["against_decision"]},
+    "of_members": {"set": {"memory": {"source": "members", "run": "plain"}, "model.head": "decoder_stages"}},
+    "of_failures": {"set": {"memory": {"source": "cross_fitted", "run": "plain"}, "model.residual": True}},
 }
 ROWS = {
     *(f"plain/{name}" for name in TRAININGS["plain"]["maps"]),
@@ -57,6 +59,8 @@ ROWS = {
         for part in ("total", "aleatoric", "epistemic", "entropy", "against_decision")
     ),
     "error_features/uncertainty",
+    "of_members/uncertainty",
+    "of_failures/uncertainty",
     "patch_memory/uncertainty",
     "patch_memory/against_decision",
 }
@@ -151,6 +155,8 @@ def test_costs_count_passes_and_the_judged_segmentation(done, trainings):
     assert table.loc["noisy_dropout/mc_dropout_total", "passes"] == 3
     judged = table.loc["plain/entropy", "training_cost"]
     assert table.loc["error_features/uncertainty", "training_cost"] > judged
+    assert table.loc["of_members/uncertainty", "training_cost"] > 2 * judged, "two members, and its own"
+    assert table.loc["of_failures/uncertainty", "training_cost"] > table.loc["plain/cross_fitted", "training_cost"]
 
 
 def test_methods_are_judged_by_their_own_segmentation_and_by_the_shared_one(done, trainings):

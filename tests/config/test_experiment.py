@@ -69,6 +69,25 @@ def test_fields_that_do_not_fit_together(tmp_path):
         (["model.heteroscedastic=true"], "model.heteroscedastic", "`model.uncertainty` to false"),
         (["model.detached=true", "model.uncertainty=false"], "model.detached", "`model.uncertainty` to true"),
         (["memory.source=teacher", "model.uncertainty=false"], "memory.source", "`memory.source` to cases"),
+        (["memory.source=visit", "model.uncertainty=false"], "memory.source", "`memory.source` to cases"),
+        (["memory.source=members"], "memory.source", "name of a finished run in `memory.run`"),
+        (["memory.source=visit", "memory.run=other"], "memory.run", "remove `memory.run`"),
+        (
+            [
+                "memory={source: cross_fitted, run: other}",
+                "plan={configuration: 2d, patch_size: [16, 16]}",
+            ],
+            "memory.source",
+            "`plan.configuration` to 3d_fullres",
+        ),
+        (["model.head=decoder_stages", "model.uncertainty=false"], "model.head", "`model.uncertainty` to true"),
+        (["model.residual=true", "model.error_network={run: other}"], "model.residual", "remove `model.residual`"),
+        (
+            ["model.backbone=transbts", "model.deep_supervision=false", "model.head=decoder_stages"],
+            "model.head",
+            "`model.head` to output_layer",
+        ),
+        (["training.averaged_epochs=1000"], "training.averaged_epochs", "`training.averaged_epochs` to"),
         (["memory.source=teacher", "memory.coordinates=patch"], "memory.coordinates", "`memory.coordinates` to case"),
         (["model.backbone=transbts"], "model.backbone", "`model.deep_supervision` to false"),
         (

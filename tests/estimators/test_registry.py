@@ -12,7 +12,8 @@ import pytest
 import uncseg
 from uncseg.config.experiment import Experiment
 from uncseg.config.rules import problems_of_estimators
-from uncseg.config.sections import Evaluation, Model, Training
+from uncseg.config.sections import Evaluation
+from uncseg.config.training_sections import Model, Training
 from uncseg.estimators.registry import ESTIMATORS, FLOORS, SEVERAL_PASSES
 from uncseg.layout import prediction_maps
 from uncseg.method.training.epoch_names import epoch_metric_names

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from uncseg.config.sections import PROTOCOLS
+from uncseg.config.training_sections import PROTOCOLS
 from uncseg.estimators.registry import ALL_MAPS, FLOORS
 from uncseg.evaluation import figures
 from uncseg.evaluation.case_scores import score_case

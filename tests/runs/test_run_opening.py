@@ -38,3 +38,18 @@ def test_regions_in_another_order_are_another_task(tmp_path):
     before, now = (settings(tmp_path, each) for each in (task, cavity_first))
     (problem,) = differing_settings(before, now)
     assert (problem.where, problem.found) == ("dataset.task.regions", "RC, WT, TC, ET")
+
+
+def test_fields_that_did_not_exist_yet_stand_at_their_defaults(tmp_path):
+    """A run of an earlier version goes on, unless the new field asks for something else."""
+    now = settings(tmp_path, paper_task())
+    before = {name: dict(part) if isinstance(part, dict) else part for name, part in now.items()}
+    del before["model"]["residual"], before["loss"]["unc_mean"], before["memory"]
+    assert differing_settings(before, now) == []
+    assert differing_settings(now, before) == []
+    (problem,) = differing_settings(before, now | {"model": now["model"] | {"residual": True}})
+    assert (problem.where, problem.found, problem.expected) == (
+        "model.residual",
+        "True",
+        "False, as the run was started",
+    )

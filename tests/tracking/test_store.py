@@ -9,7 +9,8 @@ from mlflow.exceptions import MlflowException
 
 from uncseg.config.experiment import Experiment
 from uncseg.config.fields import flatten
-from uncseg.config.sections import Dataset, Loss, Plan
+from uncseg.config.sections import Dataset, Plan
+from uncseg.config.training_sections import Loss
 from uncseg.errors import ProblemsFound
 from uncseg.tracking.destination import open_store
 

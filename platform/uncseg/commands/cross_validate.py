@@ -17,7 +17,7 @@ from uncseg.outputs import require_free
 from uncseg.ownership import make_own
 from uncseg.runs.cross_validation import train_and_evaluate
 from uncseg.runs.fold_request import RunRequest, all_members_done
-from uncseg.runs.judged_run import require_same_data
+from uncseg.runs.needed_run import require_same_data
 from uncseg.runs.preflight import preflight, require_storage
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_data import changed_split, kept_preparation

@@ -3,7 +3,6 @@
 Each takes a second. The commands check more, as what they work with becomes known.
 """
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +16,11 @@ from uncseg.console import command_line
 from uncseg.dataset.folders import require_folder
 from uncseg.dataset.labels import as_convention
 from uncseg.dataset.patients import as_patients
-from uncseg.errors import DamagedFile, Problem, ProblemsFound, raise_if_any, similar_path
-from uncseg.files import read_json
-from uncseg.layout import FAILURES_RECORD, RunFolder
+from uncseg.errors import Problem, ProblemsFound, raise_if_any, similar_path
+from uncseg.layout import RunFolder
 from uncseg.runs.cohort_task import cohort_task
-from uncseg.runs.judged_run import require_judged_run
 from uncseg.runs.named_models import require_model
+from uncseg.runs.needed_run import has_learnt, require_needed_run
 from uncseg.runs.run_opening import open_existing_run, recorded_folds, refuse_other_settings, require_settings
 from uncseg.studies.study_folder import find_study
 from uncseg.tracking.reachable import require_reachable
@@ -70,7 +68,7 @@ def check_training(experiment: Experiment, folds: Sequence[int] | None) -> None:
     """
     chosen, run = folds_to_train(experiment, folds), RunFolder(experiment.run_folder)
     refuse_other_settings(experiment, run)
-    require_judged_run(experiment, chosen)
+    require_needed_run(experiment, chosen)
     require_cross_fitted(experiment, run)
     check_cases(experiment, begun=run.experiment.is_file())
     check_tracking(experiment, begun=run.experiment.is_file())
@@ -84,11 +82,8 @@ def require_cross_fitted(experiment: Experiment, run: RunFolder) -> None:
     """
     if experiment.evaluation.uncertainty != "cross_fitted" or experiment.failures.learns:
         return
-    for file in run.model.glob(f"fold_*/{FAILURES_RECORD}") if run.experiment.is_file() else ():
-        with contextlib.suppress(DamagedFile):
-            record = read_json(file)
-            if record.get("losses") or record.get("settings", {}).get("trees"):
-                return
+    if run.experiment.is_file() and any(has_learnt(run, fold) for fold in range(experiment.split.folds)):
+        return
     found, advice = "cross_fitted, and failures.trees and failures.steps are 0", "set `failures.trees`, or remove it"
     problem = Problem("evaluation.uncertainty", found, "a map that the folds will have", advice)
     raise ProblemsFound("The cases would have no uncertainty.", [problem])

@@ -3,13 +3,15 @@
 experiment = load_experiment(Path("experiments/demo.yaml"), overrides=["loss.unc_weight=0.2"])
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import model_validator
+from pydantic_core import to_jsonable_python
 
-from uncseg.config import sections
+from uncseg.config import sections, training_sections
 from uncseg.config.addresses import DATABASE, sqlite_address
 from uncseg.config.case_lists import read_lists
 from uncseg.config.failures import Failures
@@ -36,10 +38,10 @@ class Experiment(Section):
     dataset: sections.Dataset
     split: sections.Split = sections.Split()
     plan: sections.Plan = sections.Plan()
-    model: sections.Model = sections.Model()
-    loss: sections.Loss = sections.Loss()
-    memory: sections.Memory = sections.Memory()
-    training: sections.Training = sections.Training()
+    model: training_sections.Model = training_sections.Model()
+    loss: training_sections.Loss = training_sections.Loss()
+    memory: training_sections.Memory = training_sections.Memory()
+    training: training_sections.Training = training_sections.Training()
     failures: Failures = Failures()
     resources: sections.Resources = sections.Resources()
     tracking: sections.Tracking = sections.Tracking()
@@ -100,3 +102,16 @@ def load_experiment(path: Path, overrides: Sequence[str | Override] | None = Non
 def save_experiment(experiment: Experiment, path: Path) -> None:
     """Write an experiment with every field, defaults included, and absolute paths."""
     write_text(path, yaml.safe_dump(experiment.resolved().model_dump(mode="json"), sort_keys=False))
+
+
+def with_new_fields(content: Mapping[str, Any], section: type[Section] = Experiment) -> dict[str, Any]:
+    """Return a saved section with the fields that did not exist when it was written, at their defaults."""
+    filled = dict(content)
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if name not in filled:
+            if not field.is_required():
+                filled[name] = to_jsonable_python(field.get_default(call_default_factory=True))
+        elif isinstance(kind, type) and issubclass(kind, Section) and isinstance(filled[name], Mapping):
+            filled[name] = with_new_fields(filled[name], kind)
+    return filled

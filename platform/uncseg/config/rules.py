@@ -10,12 +10,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from uncseg.config.secret_addresses import ADVICE, secret_in
-from uncseg.config.sections import Dataset, Evaluation, Loss, Memory, Model, Plan, Split, Tracking, Training
+from uncseg.config.sections import Dataset, Evaluation, Plan, Split, Tracking
 from uncseg.config.task_files import classes_of
+from uncseg.config.training_sections import Loss, Memory, Model, Training
 from uncseg.errors import Problem
 from uncseg.estimators.registry import ESTIMATORS
 from uncseg.tasks.rules import problems_of_drawing
 from uncseg.tasks.task import Task
+
+OF_THE_HEAD = ("detached", "head", "residual")
+"""Fields of the section ``model`` that say how the uncertainty head is built."""
 
 
 def rules_of_task(dataset: Dataset, model: Model, loss: Loss) -> dict[str, Any]:
@@ -72,25 +76,43 @@ def rules_of_split(split: Split) -> dict[str, Any]:
 
 def rules_of_model(model: Model, memory: Memory, plan: Plan) -> dict[str, Any]:
     """Return the problems of a network, of what it learns from, and of its patches, and whether they are there."""
-    judges, teacher = model.error_network is not None, memory.source == "teacher"
+    judges, taught = model.error_network is not None, memory.source != "cases"
+    of_run = memory.source in ("members", "cross_fitted")
     return {
         "model.heteroscedastic takes the place of the head, and model.uncertainty asks for the head; "
         "set `model.uncertainty` to false": model.uncertainty and model.heteroscedastic,
         **{
             f"model.{name} says how an uncertainty map is trained, and without model.uncertainty there is none; "
-            f"set `model.uncertainty` to true, or remove `model.{name}`": getattr(model, name) and not model.uncertainty
-            for name in ("detached", "error_network")
+            f"set `model.uncertainty` to true, or remove `model.{name}`": _is_set(model, name) and not model.uncertainty
+            for name in (*OF_THE_HEAD, "error_network")
         },
-        "model.detached is about the head, which model.error_network replaces; "
-        "set `model.detached` to false": model.detached and judges,
+        **{
+            f"model.{name} is about the head, which model.error_network replaces; remove `model.{name}`": _is_set(
+                model, name
+            )
+            and judges
+            for name in OF_THE_HEAD
+        },
         "model.dropout is about a network that segments, and model.error_network trains another; "
         "set `model.dropout` to 0, or train the other run with it": model.dropout > 0 and judges,
-        "memory.source is teacher, which teaches a head, and this network has none; "
-        "set `memory.source` to cases": teacher and (not model.uncertainty or judges),
-        "memory.coordinates is patch, a mistake of a case memory, and a teacher keeps no memory; "
-        "set `memory.coordinates` to case, or `memory.source` to cases": teacher and memory.coordinates == "patch",
+        f"memory.source is {memory.source}, which teaches a head, and this network has none; "
+        "set `memory.source` to cases": taught and (not model.uncertainty or judges),
+        f"memory.coordinates is patch, a mistake of a case memory, and {memory.source} is none; "
+        "set `memory.coordinates` to case, or `memory.source` to cases": taught and memory.coordinates == "patch",
+        f"memory.source is {memory.source}, of another run; write the name of a finished run in `memory.run`": of_run
+        and memory.run is None,
+        f"memory.run names a run that teaches the head, and memory.source: {memory.source} needs none; "
+        "remove `memory.run`, or set `memory.source` to members or cross_fitted": memory.run is not None and not of_run,
+        "memory.source is cross_fitted, which judges volumes, and plan.configuration is 2d; "
+        "set `plan.configuration` to 3d_fullres": memory.source == "cross_fitted" and plan.configuration == "2d",
+        f"model.head is decoder_stages, which only the networks of nnU-Net's plans have, and not {model.backbone}; "
+        "set `model.head` to output_layer": model.head == "decoder_stages" and model.backbone != "plans",
         **_rules_of_backbone(model, plan),
     }
+
+
+def _is_set(model: Model, name: str) -> bool:
+    return bool(getattr(model, name) != Model.model_fields[name].default)
 
 
 def _rules_of_backbone(model: Model, plan: Plan) -> dict[str, Any]:
@@ -126,6 +148,8 @@ def rules_of_values(model: Model, loss: Loss, plan: Plan, training: Training, tr
         f"tracking.uri holds {secret}, which would be kept with the run and shown; {ADVICE}": secret,
         f"loss.warmup_epochs ({loss.warmup_epochs}) is longer than training.epochs ({training.epochs}); "
         f"set `loss.warmup_epochs` to {training.epochs} at most": loss.warmup_epochs > training.epochs,
+        f"training.averaged_epochs ({training.averaged_epochs}) is more than training.epochs ({training.epochs}); "
+        f"set `training.averaged_epochs` to {training.epochs} at most": training.averaged_epochs > training.epochs,
     }
 
 

@@ -1,11 +1,10 @@
 """The sections of an experiment: every setting, its unit and its default. ``rules`` says which fit together."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, create_model
 
-from uncseg.config.backbones import Backbones
 from uncseg.config.case_lists import FoldList, PatientList
 from uncseg.config.values import (
     LARGEST_PHANTOM,
@@ -21,14 +20,9 @@ from uncseg.config.values import (
 )
 from uncseg.estimators.chosen_map import MapChoice
 from uncseg.estimators.registry import ESTIMATORS, ONE_PASS, SEVERAL_PASSES
-from uncseg.section import FilePath, Name, Positive, RunName, Section, Seed, Weight
+from uncseg.section import FilePath, Name, Positive, RunName, Section, Seed
 from uncseg.tasks.built_in_tasks import built_in, built_in_names, paper_task
 from uncseg.tasks.task import Task
-
-Protocol = Literal["reference", "union"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-"""Masks in which uncertainty is compared with error: the reference tumour, as in the paper, or the union of reference
-and prediction, dilated by 2 voxels."""
 
 
 def _task(value: Any) -> Any:
@@ -115,104 +109,6 @@ class Plan(Section):
     foreground_samples: Positive | None = None
     """Number of intensities per channel for the fingerprint, equally many per case, at least 1. None: 100 million,
     which take most of the time of a few small cases. MR images are normalised case by case, without them."""
-
-
-class ErrorNetwork(Section):
-    """A network that learns where a finished run's segmentation fails (Jungo et al. 2020); the run is not changed."""
-
-    run: RunName
-    """Name of a run in the same storage, with the same folds and the same backbone."""
-    kind: Literal["features", "image_and_prediction"] = "features"
-    """features: three layers on the last features of the segmentation network. image_and_prediction: a second network
-    with the same plans."""
-
-
-class Model(Backbones):
-    """The network and its outputs."""
-
-    output: Literal["labels", "regions"] = "labels"
-    """labels: softmax over the background and the task's labels. regions: sigmoid of each of its regions."""
-    uncertainty: bool = True
-    """Whether there is an uncertainty head. False: plain nnU-Net, the baseline."""
-    deep_supervision: bool = True
-    """Whether outputs of lower resolutions are trained too, which only the networks of nnU-Net's plans have."""
-    detached: bool = False
-    """Whether the head's loss trains the head alone; nnU-Net's clipping of all gradients' norm still couples both."""
-    heteroscedastic: bool = False
-    """Whether the log-variance of the logits replaces the head; the loss sees draws of them (Kendall and Gal 2017)."""
-    logit_samples: Annotated[int, Field(gt=0, le=10_000)] = 10
-    """Number of draws of the logits per training step, with ``heteroscedastic``."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0
-    """Share of the channels around the bottleneck that are dropped, in training and in the samples of mc_dropout."""
-    error_network: ErrorNetwork | None = None
-    """The error network that is trained in place of the head. None: the network segments."""
-
-
-class Loss(Section):
-    """l_seg + unc_weight·l_unc + rmsd_weight·mean(rmsd) + corr_weight·(1 − mean(corr)); weights have no unit."""
-
-    unc_weight: Weight = 0.4
-    rmsd_weight: Weight = 0.5
-    corr_weight: Weight = 0.4
-    weight_ce: tuple[Weight, ...] | None = None
-    """Class weights of the cross-entropy, with ``model.output: labels`` only: of the background, then of each label
-    of the task. None: 1 each."""
-    cancer_mask: Protocol = "reference"
-    """Mask in which the uncertainty terms are computed; see ``PROTOCOLS``."""
-    warmup_epochs: Annotated[int, Field(ge=0, le=10**9)] = 0
-    """Number of epochs over which the uncertainty terms rise linearly to their full weights."""
-    output_l2: Weight = 0
-    """Weight of an L2 penalty on the outputs, against over-prediction."""
-
-
-class Memory(Section):
-    """What the head learns: how wrong the network is, voxel by voxel."""
-
-    alpha: Annotated[float, Field(ge=1e-9, le=1)] = 1 / 30
-    """Smallest step of a case's average error: a plain mean over the first 1/alpha visits, an exponential one after."""
-    source: Literal["cases", "teacher"] = "cases"
-    """cases: the average of the network's errors on each case. teacher: the errors of a copy with averaged weights."""
-    teacher_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Share of the teacher's weights that a step keeps."""
-    coordinates: Literal["case", "patch"] = "case"
-    """Where a voxel's errors are averaged. patch is wrong on purpose, for one study: it averages over whatever anatomy
-    lies at the same place of a patch."""
-
-
-class Training(Section):
-    """Optimisation, with nnU-Net's defaults; an iteration is one batch."""
-
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Transformers are trained with adamw, which needs a smaller ``initial_lr``, such as 0.0001."""
-    epochs: Positive = 500
-    iterations_per_epoch: Positive = 250
-    val_iterations_per_epoch: Positive = 50
-    initial_lr: Annotated[float, Field(gt=0, le=1000)] = 0.01
-    """Learning rate of the first epoch, which falls to 0 by nnU-Net's polynomial."""
-    weight_decay: Weight = 3e-5
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Momentum of sgd."""
-    oversample_foreground: Annotated[float, Field(ge=0, le=1)] = 0.33
-    """Share of a batch's patches that are forced to contain foreground."""
-    seed: Seed = 0
-    """Seed of the weights, the batches and their augmentation."""
-    members: Annotated[int, Field(gt=0, le=1000)] = 1
-    """Number of networks trained per fold, which differ in their seeds; more than one make a deep ensemble."""
-    checkpoint_every: Positive = 10
-    """Epochs from one checkpoint to the next: the most that a killed worker can lose."""
-    precision: Literal["fp32", "fp16", "bf16"] | None = None
-    """Precision of forward passes; the loss terms are always float32. None: fp16 on a GPU, fp32 on a CPU."""
-    compile: bool | None = None
-    """Whether torch.compile builds the network. None: yes on a GPU, no on a CPU."""
-    accumulate: Positive = 1
-    """Number of parts that a batch is trained in, one after the other; more than 1 if a batch does not fit on a GPU."""
-    loader_processes: Annotated[int, Field(ge=0, le=1000)] | None = None
-    """Number of processes per fold that load and augment. None: the fold's CPUs less one with a GPU, else a quarter."""
-
-    @property
-    def member_seeds(self) -> tuple[int, ...]:
-        """Seeds of the members, 1000 apart, so that experiments with seeds 0, 1, 2 … share none."""
-        return tuple(self.seed + 1000 * number for number in range(self.members))
 
 
 class Autoscaler(Section):

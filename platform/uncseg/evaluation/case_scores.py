@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from uncseg.config.sections import PROTOCOLS
+from uncseg.config.training_sections import PROTOCOLS
 from uncseg.evaluation.calibration import calibration_errors, reliability
 from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.expectation import mean_uncertainty

@@ -10,7 +10,7 @@ import math
 
 import pandas as pd
 
-from uncseg.config.sections import PROTOCOLS
+from uncseg.config.training_sections import PROTOCOLS
 from uncseg.estimators.registry import ALL_MAPS, FLOORS, HEAD
 from uncseg.evaluation.figures import KINDS, best_floor, dice_columns, region_dices, shown_in
 from uncseg.metric_keys import case_key, epoch_key

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import Field, field_serializer, field_validator
 
 from uncseg.config.experiment import Experiment
-from uncseg.config.sections import Estimators, Loss, Memory, Model, Training
+from uncseg.config.sections import Estimators
+from uncseg.config.training_sections import Loss, Memory, Model, Training
 from uncseg.files import digest, json_text
 from uncseg.section import Section
 from uncseg.tasks.built_in_tasks import paper_task
@@ -72,8 +73,18 @@ class TrainerSettings(Section):
         """Names of the terms of the loss that a training computes; ``loss/terms.py`` says how."""
         judges = self.model.error_network is not None
         head = self.model.uncertainty and not judges
-        used = {"seg": True, "error": judges, "unc": head, "rmsd": head, "one_minus_corr": head}
-        return tuple(name for name, is_used in (used | {"output_l2": self.loss.output_l2 > 0}).items() if is_used)
+        in_mask = self.loss.unc_mean == "mask"
+        used = {
+            "seg": True,
+            "error": judges,
+            "unc": head and not in_mask,
+            "unc_in_mask": head and in_mask,
+            "rmsd": head,
+            "one_minus_corr": head,
+            "entropy": head and self.loss.entropy_weight > 0,
+            "output_l2": self.loss.output_l2 > 0,
+        }
+        return tuple(name for name, is_used in used.items() if is_used)
 
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "TrainerSettings":

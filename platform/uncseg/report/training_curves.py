@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from uncseg.config.sections import PROTOCOLS
+from uncseg.config.training_sections import PROTOCOLS
 from uncseg.estimators.registry import FLOORS, HEAD
 from uncseg.evaluation.figures import KINDS, best_floor
 from uncseg.metric_keys import epoch_key

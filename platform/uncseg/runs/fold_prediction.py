@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from uncseg.config.sections import Memory
+from uncseg.config.training_sections import Memory
 from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.finite import naming, require_finite_channels
 from uncseg.dataset.volumes import read_volume

@@ -13,7 +13,7 @@ from uncseg.files import read_json, write_json, write_text
 from uncseg.layout import DONE
 from uncseg.method.settings import TrainerSettings
 from uncseg.runs.fold_request import FoldRequest
-from uncseg.runs.judged_run import find_judged_run
+from uncseg.runs.needed_run import find_run, need_of
 from uncseg.runs.own_folds import done_record
 from uncseg.tracking.spool import SpoolWriter, write_state
 
@@ -87,6 +87,8 @@ def _train(
     first_epoch, note = _resume(trainer, folder, rank)
     if first_epoch == 0:  # its own checkpoints hold the judged run's network too
         load_judged_segmentation(request, trainer)
+    if first_epoch < trainer.num_epochs:
+        load_error_source(request, trainer)
     spool = SpoolWriter(request.run.spool, request.fold, first_epoch=first_epoch) if rank == 0 else None
     pictures = TrainingPictures(
         trainer, read_splits(request.prepared.splits)[request.fold]["val"], request.run.progress
@@ -124,6 +126,23 @@ def _train(
         write_json(folder / DONE, done_record(request.fold, trainer.current_epoch, folder / FINAL))
 
 
+def load_error_source(request: FoldRequest, trainer) -> None:  # type: ignore[no-untyped-def]
+    """Load what another run teaches the head; most heads learn from the error memory.
+
+    Raises:
+        ProblemsFound: there is no such run, or a file of it cannot be read.
+    """
+    need = need_of(request.experiment)
+    if need is not None and need.source != "judged":
+        import torch
+
+        from uncseg.runs.run_that_teaches import error_source  # nnU-Net reads its environment when imported
+
+        run = find_run(request.run.root, need)
+        with torch.random.fork_rng(devices=[]):  # building networks draws numbers that a resumed training needs
+            trainer.error_source = error_source(run, need.source, request)
+
+
 def load_judged_segmentation(request: FoldRequest, trainer) -> None:  # type: ignore[no-untyped-def]
     """Load the network of the run that an error network judges; other trainers need none.
 
@@ -133,8 +152,9 @@ def load_judged_segmentation(request: FoldRequest, trainer) -> None:  # type: ig
     from uncseg.method.network.error_network import ErrorNetwork, load_segmentation
     from uncseg.method.nnunet_internals import unwrapped
 
-    if (error_network := request.experiment.model.error_network) is not None:
-        judged, network = find_judged_run(request.run.root, error_network.run), unwrapped(trainer.network)
+    need = need_of(request.experiment)
+    if need is not None and need.source == "judged":
+        judged, network = find_run(request.run.root, need), unwrapped(trainer.network)
         assert isinstance(network, ErrorNetwork)
         load_segmentation(network, judged.final_checkpoint(request.fold), request.trust)
 

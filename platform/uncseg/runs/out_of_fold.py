@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from uncseg.cluster.tasks import map_cases_on_workers
-from uncseg.config.sections import PROTOCOLS
 from uncseg.config.task_files import TASK_FILE, write_task
+from uncseg.config.training_sections import PROTOCOLS
 from uncseg.dataset.case_volumes import read_reference
 from uncseg.dataset.cases import Case
 from uncseg.dataset.splits import read_splits

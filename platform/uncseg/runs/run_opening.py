@@ -9,7 +9,7 @@ from typing import Any
 
 from uncseg.config.addresses import sqlite_path
 from uncseg.config.case_lists import short_lists
-from uncseg.config.experiment import Experiment, load_experiment, save_experiment
+from uncseg.config.experiment import Experiment, load_experiment, save_experiment, with_new_fields
 from uncseg.config.fields import differences, is_within, problems_of_unused
 from uncseg.config.reading import SECTIONS, read_saved
 from uncseg.config.sections import Storage
@@ -252,7 +252,7 @@ def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], advice
 
     A list of cases is one field, and so is a task, unless both have the same name.
     """
-    before, now = short_lists(before), short_lists(now)
+    before, now = (short_lists(with_new_fields(settings)) for settings in (before, now))
     tasks = task_of(before), task_of(now)
     if tasks[0].name != tasks[1].name:
         before, now = short_task(before), short_task(now)

@@ -150,7 +150,7 @@ def estimate_disk(
 
     done, plans = read_json(prepared.done), read_json(prepared.plans)
     dataset_json = read_json(prepared.dataset / "dataset.json")
-    count = count_weights(experiment.model, plans, experiment.plan.configuration, dataset_json)
+    count = count_weights(experiment.model, experiment.dataset.task, plans, experiment.plan.configuration, dataset_json)
     copies = 3 if experiment.training.optimizer == "adamw" else 2  # weight and two moments, or weight and momentum
     voxels = math.prod(plans["original_median_shape_after_transp"])
     return DiskEstimate(

@@ -14,7 +14,7 @@ import ray.exceptions
 from uncseg.config.experiment import Experiment
 from uncseg.layout import RunFolder
 from uncseg.runs.fold_request import FoldRequest, RunRequest
-from uncseg.runs.fold_worker import start_trainer
+from uncseg.runs.fold_worker import load_error_source, start_trainer
 
 WARM_UP_STEPS, TIMED_STEPS = 3, 8  # the first steps compile, choose algorithms and start loaders
 LIMIT_S = 120.0
@@ -74,6 +74,7 @@ def temporary_trainer(request: FoldRequest) -> Iterator[tuple[Any, Path]]:
     """Yield the trainer of a fold with its streams of batches open, and its folder, which goes with the block."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = start_trainer(replace(request, run=RunFolder(Path(folder))))
+        load_error_source(request, trainer)
         streams = trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
         try:
             yield trainer, Path(folder)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from uncseg.config.sections import PROTOCOLS
+from uncseg.config.training_sections import PROTOCOLS
 from uncseg.evaluation.failure_table import JUDGED
 from uncseg.evaluation.figures import best_floor, dice_columns, figures_by_key, shown_in
 from uncseg.evaluation.tables import WITH

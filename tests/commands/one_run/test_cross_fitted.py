@@ -15,7 +15,7 @@ from scipy import ndimage
 from support.commands import uncseg
 from uncseg.cluster.resources import FoldResources, Slots
 from uncseg.config.experiment import load_experiment
-from uncseg.config.sections import PROTOCOLS
+from uncseg.config.training_sections import PROTOCOLS
 from uncseg.layout import PreparedFolder, RunFolder
 from uncseg.runs.cross_fitting import learn_fold
 from uncseg.runs.failure_data import keep_decisions

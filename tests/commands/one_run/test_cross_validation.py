@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from mlflow import MlflowClient
 
 from support.commands import assert_same_geometry, run_nnunet, uncseg
-from uncseg.config.sections import PROTOCOLS
+from uncseg.config.training_sections import PROTOCOLS
 from uncseg.dataset.scan import scan_folder
 from uncseg.estimators.registry import ALL_MAPS
 from uncseg.evaluation.figures import KINDS, dice_columns, figures_by_key

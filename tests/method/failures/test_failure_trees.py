@@ -6,7 +6,7 @@ import pytest
 from uncseg.config.failures import Failures
 from uncseg.method.failures.calibration import Calibration
 from uncseg.method.failures.failure_model import FailureModel, Grid
-from uncseg.method.failures.failure_trees import fit_trees, told_features
+from uncseg.method.failures.failure_trees import EVERYTHING, Asked, fit_trees, told_features
 from uncseg.method.failures.tree_features import image_features, of_images, region_features
 
 CALIBRATIONS = (Calibration(-1.0, -0.5, 0.8, 0.2), Calibration(0.3, -0.1, 0.0, 0.0))
@@ -108,3 +108,16 @@ def test_trees_are_read_as_they_were_written_and_fitted_alike(case, tmp_path):
     read = FailureModel.load(tmp_path / "failures.pth")
     images, logits, decisions, _ = case
     np.testing.assert_array_equal(read.failures(images, logits, decisions), own.failures(images, logits, decisions))
+
+
+def test_what_is_not_asked_for_is_left_at_calibrated_p(case):
+    images, logits, decisions, _ = case
+    model = learnt(case)
+    voxels = np.random.default_rng(1).random(SHAPE) < 0.3
+    whole, part = (model.failures(images, logits, decisions, asked=a) for a in (EVERYTHING, Asked(0, voxels)))
+    calibrated = model.calibrated(logits, decisions)
+    np.testing.assert_array_equal(part[0][voxels], whole[0][voxels])
+    np.testing.assert_allclose(part[0][~voxels], calibrated[0][~voxels], rtol=1e-5)
+    assert np.abs(whole[0] - calibrated[0])[~voxels].max() > 0.1
+    other = model.failures(images, logits, decisions, asked=Asked(1))
+    np.testing.assert_allclose(other[0], calibrated[0], rtol=1e-5)

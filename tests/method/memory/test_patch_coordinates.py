@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from support.training import SHORT, train
-from uncseg.config.sections import Memory
+from uncseg.config.training_sections import Memory
 from uncseg.method.memory.error_memory import ErrorMemory, make_memory
 from uncseg.method.memory.patch_geometry import PatchGeometry
 from uncseg.method.training.observed_patch import choose_patch, observe

@@ -9,12 +9,14 @@ import torch
 
 from support.training import predictor_of_checkpoint, train
 from uncseg.config.backbones import TransBts
-from uncseg.config.sections import Model
+from uncseg.config.training_sections import Model
 from uncseg.errors import ProblemsFound
 from uncseg.estimators.mc_dropout import ChannelDropout, one_sample
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.network.backbone import NetworkPlan, around_bottleneck, build_backbone, output_layer
 from uncseg.method.network.backbones.transbts import TransBTS
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.outputs import Outputs
 
 ONE_EPOCH = {"training": {"epochs": 1, "iterations_per_epoch": 2, "val_iterations_per_epoch": 1}}
 SMALL = {
@@ -29,7 +31,8 @@ def model_of(backbone, **more):
 
 def plan_of(*patch):
     """A plan without nnU-Net's plans, which a backbone of one's own does not read."""
-    return NetworkPlan(None, SimpleNamespace(patch_size=patch), inputs=4, outputs=4)
+    meaning = Outputs.of(paper_task(), "labels")
+    return NetworkPlan(None, SimpleNamespace(patch_size=patch), inputs=4, outputs=4, meaning=meaning)
 
 
 def test_transbts_has_the_published_number_of_parameters():

@@ -3,7 +3,7 @@
 import pytest
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from uncseg.config.sections import Model
+from uncseg.config.training_sections import Model
 from uncseg.dataset.preparation import dataset_description
 from uncseg.errors import ProblemsFound
 from uncseg.method.settings import TrainerSettings

@@ -49,6 +49,47 @@ def test_each_training_is_run_once_per_seed_and_judges_the_segmentation_of_its_s
     ]
 
 
+def test_a_head_learns_from_the_run_of_its_seed(benchmark_file):
+    learns = {"set": {"model.uncertainty": False, "failures.trees": 9, "training.members": 3}, "maps": ["cross_fitted"]}
+    file = benchmark_file(
+        {
+            "plain": learns,
+            "of_members": {"set": {"memory": {"source": "members", "run": "plain"}}},
+            "of_failures": {"set": {"memory": {"source": "cross_fitted", "run": "plain"}}, "maps": ["entropy"]},
+        }
+    )
+    _, _, trainings = load_benchmark(file)
+    runs = [one.experiment.memory.run for one in trainings if one.name == "of_members"]
+    assert runs == ["plain_seed_3", "plain_seed_5"]
+    methods = {method.name: method for one in trainings for method in methods_of(one)}
+    taught = {name: (method.learns_from, method.learns) for name, method in methods.items()}
+    assert taught["of_members/uncertainty"] == ("plain", "members")
+    assert taught["of_failures/entropy"] == (None, None), "its floors need no other run"
+    assert taught["of_failures/uncertainty"] == ("plain", "cross_fitted")
+    assert taught["plain/cross_fitted"] == (None, None)
+
+
+def test_a_training_from_which_no_head_can_learn_is_refused(benchmark_file):
+    file = benchmark_file(
+        {
+            "plain": PLAIN,
+            "of_nobody": {"set": {"memory": {"source": "members", "run": "nobody"}}},
+        }
+    )
+    assert set(problems_of(file)) == {"trainings.of_nobody, memory.run"}
+    file = benchmark_file(
+        {
+            "plain": PLAIN,
+            "first": {"set": {"memory": {"source": "members", "run": "plain"}}},
+            "second": {"set": {"memory": {"source": "members", "run": "first"}}},
+            "of_failures": {"set": {"memory": {"source": "cross_fitted", "run": "plain"}}},
+        }
+    )
+    problems = problems_of(file)
+    assert "needs another one itself" in problems["trainings.second, memory.run"].found
+    assert "add cross_fitted to its maps" in problems["trainings.of_failures, memory.run"].advice
+
+
 def test_methods_say_how_many_passes_and_networks_they_take(benchmark_file):
     file = benchmark_file(
         {

@@ -20,7 +20,7 @@ from uncseg.method.checkpoints import load_torch_file
 from uncseg.method.failures.calibration import Calibration, calibrated_logits
 from uncseg.method.failures.failure_map import failure_map
 from uncseg.method.failures.failure_network import FailureNetwork
-from uncseg.method.failures.failure_trees import tree_map
+from uncseg.method.failures.failure_trees import EVERYTHING, Asked, tree_map
 
 KEYS = ("calibrations", "settings", "grid", "network_weights")
 SLICES_TOGETHER = 8
@@ -76,12 +76,17 @@ class FailureModel:
             )
 
     def failures(
-        self, images: np.ndarray, logits: np.ndarray, decisions: np.ndarray, tile_step: float = 0.5
+        self,
+        images: np.ndarray,
+        logits: np.ndarray,
+        decisions: np.ndarray,
+        tile_step: float = 0.5,
+        asked: Asked = EVERYTHING,
     ) -> np.ndarray | None:
         """Return P(wrong) of each region by network or trees, (R, D, H, W) float32; None without either.
 
         A network's is computed on this process's GPU, or on the CPU where there is none or too little memory.
-        Arguments as in :func:`~uncseg.method.failures.failure_map.failure_map`.
+        Arguments as in :func:`~uncseg.method.failures.failure_map.failure_map`; trees compute what is ``asked`` alone.
 
         Raises:
             NotFinite: the network's output is not finite.
@@ -89,7 +94,8 @@ class FailureModel:
         if self.network is None:
             if not self.learns:
                 return None
-            return tree_map(self.trees, self.calibrations, images, logits, decisions, self.settings.sees_images)
+            given = images, logits, decisions, self.settings.sees_images
+            return tree_map(self.trees, self.calibrations, *given, asked)
         told = images, logits, decisions, tile_step
         try:
             found = failure_map(self.network.to(fitting_device()), *told)

@@ -5,6 +5,7 @@ voxels as calibrated p. They are kept as LightGBM's text, which reading does not
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import lightgbm
 import numpy as np
@@ -26,6 +27,19 @@ PARAMETERS = {
 }
 VOXELS_TOGETHER = 500_000
 """Voxels whose features are gathered at a time."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The part of a map that is wanted; the rest need not be computed."""
+
+    region: int | None = None
+    """None: all of them."""
+    voxels: np.ndarray | None = None
+    """bool, (D, H, W); None: all of them."""
+
+
+EVERYTHING = Asked()
 
 
 def fit_trees(
@@ -65,24 +79,27 @@ def tree_map(
     logits: np.ndarray,
     decisions: np.ndarray,
     sees_images: bool,
+    asked: Asked = EVERYTHING,
 ) -> np.ndarray:
     """Return P(wrong) of each region's decision, (R, D, H, W) float32.
 
-    Where all images are 0, beyond the head, calibrated p stands alone.
+    Where all images are 0, beyond the head, and where nothing is asked for, calibrated p stands alone.
 
     Args:
         texts, calibrations: of each region.
         images: (C, D, H, W).
         logits, decisions: of the regions, (R, D, H, W).
         sees_images: whether the trees were fitted on features of the images as well.
+        asked: the part of it that is wanted.
     """
     shared = image_features(images) if sees_images else np.zeros((0, *images.shape[1:]), np.float32)
-    where = np.flatnonzero((np.asarray(images) != 0).any(0) | decisions.any(0))
+    wanted = (np.asarray(images) != 0).any(0) | decisions.any(0)
+    where = np.flatnonzero(wanted if asked.voxels is None else wanted & asked.voxels)
     found = []
     for region, (text, calibration) in enumerate(zip(texts, calibrations, strict=True)):
         told = torch.from_numpy(logits[region].astype(np.float32)), torch.from_numpy(decisions[region])
         total = calibration.logit(*told).numpy().astype(np.float32).ravel()
-        if text:
+        if text and asked.region in (None, region):
             booster = lightgbm.Booster(model_str=text)
             own = np.concatenate([region_features(logits, decisions, region), shared]).reshape(-1, total.size)
             for part in np.array_split(where, max(1, -(-len(where) // VOXELS_TOGETHER))):

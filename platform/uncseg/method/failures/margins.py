@@ -7,8 +7,7 @@ decides among labels, a region can be chosen with p < 1/2: its margin is negativ
 import numpy as np
 import torch
 
-LARGEST_LOGIT = 9.2
-"""|logit p| that counts at most: p from 0.0001 to 0.9999, beyond which half precision says little."""
+from uncseg.method.network.uncertainty_network import LARGEST_LOGIT
 
 
 def clipped_logit(p: np.ndarray) -> np.ndarray:

@@ -80,7 +80,9 @@ class UncertaintyPredictor(nnUNetPredictor):
             assert isinstance(self.network, MaskedUncertaintyNetwork)
             patch = self.configuration_manager.patch_size
             _, inside = pad_nd_image(input_image, patch, "constant", {"value": 0}, True, None)
-            self.maps = {self.network.map_name: (self._sum / self._weight)[tuple(inside[1:])]}
+            mean = (self._sum / self._weight)[tuple(inside[1:])]
+            joint = self.network.as_map(mean[None, None], logits[None].to(mean.device))
+            self.maps = {self.network.map_name: joint[0, 0]}
         for values in (logits, *self.maps.values()):
             if wrong := values.numel() - int(torch.isfinite(values).sum()):
                 refuse_not_finite(wrong, values.numel(), self.name, self._why_not_finite())
@@ -128,7 +130,7 @@ class UncertaintyPredictor(nnUNetPredictor):
         for flip in flips:
             z, u = (torch.flip(t, flip) for t in network(torch.flip(x, flip), uncertainty=True))
             logits = z if logits is None else logits + z
-            values = network.as_map(u) if values is None else values + network.as_map(u)
+            values = network.averaged(z, u) if values is None else values + network.averaged(z, u)
         assert logits is not None
         assert values is not None
         self._add_tile(values[0, 0] / len(flips))

@@ -1,7 +1,8 @@
 """The terms of the loss, their weighted sum, and the masks in which maps and errors are compared.
 
-l = l_seg + unc_weight·l_unc + rmsd_weight·mean(rmsd) + corr_weight·(1 − mean(corr)); l_seg is nnU-Net's own. To add a
-term, write its function and an entry in ``TERMS``; its weight is a field of the experiment's section ``loss``.
+l = l_seg + unc_weight·l_unc + rmsd_weight·mean(rmsd) + corr_weight·(1 − mean(corr)) + entropy_weight·l_entropy, l_seg
+being nnU-Net's own. To add a term, write its function and an entry in ``TERMS``; its weight is a field of the
+experiment's section ``loss``.
 Axes: B batch, then one channel and the voxels of the patch. Everything is computed in float32, outside autocast.
 """
 
@@ -118,6 +119,27 @@ def squared_difference(pair: Comparison) -> torch.Tensor:
     return ((pair.uncertainty.float() * pair.weights - pair.error.float() * pair.weights) ** 2).mean()
 
 
+def squared_difference_in_mask(pair: Comparison) -> torch.Tensor:
+    """Return l_unc as the mean over the voxels of the mask in all processes that train the fold; 0 without any."""
+    return _mean_within((pair.uncertainty.float() - pair.error.float()) ** 2, pair.weights)
+
+
+def entropy_in_mask(step: Step) -> torch.Tensor:
+    """Return the cross-entropy between the head's map and the error that it learns, the mean over the mask's voxels.
+
+    It is a proper score: the expected failure minimises it.
+    """
+    assert step.u is not None
+    error = step.learned_error.values["error"].float()
+    return _mean_within(F.binary_cross_entropy_with_logits(step.u.float(), error, reduction="none"), step.head.weights)
+
+
+def _mean_within(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Average over voxels with weights of 0 or 1 in all processes that train the fold, for each part of a batch."""
+    total = torch.where(weights > 0, values, torch.zeros_like(values)).sum()
+    return total * process_count() / sum_over_processes(weights.sum()).clamp(min=1)
+
+
 def mean_rmsd(pair: Comparison) -> torch.Tensor:
     """Return the mean RMSD of the valid samples; 0 without any."""
     return _mean_of_valid(pair.scores["rmsd"], pair.scores["rmsd_valid"])
@@ -173,8 +195,10 @@ TERMS = (
     LossTerm("seg", lambda step: step.segmentation_loss.float(), lambda s: None if _has_error_network(s) else 1.0),
     LossTerm("error", failure_entropy),
     _head_term("unc", squared_difference, "unc_weight"),
+    _head_term("unc_in_mask", squared_difference_in_mask, "unc_weight"),
     _head_term("rmsd", mean_rmsd, "rmsd_weight"),
     _head_term("one_minus_corr", one_minus_mean_corr, "corr_weight"),
+    LossTerm("entropy", entropy_in_mask, lambda s: s.loss.entropy_weight, True),
     LossTerm("output_l2", mean_square_of_outputs, lambda s: s.loss.output_l2),
 )
 """All terms, in the order in which they are added; ``TrainerSettings.loss_terms`` says which a training computes."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from uncseg.config.sections import Memory
+from uncseg.config.training_sections import Memory
 from uncseg.method.memory.case_memory import BlockBox, CaseMemory
 from uncseg.method.memory.patch_geometry import Box, PatchGeometry, case_to_patch, patch_to_case
 

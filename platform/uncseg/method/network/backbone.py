@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from uncseg.config.sections import Model
+from uncseg.config.training_sections import Model
 from uncseg.errors import Problem, ProblemsFound
+from uncseg.tasks.outputs import Outputs
 
 
 class Backbone(ABC):
@@ -43,6 +45,8 @@ class NetworkPlan:
     """Channels of the images."""
     outputs: int
     """Channels of a plain network."""
+    meaning: Outputs
+    """What they are."""
     deep_supervision: bool = False
     """Return outputs of lower resolutions too, while it is switched on; nnU-Net's networks alone can."""
 
@@ -86,9 +90,28 @@ def output_layer(backbone: nn.Module) -> nn.Module:
     return backbone.decoder.seg_layers[-1]  # type: ignore
 
 
+def output_layers(backbone: nn.Module) -> list[nn.Module]:
+    """Return the convolutions that make the outputs, that of the full resolution last."""
+    lower = getattr(getattr(backbone, "decoder", None), "seg_layers", [])
+    last = output_layer(backbone)
+    return [*(layer for layer in lower if layer is not last), last]
+
+
 def around_bottleneck(backbone: nn.Module) -> list[nn.Module]:
     """Return the blocks before, at and after the lowest resolution, each with one tensor as its output."""
     if isinstance(backbone, Backbone):
         return backbone.around_bottleneck
     encoder, decoder = list(backbone.encoder.stages), list(backbone.decoder.stages)  # type: ignore
     return [*encoder[-2:], *decoder[:1]]
+
+
+def with_features(_layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+    """Add what an output layer read to its output, as further channels; in an attribute it would outlive the pass."""
+    return torch.cat((output, inputs[0]), dim=1)
+
+
+def start_at_zero(layer: Any, channels: slice) -> None:
+    """Set weights and biases of some of a convolution's outputs to 0."""
+    with torch.no_grad():
+        layer.weight[channels] = 0
+        layer.bias[channels] = 0

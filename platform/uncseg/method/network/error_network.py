@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from uncseg.config.sections import Model
+from uncseg.config.training_sections import Model
 from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
-from uncseg.method.network.backbone import NetworkPlan, build_backbone, output_layer
+from uncseg.method.network.backbone import NetworkPlan, build_backbone, output_layer, output_layers, with_features
 from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork, with_background
 from uncseg.tasks.outputs import Output
 
 IN_WRAPPER = "backbone."
+HEAD = "head."
 
 
 class ErrorNetwork(MaskedUncertaintyNetwork):
@@ -38,7 +39,7 @@ class ErrorNetwork(MaskedUncertaintyNetwork):
         self.reads_features = reads_features
         self.outputs = int(output_layer(segmentation).out_channels)  # type: ignore[arg-type]
         if reads_features:
-            output_layer(segmentation).register_forward_hook(_with_features)
+            output_layer(segmentation).register_forward_hook(with_features)
 
     def train(self, mode: bool = True) -> "ErrorNetwork":
         """Set the mode of the error network alone."""
@@ -60,11 +61,6 @@ class ErrorNetwork(MaskedUncertaintyNetwork):
         return torch.cat((x, logits.sigmoid() if self.output == "regions" else logits.softmax(1)), dim=1)
 
 
-def _with_features(_layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-    # as further channels of the output: in an attribute they would outlive the pass
-    return torch.cat((output, inputs[0]), dim=1)
-
-
 def build_error_network(model: Model, plan: NetworkPlan) -> ErrorNetwork:
     """Build an error network with fresh weights; :func:`load_segmentation` gives it the segmentation that it judges."""
     assert model.error_network is not None
@@ -73,7 +69,7 @@ def build_error_network(model: Model, plan: NetworkPlan) -> ErrorNetwork:
     if model.error_network.kind == "features":
         return ErrorNetwork(segmentation, model.output, _pointwise_layers(output_layer(segmentation)), True)
     error = build_backbone(model, replace(plan, inputs=plan.inputs + plan.outputs, outputs=1))
-    for layer in _output_layers(error)[:-1]:
+    for layer in output_layers(error)[:-1]:
         layer.requires_grad_(False)  # deep supervision is off: DistributedDataParallel would wait for gradients
     return ErrorNetwork(segmentation, model.output, error, False)
 
@@ -91,13 +87,6 @@ def _pointwise_layers(output: nn.Module) -> nn.Sequential:
     return nn.Sequential(*hidden, convolution(width, 1, 1))
 
 
-def _output_layers(backbone: nn.Module) -> list[nn.Module]:
-    """Return the convolutions that make the outputs, that of the full resolution last."""
-    lower = getattr(getattr(backbone, "decoder", None), "seg_layers", [])
-    last = output_layer(backbone)
-    return [*(layer for layer in lower if layer is not last), last]
-
-
 def load_segmentation(network: ErrorNetwork, checkpoint: Path, trust: bool = False) -> None:
     """Give an error network the segmentation that it judges; weights of a head in the checkpoint are left out.
 
@@ -108,8 +97,9 @@ def load_segmentation(network: ErrorNetwork, checkpoint: Path, trust: bool = Fal
     weights = load_torch_file(checkpoint, MODEL_KEYS, trust=trust)["network_weights"]
     backbone = network.backbone
     if weights.keys() != backbone.state_dict().keys():
-        weights = {name.removeprefix(IN_WRAPPER): value for name, value in weights.items()}
-        layers = _output_layers(backbone)
+        head_apart = any(name.startswith(HEAD) for name in weights)
+        weights = {name.removeprefix(IN_WRAPPER): v for name, v in weights.items() if name.startswith(IN_WRAPPER)}
+        layers = [] if head_apart else output_layers(backbone)
         for prefix in [name for name, module in backbone.named_modules() if any(module is layer for layer in layers)]:
             for name in (f"{prefix}.weight", f"{prefix}.bias"):
                 weights[name] = _without_head(weights[name], network.output)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import reduce
 from itertools import accumulate
 from operator import or_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,6 +16,12 @@ from torch.nn import functional as F
 
 from uncseg.estimators.drawn_logits import expected_likelihood_logits
 from uncseg.tasks.outputs import Output, Outputs
+
+if TYPE_CHECKING:
+    from uncseg.method.network.residual import Residual
+
+LARGEST_LOGIT = 9.2
+"""|logit p| that counts at most: p from 0.0001 to 0.9999, beyond which half precision says little."""
 
 
 def with_background(z: torch.Tensor) -> torch.Tensor:
@@ -32,6 +38,28 @@ def main_probability(logits: torch.Tensor, outputs: Outputs) -> torch.Tensor:
         return logits[:, outputs.main_channels].float().sigmoid()
     # 1 − p(the other classes) loses all digits where p is near 1; the sum of the region's own classes does not
     return logits.float().softmax(1)[:, outputs.main_channels].sum(1, keepdim=True)
+
+
+def region_probabilities(logits: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+    """Return the probability of each region, (B, R, …) float32, from the logits (B, C, …)."""
+    if outputs.kind == "regions":
+        return logits.float().sigmoid()
+    p = logits.float().softmax(1)
+    return torch.stack([p[:, list(numbers)].sum(1) for numbers in outputs.regions], dim=1)
+
+
+def main_logit(logits: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+    """Return the logit of the main region's probability, (B, 1, …) within ±9.2, from the logits (B, C, …).
+
+    Of labels it is logsumexp(those of the region) − logsumexp(the others), which loses no digits near 0 and 1.
+    """
+    if outputs.kind == "regions":
+        logit = logits[:, outputs.main_channels]
+    else:
+        own = sorted(outputs.regions[outputs.main])
+        others = [number for number in range(outputs.channels) if number not in own]
+        logit = logits[:, own].logsumexp(1, keepdim=True) - logits[:, others].logsumexp(1, keepdim=True)
+    return logit.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
 
 
 def max_probability(logits: torch.Tensor, outputs: Outputs) -> torch.Tensor:
@@ -90,10 +118,12 @@ class MaskedUncertaintyNetwork(nn.Module):
     map_name = "uncertainty"
     """Name of the map that :meth:`as_map` makes of u."""
 
-    def __init__(self, backbone: nn.Module, output: Output) -> None:
+    def __init__(self, backbone: nn.Module, output: Output, residual: "Residual | None" = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.output = output
+        self.residual = residual
+        """Makes u of the full-resolution logits and the head's channel; None: the channel is u."""
 
     @property
     def decoder(self) -> nn.Module:
@@ -102,10 +132,18 @@ class MaskedUncertaintyNetwork(nn.Module):
         assert isinstance(decoder, nn.Module)
         return decoder
 
-    @staticmethod
-    def as_map(u: torch.Tensor) -> torch.Tensor:
-        """Return what a sliding window averages: sigmoid(u), float32."""
-        return u.float().sigmoid()
+    def averaged(self, logits: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        """Return what a sliding window averages, (B, 1, …) float32, from a tile's logits and u: sigmoid(u).
+
+        A residual head speaks of the tile's own decision, and tiles may disagree: its probability of the region is
+        averaged.
+        """
+        failure = u.float().sigmoid()
+        return failure if self.residual is None else torch.where(self.residual.decision(logits), 1 - failure, failure)
+
+    def as_map(self, mean: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Return the map, (B, 1, …), from the mean over tiles of :meth:`averaged` and that of the logits."""
+        return mean if self.residual is None else torch.where(self.residual.decision(logits), 1 - mean, mean)
 
     def _logits(self, output: torch.Tensor) -> torch.Tensor:
         z = output[:, :-1]
@@ -118,7 +156,13 @@ class MaskedUncertaintyNetwork(nn.Module):
         logits = [self._logits(o) for o in output] if deep else self._logits(output)
         if not uncertainty:
             return logits
-        return logits, (output[0] if deep else output)[:, -1:]
+        return logits, self.u_of(full_resolution(logits), full_resolution(output)[:, -1:])
+
+    def u_of(self, logits: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+        """Return u from the full-resolution logits and what the head gives, (B, 1, …)."""
+        if self.residual is None:
+            return head
+        return self.residual(logits, head)
 
 
 def detach_head(output_layer: nn.Module) -> None:
@@ -146,8 +190,7 @@ class HeteroscedasticNetwork(MaskedUncertaintyNetwork):
         super().__init__(backbone, output)
         self.samples = samples
 
-    @staticmethod
-    def as_map(u: torch.Tensor) -> torch.Tensor:
+    def averaged(self, logits: torch.Tensor, u: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """Return the log-variance, float32."""
         return u.float()
 

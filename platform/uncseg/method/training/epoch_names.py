@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from uncseg.config.experiment import Experiment
-from uncseg.config.sections import PROTOCOLS
+from uncseg.config.training_sections import PROTOCOLS
 from uncseg.estimators.registry import ESTIMATORS, HEAD, LEARNT, ORACLE
 from uncseg.method.settings import TrainerSettings, warmup_factor
 from uncseg.metric_keys import SKIPPED_BATCHES, SKIPPED_BY_LOSS_SCALE, SKIPPED_STEPS, epoch_key

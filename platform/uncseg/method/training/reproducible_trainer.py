@@ -23,6 +23,7 @@ from uncseg.method.distributed_fold import process_count
 from uncseg.method.nnunet_internals import without_timed_choices
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training import batches
+from uncseg.method.training.averaged_weights import AveragedWeights
 from uncseg.method.training.skipped_batches import SkippedBatches
 
 GRADIENT_NORM = 12  # nnU-Net's
@@ -59,6 +60,7 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     is_ddp: bool
     network: nn.Module
+    averaged: AveragedWeights | None = None
 
     def __init__(
         self,
@@ -102,6 +104,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.dataset_class = PreparedCases
         self.is_ddp = distributed
         self.grad_scaler = GradScaler(self.device.type) if self.precision == "fp16" else None
+        if last := self.settings.training.averaged_epochs:
+            self.averaged = AveragedWeights(self.network, self.num_epochs - last)
         if distributed:
             self._set_batch_size_and_oversample()
             self.network = DistributedDataParallel(self.network)
@@ -221,6 +225,8 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.grad_scaler.update()
         elif torch.isfinite(self.gradient_norm):
             self.optimizer.step()
+        if self.averaged is not None:
+            self.averaged.follow(self.network, self.current_epoch)
 
     def on_train_start(self) -> None:
         """nnU-Net makes folders and loaders here; the random numbers that training steps draw are batches.seeded."""
@@ -262,7 +268,12 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.skipped.count_batches()
 
     def on_train_end(self) -> None:
-        """nnU-Net saves the final checkpoint, removes the latest, and stops its loaders; here the previous goes too."""
+        """nnU-Net saves the final checkpoint, removes the latest, and stops its loaders; here the previous goes too.
+
+        The final checkpoint may hold averaged weights; curves show those of the last step.
+        """
+        if self.averaged is not None:
+            self.averaged.replace(self.network)
         super().on_train_end()
         if self.local_rank == 0:
             keep_best_and_final(Path(self.output_folder), self.current_epoch)

@@ -20,10 +20,12 @@ class ResumableTrainer(ReproducibleTrainer):
 
     def resume_content(self) -> dict[str, Any]:
         """Return what else a resume needs, by name: tensors and plain values."""
-        return {}
+        return {} if self.averaged is None else {"averaged_weights": self.averaged.average.state_dict()}
 
     def restore_resume_content(self, content: dict[str, Any]) -> None:
         """Inverse of :meth:`resume_content`."""
+        if self.averaged is not None:
+            self.averaged.average.load_state_dict(content["averaged_weights"])
 
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net writes in place; here a file is whole or absent, and its resume file is written first."""

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from uncseg.method.memory.error_memory import Reading
 from uncseg.method.network.uncertainty_network import full_resolution, main_probability
 from uncseg.method.nnunet_internals import unwrapped
+from uncseg.method.training.error_sources import Visit, known_everywhere
 from uncseg.tasks.outputs import Outputs
 
 
@@ -30,8 +31,8 @@ class Teacher(AveragedModel):
         self.update_parameters(unwrapped(network))
 
     @torch.no_grad()
-    def expected_error(self, data: torch.Tensor, reference_main: torch.Tensor) -> Reading:
-        """Return |p(main region) − reference|, (B, 1, …) in [0, 1], known everywhere, for images (B, C, …)."""
-        p_main = main_probability(full_resolution(self(data)), self.outputs)
-        error = (p_main - reference_main.float()).abs()
-        return Reading({"error": error}, torch.ones_like(error))
+    def expected_error(self, visit: Visit) -> Reading:
+        """Return |p(main region) − reference|, (B, 1, …) in [0, 1], known everywhere."""
+        p_main = main_probability(full_resolution(self(visit.data)), self.outputs)
+        reference_main = visit.reference[:, self.outputs.main : self.outputs.main + 1]
+        return known_everywhere((p_main - reference_main.float()).abs())

@@ -29,6 +29,7 @@ from uncseg.method.network.uncertainty_network import (
 )
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training import epoch_metrics
+from uncseg.method.training.error_sources import ErrorSource, OwnFailure, Visit
 from uncseg.method.training.resumable_trainer import ResumableTrainer
 from uncseg.method.training.several_passes_on_patches import several_pass_maps
 from uncseg.method.training.teacher import Teacher
@@ -42,6 +43,8 @@ class UncertaintyTrainer(ResumableTrainer):
     memories: dict[str, ErrorMemory]
     """The error memories of the training cases and of the validation cases."""
     teacher: Teacher | None = None
+    error_source: ErrorSource | None = None
+    """What the head learns in place of the error memory. One that comes from another run is set after initialize."""
     training_seconds = epoch_started = 0.0
 
     def initialize(self) -> None:
@@ -58,7 +61,9 @@ class UncertaintyTrainer(ResumableTrainer):
         super().initialize()
         self._means = epoch_metrics.EpochMeans()  # steps are also timed outside of an epoch
         if memory.source == "teacher":
-            self.teacher = Teacher(self.network, self.outputs, memory.teacher_decay)
+            self.error_source = self.teacher = Teacher(self.network, self.outputs, memory.teacher_decay)
+        elif memory.source == "visit":
+            self.error_source = OwnFailure()
 
     @staticmethod
     def build_network_architecture(
@@ -69,10 +74,10 @@ class UncertaintyTrainer(ResumableTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """nnU-Net builds the plans' network here; ours gets one for the map and is read as z1..zn and u."""
-        model = TrainerSettings.from_plans(plans_manager.plans).model
-        channels = num_input_channels, num_output_channels
+        settings = TrainerSettings.from_plans(plans_manager.plans)
+        channels = num_input_channels, num_output_channels, settings.outputs
         plan = NetworkPlan(plans_manager, configuration_manager, *channels, enable_deep_supervision)
-        return build_network(model, plan)
+        return build_network(settings.model, plan)
 
     def _build_loss(self) -> nn.Module:
         """nnU-Net builds Dice + cross-entropy here; the cross-entropy gets its class weights."""
@@ -106,9 +111,7 @@ class UncertaintyTrainer(ResumableTrainer):
         for part in split_evenly(len(data), self.settings.training.accumulate):
             outputs = self._forward(data[part], [t[part] for t in target])
             memory = memory or self._read("training", batch, data.shape)
-            known = memory.part(part)
-            learned = self._teacher_error(data[part], target[0][part]) or known
-            loss, step = self._judge(outputs, target[0][part], known, learned)
+            loss, step = self._judge(data[part], outputs, target[0][part], memory.part(part))
             failures.append(step.failure)
             masks.append(step.mask)
             if part.stop == len(data):
@@ -156,16 +159,8 @@ class UncertaintyTrainer(ResumableTrainer):
         # every process keeps the whole memory: any of them may draw a case
         self.memories[side].write(*gather_samples(batch["keys"], batch["geometry"], values, interest))
 
-    def _teacher_error(self, data: torch.Tensor, target: torch.Tensor) -> Reading | None:
-        """Return the error that the teacher expects; None without a teacher."""
-        if self.teacher is None:
-            return None
-        with self.autocast():
-            reference = reference_regions(target, self.outputs)
-            return self.teacher.expected_error(data, reference[:, self.main])
-
     def _judge(
-        self, outputs: tuple[Any, ...], target: torch.Tensor, memory: Reading, learned_error: Reading
+        self, data: torch.Tensor, outputs: tuple[Any, ...], target: torch.Tensor, memory: Reading
     ) -> tuple[torch.Tensor, Step]:
         """Return the loss and what it is computed from; a failure is NaN, and so no visit, where the logits are."""
         logits, u, segmentation_loss = outputs
@@ -174,11 +169,22 @@ class UncertaintyTrainer(ResumableTrainer):
             predicted_main, reference_main = predicted[:, self.main], reference[:, self.main]
             masks = protocol_masks(reference_main, predicted_main)
             failure = (predicted_main != reference_main) + 0 * logits.detach().float().sum(1, keepdim=True)
-        mask = masks[self.settings.loss.cancer_mask]
-        step = Step(segmentation_loss, logits, u, failure, learned_error, mask)
+            mask = masks[self.settings.loss.cancer_mask]
+            visit = Visit(data, logits.detach(), predicted, reference, failure, mask)
+            learned = self._expected_error(visit) or memory
+        step = Step(segmentation_loss, logits, u, failure, learned, mask)
         loss, terms = total_loss(self.settings, self.current_epoch, step)
         self._means.add(epoch_metrics.training_sums(terms, masks, memory), all_finite([loss]))
         return loss, step
+
+    def _expected_error(self, visit: Visit) -> Reading | None:
+        """Return the error that the head learns in place of the memory's; None: it learns that one."""
+        if self.error_source is None:
+            if (source := self.settings.memory.source) != "cases":
+                raise RuntimeError(f"memory.source: {source} comes from another run; train with uncseg cross-validate")
+            return None
+        with self.autocast():
+            return self.error_source.expected_error(visit)
 
     def _regions(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return predicted_regions(logits.detach(), self.outputs), reference_regions(target, self.outputs)
@@ -231,9 +237,11 @@ class UncertaintyTrainer(ResumableTrainer):
         super().on_epoch_end()
 
     def resume_content(self) -> dict[str, Any]:
-        """Return the states of the error memories and of the teacher."""
-        memories = {name: memory.state() for name, memory in self.memories.items()}
-        return memories if self.teacher is None else memories | {"teacher": self.teacher.state_dict()}
+        """Return the states of the error memories and of the teacher, and what the trainers below keep."""
+        content: dict[str, Any] = {name: memory.state() for name, memory in self.memories.items()}
+        if self.teacher is not None:
+            content["teacher"] = self.teacher.state_dict()
+        return content | super().resume_content()
 
     def restore_resume_content(self, content: dict[str, Any]) -> None:
         """Inverse of :meth:`resume_content`."""
@@ -241,6 +249,7 @@ class UncertaintyTrainer(ResumableTrainer):
             memory.load_state(content[name])
         if self.teacher is not None:
             self.teacher.load_state_dict(content["teacher"])
+        super().restore_resume_content(content)
 
 
 def read_oracle(folder: Path, keys: list[str], geometries: list[PatchGeometry]) -> torch.Tensor | None:

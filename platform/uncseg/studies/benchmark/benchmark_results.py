@@ -61,11 +61,12 @@ def close_benchmark(
     """
     task = base.dataset.task
     methods = {method.name: method for part in finished for method in part.methods}
+    members = {part.training.name: part.request.experiment.training.members for part in finished}
     floors, least = [name for name, method in methods.items() if method.floor], benchmark.least_dice
     rows = benchmark_rows(table_of(read_rows(finished)), read_counts(finished))
     summary = benchmark_summary(rows, task, least)
     measured = read_json(folder.costs)
-    costs = pd.DataFrame([_cost(method, measured) for method in methods.values()])
+    costs = pd.DataFrame([_cost(method, measured, members) for method in methods.values()])
     wide = wide_table(summary, costs, task, floors)
     # real cases have no oracle
     known = [figure for figure in shown_in("ranking") if rows[figure].notna().any()]
@@ -118,8 +119,11 @@ def _left_out(finished: Sequence[ScoredFold]) -> list[str]:
     return [f"{run.root.name}: {line}" for run, trained in runs.items() for line in skipped_lines(run, trained)]
 
 
-def _cost(method: Method, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Return passes, networks, and the cost of training and prediction as multiples of plain nnU-Net's."""
+def _cost(method: Method, measured: Mapping[str, Any], members: Mapping[str, int]) -> dict[str, Any]:
+    """Return passes, networks, and the cost of training and prediction as multiples of plain nnU-Net's.
+
+    ``members`` are the networks of each training.
+    """
     training, inference = measured["training"]["ratio"], measured["inference"]
     # the members of an ensemble train alike; an error network, or a stage, in addition to the network that it judges
     trained = training[method.training] * method.models
@@ -127,6 +131,9 @@ def _cost(method: Method, measured: Mapping[str, Any]) -> dict[str, Any]:
         trained = training[method.training] + training[method.judged]
     if method.map == CROSS_FITTED:
         trained += training[stage_of(method.training)]
+    if (other := method.learns_from) is not None:
+        stage = 0 if method.learns == "members" else training[stage_of(other)]
+        trained += training[other] * (members[other] if method.learns == "members" else 1) + stage
     return {
         "method": method.name,
         "passes": method.passes,

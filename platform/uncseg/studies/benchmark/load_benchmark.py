@@ -16,6 +16,7 @@ from uncseg.config.rules import problems_of_judged
 from uncseg.errors import Problem, ProblemsFound, did_you_mean, raise_if_any
 from uncseg.estimators.registry import AGAINST_DECISION, CROSS_FITTED, HEAD, NO_FURTHER_PASS
 from uncseg.layout import RunFolder
+from uncseg.runs.needed_run import need_of
 from uncseg.runs.run_opening import refuse_other_settings
 from uncseg.studies.benchmark.benchmark_file import Benchmark, SeededTraining, run_name
 from uncseg.studies.benchmark.methods import methods_of
@@ -53,11 +54,11 @@ def load_benchmark(
             checks += [_of_training(name, problem) for problem in error.problems]
             continue
         experiments[name] = experiment
-        judge, where = experiment.model.error_network, f"trainings.{name}, model.error_network.run"
-        if judge is not None:
+        if (need := need_of(experiment)) is not None:
             expected = f"one of {', '.join(benchmark.trainings)}"
-            advice = did_you_mean(judge.run, benchmark.trainings, "name a training")
-            checks.require(judge.run in benchmark.trainings, where, judge.run, expected, advice)
+            advice = did_you_mean(need.run, benchmark.trainings, "name a training")
+            where = f"trainings.{name}, {need.field}"
+            checks.require(need.run in benchmark.trainings, where, need.run, expected, advice)
     checks.raise_all(path, benchmark)
     trainings = [
         SeededTraining(name, seed, _placed(experiments[name], benchmark, base, name, seed), entry.maps)
@@ -68,7 +69,7 @@ def load_benchmark(
     _check_seeds(checks, experiments, benchmark.seeds)
     for name, entry in benchmark.trainings.items():
         _check_maps(checks, name, entry.maps, experiments[name])
-        _check_judged(checks, name, experiments)
+        _check_needed(checks, name, experiments, benchmark)
     names = [method.name for training in trainings for method in methods_of(training)]
     proposed, advice = benchmark.proposed, did_you_mean(benchmark.proposed or "", names, "name a map of a training")
     checks.require(proposed in (None, *names), "proposed", proposed, "TRAINING/MAP", advice)
@@ -77,7 +78,7 @@ def load_benchmark(
 
 
 def _placed(experiment: Experiment, benchmark: Benchmark, base: Experiment, name: str, seed: int) -> Experiment:
-    """Return the training's experiment with its seed, its place, and the run that its error network judges."""
+    """Return the training's experiment with its seed, its place, and the run of the same seed that it needs."""
     storage = base.storage.path / benchmark.name / "trainings"
     update: dict[str, Any] = {
         "name": run_name(name, seed),
@@ -89,6 +90,8 @@ def _placed(experiment: Experiment, benchmark: Benchmark, base: Experiment, name
     if judge is not None:
         seeded = judge.model_copy(update={"run": run_name(judge.run, seed)})
         update["model"] = experiment.model.model_copy(update={"error_network": seeded})
+    if (run := experiment.memory.run) is not None:
+        update["memory"] = experiment.memory.model_copy(update={"run": run_name(run, seed)})
     return experiment.model_copy(update=update)
 
 
@@ -158,12 +161,20 @@ def _check_maps(checks: Checks, name: str, maps: Sequence[str], experiment: Expe
     checks.require(compared, where, "no map", "something to compare", advice)
 
 
-def _check_judged(checks: Checks, name: str, experiments: dict[str, Experiment]) -> None:
-    """Require that an error network can judge the training that it names."""
-    model = experiments[name].model
-    if model.error_network is not None:
-        judged = model.error_network.run
-        checks += problems_of_judged(experiments[judged].model, model, judged, f"trainings.{name}, model")
+def _check_needed(checks: Checks, name: str, experiments: dict[str, Experiment], benchmark: Benchmark) -> None:
+    """Require that the training that another one needs is trained before it, and fits."""
+    experiment = experiments[name]
+    if (need := need_of(experiment)) is None:
+        return
+    where, other = f"trainings.{name}, {need.field}", experiments[need.run]
+    expected, advice = "a training that needs no other", "name another one"
+    checks.require(need_of(other) is None, where, f"{need.run}, which needs another one itself", expected, advice)
+    if need.source == "judged":
+        checks += problems_of_judged(other.model, experiment.model, need.run, f"trainings.{name}, model")
+    if need.source == CROSS_FITTED:
+        maps = benchmark.trainings[need.run].maps
+        found, expected = f"{need.run}, whose maps are {', '.join(maps) or 'none'}", f"a training with {CROSS_FITTED}"
+        checks.require(CROSS_FITTED in maps, where, found, expected, f"add {CROSS_FITTED} to its maps")
 
 
 def require_place(benchmark: Benchmark, base: Experiment, trainings: Sequence[SeededTraining]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uncseg.config.sections import PROTOCOLS
+from uncseg.config.training_sections import PROTOCOLS
 from uncseg.evaluation.calibration import calibration_errors, reliability_of_counts
 from uncseg.evaluation.detection import boundary_band, error_detection
 from uncseg.evaluation.figures import scaled_keys

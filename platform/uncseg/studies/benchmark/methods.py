@@ -20,6 +20,10 @@ class Method:
     """Networks to train."""
     judged: str | None = None
     """The training whose segmentation an error network judges, and whose training cost is added."""
+    learns_from: str | None = None
+    """The training from which the head learns, and whose training cost is added."""
+    learns: str | None = None
+    """``memory.source``: ``members``, all of its networks, or ``cross_fitted``, one and what its folds learn."""
 
     @property
     def name(self) -> str:
@@ -56,7 +60,10 @@ def methods_of(training: SeededTraining, with_oracle: bool = False) -> list[Meth
     one_pass = dict.fromkeys(([HEAD] if experiment.model.uncertainty else []) + list(training.maps))
     models = 1 if judge is None else 2
     passes = 2 if judge is not None and judge.kind == "image_and_prediction" else 1
-    methods = [Method(name, map_name, None, passes, models, judged) for map_name in one_pass]
+    memory = experiment.memory
+    learns = {} if memory.run is None else {HEAD: (training_of(memory.run), memory.source)}
+    rows = [(map_name, None, passes, models, judged, *learns.get(map_name, ())) for map_name in one_pass]
+    methods = [Method(name, *row) for row in rows]
     members = experiment.training.members
     for chosen in experiment.evaluation.estimators.several_pass:
         estimator, settings = ESTIMATORS[chosen], getattr(experiment.evaluation.estimators, chosen)

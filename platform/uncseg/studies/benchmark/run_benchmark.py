@@ -12,7 +12,7 @@ from uncseg.console import console, counting, warn
 from uncseg.dataset.phantom import write_missing_phantoms
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound, first_problems, raise_if_any
-from uncseg.estimators.registry import LEARNT
+from uncseg.estimators.registry import CROSS_FITTED, LEARNT
 from uncseg.files import digest, read_json
 from uncseg.kept_records import compute_once
 from uncseg.layout import PreparedFolder, RunFolder
@@ -21,6 +21,7 @@ from uncseg.partial_files import remove_partial
 from uncseg.runs.cross_fitting import learn_failures
 from uncseg.runs.fold_prediction import source_digest
 from uncseg.runs.fold_request import FoldRequest, RunRequest, all_members_done, is_done
+from uncseg.runs.needed_run import need_of
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
 from uncseg.runs.run_data import changed_split, kept_preparation
@@ -85,7 +86,7 @@ def run_benchmark(
             save_study(folder, benchmark, base)
             work = _Work(benchmark, base.resolved(), folder, requests, scored, slots, own_ray)
             failed = _train(work)
-            finished = _finished(work)
+            finished = _finished(work.scored)
             problems = _learn_failures(work, finished)
             problems += _score(work, finished) if finished else []
             compared = comparable(finished)
@@ -166,35 +167,43 @@ def _train(work: _Work) -> bool:
     """Train everything; return whether a fold failed."""
     for part in work.scored:
         open_members(part.request.experiment, part.request.prepared)
-    # error networks judge finished segmentations
-    judges = [part for part in work.scored if part.request.experiment.model.error_network is not None]
-    others = [part for part in work.scored if part.request.experiment.model.error_network is None]
-    failed = False
-    with counting() as progress:
-        for what, requests in (
-            ("trained networks", fold_requests(others)),
-            ("trained error networks", fold_requests(judges)),
-        ):
-
-            def show(what: str = what, requests: list[FoldRequest] = requests) -> None:
-                progress(what, sum(is_done(request.run, request.fold) for request in requests), len(requests))
-
-            for request, message in train_folds(requests, work.slots, show, work.own_ray):
-                warn(f"{request.run.root.name}, fold {request.fold} failed: {message}")
-                failed = True
+    alone = [part for part in work.scored if need_of(part.request.experiment) is None]
+    others = [part for part in work.scored if need_of(part.request.experiment) is not None]
+    failed = _train_together(work, "trained networks", alone)
+    if others:
+        memories = [part.request.experiment.memory for part in others]
+        needed = {memory.run for memory in memories if memory.source == CROSS_FITTED}
+        ready = [part for part in _finished(alone) if part.training.run_name in needed]
+        for problem in _learn_failures(work, ready):
+            warn(f"{problem.where}: {problem.found}; {problem.advice}")
+        failed |= _train_together(work, "trained networks that need others", others)
     if failed:
         warn("the same command tries the failed folds again")
     return failed
 
 
-def _finished(work: _Work) -> list[ScoredFold]:
-    """Return the folds of trainings whose folds have all ended, and those of their shared training as well."""
+def _train_together(work: _Work, what: str, parts: Sequence[ScoredFold]) -> bool:
+    """Train some of the networks; return whether a fold failed."""
+    requests, failed = fold_requests(parts), False
+    with counting() as progress:
+
+        def show() -> None:
+            progress(what, sum(is_done(request.run, request.fold) for request in requests), len(requests))
+
+        for request, message in train_folds(requests, work.slots, show, work.own_ray):
+            warn(f"{request.run.root.name}, fold {request.fold} failed: {message}")
+            failed = True
+    return failed
+
+
+def _finished(parts: Sequence[ScoredFold]) -> list[ScoredFold]:
+    """Return those folds of trainings whose folds have all ended, and those of their shared training as well."""
 
     def ended(request: FoldRequest) -> bool:
         return all_members_done(request.experiment, request.run, request.fold)
 
-    broken = {part.training.run_name for part in work.scored if not (ended(part.request) and ended(part.shared))}
-    return [part for part in work.scored if part.training.run_name not in broken]
+    broken = {part.training.run_name for part in parts if not (ended(part.request) and ended(part.shared))}
+    return [part for part in parts if part.training.run_name not in broken]
 
 
 def _learn_failures(work: _Work, finished: Sequence[ScoredFold]) -> list[Problem]:

@@ -17,7 +17,7 @@ from uncseg.ownership import make_own
 from uncseg.partial_files import remove_partial
 from uncseg.runs.fold_progress import FoldProgress
 from uncseg.runs.fold_request import is_done
-from uncseg.runs.judged_run import require_judged_run, require_same_data
+from uncseg.runs.needed_run import require_needed_run, require_same_data
 from uncseg.runs.own_folds import foreign_folds
 from uncseg.runs.preflight import preflight
 from uncseg.runs.preparation_tasks import prepare_cases
@@ -52,9 +52,9 @@ def run_sweep(sweep: Sweep, base: Experiment, trust: bool = False) -> int:
     if not trust:
         refuse_strangers_state(folder)
     folder.outputs.require_own([folder.best.name, *folder.outputs.noted()])
-    # the trials of an error network look for the judged run from their own folder
+    # trials look for a run that they need from their own folder
     placed, folds = trial_experiment(base, "first", folder.runs, {}), sweep.promoted_folds(base)
-    require_judged_run(placed, folds)
+    require_needed_run(placed, folds)
     write_missing_phantoms(base.dataset)
     refuse_other_data(folder, sweep, base)
     with ray_session(base.resources.ray_address) as own_ray:

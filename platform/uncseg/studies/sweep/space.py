@@ -21,7 +21,11 @@ EXCLUSIVE = ("randint", "lograndint")
 GRID = "grid_search"
 LISTS = ("choice", GRID)
 # all trials share what is prepared, and one cluster, storage and MLflow
-FIXED = ("name", "dataset", "split", "plan", "model.output", "resources", "tracking", "storage", "evaluation")
+FIXED = (
+    *("name", "dataset", "split", "plan", "model.output", "resources", "tracking", "storage", "evaluation"),
+    *("memory.run", "model.error_network.run"),  # a run that is needed is checked before any trial is trained
+    "training.averaged_epochs",  # trials are compared while they train, by the weights of the last step
+)
 Domain = Mapping[str, Any]
 
 
