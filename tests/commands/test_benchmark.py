@@ -44,7 +44,7 @@ TRAININGS = {
         }
     },
     "error_features": {"set": {"model.error_network": {"run": "plain", "kind": "features"}}},
-    "patch_memory": {"set": {"memory.coordinates": "patch"}, "maps": ["against_decision"]},
+    "published_memory": {"set": {"memory.published": {}}, "maps": ["against_decision"]},
     "of_members": {"set": {"memory": {"source": "members", "run": "plain"}, "model.head": "decoder_stages"}},
     "of_failures": {"set": {"memory": {"source": "cross_fitted", "run": "plain"}, "model.residual": True}},
 }
@@ -61,13 +61,13 @@ ROWS = {
     "error_features/uncertainty",
     "of_members/uncertainty",
     "of_failures/uncertainty",
-    "patch_memory/uncertainty",
-    "patch_memory/against_decision",
+    "published_memory/uncertainty",
+    "published_memory/against_decision",
 }
 
 
 CASES = 8
-FEW, ALL = ("plain", "patch_memory"), tuple(TRAININGS)
+FEW, ALL = ("plain", "published_memory"), tuple(TRAININGS)
 SLOW_ALL = pytest.param(ALL, marks=pytest.mark.slow, id="all trainings")
 
 
@@ -145,7 +145,7 @@ def test_the_proposed_map_stands_against_every_other_map_and_each_map_against_it
     own = pd.read_parquet(folder.tables / "ranking_own_auprc_union.parquet").set_index("method")
     best = own[own["floor"]].sort_values("mean").index[-1]
     assert own.loc["plain/cross_fitted", "best_floor"] == best
-    assert pd.isna(own.loc["patch_memory/uncertainty", "best_floor"]), "this training has no floor in the file"
+    assert pd.isna(own.loc["published_memory/uncertainty", "best_floor"]), "this training has no floor in the file"
     assert "plain/cross_fitted against every other map" in (folder.tables / "benchmark.md").read_text()
 
 
@@ -165,17 +165,18 @@ def test_methods_are_judged_by_their_own_segmentation_and_by_the_shared_one(done
     shared = dice.xs("shared", axis=1, level="segmentation")
     assert np.ptp(shared.to_numpy(), axis=1).max() == 0, "one segmentation for all"
     own = dice.xs("own", axis=1, level="segmentation")
-    assert (own["patch_memory/uncertainty"] != shared["patch_memory/uncertainty"]).any()
+    assert (own["published_memory/uncertainty"] != shared["published_memory/uncertainty"]).any()
     if "error_features" in trainings:
         pd.testing.assert_series_equal(own["plain/entropy"], own["error_features/uncertainty"], check_names=False)
     constant = rows[rows["method"] == "plain/constant"]
     assert (constant["corr_failure_union"].fillna(0) == 0).all()
 
 
-def test_the_memory_table_tells_coordinates_apart(done):
+def test_the_memory_table_tells_differences_apart(done):
     memory = pd.read_parquet(done[0].tables / "memory.parquet")
-    assert set(memory["coordinates"]) == {"case", "patch"}
-    head = memory[(memory["training"] == "patch_memory") & (memory["estimator"] == "uncertainty")]
+    assert "" in set(memory["published"])
+    assert any(differences.startswith("slots, writes_first") for differences in memory["published"])
+    head = memory[(memory["training"] == "published_memory") & (memory["estimator"] == "uncertainty")]
     assert set(head["protocol"]) == {"reference", "union"}
     assert {"one_minus_p", "var1shot"} <= set(memory.loc[memory["floor"], "estimator"]), "floors stand beside it"
 
@@ -231,12 +232,12 @@ def test_the_same_command_again_does_nothing_anew(done, trainings):
 
 def test_a_case_that_cannot_be_scored_is_named_and_leaves_the_other_trainings(done, trainings):
     folder, file, _ = done
-    record = next(iter(sorted(folder.root.glob("cases/patch_memory_seed_4/*.json"))))
+    record = next(iter(sorted(folder.root.glob("cases/published_memory_seed_4/*.json"))))
     record.unlink()
     record.mkdir()  # so that nothing can be written there
     output = uncseg("benchmark", file, code=1)
     record.rmdir()
     where = " ".join(line.split("│")[1].strip() for line in output.splitlines() if line.startswith("│"))
-    assert f"patch_memory_seed_4, {record.stem}" in where
+    assert f"published_memory_seed_4, {record.stem}" in where
     table = pd.read_parquet(folder.tables / "benchmark.parquet")
-    assert set(table["method"]) == {row for row in expected_rows(trainings) if not row.startswith("patch_memory/")}
+    assert set(table["method"]) == {row for row in expected_rows(trainings) if not row.startswith("published_memory/")}

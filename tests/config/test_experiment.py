@@ -88,7 +88,7 @@ def test_fields_that_do_not_fit_together(tmp_path):
             "`model.head` to output_layer",
         ),
         (["training.averaged_epochs=1000"], "training.averaged_epochs", "`training.averaged_epochs` to"),
-        (["memory.source=teacher", "memory.coordinates=patch"], "memory.coordinates", "`memory.coordinates` to case"),
+        (["memory={source: teacher, published: {}}"], "memory.published", "remove `memory.published`"),
         (["model.backbone=transbts"], "model.backbone", "`model.deep_supervision` to false"),
         (
             ["model.backbone=swin_unetr", "model.deep_supervision=false", "plan.patch_size=[48,32,40]"],

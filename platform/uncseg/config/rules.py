@@ -97,8 +97,8 @@ def rules_of_model(model: Model, memory: Memory, plan: Plan) -> dict[str, Any]:
         "set `model.dropout` to 0, or train the other run with it": model.dropout > 0 and judges,
         f"memory.source is {memory.source}, which teaches a head, and this network has none; "
         "set `memory.source` to cases": taught and (not model.uncertainty or judges),
-        f"memory.coordinates is patch, a mistake of a case memory, and {memory.source} is none; "
-        "set `memory.coordinates` to case, or `memory.source` to cases": taught and memory.coordinates == "patch",
+        f"memory.published is about the error memory, and memory.source is {memory.source}; "
+        "set `memory.source` to cases, or remove `memory.published`": taught and memory.published is not None,
         f"memory.source is {memory.source}, of another run; write the name of a finished run in `memory.run`": of_run
         and memory.run is None,
         f"memory.run names a run that teaches the head, and memory.source: {memory.source} needs none; "

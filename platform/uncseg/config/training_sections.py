@@ -73,6 +73,28 @@ class Loss(Section):
     """Weight of an L2 penalty on the outputs, against over-prediction."""
 
 
+class PublishedMemory(Section):
+    """How a public trainer with the paper's function names keeps its error memory, where that differs from ours.
+
+    Each field is one difference. They are mistakes, or change what a figure means.
+    """
+
+    slots: bool = True
+    """One memory for each place in the batch, in patch coordinates, for all cases, of training and validation."""
+    writes_first: bool = True
+    """A step compares with the memory after its own visit."""
+    smaller_step: bool = True
+    """Steps of min(1/n, ``alpha``) in place of max(1/n, ``alpha``): from 0 the memory rises slowly."""
+    pooled: bool = True
+    """A failure is the mean over 3³ voxels."""
+    compressed: bool = True
+    """Errors and stable variances are compared as sigmoid(E − mean E)."""
+    variance_of_channels: bool = True
+    """The variance of a visit is that of the probabilities across the channels, in place of 4·p·(1 − p)."""
+    raw_logit: bool = True
+    """It is the logit of the uncertainty whose correlation is trained and shown."""
+
+
 class Memory(Section):
     """What the head learns: how wrong the network is, voxel by voxel."""
 
@@ -87,9 +109,8 @@ class Memory(Section):
     teach the head. None: the source needs none."""
     teacher_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Share of the teacher's weights that a step keeps."""
-    coordinates: Literal["case", "patch"] = "case"
-    """Where a voxel's errors are averaged. patch is wrong on purpose, for one study: it averages over whatever anatomy
-    lies at the same place of a patch."""
+    published: PublishedMemory | None = None
+    """The memory as a public trainer keeps it, for the study of the paper's figures. None: ours."""
 
 
 class Training(Section):

@@ -172,6 +172,7 @@ _ALL = (
 ESTIMATORS = {estimator.name: estimator for estimator in _ALL}
 """Every estimator by name, in the order of Table 2's rows."""
 HEAD, ORACLE, CALIBRATED, CROSS_FITTED = "uncertainty", "oracle", "calibrated", "cross_fitted"
+VAR1SHOT = "var1shot"
 SEVERAL_PASSES = tuple(estimator for estimator in _ALL if estimator.parts)
 ALL_MAPS = tuple(name for estimator in _ALL for name in estimator.maps)
 SEVERAL_PASS_MAPS = tuple(name for estimator in SEVERAL_PASSES for name in estimator.maps)

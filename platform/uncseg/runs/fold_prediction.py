@@ -33,7 +33,8 @@ from uncseg.method.inference.native_space import (
 )
 from uncseg.method.inference.predictor import UncertaintyPredictor, loaded_predictor
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
-from uncseg.method.memory.error_memory import ErrorMemory, make_memory
+from uncseg.method.memory.error_memory import ErrorMemory
+from uncseg.method.training.keeping import keeping_of
 from uncseg.runs.fold_request import FoldRequest
 from uncseg.runs.own_folds import checkpoint_digest
 from uncseg.tasks.outputs import Outputs
@@ -179,7 +180,7 @@ def _memory_maps(request: FoldRequest, case_id: str, shape: tuple[int, ...]) -> 
 
 @lru_cache(maxsize=1)
 def _validation_memory(fold_folder: Path, settings: Memory) -> ErrorMemory:
-    memory = make_memory(settings, ("error", "variance"))
+    memory = keeping_of(settings).memories(settings.alpha)["validation"]
     memory.load_state(load_resume_file(max(fold_folder.glob(f"{RESUME_PREFIX}*.pt")))["memories"]["validation"])
     return memory
 

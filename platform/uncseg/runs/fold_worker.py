@@ -89,6 +89,8 @@ def _train(
         load_judged_segmentation(request, trainer)
     if first_epoch < trainer.num_epochs:
         load_error_source(request, trainer)
+        if rank == 0 and trainer.error_source is not None:
+            _note_what_teaches(request, begun=first_epoch > 0)
     spool = SpoolWriter(request.run.spool, request.fold, first_epoch=first_epoch) if rank == 0 else None
     pictures = TrainingPictures(
         trainer, read_splits(request.prepared.splits)[request.fold]["val"], request.run.progress
@@ -141,6 +143,14 @@ def load_error_source(request: FoldRequest, trainer) -> None:  # type: ignore[no
         run = find_run(request.run.root, need)
         with torch.random.fork_rng(devices=[]):  # building networks draws numbers that a resumed training needs
             trainer.error_source = error_source(run, need.source, request)
+
+
+def _note_what_teaches(request: FoldRequest, begun: bool) -> None:
+    need = need_of(request.experiment)
+    if need is not None and need.source != "judged":
+        from uncseg.runs.run_that_teaches import keep_what_taught  # nnU-Net reads its environment when imported
+
+        keep_what_taught(find_run(request.run.root, need), need.source, request, begun)
 
 
 def load_judged_segmentation(request: FoldRequest, trainer) -> None:  # type: ignore[no-untyped-def]

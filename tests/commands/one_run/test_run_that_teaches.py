@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 
 from support.commands import uncseg
 from uncseg.config.experiment import load_experiment
+from uncseg.errors import ProblemsFound
 from uncseg.layout import RunFolder
 from uncseg.runs.fold_request import FoldRequest
 from uncseg.runs.fold_worker import load_error_source
+from uncseg.runs.run_that_teaches import keep_what_taught
 from uncseg.tracking.spool import read_history
 
 ONE_STEP = ("training.epochs=1", "training.iterations_per_epoch=1", "loss.warmup_epochs=0")
@@ -56,6 +59,29 @@ def test_a_fold_learns_from_the_same_fold(teaching, fold):
     expected = json.loads((run.fold(fold) / "failures.json").read_text())["calibrations"]
     assert [vars(numbers) for numbers in pupil.error_source.learnt.calibrations] == expected
     assert pupil.error_source.learnt.trees
+
+
+@pytest.mark.parametrize("source", ["members", "cross_fitted"])
+def test_a_head_does_not_go_on_with_another_teacher(teaching, tmp_path, source):
+    """Half of it would be learnt from one run, and half from another."""
+    run = RunFolder(tmp_path / "teaching")
+    shutil.copytree(teaching / "runs" / "teaching", run.root)
+    request = request_of(teaching, source, 0)
+    request = replace(request, run=RunFolder(tmp_path / "pupil"))
+    folder = request.run.results / "Dataset" / "Trainer" / "fold_0"
+    folder.mkdir(parents=True)
+    keep_what_taught(run, source, request, begun=False)
+    keep_what_taught(run, source, request, begun=True)
+    if source == "members":
+        shutil.copy(run.final_checkpoint(0), run.member(1).final_checkpoint(0))
+        found = "member 1"
+    else:
+        shutil.copy(run.learnt_failures(1), run.learnt_failures(0))
+        found = "failures.pth"
+    with pytest.raises(ProblemsFound, match=f"another {found}"):
+        keep_what_taught(run, source, request, begun=True)
+    keep_what_taught(run, source, request, begun=False)  # a fold that starts over learns from what is there
+    keep_what_taught(run, source, request, begun=True)
 
 
 @pytest.mark.parametrize("source", ["members", "cross_fitted"])

@@ -6,13 +6,8 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from uncseg.method.network.uncertainty_network import (
-    MaskedUncertaintyNetwork,
-    main_probability,
-    max_probability,
-    predicted_regions,
-    reference_regions,
-)
+from uncseg.method.network.logits import main_probability, max_probability, predicted_regions, reference_regions
+from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork
 from uncseg.tasks.built_in_tasks import built_in, paper_task
 from uncseg.tasks.outputs import Outputs
 from uncseg.tasks.task import Task

@@ -213,7 +213,13 @@ def visit_of(network, x, outputs):
     labels = logits.argmax(1, keepdim=True)
     predicted = torch.cat([torch.isin(labels, torch.tensor(numbers)) for numbers in outputs.regions], dim=1)
     return Visit(
-        x, logits, predicted, torch.zeros_like(predicted), torch.zeros_like(logits[:, :1]), predicted[:, :1] | True
+        x,
+        logits,
+        predicted,
+        torch.zeros_like(predicted),
+        torch.zeros_like(logits[:, :1]),
+        {"union": predicted[:, :1] | True},
+        "union",
     )
 
 

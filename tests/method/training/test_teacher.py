@@ -8,7 +8,7 @@ from torch import nn
 
 from support.training import SHORT, train, train_in_two_parts
 from uncseg.method.loss.terms import Step, total_loss
-from uncseg.method.network.uncertainty_network import reference_regions
+from uncseg.method.network.logits import reference_regions
 from uncseg.method.training.error_sources import Visit
 from uncseg.method.training.teacher import Teacher
 from uncseg.tasks.built_in_tasks import paper_task
@@ -60,7 +60,13 @@ def test_expected_error_is_the_distance_of_probability_and_reference(trainer_for
         target = torch.cat((wt, (target == 1) | (target == 3), target == 3), dim=1).float()
     nothing = torch.zeros(2, 3, 16, 16, 16, dtype=torch.bool)  # what the network itself decides is not asked
     visit = Visit(
-        x, torch.zeros(2, 4, 16, 16, 16), nothing, reference_regions(target, trainer.outputs), *[nothing[:, :1]] * 2
+        x,
+        torch.zeros(2, 4, 16, 16, 16),
+        nothing,
+        reference_regions(target, trainer.outputs),
+        nothing[:, :1],
+        {},
+        "union",
     )
     expected = trainer.teacher.expected_error(visit)
     with torch.no_grad():
@@ -96,7 +102,9 @@ def test_loss_compares_the_head_with_the_teachers_error(trainer_for):
     wt = reference_regions(target[0], trainer.outputs)[:, :1]
     logits, u, segmentation = trainer._forward(data, target)
     predicted, reference = trainer._regions(logits, target[0])
-    learned = trainer._expected_error(Visit(data, logits.detach(), predicted, reference, wt.float(), wt))
+    learned = trainer._expected_error(
+        Visit(data, logits.detach(), predicted, reference, wt.float(), {"reference": wt}, "reference")
+    )
     _, terms = total_loss(trainer.settings, 0, Step(segmentation, logits, u, wt.float(), learned, wt))
     p = 1 - logits.detach().softmax(1)[:, :1]
     expected = ((u.sigmoid() - (p - wt.float()).abs()) * wt).square().mean()

@@ -7,7 +7,7 @@ decides among labels, a region can be chosen with p < 1/2: its margin is negativ
 import numpy as np
 import torch
 
-from uncseg.method.network.uncertainty_network import LARGEST_LOGIT
+from uncseg.method.network.logits import LARGEST_LOGIT
 
 
 def clipped_logit(p: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ Axes: B batch, then one channel and the voxels of the patch. Everything is compu
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -69,6 +69,14 @@ def per_sample_scores(u: torch.Tensor, e: torch.Tensor, weights: torch.Tensor) -
     return {"rmsd": rmsd, "corr": corr, "rmsd_valid": enough, "corr_valid": enough & varied}
 
 
+def with_raw_correlation(
+    scores: dict[str, torch.Tensor], u: torch.Tensor, error: torch.Tensor, weights: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return the scores of a map with the correlation of its logit u in place of the map's."""
+    raw = per_sample_scores(u, error, weights)
+    return scores | {name: raw[name] for name in ("corr", "corr_valid")}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """An uncertainty map beside the error that it should show, tensors (B, 1, …)."""
@@ -105,13 +113,17 @@ class Step:
     """The error that the head learns, as it was before this step."""
     mask: torch.Tensor
     """Where the head learns it, (B, 1, …) bool."""
+    raw_logit: bool = False
+    """Whether it is u, and not the map, whose correlation with the error is trained."""
 
     @cached_property
     def head(self) -> Comparison:
         """The head's map beside the error that it learns, where that error is known."""
         assert self.u is not None
         known = self.mask * self.learned_error.visited
-        return Comparison.within(known, self.u.float().sigmoid(), self.learned_error.values["error"])
+        error = self.learned_error.values["error"]
+        pair = Comparison.within(known, self.u.float().sigmoid(), error)
+        return replace(pair, scores=with_raw_correlation(pair.scores, self.u, error, known)) if self.raw_logit else pair
 
 
 def squared_difference(pair: Comparison) -> torch.Tensor:

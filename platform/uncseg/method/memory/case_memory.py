@@ -13,6 +13,8 @@ from uncseg.method.memory.patch_geometry import Box
 
 BLOCK = 8
 VOXELS = BLOCK**3
+ALL = 2**31 - 1
+"""Visits that are counted where each changes the step."""
 TENSORS = ("row", "whole_visits", "visits", "values")
 """What is held of a case: each block's row (−1: none), visits of blocks not yet made, visits and averages per voxel."""
 
@@ -56,13 +58,17 @@ class BlockBox:
 
 
 class CaseMemory:
-    """Averages per voxel of one case of ``shape`` (D, H, W); ``alpha`` is the smallest step of an average."""
+    """Averages per voxel of one case of ``shape`` (D, H, W); ``alpha`` is the smallest step of an average.
 
-    def __init__(self, shape: tuple[int, int, int], averages: int, alpha: float) -> None:
+    With ``smaller_step`` it is the largest one, as ``memory.published`` says.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], averages: int, alpha: float, smaller_step: bool = False) -> None:
         self.shape = shape
         self.alpha = alpha
-        most = math.ceil(1 / alpha)
-        # visits beyond 1/alpha no longer change the step
+        self.smaller_step = smaller_step
+        # visits beyond 1/alpha no longer change the step, unless it gets smaller still
+        most = ALL if smaller_step else math.ceil(1 / alpha)
         self._count_type = torch.uint8 if most <= 255 else torch.int32
         self._most = min(most, torch.iinfo(self._count_type).max)
         grid = [math.ceil(n / BLOCK) for n in shape]
@@ -109,7 +115,8 @@ class CaseMemory:
         held, new = rows[known].long(), parts[known].float()
         shown = new[:, -1]
         visits = self.visits[held].float() + shown
-        step = torch.clamp(1 / visits.clamp(min=1), min=self.alpha) * shown
+        mean = 1 / visits.clamp(min=1)
+        step = (mean.clamp(max=self.alpha) if self.smaller_step else mean.clamp(min=self.alpha)) * shown
         self.visits[held] = visits.clamp(max=self._most).to(self._count_type)
         old = self.values[held].float()
         self.values[held] = (old + step[:, None] * (new[:, :-1] - old)).half()
@@ -135,10 +142,10 @@ class CaseMemory:
         return {"shape": list(self.shape)} | {name: getattr(self, name) for name in TENSORS}
 
     @classmethod
-    def from_state(cls, state: dict, alpha: float) -> "CaseMemory":
+    def from_state(cls, state: dict, alpha: float, smaller_step: bool = False) -> "CaseMemory":
         """Inverse of :meth:`state`."""
         d, h, w = state["shape"]
-        memory = cls((d, h, w), state["values"].shape[1], alpha)
+        memory = cls((d, h, w), state["values"].shape[1], alpha, smaller_step)
         for name in TENSORS:
             setattr(memory, name, state[name])
         return memory

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from uncseg.config.training_sections import Memory
 from uncseg.method.memory.case_memory import BlockBox, CaseMemory
 from uncseg.method.memory.patch_geometry import Box, PatchGeometry, case_to_patch, patch_to_case
 
@@ -54,25 +53,25 @@ class _Visit:
 class ErrorMemory:
     """The error memory of a fold's training cases, or of its validation cases.
 
-    It keeps the averages ``names``, ``error`` first, takes no step below ``alpha``, and resamples on ``device``.
+    It keeps the averages ``names``, ``error`` first, takes no step below ``alpha``, and resamples on ``device``; for
+    ``smaller_step`` see :class:`~uncseg.method.memory.case_memory.CaseMemory`.
     """
 
-    def __init__(self, names: tuple[str, ...], alpha: float, device: torch.device = CPU) -> None:
+    def __init__(
+        self, names: tuple[str, ...], alpha: float, device: torch.device = CPU, smaller_step: bool = False
+    ) -> None:
         self.names = names
         self.alpha = alpha
+        self.smaller_step = smaller_step
         self.device = device
         self.cases: dict[str, CaseMemory] = {}
         self._visits: list[_Visit] = []
         self._arrived: torch.cuda.Event | None = None
 
-    def place(self, geometry: PatchGeometry) -> PatchGeometry:
-        """Return where a patch lies on the grid that is kept."""
-        return geometry
-
     def read(self, keys: Sequence[str], geometries: Sequence[PatchGeometry]) -> Reading:
         """Read the averages on the patches' grids, (B, 1, *patch)."""
         self.settle()
-        patches = [self._read_one(key, self.place(geometry)) for key, geometry in zip(keys, geometries, strict=True)]
+        patches = [self._read_one(key, geometry) for key, geometry in zip(keys, geometries, strict=True)]
         stacked = torch.stack(patches)[:, :, None]
         return Reading({n: stacked[:, i] for i, n in enumerate(self.names)}, stacked[:, -1])
 
@@ -100,7 +99,7 @@ class ErrorMemory:
         stacked = torch.stack([*(values[n].detach().float() for n in self.names), worth], dim=1)
         finite = torch.isfinite(stacked.flatten(1)).all(1)
         stacked = torch.nan_to_num(stacked)
-        for i, (key, geometry) in enumerate(zip(keys, map(self.place, geometries), strict=True)):
+        for i, (key, geometry) in enumerate(zip(keys, geometries, strict=True)):
             box = geometry.bounding_box()
             if not _empty(box):
                 patch = stacked[i].reshape(stacked.shape[1], *geometry.shape)
@@ -117,7 +116,7 @@ class ErrorMemory:
         visits, self._visits = self._visits, []
         for visit in visits:
             if visit.key not in self.cases:
-                self.cases[visit.key] = CaseMemory(visit.case_shape, len(self.names), self.alpha)
+                self.cases[visit.key] = CaseMemory(visit.case_shape, len(self.names), self.alpha, self.smaller_step)
             self.cases[visit.key].update(visit.box, visit.parts, visit.seen, visit.wanted)
 
     def _read_one(self, key: str, geometry: PatchGeometry) -> torch.Tensor:
@@ -184,29 +183,8 @@ class ErrorMemory:
     def load_state(self, state: dict) -> None:
         """Inverse of :meth:`state`."""
         self._visits, self._arrived = [], None
-        self.cases = {key: CaseMemory.from_state(case, self.alpha) for key, case in state["cases"].items()}
-
-
-class PatchCoordinateMemory(ErrorMemory):
-    """An error memory in patch coordinates: it takes every patch to lie at the same place, neither turned nor mirrored.
-
-    It is wrong on purpose, for the one study of what figures an average over changing anatomy produces.
-    """
-
-    def place(self, geometry: PatchGeometry) -> PatchGeometry:
-        """Return the same place for all patches."""
-        return PatchGeometry.from_crop([0, 0, 0], geometry.shape, geometry.shape)
-
-    def read_box(self, key: str, box: Box) -> Reading:  # noqa: ARG002
-        """Return all 0, not visited: nothing is known of a place in a case."""
-        nothing = torch.zeros((1, 1, *(s.stop - s.start for s in box)), device=self.device)
-        return Reading(dict.fromkeys(self.names, nothing), nothing)
-
-
-def make_memory(settings: Memory, names: tuple[str, ...], device: torch.device = CPU) -> ErrorMemory:
-    """Make the error memory that an experiment asks for; arguments as of :class:`ErrorMemory`."""
-    kind = PatchCoordinateMemory if settings.coordinates == "patch" else ErrorMemory
-    return kind(names, settings.alpha, device)
+        steps = self.alpha, self.smaller_step
+        self.cases = {key: CaseMemory.from_state(case, *steps) for key, case in state["cases"].items()}
 
 
 def _empty(box: Box) -> bool:

@@ -13,7 +13,8 @@ from torch import nn
 from uncseg.config.training_sections import Model
 from uncseg.method.checkpoints import MODEL_KEYS, load_torch_file
 from uncseg.method.network.backbone import NetworkPlan, build_backbone, output_layer, output_layers, with_features
-from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork, with_background
+from uncseg.method.network.logits import with_background
+from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork
 from uncseg.tasks.outputs import Output
 
 IN_WRAPPER = "backbone."

@@ -9,7 +9,7 @@ the head starts at 0.
 import torch
 from torch import nn
 
-from uncseg.method.network.uncertainty_network import main_logit, predicted_regions
+from uncseg.method.network.logits import main_logit, predicted_regions
 from uncseg.tasks.outputs import Outputs
 
 FIRST_NUMBERS = (0.0, -1.0, 0.0, 0.0)

@@ -12,11 +12,14 @@ import torch
 
 from uncseg.estimators.floors import best_constant
 from uncseg.estimators.one_pass import OnePass, estimate_all
+from uncseg.estimators.registry import HEAD, VAR1SHOT
 from uncseg.method.distributed_fold import sum_over_processes
-from uncseg.method.loss.terms import per_sample_scores, protocol_masks
+from uncseg.method.loss.terms import per_sample_scores, with_raw_correlation
 from uncseg.method.memory.error_memory import Reading
-from uncseg.method.network.uncertainty_network import main_probability, max_probability
+from uncseg.method.network.logits import main_probability, max_probability
 from uncseg.method.training.epoch_names import end_of_epoch
+from uncseg.method.training.error_sources import Visit
+from uncseg.method.training.keeping import Keeping
 from uncseg.metric_keys import epoch_key
 from uncseg.tasks.outputs import Outputs
 from uncseg.tasks.task import Task
@@ -76,35 +79,37 @@ def _valid_sum(values: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def estimator_sums(
-    logits: torch.Tensor,
+    visit: Visit,
     u: torch.Tensor | None,
     q: torch.Tensor | None,
-    predicted_main: torch.Tensor,
-    reference_main: torch.Tensor,
     memory: Reading,
     outputs: Outputs,
     several_passes: Mapping[str, torch.Tensor],
+    keeping: Keeping,
 ) -> Sums:
     """Return ``uncertainty/PROTOCOL/{rmsd,corr}_ema/ESTIMATOR`` of a batch as (sum, number of valid samples).
 
-    Logits are those of the full resolution, ``u`` is the uncertainty map's logit, ``q`` a phantom's rater probability;
-    ``memory`` is the validation memory before this visit. All but the logits are (B, 1, …).
+    ``u`` is the uncertainty map's logit, ``q`` a phantom's rater probability, both (B, 1, …); ``memory`` is the
+    validation memory before this visit, or as ``keeping`` says.
     """
+    logits, main = visit.logits, slice(outputs.main, outputs.main + 1)
     prediction = OnePass(
         p_main=main_probability(logits, outputs),
         max_probability=max_probability(logits, outputs),
-        predicted_main=predicted_main,
+        predicted_main=visit.predicted[:, main],
         u=u,
         variance_stable=memory.values["variance"],
         q=q,
     )
-    maps = dict(several_passes) | estimate_all(prediction)
+    maps = dict(several_passes) | estimate_all(prediction) | {VAR1SHOT: keeping.variance(logits, outputs)}
     error = memory.values["error"]
     sums: Sums = {}
-    for protocol, mask in protocol_masks(reference_main, predicted_main).items():
+    for protocol, mask in visit.masks.items():
         weights = mask * memory.visited
         for name, estimate in (maps | {"constant": best_constant(error, weights)}).items():
             scores = per_sample_scores(estimate, error, weights)
+            if name == HEAD and u is not None and keeping.differences.raw_logit:
+                scores = with_raw_correlation(scores, u, error, weights)
             sums[epoch_key(protocol, "rmsd", name)] = _valid_sum(scores["rmsd"], scores["rmsd_valid"])
             # a constant has no correlation: 0, over the samples that have an RMSD
             if name == "constant":
@@ -125,8 +130,10 @@ def overlap_counts(predicted: torch.Tensor, reference: torch.Tensor) -> dict[str
     }
 
 
-def failure_rates(failure: torch.Tensor, reference: torch.Tensor, task: Task) -> Sums:
-    """Return ``val_patch/failure_rate_REGION``: the share of a region's reference voxels that fail."""
+def failure_rates(visit: Visit, outputs: Outputs, task: Task) -> Sums:
+    """Return ``val_patch/failure_rate_REGION``: the share of a region's reference where the main region fails."""
+    main, reference = slice(outputs.main, outputs.main + 1), visit.reference
+    failure = visit.predicted[:, main] != reference[:, main]
     return {
         f"val_patch/failure_rate_{name}": ((failure & reference[:, i : i + 1]).sum(), reference[:, i].sum())
         for i, name in enumerate(task.region_keys.values())

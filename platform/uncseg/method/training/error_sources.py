@@ -3,7 +3,7 @@
 The memory is kept all the same, and validation compares with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from uncseg.method.memory.error_memory import Reading
-from uncseg.method.network.uncertainty_network import full_resolution, main_probability
+from uncseg.method.network.logits import main_probability
+from uncseg.method.network.uncertainty_network import full_resolution
 from uncseg.tasks.outputs import Outputs
 
 
@@ -29,8 +30,15 @@ class Visit:
     """(B, R, …) bool"""
     failure: torch.Tensor
     """1 where the decision on the main region is wrong, else 0, (B, 1, …); NaN where the logits are."""
-    mask: torch.Tensor
-    """Where the head learns, (B, 1, …) bool; elsewhere the error may be anything in [0, 1]."""
+    masks: Mapping[str, torch.Tensor]
+    """Those of both protocols, (B, 1, …) bool."""
+    learned_in: str
+    """The protocol in whose mask the head learns."""
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """Where the head learns, (B, 1, …) bool; elsewhere the error may be anything in [0, 1]."""
+        return self.masks[self.learned_in]
 
 
 class ErrorSource(Protocol):

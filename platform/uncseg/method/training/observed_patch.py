@@ -16,7 +16,8 @@ from uncseg.dataset.labels import in_main_region
 from uncseg.dataset.prepared_cases import PreparedCases
 from uncseg.method.loss.terms import dilate
 from uncseg.method.memory.patch_geometry import PatchGeometry
-from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork, full_resolution, predicted_regions
+from uncseg.method.network.logits import predicted_regions
+from uncseg.method.network.uncertainty_network import MaskedUncertaintyNetwork, full_resolution
 from uncseg.method.nnunet_internals import unwrapped
 from uncseg.tasks.task import Task
 

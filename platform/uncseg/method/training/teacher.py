@@ -8,7 +8,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from uncseg.method.memory.error_memory import Reading
-from uncseg.method.network.uncertainty_network import full_resolution, main_probability
+from uncseg.method.network.logits import main_probability
+from uncseg.method.network.uncertainty_network import full_resolution
 from uncseg.method.nnunet_internals import unwrapped
 from uncseg.method.training.error_sources import Visit, known_everywhere
 from uncseg.tasks.outputs import Outputs

@@ -6,6 +6,7 @@ there.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -17,19 +18,16 @@ from torch import nn
 
 from uncseg.method.distributed_fold import JointCrossEntropy, gather_samples, sum_over_processes
 from uncseg.method.loss.terms import Step, protocol_masks, total_loss
-from uncseg.method.memory.error_memory import ErrorMemory, Reading, make_memory
+from uncseg.method.memory.error_memory import ErrorMemory, Reading
 from uncseg.method.memory.patch_geometry import PatchGeometry
 from uncseg.method.network.backbone import NetworkPlan
 from uncseg.method.network.build import build_network
-from uncseg.method.network.uncertainty_network import (
-    full_resolution,
-    main_probability,
-    predicted_regions,
-    reference_regions,
-)
+from uncseg.method.network.logits import predicted_regions, reference_regions
+from uncseg.method.network.uncertainty_network import full_resolution
 from uncseg.method.settings import TrainerSettings
 from uncseg.method.training import epoch_metrics
 from uncseg.method.training.error_sources import ErrorSource, OwnFailure, Visit
+from uncseg.method.training.keeping import Keeping, keeping_of
 from uncseg.method.training.resumable_trainer import ResumableTrainer
 from uncseg.method.training.several_passes_on_patches import several_pass_maps
 from uncseg.method.training.teacher import Teacher
@@ -42,6 +40,8 @@ class UncertaintyTrainer(ResumableTrainer):
     """Called with (epoch, metrics) when an epoch's metrics are complete, before its checkpoint."""
     memories: dict[str, ErrorMemory]
     """The error memories of the training cases and of the validation cases."""
+    keeping: Keeping
+    """How they are kept."""
     teacher: Teacher | None = None
     error_source: ErrorSource | None = None
     """What the head learns in place of the error memory. One that comes from another run is set after initialize."""
@@ -50,11 +50,8 @@ class UncertaintyTrainer(ResumableTrainer):
     def initialize(self) -> None:
         """nnU-Net builds the network here; the error memories, and a teacher as its copy, are made too."""
         memory, model = self.settings.memory, self.settings.model
-        # the loss reads errors alone; the baseline of the variance is compared on validation cases
-        self.memories = {
-            "training": make_memory(memory, ("error",), self.device),
-            "validation": make_memory(memory, ("error", "variance"), self.device),
-        }
+        keeping = keeping_of(memory)
+        self.memories, self.keeping = keeping.memories(memory.alpha, self.device), keeping
         self.oracle = Path(self.preprocessed_dataset_folder_base or "") / "oracle"
         if model.error_network is not None:  # its outputs of lower resolutions train nothing
             self.enable_deep_supervision = False
@@ -107,15 +104,18 @@ class UncertaintyTrainer(ResumableTrainer):
         data, target = self._to_device(batch)
         self.optimizer.zero_grad(set_to_none=True)
         memory: Reading | None = None
-        losses, failures, masks = [], [], []
+        losses: list[torch.Tensor] = []
+        visits: list[Visit] = []
         for part in split_evenly(len(data), self.settings.training.accumulate):
             outputs = self._forward(data[part], [t[part] for t in target])
+            visit = self._visit(data[part], outputs[0], target[0][part])
+            visits.append(visit)
+            if self.keeping.differences.writes_first:
+                self._write("training", batch, visits)
             memory = memory or self._read("training", batch, data.shape)
-            loss, step = self._judge(data[part], outputs, target[0][part], memory.part(part))
-            failures.append(step.failure)
-            masks.append(step.mask)
-            if part.stop == len(data):
-                self._write("training", batch, {"error": torch.cat(failures)}, torch.cat(masks))
+            loss = self._judge(outputs, visit, memory.part(part))
+            if part.stop == len(data) and not self.keeping.differences.writes_first:
+                self._write("training", batch, visits)
             loss = (part.stop - part.start) / len(data) * loss
             losses.append(loss.detach())
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
@@ -153,29 +153,38 @@ class UncertaintyTrainer(ResumableTrainer):
         reading = self.memories[side].read(batch["keys"], batch["geometry"])
         one_channel = (shape[0], 1, *shape[2:])  # a 2D patch is one slice thick there, and has no such axis here
         values = {name: value.reshape(one_channel) for name, value in reading.values.items()}
-        return Reading(values, reading.visited.reshape(one_channel))
+        return self.keeping.compared(Reading(values, reading.visited.reshape(one_channel)))
 
-    def _write(self, side: str, batch: dict, values: dict[str, torch.Tensor], interest: torch.Tensor) -> None:
+    def _write(self, side: str, batch: dict, visits: Sequence[Visit]) -> None:
+        logits = torch.cat([visit.logits for visit in visits])
+        kept = {"error": self.keeping.failure(torch.cat([visit.failure for visit in visits]))}
+        if "variance" in self.memories[side].names:
+            kept["variance"] = self.keeping.variance(logits, self.outputs)
         # every process keeps the whole memory: any of them may draw a case
-        self.memories[side].write(*gather_samples(batch["keys"], batch["geometry"], values, interest))
+        interest = torch.cat([visit.mask for visit in visits])
+        self.memories[side].write(*gather_samples(batch["keys"], batch["geometry"], kept, interest))
 
-    def _judge(
-        self, data: torch.Tensor, outputs: tuple[Any, ...], target: torch.Tensor, memory: Reading
-    ) -> tuple[torch.Tensor, Step]:
-        """Return the loss and what it is computed from; a failure is NaN, and so no visit, where the logits are."""
+    @torch.no_grad()
+    def _visit(self, data: torch.Tensor, logits: torch.Tensor, target: torch.Tensor) -> Visit:
+        """Return what a training step sees; a failure is NaN, and so no visit, where the logits are."""
+        predicted, reference = self._regions(logits, target)
+        predicted_main, reference_main = predicted[:, self.main], reference[:, self.main]
+        masks = protocol_masks(reference_main, predicted_main)
+        failure = (predicted_main != reference_main) + 0 * logits.detach().float().sum(1, keepdim=True)
+        learned_in = self.settings.loss.cancer_mask
+        return Visit(data, logits.detach(), predicted, reference, failure, masks, learned_in)
+
+    def _judge(self, outputs: tuple[Any, ...], visit: Visit, memory: Reading) -> torch.Tensor:
+        """Return the loss."""
         logits, u, segmentation_loss = outputs
         with torch.no_grad():
-            predicted, reference = self._regions(logits, target)
-            predicted_main, reference_main = predicted[:, self.main], reference[:, self.main]
-            masks = protocol_masks(reference_main, predicted_main)
-            failure = (predicted_main != reference_main) + 0 * logits.detach().float().sum(1, keepdim=True)
-            mask = masks[self.settings.loss.cancer_mask]
-            visit = Visit(data, logits.detach(), predicted, reference, failure, mask)
             learned = self._expected_error(visit) or memory
-        step = Step(segmentation_loss, logits, u, failure, learned, mask)
+        step = Step(
+            segmentation_loss, logits, u, visit.failure, learned, visit.mask, self.keeping.differences.raw_logit
+        )
         loss, terms = total_loss(self.settings, self.current_epoch, step)
-        self._means.add(epoch_metrics.training_sums(terms, masks, memory), all_finite([loss]))
-        return loss, step
+        self._means.add(epoch_metrics.training_sums(terms, visit.masks, memory), all_finite([loss]))
+        return loss
 
     def _expected_error(self, visit: Visit) -> Reading | None:
         """Return the error that the head learns in place of the memory's; None: it learns that one."""
@@ -201,22 +210,23 @@ class UncertaintyTrainer(ResumableTrainer):
         """
         data, target = self._to_device(batch)
         logits, u, loss = self._forward(data, target)
-        memory = self._read("validation", batch, data.shape)
-        predicted, reference = self._regions(logits, target[0])
-        predicted_main, reference_main = predicted[:, self.main], reference[:, self.main]
-        failure = predicted_main != reference_main
-        q = read_oracle(self.oracle, batch["keys"], batch["geometry"])
-        q = None if q is None else q.reshape(failure.shape).to(self.device)
         maps = self._several_pass_maps(data)
         usable = all_finite([logits, loss, *([] if u is None else [u]), *maps.values()])
-        sums = epoch_metrics.estimator_sums(logits, u, q, predicted_main, reference_main, memory, self.outputs, maps)
-        self._means.add(sums | epoch_metrics.failure_rates(failure, reference, self.settings.task), usable)
-        p_main = main_probability(logits, self.outputs)
+        visit = self._visit(data, logits, target[0])
         # NaN is no visit
-        values = {"error": torch.where(usable, failure.float(), math.nan), "variance": 4 * p_main * (1 - p_main)}
-        self._write("validation", batch, values, protocol_masks(reference_main, predicted_main)["union"])
+        visit = replace(visit, failure=torch.where(usable, visit.failure, math.nan), learned_in="union")
+        if self.keeping.differences.writes_first:
+            self._write("validation", batch, [visit])
+        memory = self._read("validation", batch, data.shape)
+        q = read_oracle(self.oracle, batch["keys"], batch["geometry"])
+        q = None if q is None else q.reshape(visit.failure.shape).to(self.device)
+        sums = epoch_metrics.estimator_sums(visit, u, q, memory, self.outputs, maps, self.keeping)
+        rates = epoch_metrics.failure_rates(visit, self.outputs, self.settings.task)
+        self._means.add(sums | rates, usable)
+        if not self.keeping.differences.writes_first:
+            self._write("validation", batch, [visit])
         self.skipped.add_validation(usable)
-        counts = epoch_metrics.overlap_counts(predicted, reference)
+        counts = epoch_metrics.overlap_counts(visit.predicted, visit.reference)
         results = {"loss": torch.where(usable, loss.detach(), math.nan)}
         results |= {name: torch.where(usable, count, 0) for name, count in counts.items()}
         on_host = {name: value.cpu().numpy() for name, value in results.items()}

@@ -9,6 +9,7 @@ import yaml
 from uncseg.config.case_lists import short_lists
 from uncseg.config.experiment import Experiment
 from uncseg.config.task_files import named_task
+from uncseg.config.training_sections import Memory
 from uncseg.console import console
 from uncseg.estimators.registry import CROSS_FITTED, FLOORS
 from uncseg.evaluation.figures import KINDS, shown_in
@@ -148,8 +149,9 @@ def against_memory(finished: Sequence[ScoredFold]) -> pd.DataFrame:
     """Compare every map of one pass with its training's own error memory over the last epochs, as the paper does.
 
     Returns:
-        Columns training, cancer_mask, coordinates, protocol, estimator, floor, seeds, and per kind of comparison
-        ``KIND_ema`` and ``KIND_ema_sd``: means over folds, then mean and sample sd over seeds.
+        Columns training, cancer_mask, published (the differences of ``memory.published``), protocol, estimator, floor,
+        seeds, and per kind of comparison ``KIND_ema`` and ``KIND_ema_sd``: means over folds, then mean and sample sd
+        over seeds.
     """
     tables = []
     for root, part in {part.request.run.root: part for part in finished}.items():
@@ -161,10 +163,15 @@ def against_memory(finished: Sequence[ScoredFold]) -> pd.DataFrame:
                 training=part.training.name,
                 floor=table["estimator"].isin(FLOORS),
                 cancer_mask=experiment.loss.cancer_mask,
-                coordinates=experiment.memory.coordinates,
+                published=", ".join(_differences(experiment.memory)),
             )
         )
-    keys = ["training", "cancer_mask", "coordinates", "protocol", "estimator", "floor"]
+    keys = ["training", "cancer_mask", "published", "protocol", "estimator", "floor"]
     columns = {f"{kind}_ema{end}": (f"{kind}_ema_last", how) for kind in KINDS for end, how in MEAN_SD.items()}
     grouped = pd.concat(tables).groupby(keys, sort=False)
     return grouped.agg(**columns, seeds=("rmsd_ema_last", "size")).reset_index()
+
+
+def _differences(memory: Memory) -> list[str]:
+    """Return what is kept as a public trainer keeps it."""
+    return [] if memory.published is None else [name for name, differs in memory.published if differs]

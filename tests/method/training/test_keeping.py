@@ -1,0 +1,189 @@
+"""The error memory as a public trainer keeps it: wrong on purpose, each difference by its formula, only if asked."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from support.training import SHORT, Stopped, train, train_in_two_parts
+from uncseg.config.training_sections import Memory, PublishedMemory
+from uncseg.method.memory.error_memory import ErrorMemory, Reading
+from uncseg.method.memory.patch_geometry import PatchGeometry
+from uncseg.method.training.keeping import OURS, keeping_of
+from uncseg.method.training.observed_patch import choose_patch, observe
+from uncseg.tasks.built_in_tasks import paper_task
+from uncseg.tasks.outputs import Outputs
+
+CASE = (40, 32, 24)
+PATCHES = {"3d": (8, 16, 16), "2d": (16, 16)}
+LABELS, REGIONS = (Outputs.of(paper_task(), kind) for kind in ("labels", "regions"))
+ALPHA = 1 / 30
+
+
+def only(*names):
+    """Return how memories are kept with these differences alone."""
+    fields = dict.fromkeys(PublishedMemory.model_fields, False) | dict.fromkeys(names, True)
+    return keeping_of(Memory(published=fields))
+
+
+def random_batch(patch, seed):
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 2, (2, 1, *patch))).float()
+
+
+def places(patch, seed):
+    """Two places of a patch in a case, one turned."""
+    random = np.random.default_rng(seed)
+    turn = np.array([[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]])
+    first, second = (PatchGeometry.from_crop(random.integers(0, 8, 3), patch, CASE) for _ in range(2))
+    return [first, second.then(turn, np.zeros(3), patch)]
+
+
+def write(memory, keys, geometries, failure):
+    values = dict.fromkeys(memory.names, failure)
+    memory.write(keys, geometries, values, torch.zeros_like(failure) > 0)
+    memory.settle()
+
+
+@pytest.mark.parametrize("kind", list(PATCHES))
+def test_slots_average_over_cases_and_places(kind):
+    """Whatever case and place: the first patch of a batch meets the mean of all first patches, and so the second."""
+    patch = PATCHES[kind]
+    memories = only("slots").memories(ALPHA)
+    batches = [random_batch(patch, seed) for seed in range(3)]
+    for seed, (keys, failure) in enumerate(zip((("a", "b"), ("b", "c"), ("d", "a")), batches, strict=True)):
+        write(memories["training"], list(keys), places(patch, seed), failure)
+    reading = memories["validation"].read(["new", "newer"], places(patch, 9))
+    expected = torch.stack(batches).mean(0).reshape(2, -1)
+    torch.testing.assert_close(reading.values["error"].reshape(2, -1), expected, rtol=0, atol=1e-3)
+    assert reading.visited.all()
+    box = memories["validation"].read_box("a", tuple(slice(0, n) for n in CASE))
+    assert not box.visited.any(), "nothing is known of a case"
+    assert set(box.values) == {"error", "variance"}
+
+
+@pytest.mark.parametrize("smaller", [False, True])
+def test_small_steps_rise_slowly_from_zero(smaller):
+    """After n visits that all failed: 1, or 1 − Π(1 − min(1/n, 1/30))."""
+    memory = only(*["smaller_step"] * smaller).memories(ALPHA)["training"]
+    geometry = PatchGeometry.from_crop([0, 0, 0], (8, 8, 8), CASE)
+    for _ in range(40):
+        write(memory, ["a"], [geometry], torch.ones(1, 1, 8, 8, 8))
+    expected = 1.0
+    if smaller:
+        expected = 1 - np.prod([1 - min(1 / n, ALPHA) for n in range(1, 41)])
+        assert 0.6 < expected < 0.8
+    found = memory.read(["a"], [geometry]).values["error"]
+    torch.testing.assert_close(found, torch.full_like(found, expected), rtol=0, atol=5e-3)
+    state = memory.state()
+    again = only(*["smaller_step"] * smaller).memories(ALPHA)["training"]
+    again.load_state(state)
+    for kept in (memory, again):
+        write(kept, ["a"], [geometry], torch.zeros(1, 1, 8, 8, 8))
+    assert torch.equal(memory.read(["a"], [geometry]).values["error"], again.read(["a"], [geometry]).values["error"])
+
+
+@pytest.mark.parametrize("kind", list(PATCHES))
+def test_a_pooled_failure_is_the_mean_of_its_neighbours_in_the_patch(kind):
+    patch = PATCHES[kind]
+    failure = random_batch(patch, 0)
+    element = np.ones((3,) * len(patch))
+    counts = ndimage.convolve(np.ones(patch), element, mode="constant")
+    expected = [ndimage.convolve(f[0].numpy(), element, mode="constant") / counts for f in failure]
+    np.testing.assert_allclose(only("pooled").failure(failure)[:, 0], expected, atol=1e-6)
+    assert only().failure(failure) is failure
+
+
+def test_compressed_errors_lie_around_one_half():
+    error, variance = (torch.from_numpy(np.random.default_rng(n).random((2, 1, 4, 5, 6))) for n in (0, 1))
+    reading = Reading({"error": error, "variance": variance}, torch.ones_like(error))
+    found = only("compressed").compared(reading).values
+    for name, values in {"error": error.numpy(), "variance": variance.numpy()}.items():
+        for sample, compared in zip(values, found[name].numpy(), strict=True):
+            np.testing.assert_allclose(compared, 1 / (1 + np.exp(sample.mean() - sample)), rtol=1e-6)
+    assert only().compared(reading) is reading
+
+
+@pytest.mark.parametrize("outputs", [LABELS, REGIONS], ids=["labels", "regions"])
+def test_the_variance_across_channels_is_large_where_the_network_is_certain(outputs):
+    logits = 3 * torch.randn(2, outputs.channels, 4, 5, 6)
+    z = logits.double().numpy()
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True) if outputs is LABELS else 1 / (1 + np.exp(-z))
+    found = only("variance_of_channels").variance(logits, outputs)
+    np.testing.assert_allclose(found[:, 0], p.var(1, ddof=1), rtol=1e-4)
+    wt = 1 - p[:, 0] if outputs is LABELS else p[:, 0]
+    np.testing.assert_allclose(only().variance(logits, outputs)[:, 0], 4 * wt * (1 - wt), rtol=1e-3, atol=1e-6)
+
+
+def test_ours_is_the_default():
+    assert keeping_of(Memory()).differences is OURS
+    assert not any(value for _, value in OURS)
+    memories = keeping_of(Memory()).memories(ALPHA)
+    assert {type(memory) for memory in memories.values()} == {ErrorMemory}
+    assert memories["training"] is not memories["validation"]
+    assert all(value for _, value in PublishedMemory()), "asked for, everything differs"
+
+
+def sections(**differences):
+    published = dict.fromkeys(PublishedMemory.model_fields, False) | differences
+    return {"memory": {"published": published}, "loss": {"warmup_epochs": 0}, **SHORT}
+
+
+def first_step(trainer_for, **differences):
+    """Return the terms of the loss of the first step, and the trainer."""
+    trainer = trainer_for("_".join(differences) or "none", **sections(**differences))
+    with torch.no_grad():  # a wide range of u, so that it and the map correlate differently
+        trainer.network.backbone.decoder.seg_layers[-1].weight[-1] *= 30
+
+    def stop(*_args):
+        raise Stopped
+
+    trainer.descend = stop
+    with pytest.raises(Stopped):
+        train(trainer)
+    return trainer._means.means(), trainer
+
+
+def test_written_first_a_step_meets_its_own_failure(trainer_for):
+    """In the first step our memory is empty, and that one holds this very failure."""
+    ours, _ = first_step(trainer_for)
+    theirs, _ = first_step(trainer_for, writes_first=True)
+    assert ours["train/loss_unc"] == 0
+    assert theirs["train/loss_unc"] > 0
+    assert ours["train/loss_seg"] == theirs["train/loss_seg"]
+
+
+def test_the_correlation_of_the_raw_logit_is_trained(trainer_for):
+    """1 − Pearson of u and the failure that was just written, in the reference; the map's differs."""
+    found = []
+    for raw in (False, True):
+        means, trainer = first_step(trainer_for, slots=True, writes_first=True, raw_logit=raw)
+        batch = next(trainer.get_dataloaders()[0])
+        with torch.no_grad():
+            logits, u = trainer.network.train()(batch["data"], uncertainty=True)
+        logits = logits[0] if isinstance(logits, list) else logits
+        target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
+        failure, inside = ((logits.argmax(1)[:, None] > 0) != (target > 0)).numpy(), (target > 0).numpy()
+        values = u.double().numpy() if raw else u.double().sigmoid().numpy()
+        correlations = []
+        for own, wrong, mask in zip(values, failure, inside, strict=True):
+            if mask.sum() >= 50 and wrong[mask].std() > 1e-4:
+                correlations.append(np.corrcoef(own[mask], wrong[mask])[0, 1])
+        found.append(means["train/loss_one_minus_corr"])
+        assert found[-1] == pytest.approx(1 - np.mean(correlations), abs=2e-3)
+    assert abs(found[0] - found[1]) > 0.01
+
+
+def test_a_training_with_all_differences_goes_on_as_it_was(trainer_for):
+    asked = {"training": {"epochs": 4, "iterations_per_epoch": 3, "checkpoint_every": 2}, "memory": {"published": {}}}
+    whole = trainer_for("whole", **asked)
+    metrics = train(whole)[3]
+    assert whole.memories["training"] is whole.memories["validation"]
+    # a place in the batch finds every voxel visited, whatever anatomy it shows
+    assert metrics["uncertainty/memory/visited_share_union"] == 1
+    assert 0.4 < metrics["uncertainty/memory/mean_error_val_union"] < 0.6, "compressed"
+    second = train_in_two_parts(trainer_for, 2, **asked)
+    torch.testing.assert_close(whole.network.state_dict(), second.network.state_dict(), rtol=0, atol=0)
+    size = tuple(whole.configuration_manager.patch_size)
+    case = whole.get_tr_and_val_datasets()[1].identifiers[0]
+    patch = choose_patch(whole.preprocessed_dataset_folder, [case], size, task=paper_task())
+    assert not observe(whole, patch).error.any(), "nothing is known of a place in a case"
