@@ -14,7 +14,7 @@ from uncseg.tasks.task import Task
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 """Of a fold whose training has ended."""
 FAILURES = "failures.pth"
-"""Of a fold that has learnt from failures of the other folds: calibrated p, and the failure network if there is one."""
+"""Of a fold that has learnt from failures of the other folds: calibrated p, and what it does not know."""
 FAILURES_RECORD = "failures.json"
 """Beside it: what it was made from, and the loss of each step."""
 DONE = "done.json"

@@ -3,11 +3,21 @@
 Every number has a range, so that a slip of the keyboard is refused with its field and not by a library later.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 LONGEST_NAME = 100
@@ -56,10 +66,23 @@ FilePath = Annotated[Path, BeforeValidator(path_text)]
 """A path of a file or a folder, absolute or from the working directory."""
 
 
+def without_gone(content: Mapping[str, Any], gone: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a section without fields that are gone and stand at their defaults."""
+    return {name: value for name, value in content.items() if name not in gone or value != gone[name]}
+
+
 class Section(BaseModel):
     """A part of an experiment. Unknown keys are errors, and values cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    gone: ClassVar[Mapping[str, Any]] = {}
+    """Fields of earlier versions and their defaults, at which saved experiments hold them; they are left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_gone(cls, content: Any) -> Any:
+        """Leave out fields of earlier versions that stand at their defaults."""
+        return without_gone(content, cls.gone) if isinstance(content, Mapping) and cls.gone else content
 
     @field_validator("*", mode="before")
     @classmethod

@@ -89,6 +89,17 @@ def test_fields_that_do_not_fit_together(tmp_path):
         ),
         (["training.averaged_epochs=1000"], "training.averaged_epochs", "`training.averaged_epochs` to"),
         (["memory={source: teacher, published: {}}"], "memory.published", "remove `memory.published`"),
+        (["memory.published={}", "model.error_network={run: other}"], "memory.published", "remove `memory.published`"),
+        (
+            ["memory.published={}", "training.accumulate=2"],
+            "memory.published.writes_first",
+            "`training.accumulate` to 1",
+        ),
+        (
+            ["memory.published={}", "resources.gpus_per_fold=2"],
+            "memory.published.slots",
+            "`resources.gpus_per_fold` to 1",
+        ),
         (["model.backbone=transbts"], "model.backbone", "`model.deep_supervision` to false"),
         (
             ["model.backbone=swin_unetr", "model.deep_supervision=false", "plan.patch_size=[48,32,40]"],
@@ -187,3 +198,9 @@ def test_an_estimator_is_chosen_over_a_saved_experiment_that_has_none(tmp_path):
     save_experiment(load_experiment(write(tmp_path, SMALL)), file)
     chosen = load_experiment(file, ["evaluation.estimators.augmentation.samples=8"])
     assert chosen.evaluation.estimators.augmentation.samples == 8
+
+
+def test_a_field_of_earlier_versions_is_read_at_its_default(tmp_path):
+    assert load_experiment(write(tmp_path, SMALL | {"memory": {"coordinates": "case"}})).memory.published is None
+    problems = problems_of(tmp_path, SMALL | {"memory": {"coordinates": "patch"}})
+    assert set(problems) == {"memory.coordinates"}

@@ -2,11 +2,12 @@
 
     python tests/performance/failures.py [--volume 96] [--patch 64] [--features 16] [--judge 8] [--runs 5]
     python tests/performance/failures.py --volume 160 --patch 128 --features 32                   # full size
-    python tests/performance/failures.py --volume 160 --patch 128 --features 32 --trees 150       # trees in its place
+    python tests/performance/failures.py --volume 160 --patch 128 --features 32 --perceptron 32   # in its place
+    python tests/performance/failures.py --volume 160 --patch 128 --features 32 --trees 150
 
 Both have fresh weights, which cost as much as trained ones. Operations are counted over one patch; the prediction is
 that of a whole case, a ball in a cube as a head is in a scan, with calibrated p's inputs made from the first network's
-output; a step is on a resident batch. Trees are fitted to failures drawn at random, of voxels of this case.
+output; a step is on a resident batch. Trees and perceptrons are fitted to failures drawn at random, of this case.
 """
 
 import copy
@@ -29,7 +30,8 @@ from uncseg.method.failures.failure_network import FailureNetwork
 from uncseg.method.failures.failure_training import failure_loss
 from uncseg.method.failures.failure_trees import fit_trees
 from uncseg.method.failures.margins import clipped_logit
-from uncseg.method.failures.tree_features import image_features, region_features
+from uncseg.method.failures.perceptron import fit_perceptron
+from uncseg.method.failures.voxel_features import image_features, region_features
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.training.trainer import UncertaintyTrainer
 from uncseg.tasks.built_in_tasks import paper_task
@@ -40,13 +42,13 @@ FITTED_VOXELS = 100_000
 
 def main() -> None:
     """Measure."""
-    options = arguments(__doc__, volume=96, patch=64, cases=4, size=64, judge=8, trees=0)
+    options = arguments(__doc__, volume=96, patch=64, cases=4, size=64, judge=8, trees=0, perceptron=0)
     with prepared_phantoms(options) as planned:
         predictor = predictor_of(options, *planned, PLAIN)
         grid = Grid(CHANNELS, (options.patch,) * 3, (1.0, 1.0, 1.0))
         model = FailureModel((AT_ITS_WORD,) * REGIONS, Failures(features=options.judge), grid)
-        if options.trees:
-            predictions(predictor, replace(model, trees=fitted_trees(predictor, options)), options)
+        if options.trees or options.perceptron:
+            predictions(predictor, fitted_to_voxels(model, predictor, options), options)
             return
         network = model.build(seed=0).to(options.device)
         judged = FailureModel(model.calibrations, model.settings, model.grid, network)
@@ -98,24 +100,22 @@ def decided(predictor: Any, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return clipped_logit(torch.stack([probabilities[own].sum(0) for own in numbers]).numpy()), chosen
 
 
-def fitted_trees(predictor: Any, options: Any) -> tuple[str, ...]:
-    """Fit trees to failures drawn at random, and time a fit."""
+def fitted_to_voxels(model: FailureModel, predictor: Any, options: Any) -> FailureModel:
+    """Fit trees or perceptrons to failures drawn at random, and time a fit."""
     data = random_case(options)
     logits, chosen = decided(predictor, data)
     random = np.random.default_rng(0)
     voxels = random.choice(np.flatnonzero(data[0]), FITTED_VOXELS)
     shared, found = image_features(data), []
+    fit, size = (fit_perceptron, options.perceptron) if options.perceptron else (fit_trees, options.trees)
     for region in range(REGIONS):
         features = np.concatenate([region_features(logits, chosen, region), shared])
         columns = np.ascontiguousarray(features.reshape(len(features), -1)[:, voxels].T)
-        told = (values[region].ravel()[voxels] for values in (logits, chosen))
+        own, drawn = [values[region].ravel()[voxels] for values in (logits, chosen)], random.random(len(voxels)) < 0.2
         started = time.perf_counter()
-        drawn = random.random(len(voxels)) < 0.2
-        found.append(fit_trees(AT_ITS_WORD, columns, *told, drawn, options.trees, 0))
-        print(
-            f"fit of {options.trees} trees to {len(voxels)} voxels: {time.perf_counter() - started:.2f} s", flush=True
-        )
-    return tuple(found)
+        found.append(fit(AT_ITS_WORD, columns, *own, drawn, size, 0))
+        print(f"fit to {len(voxels)} voxels: {time.perf_counter() - started:.2f} s", flush=True)
+    return replace(model, **{"perceptrons" if options.perceptron else "trees": tuple(found)})
 
 
 def steps(planned: Any, network: FailureNetwork, options: Any) -> None:

@@ -47,6 +47,8 @@ def test_fields_that_did_not_exist_yet_stand_at_their_defaults(tmp_path):
     del before["model"]["residual"], before["loss"]["unc_mean"], before["memory"]
     assert differing_settings(before, now) == []
     assert differing_settings(now, before) == []
+    assert differing_settings(before | {"memory": now["memory"] | {"coordinates": "case"}}, now) == []
+    assert differing_settings(before | {"memory": now["memory"] | {"coordinates": "patch"}}, now) != []
     (problem,) = differing_settings(before, now | {"model": now["model"] | {"residual": True}})
     assert (problem.where, problem.found, problem.expected) == (
         "model.residual",

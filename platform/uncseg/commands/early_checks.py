@@ -84,7 +84,8 @@ def require_cross_fitted(experiment: Experiment, run: RunFolder) -> None:
         return
     if run.experiment.is_file() and any(has_learnt(run, fold) for fold in range(experiment.split.folds)):
         return
-    found, advice = "cross_fitted, and failures.trees and failures.steps are 0", "set `failures.trees`, or remove it"
+    found = "cross_fitted, and failures.perceptron, failures.trees and failures.steps are 0"
+    advice = "set `failures.perceptron` to 32, or remove it"
     problem = Problem("evaluation.uncertainty", found, "a map that the folds will have", advice)
     raise ProblemsFound("The cases would have no uncertainty.", [problem])
 

@@ -21,6 +21,7 @@ from uncseg.config.rules import (
     problems_beside_a_wrong_task,
     problems_of_estimators,
     rules_of_model,
+    rules_of_published,
     rules_of_split,
     rules_of_task,
     rules_of_values,
@@ -28,7 +29,7 @@ from uncseg.config.rules import (
 from uncseg.config.task_files import resolve_task
 from uncseg.errors import ProblemsFound
 from uncseg.files import write_text
-from uncseg.section import RunName, Section
+from uncseg.section import RunName, Section, without_gone
 
 
 class Experiment(Section):
@@ -54,6 +55,7 @@ class Experiment(Section):
             **rules_of_task(self.dataset, self.model, self.loss),
             **rules_of_split(self.split),
             **rules_of_model(self.model, self.memory, self.plan),
+            **rules_of_published(self.memory, self.model, self.training, self.resources),
             **dict.fromkeys(problems_of_estimators(self.evaluation, self.model, self.training), True),
             **rules_of_values(self.model, self.loss, self.plan, self.training, self.tracking),
         }
@@ -105,8 +107,9 @@ def save_experiment(experiment: Experiment, path: Path) -> None:
 
 
 def with_new_fields(content: Mapping[str, Any], section: type[Section] = Experiment) -> dict[str, Any]:
-    """Return a saved section with the fields that did not exist when it was written, at their defaults."""
-    filled = dict(content)
+    """Return a saved section as this version would write it: with fields that are new, at their defaults, and without
+    those that are gone."""
+    filled = without_gone(content, section.gone)
     for name, field in section.model_fields.items():
         kind = field.annotation
         if name not in filled:

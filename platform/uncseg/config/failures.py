@@ -10,7 +10,7 @@ from uncseg.section import Positive, Section, Seed, Weight
 PatchLength = Annotated[int, Field(ge=8, le=2048)]
 
 
-OLDER = {"evidence": "failure"}
+OLDER = {"evidence": "failure", "perceptron": 0}
 """Values of fields that settings which were written before there were these fields stand for."""
 
 
@@ -18,13 +18,16 @@ class Failures(Section):
     """What each fold learns, once all are trained, from failures of the other folds' networks on cases new to them.
 
     Calibrated p is always fitted; the map ``cross_fitted`` is that of a failure network where ``steps`` is not 0, else
-    of boosted trees where ``trees`` is not 0.
+    of perceptrons where ``perceptron`` is not 0, else of boosted trees where ``trees`` is not 0.
     """
 
     trees: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Boosted trees of each region that learn what voxels look like where decisions on them fail. 0: none."""
+    perceptron: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Hidden units, in each of two layers, of a perceptron of each region that learns the same in the place of trees.
+    0: none."""
     steps: Annotated[int, Field(ge=0, le=10**7)] = 0
-    """Optimiser steps of each fold's failure network, which takes the place of trees. 0: none."""
+    """Optimiser steps of each fold's failure network, which takes the place of trees and perceptron. 0: none."""
     features: Features = 8
     """Number of feature maps at full resolution, doubled at each stage."""
     stages: Annotated[int, Field(ge=2, le=10)] = 4
@@ -33,7 +36,7 @@ class Failures(Section):
     """What the network's output speaks for: that the decision is wrong, or that the voxel belongs to the region, which
     speaks against the decision where that says otherwise."""
     sees_images: bool = True
-    """Whether network or trees read the images, or the segmentation's probabilities and decisions alone."""
+    """Whether network, perceptron or trees read the images, or the segmentation's probabilities and decisions alone."""
     patch_size: tuple[PatchLength, PatchLength, PatchLength] | None = None
     """Voxels of a patch along each axis, rounded up to what the stages take. None: the segmentation's; of slices, eight
     of them together."""
@@ -52,4 +55,9 @@ class Failures(Section):
     @property
     def learns(self) -> bool:
         """Whether folds learn more than calibrated p."""
-        return self.steps > 0 or self.trees > 0
+        return self.steps > 0 or self.from_voxels
+
+    @property
+    def from_voxels(self) -> bool:
+        """Whether trees or perceptrons are asked for, which learn from features of single voxels."""
+        return self.trees > 0 or self.perceptron > 0

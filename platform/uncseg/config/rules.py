@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from uncseg.config.secret_addresses import ADVICE, secret_in
-from uncseg.config.sections import Dataset, Evaluation, Plan, Split, Tracking
+from uncseg.config.sections import Dataset, Evaluation, Plan, Resources, Split, Tracking
 from uncseg.config.task_files import classes_of
 from uncseg.config.training_sections import Loss, Memory, Model, Training
 from uncseg.errors import Problem
@@ -150,6 +150,21 @@ def rules_of_values(model: Model, loss: Loss, plan: Plan, training: Training, tr
         f"set `loss.warmup_epochs` to {training.epochs} at most": loss.warmup_epochs > training.epochs,
         f"training.averaged_epochs ({training.averaged_epochs}) is more than training.epochs ({training.epochs}); "
         f"set `training.averaged_epochs` to {training.epochs} at most": training.averaged_epochs > training.epochs,
+    }
+
+
+def rules_of_published(memory: Memory, model: Model, training: Training, resources: Resources) -> dict[str, Any]:
+    """Return what the memory of a public trainer does not go together with, and whether it is there."""
+    published = memory.published
+    return {
+        "memory.published is about a head, and model.error_network trains another map; "
+        "remove `memory.published`": published is not None and model.error_network is not None,
+        f"memory.published.writes_first needs the whole batch, and training.accumulate is {training.accumulate}; "
+        "set `training.accumulate` to 1": published is not None and published.writes_first and training.accumulate > 1,
+        "memory.published.slots are places in the batch of one process, and resources.gpus_per_fold is "
+        f"{resources.gpus_per_fold}; set `resources.gpus_per_fold` to 1": published is not None
+        and published.slots
+        and (resources.gpus_per_fold or 1) > 1,
     }
 
 

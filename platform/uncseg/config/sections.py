@@ -190,6 +190,6 @@ class Evaluation(Section):
     training_gap_cases: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Number of training cases that each fold's final network predicts as well, beside its new ones. 0: none."""
     uncertainty: MapChoice | None = None
-    """The map that is a case's uncertainty. None: the head's, else the failure network's, else calibrated p."""
+    """The map that is a case's uncertainty. None: the head's, else the cross-fitted one, else calibrated p."""
     estimators: Estimators = Estimators()
     """Estimators beside the head whose maps are computed."""

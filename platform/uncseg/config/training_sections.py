@@ -1,6 +1,7 @@
 """The sections of an experiment that a training depends on: network, loss, what the head learns, and optimisation."""
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -92,11 +93,13 @@ class PublishedMemory(Section):
     variance_of_channels: bool = True
     """The variance of a visit is that of the probabilities across the channels, in place of 4·p·(1 − p)."""
     raw_logit: bool = True
-    """It is the logit of the uncertainty whose correlation is trained and shown."""
+    """The correlation that is trained and shown is that of the uncertainty's logit."""
 
 
 class Memory(Section):
     """What the head learns: how wrong the network is, voxel by voxel."""
+
+    gone: ClassVar[Mapping[str, Any]] = {"coordinates": "case"}
 
     alpha: Annotated[float, Field(ge=1e-9, le=1)] = 1 / 30
     """Smallest step of a case's average error: a plain mean over the first 1/alpha visits, an exponential one after."""

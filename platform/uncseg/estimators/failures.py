@@ -12,6 +12,6 @@ def calibrated(prediction: OnePass) -> torch.Tensor:
 
 
 def cross_fitted(prediction: OnePass) -> torch.Tensor:
-    """Return P(the decision is wrong) by the failure network."""
+    """Return P(the decision is wrong) by what the folds have learnt beyond calibrated p."""
     assert prediction.cross_fitted is not None
     return prediction.cross_fitted

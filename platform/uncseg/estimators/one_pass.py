@@ -25,7 +25,7 @@ class OnePass:
     calibrated: torch.Tensor | None = None
     """P(the decision is wrong) by calibrated p; None: no other folds told how."""
     cross_fitted: torch.Tensor | None = None
-    """P(the decision is wrong) by the failure network; None: there is none."""
+    """P(the decision is wrong) by what the folds have learnt beyond that; None: nothing."""
     q: torch.Tensor | None = None
     """A phantom's rater probability; None: a real case."""
 

@@ -83,7 +83,7 @@ def thresholds_in(description: Mapping[str, Any]) -> dict[str, float]:
 
 MAPS_IN_WORDS = {
     "head": "the head's",
-    "cross_fitted": "the failure network's",
+    "cross_fitted": "the cross-fitted one",
     "calibrated": "calibrated p",
 }
 

@@ -38,7 +38,7 @@ FAINTEST = 0.02
 """Lower values of a map are not drawn."""
 NAMES = {
     HEAD: "uncertainty head",
-    CROSS_FITTED: "failure network",
+    CROSS_FITTED: "cross-fitted failures",
     CALIBRATED: "calibrated p",
     "min_p": "min(p, 1 − p)",
     "var1shot": "4p(1 − p)",

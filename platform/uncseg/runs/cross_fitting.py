@@ -22,13 +22,15 @@ from uncseg.layout import FAILURES, FAILURES_RECORD
 from uncseg.method.failures.calibration import Calibration, fit_calibration
 from uncseg.method.failures.failure_model import FailureModel, Grid, fitting_device
 from uncseg.method.failures.failure_training import FailureTraining
-from uncseg.method.failures.failure_trees import fit_trees, told_features
+from uncseg.method.failures.failure_trees import fit_trees
+from uncseg.method.failures.perceptron import Perceptron, fit_perceptron
+from uncseg.method.failures.voxel_features import without_images
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.runs.failure_data import keep_decisions, open_case, read_sample
 from uncseg.runs.fold_request import FoldRequest, RunRequest
 
 VERSION = 2
-"""To be raised when the same settings make other failure networks."""
+"""To be raised when the same settings make something else be learnt."""
 LATEST = "failures_latest.pth"
 """Checkpoint of a training that goes on."""
 SEED_OF_FOLD = 1000
@@ -40,7 +42,7 @@ Progress = Callable[[str, int, int], None]
 def learn_failures(
     request: RunRequest, folds: Sequence[int], progress: Progress, wanted: Sequence[int] | None = None
 ) -> list[Problem]:
-    """Fit calibrated p, and train the failure network, of each fold, once all are trained; what is there is kept.
+    """Let each fold learn from the failures of the others, once all are trained; what is there is kept.
 
     A case that cannot be predicted is left out.
 
@@ -63,7 +65,7 @@ def learn_failures(
         of = {case: sources[case] for case in others if case in sources}
         fits.append((f"failures of fold {fold}", learn_fold, (request, fold, of)))
     slots, show = request.slots, lambda *n: progress("folds that learnt from failures", *n)
-    _, failed = map_cases_on_workers(fits, slots, show, "calibrated p and a failure network")
+    _, failed = map_cases_on_workers(fits, slots, show, "calibrated p and what it does not know")
     return problems + failed
 
 
@@ -83,7 +85,7 @@ def keep_all_decisions(
 
 
 def learn_fold(request: RunRequest, fold: int, sources: Mapping[str, str]) -> dict[str, Any]:
-    """Fit calibrated p and train the failure network of a fold, unless that is done.
+    """Let a fold learn from the failures of the others, unless that is done.
 
     What was learnt from the same cases stays where the experiment asks for no more than calibrated p.
 
@@ -137,19 +139,26 @@ def learn_from(
     settings = request.experiment.failures
     model = FailureModel(fit_calibrations(request, cases), settings, grid_of(request))
     if not settings.steps:
-        return (replace(model, trees=learn_trees(request, fold, cases, model)) if settings.trees else model), []
+        return learn_from_voxels(request, fold, cases, model), []
     seed = settings.seed * SEED_OF_FOLD + fold
     training = FailureTraining(model.build(seed).to(fitting_device()), settings, seed, source)
     training.run([open_case(request, case) for case in cases], checkpoint)
     return FailureModel(model.calibrations, settings, model.grid, training.network), training.losses
 
 
-def learn_trees(
+def learn_from_voxels(
     request: FoldRequest | RunRequest, fold: int, cases: Sequence[str], model: FailureModel
-) -> tuple[str, ...]:
-    """Fit boosted trees of each region on the voxels of other folds' cases from which calibrated p is fitted."""
-    settings, samples = model.settings, [read_sample(request, case) for case in cases]
-    seed, found = settings.seed * SEED_OF_FOLD + fold, []
+) -> FailureModel:
+    """Return a model with trees or perceptrons of each region, if asked for, fitted on voxels of other folds' cases.
+
+    They are those from which calibrated p is fitted.
+    """
+    settings = model.settings
+    if not settings.from_voxels:
+        return model
+    samples, seed = [read_sample(request, case) for case in cases], settings.seed * SEED_OF_FOLD + fold
+    trees: list[str] = []
+    perceptrons: list[Perceptron | None] = []
     for region, calibration in enumerate(model.calibrations):
         parts = [
             (s.features[region][near], s.logits[region][near], s.decisions[region][near], s.wrong[region][near])
@@ -158,9 +167,13 @@ def learn_trees(
             if s.features is not None
         ]
         features, logits, decisions, wrong = (np.concatenate(part) for part in zip(*parts, strict=True))
-        told = told_features(features, model.grid.channels, settings.sees_images)
-        found.append(fit_trees(calibration, told, logits, decisions, wrong, settings.trees, seed))
-    return tuple(found)
+        known = features if settings.sees_images else without_images(features, model.grid.channels)
+        if settings.perceptron:
+            fit = calibration, known, logits, decisions, wrong, settings.perceptron, seed
+            perceptrons.append(fit_perceptron(*fit))
+        else:
+            trees.append(fit_trees(calibration, known, logits, decisions, wrong, settings.trees, seed))
+    return replace(model, trees=tuple(trees), perceptrons=tuple(perceptrons))
 
 
 def fit_calibrations(request: RunRequest, cases: Sequence[str]) -> tuple[Calibration, ...]:

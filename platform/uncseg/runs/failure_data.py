@@ -18,7 +18,7 @@ from uncseg.evaluation.uncertainty import protocol_mask
 from uncseg.files import digest, whole_file
 from uncseg.kept_records import keep_record, kept_record
 from uncseg.method.failures.failure_cases import FailureCase
-from uncseg.method.failures.tree_features import image_features, region_features
+from uncseg.method.failures.voxel_features import image_features, region_features
 from uncseg.method.inference.decisions import Decisions
 from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import predict_grid
@@ -50,7 +50,7 @@ class Sample:
     near: np.ndarray
     """Whether the voxel is near this region's reference or prediction, (R, N) bool."""
     features: np.ndarray | None = None
-    """Each voxel's features for boosted trees, (R, N, F) float32; None where no trees are asked for."""
+    """Each voxel's features for trees or perceptrons, (R, N, F) float32; None where none are asked for."""
 
 
 def keep_decisions(request: FoldRequest, case_id: str) -> str:
@@ -70,7 +70,7 @@ def keep_decisions(request: FoldRequest, case_id: str) -> str:
         before = {} if kept is None else kept
         dense = failures.steps > 0 or _file(request, case_id, "b2nd").name in before.get("files", {})
         keep_record(
-            record, source, _predict(request, case_id, dense, failures.trees > 0 or before.get("features", False))
+            record, source, _predict(request, case_id, dense, failures.from_voxels or before.get("features", False))
         )
     return source
 
@@ -78,7 +78,7 @@ def keep_decisions(request: FoldRequest, case_id: str) -> str:
 def _suffices(kept: dict[str, Any], request: FoldRequest, case_id: str) -> bool:
     """Return whether what is kept of a case is all that the settings need."""
     failures, whole = request.experiment.failures, _file(request, case_id, "b2nd").name in kept["files"]
-    return (whole or not failures.steps) and (kept.get("features", False) or not failures.trees)
+    return (whole or not failures.steps) and (kept.get("features", False) or not failures.from_voxels)
 
 
 def is_kept(request: FoldRequest | RunRequest, case_id: str, source: str) -> bool:
@@ -115,7 +115,7 @@ def _predict(request: FoldRequest, case_id: str, whole: bool, with_features: boo
 
 
 def _features(data: np.ndarray, decisions: Decisions, positions: np.ndarray) -> np.ndarray:
-    """Return the features of voxels for boosted trees, (R, N, F)."""
+    """Return the features of voxels, (R, N, F)."""
     at = (slice(None), *positions.T)
     shared = image_features(data)[at]
     own = (region_features(decisions.logits, decisions.chosen, region)[at] for region in range(len(decisions.chosen)))

@@ -146,7 +146,7 @@ def _require_learnt(evaluation: Evaluation, folder: ModelFolder, folds: Sequence
     Raises:
         ProblemsFound: naming the folds.
     """
-    advice = "give uncseg evaluate for the run, with --set failures.trees=150 for cross_fitted, or remove the map"
+    advice = "give uncseg evaluate for the run, with --set failures.perceptron=32 for cross_fitted, or remove the map"
     problems = []
     asked = {name: f"evaluation.estimators.one_pass: {name}" for name in evaluation.estimators.one_pass}
     if evaluation.uncertainty is not None:

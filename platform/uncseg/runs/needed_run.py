@@ -123,7 +123,7 @@ def _missing(need: Need, run: RunFolder, members: int, folds: Sequence[int]) -> 
     if need.source == "cross_fitted":
         lacking = [fold for fold in folds if not has_learnt(run, fold)]
         what = "what the folds learn from each other's failures"
-        advice = f"set `failures.trees` to 150 in {run.root.name}, and give its uncseg cross-validate again"
+        advice = f"set `failures.perceptron` to 32 in {run.root.name}, and give its uncseg cross-validate again"
     else:
         needed = [run.member(number) for number in range(members)]
         lacking = [fold for fold in folds if not all(member.final_checkpoint(fold).is_file() for member in needed)]
@@ -142,7 +142,8 @@ def has_learnt(run: RunFolder, fold: int) -> bool:
         return False
     with contextlib.suppress(DamagedFile):
         content = read_json(record)
-        learns = bool(content.get("losses") or content.get("settings", {}).get("trees"))
+        settings = content.get("settings", {})
+        learns = bool(content.get("losses") or settings.get("trees") or settings.get("perceptron"))
         return learns and content.get("fold", fold) == fold
     return False
 

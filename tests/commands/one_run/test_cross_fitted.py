@@ -169,12 +169,12 @@ def test_another_map_can_be_a_cases_uncertainty_out_of_fold_and_for_new_cases(ro
 
 def test_a_map_that_no_fold_has_learnt_is_refused(root, run, tmp_path):
     said = uncseg("predict", run.root, root / "cohort", tmp_path / "out", *options(BOTH), code=2)
-    assert "failures.trees" in said
+    assert "failures.perceptron" in said
     wanted = options("evaluation.uncertainty=cross_fitted")
     said = uncseg("predict", run.root, root / "cohort", tmp_path / "out", *wanted, code=2)
     assert "evaluation.uncertainty" in said
     for command in (("evaluate", run.root), ("cross-validate", root / "experiment.yaml")):
-        assert "failures.trees" in uncseg(*command, *wanted, code=2)
+        assert "failures.perceptron" in uncseg(*command, *wanted, code=2)
     assert not (tmp_path / "out").exists()
 
 
@@ -245,15 +245,17 @@ def same(first, second):
     networks = [learnt["network_weights"] or {} for learnt in (first, second)]
     weights = zip(*(network.values() for network in networks), strict=True)
     alike = all(first[name] == second[name] for name in ("calibrations", "trees"))
+    perceptrons = [pair for pair in zip(first["perceptrons"], second["perceptrons"], strict=True) if None not in pair]
+    weights = [*weights, *((a[name], b[name]) for a, b in perceptrons for name in a)]
     return alike and all(torch.equal(*pair) for pair in weights)
 
 
-@pytest.mark.parametrize("learner", ["network", "trees"])
+@pytest.mark.parametrize("learner", ["network", "trees", "perceptron"])
 def test_no_reference_of_a_folds_own_cases_reaches_what_it_learns(request_of_copy, learner):
     """A marker in the references of fold 0's own cases changes fold 1 alone; then these cases are taken away."""
     request, sources = request_of_copy
-    if learner == "trees":
-        failures = request.experiment.failures.model_copy(update={"steps": 0, "trees": 5})
+    if learner != "network":
+        failures = request.experiment.failures.model_copy(update={"steps": 0, learner: 5})
         request = replace(request, experiment=request.experiment.model_copy(update={"failures": failures}))
         sources = {
             case: keep_decisions(request.fold(fold), case)

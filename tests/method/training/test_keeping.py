@@ -101,6 +101,28 @@ def test_compressed_errors_lie_around_one_half():
         for sample, compared in zip(values, found[name].numpy(), strict=True):
             np.testing.assert_allclose(compared, 1 / (1 + np.exp(sample.mean() - sample)), rtol=1e-6)
     assert only().compared(reading) is reading
+    half = torch.zeros_like(error)
+    half[:, :, :2] = 1
+    partly = only("compressed").compared(Reading({"error": error * half}, half)).values["error"].numpy()
+    for sample, compared in zip(error.numpy(), partly, strict=True):
+        visited = sample[:, :2]
+        np.testing.assert_allclose(compared[:, :2], 1 / (1 + np.exp(visited.mean() - visited)), rtol=1e-6)
+
+
+def test_many_visits_are_not_lost_in_rounding():
+    """After 6000 visits with a failure in each hundredth: the recursion in double precision."""
+    memory, geometry = (
+        only("smaller_step").memories(ALPHA)["training"],
+        PatchGeometry.from_crop([0] * 3, (8,) * 3, CASE),
+    )
+    expected = 0.0
+    for n in range(1, 6001):
+        failed = float(n % 100 == 0)
+        expected += min(1 / n, ALPHA) * (failed - expected)
+        write(memory, ["a"], [geometry], torch.full((1, 1, 8, 8, 8), failed))
+    found = memory.read(["a"], [geometry]).values["error"]
+    assert float(found.min()) == pytest.approx(expected, rel=1e-2)
+    assert float(found.max()) == pytest.approx(expected, rel=1e-2)
 
 
 @pytest.mark.parametrize("outputs", [LABELS, REGIONS], ids=["labels", "regions"])
@@ -110,6 +132,11 @@ def test_the_variance_across_channels_is_large_where_the_network_is_certain(outp
     p = np.exp(z) / np.exp(z).sum(1, keepdims=True) if outputs is LABELS else 1 / (1 + np.exp(-z))
     found = only("variance_of_channels").variance(logits, outputs)
     np.testing.assert_allclose(found[:, 0], p.var(1, ddof=1), rtol=1e-4)
+    one = Outputs("regions", 1, ((1,),), 0)
+    single = torch.randn(2, 1, 4, 5, 6)
+    chance = single.double().sigmoid().numpy()
+    of_one = np.concatenate((chance, 1 - chance), axis=1).var(1, ddof=1, keepdims=True)
+    np.testing.assert_allclose(only("variance_of_channels").variance(single, one), of_one, rtol=1e-3, atol=1e-7)
     wt = 1 - p[:, 0] if outputs is LABELS else p[:, 0]
     np.testing.assert_allclose(only().variance(logits, outputs)[:, 0], 4 * wt * (1 - wt), rtol=1e-3, atol=1e-6)
 

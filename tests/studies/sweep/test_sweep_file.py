@@ -155,10 +155,10 @@ def test_trees_alone_are_learning_too(sweep_file, space):
     ("fields", "where", "found"),
     [
         ({"space": LEARNING["space"] | SPACE}, "space", f"{', '.join(SPACE)} beside fields of failures"),
-        ({"overrides": {}}, "failures.trees", "trials that learn no more than calibrated p"),
+        ({"overrides": {}}, "failures.perceptron", "trials that learn no more than calibrated p"),
         (
             {"space": {"failures.steps": {"choice": [0, 50]}}},
-            "failures.trees",
+            "failures.perceptron",
             "trials that learn no more than calibrated p",
         ),
         ({"space": {"failures.steps": {}}}, "space.failures.steps", "nothing"),

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from uncseg.method.failures.failure_model import FailureModel
-from uncseg.method.failures.failure_trees import Asked
 from uncseg.method.failures.margins import clipped_logit
+from uncseg.method.failures.voxel_map import Asked
 from uncseg.method.memory.error_memory import Reading
 from uncseg.method.network.logits import region_probabilities
 from uncseg.method.training.error_sources import Visit, known_everywhere

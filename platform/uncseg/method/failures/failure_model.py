@@ -1,7 +1,7 @@
-"""What a fold has learnt from the failures of the other folds: calibrated p, and the failure network. One file each.
+"""What a fold has learnt from the failures of the other folds: calibrated p, and what it does not know. One file each.
 
 model = FailureModel.load(run.learnt_failures(fold))
-failures = model.failures(images, logits, decisions)   # P(wrong) of each region; None without a network
+failures = model.failures(images, logits, decisions)   # P(wrong) of each region; None without more
 """
 
 import math
@@ -20,7 +20,9 @@ from uncseg.method.checkpoints import load_torch_file
 from uncseg.method.failures.calibration import Calibration, calibrated_logits
 from uncseg.method.failures.failure_map import failure_map
 from uncseg.method.failures.failure_network import FailureNetwork
-from uncseg.method.failures.failure_trees import EVERYTHING, Asked, tree_map
+from uncseg.method.failures.failure_trees import Trees
+from uncseg.method.failures.perceptron import Perceptron
+from uncseg.method.failures.voxel_map import EVERYTHING, Asked, VoxelLearner, voxel_map
 
 KEYS = ("calibrations", "settings", "grid", "network_weights")
 SLICES_TOGETHER = 8
@@ -44,7 +46,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class FailureModel:
-    """Calibrated p of each region, and, where the folds learn more, a network or boosted trees."""
+    """Calibrated p of each region, and, where the folds learn more, a network, boosted trees or perceptrons."""
 
     calibrations: tuple[Calibration, ...]
     settings: Failures
@@ -52,11 +54,18 @@ class FailureModel:
     network: FailureNetwork | None = None
     trees: tuple[str, ...] = ()
     """Of each region, as :func:`~uncseg.method.failures.failure_trees.fit_trees` returns them; empty: none."""
+    perceptrons: tuple[Perceptron | None, ...] = ()
+    """Of each region, as :func:`~uncseg.method.failures.perceptron.fit_perceptron` returns them; empty: none."""
 
     @property
     def learns(self) -> bool:
         """Whether there is more than calibrated p."""
-        return self.network is not None or bool(self.trees)
+        return self.network is not None or bool(self.voxel_learners)
+
+    @property
+    def voxel_learners(self) -> tuple[VoxelLearner | None, ...]:
+        """What has learnt from features of single voxels, of each region; empty: nothing."""
+        return self.perceptrons or tuple(Trees(text) if text else None for text in self.trees)
 
     def build(self, seed: int) -> FailureNetwork:
         """Return a network with fresh weights, drawn from a seed."""
@@ -83,10 +92,11 @@ class FailureModel:
         tile_step: float = 0.5,
         asked: Asked = EVERYTHING,
     ) -> np.ndarray | None:
-        """Return P(wrong) of each region by network or trees, (R, D, H, W) float32; None without either.
+        """Return P(wrong) of each region by what is learnt beyond calibrated p, (R, D, H, W) float32; None without.
 
         A network's is computed on this process's GPU, or on the CPU where there is none or too little memory.
-        Arguments as in :func:`~uncseg.method.failures.failure_map.failure_map`; trees compute what is ``asked`` alone.
+        Arguments as in :func:`~uncseg.method.failures.failure_map.failure_map`; trees and perceptrons compute what is
+        ``asked`` alone.
 
         Raises:
             NotFinite: the network's output is not finite.
@@ -95,7 +105,9 @@ class FailureModel:
             if not self.learns:
                 return None
             given = images, logits, decisions, self.settings.sees_images
-            return tree_map(self.trees, self.calibrations, *given, asked)
+            found = voxel_map(self.voxel_learners, self.calibrations, *given, asked)
+            require_finite(found, "map cross_fitted", "delete failures.json of the fold: it learns anew")
+            return found
         told = images, logits, decisions, tile_step
         try:
             found = failure_map(self.network.to(fitting_device()), *told)
@@ -122,6 +134,7 @@ class FailureModel:
             },
             "network_weights": None if self.network is None else self.network.cpu().state_dict(),
             "trees": list(self.trees),
+            "perceptrons": [None if one is None else one.state_dict() for one in self.perceptrons],
         }
         # torch writes a file's name into it: given one, the same weights would differ
         with whole_file(file) as temporary, temporary.open("wb") as stream:
@@ -151,6 +164,7 @@ class FailureModel:
             Failures.model_validate(OLDER | content["settings"]),
             Grid(int(grid["channels"]), tuple(map(int, grid["patch"])), (z, y, x)),
             trees=tuple(map(str, content.get("trees", ()))),
+            perceptrons=tuple(None if one is None else Perceptron.of(one) for one in content.get("perceptrons", ())),
         )
         if content["network_weights"] is None:
             return model

@@ -39,7 +39,7 @@ class LearntFailures:
         return cls(model, _loaded(file, file.stat().st_mtime_ns)) if file.is_file() else None
 
     def on_grid(self, data: np.ndarray, grid: GridPrediction, tile_step: float) -> np.ndarray | None:
-        """Return the probability of each region by the failure network, (R, D, H, W) float32; None without one.
+        """Return the probability of each region by more than calibrated p, (R, D, H, W) float32; None without.
 
         Args:
             data: the preprocessed case, (C, D, H, W).

@@ -24,7 +24,7 @@ class GridPrediction:
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     """By name, (D, H, W) float32 in [0, 1], unmasked; ``uncertainty`` of a network with the head."""
     corrected: np.ndarray | None = None
-    """Probability of each region by the fold's failure network, (R, D, H, W) float32; None without one."""
+    """Probability of each region by what the fold has learnt beyond calibrated p; None without."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ class CaseMemory:
         self.row = torch.full(grid, -1, dtype=torch.int32)
         self.whole_visits = torch.zeros(grid, dtype=self._count_type)
         self.visits = torch.zeros((0, VOXELS), dtype=self._count_type)
-        self.values = torch.zeros((0, averages, VOXELS), dtype=torch.float16)
+        # half precision would round steps of 1/n away, and always on the same side
+        self.values = torch.zeros((0, averages, VOXELS), dtype=torch.float32 if smaller_step else torch.float16)
 
     @property
     def nbytes(self) -> int:
@@ -83,14 +84,14 @@ class CaseMemory:
         return sum(getattr(self, name).nbytes for name in TENSORS)
 
     def gather(self, box: BlockBox) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return which of a box's blocks are held, (k,) int64, and what they hold, (k, averages + 1, 512) float16.
+        """Return which of a box's blocks are held, (k,) int64, and what they hold, (k, averages + 1, 512).
 
         They hold the averages, 0 where not visited, and last 1 where visited.
         """
         rows = self.row[box.blocks].flatten()
         index = (rows >= 0).nonzero()[:, 0]
         held = rows[index].long()
-        visited = (self.visits[held] > 0).half()[:, None]
+        visited = (self.visits[held] > 0).to(self.values.dtype)[:, None]
         return index, torch.cat((self.values[held] * visited, visited), dim=1)
 
     def update(self, box: BlockBox, parts: torch.Tensor, seen: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -119,7 +120,7 @@ class CaseMemory:
         step = (mean.clamp(max=self.alpha) if self.smaller_step else mean.clamp(min=self.alpha)) * shown
         self.visits[held] = visits.clamp(max=self._most).to(self._count_type)
         old = self.values[held].float()
-        self.values[held] = (old + step[:, None] * (new[:, :-1] - old)).half()
+        self.values[held] = (old + step[:, None] * (new[:, :-1] - old)).to(self.values.dtype)
 
     def _make(self, box: BlockBox, rows: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
         """Make the fresh blocks; return the box's rows with theirs filled in."""

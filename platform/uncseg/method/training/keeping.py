@@ -50,15 +50,20 @@ class Keeping:
         """
         if self.differences.variance_of_channels:
             p = logits.float().sigmoid() if outputs.kind == "regions" else logits.float().softmax(1)
+            if p.shape[1] == 1:  # a single region: it and all else
+                p = torch.cat((p, 1 - p), dim=1)
             return p.var(1, keepdim=True)
         p = main_probability(logits, outputs)
         return 4 * p * (1 - p)
 
     def compared(self, reading: Reading) -> Reading:
-        """Return what maps are compared with; compressed, sigmoid(E − mean E) over the patch, near 1/2 everywhere."""
+        """Return what maps are compared with; compressed, sigmoid(E − mean E), near 1/2 everywhere.
+
+        The mean is that over the voxels of the patch that were visited.
+        """
         if not self.differences.compressed:
             return reading
-        values = {name: _around_its_mean(average).sigmoid() for name, average in reading.values.items()}
+        values = {name: _around_its_mean(value, reading.visited).sigmoid() for name, value in reading.values.items()}
         return Reading(values, reading.visited)
 
 
@@ -67,5 +72,7 @@ def keeping_of(settings: Memory) -> Keeping:
     return Keeping(settings.published or OURS)
 
 
-def _around_its_mean(values: torch.Tensor) -> torch.Tensor:
-    return values - values.flatten(1).mean(1).reshape(-1, *[1] * (values.ndim - 1))
+def _around_its_mean(values: torch.Tensor, visited: torch.Tensor) -> torch.Tensor:
+    known = visited.flatten(1)
+    mean = (values.flatten(1) * known).sum(1) / known.sum(1).clamp(min=1)
+    return values - mean.reshape(-1, *[1] * (values.ndim - 1))

@@ -32,6 +32,8 @@ from uncseg.method.training.resumable_trainer import ResumableTrainer
 from uncseg.method.training.several_passes_on_patches import several_pass_maps
 from uncseg.method.training.teacher import Teacher
 
+INTEREST = "interest"
+
 
 class UncertaintyTrainer(ResumableTrainer):
     """nnU-Net's trainer for one fold, with error memory and uncertainty head (or without head: the baseline)."""
@@ -105,17 +107,17 @@ class UncertaintyTrainer(ResumableTrainer):
         self.optimizer.zero_grad(set_to_none=True)
         memory: Reading | None = None
         losses: list[torch.Tensor] = []
-        visits: list[Visit] = []
+        kept: list[dict[str, torch.Tensor]] = []
         for part in split_evenly(len(data), self.settings.training.accumulate):
             outputs = self._forward(data[part], [t[part] for t in target])
             visit = self._visit(data[part], outputs[0], target[0][part])
-            visits.append(visit)
+            kept.append(self._kept("training", visit))
             if self.keeping.differences.writes_first:
-                self._write("training", batch, visits)
+                self._write("training", batch, kept)
             memory = memory or self._read("training", batch, data.shape)
             loss = self._judge(outputs, visit, memory.part(part))
             if part.stop == len(data) and not self.keeping.differences.writes_first:
-                self._write("training", batch, visits)
+                self._write("training", batch, kept)
             loss = (part.stop - part.start) / len(data) * loss
             losses.append(loss.detach())
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
@@ -155,14 +157,18 @@ class UncertaintyTrainer(ResumableTrainer):
         values = {name: value.reshape(one_channel) for name, value in reading.values.items()}
         return self.keeping.compared(Reading(values, reading.visited.reshape(one_channel)))
 
-    def _write(self, side: str, batch: dict, visits: Sequence[Visit]) -> None:
-        logits = torch.cat([visit.logits for visit in visits])
-        kept = {"error": self.keeping.failure(torch.cat([visit.failure for visit in visits]))}
+    def _kept(self, side: str, visit: Visit) -> dict[str, torch.Tensor]:
+        """Return what a memory takes of a visit, by the names of its averages, and where it is worth remembering."""
+        kept = {"error": self.keeping.failure(visit.failure), INTEREST: visit.mask}
         if "variance" in self.memories[side].names:
-            kept["variance"] = self.keeping.variance(logits, self.outputs)
+            kept["variance"] = self.keeping.variance(visit.logits, self.outputs)
+        return kept
+
+    def _write(self, side: str, batch: dict, parts: Sequence[dict[str, torch.Tensor]]) -> None:
+        values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        interest = values.pop(INTEREST)
         # every process keeps the whole memory: any of them may draw a case
-        interest = torch.cat([visit.mask for visit in visits])
-        self.memories[side].write(*gather_samples(batch["keys"], batch["geometry"], kept, interest))
+        self.memories[side].write(*gather_samples(batch["keys"], batch["geometry"], values, interest))
 
     @torch.no_grad()
     def _visit(self, data: torch.Tensor, logits: torch.Tensor, target: torch.Tensor) -> Visit:
@@ -216,7 +222,7 @@ class UncertaintyTrainer(ResumableTrainer):
         # NaN is no visit
         visit = replace(visit, failure=torch.where(usable, visit.failure, math.nan), learned_in="union")
         if self.keeping.differences.writes_first:
-            self._write("validation", batch, [visit])
+            self._write("validation", batch, [self._kept("validation", visit)])
         memory = self._read("validation", batch, data.shape)
         q = read_oracle(self.oracle, batch["keys"], batch["geometry"])
         q = None if q is None else q.reshape(visit.failure.shape).to(self.device)
@@ -224,7 +230,7 @@ class UncertaintyTrainer(ResumableTrainer):
         rates = epoch_metrics.failure_rates(visit, self.outputs, self.settings.task)
         self._means.add(sums | rates, usable)
         if not self.keeping.differences.writes_first:
-            self._write("validation", batch, [visit])
+            self._write("validation", batch, [self._kept("validation", visit)])
         self.skipped.add_validation(usable)
         counts = epoch_metrics.overlap_counts(visit.predicted, visit.reference)
         results = {"loss": torch.where(usable, loss.detach(), math.nan)}

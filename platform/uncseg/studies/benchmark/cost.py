@@ -26,7 +26,7 @@ from uncseg.method.inference.model_folder import ModelFolder
 from uncseg.method.inference.native_space import predict_grid
 from uncseg.method.inference.predictor import UncertaintyPredictor
 from uncseg.method.inference.several_passes_on_cases import estimate_grid
-from uncseg.runs.cross_fitting import learn_trees
+from uncseg.runs.cross_fitting import learn_from_voxels
 from uncseg.runs.failure_data import open_case
 from uncseg.runs.fold_prediction import loaded_members, preprocessed_case
 from uncseg.runs.fold_request import FoldRequest
@@ -71,7 +71,7 @@ def _measure(scored: list[ScoredFold], case_id: str, repeats: int) -> dict[str, 
     for part in learnt:
         experiment = part.request.experiment
         steps = experiment.training.epochs * experiment.training.iterations_per_epoch
-        # trees are fitted as a whole, against a few of nnU-Net's steps
+        # trees and perceptrons are fitted as a whole, against a few of nnU-Net's steps
         training["ratio"][stage_of(part.training.name)] *= (experiment.failures.steps or STEPS) / steps
     return {
         "training": training,
@@ -142,7 +142,7 @@ def _training_steps(scored: list[ScoredFold]) -> Work:
 
 def _failure_steps(scored: Sequence[ScoredFold], case_id: str) -> Work:
     """Return a few training steps of each training's failure network, from fresh weights, on a case; or the fit of all
-    its trees."""
+    its trees or perceptrons."""
     work: Work = {}
     for part in scored:
         request = part.request
@@ -152,7 +152,7 @@ def _failure_steps(scored: Sequence[ScoredFold], case_id: str) -> Work:
             others = [
                 case for split in read_splits(request.prepared.splits) for case in split["val"] if case not in own
             ]
-            work[stage_of(part.training.name)] = partial(learn_trees, request, request.fold, others, model)
+            work[stage_of(part.training.name)] = partial(learn_from_voxels, request, request.fold, others, model)
             continue
         few, case = model.settings.model_copy(update={"steps": STEPS}), open_case(part.request, case_id)
         network = model.build(seed=0).to(fitting_device())

@@ -148,13 +148,13 @@ def _check_maps(checks: Checks, name: str, maps: Sequence[str], experiment: Expe
     where, model, estimators = f"trainings.{name}.maps", experiment.model, experiment.evaluation.estimators
     expected, advice = "a map that a network without the head gives", "set `model.uncertainty` to true, or remove it"
     checks.require(HEAD not in maps or model.uncertainty, where, HEAD, expected, advice)
-    found, expected = f"{CROSS_FITTED}, and folds that learn no more than calibrated p", "trees, or a failure network"
+    found, expected = f"{CROSS_FITTED}, and folds that learn no more than calibrated p", "folds that learn more"
     checks.require(
         CROSS_FITTED not in maps or experiment.failures.learns,
         where,
         found,
         expected,
-        "set `failures.trees`, or `failures.steps`",
+        "set `failures.perceptron` to 32",
     )
     compared = bool(maps or model.uncertainty or estimators.several_pass)
     advice = "name some, as [entropy], or choose evaluation.estimators of several predictions"

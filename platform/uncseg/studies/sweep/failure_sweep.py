@@ -13,7 +13,7 @@ from uncseg.runs.run_opening import finished_folds, open_existing_run, refuse_ot
 from uncseg.studies.sweep.space import is_number, parse_domain
 from uncseg.studies.sweep.sweep_file import FAILURES_SECTION, Sweep
 
-TREES, STEPS = "failures.trees", "failures.steps"
+LEARN = ("failures.perceptron", "failures.trees", "failures.steps")
 DECIDES = (FAILURES_SECTION, "evaluation.tile_step", "evaluation.mirroring")
 """Fields on which a trial's figures depend, and that may change in a run."""
 
@@ -36,9 +36,10 @@ def problems_of_learning(sweep: Sweep, base: Experiment) -> list[Problem]:
         found, expected = f"{', '.join(others)} beside fields of failures", "fields of failures alone, or none of them"
         advice = "search the networks first, then, on the finished run, what is learnt from their failures"
         problems.append(Problem("space", found, expected, advice))
-    if not (_always(sweep, base, TREES) or _always(sweep, base, STEPS)):
-        found, expected = "trials that learn no more than calibrated p", "trees, or steps of a network, in every trial"
-        problems.append(Problem(TREES, found, expected, f"write {TREES} or {STEPS}, 1 or more, in overrides"))
+    if not any(_always(sweep, base, field) for field in LEARN):
+        found = "trials that learn no more than calibrated p"
+        expected = "a perceptron, trees, or steps of a network, in every trial"
+        problems.append(Problem(LEARN[0], found, expected, f"write {' or '.join(LEARN)}, 1 or more, in overrides"))
     if sweep.scheduler.type != "fifo":
         expected = "fifo: a trial has a single result, and none can be ended early"
         problems.append(Problem("scheduler.type", sweep.scheduler.type, expected, "write scheduler: {type: fifo}"))

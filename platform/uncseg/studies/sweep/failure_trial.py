@@ -40,7 +40,7 @@ CASES = "cases"
 
 def run_request(setup: TrialSetup, experiment: Experiment | None = None) -> RunRequest:
     """Return the base's own run, with a trial's settings of what is learnt; None: those for which all is kept."""
-    everything = setup.base.failures.model_copy(update={"steps": 1, "trees": 1})
+    everything = setup.base.failures.model_copy(update={"steps": 1, "perceptron": 1})
     failures = everything if experiment is None else experiment.failures
     base = setup.base.model_copy(update={"failures": failures})
     return RunRequest(base, setup.prepared, RunFolder(setup.base.run_folder), setup.slots, setup.trust)

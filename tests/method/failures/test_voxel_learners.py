@@ -1,4 +1,4 @@
-"""Boosted trees: the features of a voxel, in closed forms, and what the trees learn beyond calibrated p."""
+"""Trees and perceptrons: the features of a voxel, in closed forms, and what is learnt beyond calibrated p."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,10 @@ import pytest
 from uncseg.config.failures import Failures
 from uncseg.method.failures.calibration import Calibration
 from uncseg.method.failures.failure_model import FailureModel, Grid
-from uncseg.method.failures.failure_trees import EVERYTHING, Asked, fit_trees, told_features
-from uncseg.method.failures.tree_features import image_features, of_images, region_features
+from uncseg.method.failures.failure_trees import fit_trees
+from uncseg.method.failures.perceptron import fit_perceptron
+from uncseg.method.failures.voxel_features import image_features, of_images, region_features, without_images
+from uncseg.method.failures.voxel_map import EVERYTHING, Asked
 
 CALIBRATIONS = (Calibration(-1.0, -0.5, 0.8, 0.2), Calibration(0.3, -0.1, 0.0, 0.0))
 SHAPE = (20, 18, 17)
@@ -26,17 +28,25 @@ def case():
     return images, logits, decisions, decisions & (images[:1] > 1)
 
 
-def learnt(case, trees=60, sees_images=True):
-    """A model that has learnt region 0 from all of the case's voxels, and region 1 from nothing."""
-    images, logits, decisions, wrong = case
-    features = (
-        np.concatenate([region_features(logits, decisions, 0), image_features(images)]).reshape(-1, wrong[0].size).T
-    )
-    told = told_features(features, len(images), sees_images)
-    flat = [values[0].ravel() for values in (logits, decisions, wrong)]
-    text = fit_trees(CALIBRATIONS[0], told, *flat, trees, seed=0)
-    settings = Failures(trees=trees, sees_images=sees_images)
-    return FailureModel(CALIBRATIONS, settings, Grid(2, SHAPE, (1.0, 1.0, 1.0)), trees=(text, ""))
+@pytest.fixture(params=["trees", "perceptron"])
+def learnt(request):
+    """Return a model that has learnt region 0 from all of the case's voxels, and region 1 from nothing."""
+
+    def learn(case, sees_images=True):
+        images, logits, decisions, wrong = case
+        features = np.concatenate([region_features(logits, decisions, 0), image_features(images)])
+        features = np.ascontiguousarray(features.reshape(-1, wrong[0].size).T)
+        known = features if sees_images else without_images(features, len(images))
+        voxels = [values[0].ravel() for values in (logits, decisions, wrong)]
+        grid = Grid(2, SHAPE, (1.0, 1.0, 1.0))
+        if request.param == "trees":
+            text = fit_trees(CALIBRATIONS[0], known, *voxels, 60, seed=0)
+            return FailureModel(CALIBRATIONS, Failures(trees=60, sees_images=sees_images), grid, trees=(text, ""))
+        fitted = fit_perceptron(CALIBRATIONS[0], known, *voxels, 16, seed=0)
+        settings = Failures(perceptron=16, sees_images=sees_images)
+        return FailureModel(CALIBRATIONS, settings, grid, perceptrons=(fitted, None))
+
+    return learn
 
 
 def test_a_voxel_is_described_by_its_margin_and_by_what_is_around_it(case):
@@ -71,11 +81,10 @@ def test_features_of_images_are_the_last_ones(case):
     np.testing.assert_array_equal(found[[0, 3]], images)
     assert found[2].std() < found[1].std() < found[0].std()
     both = np.concatenate([np.full((4, *SHAPE), 7.0), found]).reshape(10, -1).T
-    assert (told_features(both, 2, sees_images=False) == 7).all()
-    assert told_features(both, 2, sees_images=True).shape[1] == 10
+    assert (without_images(both, 2) == 7).all()
 
 
-def test_they_learn_what_an_image_tells_of_failures(case):
+def test_they_learn_what_an_image_tells_of_failures(case, learnt):
     images, logits, decisions, wrong = case
     inside = decisions[0]
     found = learnt(case).failures(images, logits, decisions)[0][inside]
@@ -85,7 +94,7 @@ def test_they_learn_what_an_image_tells_of_failures(case):
     assert blind[failing].mean() < 1.5 * blind[~failing].mean()
 
 
-def test_where_they_have_learnt_nothing_calibrated_p_stands(case):
+def test_where_they_have_learnt_nothing_calibrated_p_stands(case, learnt):
     images, logits, decisions, _ = case
     model = learnt(case)
     found, expected = model.failures(images, logits, decisions), model.calibrated(logits, decisions)
@@ -99,24 +108,45 @@ def test_few_failures_are_not_learnt_from():
     told = np.ones(500, np.float32), np.ones(500, bool)
     assert fit_trees(CALIBRATIONS[0], features, *told, few, 10, 0) == ""
     assert fit_trees(CALIBRATIONS[0], features, *told, ~few, 10, 0) == ""
+    few_features = features.astype(np.float32)
+    assert fit_perceptron(CALIBRATIONS[0], few_features, *told, few, 10, 0) is None
+    assert fit_perceptron(CALIBRATIONS[0], few_features, *told, ~few, 10, 0) is None
 
 
-def test_trees_are_read_as_they_were_written_and_fitted_alike(case, tmp_path):
+def test_a_perceptron_is_two_layers_of_standardised_features_against_the_decision():
+    """By NumPy, from the weights that it was fitted to; features that were never seen count as five deviations."""
+    random = np.random.default_rng(0)
+    features = random.normal(3, 2, (5000, 4)).astype(np.float32)
+    chosen, failing = random.random(5000) < 0.5, random.random(5000) < 0.3
+    fitted = fit_perceptron(CALIBRATIONS[0], features, np.zeros(5000, np.float32), chosen, failing, 8, seed=0)
+    weights = {name: values.double().numpy() for name, values in fitted.state_dict().items()}
+    np.testing.assert_allclose(weights["mean"], features.mean(0), rtol=1e-4)
+    features[:5] = 1000
+    x = ((features - weights["mean"]) / weights["sd"]).clip(-5, 5)
+    for layer in (0, 2):
+        x = x @ weights[f"layers.{layer}.weight"].T + weights[f"layers.{layer}.bias"]
+        x = np.where(x > 0, x, 0.01 * x)
+    evidence = (x @ weights["layers.4.weight"].T + weights["layers.4.bias"])[:, 0]
+    assert np.abs(evidence).max() > 0.01
+    np.testing.assert_allclose(fitted.added(features, chosen), np.where(chosen, -evidence, evidence), atol=1e-4)
+
+
+def test_they_are_read_as_they_were_written_and_fitted_alike(case, learnt, tmp_path):
     own, again = learnt(case), learnt(case)
-    assert own.trees == again.trees
     own.save(tmp_path / "failures.pth")
     read = FailureModel.load(tmp_path / "failures.pth")
     images, logits, decisions, _ = case
+    np.testing.assert_array_equal(again.failures(images, logits, decisions), own.failures(images, logits, decisions))
     np.testing.assert_array_equal(read.failures(images, logits, decisions), own.failures(images, logits, decisions))
 
 
-def test_what_is_not_asked_for_is_left_at_calibrated_p(case):
+def test_what_is_not_asked_for_is_left_at_calibrated_p(case, learnt):
     images, logits, decisions, _ = case
     model = learnt(case)
     voxels = np.random.default_rng(1).random(SHAPE) < 0.3
     whole, part = (model.failures(images, logits, decisions, asked=a) for a in (EVERYTHING, Asked(0, voxels)))
     calibrated = model.calibrated(logits, decisions)
-    np.testing.assert_array_equal(part[0][voxels], whole[0][voxels])
+    np.testing.assert_allclose(part[0][voxels], whole[0][voxels], rtol=1e-5)
     np.testing.assert_allclose(part[0][~voxels], calibrated[0][~voxels], rtol=1e-5)
     assert np.abs(whole[0] - calibrated[0])[~voxels].max() > 0.1
     other = model.failures(images, logits, decisions, asked=Asked(1))

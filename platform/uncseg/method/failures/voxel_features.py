@@ -1,4 +1,4 @@
-"""Features of a voxel for boosted trees: probabilities, decisions and images, there and around it at several scales.
+"""Features of a voxel for trees or a perceptron: probabilities, decisions and images, there and around it.
 
 All is on the preprocessed grid; scales and distances are in its voxels.
 """
@@ -59,3 +59,8 @@ def _size(chosen: np.ndarray) -> np.ndarray:
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     return np.asarray(np.log1p(ndimage.maximum_filter(sizes[parts], REACH)), np.float32)
+
+
+def without_images(features: np.ndarray, channels: int) -> np.ndarray:
+    """Return the features, (N, F), without those of the images, the last ones."""
+    return features[:, : features.shape[1] - of_images(channels)]
