@@ -44,7 +44,7 @@ def in_union(a, b, u):
     if not mask.any():
         return {"brier_union": math.nan, "ece_union": math.nan}
     values, wrong = u[mask].astype(float), (a != b)[mask].astype(float)
-    bins = np.digitize(values, np.linspace(0, 1, 21)[1:-1])
+    bins = np.digitize(values, np.round(np.linspace(0, 1, 21)[1:-1], 12))  # 0.95 itself, and not 19 · 0.05
     gaps = [abs((values - wrong)[bins == number].sum()) for number in range(20)]
     return {"brier_union": np.square(values - wrong).mean(), "ece_union": sum(gaps) / len(values)}
 
