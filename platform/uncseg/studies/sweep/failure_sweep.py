@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from uncseg.config.experiment import Experiment
+from uncseg.config.experiment import Experiment, with_new_fields
 from uncseg.config.fields import differences, get_field, is_within
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.figures import shown_in
@@ -90,7 +90,7 @@ def changed_learning(sweep: Sweep, before: Mapping[str, Any], now: Mapping[str, 
     advice = "write it as it was, or give the new sweep another name"
     return [
         Problem(name, str(new), f"{old}, as the sweep was started", advice)
-        for name, old, new in differences(before, now)
+        for name, old, new in differences(with_new_fields(before), with_new_fields(now))
         if is_within(name, DECIDES)
     ]
 
