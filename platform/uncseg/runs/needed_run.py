@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from uncseg.config.experiment import Experiment
 from uncseg.config.rules import problems_of_judged
-from uncseg.errors import Problem, ProblemsFound, raise_if_any
-from uncseg.files import DamagedFile, read_json
+from uncseg.errors import DamagedFile, Problem, ProblemsFound, raise_if_any
+from uncseg.files import read_json
 from uncseg.layout import FAILURES_RECORD, FINAL_CHECKPOINT, PreparedFolder, RunFolder
 from uncseg.runs.own_folds import foreign_folds
 from uncseg.runs.run_data import changed_data, read_data

@@ -87,10 +87,8 @@ def fit_perceptron(
         torch.manual_seed(seed)
         perceptron = Perceptron(values.shape[1], hidden)
     sd = values.std(0)
-    perceptron.mean, perceptron.sd = (
-        values.mean(0),
-        torch.where(sd > LEAST_SD, sd, torch.inf),
-    )  # a constant says nothing
+    perceptron.mean = values.mean(0)
+    perceptron.sd = torch.where(sd > LEAST_SD, sd, torch.inf)  # a constant says nothing
     optimizer = torch.optim.AdamW(perceptron.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, STEPS, 0.9)
     random, threads = torch.Generator().manual_seed(seed), torch.get_num_threads()

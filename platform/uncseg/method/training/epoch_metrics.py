@@ -101,7 +101,9 @@ def estimator_sums(
         variance_stable=memory.values["variance"],
         q=q,
     )
-    maps = dict(several_passes) | estimate_all(prediction) | {VAR1SHOT: keeping.variance(logits, outputs)}
+    maps = dict(several_passes) | estimate_all(prediction)
+    if keeping.differences.variance_of_channels:
+        maps[VAR1SHOT] = keeping.variance(logits, outputs)
     error = memory.values["error"]
     sums: Sums = {}
     for protocol, mask in visit.masks.items():
