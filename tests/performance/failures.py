@@ -109,8 +109,8 @@ def fitted_to_voxels(model: FailureModel, predictor: Any, options: Any) -> Failu
     shared, found = image_features(data), []
     fit, size = (fit_perceptron, options.perceptron) if options.perceptron else (fit_trees, options.trees)
     for region in range(REGIONS):
-        features = np.concatenate([region_features(logits, chosen, region), shared])
-        columns = np.ascontiguousarray(features.reshape(len(features), -1)[:, voxels].T)
+        features = torch.cat([region_features(logits, chosen, region), shared]).flatten(1)[:, voxels]
+        columns = np.ascontiguousarray(features.T.numpy())
         own, drawn = [values[region].ravel()[voxels] for values in (logits, chosen)], random.random(len(voxels)) < 0.2
         started = time.perf_counter()
         found.append(fit(AT_ITS_WORD, columns, *own, drawn, size, 0))

@@ -2,6 +2,7 @@
 
 import sqlite3
 from pathlib import Path
+from platform import machine
 
 import pytest
 
@@ -24,3 +25,16 @@ def test_a_database_of_a_newer_mlflow_is_refused(four_cases, experiment_file, ne
     with pytest.raises(ProblemsFound) as caught:
         preflight(experiment, 2, cluster, own_ray=True, begun=begun)
     assert "of a newer MLflow" in caught.value.problems[0].found
+
+
+@pytest.mark.skipif(machine() != "x86_64", reason="instructions are known of x86 alone")
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32", "null"])
+def test_half_precision_without_instructions_is_said_to_be_slow(four_cases, experiment_file, capsys, precision):
+    """As Linux lists them, and not as torch does."""
+    own = set(Path("/proc/cpuinfo").read_text().split())
+    lacks = {"bf16": not {"avx512_bf16", "amx_bf16"} & own, "fp16": not {"avx512_fp16", "amx_fp16"} & own}
+    experiment = load_experiment(experiment_file(four_cases), [f"training.precision={precision}"])
+    preflight(experiment, 2, Cluster((Node(2.0),)), own_ray=True, begun=False)
+    assert ("training.precision: " in capsys.readouterr().err) == lacks.get(precision, False)
+    preflight(experiment, 2, Cluster((Node(4.0, 1.0),)), own_ray=True, begun=False)
+    assert "training.precision" not in capsys.readouterr().err

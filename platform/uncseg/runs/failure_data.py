@@ -18,6 +18,7 @@ from uncseg.evaluation.uncertainty import protocol_mask
 from uncseg.files import digest, whole_file
 from uncseg.kept_records import keep_record, kept_record
 from uncseg.method.failures.failure_cases import FailureCase
+from uncseg.method.failures.failure_model import fitting_device
 from uncseg.method.failures.voxel_features import image_features, region_features
 from uncseg.method.inference.decisions import Decisions
 from uncseg.method.inference.model_folder import ModelFolder
@@ -117,9 +118,10 @@ def _predict(request: FoldRequest, case_id: str, whole: bool, with_features: boo
 def _features(data: np.ndarray, decisions: Decisions, positions: np.ndarray) -> np.ndarray:
     """Return the features of voxels, (R, N, F)."""
     at = (slice(None), *positions.T)
-    shared = image_features(data)[at]
-    own = (region_features(decisions.logits, decisions.chosen, region)[at] for region in range(len(decisions.chosen)))
-    return np.stack([np.concatenate([values, shared]).T for values in own])
+    device, logits, chosen = fitting_device(), decisions.logits, decisions.chosen
+    shared = image_features(data, device)[at]
+    own = (region_features(logits, chosen, region, device)[at] for region in range(len(chosen)))
+    return np.stack([torch.cat([values, shared]).T.cpu().numpy() for values in own])
 
 
 def reference_of(request: FoldRequest | RunRequest, case_id: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from uncseg.cluster.node_checks import check_folders, relative_path_problems
 from uncseg.cluster.resources import Cluster, Slots, plan_slots
 from uncseg.cluster.session import under_ray_job
 from uncseg.config.experiment import Experiment
+from uncseg.console import warn
 from uncseg.dataset.preparation import chosen_cases
 from uncseg.errors import Problem, ProblemsFound, raise_if_any
 from uncseg.tracking.destination import AnotherVersion, open_store
@@ -39,7 +40,23 @@ def preflight(experiment: Experiment, folds: int, cluster: Cluster, own_ray: boo
             problems += error.problems if isinstance(error, AnotherVersion) or not begun else []
     if slots is None or problems:
         raise ProblemsFound("The run would fail.", problems + _layout_problems(experiment))
+    _warn_of_slow_precision(experiment.training.precision, slots)
     return slots  # the cases come next: preparing them opens every file
+
+
+def _warn_of_slow_precision(precision: str | None, slots: Slots) -> None:
+    """Say where CPUs like this machine's compute in half precision without instructions for it."""
+    if precision not in ("bf16", "fp16") or slots.fold.gpus:
+        return
+    from torch.cpu import get_capabilities  # takes seconds, and few runs come here
+
+    has = get_capabilities()
+    instructions = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}[precision]
+    if has.get("architecture") == "x86_64" and not any(has[name] for name in instructions):
+        warn(
+            f"training.precision: this CPU ({has['cpu_name']}) has no instructions for {precision}: a step takes some "
+            "twenty times as long as with --set training.precision=fp32"
+        )
 
 
 def require_storage(experiment: Experiment, own_ray: bool) -> None:

@@ -26,7 +26,7 @@ from uncseg.runs.run_data import changed_data, read_data, record_data
 from uncseg.tasks.task import Task
 from uncseg.tracking.lost_epochs import require_epochs
 from uncseg.tracking.manifest import update_manifest
-from uncseg.tracking.run_settings import ADVICE, read_settings
+from uncseg.tracking.run_settings import ADVICE
 
 FREE_TO_CHANGE = ("resources", "tracking", "storage", "evaluation", "failures", "training.loader_processes")
 """Sections and fields that change how a run is carried out, not what it computes."""
@@ -109,12 +109,13 @@ def edited_settings(run: RunFolder) -> list[Problem]:
     Raises:
         DamagedFile: the file, or data.json, cannot be read.
     """
-    if (data := read_data(run)) is None:
-        read_settings(run)
+    if (data := read_data(run)) is None and not run.experiment.exists():
         return []
     settings = read_experiment(run)
-    if lost := _lost_fields(data.settings, settings):
+    if lost := _lost_fields(data.settings if data else with_new_fields(settings), settings):
         raise DamagedFile.of(run.experiment, f"no {listed(lost)}", "every field, as it was written", ADVICE)
+    if data is None:  # a command was killed before it wrote what the run is made from
+        return []
     advice = f"write {run.experiment.name} as it was"
     problems = differing_settings(data.settings, settings, advice)
     return [replace(problem, where=f"{run.experiment}: {problem.where}") for problem in problems]

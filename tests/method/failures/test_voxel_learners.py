@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy import ndimage
 
 from uncseg.config.failures import Failures
 from uncseg.method.failures.calibration import Calibration
@@ -34,8 +36,8 @@ def learnt(request):
 
     def learn(case, sees_images=True):
         images, logits, decisions, wrong = case
-        features = np.concatenate([region_features(logits, decisions, 0), image_features(images)])
-        features = np.ascontiguousarray(features.reshape(-1, wrong[0].size).T)
+        features = torch.cat([region_features(logits, decisions, 0), image_features(images)]).flatten(1)
+        features = np.ascontiguousarray(features.T.numpy())
         known = features if sees_images else without_images(features, len(images))
         voxels = [values[0].ravel() for values in (logits, decisions, wrong)]
         grid = Grid(2, SHAPE, (1.0, 1.0, 1.0))
@@ -52,7 +54,7 @@ def learnt(request):
 def test_a_voxel_is_described_by_its_margin_and_by_what_is_around_it(case):
     _, logits, decisions, _ = case
     logits = logits + np.array([0, 0.25]).reshape(2, 1, 1, 1)
-    found = region_features(logits, decisions, 0)
+    found = region_features(logits, decisions, 0).numpy()
     inside, outside = found[:, 9, 9, 8], found[:, 5, 5, 0]
     assert inside[:4].tolist() == [1.5, 1, 1.5, 1.75]
     assert outside[:4].tolist() == [1.5, 0, 0, -1.25]
@@ -66,17 +68,39 @@ def test_a_voxel_is_described_by_its_margin_and_by_what_is_around_it(case):
     assert outside[11] == 0
 
 
+@pytest.mark.parametrize("shape", [(50, 8, 41), (3, 60, 50)])
+def test_blurs_distances_and_sizes_are_those_of_the_whole_grid(shape):
+    """By SciPy on the whole grid: in parts, or on another device, nothing else may come out."""
+    random = np.random.default_rng(0)
+    logits, decisions = random.normal(0, 3, (1, *shape)), np.zeros((1, *shape), bool)
+    decisions[0, :2, 3:5, 1:9] = decisions[0, 2:, 7, 30:33] = True
+    chosen, image = decisions[0], random.normal(0, 1, shape).astype(np.float32)
+    found = region_features(logits, decisions, 0).numpy()
+    for number, scale in enumerate((1, 2, 4)):
+        for values, blurred in zip((logits[0], chosen.astype(float)), found[3 + 2 * number :], strict=False):
+            np.testing.assert_allclose(blurred, ndimage.gaussian_filter(values, scale), atol=1e-5)
+    for scale, blurred in zip((1, 3), image_features(image[None]).numpy()[1:], strict=True):
+        np.testing.assert_allclose(blurred, ndimage.gaussian_filter(image, scale), atol=1e-5)
+    distance = ndimage.distance_transform_edt(chosen) - ndimage.distance_transform_edt(~chosen)
+    np.testing.assert_allclose(found[9], distance.clip(-20, 20), atol=1e-5)
+    parts, number = ndimage.label(chosen)
+    sizes = sum(np.where(parts == part, (parts == part).sum(), 0) for part in range(1, number + 1))
+    np.testing.assert_allclose(found[10], np.log1p(ndimage.maximum_filter(sizes, 5)), atol=1e-5)
+    assert number > 1
+    assert distance.min() < -20
+
+
 @pytest.mark.parametrize("chosen", [False, True])
 def test_a_region_that_is_nowhere_or_everywhere_has_finite_features(chosen):
     decisions = np.full((1, 6, 6, 6), chosen)
-    found = region_features(np.zeros((1, 6, 6, 6)), decisions, 0)
+    found = region_features(np.zeros((1, 6, 6, 6)), decisions, 0).numpy()
     assert np.isfinite(found).all()
     assert set(found[9].ravel()) == {20.0 if chosen else -20.0}
 
 
 def test_features_of_images_are_the_last_ones(case):
     images = case[0]
-    found = image_features(images)
+    found = image_features(images).numpy()
     assert len(found) == of_images(2) == 6
     np.testing.assert_array_equal(found[[0, 3]], images)
     assert found[2].std() < found[1].std() < found[0].std()
@@ -128,7 +152,8 @@ def test_a_perceptron_is_two_layers_of_standardised_features_against_the_decisio
         x = np.where(x > 0, x, 0.01 * x)
     evidence = (x @ weights["layers.4.weight"].T + weights["layers.4.bias"])[:, 0]
     assert np.abs(evidence).max() > 0.01
-    np.testing.assert_allclose(fitted.added(features, chosen), np.where(chosen, -evidence, evidence), atol=1e-4)
+    added = fitted.added(torch.from_numpy(features), torch.from_numpy(chosen)).numpy()
+    np.testing.assert_allclose(added, np.where(chosen, -evidence, evidence), atol=1e-4)
 
 
 def test_they_are_read_as_they_were_written_and_fitted_alike(case, learnt, tmp_path):

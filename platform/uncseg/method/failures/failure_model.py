@@ -22,6 +22,7 @@ from uncseg.method.failures.failure_map import failure_map
 from uncseg.method.failures.failure_network import FailureNetwork
 from uncseg.method.failures.failure_trees import Trees
 from uncseg.method.failures.perceptron import Perceptron
+from uncseg.method.failures.voxel_features import HOST
 from uncseg.method.failures.voxel_map import EVERYTHING, Asked, VoxelLearner, voxel_map
 
 KEYS = ("calibrations", "settings", "grid", "network_weights")
@@ -94,28 +95,37 @@ class FailureModel:
     ) -> np.ndarray | None:
         """Return P(wrong) of each region by what is learnt beyond calibrated p, (R, D, H, W) float32; None without.
 
-        A network's is computed on this process's GPU, or on the CPU where there is none or too little memory.
+        It is computed on this process's GPU, or on the CPU where there is none or too little memory.
         Arguments as in :func:`~uncseg.method.failures.failure_map.failure_map`; trees and perceptrons compute what is
         ``asked`` alone.
 
         Raises:
             NotFinite: the network's output is not finite.
         """
-        if self.network is None:
-            if not self.learns:
-                return None
-            given = images, logits, decisions, self.settings.sees_images
-            found = voxel_map(self.voxel_learners, self.calibrations, *given, asked)
-            require_finite(found, "map cross_fitted", "delete failures.json of the fold: it learns anew")
-            return found
-        told = images, logits, decisions, tile_step
+        if not self.learns:
+            return None
         try:
-            found = failure_map(self.network.to(fitting_device()), *told)
+            found = self._map(fitting_device(), images, logits, decisions, tile_step, asked)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
-            found = failure_map(self.network.cpu(), *told)
-        require_finite(found, "map cross_fitted", "train the failure network again: delete failures.json of the fold")
+            found = self._map(HOST, images, logits, decisions, tile_step, asked)
+        require_finite(found, "map cross_fitted", "delete failures.json of the fold: it learns anew")
         return found
+
+    def _map(
+        self,
+        device: torch.device,
+        images: np.ndarray,
+        logits: np.ndarray,
+        decisions: np.ndarray,
+        tile_step: float,
+        asked: Asked,
+    ) -> np.ndarray:
+        if self.network is not None:
+            return failure_map(self.network.to(device), images, logits, decisions, tile_step)
+        learners = [one.to(device) if isinstance(one, Perceptron) else one for one in self.voxel_learners]
+        given = images, logits, decisions, self.settings.sees_images
+        return voxel_map(learners, self.calibrations, *given, asked, device)
 
     def calibrated(self, logits: np.ndarray, decisions: np.ndarray) -> np.ndarray:
         """Return calibrated p of each region: P(wrong), (R, D, H, W) float32; arguments of this shape too."""
@@ -134,7 +144,7 @@ class FailureModel:
             },
             "network_weights": None if self.network is None else self.network.cpu().state_dict(),
             "trees": list(self.trees),
-            "perceptrons": [None if one is None else one.state_dict() for one in self.perceptrons],
+            "perceptrons": [None if one is None else one.cpu().state_dict() for one in self.perceptrons],
         }
         # torch writes a file's name into it: given one, the same weights would differ
         with whole_file(file) as temporary, temporary.open("wb") as stream:

@@ -32,11 +32,12 @@ class Trees:
 
     text: str
 
-    def added(self, features: np.ndarray, decisions: np.ndarray) -> np.ndarray:  # noqa: ARG002
+    def added(self, features: torch.Tensor, decisions: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """Return what is added to the logit of calibrated p, (N,) float32, from features (N, F)."""
         threads = torch.get_num_threads()
-        added = _booster(self.text).predict(features, raw_score=True, num_threads=threads)
-        return np.asarray(added, np.float32)
+        known = np.ascontiguousarray(features.cpu().numpy())
+        added = _booster(self.text).predict(known, raw_score=True, num_threads=threads)
+        return torch.from_numpy(np.asarray(added, np.float32)).to(features.device)
 
 
 @lru_cache(maxsize=8)  # the regions of a fold or two

@@ -49,10 +49,10 @@ class Perceptron(nn.Module):
         return self.layers(standardised)[:, 0]
 
     @torch.no_grad()
-    def added(self, features: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+    def added(self, features: torch.Tensor, decisions: torch.Tensor) -> torch.Tensor:
         """Return what is added to the logit of calibrated p, (N,) float32, from features (N, F) and decisions (N,)."""
-        evidence = self(torch.from_numpy(features)).numpy()
-        return np.where(decisions, -evidence, evidence)
+        evidence = self(features)
+        return torch.where(decisions, -evidence, evidence)
 
     @classmethod
     def of(cls, weights: dict[str, torch.Tensor]) -> "Perceptron":

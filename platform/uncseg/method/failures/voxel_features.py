@@ -1,10 +1,16 @@
 """Features of a voxel for trees or a perceptron: probabilities, decisions and images, there and around it.
 
-All is on the preprocessed grid; scales and distances are in its voxels.
+All is on the preprocessed grid; scales and distances are in its voxels. Blurs are computed on the given device,
+distances and sizes on the host, near the region alone.
 """
 
+from functools import lru_cache
+
 import numpy as np
+import torch
 from scipy import ndimage
+
+HOST = torch.device("cpu")
 
 SCALES = (1, 2, 4)
 """Standard deviations of the Gaussians that blur the region's probability and decision."""
@@ -21,15 +27,17 @@ def of_images(channels: int) -> int:
     return channels * (1 + len(IMAGE_SCALES))
 
 
-def image_features(images: np.ndarray) -> np.ndarray:
+def image_features(images: np.ndarray, device: torch.device = HOST) -> torch.Tensor:
     """Return the features that all regions share, (F, D, H, W) float32, from images of shape (C, D, H, W)."""
     found = []
-    for image in images.astype(np.float32):
-        found += [image, *(ndimage.gaussian_filter(image, scale) for scale in IMAGE_SCALES)]
-    return np.stack(found)
+    for image in torch.from_numpy(images.astype(np.float32)).to(device):
+        found += [image, *(_blurred(image, scale) for scale in IMAGE_SCALES)]
+    return torch.stack(found)
 
 
-def region_features(logits: np.ndarray, decisions: np.ndarray, region: int) -> np.ndarray:
+def region_features(
+    logits: np.ndarray, decisions: np.ndarray, region: int, device: torch.device = HOST
+) -> torch.Tensor:
     """Return the features of one region, (F, D, H, W) float32.
 
     They are margin, side and their product, as calibrated p takes them; the other regions' logits; logit and decision
@@ -38,27 +46,56 @@ def region_features(logits: np.ndarray, decisions: np.ndarray, region: int) -> n
     Args:
         logits, decisions: of all regions, (R, D, H, W).
         region: its number.
+        device: of the result.
     """
-    logit, chosen = logits[region].astype(np.float32), decisions[region]
-    margin, side = np.where(chosen, logit, -logit), chosen.astype(np.float32)
-    found = [margin, side, margin * side, *np.delete(logits, region, axis=0).astype(np.float32)]
+    told = torch.from_numpy(logits.astype(np.float32)).to(device)
+    logit, chosen = told[region], torch.from_numpy(decisions[region]).to(device)
+    margin, side = torch.where(chosen, logit, -logit), chosen.float()
+    found = [margin, side, margin * side, *told[:region], *told[region + 1 :]]
     for scale in SCALES:
-        found += [ndimage.gaussian_filter(logit, scale), ndimage.gaussian_filter(side, scale)]
-    return np.stack([*found, _distance(chosen), _size(chosen)]).astype(np.float32)
+        found += [_blurred(logit, scale), _blurred(side, scale)]
+    shape = (_distance(decisions[region]), _size(decisions[region]))
+    return torch.stack([*found, *(torch.from_numpy(values).to(device) for values in shape)])
+
+
+def _blurred(values: torch.Tensor, scale: int) -> torch.Tensor:
+    """Return what ``scipy.ndimage.gaussian_filter`` returns, by a product of matrices per axis, which is faster."""
+    for length in values.shape:  # the first axis is blurred and becomes the last one, three times
+        values = torch.tensordot(values, _gaussian(length, scale).to(values.device), dims=([0], [1]))
+    return values
+
+
+@lru_cache(maxsize=64)
+def _gaussian(length: int, scale: int) -> torch.Tensor:
+    """Return the matrix that blurs a line of voxels, reflected at its ends."""
+    return torch.from_numpy(ndimage.gaussian_filter1d(np.eye(length), scale, axis=0).astype(np.float32))
 
 
 def _distance(chosen: np.ndarray) -> np.ndarray:
     if chosen.all() or not chosen.any():
         return np.full(chosen.shape, FARTHEST if chosen.any() else -FARTHEST, np.float32)
-    inside = ndimage.distance_transform_edt(chosen) - ndimage.distance_transform_edt(~chosen)
-    return np.asarray(inside.clip(-FARTHEST, FARTHEST), np.float32)
+    box = _around(chosen, int(FARTHEST))
+    near, found = chosen[box], np.full(chosen.shape, -FARTHEST, np.float32)
+    inside = ndimage.distance_transform_edt(near) - ndimage.distance_transform_edt(~near)
+    found[box] = inside.clip(-FARTHEST, FARTHEST)
+    return found
 
 
 def _size(chosen: np.ndarray) -> np.ndarray:
-    parts, _ = ndimage.label(chosen)
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return np.asarray(np.log1p(ndimage.maximum_filter(sizes[parts], REACH)), np.float32)
+    found = np.zeros(chosen.shape, np.float32)
+    if chosen.any():
+        box = _around(chosen, REACH)
+        parts, _ = ndimage.label(chosen[box])
+        sizes = np.bincount(parts.ravel())
+        sizes[0] = 0
+        found[box] = np.log1p(ndimage.maximum_filter(sizes[parts], REACH))
+    return found
+
+
+def _around(chosen: np.ndarray, room: int) -> tuple[slice, ...]:
+    """Return the smallest box that holds all chosen voxels, and so many more on each side."""
+    box = ndimage.find_objects(chosen.astype(np.uint8))[0]
+    return tuple(slice(max(0, one.start - room), one.stop + room) for one in box)
 
 
 def without_images(features: np.ndarray, channels: int) -> np.ndarray:
