@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 import yaml
+from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from support.commands import uncseg
 from support.small_experiment import write_small_experiment
@@ -107,6 +108,15 @@ def test_a_patient_in_two_folds_is_refused_and_allowed(of_sites):
     said = uncseg("prepare", file, "--set", "split.allow_shared_patients=true")
     assert "patients: 1 patient, by the pattern (BraTS-GLI)-" in said
     assert "as in sites.csv, a patient may be in several" in said
+
+
+def test_nnunet_draws_the_same_folds_of_cases(of_sites):
+    file = experiment(of_sites, "of_cases", {"folds": 2, "drawn": "cases"})
+    said = uncseg("cross-validate", file, "--dry-run")
+    assert "split:    2 folds, drawn with seed 12345, case by case as nnU-Net draws it" in said
+    expected = generate_crossval_split([case(number) for number in range(5)], 12345, 2)
+    written = [read_splits(path) for path in of_sites.glob("runs/prepared/*/nnUNet_preprocessed/*/splits_final.json")]
+    assert expected in written
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ def test_fields_that_do_not_fit_together(tmp_path):
             "`model.head` to output_layer",
         ),
         (["training.averaged_epochs=1000"], "training.averaged_epochs", "`training.averaged_epochs` to"),
+        (["failures={perceptron: 8, steps: 9}"], "failures.perceptron", "set one of them to 0"),
+        (["failures={trees: 8, steps: 9}"], "failures.trees", "set one of them to 0"),
         (["memory={source: teacher, published: {}}"], "memory.published", "remove `memory.published`"),
         (["memory.published={}", "model.error_network={run: other}"], "memory.published", "remove `memory.published`"),
         (

@@ -219,7 +219,13 @@ def test_files_that_cannot_be_read_are_named_with_the_other_problems(refused, tm
 
 
 @pytest.mark.parametrize(
-    ("more", "field"), [({"folds": 5}, "split.folds"), ({"folds": 2}, "split.folds"), ({"seed": 1}, "split.seed")]
+    ("more", "field"),
+    [
+        ({"folds": 5}, "split.folds"),
+        ({"folds": 2}, "split.folds"),
+        ({"seed": 1}, "split.seed"),
+        ({"drawn": "cases"}, "split.drawn"),
+    ],
 )
 def test_settings_that_contradict_the_file_are_refused(load, refused, tmp_path, more, field):
     file = write_csv(tmp_path / "sites.csv", "group", a=[A, B], b=[C, D], c=[E, F])
@@ -229,6 +235,18 @@ def test_settings_that_contradict_the_file_are_refused(load, refused, tmp_path, 
     assert load(split={"groups": file, "folds": 3, "seed": 12345}).split.folds == 3
     (problem,) = refused(split={"allow_shared_patients": True})
     assert problem.where.endswith(": split.allow_shared_patients")
+
+
+def test_folds_of_cases_name_the_patients_that_they_share(load, refused):
+    (problem,) = refused(split={"folds": 3, "drawn": "cases"}, dataset={"patients": "(BraTS-GLI)-"})
+    assert problem.where == "split.drawn"
+    assert problem.found.startswith(f"patient BraTS-GLI in several folds: {A} (fold ")
+    assert "allow_shared_patients" in problem.advice
+    allowed = load(split={"folds": 3, "drawn": "cases", "allow_shared_patients": True})
+    assert len(chosen_cases(allowed)[0]) == 6
+    (problem,) = refused(split={"folds": 7, "drawn": "cases"})
+    assert (problem.found, problem.expected) == ("7 folds for 6 cases", "at most as many folds as cases")
+    assert preparation_digest(allowed, []) != preparation_digest(load(split={"folds": 3}), [])
 
 
 def test_a_preparation_depends_on_what_lists_say_and_not_on_their_names(load, tmp_path):

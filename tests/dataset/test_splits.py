@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uncseg.dataset.splits import make_splits, write_splits_once
+from uncseg.dataset.splits import make_splits, splits_of_cases, write_splits_once
 from uncseg.errors import ProblemsFound
 from uncseg.files import digest
 
@@ -70,3 +70,14 @@ def test_a_split_is_written_once_and_a_changed_file_is_refused(tmp_path):
     assert write_splits_once(file, splits) == write_splits_once(file, splits) == digest(splits)
     with pytest.raises(ProblemsFound):
         write_splits_once(file, make_splits(volumes, patients, 2, 0))
+
+
+def test_cases_drawn_one_by_one_are_in_nnunets_folds():
+    """nnU-Net shuffles the sorted names by NumPy's old generator; the first folds take what does not divide."""
+    cases = [f"BraTS-GLI-{number:05d}-000" for number in range(13)]
+    order = np.arange(13)
+    np.random.RandomState(12345).shuffle(order)
+    parts = np.split(order, np.cumsum([3, 3, 3, 2]))
+    found = splits_of_cases(cases[::-1], 5, 12345)
+    assert [fold["val"] for fold in found] == [[cases[number] for number in sorted(part)] for part in parts]
+    assert all(sorted(fold["train"] + fold["val"]) == cases for fold in found)

@@ -20,6 +20,7 @@ from uncseg.config.reading import Override, problems_of_long_paths, read_yaml, r
 from uncseg.config.rules import (
     problems_beside_a_wrong_task,
     problems_of_estimators,
+    rules_of_failures,
     rules_of_model,
     rules_of_published,
     rules_of_split,
@@ -55,6 +56,7 @@ class Experiment(Section):
             **rules_of_task(self.dataset, self.model, self.loss),
             **rules_of_split(self.split),
             **rules_of_model(self.model, self.memory, self.plan),
+            **rules_of_failures(self.failures),
             **rules_of_published(self.memory, self.model, self.training, self.resources),
             **dict.fromkeys(problems_of_estimators(self.evaluation, self.model, self.training), True),
             **rules_of_values(self.model, self.loss, self.plan, self.training, self.tracking),

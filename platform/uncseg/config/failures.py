@@ -10,6 +10,8 @@ from uncseg.section import Positive, Section, Seed, Weight
 PatchLength = Annotated[int, Field(ge=8, le=2048)]
 
 
+LEARNERS = ("perceptron", "trees", "steps")
+"""Fields that say what learns from failures, and its size or how long it learns; at most one of them is not 0."""
 OLDER = {"evidence": "failure", "perceptron": 0}
 """Values of fields that settings which were written before there were these fields stand for."""
 
@@ -17,17 +19,16 @@ OLDER = {"evidence": "failure", "perceptron": 0}
 class Failures(Section):
     """What each fold learns, once all are trained, from failures of the other folds' networks on cases new to them.
 
-    Calibrated p is always fitted; the map ``cross_fitted`` is that of a failure network where ``steps`` is not 0, else
-    of perceptrons where ``perceptron`` is not 0, else of boosted trees where ``trees`` is not 0.
+    Calibrated p is always fitted; the map ``cross_fitted`` is that of perceptrons (``perceptron``), of boosted trees
+    (``trees``) or of a failure network (``steps``): whichever is not 0.
     """
 
     trees: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Boosted trees of each region that learn what voxels look like where decisions on them fail. 0: none."""
     perceptron: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Hidden units, in each of two layers, of a perceptron of each region that learns the same in the place of trees.
-    0: none."""
+    """Hidden units, in each of two layers, of a perceptron of each region that learns the same. 0: none."""
     steps: Annotated[int, Field(ge=0, le=10**7)] = 0
-    """Optimiser steps of each fold's failure network, which takes the place of trees and perceptron. 0: none."""
+    """Optimiser steps of each fold's failure network. 0: none."""
     features: Features = 8
     """Number of feature maps at full resolution, doubled at each stage."""
     stages: Annotated[int, Field(ge=2, le=10)] = 4

@@ -4,11 +4,13 @@ Each problem is one line, "FIELD what is wrong; what to do". In a dictionary of 
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 from pydantic import ValidationError
 
+from uncseg.config.failures import LEARNERS, Failures
 from uncseg.config.secret_addresses import ADVICE, secret_in
 from uncseg.config.sections import Dataset, Evaluation, Plan, Resources, Split, Tracking
 from uncseg.config.task_files import classes_of
@@ -69,8 +71,12 @@ def rules_of_split(split: Split) -> dict[str, Any]:
         f"remove `split.folds`, or set it to {folds}": split.folds != folds,
         f"split.seed draws folds, and {field} says what they are; remove `split.seed`": given is not None
         and split.seed != Split.model_fields["seed"].default,
-        "split.allow_shared_patients is about split.file and split.groups, and folds that are drawn share no patient; "
-        "remove `split.allow_shared_patients`": given is None and split.allow_shared_patients,
+        f"split.drawn says how folds are drawn, and {field} says what they are; remove `split.drawn`": given is not None
+        and split.drawn == "cases",
+        "split.allow_shared_patients is about split.file, split.groups and split.drawn: cases, and other folds share "
+        "no patient; remove `split.allow_shared_patients`": given is None
+        and split.drawn == "patients"
+        and split.allow_shared_patients,
     }
 
 
@@ -131,6 +137,13 @@ def _rules_of_backbone(model: Model, plan: Plan) -> dict[str, Any]:
         f"plan.patch_size {patch} does not fit {field}, whose patches are {settings.patches}; "
         f"set `plan.patch_size` to {nearest}": nearest != patch,
     }
+
+
+def rules_of_failures(failures: Failures) -> dict[str, Any]:
+    """Return the problem of two things that would learn from failures, and whether it is there."""
+    learn = [name for name in LEARNERS if getattr(failures, name)]
+    rule = "failures.{} and failures.{} each say what folds learn with, and one map comes of it; set one of them to 0"
+    return {rule.format(*pair): True for pair in pairwise(learn)}
 
 
 def rules_of_values(model: Model, loss: Loss, plan: Plan, training: Training, tracking: Tracking) -> dict[str, Any]:

@@ -71,13 +71,16 @@ class Split(Section):
     folds: Annotated[int, Field(ge=2, le=1000)] = 5
     """Number of folds; ``file`` and ``groups`` tell it themselves."""
     seed: Seed = 12345
-    """Of the order of tied folds."""
+    """Of the order of tied folds, or of the cases."""
+    drawn: Literal["patients", "cases"] = "patients"
+    """patients: they stay together, and folds are balanced. cases: one by one, as nnU-Net draws them; two of one
+    patient may then be in different folds, which ``allow_shared_patients`` has to say is meant."""
     file: FoldList | None = None
     """A split of one's own: nnU-Net's splits_final.json, or a csv file (columns case and fold; folds from 0)."""
     groups: FoldList | None = None
     """A csv file (columns case and group), for one fold per group, which leaves this group out, in sorted order."""
     allow_shared_patients: bool = False
-    """Whether in such a split a patient may be in several folds."""
+    """Whether in a split of one's own, or of cases one by one, a patient may be in several folds."""
 
     @property
     def given(self) -> FoldList | None:

@@ -17,7 +17,7 @@ from uncseg.dataset.cases import Case, oracle_path
 from uncseg.dataset.fingerprint import fingerprint_file, kept_fingerprint
 from uncseg.dataset.patients import find_patients
 from uncseg.dataset.scan import Scan, scan_folder
-from uncseg.dataset.splits import given_splits, problems_of_given
+from uncseg.dataset.splits import given_splits, problems_of_drawn_cases, problems_of_given
 from uncseg.errors import DamagedFile, Problem, raise_if_any
 from uncseg.files import digest, file_states, is_as_described, json_text, read_json, write_json, write_text
 from uncseg.kept_records import keep_record, kept_record
@@ -91,12 +91,16 @@ def _problems_of_split(
     split = experiment.split
     if split.given is not None:
         return problems_of_given(split, patients, excluded, incomplete)
-    number = len(set(patients.values()))
-    if number >= split.folds or incomplete:
+    units = set(patients.values() if split.drawn == "patients" else patients)
+    if len(units) >= split.folds:
+        return problems_of_drawn_cases(split, patients) if split.drawn == "cases" else []
+    if incomplete:
         return []
-    found = f"{split.folds} folds for {number} patient{'s' * (number != 1)}"
-    advice = f"set split.folds to {number} or less, or add patients" if number >= 2 else "add patients: 2 or more"
-    return [Problem("split.folds", found, "at most as many folds as patients", advice)]
+    what = split.drawn.removesuffix("s") if len(units) == 1 else split.drawn
+    advice = f"set split.folds to {len(units)} or less, or add {split.drawn}"
+    advice = advice if len(units) >= 2 else f"add {split.drawn}: 2 or more"
+    found, expected = f"{split.folds} folds for {len(units)} {what}", f"at most as many folds as {split.drawn}"
+    return [Problem("split.folds", found, expected, advice)]
 
 
 def _excluded(exclude: tuple[str, ...] | Path) -> tuple[set[str], list[Problem]]:
@@ -150,7 +154,7 @@ def preparation_digest(experiment: Experiment, cases: Sequence[Case]) -> str:
 def _split_content(experiment: Experiment, cases: Sequence[Case]) -> Any:
     split = experiment.split
     if split.given is None:
-        return [split.folds, split.seed]
+        return [split.folds, split.seed, *[split.drawn] * (split.drawn == "cases")]  # as before there was this field
     return given_splits(split.given, [case.case_id for case in cases]), split.given.groups
 
 

@@ -1,7 +1,7 @@
 """The cross-validation split, written once: grouped by patient, balanced by volume and seeded, or one's own."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,14 @@ def make_splits(volumes_ml: Mapping[str, float], patients: Mapping[str, str], fo
     return [{"train": sorted(set(volumes_ml).difference(val)), "val": sorted(val)} for val in members]
 
 
+def splits_of_cases(case_ids: Iterable[str], folds: int, seed: int) -> Splits:
+    """Return the split that nnU-Net draws of these cases (``generate_crossval_split``), whoever they are of."""
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    drawn = generate_crossval_split(sorted(case_ids), seed, folds)
+    return [{part: list(map(str, fold[part])) for part in ("train", "val")} for fold in drawn]
+
+
 def given_splits(given: FoldList, case_ids: Collection[str]) -> Splits:
     """Return the split that a file gives for these cases; other cases that it lists are left out.
 
@@ -83,8 +91,16 @@ def problems_of_given(
     splits = given_splits(given, patients)
     kinds = [*_problems_of_cases(where, given, splits, patients, {*excluded, *incomplete})]
     if not split.allow_shared_patients:
-        kinds.append(_shared_patients(where, given, splits, patients))
+        kinds.append(_shared_patients(where, _names(given), splits, patients))
     return [problem for kind in kinds for problem in first_problems(kind)]
+
+
+def problems_of_drawn_cases(split: Split, patients: Mapping[str, str]) -> list[Problem]:
+    """Return what is wrong with drawing folds of these cases one by one: patients in several of them."""
+    splits = splits_of_cases(patients, split.folds, split.seed)
+    names = [f"fold {number}" for number in range(split.folds)]
+    shared = [] if split.allow_shared_patients else _shared_patients("split.drawn", names, splits, patients)
+    return first_problems(shared)
 
 
 def _names(given: FoldList) -> list[str]:
@@ -128,11 +144,11 @@ def _problems_of_cases(
     ]
 
 
-def _shared_patients(where: str, given: FoldList, splits: Splits, patients: Mapping[str, str]) -> list[Problem]:
+def _shared_patients(where: str, names: Sequence[str], splits: Splits, patients: Mapping[str, str]) -> list[Problem]:
     """Return a problem per patient whose cases are in several folds, or in train and in val of one."""
     places: dict[str, dict[str, str]] = defaultdict(dict)
     shared = set()
-    for name, fold in zip(_names(given), splits, strict=True):
+    for name, fold in zip(names, splits, strict=True):
         trained = {patients[case] for case in set(fold["train"]).difference(fold["val"])}
         for case in fold["val"]:
             known = places[patients[case]]

@@ -16,7 +16,7 @@ from uncseg.dataset import preparation as steps
 from uncseg.dataset.cases import Case
 from uncseg.dataset.check import check_case, none_of_main_region, same_cases
 from uncseg.dataset.preprocessing import damaged_cases, preprocess_case
-from uncseg.dataset.splits import Splits, given_splits, make_splits, write_splits_once
+from uncseg.dataset.splits import Splits, given_splits, make_splits, splits_of_cases, write_splits_once
 from uncseg.errors import Problem, ProblemsFound, listed, raise_if_any, storage_error
 from uncseg.files import file_lock
 from uncseg.layout import PreparedFolder
@@ -100,6 +100,8 @@ def _splits(experiment: Experiment, cases: Sequence[Case], surveys: Surveys) -> 
     split, patients = experiment.split, {case.case_id: case.patient for case in cases}
     if split.given is not None:
         return given_splits(split.given, patients)
+    if split.drawn == "cases":
+        return splits_of_cases(patients, split.folds, split.seed)
     volumes = {name: survey["volume_ml"] for name, survey in surveys.items()}
     return make_splits(volumes, patients, split.folds, split.seed)
 

@@ -92,14 +92,15 @@ def print_cases(experiment: Experiment, prepared: PreparedFolder) -> None:
     show_warnings(patients.warnings)
     sizes = [f"{len(fold['val'])} case{'s' * (len(fold['val']) != 1)}" for fold in folds]
     if split.given is None:
-        source = f"drawn with seed {split.seed}, grouped by patient and balanced by volume of {task.main_region}"
+        grouped = f", grouped by patient and balanced by volume of {task.main_region}"
+        of_cases = ", case by case as nnU-Net draws it"
+        source = f"drawn with seed {split.seed}{grouped if split.drawn == 'patients' else of_cases}"
     else:
         source = f"as in {split.given.read_from.name}"
-        if split.allow_shared_patients:
-            source += ", a patient may be in several"
         if split.given.groups is not None:
             sizes = [f"without {group}, {size}" for group, size in zip(split.given.groups, sizes, strict=True)]
-    console.print(f"split:    {len(folds)} folds, {source}", soft_wrap=True)
+    shared = ", a patient may be in several" * split.allow_shared_patients
+    console.print(f"split:    {len(folds)} folds, {source}{shared}", soft_wrap=True)
     for fold, size in enumerate(sizes):
         console.print(f"          fold {fold}: {size}", soft_wrap=True)
 

@@ -162,6 +162,7 @@ def test_trees_alone_are_learning_too(sweep_file, space):
             "trials that learn no more than calibrated p",
         ),
         ({"space": {"failures.steps": {}}}, "space.failures.steps", "nothing"),
+        ({"space": {"failures.trees": {"choice": [9]}}}, "space.failures.trees", "9"),  # beside steps of a network
         ({"scheduler": {"type": "asha"}}, "scheduler.type", "asha"),
         ({"promote": {"top": 1}}, "promote", "trials of more folds later"),
         ({"objectives": [{"metric": DICE}]}, "objectives.0.metric", f"{DICE}, which no fold reports"),

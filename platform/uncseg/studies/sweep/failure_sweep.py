@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from uncseg.config.experiment import Experiment, with_new_fields
+from uncseg.config.failures import LEARNERS
 from uncseg.config.fields import differences, get_field, is_within
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.evaluation.figures import shown_in
@@ -13,7 +14,7 @@ from uncseg.runs.run_opening import finished_folds, open_existing_run, refuse_ot
 from uncseg.studies.sweep.space import is_number, parse_domain
 from uncseg.studies.sweep.sweep_file import FAILURES_SECTION, Sweep
 
-LEARN = ("failures.perceptron", "failures.trees", "failures.steps")
+LEARN = tuple(f"{FAILURES_SECTION}.{name}" for name in LEARNERS)
 DECIDES = (FAILURES_SECTION, "evaluation.tile_step", "evaluation.mirroring")
 """Fields on which a trial's figures depend, and that may change in a run."""
 
