@@ -90,6 +90,46 @@ def test_the_card_says_what_the_labels_mean(tmp_path, task):
         assert other not in card
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"model": {"uncertainty": True}, "loss": {"cancer_mask": "union"}, "memory": {"source": "cases"}},
+            [
+                "| uncertainty head | one more channel of the last layer; trained on the running average of the "
+                "network's own errors |",
+                "| mask of the loss | union |",
+                "| split | by patient, digest",
+            ],
+        ),
+        (
+            {
+                "model": {"uncertainty": True, "head": "decoder_stages", "residual": True},
+                "memory": {"source": "members", "run": "plain"},
+                "split": {"drawn": "cases", "allow_shared_patients": True},
+            },
+            [
+                "| uncertainty head | own layers on all decoder stages, added to calibrated p; trained on where the "
+                "members of the run plain disagree with the network's own decision |",
+                "| split | case by case; a patient may be in several, digest",
+            ],
+        ),
+        (
+            {"model": {"uncertainty": False}, "failures": {"perceptron": 32, "trees": 0, "steps": 0}},
+            ["| failures | learnt from the other folds by a perceptron of 32 units, beside calibrated p |"],
+        ),
+    ],
+)
+def test_the_card_says_what_gives_the_uncertainty(tmp_path, settings, said):
+    run = evaluated(tmp_path, paper_task())
+    about = describe_model(run, yaml.safe_load(run.experiment.read_text()), {}, [0, 1])
+    about["settings"] |= settings
+    card = " ".join(write_card(run, about, "run", "candidate").split())
+    for words in said:
+        assert words in card
+    assert ("| uncertainty head" in card) == ("| mask of the loss" in card) == settings["model"]["uncertainty"]
+
+
 def test_the_card_of_the_paper_explains_its_labels(tmp_path):
     run = evaluated(tmp_path, paper_task())
     about = describe_model(run, yaml.safe_load(run.experiment.read_text()), {}, [0, 1])

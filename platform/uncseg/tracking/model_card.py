@@ -28,9 +28,18 @@ from uncseg.tasks.task import Task
 from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.run_settings import read_task
 
-_SETTINGS = ("split", "plan", "model", "loss", "memory", "training", "evaluation")
-
-
+_SETTINGS = ("split", "plan", "model", "loss", "memory", "training", "failures", "evaluation")
+_HEADS = {"output_layer": "one more channel of the last layer", "decoder_stages": "own layers on all decoder stages"}
+_SOURCES = {
+    "cases": "the running average of the network's own errors",
+    "visit": "the network's own failures, visit by visit",
+    "teacher": "the errors of a copy with averaged weights",
+    "members": "where the members of the run {run} disagree with the network's own decision",
+    "cross_fitted": "what the folds of the run {run} have learnt from each other's failures",
+}
+"""What a head is trained on, by ``memory.source``."""
+_LEARNERS = {"perceptron": "a perceptron of {} units", "trees": "{} boosted trees", "steps": "a network, {} steps"}
+"""What learns from the other folds' failures, by the field of ``failures`` that is not 0."""
 _APPLIED = ("tile_step", "mirroring", "uncertainty")
 """Settings of the evaluation that a model is applied with."""
 
@@ -126,7 +135,7 @@ def _opening(about: Mapping[str, Any], registered: str, task: Task) -> str:
         "trained on": f"{about['dataset']}: {cases}, digest {about['digests'].get('dataset')}",
         "folds": f"{folds}: each was trained on the cases of the others; predictions are their average",
         "split": f"{_split(settings.get('split', {}))}, digest {about['digests'].get('split')}",
-        "mask of the loss": str(settings.get("loss", {}).get("cancer_mask")),
+        **_learnt(settings),
         "code": about["git_commit"] or "not under version control",
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(about["versions"].items())),
     }
@@ -135,11 +144,28 @@ def _opening(about: Mapping[str, Any], registered: str, task: Task) -> str:
     return PageTable("model", registered, header, [Row(row) for row in rows.items()], note, words=header).to_markdown(1)
 
 
+def _learnt(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return in words how the uncertainty head is built and what it has learnt, and what failures taught."""
+    model, memory, failures = (settings.get(part) or {} for part in ("model", "memory", "failures"))
+    rows = {}
+    if model.get("uncertainty", True) and model.get("error_network") is None:
+        beside = ", added to calibrated p" if model.get("residual") else ""
+        source = _SOURCES[memory.get("source", "cases")].format(run=memory.get("run"))
+        if memory.get("published") is not None:
+            source += ", kept as a public trainer keeps it"
+        rows["uncertainty head"] = f"{_HEADS[model.get('head', 'output_layer')]}{beside}; trained on {source}"
+        rows["mask of the loss"] = str(settings.get("loss", {}).get("cancer_mask"))
+    for name, words in _LEARNERS.items():
+        if failures.get(name):
+            rows["failures"] = f"learnt from the other folds by {words.format(failures[name])}, beside calibrated p"
+    return rows
+
+
 def _split(settings: Mapping[str, Any]) -> str:
     """Return in words how the folds were made."""
-    if not settings.get("file") and not settings.get("groups"):
-        return "by patient"
     shared = "; a patient may be in several" if settings.get("allow_shared_patients") else ""
+    if not settings.get("file") and not settings.get("groups"):
+        return f"case by case{shared}" if settings.get("drawn") == "cases" else "by patient"
     return ("each fold leaves out a group" if settings.get("groups") else "one's own, from a file") + shared
 
 

@@ -23,6 +23,7 @@ from uncseg.studies.benchmark.benchmark_page import (
 from uncseg.studies.benchmark.benchmark_plot import FLOOR_NAME, NAME, benchmark_figure, draw_benchmark
 from uncseg.studies.benchmark.benchmark_table import LEAST_DICE, benchmark_summary, wide_table
 from uncseg.studies.benchmark.ranking import leads_over_all, ranking
+from uncseg.studies.benchmark.ranking_plot import draw_rankings, ranking_figure
 from uncseg.tasks.built_in_tasks import paper_task
 
 PAPER = paper_task()
@@ -228,3 +229,26 @@ def test_the_figure_can_be_read_in_grey(tmp_path, wide):
     # points and names are much darker than the paper
     assert (grey < 0.45).mean() > 0.002
     assert np.median(grey) == pytest.approx(1)
+
+
+def test_dots_stand_in_the_order_of_the_first_figure_and_floors_are_hollow(rankings, tmp_path):
+    figure = ranking_figure(rankings, proposed="uncertainty")
+    first, second = figure.axes
+    names = [label.get_text() for label in first.get_yticklabels()]
+    assert names == ["oracle", "uncertainty head", "distance *", "mc_dropout", "constant *"]  # weak is not compared
+    for axes, table in zip((first, second), rankings.values(), strict=True):
+        means = table.set_index("method")["mean"]
+        dots = [bar.lines[0] for bar in axes.containers]
+        expected = means[["oracle", "uncertainty", "border_distance", "mc_dropout", "constant"]]
+        np.testing.assert_allclose([dot.get_xdata()[0] for dot in dots], expected)
+        assert [dot.get_ydata()[0] for dot in dots] == [0, 1, 2, 3, 4]
+        hollow = [dot.get_markerfacecolor() == "white" for dot in dots]
+        assert hollow == [False, False, True, False, True]
+        ends = axes.containers[1].lines[2][0].get_segments()[0][:, 0]
+        row = table.set_index("method").loc["uncertainty"]
+        np.testing.assert_allclose(ends, [row["ci_low"], row["ci_high"]])
+        assert len({dot.get_color() for dot in dots}) == 3
+    assert first.get_ylim()[0] > first.get_ylim()[1], "the best is on top"
+    assert draw_rankings(tmp_path / "ranking.png", rankings, None)
+    nothing = {key: table.assign(compared=False) for key, table in rankings.items()}
+    assert ranking_figure(nothing, None) is None

@@ -1,4 +1,4 @@
-"""The end of a benchmark: its tables, figure and page, and the log in MLflow."""
+"""The end of a benchmark: its tables, figures and page, and the log in MLflow."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +35,7 @@ from uncseg.studies.benchmark.benchmark_table import benchmark_rows, benchmark_s
 from uncseg.studies.benchmark.cost import stage_of
 from uncseg.studies.benchmark.methods import Method
 from uncseg.studies.benchmark.ranking import OWN, SHARED, leads_over_all, ranking
+from uncseg.studies.benchmark.ranking_plot import draw_rankings
 from uncseg.studies.benchmark.score_maps import ScoredFold, read_counts, read_rows
 from uncseg.studies.parent_run import close_parent
 from uncseg.studies.study_folder import BenchmarkFolder
@@ -47,6 +48,11 @@ MEAN_SD = {"": "mean", "_sd": "std"}
 CAPTION = (
     "Quality on the shared segmentation against the cost of prediction and training; plain nnU-Net is 1. Only the best "
     "map of each estimator is shown."
+)
+
+RANKING_CAPTION = (
+    "All maps on the shared segmentation, in the order of the first figure, with 95 % intervals over seeds and "
+    "patients. Hollow, *: a floor. Orange: the proposed map. Black: the oracle."
 )
 
 
@@ -87,9 +93,8 @@ def close_benchmark(
     further = [ranking_table(table, figure, OWN) for figure, table in own.items()]
     further += [] if proposed is None else [leads_table(leads, proposed, costs)]
     write_text(folder.tables / "benchmark.md", to_markdown(wide, task, ranked, least, further))
-    figure = folder.figures / "quality_against_cost.png"
     families = {name: f"{method.training}/{method.estimator or name}" for name, method in methods.items()}
-    drawn = draw_benchmark(figure, wide.assign(family=wide["method"].map(families)))
+    pictures = _draw(folder, ranked, proposed, wide.assign(family=wide["method"].map(families)))
     settings = read_json(folder.content)
     settings["experiment"] = named_task(short_lists(settings["experiment"]))
     versions = "\n".join(f"{name} {version}" for name, version in describe_versions().items())
@@ -101,7 +106,7 @@ def close_benchmark(
         ranked,
         least,
         further,
-        figures=[Picture(figure, CAPTION)] if drawn else [],
+        figures=pictures,
         commands="uncseg benchmark FILE",
         configuration=yaml.safe_dump(settings, sort_keys=False),
         environment=f"{versions}\ncosts measured on: {measured['device']}",
@@ -112,6 +117,18 @@ def close_benchmark(
         console.print(line)
     console.print(f"tables:  {folder.tables}\nfigures: {folder.figures}\nreport:  {folder.page}", soft_wrap=True)
     close_parent(folder, benchmark, base, log_benchmark, sync_runs=True)
+
+
+def _draw(
+    folder: BenchmarkFolder, ranked: Mapping[str, pd.DataFrame], proposed: str | None, wide: pd.DataFrame
+) -> list[Picture]:
+    """Draw the rankings, and quality against cost; return what there was to draw."""
+    ranking_file, cost_file = folder.figures / "ranking.png", folder.figures / "quality_against_cost.png"
+    drawn = [
+        (draw_rankings(ranking_file, ranked, proposed), Picture(ranking_file, RANKING_CAPTION)),
+        (draw_benchmark(cost_file, wide), Picture(cost_file, CAPTION)),
+    ]
+    return [picture for is_drawn, picture in drawn if is_drawn]
 
 
 def _left_out(finished: Sequence[ScoredFold]) -> list[str]:
