@@ -94,12 +94,12 @@ def test_fields_that_do_not_fit_together(tmp_path):
         (["memory.published={}", "model.error_network={run: other}"], "memory.published", "remove `memory.published`"),
         (
             ["memory.published={}", "training.accumulate=2"],
-            "memory.published.writes_first",
+            "memory.published",
             "`training.accumulate` to 1",
         ),
         (
             ["memory.published={}", "resources.gpus_per_fold=2"],
-            "memory.published.slots",
+            "memory.published",
             "`resources.gpus_per_fold` to 1",
         ),
         (["model.backbone=transbts"], "model.backbone", "`model.deep_supervision` to false"),

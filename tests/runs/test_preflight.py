@@ -5,6 +5,7 @@ from pathlib import Path
 from platform import machine
 
 import pytest
+import torch
 
 from uncseg.cluster.resources import Cluster, Node
 from uncseg.config.experiment import load_experiment
@@ -27,14 +28,25 @@ def test_a_database_of_a_newer_mlflow_is_refused(four_cases, experiment_file, ne
     assert "of a newer MLflow" in caught.value.problems[0].found
 
 
-@pytest.mark.skipif(machine() != "x86_64", reason="instructions are known of x86 alone")
-@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32", "null"])
-def test_half_precision_without_instructions_is_said_to_be_slow(four_cases, experiment_file, capsys, precision):
-    """As Linux lists them, and not as torch does."""
-    own = set(Path("/proc/cpuinfo").read_text().split())
-    lacks = {"bf16": not {"avx512_bf16", "amx_bf16"} & own, "fp16": not {"avx512_fp16", "amx_fp16"} & own}
+@pytest.mark.parametrize("has", [True, False])
+@pytest.mark.parametrize(("precision", "instruction"), [("bf16", "amx_bf16"), ("fp16", "avx512_fp16"), ("fp32", "")])
+def test_half_precision_without_instructions_is_said_to_be_slow(
+    four_cases, experiment_file, capsys, monkeypatch, precision, instruction, has
+):
+    names = ("avx512_bf16", "amx_bf16", "avx512_fp16", "amx_fp16")
+    told = {name: has and name == instruction for name in names} | {"architecture": "x86_64", "cpu_name": "Abacus 9"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told)
     experiment = load_experiment(experiment_file(four_cases), [f"training.precision={precision}"])
     preflight(experiment, 2, Cluster((Node(2.0),)), own_ray=True, begun=False)
-    assert ("training.precision: " in capsys.readouterr().err) == lacks.get(precision, False)
+    said = capsys.readouterr().err
+    assert ("Abacus 9" in said) == (not has and precision != "fp32")
+    assert ("training.precision=fp32" in said) == ("Abacus 9" in said)
     preflight(experiment, 2, Cluster((Node(4.0, 1.0),)), own_ray=True, begun=False)
-    assert "training.precision" not in capsys.readouterr().err
+    assert "training.precision" not in capsys.readouterr().err, "a GPU computes"
+
+
+@pytest.mark.skipif(machine() != "x86_64", reason="instructions are known of x86 alone")
+def test_torch_knows_the_instructions_that_linux_lists():
+    own, known = set(Path("/proc/cpuinfo").read_text().split()), torch.cpu.get_capabilities()
+    for name in ("avx512_bf16", "amx_bf16", "avx512_fp16"):
+        assert known[name] == (name in own)

@@ -1,19 +1,23 @@
 """Final figures and the model card of runs of other tasks: regions, labels and images by their own names."""
 
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from support.own_tasks import LIVER, PROSTATE
+from uncseg.config.failures import LEARNERS
+from uncseg.config.training_sections import Memory, Model
 from uncseg.evaluation.failure_table import table3
 from uncseg.evaluation.tables import table1, table2
-from uncseg.files import json_text
+from uncseg.files import json_text, write_json
 from uncseg.layout import RunFolder
 from uncseg.table_files import write_table
 from uncseg.tasks.built_in_tasks import built_in, paper_task
 from uncseg.tracking.final_figures import describe, final_figures
-from uncseg.tracking.model_card import describe_model, write_card
+from uncseg.tracking.model_card import HEADS, LEARNS_BY, SOURCES, describe_model, write_card
 
 POST = built_in("gli-2024")
 TASKS = [POST, PROSTATE, LIVER]
@@ -96,7 +100,7 @@ def test_the_card_says_what_the_labels_mean(tmp_path, task):
         (
             {"model": {"uncertainty": True}, "loss": {"cancer_mask": "union"}, "memory": {"source": "cases"}},
             [
-                "| uncertainty head | one more channel of the last layer; trained on the running average of the "
+                "| uncertainty map | one more channel of the last layer; trained on the running average of the "
                 "network's own errors |",
                 "| mask of the loss | union |",
                 "| split | by patient, digest",
@@ -109,25 +113,34 @@ def test_the_card_says_what_the_labels_mean(tmp_path, task):
                 "split": {"drawn": "cases", "allow_shared_patients": True},
             },
             [
-                "| uncertainty head | own layers on all decoder stages, added to calibrated p; trained on where the "
+                "| uncertainty map | own layers on all decoder stages, added to calibrated p; trained on where the "
                 "members of the run plain disagree with the network's own decision |",
                 "| split | case by case; a patient may be in several, digest",
             ],
         ),
         (
-            {"model": {"uncertainty": False}, "failures": {"perceptron": 32, "trees": 0, "steps": 0}},
-            ["| failures | learnt from the other folds by a perceptron of 32 units, beside calibrated p |"],
+            {"model": {"uncertainty": True, "error_network": {"run": "plain"}}, "loss": {"cancer_mask": "union"}},
+            ["| uncertainty map | a second network, which judges the run plain |", "| mask of the loss | union |"],
         ),
+        ({"model": {"uncertainty": False}}, ["| failures | learnt from the other folds by 150 boosted trees or a "]),
     ],
 )
 def test_the_card_says_what_gives_the_uncertainty(tmp_path, settings, said):
     run = evaluated(tmp_path, paper_task())
+    for fold, learner in enumerate(({"perceptron": 32, "trees": 0}, {"perceptron": 0, "trees": 150})):
+        write_json(run.fold(fold) / "failures.json", {"settings": learner})
     about = describe_model(run, yaml.safe_load(run.experiment.read_text()), {}, [0, 1])
     about["settings"] |= settings
     card = " ".join(write_card(run, about, "run", "candidate").split())
     for words in said:
         assert words in card
-    assert ("| uncertainty head" in card) == ("| mask of the loss" in card) == settings["model"]["uncertainty"]
+    assert ("| uncertainty map" in card) == ("| mask of the loss" in card) == settings["model"]["uncertainty"]
+
+
+def test_the_card_has_words_for_every_head_source_and_learner():
+    fields = Model.model_fields["head"], Memory.model_fields["source"]
+    assert [set(get_args(field.annotation)) for field in fields] == [set(HEADS), set(SOURCES)]
+    assert set(LEARNS_BY) == set(LEARNERS)
 
 
 def test_the_card_of_the_paper_explains_its_labels(tmp_path):

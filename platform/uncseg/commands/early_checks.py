@@ -133,7 +133,10 @@ def check_cases(experiment: Experiment, begun: bool = False) -> None:
     elif experiment.split.given is None and experiment.split.folds > dataset.phantoms.cases:
         found = f"{experiment.split.folds} folds for {dataset.phantoms.cases} phantoms"
         problem = Problem(
-            "split.folds", found, "at most as many folds as patients", "write more phantoms, or fewer folds"
+            "split.folds",
+            found,
+            f"at most as many folds as {experiment.split.drawn}",
+            "write more phantoms, or fewer folds",
         )
         raise ProblemsFound("The cases cannot be used as the experiment says.", [problem])
 

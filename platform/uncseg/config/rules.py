@@ -142,7 +142,7 @@ def _rules_of_backbone(model: Model, plan: Plan) -> dict[str, Any]:
 def rules_of_failures(failures: Failures) -> dict[str, Any]:
     """Return the problem of two things that would learn from failures, and whether it is there."""
     learn = [name for name in LEARNERS if getattr(failures, name)]
-    rule = "failures.{} and failures.{} each say what folds learn with, and one map comes of it; set one of them to 0"
+    rule = "failures.{} and failures.{} each choose what learns from failures, and only one can; set one of them to 0"
     return {rule.format(*pair): True for pair in pairwise(learn)}
 
 
@@ -172,11 +172,10 @@ def rules_of_published(memory: Memory, model: Model, training: Training, resourc
     return {
         "memory.published is about a head, and model.error_network trains another map; "
         "remove `memory.published`": published is not None and model.error_network is not None,
-        f"memory.published.writes_first needs the whole batch, and training.accumulate is {training.accumulate}; "
-        "set `training.accumulate` to 1": published is not None and published.writes_first and training.accumulate > 1,
-        "memory.published.slots are places in the batch of one process, and resources.gpus_per_fold is "
+        f"memory.published needs the whole batch at once, and training.accumulate is {training.accumulate}; "
+        "set `training.accumulate` to 1": published is not None and training.accumulate > 1,
+        "memory.published needs the whole batch in one process, and resources.gpus_per_fold is "
         f"{resources.gpus_per_fold}; set `resources.gpus_per_fold` to 1": published is not None
-        and published.slots
         and (resources.gpus_per_fold or 1) > 1,
     }
 

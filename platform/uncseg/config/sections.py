@@ -71,7 +71,7 @@ class Split(Section):
     folds: Annotated[int, Field(ge=2, le=1000)] = 5
     """Number of folds; ``file`` and ``groups`` tell it themselves."""
     seed: Seed = 12345
-    """Of the order of tied folds, or of the cases."""
+    """Of the draw."""
     drawn: Literal["patients", "cases"] = "patients"
     """patients: they stay together, and folds are balanced. cases: one by one, as nnU-Net draws them; two of one
     patient may then be in different folds, which ``allow_shared_patients`` has to say is meant."""

@@ -85,13 +85,15 @@ class PublishedMemory(Section):
     writes_first: bool = True
     """A step compares with the memory after its own visit."""
     smaller_step: bool = True
-    """Steps of min(1/n, ``alpha``) in place of max(1/n, ``alpha``): from 0 the memory rises slowly."""
+    """After the first visit, steps of min(1/n, ``alpha``) in place of max(1/n, ``alpha``): the memory stands still."""
+    inside_reference: bool = True
+    """Failures and variances are kept as 0 outside of the reference, false positives too."""
     pooled: bool = True
-    """A failure is the mean over 3³ voxels."""
+    """A failure, and a variance, is the mean over 3³ voxels."""
     compressed: bool = True
-    """Errors and stable variances are compared as sigmoid(E − mean E)."""
+    """Errors E and variances are compared as sigmoid(E − mean E), the mean over the reference of the batch."""
     variance_of_channels: bool = True
-    """The variance of a visit is that of the probabilities across the channels, in place of 4·p·(1 − p)."""
+    """The variance of a visit is that across the classes of each one's own sigmoid, in place of 4·p·(1 − p)."""
     raw_logit: bool = True
     """The correlation that is trained and shown is that of the uncertainty's logit."""
 

@@ -11,6 +11,7 @@ from uncseg.config.sections import Split
 from uncseg.errors import DamagedFile, Problem, ProblemsFound, first_problems, listed
 from uncseg.files import digest, read_json, write_json
 
+DRAWN = "split.drawn"
 Splits = list[dict[str, list[str]]]
 
 
@@ -54,7 +55,7 @@ def make_splits(volumes_ml: Mapping[str, float], patients: Mapping[str, str], fo
 
 
 def splits_of_cases(case_ids: Iterable[str], folds: int, seed: int) -> Splits:
-    """Return the split that nnU-Net draws of these cases (``generate_crossval_split``), whoever they are of."""
+    """Return the split that nnU-Net draws of these cases (``generate_crossval_split``), one by one."""
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
     drawn = generate_crossval_split(sorted(case_ids), seed, folds)
@@ -99,7 +100,7 @@ def problems_of_drawn_cases(split: Split, patients: Mapping[str, str]) -> list[P
     """Return what is wrong with drawing folds of these cases one by one: patients in several of them."""
     splits = splits_of_cases(patients, split.folds, split.seed)
     names = [f"fold {number}" for number in range(split.folds)]
-    shared = [] if split.allow_shared_patients else _shared_patients("split.drawn", names, splits, patients)
+    shared = [] if split.allow_shared_patients else _shared_patients(DRAWN, names, splits, patients)
     return first_problems(shared)
 
 
@@ -155,7 +156,9 @@ def _shared_patients(where: str, names: Sequence[str], splits: Splits, patients:
             if patients[case] in trained or any(place != name for other, place in known.items() if other != case):
                 shared.add(patients[case])
             known[case] = name
-    expected, advice = "each patient in one fold", "move the scans together, or set split.allow_shared_patients to true"
+    drawn = where == DRAWN
+    together = "set split.drawn to patients" if drawn else "move the scans together"
+    expected, advice = "each patient in one fold", f"{together}, or set split.allow_shared_patients to true"
     problems = []
     for patient in sorted(shared):
         cases = [f"{case} ({place})" for case, place in sorted(places[patient].items())]

@@ -107,6 +107,7 @@ def _run_section(run: ReportedRun, prefix: str, count: int) -> PageSection:
         folds = ", ".join(sorted({str(fold) for fold in table1["fold"] if str(fold).isdigit()}))
         cases = table1.loc[table1["fold"] == "mean", "cases"].iloc[0]
         subtitle = f"{cases} cases, each predicted by the fold that did not see it; folds {folds}"
+        subtitle += "; a patient may be in several" * run.experiment.split.allow_shared_patients
     figures, damaged = _whole(_figures(run))
     progress, broken = _whole(_progress(run.folder))
     missing += [f"{file.relative_to(run.folder.root)} is damaged, and is not shown." for file in [*damaged, *broken]]

@@ -18,7 +18,7 @@ from uncseg.evaluation.uncertainty import protocol_mask
 from uncseg.files import digest, whole_file
 from uncseg.kept_records import keep_record, kept_record
 from uncseg.method.failures.failure_cases import FailureCase
-from uncseg.method.failures.failure_model import fitting_device
+from uncseg.method.failures.failure_model import on_fitting_device
 from uncseg.method.failures.voxel_features import image_features, region_features
 from uncseg.method.inference.decisions import Decisions
 from uncseg.method.inference.model_folder import ModelFolder
@@ -117,11 +117,14 @@ def _predict(request: FoldRequest, case_id: str, whole: bool, with_features: boo
 
 def _features(data: np.ndarray, decisions: Decisions, positions: np.ndarray) -> np.ndarray:
     """Return the features of voxels, (R, N, F)."""
-    at = (slice(None), *positions.T)
-    device, logits, chosen = fitting_device(), decisions.logits, decisions.chosen
-    shared = image_features(data, device)[at]
-    own = (region_features(logits, chosen, region, device)[at] for region in range(len(chosen)))
-    return np.stack([torch.cat([values, shared]).T.cpu().numpy() for values in own])
+    at, logits, chosen = (slice(None), *positions.T), decisions.logits, decisions.chosen
+
+    def on(device: torch.device) -> np.ndarray:
+        shared = image_features(data, device)[at]
+        own = (region_features(logits, chosen, region, device)[at] for region in range(len(chosen)))
+        return np.stack([torch.cat([values, shared]).T.cpu().numpy() for values in own])
+
+    return on_fitting_device(on)
 
 
 def reference_of(request: FoldRequest | RunRequest, case_id: str) -> np.ndarray:

@@ -99,9 +99,11 @@ def _problems_of_run(experiment: Experiment, need: Need, folds: Sequence[int]) -
         other = Experiment.model_validate(read_experiment(run))
     except ProblemsFound as error:
         return error.problems
-    except ValidationError:
+    except ValidationError as error:
         expected, advice = "an experiment of this version of uncseg", "train it again under another name"
-        return [Problem(need.field, f"{run.experiment}, which is not valid", expected, advice)]
+        first = error.errors()[0]
+        found = f"{run.experiment}, which is not valid: {'.'.join(map(str, first['loc'])) or first['msg']}"
+        return [Problem(need.field, found, expected, advice)]
     judges, needed = need.source == "judged", other.training.members if need.source == "members" else 1
     problems = problems_of_judged(other.model, experiment.model, run.root.name) if judges else []
     ours, theirs = experiment.dataset.task, other.dataset.task
@@ -123,7 +125,8 @@ def _missing(need: Need, run: RunFolder, members: int, folds: Sequence[int]) -> 
     if need.source == "cross_fitted":
         lacking = [fold for fold in folds if not has_learnt(run, fold)]
         what = "what the folds learn from each other's failures"
-        advice = f"set `failures.perceptron` to 32 in {run.root.name}, and give its uncseg cross-validate again"
+        advice = f"set `failures.perceptron` to 32 in {run.root.name} unless it has another learner, and give its "
+        advice += "uncseg cross-validate again"
     else:
         needed = [run.member(number) for number in range(members)]
         lacking = [fold for fold in folds if not all(member.final_checkpoint(fold).is_file() for member in needed)]

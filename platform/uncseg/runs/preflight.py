@@ -54,8 +54,8 @@ def _warn_of_slow_precision(precision: str | None, slots: Slots) -> None:
     instructions = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}[precision]
     if has.get("architecture") == "x86_64" and not any(has[name] for name in instructions):
         warn(
-            f"training.precision: this CPU ({has['cpu_name']}) has no instructions for {precision}: a step takes some "
-            "twenty times as long as with --set training.precision=fp32"
+            f"training.precision: this machine's CPU ({has['cpu_name']}) has no instructions for {precision}: a step "
+            "takes some twenty times as long as with --set training.precision=fp32"
         )
 
 

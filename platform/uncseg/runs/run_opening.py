@@ -112,9 +112,11 @@ def edited_settings(run: RunFolder) -> list[Problem]:
     if (data := read_data(run)) is None and not run.experiment.exists():
         return []
     settings = read_experiment(run)
-    if lost := _lost_fields(data.settings if data else with_new_fields(settings), settings):
-        raise DamagedFile.of(run.experiment, f"no {listed(lost)}", "every field, as it was written", ADVICE)
-    if data is None:  # a command was killed before it wrote what the run is made from
+    # a command may be killed before it writes what the run is made from
+    lost = set(Experiment.model_fields).difference(settings) if data is None else _lost_fields(data.settings, settings)
+    if lost:
+        raise DamagedFile.of(run.experiment, f"no {listed(sorted(lost))}", "every field, as it was written", ADVICE)
+    if data is None:
         return []
     advice = f"write {run.experiment.name} as it was"
     problems = differing_settings(data.settings, settings, advice)
@@ -140,11 +142,7 @@ def require_settings(run: RunFolder) -> None:
 
 
 def read_experiment(run: RunFolder) -> dict[str, Any]:
-    """Return the content of a run's experiment.yaml.
-
-    Raises:
-        DamagedFile: it cannot be read.
-    """
+    """Return the content of a run's experiment.yaml; raises DamagedFile where it cannot be read."""
     return read_saved(run.experiment, ADVICE)
 
 

@@ -100,6 +100,7 @@ def read_study(folder: StudyFolder, model: type[AnyStudy]) -> tuple[AnyStudy, Ex
         study = model.model_validate({"base": str(folder.content)} | record[model.kind])
         base = Experiment.model_validate(record["experiment"])
     except ValidationError as error:
-        found = f"{error.error_count()} wrong fields, such as {'.'.join(map(str, error.errors()[0]['loc']))}"
+        first = error.errors()[0]
+        found = f"wrong fields: {'.'.join(map(str, first['loc'])) or first['msg']}"
         raise DamagedFile.of(folder.content, found, "the study that was written", STUDY_ADVICE) from error
     return study, base.model_copy(update={"storage": Storage(path=folder.root.parent)})

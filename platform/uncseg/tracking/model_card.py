@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from uncseg.config.case_lists import short_lists
+from uncseg.config.failures import LEARNERS
 from uncseg.estimators.chosen_map import possible_choices
 from uncseg.evaluation.expectation import (
     MAPS_IN_WORDS,
@@ -21,24 +22,25 @@ from uncseg.evaluation.expectation import (
 from uncseg.evaluation.failure_table import failures_table, regions_table
 from uncseg.evaluation.figures import shown_in
 from uncseg.evaluation.page_tables import dice_table, uncertainty_table
-from uncseg.layout import RunFolder
+from uncseg.files import read_json
+from uncseg.layout import FAILURES_RECORD, RunFolder
 from uncseg.page_table import UNKNOWN, PageTable, Row, fixed, listed
 from uncseg.table_files import read_table
 from uncseg.tasks.task import Task
 from uncseg.tracking.manifest import read_manifest
 from uncseg.tracking.run_settings import read_task
 
-_SETTINGS = ("split", "plan", "model", "loss", "memory", "training", "failures", "evaluation")
-_HEADS = {"output_layer": "one more channel of the last layer", "decoder_stages": "own layers on all decoder stages"}
-_SOURCES = {
+_SETTINGS = ("split", "plan", "model", "loss", "memory", "training", "evaluation")
+HEADS = {"output_layer": "one more channel of the last layer", "decoder_stages": "own layers on all decoder stages"}
+SOURCES = {
     "cases": "the running average of the network's own errors",
-    "visit": "the network's own failures, visit by visit",
+    "visit": "the failures of each training step",
     "teacher": "the errors of a copy with averaged weights",
     "members": "where the members of the run {run} disagree with the network's own decision",
     "cross_fitted": "what the folds of the run {run} have learnt from each other's failures",
 }
 """What a head is trained on, by ``memory.source``."""
-_LEARNERS = {"perceptron": "a perceptron of {} units", "trees": "{} boosted trees", "steps": "a network, {} steps"}
+LEARNS_BY = {"perceptron": "a perceptron of {} units", "trees": "{} boosted trees", "steps": "a network, {} steps"}
 """What learns from the other folds' failures, by the field of ``failures`` that is not 0."""
 _APPLIED = ("tile_step", "mirroring", "uncertainty")
 """Settings of the evaluation that a model is applied with."""
@@ -52,7 +54,8 @@ def describe_model(
     Returns:
         ``run``, ``folds``, ``cases`` (number), ``dataset`` (name), ``synthetic``, ``digests``, ``git_commit``,
         ``versions``, ``settings``, ``configuration``, ``task`` (name), ``channels`` in order, ``labels`` by number,
-        ``regions`` with the numbers of their labels, ``main_region``; for ``uncseg predict``:
+        ``regions`` with the numbers of their labels, ``main_region``, ``failures`` (of each fold,
+        the settings of what it has learnt from failures); for ``uncseg predict``:
         ``evaluation`` (tile_step, mirroring, uncertainty), ``review_below``, ``review_thresholds`` (by map);
         ``uncertainty_from`` (in words); and out of fold ``calibration`` (region →
         figure → mean over cases) and ``reliability`` (rows of the diagram).
@@ -79,6 +82,7 @@ def describe_model(
         "labels": {str(value): name for name, value in task.labels.items()},
         "regions": {region: list(numbers) for region, numbers in task.numbers.items()},
         "main_region": task.main_region,
+        "failures": _failures(run, folds),
         "evaluation": {name: evaluation[name] for name in _APPLIED if name in evaluation},
         "review_below": next((thresholds[name] for name in choices if name in thresholds), REVIEW_BELOW),
         "review_thresholds": thresholds,
@@ -86,6 +90,12 @@ def describe_model(
         "calibration": {} if summary is None else _calibration(summary),
         "reliability": [] if bins is None else [_plain(row) for row in bins.to_dict("records")],
     }
+
+
+def _failures(run: RunFolder, folds: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the settings of what each fold has learnt from failures, which may have been given after the training."""
+    files = [run.fold(fold) / FAILURES_RECORD for fold in folds]
+    return [read_json(file).get("settings", {}) for file in files if file.is_file()]
 
 
 def model_identity(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +145,7 @@ def _opening(about: Mapping[str, Any], registered: str, task: Task) -> str:
         "trained on": f"{about['dataset']}: {cases}, digest {about['digests'].get('dataset')}",
         "folds": f"{folds}: each was trained on the cases of the others; predictions are their average",
         "split": f"{_split(settings.get('split', {}))}, digest {about['digests'].get('split')}",
-        **_learnt(settings),
+        **_learnt(settings, about.get("failures", [])),
         "code": about["git_commit"] or "not under version control",
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(about["versions"].items())),
     }
@@ -144,20 +154,23 @@ def _opening(about: Mapping[str, Any], registered: str, task: Task) -> str:
     return PageTable("model", registered, header, [Row(row) for row in rows.items()], note, words=header).to_markdown(1)
 
 
-def _learnt(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return in words how the uncertainty head is built and what it has learnt, and what failures taught."""
-    model, memory, failures = (settings.get(part) or {} for part in ("model", "memory", "failures"))
-    rows = {}
-    if model.get("uncertainty", True) and model.get("error_network") is None:
+def _learnt(settings: Mapping[str, Any], failures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return in words how the uncertainty head is built and what it has learnt, and what failures taught each fold."""
+    model, memory = (settings.get(part) or {} for part in ("model", "memory"))
+    judged, rows = model.get("error_network"), {}
+    if judged is not None:
+        rows["uncertainty map"] = f"a second network, which judges the run {judged.get('run')}"
+    elif model.get("uncertainty", True):
         beside = ", added to calibrated p" if model.get("residual") else ""
-        source = _SOURCES[memory.get("source", "cases")].format(run=memory.get("run"))
+        source = SOURCES[memory.get("source", "cases")].format(run=memory.get("run"))
         if memory.get("published") is not None:
-            source += ", kept as a public trainer keeps it"
-        rows["uncertainty head"] = f"{_HEADS[model.get('head', 'output_layer')]}{beside}; trained on {source}"
+            source += ", averaged as memory.published says"
+        rows["uncertainty map"] = f"{HEADS[model.get('head', 'output_layer')]}{beside}; trained on {source}"
+    if model.get("uncertainty", True):
         rows["mask of the loss"] = str(settings.get("loss", {}).get("cancer_mask"))
-    for name, words in _LEARNERS.items():
-        if failures.get(name):
-            rows["failures"] = f"learnt from the other folds by {words.format(failures[name])}, beside calibrated p"
+    learnt = {LEARNS_BY[name].format(own[name]) for own in failures for name in LEARNERS if own.get(name)}
+    if learnt:
+        rows["failures"] = f"learnt from the other folds by {' or '.join(sorted(learnt))}, beside calibrated p"
     return rows
 
 

@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage
 
 from uncseg.config.failures import Failures
+from uncseg.method.failures import failure_model, voxel_map
 from uncseg.method.failures.calibration import Calibration
 from uncseg.method.failures.failure_model import FailureModel, Grid
 from uncseg.method.failures.failure_trees import fit_trees
@@ -68,9 +69,9 @@ def test_a_voxel_is_described_by_its_margin_and_by_what_is_around_it(case):
     assert outside[11] == 0
 
 
-@pytest.mark.parametrize("shape", [(50, 8, 41), (3, 60, 50)])
+@pytest.mark.parametrize("shape", [(50, 8, 61), (3, 60, 70)])
 def test_blurs_distances_and_sizes_are_those_of_the_whole_grid(shape):
-    """By SciPy on the whole grid: in parts, or on another device, nothing else may come out."""
+    """By SciPy on the whole grid: from matrices, and near the region alone, nothing else may come out."""
     random = np.random.default_rng(0)
     logits, decisions = random.normal(0, 3, (1, *shape)), np.zeros((1, *shape), bool)
     decisions[0, :2, 3:5, 1:9] = decisions[0, 2:, 7, 30:33] = True
@@ -163,6 +164,32 @@ def test_they_are_read_as_they_were_written_and_fitted_alike(case, learnt, tmp_p
     images, logits, decisions, _ = case
     np.testing.assert_array_equal(again.failures(images, logits, decisions), own.failures(images, logits, decisions))
     np.testing.assert_array_equal(read.failures(images, logits, decisions), own.failures(images, logits, decisions))
+
+
+def test_in_however_many_parts_the_map_is_the_same(case, learnt, monkeypatch):
+    images, logits, decisions, _ = case
+    model = learnt(case)
+    whole = model.failures(images, logits, decisions)
+    monkeypatch.setattr(voxel_map, "VOXELS_TOGETHER", 700)
+    np.testing.assert_allclose(model.failures(images, logits, decisions), whole, rtol=1e-5)
+
+
+def test_where_a_gpu_has_too_little_memory_the_host_computes(case, learnt, monkeypatch):
+    images, logits, decisions, _ = case
+    model = learnt(case)
+    expected, asked = model.failures(images, logits, decisions), []
+
+    def scarce(*arguments):
+        asked.append(arguments[-1])
+        if len(asked) == 1:
+            raise torch.cuda.OutOfMemoryError
+        return voxel_map.voxel_map(*arguments)
+
+    monkeypatch.setattr(failure_model, "voxel_map", scarce)
+    monkeypatch.setattr(failure_model, "fitting_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, _device: module)
+    np.testing.assert_array_equal(model.failures(images, logits, decisions), expected)
+    assert [device.type for device in asked] == ["meta", "cpu"]
 
 
 def test_what_is_not_asked_for_is_left_at_calibrated_p(case, learnt):

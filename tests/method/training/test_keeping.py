@@ -9,6 +9,7 @@ from support.training import SHORT, Stopped, train, train_in_two_parts
 from uncseg.config.training_sections import Memory, PublishedMemory
 from uncseg.method.memory.error_memory import ErrorMemory, Reading
 from uncseg.method.memory.patch_geometry import PatchGeometry
+from uncseg.method.training.error_sources import Visit
 from uncseg.method.training.keeping import OURS, keeping_of
 from uncseg.method.training.observed_patch import choose_patch, observe
 from uncseg.tasks.built_in_tasks import paper_task
@@ -62,51 +63,82 @@ def test_slots_average_over_cases_and_places(kind):
 
 
 @pytest.mark.parametrize("smaller", [False, True])
-def test_small_steps_rise_slowly_from_zero(smaller):
-    """After n visits that all failed: 1, or 1 − Π(1 − min(1/n, 1/30))."""
+def test_after_the_first_visit_small_steps_leave_it_as_it_was(smaller):
+    """A failure at the first of 40 visits: its share is 1/30 · (29/30)¹⁰, or Π(1 − min(1/n, 1/30)) over the others."""
     memory = only(*["smaller_step"] * smaller).memories(ALPHA)["training"]
     geometry = PatchGeometry.from_crop([0, 0, 0], (8, 8, 8), CASE)
-    for _ in range(40):
-        write(memory, ["a"], [geometry], torch.ones(1, 1, 8, 8, 8))
-    expected = 1.0
+    for n in range(1, 41):
+        write(memory, ["a"], [geometry], torch.full((1, 1, 8, 8, 8), float(n == 1)))
+    expected = ALPHA * (1 - ALPHA) ** 10
     if smaller:
-        expected = 1 - np.prod([1 - min(1 / n, ALPHA) for n in range(1, 41)])
-        assert 0.6 < expected < 0.8
+        expected = np.prod([1 - min(1 / n, ALPHA) for n in range(2, 41)])
+        assert 0.2 < expected < 0.4
     found = memory.read(["a"], [geometry]).values["error"]
     torch.testing.assert_close(found, torch.full_like(found, expected), rtol=0, atol=5e-3)
     state = memory.state()
     again = only(*["smaller_step"] * smaller).memories(ALPHA)["training"]
     again.load_state(state)
     for kept in (memory, again):
-        write(kept, ["a"], [geometry], torch.zeros(1, 1, 8, 8, 8))
+        write(kept, ["a"], [geometry], torch.ones(1, 1, 8, 8, 8))
     assert torch.equal(memory.read(["a"], [geometry]).values["error"], again.read(["a"], [geometry]).values["error"])
+
+
+def visit_of(patch, outputs=LABELS, seed=0):
+    """A visit with random logits, and a random reference that is as often there as not."""
+    random = np.random.default_rng(seed)
+    logits = torch.from_numpy(3 * random.standard_normal((2, outputs.channels, *patch)))
+    reference = torch.from_numpy(random.integers(0, 2, (2, 1, *patch))).bool()
+    masks = {"reference": reference, "union": torch.ones_like(reference)}
+    return Visit(logits, logits, reference, reference, random_batch(patch, seed), masks, "union")
+
+
+def pooled(values):
+    """The mean of 3³ neighbours, of those that there are, of each sample of (B, 1, …)."""
+    element = np.ones((3,) * (values.ndim - 2))
+    counts = ndimage.convolve(np.ones(values.shape[2:]), element, mode="constant")
+    return np.stack([ndimage.convolve(sample[0], element, mode="constant") / counts for sample in values])[:, None]
+
+
+def compressed(values, inside):
+    """Around one half in the reference of the batch."""
+    return 1 / (1 + np.exp(values[inside].mean() - values))
 
 
 @pytest.mark.parametrize("kind", list(PATCHES))
 def test_a_pooled_failure_is_the_mean_of_its_neighbours_in_the_patch(kind):
-    patch = PATCHES[kind]
-    failure = random_batch(patch, 0)
-    element = np.ones((3,) * len(patch))
-    counts = ndimage.convolve(np.ones(patch), element, mode="constant")
-    expected = [ndimage.convolve(f[0].numpy(), element, mode="constant") / counts for f in failure]
-    np.testing.assert_allclose(only("pooled").failure(failure)[:, 0], expected, atol=1e-6)
-    assert only().failure(failure) is failure
+    visit = visit_of(PATCHES[kind])
+    np.testing.assert_allclose(only("pooled").failure(visit), pooled(visit.failure.numpy()), atol=1e-6)
+    assert only().failure(visit) is visit.failure
 
 
-def test_compressed_errors_lie_around_one_half():
+@pytest.mark.parametrize("names", [("inside_reference",), ("inside_reference", "pooled")], ids=["alone", "pooled"])
+def test_outside_of_the_reference_nothing_fails(names):
+    """What is pooled is 0 there already: near its border a reference looks better than it is."""
+    visit = visit_of(PATCHES["3d"])
+    wt = 1 - visit.logits.softmax(1)[:, :1].numpy()
+    inside = visit.masks["reference"].numpy()
+    failure, variance = visit.failure.numpy() * inside, 4 * wt * (1 - wt) * inside
+    expected = [pooled(values) if "pooled" in names else values for values in (failure, variance)]
+    keeping = only(*names)
+    np.testing.assert_allclose(keeping.failure(visit), expected[0], atol=1e-6)
+    np.testing.assert_allclose(keeping.variance(visit, LABELS), expected[1], atol=1e-5)
+    np.testing.assert_allclose(keeping.shown_variance(visit, LABELS), expected[1], atol=1e-5)
+
+
+def test_compressed_errors_lie_around_one_half_in_the_reference_of_the_batch():
+    visit = visit_of((4, 5, 6))
+    inside = visit.masks["reference"].numpy()
     error, variance = (torch.from_numpy(np.random.default_rng(n).random((2, 1, 4, 5, 6))) for n in (0, 1))
     reading = Reading({"error": error, "variance": variance}, torch.ones_like(error))
-    found = only("compressed").compared(reading).values
+    found = only("compressed").compared(reading, visit).values
     for name, values in {"error": error.numpy(), "variance": variance.numpy()}.items():
-        for sample, compared in zip(values, found[name].numpy(), strict=True):
-            np.testing.assert_allclose(compared, 1 / (1 + np.exp(sample.mean() - sample)), rtol=1e-6)
-    assert only().compared(reading) is reading
+        np.testing.assert_allclose(found[name], compressed(values, inside), rtol=1e-6)
+    assert only().compared(reading, visit) is reading
     half = torch.zeros_like(error)
     half[:, :, :2] = 1
-    partly = only("compressed").compared(Reading({"error": error * half}, half)).values["error"].numpy()
-    for sample, compared in zip(error.numpy(), partly, strict=True):
-        visited = sample[:, :2]
-        np.testing.assert_allclose(compared[:, :2], 1 / (1 + np.exp(visited.mean() - visited)), rtol=1e-6)
+    partly = only("compressed").compared(Reading({"error": error * half}, half), visit).values["error"].numpy()
+    expected = compressed(error.numpy(), inside & (half.numpy() > 0))
+    np.testing.assert_allclose(partly[:, :, :2], expected[:, :, :2], rtol=1e-6)
 
 
 def test_many_visits_are_not_lost_in_rounding():
@@ -118,7 +150,7 @@ def test_many_visits_are_not_lost_in_rounding():
     expected = 0.0
     for n in range(1, 6001):
         failed = float(n % 100 == 0)
-        expected += min(1 / n, ALPHA) * (failed - expected)
+        expected += (1 if n == 1 else min(1 / n, ALPHA)) * (failed - expected)
         write(memory, ["a"], [geometry], torch.full((1, 1, 8, 8, 8), failed))
     found = memory.read(["a"], [geometry]).values["error"]
     assert float(found.min()) == pytest.approx(expected, rel=1e-2)
@@ -126,19 +158,33 @@ def test_many_visits_are_not_lost_in_rounding():
 
 
 @pytest.mark.parametrize("outputs", [LABELS, REGIONS], ids=["labels", "regions"])
-def test_the_variance_across_channels_is_large_where_the_network_is_certain(outputs):
-    logits = 3 * torch.randn(2, outputs.channels, 4, 5, 6)
-    z = logits.double().numpy()
-    p = np.exp(z) / np.exp(z).sum(1, keepdims=True) if outputs is LABELS else 1 / (1 + np.exp(-z))
-    found = only("variance_of_channels").variance(logits, outputs)
-    np.testing.assert_allclose(found[:, 0], p.var(1, ddof=1), rtol=1e-4)
+def test_the_variance_across_classes_is_large_where_the_network_is_certain_of_one(outputs):
+    """Of labels it is that of each class against the background, for the paper's network has no channel for that."""
+    visit = visit_of((4, 5, 6), outputs)
+    z = visit.logits.numpy()
+    p = 1 / (1 + np.exp(-(z[:, 1:] - z[:, :1] if outputs is LABELS else z)))
+    expected = p.var(1, ddof=1, keepdims=True)
+    np.testing.assert_allclose(only("variance_of_channels").variance(visit, outputs), expected, rtol=1e-4, atol=1e-7)
+    shown = only("variance_of_channels").shown_variance(visit, outputs)
+    np.testing.assert_allclose(shown, expected, rtol=1e-4, atol=1e-7)
     one = Outputs("regions", 1, ((1,),), 0)
-    single = torch.randn(2, 1, 4, 5, 6)
-    chance = single.double().sigmoid().numpy()
+    single = visit_of((4, 5, 6), one)
+    chance = single.logits.sigmoid().numpy()
     of_one = np.concatenate((chance, 1 - chance), axis=1).var(1, ddof=1, keepdims=True)
     np.testing.assert_allclose(only("variance_of_channels").variance(single, one), of_one, rtol=1e-3, atol=1e-7)
-    wt = 1 - p[:, 0] if outputs is LABELS else p[:, 0]
-    np.testing.assert_allclose(only().variance(logits, outputs)[:, 0], 4 * wt * (1 - wt), rtol=1e-3, atol=1e-6)
+    wt = 1 - np.exp(z[:, :1]) / np.exp(z).sum(1, keepdims=True) if outputs is LABELS else p[:, :1]
+    np.testing.assert_allclose(only().variance(visit, outputs), 4 * wt * (1 - wt), rtol=1e-3, atol=1e-6)
+    assert only().shown_variance(visit, outputs) is None
+
+
+def test_the_variance_of_one_visit_is_shown_with_all_differences():
+    """Compressed first, and pooled then; what is kept is pooled alone."""
+    visit = visit_of((4, 5, 6))
+    z, inside = visit.logits.numpy(), visit.masks["reference"].numpy()
+    variance = (1 / (1 + np.exp(-(z[:, 1:] - z[:, :1])))).var(1, ddof=1, keepdims=True) * inside
+    keeping = keeping_of(Memory(published=PublishedMemory()))
+    np.testing.assert_allclose(keeping.variance(visit, LABELS), pooled(variance), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(keeping.shown_variance(visit, LABELS), pooled(compressed(variance, inside)), rtol=1e-5)
 
 
 def test_ours_is_the_default():

@@ -163,6 +163,11 @@ def test_trees_alone_are_learning_too(sweep_file, space):
         ),
         ({"space": {"failures.steps": {}}}, "space.failures.steps", "nothing"),
         ({"space": {"failures.trees": {"choice": [9]}}}, "space.failures.trees", "9"),  # beside steps of a network
+        (
+            {"space": {f"failures.{name}": {"choice": [0, 9]} for name in ("trees", "perceptron")}, "overrides": {}},
+            "failures.perceptron",
+            "failures.perceptron and failures.trees above 0",
+        ),
         ({"scheduler": {"type": "asha"}}, "scheduler.type", "asha"),
         ({"promote": {"top": 1}}, "promote", "trials of more folds later"),
         ({"objectives": [{"metric": DICE}]}, "objectives.0.metric", f"{DICE}, which no fold reports"),

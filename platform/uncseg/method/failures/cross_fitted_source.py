@@ -24,7 +24,7 @@ class CrossFitted:
         self.outputs = outputs
 
     def expected_error(self, visit: Visit) -> Reading:
-        """Return P(the decision on the main region is wrong) in the mask, patch by patch, on the host."""
+        """Return P(the decision on the main region is wrong) in the mask, patch by patch."""
         logits = clipped_logit(region_probabilities(visit.logits, self.outputs).cpu().numpy())
         images, decisions = visit.data.float().cpu().numpy(), visit.predicted.cpu().numpy()
         main, found = self.outputs.main, []

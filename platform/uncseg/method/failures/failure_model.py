@@ -5,9 +5,10 @@ failures = model.failures(images, logits, decisions)   # P(wrong) of each region
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from uncseg.method.failures.perceptron import Perceptron
 from uncseg.method.failures.voxel_features import HOST
 from uncseg.method.failures.voxel_map import EVERYTHING, Asked, VoxelLearner, voxel_map
 
+Result = TypeVar("Result")
 KEYS = ("calibrations", "settings", "grid", "network_weights")
 SLICES_TOGETHER = 8
 """Slices of a patch where the segmentation's network sees one at a time."""
@@ -100,15 +102,11 @@ class FailureModel:
         ``asked`` alone.
 
         Raises:
-            NotFinite: the network's output is not finite.
+            NotFinite: the map is not finite.
         """
         if not self.learns:
             return None
-        try:
-            found = self._map(fitting_device(), images, logits, decisions, tile_step, asked)
-        except torch.cuda.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            found = self._map(HOST, images, logits, decisions, tile_step, asked)
+        found = on_fitting_device(lambda device: self._map(device, images, logits, decisions, tile_step, asked))
         require_finite(found, "map cross_fitted", "delete failures.json of the fold: it learns anew")
         return found
 
@@ -186,6 +184,15 @@ class FailureModel:
 def fitting_device() -> torch.device:
     """Return the GPU of this process, or the CPU where it has none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def on_fitting_device(work: Callable[[torch.device], Result]) -> Result:
+    """Return what ``work`` makes on :func:`fitting_device`, or on the CPU where that has too little memory."""
+    try:
+        return work(fitting_device())
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return work(HOST)
 
 
 def _finite(number: float) -> float:

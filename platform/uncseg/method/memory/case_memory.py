@@ -60,7 +60,7 @@ class BlockBox:
 class CaseMemory:
     """Averages per voxel of one case of ``shape`` (D, H, W); ``alpha`` is the smallest step of an average.
 
-    With ``smaller_step`` it is the largest one, as ``memory.published`` says.
+    With ``smaller_step`` it is the largest one after the first visit, as ``memory.published`` says.
     """
 
     def __init__(self, shape: tuple[int, int, int], averages: int, alpha: float, smaller_step: bool = False) -> None:
@@ -117,7 +117,9 @@ class CaseMemory:
         shown = new[:, -1]
         visits = self.visits[held].float() + shown
         mean = 1 / visits.clamp(min=1)
-        step = (mean.clamp(max=self.alpha) if self.smaller_step else mean.clamp(min=self.alpha)) * shown
+        step = mean.clamp(min=self.alpha) * shown
+        if self.smaller_step:
+            step = torch.where(visits > 1, mean.clamp(max=self.alpha), 1.0) * shown
         self.visits[held] = visits.clamp(max=self._most).to(self._count_type)
         old = self.values[held].float()
         self.values[held] = (old + step[:, None] * (new[:, :-1] - old)).to(self.values.dtype)

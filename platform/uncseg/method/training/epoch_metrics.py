@@ -102,8 +102,8 @@ def estimator_sums(
         q=q,
     )
     maps = dict(several_passes) | estimate_all(prediction)
-    if keeping.differences.variance_of_channels:
-        maps[VAR1SHOT] = keeping.variance(logits, outputs)
+    if (variance := keeping.shown_variance(visit, outputs)) is not None:
+        maps[VAR1SHOT] = variance
     error = memory.values["error"]
     sums: Sums = {}
     for protocol, mask in visit.masks.items():

@@ -115,7 +115,7 @@ class UncertaintyTrainer(ResumableTrainer):
             if self.keeping.differences.writes_first:
                 self._write("training", batch, kept)
             memory = memory or self._read("training", batch, data.shape)
-            loss = self._judge(outputs, visit, memory.part(part))
+            loss = self._judge(outputs, visit, self.keeping.compared(memory.part(part), visit))
             if part.stop == len(data) and not self.keeping.differences.writes_first:
                 self._write("training", batch, kept)
             loss = (part.stop - part.start) / len(data) * loss
@@ -155,13 +155,13 @@ class UncertaintyTrainer(ResumableTrainer):
         reading = self.memories[side].read(batch["keys"], batch["geometry"])
         one_channel = (shape[0], 1, *shape[2:])  # a 2D patch is one slice thick there, and has no such axis here
         values = {name: value.reshape(one_channel) for name, value in reading.values.items()}
-        return self.keeping.compared(Reading(values, reading.visited.reshape(one_channel)))
+        return Reading(values, reading.visited.reshape(one_channel))
 
     def _kept(self, side: str, visit: Visit) -> dict[str, torch.Tensor]:
         """Return what a memory takes of a visit, by the names of its averages, and where it is worth remembering."""
-        kept = {"error": self.keeping.failure(visit.failure), INTEREST: visit.mask}
+        kept = {"error": self.keeping.failure(visit), INTEREST: visit.mask}
         if "variance" in self.memories[side].names:
-            kept["variance"] = self.keeping.variance(visit.logits, self.outputs)
+            kept["variance"] = self.keeping.variance(visit, self.outputs)
         return kept
 
     def _write(self, side: str, batch: dict, parts: Sequence[dict[str, torch.Tensor]]) -> None:
@@ -223,7 +223,7 @@ class UncertaintyTrainer(ResumableTrainer):
         visit = replace(visit, failure=torch.where(usable, visit.failure, math.nan), learned_in="union")
         if self.keeping.differences.writes_first:
             self._write("validation", batch, [self._kept("validation", visit)])
-        memory = self._read("validation", batch, data.shape)
+        memory = self.keeping.compared(self._read("validation", batch, data.shape), visit)
         q = read_oracle(self.oracle, batch["keys"], batch["geometry"])
         q = None if q is None else q.reshape(visit.failure.shape).to(self.device)
         sums = epoch_metrics.estimator_sums(visit, u, q, memory, self.outputs, maps, self.keeping)

@@ -28,7 +28,6 @@ def log_benchmark(parent: ParentRun, _benchmark: Benchmark) -> None:
         if math.isfinite(row["mean"])
     }
     page = parent.artifacts
-    note = (
-        f"[table]({page}/tables/benchmark.csv) · [quality against cost]({page}/figures) · [page]({page}/report.html)\n"
-    )
+    figures = f"[ranking, and quality against cost]({page}/figures)"
+    note = f"[table]({page}/tables/benchmark.csv) · {figures} · [page]({page}/report.html)\n"
     parent.log(metrics, note, [BenchmarkFolder(parent.folder.root).page])

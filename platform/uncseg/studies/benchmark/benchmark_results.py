@@ -51,8 +51,8 @@ CAPTION = (
 )
 
 RANKING_CAPTION = (
-    "All maps on the shared segmentation, in the order of the first figure, with 95 % intervals over seeds and "
-    "patients. Hollow, *: a floor. Orange: the proposed map. Black: the oracle."
+    "Maps that are compared, on the shared segmentation, in the order of the first figure, with 95 % intervals over "
+    "seeds and patients. Hollow, *: a floor. Orange: the proposed map, if there is one. Black: the oracle."
 )
 
 

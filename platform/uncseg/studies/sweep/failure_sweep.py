@@ -41,6 +41,11 @@ def problems_of_learning(sweep: Sweep, base: Experiment) -> list[Problem]:
         found = "trials that learn no more than calibrated p"
         expected = "a perceptron, trees, or steps of a network, in every trial"
         problems.append(Problem(LEARN[0], found, expected, f"write {' or '.join(LEARN)}, 1 or more, in overrides"))
+    if len(able := [field for field in LEARN if _most(sweep, base, field) > 0]) > 1:
+        found, expected = f"{' and '.join(able)} above 0", "one of them, in all trials: only one learns"
+        problems.append(
+            Problem(able[0], found, expected, f"write {able[1]}: 0 in overrides, and leave it out of space")
+        )
     if sweep.scheduler.type != "fifo":
         expected = "fifo: a trial has a single result, and none can be ended early"
         problems.append(Problem("scheduler.type", sweep.scheduler.type, expected, "write scheduler: {type: fifo}"))
@@ -56,8 +61,17 @@ def problems_of_learning(sweep: Sweep, base: Experiment) -> list[Problem]:
 
 def _always(sweep: Sweep, base: Experiment, field: str) -> bool:
     """Return whether a field that counts something is 1 or more in every trial."""
+    return min(_counts(sweep, base, field), default=0) > 0
+
+
+def _most(sweep: Sweep, base: Experiment, field: str) -> float:
+    """Return the largest value that a field that counts something has in a trial."""
+    return max(_counts(sweep, base, field), default=0)
+
+
+def _counts(sweep: Sweep, base: Experiment, field: str) -> list[float]:
     _, values = parse_domain(sweep.space.get(field, {"choice": [get_field(base.model_dump(), field)]}))
-    return min((value for value in values if is_number(value)), default=0) > 0
+    return [value for value in values if is_number(value)]
 
 
 def require_finished_run(sweep: Sweep, base: Experiment) -> None:
