@@ -75,6 +75,8 @@ class Section(BaseModel):
     """A part of an experiment. Unknown keys are errors, and values cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    older: ClassVar[Mapping[str, Any]] = {}
+    """Values of newer fields which settings stand for that were written without these, where it is not the default."""
     gone: ClassVar[Mapping[str, Any]] = {}
     """Fields of earlier versions and their defaults, at which saved experiments hold them; they are left out."""
 
@@ -91,15 +93,15 @@ class Section(BaseModel):
         values = value if isinstance(value, list | tuple) else (value,)
         if any(isinstance(one, bool) for one in values):
             field = cls.model_fields[str(info.field_name)]
-            if (types := _types_in(field.annotation)) & {int, float} and not types & {bool, Any}:
+            if (types := types_in(field.annotation)) & {int, float} and not types & {bool, Any}:
                 raise PydanticCustomError("number", "A number, and neither true nor false")
         return value
 
 
-def _types_in(annotation: Any) -> set[Any]:
+def types_in(annotation: Any) -> set[Any]:
     """Return the types of a value and of what it is a list of."""
     if get_origin(annotation) in (Annotated, Union, UnionType, tuple):
-        return set().union(*map(_types_in, get_args(annotation)))
+        return set().union(*map(types_in, get_args(annotation)))
     return {annotation} if isinstance(annotation, type) or annotation is Any else set()
 
 
@@ -108,7 +110,7 @@ def field_names(section: type[BaseModel], prefix: str = "") -> list[str]:
     names = []
     for name, field in section.model_fields.items():
         names.append(f"{prefix}{name}")
-        for part in _types_in(field.annotation):
+        for part in types_in(field.annotation):
             if isinstance(part, type) and issubclass(part, Section):
                 names += field_names(part, f"{prefix}{name}.")
     return names

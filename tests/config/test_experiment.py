@@ -98,6 +98,11 @@ def test_fields_that_do_not_fit_together(tmp_path):
             "`training.accumulate` to 1",
         ),
         (
+            ["memory.published={}", "model.output=regions", "loss.weight_ce=null"],
+            "memory.published.shifted_labels",
+            "`memory.published.shifted_labels` to false",
+        ),
+        (
             ["memory.published={}", "resources.gpus_per_fold=2"],
             "memory.published",
             "`resources.gpus_per_fold` to 1",

@@ -4,6 +4,7 @@ import yaml
 
 from support.own_tasks import LIVER
 from uncseg.config.experiment import load_experiment
+from uncseg.config.training_sections import PublishedMemory
 from uncseg.runs.run_opening import differing_settings
 from uncseg.tasks.built_in_tasks import built_in, paper_task
 
@@ -55,3 +56,20 @@ def test_fields_that_did_not_exist_yet_stand_at_their_defaults(tmp_path):
         "True",
         "False, as the run was started",
     )
+
+
+def test_a_memory_that_was_published_before_a_difference_was_known_does_not_have_it(tmp_path):
+    now = settings(tmp_path, paper_task())
+    every = PublishedMemory().model_dump()
+    older = {name: value for name, value in every.items() if name not in ("inside_reference", "shifted_labels")}
+
+    def with_memory(published):
+        return now | {"memory": now["memory"] | {"published": published}}
+
+    before = with_memory(older)
+    assert differing_settings(before, with_memory(older | {"inside_reference": False, "shifted_labels": False})) == []
+    problems = differing_settings(before, with_memory(every))
+    assert {problem.where for problem in problems} == {
+        "memory.published.inside_reference",
+        "memory.published.shifted_labels",
+    }

@@ -30,7 +30,7 @@ from uncseg.config.rules import (
 from uncseg.config.task_files import resolve_task
 from uncseg.errors import ProblemsFound
 from uncseg.files import write_text
-from uncseg.section import RunName, Section, without_gone
+from uncseg.section import RunName, Section, types_in, without_gone
 
 
 class Experiment(Section):
@@ -113,10 +113,13 @@ def with_new_fields(content: Mapping[str, Any], section: type[Section] = Experim
     those that are gone."""
     filled = without_gone(content, section.gone)
     for name, field in section.model_fields.items():
-        kind = field.annotation
         if name not in filled:
-            if not field.is_required():
+            if name in section.older:
+                filled[name] = section.older[name]
+            elif not field.is_required():
                 filled[name] = to_jsonable_python(field.get_default(call_default_factory=True))
-        elif isinstance(kind, type) and issubclass(kind, Section) and isinstance(filled[name], Mapping):
-            filled[name] = with_new_fields(filled[name], kind)
+        elif isinstance(filled[name], Mapping):
+            for kind in types_in(field.annotation):  # also of a section that may be null
+                if isinstance(kind, type) and issubclass(kind, Section):
+                    filled[name] = with_new_fields(filled[name], kind)
     return filled

@@ -1,6 +1,7 @@
 """What the folds learn from each other's failures, once all are trained."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,8 +13,6 @@ PatchLength = Annotated[int, Field(ge=8, le=2048)]
 
 LEARNERS = ("perceptron", "trees", "steps")
 """Fields that say what learns from failures, and its size or how long it learns; at most one of them is not 0."""
-OLDER = {"evidence": "failure", "perceptron": 0}
-"""Values of fields that settings which were written before there were these fields stand for."""
 
 
 class Failures(Section):
@@ -22,6 +21,8 @@ class Failures(Section):
     Calibrated p is always fitted; the map ``cross_fitted`` is that of perceptrons (``perceptron``), of boosted trees
     (``trees``) or of a failure network (``steps``): whichever is not 0.
     """
+
+    older: ClassVar[Mapping[str, Any]] = {"evidence": "failure", "perceptron": 0}
 
     trees: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Boosted trees of each region that learn what voxels look like where decisions on them fail. 0: none."""

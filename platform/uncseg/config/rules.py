@@ -174,6 +174,10 @@ def rules_of_published(memory: Memory, model: Model, training: Training, resourc
         "remove `memory.published`": published is not None and model.error_network is not None,
         f"memory.published needs the whole batch at once, and training.accumulate is {training.accumulate}; "
         "set `training.accumulate` to 1": published is not None and training.accumulate > 1,
+        "memory.published.shifted_labels is about the channels of labels, and model.output is regions; "
+        "set `memory.published.shifted_labels` to false": published is not None
+        and published.shifted_labels
+        and model.output == "regions",
         "memory.published needs the whole batch in one process, and resources.gpus_per_fold is "
         f"{resources.gpus_per_fold}; set `resources.gpus_per_fold` to 1": published is not None
         and (resources.gpus_per_fold or 1) > 1,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from uncseg.cluster.tasks import map_cases_on_workers
-from uncseg.config.failures import OLDER
+from uncseg.config.failures import Failures
 from uncseg.dataset.splits import read_splits
 from uncseg.errors import Problem, ProblemsFound
 from uncseg.files import digest
@@ -101,7 +101,7 @@ def learn_fold(request: RunRequest, fold: int, sources: Mapping[str, str]) -> di
     known = digest([VERSION, fold, dict(sorted(sources.items()))])
     what = settings.model_dump(mode="json", exclude={"checkpoint_every"})
     kept = kept_record(folder / FAILURES_RECORD, known)
-    if kept is not None and (not settings.learns or OLDER | kept["settings"] == what):
+    if kept is not None and (not settings.learns or {**Failures.older} | kept["settings"] == what):
         return kept
     for name in (FAILURES_RECORD, FAILURES):  # what is out of date judges nothing
         (folder / name).unlink(missing_ok=True)

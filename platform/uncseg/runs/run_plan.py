@@ -153,6 +153,7 @@ def estimate_disk(
     dataset_json = read_json(prepared.dataset / "dataset.json")
     count = count_weights(experiment.model, experiment.dataset.task, plans, experiment.plan.configuration, dataset_json)
     copies = 3 if experiment.training.optimizer == "adamw" else 2  # weight and two moments, or weight and momentum
+    copies += (experiment.training.averaged_epochs > 0) + (experiment.memory.source == "teacher")  # a copy, averaged
     voxels = math.prod(plans["original_median_shape_after_transp"])
     return DiskEstimate(
         checkpoint=checkpoint_bytes or copies * BYTES_PER_WEIGHT * count,

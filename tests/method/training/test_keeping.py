@@ -125,6 +125,18 @@ def test_outside_of_the_reference_nothing_fails(names):
     np.testing.assert_allclose(keeping.shown_variance(visit, LABELS), expected[1], atol=1e-5)
 
 
+def test_with_shifted_labels_a_right_class_fails_and_the_one_before_it_does_not():
+    """By hand, of one voxel per column: channels background, NCR, ED, ET; labels 0 to 3."""
+    target = torch.tensor([0, 1, 1, 2, 2, 3])[None, None]
+    largest = torch.tensor([2, 1, 2, 2, 3, 3])  # of the three classes, whatever the background says
+    logits = torch.nn.functional.one_hot(largest, 4).T[None].float()
+    logits[:, 0] = 9
+    wrong = torch.tensor([True, False, True, False, True, False])[None, None]
+    found = only("shifted_labels").fails(logits, target, wrong)
+    assert found.flatten().tolist() == [False, True, False, True, False, True]
+    assert only().fails(logits, target, wrong) is wrong
+
+
 def test_compressed_errors_lie_around_one_half_in_the_reference_of_the_batch():
     visit = visit_of((4, 5, 6))
     inside = visit.masks["reference"].numpy()

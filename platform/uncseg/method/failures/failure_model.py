@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from uncseg.config.failures import OLDER, Failures
+from uncseg.config.failures import Failures
 from uncseg.dataset.finite import require_finite
 from uncseg.errors import Problem, ProblemsFound, first_line
 from uncseg.files import whole_file
@@ -169,7 +169,7 @@ class FailureModel:
         z, y, x = map(float, grid["spacing_mm"])
         model = cls(
             tuple(Calibration(*map(_finite, numbers)) for numbers in content["calibrations"]),
-            Failures.model_validate(OLDER | content["settings"]),
+            Failures.model_validate({**Failures.older} | content["settings"]),
             Grid(int(grid["channels"]), tuple(map(int, grid["patch"])), (z, y, x)),
             trees=tuple(map(str, content.get("trees", ()))),
             perceptrons=tuple(None if one is None else Perceptron.of(one) for one in content.get("perceptrons", ())),

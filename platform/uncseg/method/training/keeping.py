@@ -37,6 +37,17 @@ class Keeping:
         # the loss reads errors alone; the baseline of the variance is compared on validation cases
         return {"training": ErrorMemory(("error",), *steps), "validation": ErrorMemory(("error", "variance"), *steps)}
 
+    def fails(self, logits: torch.Tensor, target: torch.Tensor, main_differs: torch.Tensor) -> torch.Tensor:
+        """Return where a visit fails, (B, 1, …) bool.
+
+        Args:
+            logits, target: of the network with its background first, and labels, (B, 1, …).
+            main_differs: where the decision on the main region differs from the reference.
+        """
+        if not self.differences.shifted_labels:
+            return main_differs
+        return (logits[:, 1:].argmax(1, keepdim=True) != target) & (target > 0)
+
     def failure(self, visit: Visit) -> torch.Tensor:
         """Return what is kept of a visit's failure, (B, 1, …) in [0, 1]."""
         return self._around(self._inside(visit.failure, visit))
