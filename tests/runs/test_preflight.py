@@ -2,7 +2,6 @@
 
 import sqlite3
 from pathlib import Path
-from platform import machine
 
 import pytest
 import torch
@@ -43,10 +42,3 @@ def test_half_precision_without_instructions_is_said_to_be_slow(
     assert ("training.precision=fp32" in said) == ("Abacus 9" in said)
     preflight(experiment, 2, Cluster((Node(4.0, 1.0),)), own_ray=True, begun=False)
     assert "training.precision" not in capsys.readouterr().err, "a GPU computes"
-
-
-@pytest.mark.skipif(machine() != "x86_64", reason="instructions are known of x86 alone")
-def test_torch_knows_the_instructions_that_linux_lists():
-    own, known = set(Path("/proc/cpuinfo").read_text().split()), torch.cpu.get_capabilities()
-    for name in ("avx512_bf16", "amx_bf16", "avx512_fp16"):
-        assert known[name] == (name in own)

@@ -3,7 +3,7 @@
 import yaml
 
 from support.own_tasks import LIVER
-from uncseg.config.experiment import load_experiment
+from uncseg.config.experiment import Experiment, load_experiment, with_new_fields
 from uncseg.config.training_sections import PublishedMemory
 from uncseg.runs.run_opening import differing_settings
 from uncseg.tasks.built_in_tasks import built_in, paper_task
@@ -73,3 +73,5 @@ def test_a_memory_that_was_published_before_a_difference_was_known_does_not_have
         "memory.published.inside_reference",
         "memory.published.shifted_labels",
     }
+    read = Experiment.model_validate(with_new_fields(before)).memory.published
+    assert (read.inside_reference, read.shifted_labels, read.slots) == (False, False, True)

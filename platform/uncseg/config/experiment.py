@@ -83,12 +83,13 @@ class Experiment(Section):
         return self.tracking.uri or sqlite_address(self.storage.path / DATABASE)
 
 
-def load_experiment(path: Path, overrides: Sequence[str | Override] | None = None) -> Experiment:
+def load_experiment(path: Path, overrides: Sequence[str | Override] | None = None, saved: bool = False) -> Experiment:
     """Read and check an experiment file, its task, and the lists of cases that it names.
 
     Relative paths start from the working directory.
 
-    The overrides are ``FIELD=VALUE`` assignments, the value in YAML, applied in order.
+    The overrides are ``FIELD=VALUE`` assignments, the value in YAML, applied in order. Of a run's ``saved`` experiment
+    newer fields stand at what they were before there were these (:func:`with_new_fields`).
 
     Raises:
         ProblemsFound: with every problem of the file and the overrides at once.
@@ -96,6 +97,7 @@ def load_experiment(path: Path, overrides: Sequence[str | Override] | None = Non
     title = f"The experiment {path} cannot be used."
     content, settings = read_yaml(path, title, "experiments/demo.yaml"), as_overrides(overrides or [])
     require_kind(content, path, "experiment", title)
+    content = with_new_fields(content) if saved else content
     problems = apply_overrides(content, settings)
     if too_long := problems_of_long_paths(content, path, settings):  # before any of them is looked for
         raise ProblemsFound(title, problems + too_long)

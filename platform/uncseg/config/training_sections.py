@@ -77,7 +77,7 @@ class Loss(Section):
 class PublishedMemory(Section):
     """How a public trainer with the paper's function names keeps its error memory, where that differs from ours.
 
-    Each field is one difference. They are mistakes, or change what a figure means.
+    Each field is one difference. They are mistakes, or change what a figure means. ``shifted_labels`` is inferred.
     """
 
     older: ClassVar[Mapping[str, Any]] = {"inside_reference": False, "shifted_labels": False}
@@ -91,8 +91,8 @@ class PublishedMemory(Section):
     inside_reference: bool = True
     """Failures and variances are kept as 0 outside of the reference, false positives too."""
     shifted_labels: bool = True
-    """A class is the number of its channel, counted from 0, and its label from 1, so that nearly all of the reference
-    fails: the paper's failure rates of 0.74 to 0.85 speak for such a slip, which a version of that trainer may have."""
+    """A voxel fails where its class's channel, counted from 0, is not its label, counted from 1: nearly all of the
+    reference, and nothing else. Inferred from the paper's failure rates of 0.74 to 0.85."""
     pooled: bool = True
     """A failure, and a variance, is the mean over 3³ voxels."""
     compressed: bool = True

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from uncseg.config.experiment import Experiment
+from uncseg.config.experiment import Experiment, with_new_fields
 from uncseg.config.rules import problems_of_judged
 from uncseg.errors import DamagedFile, Problem, ProblemsFound, raise_if_any
 from uncseg.files import read_json
@@ -96,7 +96,7 @@ def require_needed_run(experiment: Experiment, folds: Sequence[int]) -> None:
 def _problems_of_run(experiment: Experiment, need: Need, folds: Sequence[int]) -> list[Problem]:
     try:
         run = find_run(experiment.run_folder, need)
-        other = Experiment.model_validate(read_experiment(run))
+        other = Experiment.model_validate(with_new_fields(read_experiment(run)))
     except ProblemsFound as error:
         return error.problems
     except ValidationError as error:

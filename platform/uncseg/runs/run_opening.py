@@ -88,7 +88,7 @@ def open_existing_run(
     else:
         for change in changes:
             edited(change)
-    experiment = load_experiment(run.experiment, overrides)
+    experiment = load_experiment(run.experiment, overrides, saved=True)
     advice = "leave it out: of a trained run only evaluation, resources and dataset.path can be changed"
     raise_if_any(problems_of_unused(overrides or [], NOT_USED, advice), "The fields cannot be changed.")
     _refuse_differing(experiment, run, advice)

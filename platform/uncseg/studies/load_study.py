@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, ValidationError
 
-from uncseg.config.experiment import Experiment, load_experiment
+from uncseg.config.experiment import Experiment, load_experiment, with_new_fields
 from uncseg.config.fields import as_assignments
 from uncseg.config.reading import Override, read_yaml, require_kind, validate
 from uncseg.config.sections import Storage
@@ -98,7 +98,7 @@ def read_study(folder: StudyFolder, model: type[AnyStudy]) -> tuple[AnyStudy, Ex
     record = read_json(folder.content, STUDY_ADVICE, dict[str, dict[str, Any]], keys=(model.kind, "experiment"))
     try:
         study = model.model_validate({"base": str(folder.content)} | record[model.kind])
-        base = Experiment.model_validate(record["experiment"])
+        base = Experiment.model_validate(with_new_fields(record["experiment"]))
     except ValidationError as error:
         first = error.errors()[0]
         found = f"wrong fields: {'.'.join(map(str, first['loc'])) or first['msg']}"

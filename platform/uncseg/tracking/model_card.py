@@ -3,6 +3,7 @@
 Both are written from a run's folder alone, so that MLflow can be filled again from it.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 
 from uncseg.config.case_lists import short_lists
 from uncseg.config.failures import LEARNERS
+from uncseg.errors import DamagedFile
 from uncseg.estimators.chosen_map import possible_choices
 from uncseg.evaluation.expectation import (
     MAPS_IN_WORDS,
@@ -94,13 +96,17 @@ def describe_model(
 
 def _failures(run: RunFolder, folds: Sequence[int]) -> list[dict[str, Any]]:
     """Return the settings of what each fold has learnt from failures, which may have been given after the training."""
-    files = [run.fold(fold) / FAILURES_RECORD for fold in folds]
-    return [read_json(file).get("settings", {}) for file in files if file.is_file()]
+    found = []
+    for file in (run.fold(fold) / FAILURES_RECORD for fold in folds):
+        with contextlib.suppress(DamagedFile):  # as one that is not there
+            found += [read_json(file).get("settings", {})] if file.is_file() else []
+    return found
 
 
 def model_identity(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a description that tells models apart: all but what the last command ran on."""
-    return {name: value for name, value in about.items() if name not in ("git_commit", "versions")}
+    """Return the part of a description that tells models apart: all but what the last command ran on, and what failures
+    taught, which the model's files hold."""
+    return {name: value for name, value in about.items() if name not in ("git_commit", "versions", "failures")}
 
 
 def _calibration(summary: pd.DataFrame) -> dict[str, dict[str, Any]]:

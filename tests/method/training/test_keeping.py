@@ -131,10 +131,11 @@ def test_with_shifted_labels_a_right_class_fails_and_the_one_before_it_does_not(
     largest = torch.tensor([2, 1, 2, 2, 3, 3])  # of the three classes, whatever the background says
     logits = torch.nn.functional.one_hot(largest, 4).T[None].float()
     logits[:, 0] = 9
-    wrong = torch.tensor([True, False, True, False, True, False])[None, None]
-    found = only("shifted_labels").fails(logits, target, wrong)
+    reference, predicted = target > 0, torch.tensor([True, True, False, False, True, True])[None, None]
+    found = only("shifted_labels").fails(logits, target, predicted, reference)
     assert found.flatten().tolist() == [False, True, False, True, False, True]
-    assert only().fails(logits, target, wrong) is wrong
+    found = only().fails(logits, target, predicted, reference)
+    assert found.flatten().tolist() == [True, False, True, True, False, False]
 
 
 def test_compressed_errors_lie_around_one_half_in_the_reference_of_the_batch():

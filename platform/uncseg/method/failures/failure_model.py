@@ -4,6 +4,7 @@ model = FailureModel.load(run.learnt_failures(fold))
 failures = model.failures(images, logits, decisions)   # P(wrong) of each region; None without more
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
@@ -188,11 +189,10 @@ def fitting_device() -> torch.device:
 
 def on_fitting_device(work: Callable[[torch.device], Result]) -> Result:
     """Return what ``work`` makes on :func:`fitting_device`, or on the CPU where that has too little memory."""
-    try:
+    with contextlib.suppress(torch.cuda.OutOfMemoryError):
         return work(fitting_device())
-    except torch.cuda.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return work(HOST)
+    torch.cuda.empty_cache()  # here nothing holds what was begun any more
+    return work(HOST)
 
 
 def _finite(number: float) -> float:

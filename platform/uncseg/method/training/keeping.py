@@ -37,16 +37,18 @@ class Keeping:
         # the loss reads errors alone; the baseline of the variance is compared on validation cases
         return {"training": ErrorMemory(("error",), *steps), "validation": ErrorMemory(("error", "variance"), *steps)}
 
-    def fails(self, logits: torch.Tensor, target: torch.Tensor, main_differs: torch.Tensor) -> torch.Tensor:
-        """Return where a visit fails, (B, 1, …) bool.
+    def fails(
+        self, logits: torch.Tensor, target: torch.Tensor, predicted: torch.Tensor, reference: torch.Tensor
+    ) -> torch.Tensor:
+        """Return where a visit fails, (B, 1, …) bool; with shifted labels inside the reference alone.
 
         Args:
             logits, target: of the network with its background first, and labels, (B, 1, …).
-            main_differs: where the decision on the main region differs from the reference.
+            predicted, reference: the main region's, (B, 1, …) bool.
         """
         if not self.differences.shifted_labels:
-            return main_differs
-        return (logits[:, 1:].argmax(1, keepdim=True) != target) & (target > 0)
+            return predicted != reference
+        return (logits[:, 1:].argmax(1, keepdim=True) != target) & reference
 
     def failure(self, visit: Visit) -> torch.Tensor:
         """Return what is kept of a visit's failure, (B, 1, …) in [0, 1]."""

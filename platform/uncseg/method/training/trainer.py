@@ -176,7 +176,7 @@ class UncertaintyTrainer(ResumableTrainer):
         predicted, reference = self._regions(logits, target)
         predicted_main, reference_main = predicted[:, self.main], reference[:, self.main]
         masks = protocol_masks(reference_main, predicted_main)
-        failure = self.keeping.fails(logits, target, predicted_main != reference_main)
+        failure = self.keeping.fails(logits, target, predicted_main, reference_main)
         failure = failure + 0 * logits.detach().float().sum(1, keepdim=True)
         learned_in = self.settings.loss.cancer_mask
         return Visit(data, logits.detach(), predicted, reference, failure, masks, learned_in)

@@ -43,9 +43,9 @@ def problems_of_learning(sweep: Sweep, base: Experiment) -> list[Problem]:
         problems.append(Problem(LEARN[0], found, expected, f"write {' or '.join(LEARN)}, 1 or more, in overrides"))
     if len(able := [field for field in LEARN if _most(sweep, base, field) > 0]) > 1:
         found, expected = f"{' and '.join(able)} above 0", "one of them, in all trials: only one learns"
-        problems.append(
-            Problem(able[0], found, expected, f"write {able[1]}: 0 in overrides, and leave it out of space")
-        )
+        unwanted = next((field for field in able if field not in sweep.space), able[-1])
+        advice = f"write {unwanted}: 0 in overrides, and leave it out of space"
+        problems.append(Problem(able[0], found, expected, advice))
     if sweep.scheduler.type != "fifo":
         expected = "fifo: a trial has a single result, and none can be ended early"
         problems.append(Problem("scheduler.type", sweep.scheduler.type, expected, "write scheduler: {type: fifo}"))
