@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -96,6 +97,12 @@ class Section(BaseModel):
             if (types := types_in(field.annotation)) & {int, float} and not types & {bool, Any}:
                 raise PydanticCustomError("number", "A number, and neither true nor false")
         return value
+
+
+def first_wrong(error: ValidationError) -> str:
+    """Return the first field that is not valid, or what is said where that is of no single field."""
+    first = error.errors()[0]
+    return ".".join(map(str, first["loc"])) or str(first["msg"])
 
 
 def types_in(annotation: Any) -> set[Any]:

@@ -110,6 +110,11 @@ def save_experiment(experiment: Experiment, path: Path) -> None:
     write_text(path, yaml.safe_dump(experiment.resolved().model_dump(mode="json"), sort_keys=False))
 
 
+def saved_experiment(content: Mapping[str, Any]) -> Experiment:
+    """Return the experiment that a run or a study has saved; raises ValidationError where it is not valid."""
+    return Experiment.model_validate(with_new_fields(content))
+
+
 def with_new_fields(content: Mapping[str, Any], section: type[Section] = Experiment) -> dict[str, Any]:
     """Return a saved section as this version would write it: with fields that are new, at their defaults, and without
     those that are gone."""

@@ -11,7 +11,6 @@ from uncseg.config.sections import Split
 from uncseg.errors import DamagedFile, Problem, ProblemsFound, first_problems, listed
 from uncseg.files import digest, read_json, write_json
 
-DRAWN = "split.drawn"
 Splits = list[dict[str, list[str]]]
 
 
@@ -92,16 +91,17 @@ def problems_of_given(
     splits = given_splits(given, patients)
     kinds = [*_problems_of_cases(where, given, splits, patients, {*excluded, *incomplete})]
     if not split.allow_shared_patients:
-        kinds.append(_shared_patients(where, _names(given), splits, patients))
+        kinds.append(_shared_patients(where, _names(given), splits, patients, "move the scans together"))
     return [problem for kind in kinds for problem in first_problems(kind)]
 
 
 def problems_of_drawn_cases(split: Split, patients: Mapping[str, str]) -> list[Problem]:
     """Return what is wrong with drawing folds of these cases one by one: patients in several of them."""
+    if split.allow_shared_patients:
+        return []
     splits = splits_of_cases(patients, split.folds, split.seed)
     names = [f"fold {number}" for number in range(split.folds)]
-    shared = [] if split.allow_shared_patients else _shared_patients(DRAWN, names, splits, patients)
-    return first_problems(shared)
+    return first_problems(_shared_patients("split.drawn", names, splits, patients, "set split.drawn to patients"))
 
 
 def _names(given: FoldList) -> list[str]:
@@ -145,8 +145,13 @@ def _problems_of_cases(
     ]
 
 
-def _shared_patients(where: str, names: Sequence[str], splits: Splits, patients: Mapping[str, str]) -> list[Problem]:
-    """Return a problem per patient whose cases are in several folds, or in train and in val of one."""
+def _shared_patients(
+    where: str, names: Sequence[str], splits: Splits, patients: Mapping[str, str], together: str
+) -> list[Problem]:
+    """Return a problem per patient whose cases are in several folds, or in train and in val of one.
+
+    ``together`` says how they come into one fold.
+    """
     places: dict[str, dict[str, str]] = defaultdict(dict)
     shared = set()
     for name, fold in zip(names, splits, strict=True):
@@ -156,8 +161,6 @@ def _shared_patients(where: str, names: Sequence[str], splits: Splits, patients:
             if patients[case] in trained or any(place != name for other, place in known.items() if other != case):
                 shared.add(patients[case])
             known[case] = name
-    drawn = where == DRAWN
-    together = "set split.drawn to patients" if drawn else "move the scans together"
     expected, advice = "each patient in one fold", f"{together}, or set split.allow_shared_patients to true"
     problems = []
     for patient in sorted(shared):

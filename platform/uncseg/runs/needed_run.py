@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from uncseg.config.experiment import Experiment, with_new_fields
+from uncseg.config.experiment import Experiment, saved_experiment
 from uncseg.config.rules import problems_of_judged
 from uncseg.errors import DamagedFile, Problem, ProblemsFound, raise_if_any
 from uncseg.files import read_json
@@ -18,6 +18,7 @@ from uncseg.layout import FAILURES_RECORD, FINAL_CHECKPOINT, PreparedFolder, Run
 from uncseg.runs.own_folds import foreign_folds
 from uncseg.runs.run_data import changed_data, read_data
 from uncseg.runs.run_opening import located, read_experiment
+from uncseg.section import first_wrong
 
 TITLE = "The run cannot be trained: it needs another one."
 LEVELS = 4
@@ -96,13 +97,12 @@ def require_needed_run(experiment: Experiment, folds: Sequence[int]) -> None:
 def _problems_of_run(experiment: Experiment, need: Need, folds: Sequence[int]) -> list[Problem]:
     try:
         run = find_run(experiment.run_folder, need)
-        other = Experiment.model_validate(with_new_fields(read_experiment(run)))
+        other = saved_experiment(read_experiment(run))
     except ProblemsFound as error:
         return error.problems
     except ValidationError as error:
         expected, advice = "an experiment of this version of uncseg", "train it again under another name"
-        first = error.errors()[0]
-        found = f"{run.experiment}, which is not valid: {'.'.join(map(str, first['loc'])) or first['msg']}"
+        found = f"{run.experiment}, which is not valid: {first_wrong(error)}"
         return [Problem(need.field, found, expected, advice)]
     judges, needed = need.source == "judged", other.training.members if need.source == "members" else 1
     problems = problems_of_judged(other.model, experiment.model, run.root.name) if judges else []

@@ -1,6 +1,6 @@
 """What another run teaches a head: its networks, or what its folds have learnt from each other's failures."""
 
-from uncseg.config.experiment import Experiment, with_new_fields
+from uncseg.config.experiment import saved_experiment
 from uncseg.errors import Problem, ProblemsFound, listed
 from uncseg.files import file_digest, read_json, write_json
 from uncseg.layout import FAILURES, RunFolder
@@ -65,4 +65,4 @@ def keep_what_taught(run: RunFolder, source: str, request: FoldRequest, begun: b
 
 
 def _members_of(run: RunFolder) -> int:
-    return Experiment.model_validate(with_new_fields(read_experiment(run))).training.members
+    return saved_experiment(read_experiment(run)).training.members

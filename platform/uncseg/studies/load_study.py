@@ -8,13 +8,13 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, ValidationError
 
-from uncseg.config.experiment import Experiment, load_experiment, with_new_fields
+from uncseg.config.experiment import Experiment, load_experiment, saved_experiment
 from uncseg.config.fields import as_assignments
 from uncseg.config.reading import Override, read_yaml, require_kind, validate
 from uncseg.config.sections import Storage
 from uncseg.errors import DamagedFile, Problem, ProblemsFound
 from uncseg.files import json_text, read_json, write_text
-from uncseg.section import FilePath, RunName, Section
+from uncseg.section import FilePath, RunName, Section, first_wrong
 from uncseg.studies.study_folder import StudyFolder
 
 
@@ -98,9 +98,8 @@ def read_study(folder: StudyFolder, model: type[AnyStudy]) -> tuple[AnyStudy, Ex
     record = read_json(folder.content, STUDY_ADVICE, dict[str, dict[str, Any]], keys=(model.kind, "experiment"))
     try:
         study = model.model_validate({"base": str(folder.content)} | record[model.kind])
-        base = Experiment.model_validate(with_new_fields(record["experiment"]))
+        base = saved_experiment(record["experiment"])
     except ValidationError as error:
-        first = error.errors()[0]
-        found = f"wrong fields: {'.'.join(map(str, first['loc'])) or first['msg']}"
+        found = f"wrong fields: {first_wrong(error)}"
         raise DamagedFile.of(folder.content, found, "the study that was written", STUDY_ADVICE) from error
     return study, base.model_copy(update={"storage": Storage(path=folder.root.parent)})
